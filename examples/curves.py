@@ -1,0 +1,155 @@
+"""Train the deep autoencoder of section 10 on Curves-like images by natural gradient.
+
+    python examples/curves.py                  # natural gradient, 180 seconds of training
+    python examples/curves.py --preset paper   # the settings of the paper's appendix
+    python examples/curves.py --optimizer sgd --seconds 60
+
+Leaves in --out: history.npz (one row a step; squared_error is the training squared error per image over the whole
+training set, evaluated every few steps), curves.png and config.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+import symng
+from symng.backends import compile_function
+from symng.datasets import curves
+from symng.models import Model, autoencoder, binary_cross_entropy_with_logits
+from symng.plot import curves_summary
+
+SIZES = [784, 400, 200, 100, 50, 25, 6]
+
+# What was found best for 180 s on 2 cores (docs/curves.md), and the appendix of the paper.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": dict(
+        batch=1000, metric_batch="same", metric_examples=None, damping=3.0, iterations=15, warm_start=0.95,
+        rtol=1e-4, step_size=1.0, seconds=180.0, steps=None, evaluate_every=10,
+    ),
+    "paper": dict(
+        batch=5000, metric_batch="same", metric_examples=None, damping=3.0, iterations=250, warm_start=0.0,
+        rtol=1e-4, step_size=1.0, seconds=None, steps=200, evaluate_every=1,
+    ),
+    "sgd": dict(batch=100, step_size=0.01, seconds=180.0, steps=None, evaluate_every=200),
+}  # fmt: skip
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; what is not given comes from the preset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["default", "paper"], default="default")
+    parser.add_argument("--optimizer", choices=["ngd", "sgd"], default="ngd")
+    parser.add_argument("--steps", type=int, help="steps at most")
+    parser.add_argument("--seconds", type=float, help="seconds of training at most, without compilation and evaluation")
+    parser.add_argument("--examples", type=int, default=20_000, help="training images")
+    parser.add_argument("--batch", type=int, help="images in a gradient batch")
+    parser.add_argument("--metric-batch", choices=["same", "other"], help="images for the metric")
+    parser.add_argument("--metric-examples", type=int, help="how many other images for the metric")
+    parser.add_argument("--solver", choices=["cg", "minres-qlp"], default="minres-qlp")
+    parser.add_argument("--iterations", type=int, help="iterations of the solver at most")
+    parser.add_argument("--warm-start", type=float, help="each solve starts from this times the previous direction")
+    parser.add_argument("--damping", type=float, help="damping of the first step")
+    parser.add_argument("--step-size", type=float)
+    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
+    options = parser.parse_args(arguments)
+    preset = PRESETS["sgd" if options.optimizer == "sgd" else options.preset]
+    if options.steps is not None and options.seconds is None:
+        options.seconds = float("inf")  # a number of steps replaces the preset's time
+    for name, value in preset.items():
+        if getattr(options, name, None) is None:
+            setattr(options, name, value)
+    if options.seconds == float("inf"):
+        options.seconds = None
+    if options.batch > options.examples:
+        options.batch = options.examples
+    return options
+
+
+def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
+    """Return the optimizer that the options ask for."""
+    if options.optimizer == "sgd":
+        return symng.SGD(step_size=options.step_size)
+    solver = symng.CG if options.solver == "cg" else symng.MinresQLP
+    return symng.NaturalGradient(
+        solver=solver(rtol=options.rtol, maxiter=options.iterations, recompute=False),
+        damping=symng.LevenbergMarquardt(initial=options.damping),
+        step_size=options.step_size,
+        warm_start=options.warm_start,
+    )
+
+
+def make_evaluation(model: Model, x: pt.TensorVariable, images: np.ndarray, mode: str | None) -> Any:
+    """Return a function of no arguments: the training squared error per image."""
+    chunk_error = compile_function([x], pt.sqr(model.output - x).sum(), mode=mode)
+    chunks = np.array_split(images, -(-len(images) // 5000))
+
+    def evaluate() -> dict[str, float]:
+        return {"squared_error": sum(float(chunk_error(c)) for c in chunks) / len(images)}
+
+    return evaluate
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, and leave history, picture and configuration in the folder of results."""
+    options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    config = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    print(f"Making {options.examples:,} Curves-like images (seed {options.seed}) ...", flush=True)
+    images = curves(options.examples, seed=options.seed)
+    mean_error = float(((images - images.mean(axis=0)) ** 2).sum() / len(images))
+
+    x = pt.matrix("x", dtype="float32")
+    model = autoencoder(x, SIZES, initializer="sparse", seed=options.seed, dtype="float32")
+    loss = binary_cross_entropy_with_logits(model.preactivation, x).mean()
+    objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
+    optimizer = make_optimizer(options)
+    print(objective)
+    print(optimizer)
+    print(f"Predicting the mean image gives a squared error of {mean_error:.2f} per image.", flush=True)
+
+    evaluate = make_evaluation(model, x, images, options.mode)
+    result = symng.minimize(
+        objective,
+        optimizer,
+        data=(images,),
+        batch_size=options.batch,
+        metric_batch=getattr(options, "metric_batch", None) or "same",
+        metric_batch_size=getattr(options, "metric_examples", None),
+        max_steps=options.steps,
+        max_seconds=options.seconds,
+        evaluate=evaluate,
+        evaluate_every=options.evaluate_every,
+        seed=options.seed,
+        mode=options.mode,
+    )
+    if result.stopped == "interrupted":
+        print("Interrupted: keeping the steps so far.")
+    if not result.steps:
+        return 1
+    result.history.save(options.out / "history.npz")
+    reconstructed = compile_function([x], model.output, mode=options.mode)
+    sample = images[:12]
+    curves_summary(result.history, sample, np.asarray(reconstructed(sample)), path=options.out / "curves.png")
+    error = result.history["squared_error"]
+    last = error[np.isfinite(error)][-1:] if len(error) else []
+    told = f"squared error {last[0]:.3f} per image" if len(last) else "no evaluation"
+    print(
+        f"{result.steps} steps in {result.seconds:.1f} s of training, {result.compile_seconds:.1f} s of compilation: {told}"
+    )
+    print(f"Wrote history.npz, curves.png and config.json to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Questions to a graph: which computations are equal, how long an axis is."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.compile.builders import infer_shape
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.tensor.variable import TensorVariable
+
+from symng.backends import compile_function
+
+
+def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
+    """Return ``graphs`` with whatever computes the same as one of ``anchors`` replaced by that anchor.
+
+    Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to replace come back as
+    they are.
+    """
+    same: dict[Variable, Variable] = {}
+    computed: dict[Hashable, Sequence[Variable]] = {}
+    constants: dict[Hashable, Variable] = {}
+
+    def representative(v: Variable) -> Variable:
+        if isinstance(v, Constant) and v not in same:
+            same[v] = constants.setdefault(v.signature(), v)
+        return same.get(v, v)
+
+    for node in [*toposort(list(anchors)), *toposort(list(graphs))]:
+        key = (node.op, *(representative(v) for v in node.inputs))
+        same.update(zip(node.outputs, computed.setdefault(key, node.outputs), strict=True))
+    kept = set(anchors)
+    replace = {v: other for v, other in same.items() if other is not v and other in kept}
+    return graph_replace(list(graphs), replace, strict=False) if replace else list(graphs)
+
+
+def infer_length(v: TensorVariable, axis: int) -> int | None:
+    """Return the length of an axis of ``v`` if it follows from constants and shared variables, else None."""
+    if v.type.shape[axis] is not None:
+        return v.type.shape[axis]
+    roots: list[Any] = [i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)]
+    lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in roots]
+    length = infer_shape([v], roots, lengths)[0][axis]
+    if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
+        return None
+    return int(compile_function([], length, mode="FAST_COMPILE")())

@@ -1,0 +1,101 @@
+"""Initial weights of a layer; public through `symng.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from symng._checks import check_instance, check_number
+
+
+def glorot_init(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = "float64") -> np.ndarray:
+    """Draw weights uniformly from [-s, s] with s = sqrt(6 / (fan_in + fan_out)).
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where the numbers come from.
+    fan_in, fan_out : int
+        Units below and above, at least 1.
+    dtype : dtype, default "float64"
+        Of the result.
+
+    Returns
+    -------
+    ndarray of shape (fan_in, fan_out)
+        The weights, with variance 2 / (fan_in + fan_out).
+
+    References
+    ----------
+    .. [1] X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng.models import glorot_init
+    >>> weights = glorot_init(np.random.default_rng(0), 4, 2)
+    >>> weights.shape, bool(abs(weights).max() <= 1)
+    ((4, 2), True)
+    """
+    _check_init(rng, fan_in, fan_out)
+    bound = np.sqrt(6.0 / (fan_in + fan_out))
+    return rng.uniform(-bound, bound, size=(fan_in, fan_out)).astype(dtype)
+
+
+def sparse_init(
+    rng: np.random.Generator,
+    fan_in: int,
+    fan_out: int,
+    dtype: Any = "float64",
+    *,
+    connections: int = 15,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Draw ``min(connections, fan_in)`` incoming weights of every unit from N(0, scale^2), and leave the others zero.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Where the numbers come from.
+    fan_in, fan_out : int
+        Units below and above, at least 1.
+    dtype : dtype, default "float64"
+        Of the result.
+    connections : int, default 15
+        Nonzero incoming weights of a unit, at least 1; the value of [1]_.
+    scale : float, default 1.0
+        Standard deviation of the nonzero weights, above 0.
+
+    Returns
+    -------
+    ndarray of shape (fan_in, fan_out)
+        The weights; one column a unit.
+
+    References
+    ----------
+    .. [1] J. Martens, "Deep learning via Hessian-free optimization", 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng.models import sparse_init
+    >>> weights = sparse_init(np.random.default_rng(0), 20, 3)
+    >>> (weights != 0).sum(axis=0)
+    array([15, 15, 15])
+    """
+    _check_init(rng, fan_in, fan_out)
+    check_number("connections", connections, minimum=1, integer=True)
+    check_number("scale", scale, above=0)
+    count = min(connections, fan_in)
+    chosen = rng.random((fan_out, fan_in)).argsort(axis=1)[:, :count]
+    weights = np.zeros((fan_in, fan_out), dtype=dtype)
+    weights[chosen, np.arange(fan_out)[:, None]] = scale * rng.standard_normal((fan_out, count))
+    return weights
+
+
+def _check_init(rng: Any, fan_in: Any, fan_out: Any) -> None:
+    """Check the arguments that all initialisers share."""
+    check_instance("rng", rng, np.random.Generator, "a numpy.random.Generator", "Write numpy.random.default_rng(0).")
+    check_number("fan_in", fan_in, minimum=1, integer=True)
+    check_number("fan_out", fan_out, minimum=1, integer=True)

@@ -1,0 +1,110 @@
+"""Losses of single examples as stable graphs; public through `symng.models`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import problem
+
+
+def squared_error(output: Any, target: Any) -> TensorVariable:
+    """Return the squared error of every example, sum_k (y_k - t_k)^2.
+
+    The Gaussian likelihood with standard deviation 1 goes with half of it.
+
+    Parameters
+    ----------
+    output, target : tensor-like of shape (..., K)
+        Prediction and target; the target is cast to the dtype of the prediction.
+
+    Returns
+    -------
+    TensorVariable of shape (...)
+        One number an example.
+
+    Examples
+    --------
+    >>> from symng.models import squared_error
+    >>> squared_error([[0.5, 1.0]], [[0.0, 3.0]]).eval()
+    array([4.25])
+    """
+    output, target = _pair("output", output, target)
+    return ((output - target) ** 2).sum(axis=-1)
+
+
+def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
+    """Return the cross-entropy of sigmoid outputs of every example, sum_k softplus(r_k) - t_k r_k.
+
+    Equal to -sum_k t_k log y_k + (1 - t_k) log(1 - y_k) with y = sigmoid(r), and finite for every finite r.
+
+    Parameters
+    ----------
+    logits : tensor-like of shape (..., K)
+        Pre-activations r of the sigmoid.
+    target : tensor-like of shape (..., K)
+        From 0 to 1; cast to the dtype of the logits.
+
+    Returns
+    -------
+    TensorVariable of shape (...)
+        One number an example, in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng.models import binary_cross_entropy_with_logits
+    >>> bool(np.isclose(binary_cross_entropy_with_logits([0.0, 0.0], [0.0, 1.0]).eval(), 2 * np.log(2)))
+    True
+    """
+    logits, target = _pair("logits", logits, target)
+    return (pt.softplus(logits) - target * logits).sum(axis=-1)
+
+
+def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
+    """Return the cross-entropy of a softmax output of every example, -sum_k t_k (r_k - logsumexp(r)).
+
+    Finite for every finite r.
+
+    Parameters
+    ----------
+    logits : tensor-like of shape (..., K)
+        Pre-activations r of the softmax over the last axis.
+    target : tensor-like of shape (..., K), or of integers of shape (...)
+        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to K - 1. A label out
+        of range counts as no class at all and costs nothing: check labels before.
+
+    Returns
+    -------
+    TensorVariable of shape (...)
+        One number an example, in nats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng.models import categorical_cross_entropy_with_logits
+    >>> bool(np.isclose(categorical_cross_entropy_with_logits([[1.0, 1.0, 1.0]], [2]).eval()[0], np.log(3)))
+    True
+    """
+    logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)
+    if target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
+        # Counted with cumsum: JAX has no arange of a length that only the graph knows.
+        classes = pt.cumsum(pt.ones_like(logits, dtype="int64"), axis=-1) - 1
+        target = pt.eq(target[..., None], classes)
+    logits, target = _pair("logits", logits, target)
+    return -(target * pt.special.log_softmax(logits, axis=-1)).sum(axis=-1)
+
+
+def _pair(name: str, prediction: Any, target: Any) -> tuple[TensorVariable, TensorVariable]:
+    """Return both as tensors of one dtype, after checking that the shapes can match."""
+    prediction, target = pt.as_tensor_variable(prediction), pt.as_tensor_variable(target)
+    if not prediction.type.dtype.startswith("float"):
+        raise problem(name, "floating-point numbers", prediction, "Cast it.", TypeError)
+    if prediction.type.ndim == 0:
+        raise problem(name, "at least one axis, the outputs of an example", prediction)
+    # Broadcasting one against the other would give a loss of the wrong shape without a word.
+    if target.type.ndim != prediction.type.ndim:
+        raise problem("target", f"{prediction.type.ndim} axes, as {name} has", target)
+    return prediction, target if target.type.dtype == prediction.type.dtype else target.astype(prediction.type.dtype)

@@ -1,0 +1,153 @@
+"""What `Objective` refuses: its arguments, one by one and against the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import ancestors, graph_inputs
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_number, problem
+
+
+def check_loss(loss: Any) -> TensorVariable:
+    """Return ``loss`` if it is a symbolic floating-point scalar."""
+    expected = "a symbolic floating-point scalar"
+    if not isinstance(loss, TensorVariable):
+        raise problem("loss", expected, loss, error=TypeError)
+    if loss.ndim != 0:
+        raise problem("loss", expected, loss, "Take its mean over examples, for instance loss.mean().")
+    if not loss.type.dtype.startswith("float"):
+        raise problem("loss", expected, loss, error=TypeError)
+    return loss
+
+
+def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
+    """Return the outputs as a tuple of floating-point tensors with at least one axis."""
+    outputs = (output,) if isinstance(output, Variable) else tuple(output) if isinstance(output, list | tuple) else None
+    expected = "a symbolic floating-point tensor with an axis of examples (or a list of them)"
+    if not outputs:
+        raise problem("output", expected, output, error=TypeError)
+    for y in outputs:
+        if not isinstance(y, TensorVariable) or y.ndim == 0 or not y.type.dtype.startswith("float"):
+            raise problem("output", expected, y, error=TypeError)
+    return outputs
+
+
+def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
+    """Return the parameters if they are distinct floating-point shared variables that reach an output."""
+    expected = "a non-empty list of floating-point shared variables"
+    if not isinstance(params, list | tuple) or not params:
+        raise problem("params", expected, params, "Make them with pytensor.shared(array, name=...).")
+    for p in params:
+        if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
+            raise problem("params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError)
+        if p.type.dtype not in ("float32", "float64"):
+            raise problem("params", expected, p, "Cast its value to float32 or float64.", TypeError)
+        if np.size(p.get_value(borrow=True)) == 0:
+            raise problem("params", expected, Words(f"{p}, which is empty"))
+    if len(set(params)) < len(params):
+        raise problem("params", "each variable once", Words("one of them twice"))
+    dtypes = sorted({p.type.dtype for p in params})
+    if len(dtypes) > 1:
+        raise problem("params", "one dtype for all", Words(" and ".join(dtypes)), "Cast all to one of them.", TypeError)
+    reached = set(ancestors(outputs))
+    for p in params:
+        if p not in reached:
+            raise problem(
+                "params", "variables that the output depends on", p, "Leave it out, or give the output that uses it."
+            )
+    return tuple(params)
+
+
+def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
+    """Return inputs or targets if they are distinct symbolic variables that nothing computes."""
+    expected = "a list of symbolic input variables, such as pt.matrix('x')"
+    if not isinstance(variables, list | tuple):
+        raise problem(name, expected, variables, f"Write {name}=[...].", TypeError)
+    for v in variables:
+        if not isinstance(v, TensorVariable) or isinstance(v, SharedVariable | Constant):
+            raise problem(name, expected, v, error=TypeError)
+        if v.owner is not None:
+            raise problem(name, expected, Words(f"{v}, which is computed from others"))
+        if v.ndim == 0:
+            raise problem(name, "variables with an axis of examples", v, "Make scalars shared variables.")
+    return tuple(variables)
+
+
+def check_example_losses(given: Any) -> None:
+    """Refuse losses of single examples that are no floating-point vector; None passes."""
+    expected = "a symbolic floating-point vector, one loss an example"
+    if given is None:
+        return
+    if not isinstance(given, TensorVariable) or given.ndim != 1 or not given.type.dtype.startswith("float"):
+        raise problem("example_losses", expected, given, error=TypeError)
+
+
+def check_connections(
+    loss: TensorVariable,
+    others: Sequence[TensorVariable],
+    params: Sequence[SharedVariable],
+    inputs: Sequence[TensorVariable],
+    targets: Sequence[TensorVariable],
+) -> None:
+    """Refuse inputs and targets that are given twice, missing, or not in the graph of the loss and ``others``."""
+    roots = [*inputs, *targets]
+    if len(set(roots)) < len(roots):
+        twice = next(v for v in roots if roots.count(v) > 1)
+        raise problem(
+            "inputs, targets", "each variable once", Words(f"{twice} twice"),
+            "When the input is its own target, as in an autoencoder, leave it out of targets.",
+        )  # fmt: skip
+    graph = set(graph_inputs([loss, *others]))
+    for name, variables in (("inputs", inputs), ("targets", targets)):
+        for v in variables:
+            if v not in graph:
+                raise problem(name, "variables that the loss or the output depends on", v, "Leave it out.")
+    missing = graph.difference(roots)
+    loose = sorted(str(v) for v in missing if not isinstance(v, SharedVariable | Constant))
+    if loose:
+        raise problem(
+            "inputs, targets", "every symbolic input of the loss and the output",
+            Words(f"a graph that needs {', '.join(loose)} too"),
+            "Add it to inputs if the output needs it, else to targets; make scalars and generators shared variables.",
+        )  # fmt: skip
+    reached = set(ancestors([loss]))
+    if not any(p in reached for p in params):
+        raise problem(
+            "loss", "a scalar that depends on params", loss, "List the parameters of this loss, or give their loss."
+        )
+
+
+def per_output(name: str, value: Any, outputs: Sequence[TensorVariable]) -> list[Any]:
+    """Return one value for each output from a single value or a list."""
+    if not isinstance(value, list | tuple):
+        if name == "likelihood" and value is not None and len(outputs) > 1:
+            raise problem(name, f"a list of {len(outputs)}, one for each output", value)
+        return [value] * len(outputs)
+    if len(value) != len(outputs):
+        raise problem(name, f"one value for each of {len(outputs)} outputs", Words(f"{len(value)}"))
+    return list(value)
+
+
+def check_example_axis(value: Any, outputs: Sequence[TensorVariable]) -> list[int]:
+    """Return the axis of examples of each output."""
+    axes = per_output("example_axis", value, outputs)
+    for axis, y in zip(axes, outputs, strict=True):
+        check_number("example_axis", axis, integer=True, minimum=0, maximum=y.ndim - 1)
+    return axes
+
+
+def check_data_axes(data_axes: Any, roots: Sequence[TensorVariable], axis: int) -> tuple[int, ...]:
+    """Return the axis of examples of each input and target."""
+    if data_axes is None:
+        return tuple(axis if v.ndim > axis else 0 for v in roots)
+    if not isinstance(data_axes, list | tuple) or len(data_axes) != len(roots):
+        raise problem("data_axes", f"one axis for each of {len(roots)} inputs and targets", data_axes)
+    for v, a in zip(roots, data_axes, strict=True):
+        check_number("data_axes", a, integer=True, minimum=0, maximum=v.ndim - 1)
+    return tuple(data_axes)

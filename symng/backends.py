@@ -1,0 +1,237 @@
+"""What the package needs from PyTensor's backends: compiling, and the while loop that JAX lacks.
+
+This is the only place that calls ``pytensor.function``. Importing it does not import jax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor
+from pytensor.compile.mode import Mode, get_mode, predefined_modes
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import graph_inputs
+from pytensor.link.basic import PerformLinker
+from pytensor.link.jax.linker import JAXLinker
+from pytensor.link.mlx.linker import MLXLinker
+from pytensor.link.numba.linker import NumbaLinker
+from pytensor.link.pytorch.linker import PytorchLinker
+from pytensor.link.vm import VMLinker
+
+from symng._checks import problem
+
+MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
+"""The modes that run every graph of this package, by name."""
+
+_OTHER_MODES = ("MODE", "DEBUGMODE", "DEBUG_MODE", "NANGUARDMODE")  # known to PyTensor, for debugging
+_LINKERS = {JAXLinker: "jax", NumbaLinker: "numba", PytorchLinker: "pytorch", MLXLinker: "mlx"}
+_WIDE = ("float64", "complex128")
+
+
+def enable_jax() -> None:
+    """Teach PyTensor's JAX backend to run while scans.
+
+    PyTensor refuses to convert a `scan` that may stop early (``until``) to JAX. After this call such a scan becomes a
+    `jax.lax.while_loop`; every other scan goes through PyTensor's own conversion, as before. `symng.compile_step` and
+    `symng.minimize` do it by themselves; call it for graphs that you compile with ``mode="JAX"`` on your own. A second
+    call does nothing.
+
+    Raises
+    ------
+    ImportError
+        When jax is not installed.
+
+    Notes
+    -----
+    JAX arrays have fixed shapes, so of a loop that may stop early only the last value of each output can be read
+    (``out[-1]``); a graph that wants all of them, as the gradient through such a loop does, is refused with a
+    NotImplementedError while it is compiled. The number of steps may be symbolic.
+
+    Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop to its last value
+    when its initial state is a constant, and one that takes a pointless cast to float64 away from float32 sums
+    (PyTensor's JAX backend sums in float32 and casts the result).
+
+    A scan with a fixed number of steps can be run whatever its length, but to be differentiated on JAX it needs a
+    length known while compiling: declare the time axis of its sequence, as in ``pt.tensor("X", shape=(20, None, 3))``.
+
+    JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX backend is first
+    used, or after ``jax.config.update("jax_enable_x64", True)``.
+
+    Examples
+    --------
+    >>> import pytensor
+    >>> import pytensor.tensor as pt
+    >>> from pytensor.scan.utils import until
+    >>> import symng
+    >>> symng.enable_jax()
+    >>> x = pt.dscalar("x")
+    >>> def halve(state):
+    ...     return state / 2, until(state < 4)
+    >>> halves = pytensor.scan(halve, outputs_info=[x], n_steps=100, return_updates=False)
+    >>> f = pytensor.function([x], halves[-1], mode="JAX")
+    >>> float(f(10.0))
+    1.25
+    """
+    try:
+        import jax  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "mode: expected an installed jax for the JAX backend, got none. Install it with: pip install jax"
+        ) from error
+    from symng._jax_scan import register
+
+    register()
+
+
+def resolve_mode(mode: str | Mode | None) -> Mode:
+    """Return the PyTensor mode that ``mode`` means: a name in any case, a mode, or None for PyTensor's default.
+
+    "C" is taken for "CVM": the linker that compiles a whole graph to one piece of C has no scan.
+    """
+    if mode is None:
+        return get_mode(None)
+    if isinstance(mode, Mode):
+        return mode
+    if not isinstance(mode, str):
+        raise problem("mode", _mode_choices(), mode, error=TypeError)
+    name = mode.upper()
+    if name == "C":
+        name = "CVM"
+    if name not in predefined_modes and name not in MODES and name not in _OTHER_MODES:
+        raise problem("mode", _mode_choices(), mode)
+    return get_mode(name)
+
+
+def backend_of(mode: str | Mode | None = None) -> str:
+    """Name what runs a function compiled in ``mode``: "c", "python", "numba", "jax", "pytorch" or "mlx"."""
+    linker = resolve_mode(mode).linker
+    for kind, name in _LINKERS.items():
+        if isinstance(linker, kind):
+            return name
+    if isinstance(linker, PerformLinker) or (isinstance(linker, VMLinker) and not linker.c_thunks):
+        return "python"
+    return "c"
+
+
+def compile_function(
+    inputs: Sequence[Variable],
+    outputs: Variable | Sequence[Variable] | None = None,
+    updates: Mapping[SharedVariable, Variable] | Iterable[tuple[SharedVariable, Variable]] | None = None,
+    mode: str | Mode | None = None,
+    name: str | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Compile a function with `pytensor.function`, after making sure that the backend can run it.
+
+    Parameters
+    ----------
+    inputs, outputs, updates, name, **kwargs
+        As in `pytensor.function`.
+    mode : str, Mode or None, default None
+        A name in any case, a PyTensor mode, or None for PyTensor's default.
+
+    Returns
+    -------
+    pytensor.compile.executor.Function
+        The compiled function. On JAX it hands back JAX arrays, before they are computed: see `to_numpy`. Its arguments
+        are checked and turned into NumPy arrays unless its ``trust_input`` is set to True, which is right only where
+        every argument is known to be an array of the declared dtype and number of dimensions.
+
+    Raises
+    ------
+    ValueError
+        When ``mode`` is not a known name, or JAX would silently turn float64 into float32.
+    ImportError
+        When ``mode`` is JAX and jax is not installed.
+    NotImplementedError
+        When the backend has no scan (MLX, PyTorch).
+    """
+    resolved = resolve_mode(mode)
+    backend = backend_of(resolved)
+    if backend in ("mlx", "pytorch"):
+        title = {"mlx": "MLX", "pytorch": "PyTorch"}[backend]
+        raise problem(
+            "mode",
+            "a backend that has scan, the loop of the solvers",
+            resolved if mode is None else mode,
+            f"PyTensor's {title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'.",
+            NotImplementedError,
+        )
+    pairs: dict[Any, Any] = dict(updates or {})
+    if backend == "jax":
+        enable_jax()
+        _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
+    return pytensor.function(inputs, outputs, updates=pairs, mode=resolved, name=name, **kwargs)
+
+
+def to_numpy(values: Any) -> Any:
+    """Return what a compiled function returned as NumPy arrays of one's own, waiting for JAX to finish.
+
+    Lists, tuples and dictionaries are gone through. The arrays are writable and share no memory with a device buffer
+    that a later call may reuse.
+    """
+    if isinstance(values, Mapping):
+        return {key: to_numpy(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(to_numpy(value) for value in values)
+    return values if isinstance(values, np.ndarray | np.generic) else np.array(values)
+
+
+def place(arrays: Iterable[Any], backend: str) -> list[Any]:
+    """Put arrays that serve many calls where ``backend`` (of `backend_of`) reads them without a copy.
+
+    For JAX that is its device, and it spares the copy only in functions with ``trust_input`` set to True: otherwise
+    PyTensor turns every argument into a NumPy array, which is sent anew. Elsewhere arrays are made contiguous.
+    """
+    if backend == "jax":
+        import jax
+
+        return [jax.device_put(array) for array in arrays]
+    return [np.ascontiguousarray(array) for array in arrays]
+
+
+def settle(variables: Iterable[SharedVariable]) -> None:
+    """Make shared variables hold NumPy arrays of their own dtype again.
+
+    An update made on JAX leaves a JAX array in the shared variable: ``get_value`` then hands out one, which cannot be
+    written to, and functions compiled for C or Numba refuse it. Costs a copy to the host, and one back at the next
+    call; waits for JAX to finish.
+    """
+    for variable in variables:
+        value = variable.get_value(borrow=True)
+        if hasattr(variable.type, "dtype") and not isinstance(value, np.ndarray):
+            variable.set_value(np.array(value, dtype=variable.type.dtype), borrow=True)
+
+
+def _mode_choices() -> str:
+    """Say which modes there are."""
+    return "one of " + ", ".join(repr(name) for name in MODES) + ", a PyTensor Mode, or None"
+
+
+def _listed(outputs: Any) -> list[Variable]:
+    """Return the outputs of a function as a list, in whichever form they were given."""
+    if outputs is None:
+        return []
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def _check_width(variables: list[Any]) -> None:
+    """Refuse float64 where JAX is set to 32 bits: it would compute in float32 and not say so."""
+    import jax
+
+    if jax.dtypes.canonicalize_dtype("float64") == np.float64:
+        return
+    found = [v for v in variables if isinstance(v, Variable)]
+    found += [v for v in graph_inputs(found) if isinstance(v, SharedVariable)]
+    for variable in found:
+        if getattr(variable.type, "dtype", None) in _WIDE:
+            raise problem(
+                "mode",
+                "float32 inputs, parameters and outputs, because JAX is set to 32 bits",
+                variable,
+                "Use float32, or run with PYTENSOR_FLAGS=floatX=float64, or call "
+                "jax.config.update('jax_enable_x64', True) before compiling.",
+            )

@@ -1,0 +1,7 @@
+"""Data for the experiments, made or read with NumPy and SciPy only."""
+
+from __future__ import annotations
+
+from symng.datasets.curves import curves
+
+__all__ = ["curves"]

@@ -1,0 +1,299 @@
+"""Likelihoods: which distribution of the targets an output stands for, and its metric on the output.
+
+A neural network's output y is read as the parameter of p(t | x) (section 2.1 of the paper). Each likelihood knows the
+Fisher matrix of one example with respect to the pre-activation r (the natural parameter) and with respect to y:
+
+============  ==============  ======================  ===================
+likelihood    y               metric on r             metric on y
+============  ==============  ======================  ===================
+Gaussian      r               I / std^2               I / std^2
+Bernoulli     sigmoid(r)      diag(y (1 - y))         diag(1 / (y (1-y)))
+Categorical   softmax(r)      diag(y) - y y^T         diag(1 / y)
+Poisson       exp(r)          diag(y)                 diag(1 / y)
+============  ==============  ======================  ===================
+
+The last column is the recipe of the paper (equations 7, 8 and 30); the column before it follows by the chain rule
+(equations 11 to 15) and stays finite when an output saturates.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import graph_inputs
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+
+
+class Likelihood(ABC):
+    """Distribution of a target given an output; the base of the four below."""
+
+    @abstractmethod
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        """Return the output y that belongs to the pre-activation r."""
+
+    @abstractmethod
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        """Return the Fisher matrix with respect to r, times v, example by example."""
+
+    @abstractmethod
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        """Return the Fisher matrix with respect to the output y, times v (equations 7, 8 and 30)."""
+
+    @abstractmethod
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        """Return the next generator and targets drawn from p(t | y), of the shape and dtype of y.
+
+        ``rng`` is a symbolic generator, such as ``pt.random.shared_rng(np.random.default_rng(0))``; make the next one
+        its update. The targets of a `Categorical` are one-hot.
+        """
+
+    def check_targets(  # noqa: B027
+        self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
+    ) -> None:
+        """Refuse an array of targets that this distribution cannot have produced; by default none.
+
+        ``output_ndim`` and ``classes`` are the number of axes of the output and the length of its last one, if known.
+        """
+
+    @property
+    def is_logits(self) -> bool:
+        """Whether the user's output is the pre-activation itself."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Likelihood):
+    """Read the output as the mean of a normal distribution of fixed standard deviation.
+
+    p(t | x) = prod_i N(t_i | y_i, std^2), with metric I / std^2 on the output.
+
+    Parameters
+    ----------
+    std : float or symbolic scalar, default 1.0
+        Standard deviation in units of the targets, above 0. A symbolic one is made of shared variables alone.
+
+    Notes
+    -----
+    Equation 7 of the paper prints std^2 for the factor; the Fisher matrix of this distribution has 1 / std^2.
+
+    Examples
+    --------
+    >>> from symng import Gaussian
+    >>> float(Gaussian(std=2.0).metric_product(None, 8.0).eval())
+    2.0
+    """
+
+    std: Any = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("std", self.std, above=0, symbolic=True)
+        if is_symbolic(self.std):
+            loose = [v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)]
+            if loose:
+                raise problem(
+                    "std", "a number or a scalar made of shared variables", self.std,
+                    f"Make {loose[0]} a shared variable: pytensor.shared(value).",
+                )  # fmt: skip
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return r
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        if not is_symbolic(self.std) and self.std == 1:
+            return v
+        v = pt.as_tensor_variable(v)
+        # Cast first: a Python number would turn a float32 tensor into float64.
+        return v / pt.cast(pt.sqr(pt.as_tensor_variable(self.std, dtype=None)), v.dtype)
+
+    output_metric_product = metric_product
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        return rng.normal(y, pt.cast(self.std, y.dtype), dtype=y.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bernoulli(Likelihood):
+    """Read each output unit as the probability of a yes, after a sigmoid.
+
+    p(t | x) = prod_i y_i^t_i (1 - y_i)^(1 - t_i) (equation 27), with metric diag(y (1 - y)) on the pre-activation.
+
+    Parameters
+    ----------
+    logits : bool, default False
+        True when the output given is the pre-activation r, before the sigmoid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng import Bernoulli
+    >>> Bernoulli().metric_product(np.array([0.0, 100.0]), np.array([1.0, 1.0])).eval().round(12)
+    array([0.25, 0.  ])
+    """
+
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("logits", self.logits)
+
+    @property
+    def is_logits(self) -> bool:
+        return self.logits
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return pt.sigmoid(r)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        # sigmoid(r) sigmoid(-r), not y (1 - y): no cancellation in 1 - y when y is near 1.
+        return pt.sigmoid(r) * pt.sigmoid(-r) * v
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v / (y * (1 - y))
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        following, draw = rng.bernoulli(y)
+        return following, draw.astype(y.dtype)
+
+    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+        inside = (targets >= 0) & (targets <= 1)
+        if inside.all() or (np.abs(targets) == 1).all():  # some write the two classes as -1 and 1
+            return
+        value, where = _first(targets, ~inside)
+        raise problem(
+            name, "values from 0 to 1 (Bernoulli likelihood)", Words(f"{value} at {where}"),
+            "Rescale the targets, or give the likelihood that they have.",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Categorical(Likelihood):
+    """Read the last axis of the output as the probabilities of classes, after a softmax.
+
+    p(t | x) = prod_i y_i^t_i (equation 29), with metric diag(y) - y y^T on the pre-activation (equation 15).
+
+    Parameters
+    ----------
+    logits : bool, default False
+        True when the output given is the pre-activation r, before the softmax.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng import Categorical
+    >>> Categorical().metric_product(np.zeros((1, 2)), np.array([[1.0, 0.0]])).eval()
+    array([[ 0.25, -0.25]])
+    """
+
+    logits: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("logits", self.logits)
+
+    @property
+    def is_logits(self) -> bool:
+        return self.logits
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return pt.special.softmax(r, axis=-1)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        y = self.mean(r)
+        return y * (v - (y * v).sum(axis=-1, keepdims=True))
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v / y
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        following, classes = rng.categorical(y)
+        return following, pt.eq(pt.expand_dims(classes, -1), pt.arange(y.shape[-1])).astype(y.dtype)
+
+    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+        suffix = " (Categorical likelihood)"
+        if targets.ndim == output_ndim - 1:
+            wrong = (targets < 0) | (targets != np.floor(targets))
+            expected = "class numbers 0, 1, ..."
+            if classes is not None:
+                wrong |= targets >= classes
+                expected = f"class numbers from 0 to {classes - 1}"
+            if wrong.any():
+                value, where = _first(targets, wrong)
+                raise problem(name, expected + suffix, Words(f"{value} at {where}"), "Number the classes from 0.")
+        elif targets.ndim == output_ndim:
+            wrong = (targets < 0).any(axis=-1) | (np.abs(targets.sum(axis=-1, dtype=np.float64) - 1) > 1e-3)
+            if wrong.any():
+                row, where = _first(targets, wrong)
+                expected = "one-hot rows (or probabilities that sum to 1)"
+                raise problem(name, expected + suffix, Words(f"{row} at {where}"), "One-hot encode the labels.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Poisson(Likelihood):
+    """Read each output unit as the rate of a count, after an exponential.
+
+    p(t | x) = prod_i y_i^t_i exp(-y_i) / t_i!, with metric diag(y) on the pre-activation.
+
+    Parameters
+    ----------
+    log_rate : bool, default False
+        True when the output given is the pre-activation r, before the exponential.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from symng import Poisson
+    >>> Poisson().metric_product(np.zeros(1), np.array([3.0])).eval()
+    array([3.])
+    """
+
+    log_rate: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("log_rate", self.log_rate)
+
+    @property
+    def is_logits(self) -> bool:
+        return self.log_rate
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return pt.exp(r)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return pt.exp(r) * v
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v / y
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        following, draw = rng.poisson(y)
+        return following, draw.astype(y.dtype)
+
+    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+        if (targets < 0).any():
+            value, where = _first(targets, targets < 0)
+            raise problem(
+                name, "counts of at least 0 (Poisson likelihood)", Words(f"{value} at {where}"),
+                "Clean the data, or give the likelihood that they have.",
+            )  # fmt: skip
+
+
+def _first(array: np.ndarray, mask: np.ndarray) -> tuple[Any, tuple[int, ...]]:
+    """Return the first value of ``array`` where ``mask`` holds, and its index."""
+    where = tuple(int(i) for i in np.argwhere(mask)[0])
+    return array[where], where
+
+
+def describe_likelihood(likelihood: Likelihood) -> str:
+    """Return the name of a likelihood and those of its settings that are not the default."""
+    settings = [
+        f"{f.name}={getattr(likelihood, f.name)}"
+        for f in fields(likelihood)  # type: ignore[arg-type]
+        if is_symbolic(getattr(likelihood, f.name)) or getattr(likelihood, f.name) != f.default
+    ]
+    return type(likelihood).__name__ + (f"({', '.join(settings)})" if settings else "")

@@ -1,0 +1,61 @@
+"""What the metrics have in common: from an objective to a `LinearOperator`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from pytensor.gradient import pullback, pushforward
+from pytensor.tensor.variable import TensorVariable
+
+from symng import vectors
+from symng._checks import check_instance
+from symng.objective import Objective
+from symng.operators import LinearOperator
+
+
+class Metric(ABC):
+    """Turn an objective into a symmetric operator on its flat parameter vector.
+
+    A subclass gives `product`; calling the metric makes the operator.
+    """
+
+    def __call__(self, objective: Objective) -> LinearOperator:
+        """Return the operator of this metric for ``objective``, over the flat parameter vector.
+
+        Raises
+        ------
+        ValueError
+            When the objective lacks what the metric needs; the message tells the way out.
+        """
+        check_instance("objective", objective, Objective, "a symng.Objective")
+        self.check(objective)
+        return LinearOperator(
+            lambda v: self.product(objective, v).astype(objective.dtype),
+            size=objective.size,
+            dtype=objective.dtype,
+            inputs=(*objective.inputs, *objective.targets),
+            name=type(self).__name__,
+        )
+
+    def check(self, objective: Objective) -> None:  # noqa: B027
+        """Refuse an objective that lacks what the metric needs; by default none."""
+
+    @abstractmethod
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        """Return the product of the metric with the flat vector ``v``."""
+
+
+def push(outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable) -> list[TensorVariable]:
+    """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
+    tangents: Any = pushforward(outputs, objective.params, vectors.split(v, objective.params), "ignore")
+    return list(tangents)
+
+
+def pull(
+    outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
+) -> TensorVariable:
+    """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
+    slopes: Any = pullback(outputs, objective.params, cotangents, disconnected_inputs="ignore")
+    return vectors.ravel(slopes)

@@ -1,0 +1,116 @@
+"""Second derivatives of the loss itself: Gauss-Newton and Hessian."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytensor
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
+
+from symng import vectors
+from symng._checks import Words, problem
+from symng.metrics.base import Metric, pull, push
+from symng.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussNewton(Metric):
+    """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
+
+    G = J_r^T H J_r (equation 10), with r the pre-activation of the output, J_r its Jacobian with respect to the
+    parameters for the whole batch, and H the Hessian of the loss with respect to r, by automatic differentiation. It
+    has the scale of the loss: with a mean over examples it is a mean, with a sum a sum, and a loss scaled by c gives
+    c G, so that a damping tuned for it scales with c. Positive semi-definite where the loss is convex in r.
+
+    Raises
+    ------
+    ValueError
+        When called on an objective whose loss does not pass through the pre-activation.
+
+    Notes
+    -----
+    One product costs a pushforward and a pullback through the model and one reverse pass through the loss's end.
+    Terms of the loss that do not pass through r, such as weight decay, are left out. For matching pairs of output
+    and loss it equals the Fisher matrix (equations 11 to 15). Its graph may reach the targets (the operator's
+    ``required_inputs`` tells): a metric batch for it then holds inputs and targets.
+
+    References
+    ----------
+    .. [1] N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural
+       Computation 14(7), 2002.
+    .. [2] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.vector("t")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> y = x @ w
+    >>> objective = symng.Objective(pt.sqr(y - t).mean(), output=y, params=[w], inputs=[x], targets=[t])
+    >>> G = symng.GaussNewton()(objective)
+    >>> G.materialise().eval({x: np.array([[1.0, 1.0], [3.0, 1.0]])})  # 2/N sum of x x^T
+    array([[10.,  4.],
+           [ 4.,  2.]])
+    """
+
+    def check(self, objective: Objective) -> None:
+        reached = set(ancestors([objective.loss]))
+        for head in objective.heads:
+            if head.root not in reached:
+                raise problem(
+                    "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
+                    Words("one that does not, or that computes it in another way"),
+                    "Use one variable for the pre-activation in both, or leave out an output that the loss does not use.",
+                )  # fmt: skip
+
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        roots = list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
+        # The loss as a function of the pre-activations alone, also where one of them is computed from another.
+        places: list[Any] = [r.type() for r in roots]
+        loss = graph_replace([objective.loss], dict(zip(roots, places, strict=True)))[0]
+        slopes: Any = pytensor.grad(loss, places)
+        # H is symmetric, so H u is the gradient of (dL/dr . u): one reverse pass.
+        along: Any = sum((g * u).sum() for g, u in zip(slopes, push(roots, objective, v), strict=True))
+        curved: Any = pytensor.grad(along, places, disconnected_inputs="ignore")
+        return pull(roots, objective, graph_replace(curved, dict(zip(places, roots, strict=True)), strict=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hessian(Metric):
+    """Hessian of the loss with respect to the parameters.
+
+    H = d^2 L / d theta^2, with the scale of the loss: a loss scaled by c gives c H, and a damping tuned for it scales
+    with c. Symmetric, in general indefinite: solve with `MinresQLP`, or damp it enough.
+
+    Notes
+    -----
+    One product costs a forward-over-reverse pass, about the work of two gradients. Its graph may reach the targets: a
+    metric batch for it holds inputs and targets.
+
+    References
+    ----------
+    .. [1] B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x = pt.matrix("x")
+    >>> w = pytensor.shared(np.array([1.0, 2.0]), name="w")
+    >>> y = pt.prod(w) * x
+    >>> objective = symng.Objective(y.mean(), output=y, params=[w], inputs=[x])
+    >>> symng.Hessian()(objective).materialise().eval({x: np.ones((3, 1))})
+    array([[0., 1.],
+           [1., 0.]])
+    """
+
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        params: Any = objective.params
+        slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
+        along = (vectors.ravel(slopes) * v).sum()
+        curved: Any = pytensor.grad(along, params, consider_constant=[v], disconnected_inputs="ignore")
+        return vectors.ravel(curved)

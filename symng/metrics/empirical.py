@@ -1,0 +1,80 @@
+"""The covariance of the gradients of single examples, TONGA's metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_flag, problem
+from symng.metrics.base import Metric, pull, push
+from symng.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmpiricalFisher(Metric):
+    """Covariance of the gradients g_n of the losses of single examples, with the targets of the data.
+
+    U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the mean of the g_n,
+    centered. A mean over the N examples of a batch, whether the loss is their mean or their sum; when the loss is
+    scaled by c the matrix scales by c^2, and a damping tuned for it with it. Positive semi-definite, of rank at most
+    N (N - 1 when centered).
+
+    Parameters
+    ----------
+    centered : bool, default False
+        Whether the mean gradient is taken off.
+
+    Raises
+    ------
+    ValueError
+        When called on an objective whose losses of single examples are not known.
+
+    Notes
+    -----
+    One product costs a pushforward and a pullback through the loss, and two vectors of length N; no g_n is formed.
+    Its graph reaches the targets: a metric batch for it holds inputs and targets. It is not the Fisher matrix: the
+    expectation is over the targets of the data, not those of the model (section 4).
+
+    References
+    ----------
+    .. [1] N. Le Roux, P.-A. Manzagol and Y. Bengio, "Topmoumoute online natural gradient algorithm", NIPS 2007.
+    .. [2] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 4, equation 9.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x = pt.matrix("x")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> y = x @ w
+    >>> objective = symng.Objective(y.mean(), output=y, params=[w], inputs=[x])  # g_n = x_n
+    >>> U, C = (symng.EmpiricalFisher(centered=c)(objective) for c in (False, True))
+    >>> batch = {x: np.array([[1.0, 1.0], [3.0, 1.0]])}
+    >>> U.materialise().eval(batch)
+    array([[5., 2.],
+           [2., 1.]])
+    >>> C.materialise().eval(batch)
+    array([[1., 0.],
+           [0., 0.]])
+    """
+
+    centered: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("centered", self.centered)
+
+    def check(self, objective: Objective) -> None:
+        if objective.example_losses is None:
+            raise problem(
+                "example_losses", "a vector of the losses of single examples",
+                Words("a loss that is not a plain mean or sum over one"), "Give Objective(..., example_losses=...).",
+            )  # fmt: skip
+
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        losses = objective.example_losses
+        assert losses is not None  # `check` has seen to it
+        along = push([losses], objective, v)[0]  # g_n . v
+        if self.centered:
+            along = along - along.mean()
+        return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])

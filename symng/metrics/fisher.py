@@ -1,0 +1,85 @@
+"""The Fisher information matrix of the model's own predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_choice, problem
+from symng.metrics.base import Metric, pull, push
+from symng.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fisher(Metric):
+    """Fisher information matrix, the metric of natural gradient.
+
+    F = 1/N sum_n J_r(n)^T M(r_n) J_r(n), a mean over the N examples of a batch, summed over the outputs (and time
+    steps) of one: r is the pre-activation of the output, J_r(n) its Jacobian with respect to the parameters and M the
+    metric of the likelihood (`symng.likelihoods`). It is positive semi-definite, and it does not change when the loss
+    is scaled.
+
+    Parameters
+    ----------
+    form : {"natural", "output"}, default "natural"
+        "natural" is the product through r, equal to "output" in exact arithmetic (equations 11 to 15) and finite for
+        saturated outputs. "output" is the recipe of the paper on y (equations 7, 8 and 30, Lop of a weighted Rop),
+        0 / 0 where a unit saturates.
+
+    Raises
+    ------
+    ValueError
+        When called on an objective whose output depends on targets.
+
+    Notes
+    -----
+    One product costs a pushforward and a pullback through the model: 4 matrix products a dense layer (2 in the
+    first), beside the forward pass, which a solver's loop does once. The targets are not needed and not reached.
+    With a loss that is c times the mean negative log-likelihood, the Gauss-Newton matrix is c F: a damping tuned for
+    one suits the other when scaled by c.
+
+    References
+    ----------
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 2.1,
+       equations 7, 8, 26, 28, 30, and the pseudo-code of the appendix.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.matrix("t")
+    >>> w = pytensor.shared(np.zeros((2, 1)), name="w")
+    >>> y = pt.sigmoid(x @ w)
+    >>> loss = -(t * pt.log(y) + (1 - t) * pt.log(1 - y)).sum(axis=1).mean()
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
+    >>> F = symng.Fisher()(objective)
+    >>> F.materialise().eval({x: np.array([[2.0, 0.0], [0.0, 4.0]])})  # mean of x x^T / 4
+    array([[0.5, 0. ],
+           [0. , 2. ]])
+    """
+
+    form: str = "natural"
+
+    def __post_init__(self) -> None:
+        check_choice("form", self.form, ("natural", "output"))
+
+    def check(self, objective: Objective) -> None:
+        reached = set(ancestors([head.y for head in objective.heads]))
+        for target in objective.targets:
+            if target in reached:
+                raise problem(
+                    "targets", "variables that the output does not depend on (Fisher never needs targets)",
+                    Words(f"{target}, which the output depends on"), f"List {target} among the inputs.",
+                )  # fmt: skip
+
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        parts = [(head, head.r if self.form == "natural" else None) for head in objective.heads]
+        ends = [head.y if r is None else r for head, r in parts]
+        cotangents = []
+        for (head, r), end, tangent in zip(parts, ends, push(ends, objective, v), strict=True):
+            weigh = head.likelihood.output_metric_product if r is None else head.likelihood.metric_product
+            count = end.shape[head.example_axis].astype(end.dtype)
+            cotangents.append(weigh(end, tangent) / count)
+        return pull(ends, objective, cotangents)

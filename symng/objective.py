@@ -1,0 +1,308 @@
+"""The user's model: loss, outputs, parameters, inputs and targets, checked once and frozen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import clone_replace
+from pytensor.tensor.variable import TensorVariable
+
+from symng import _examples, _objective_checks, vectors
+from symng._activations import has_misplaced_softmax, read_activation
+from symng._checks import Words, check_batch, problem
+from symng._graph import infer_length, merge_equal
+from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """One output with its likelihood: y, and the pre-activation r that it comes from.
+
+    ``r`` is None when the likelihood is known but no pre-activation could be read; ``root`` is the variable of the
+    user's graph in which the curvature of the loss is taken.
+    """
+
+    y: TensorVariable
+    r: TensorVariable | None
+    root: TensorVariable
+    likelihood: Likelihood
+    source: str
+    example_axis: int
+
+
+class Objective:
+    """Describe a model and its loss, from which every metric and optimizer is built.
+
+    L(theta) = loss(inputs, targets; params), with p(t | x) read off the op that ends the output: a sigmoid means
+    `Bernoulli`, a softmax over the last axis `Categorical`, an exp `Poisson`, anything else `Gaussian` with std 1.
+
+    Parameters
+    ----------
+    loss : TensorVariable
+        Symbolic scalar to be minimized; as in the paper a mean over examples, unless told otherwise by `check`.
+    output : TensorVariable or list of them
+        What the model predicts, with examples along ``example_axis``. The loss may use the pre-activation: ``output``
+        need not be its ancestor. With several outputs the metric is the sum of theirs.
+    params : sequence of shared variables
+        Floating-point, of one dtype; each must be connected to an output. Sharing between layers, and use inside a
+        scan, are fine. Their shapes are read now and stay.
+    inputs : sequence of TensorVariable
+        Symbolic inputs of the model.
+    targets : sequence of TensorVariable, default ()
+        Symbolic inputs that only the loss needs.
+    likelihood : Likelihood or list of them, optional
+        Overrides what is read off the graph; an output given as logits is told by ``Bernoulli(logits=True)``.
+    example_losses : TensorVariable, optional
+        Vector with the loss of every single example. Found on the graph when the loss is a mean or sum over one;
+        needed only where gradients of single examples are (`EmpiricalFisher`).
+    example_axis : int or list of int, default 0
+        Axis of each output that runs over examples; 1 for time-major outputs.
+    data_axes : sequence of int, optional
+        Axis of each input and then each target that runs over examples. Default: the first output's ``example_axis``,
+        0 for variables that have fewer axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a part has the wrong type or does not fit the graph; the message names the argument and the way out.
+
+    Notes
+    -----
+    Nothing is compiled here, except by `check`.
+
+    References
+    ----------
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 2.1.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.matrix("t")
+    >>> w = pytensor.shared(np.zeros((3, 2)), name="w")
+    >>> y = pt.special.softmax(x @ w, axis=-1)
+    >>> loss = -(t * pt.log(y)).sum(axis=1).mean()
+    >>> symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
+    Objective
+      params:     w (3, 2), 6 numbers, float64
+      output:     Categorical, read off softmax
+      inputs:     x
+      targets:    t
+      examples:   the loss is a mean over them
+    """
+
+    def __init__(
+        self,
+        loss: TensorVariable,
+        output: TensorVariable | Sequence[TensorVariable],
+        params: Sequence[SharedVariable],
+        inputs: Sequence[TensorVariable],
+        targets: Sequence[TensorVariable] = (),
+        likelihood: Likelihood | Sequence[Likelihood | None] | None = None,
+        example_losses: TensorVariable | None = None,
+        *,
+        example_axis: int | Sequence[int] = 0,
+        data_axes: Sequence[int] | None = None,
+    ) -> None:
+        checks = _objective_checks
+        loss = checks.check_loss(loss)
+        self.outputs = checks.check_outputs(output)
+        self._single = isinstance(output, Variable)
+        self.params = checks.check_params(params, self.outputs)
+        self.dtype: str = self.params[0].type.dtype
+        self.size = vectors.count(self.params)
+        self.inputs = checks.check_roots("inputs", inputs)
+        self.targets = checks.check_roots("targets", targets)
+        checks.check_example_losses(example_losses)
+        given = [v for v in (example_losses,) if v is not None]
+        checks.check_connections(loss, [*self.outputs, *given], self.params, self.inputs, self.targets)
+        axes = checks.check_example_axis(example_axis, self.outputs)
+        likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
+        self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
+        self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
+        # A loss that computes the pre-activation once more must still be known to pass through it.
+        self.loss: TensorVariable = merge_equal([loss], [head.root for head in self.heads])[0]
+        self.example_losses, self.reduction = self._find_example_losses() if not given else (example_losses, "given")
+        self._frozen = True
+
+    def _find_example_losses(self) -> tuple[TensorVariable | None, str | None]:
+        """Return the vector of losses of single examples, and how it is reduced to the loss."""
+        places = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
+        for y, head in zip(self.outputs, self.heads, strict=True):
+            places[y] = head.example_axis
+            if head.root is head.r:  # else it may have other axes than the output
+                places[head.root] = head.example_axis
+        return _examples.find(self.loss, places)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"An Objective is frozen: make a new one to change {name!r}.")
+        object.__setattr__(self, name, value)
+
+    @property
+    def likelihood(self) -> Likelihood | tuple[Likelihood, ...]:
+        """The likelihood of the output, or a tuple of them when several outputs were given."""
+        likelihoods = tuple(head.likelihood for head in self.heads)
+        return likelihoods[0] if self._single else likelihoods
+
+    @property
+    def output(self) -> TensorVariable | tuple[TensorVariable, ...]:
+        """The output as given: one, or a tuple of several."""
+        return self.outputs[0] if self._single else self.outputs
+
+    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+        """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
+        replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
+        return clone_replace([self.loss], replace=replaced)[0]  # type: ignore[return-value]
+
+    def on_fresh_inputs(self, suffix: str) -> Objective:
+        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
+        roots = [*self.inputs, *self.targets]
+        fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in roots]
+        kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
+        kept.append(self.example_losses)
+        present = list(dict.fromkeys(v for v in kept if v is not None))
+        copies = clone_replace(present, replace=dict(zip(roots, fresh, strict=True)))  # type: ignore[arg-type]
+        copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
+        other = object.__new__(Objective)
+        other.__dict__.update(self.__dict__)
+        other.__dict__.update(
+            loss=copy_of[self.loss],
+            outputs=tuple(copy_of[y] for y in self.outputs),
+            heads=tuple(replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads),
+            inputs=tuple(fresh[: len(self.inputs)]),
+            targets=tuple(fresh[len(self.inputs) :]),
+            example_losses=copy_of[self.example_losses],
+        )
+        return other
+
+    def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
+        """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.
+
+        Parameters
+        ----------
+        name : str
+            What the messages call it.
+        arrays : tuple of array
+            Values of the inputs and, with ``targets``, then the targets.
+        targets : bool, default True
+            Whether the batch holds targets, which must then be some that the likelihood can produce.
+        finite : bool, default True
+            Whether NaN and Inf are looked for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            On a wrong number of arrays, dtype, shape or length, no example, NaN, or targets out of range.
+        """
+        variables = (*self.inputs, *(self.targets if targets else ()))
+        checked = check_batch(name, arrays, variables, self.data_axes[: len(variables)], finite=finite)
+        if targets and len(self.targets) == len(self.heads):  # else it is not known which target is whose
+            values = checked[len(self.inputs) :]
+            for head, target, value in zip(self.heads, self.targets, values, strict=True):
+                labels = isinstance(head.likelihood, Categorical) and value.ndim == head.y.ndim - 1
+                classes = infer_length(head.y, -1) if labels else None
+                head.likelihood.check_targets(f"{name}, {target}", value, head.y.ndim, classes)
+        return checked
+
+    def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Any:
+        """Tell whether loss and likelihood match, and by which factor.
+
+        Compares, on one batch, the product with the Fisher matrix F of the likelihood with the product with the
+        Gauss-Newton matrix G of the loss by automatic differentiation. They match when G = c F (equations 11 to 15).
+
+        Parameters
+        ----------
+        *batch : array
+            Values of the inputs and then the targets, at least one example.
+        mode : str or Mode, optional
+            PyTensor mode; default PyTensor's own.
+        seed : int, default 0
+            Of the random vectors that are multiplied.
+
+        Returns
+        -------
+        Match
+            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None), ``relative_difference`` and
+            ``message``; printing it shows the message, and it is true when loss and likelihood match.
+
+        Notes
+        -----
+        Costs one small compilation and two products with each matrix.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, pytensor.tensor as pt
+        >>> import symng
+        >>> x, t = pt.matrix("x"), pt.matrix("t")
+        >>> w = pytensor.shared(np.arange(6.0).reshape(3, 2), name="w")
+        >>> y = pt.sigmoid(x @ w)
+        >>> batch = np.eye(3), np.ones((3, 2))
+        >>> right = -(t * pt.log(y) + (1 - t) * pt.log(1 - y)).sum(axis=1).mean()
+        >>> wrong = pt.sqr(y - t).sum(axis=1).mean()
+        >>> for loss in (right, wrong):
+        ...     print(symng.Objective(loss, y, [w], inputs=[x], targets=[t]).check(*batch).matches)
+        True
+        False
+        """
+        from symng.metrics.matching import check_match  # metrics are built on Objective, so not at the top
+
+        return check_match(self, batch, mode=mode, seed=seed)
+
+    def __repr__(self) -> str:
+        shapes = vectors.param_shapes(self.params)
+        named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(self.params, shapes, strict=True))
+        lines = [f"  params:     {named}, {self.size:,} numbers, {self.dtype}"]
+        for h in self.heads:
+            axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
+            lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
+        lines.append(f"  inputs:     {', '.join(map(str, self.inputs)) or 'none'}")
+        lines.append(f"  targets:    {', '.join(map(str, self.targets)) or 'none'}")
+        found = {
+            "mean": "the loss is a mean over them",
+            "sum": "the loss is a sum over them",
+            "given": "their losses were given",
+            None: "their single losses were not found (example_losses= gives them)",
+        }
+        lines.append(f"  examples:   {found[self.reduction]}")
+        return "\n".join(["Objective", *lines])
+
+
+def _make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
+    """Return the head of one output: likelihood as given or as read, and its pre-activation."""
+    if likelihood is not None and not isinstance(likelihood, Likelihood):
+        raise problem(
+            "likelihood", "an instance such as symng.Bernoulli()", likelihood, "Mind the brackets.", TypeError
+        )
+    found = read_activation(y)
+    if likelihood is None and found is None:
+        if has_misplaced_softmax(y):
+            warnings.warn(
+                f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
+                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return Head(y, y, y, Gaussian(), "no activation known by its end", axis)
+    if likelihood is None:
+        head = Head(y, found.preactivation, found.root, found.likelihood, f"read off {found.source}", axis)
+    elif likelihood.is_logits:
+        head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
+    elif isinstance(likelihood, Gaussian):
+        head = Head(y, y, y, likelihood, "given", axis)
+    elif found is not None and type(found.likelihood) is type(likelihood):
+        head = Head(y, found.preactivation, found.root, likelihood, f"given, pre-activation of {found.source}", axis)
+    else:
+        head = Head(y, None, y, likelihood, "given, no pre-activation found (product formed on the output)", axis)
+    if isinstance(head.likelihood, Categorical) and axis == y.ndim - 1:
+        raise problem(
+            "example_axis", f"another axis than the last of {y}, which runs over its classes", axis,
+            "Categorical outputs have one row of probabilities an example.",
+        )  # fmt: skip
+    return head

@@ -1,0 +1,206 @@
+"""Symmetric linear operators on flat symbolic vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_array, check_number, is_symbolic, problem
+from symng._loop import map_rows
+from symng.backends import compile_function
+
+if TYPE_CHECKING:
+    import scipy.sparse.linalg
+
+
+@dataclass(frozen=True, eq=False)
+class LinearOperator:
+    """Represent a symmetric matrix A by its product with a symbolic vector, v -> A v.
+
+    The matrix is never formed, except by `materialise`. Operators of one size add up, scale by a number and take
+    damping; each of these is again an operator.
+
+    Parameters
+    ----------
+    matvec : callable
+        From a symbolic vector of length ``size`` and dtype ``dtype`` to the symbolic vector A v.
+    size : int
+        Number of rows and columns of A, at least 1.
+    dtype : str, default "float64"
+        "float32" or "float64", that of vectors and products.
+    inputs : sequence of TensorVariable, default ()
+        Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their values.
+    name : str, default "A"
+        Shown by ``repr``.
+
+    Notes
+    -----
+    A sum costs the products of its terms, scaling and damping one pass over the vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pytensor.tensor as pt
+    >>> from symng import LinearOperator
+    >>> d = np.array([1.0, 2.0, 3.0])
+    >>> A = LinearOperator(lambda v: d * v, size=3)
+    >>> (A @ np.ones(3)).eval()
+    array([1., 2., 3.])
+    >>> (2 * A + A).damped(1.0).materialise().eval()
+    array([[ 4.,  0.,  0.],
+           [ 0.,  7.,  0.],
+           [ 0.,  0., 10.]])
+    """
+
+    matvec: Callable[[TensorVariable], TensorVariable] = field(repr=False)
+    size: int
+    dtype: str = "float64"
+    inputs: Sequence[TensorVariable] = field(default=(), repr=False)
+    name: str = "A"
+
+    def __post_init__(self) -> None:
+        if not callable(self.matvec):
+            raise problem("matvec", "a callable from symbolic vector to symbolic vector", self.matvec, error=TypeError)
+        check_number("size", self.size, minimum=1, integer=True)
+        if self.dtype not in ("float32", "float64"):
+            raise problem("dtype", "'float32' or 'float64'", self.dtype)
+        object.__setattr__(self, "inputs", tuple(self.inputs))
+
+    # NumPy would otherwise take `array @ A` and `number * A` apart elementwise.
+    __array_ufunc__ = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the matrix."""
+        return (self.size, self.size)
+
+    def __matmul__(self, v: Any) -> TensorVariable:
+        """Return A v for a vector v, or A V column by column for a matrix V, as a symbolic tensor."""
+        v = self._as_operand(v)
+        if v.ndim == 1:
+            return self.matvec(v)
+        return map_rows(self.matvec, v.T).T
+
+    def _as_operand(self, v: Any) -> TensorVariable:
+        """Return ``v`` as a symbolic vector or matrix of the operator's dtype, with `size` rows."""
+        expected = f"a vector (or matrix of columns) of {self.size} floating-point rows"
+        if not is_symbolic(v):
+            v = np.asarray(v)
+            if v.dtype.kind not in "fiu":
+                raise problem("v", expected, v, error=TypeError)
+            v = pt.as_tensor_variable(v.astype(self.dtype))
+        if not isinstance(v, TensorVariable) or v.ndim not in (1, 2) or v.type.dtype not in ("float32", "float64"):
+            raise problem("v", expected, v, error=TypeError)
+        if v.type.shape[0] not in (None, self.size):
+            raise problem("v", expected, v, "The flat vector is the parameters in order, each raveled in C order.")
+        return v if v.type.dtype == self.dtype else v.astype(self.dtype)
+
+    def __add__(self, other: Any) -> LinearOperator:
+        """Return the operator A + B."""
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        if other.size != self.size or other.dtype != self.dtype:
+            mine, theirs = (f"size {a.size} and dtype {a.dtype}" for a in (self, other))
+            raise problem("A + B", f"two operators of {mine}", Words(f"one of {theirs}"))
+        inputs = list(self.inputs) + [v for v in other.inputs if v not in self.inputs]
+        return self._derived(lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs)
+
+    def __mul__(self, scale: Any) -> LinearOperator:
+        """Return the operator c A for a number or symbolic scalar c."""
+        if isinstance(scale, LinearOperator):
+            raise problem("scale", "a number or a symbolic scalar", scale, "Use A @ v for products.", TypeError)
+        check_number("scale", scale, symbolic=True)
+        c = pt.cast(scale, self.dtype)
+        return self._derived(lambda v: c * self.matvec(v), f"{scale} * ({self.name})")
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> LinearOperator:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> LinearOperator:
+        if not isinstance(other, LinearOperator):
+            return NotImplemented
+        return self + (-other)
+
+    def damped(self, damping: Any) -> LinearOperator:
+        """Return the operator A + damping I.
+
+        Parameters
+        ----------
+        damping : float or symbolic scalar
+            Any finite number; a negative one shifts the other way.
+        """
+        check_number("damping", damping, symbolic=True)
+        shift = pt.cast(damping, self.dtype)
+        return self._derived(lambda v: self.matvec(v) + shift * v, f"{self.name} + {damping} I")
+
+    def _derived(
+        self,
+        matvec: Callable[[TensorVariable], TensorVariable],
+        name: str,
+        inputs: Sequence[TensorVariable] | None = None,
+    ) -> LinearOperator:
+        """Return an operator of the same size and dtype with another product."""
+        return LinearOperator(matvec, self.size, self.dtype, self.inputs if inputs is None else inputs, name)
+
+    def materialise(self) -> TensorVariable:
+        """Return the matrix itself, symbolic, of shape (size, size).
+
+        Notes
+        -----
+        Costs ``size`` products and size^2 numbers: for small operators and for tests.
+        """
+        return map_rows(self.matvec, pt.eye(self.size, dtype=self.dtype)).T
+
+    def required_inputs(self) -> tuple[TensorVariable, ...]:
+        """Return those of ``inputs`` that the product's graph reaches."""
+        reached = set(ancestors([self.matvec(pt.vector("v", dtype=self.dtype, shape=(self.size,)))]))
+        return tuple(v for v in self.inputs if v in reached)
+
+    def to_scipy(self, *batch: Any, mode: Any = None) -> scipy.sparse.linalg.LinearOperator:
+        """Compile the product and return it as a SciPy operator on NumPy vectors.
+
+        Parameters
+        ----------
+        *batch : array
+            Values of the inputs that the product needs (`required_inputs`), in that order. Parameters are read from
+            their shared variables at each product.
+        mode : str or Mode, optional
+            PyTensor mode; default PyTensor's own.
+
+        Returns
+        -------
+        scipy.sparse.linalg.LinearOperator
+            Of shape (size, size), for `scipy.sparse.linalg` and as ``hessp`` in `scipy.optimize`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scipy.sparse.linalg import eigsh
+        >>> from symng import LinearOperator
+        >>> A = LinearOperator(lambda v: np.array([1.0, 2.0, 3.0]) * v, size=3)
+        >>> eigsh(A.to_scipy(mode="FAST_COMPILE"), k=1, return_eigenvectors=False).round(6)
+        array([3.])
+        """
+        from scipy.sparse.linalg import LinearOperator as ScipyOperator
+
+        needed = self.required_inputs()
+        if len(batch) != len(needed):
+            names = ", ".join(str(v) for v in needed) or "none"
+            way_out = "Give those that the product needs, in this order: A.to_scipy(*batch)."
+            raise problem("batch", f"{len(needed)} arrays ({names})", Words(f"{len(batch)}"), way_out)
+        arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
+        vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))
+        product = compile_function([*needed, vector], self.matvec(vector), mode=mode)
+
+        def matvec(v: np.ndarray) -> np.ndarray:
+            return np.asarray(product(*arrays, np.asarray(v, dtype=self.dtype).ravel()))
+
+        return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))

@@ -1,0 +1,114 @@
+"""Stochastic gradient descent, the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from symng import vectors
+from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+from symng.objective import Objective
+from symng.optimizers.base import Optimizer, State, Step, all_finite, init_step_size, move, norm, step_size_of
+from symng.search import FixedStep, as_step_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """Descend along the gradient, with momentum if wanted.
+
+    v <- mu v + g and theta <- theta - eta v; with ``nesterov`` theta <- theta - eta (g + mu v). A step that is not
+    finite leaves parameters and v as they were and is recorded as rejected.
+
+    Parameters
+    ----------
+    step_size : float, callable or symbolic scalar, default 0.01
+        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar.
+    momentum : float or symbolic scalar, default 0.0
+        mu, from 0 to below 1.
+    nesterov : bool, default False
+        Whether the momentum looks ahead; needs ``momentum`` above 0.
+
+    Notes
+    -----
+    One step costs one gradient. Where v is a mean over batches as here, eta compares with that of plain descent times
+    1 / (1 - mu).
+
+    References
+    ----------
+    .. [1] I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and momentum in deep
+       learning", ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x = pt.matrix("x")
+    >>> w = pytensor.shared(np.ones(2), name="w")
+    >>> y = x @ w
+    >>> objective = symng.Objective(pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x])
+    >>> step = symng.compile_step(objective, symng.SGD(step_size=0.5), mode="FAST_COMPILE")
+    >>> float(step((np.eye(2),)).loss), w.get_value()
+    (0.5, array([0.75, 0.75]))
+    """
+
+    step_size: Any = 0.01
+    momentum: Any = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
+        if not isinstance(self.step_size, FixedStep):
+            raise problem("step_size", "a number, a schedule or a symbolic scalar", self.step_size,
+                          "SGD makes no line search.", TypeError)  # fmt: skip
+        check_number("momentum", self.momentum, minimum=0, below=1, symbolic=True)
+        check_flag("nesterov", self.nesterov)
+        if self.nesterov and not self._has_momentum:
+            raise problem("nesterov", "False without momentum", Words("True"), "Give momentum, for instance 0.9.")
+
+    @property
+    def _has_momentum(self) -> bool:
+        return is_symbolic(self.momentum) or self.momentum > 0
+
+    def init_state(self, objective: Objective) -> State:
+        state = State(objective.dtype)
+        init_step_size(state, self.step_size)
+        if self._has_momentum:
+            state.add_hyperparameter("momentum", self.momentum)
+            state.add("velocity", np.zeros(objective.size))
+        return state
+
+    def build(
+        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
+    ) -> Step:
+        for name, given in (("metric_batch", metric_batch), ("search_batch", search_batch)):
+            if given:
+                raise problem(name, "none for SGD", Words("one"), "Leave it out.")
+        loss = pt.cast(objective.loss, state.dtype)
+        gradient = vectors.ravel(
+            [g.astype(state.dtype) for g in pytensor.grad(objective.loss, objective.params)]
+        )
+        size = step_size_of(state, self.step_size)
+        direction, velocity = gradient, None
+        if self._has_momentum:
+            mu = pt.cast(state.hyperparameters.get("momentum", self.momentum), state.dtype)
+            velocity = mu * state.values["velocity"] + gradient
+            direction = gradient + mu * velocity if self.nesterov else velocity
+        update = size * direction
+        accepted = all_finite(loss, update)
+        updates = move(objective, update, accepted)
+        updates[state.values["step"]] = state.values["step"] + 1
+        if velocity is not None:
+            updates[state.values["velocity"]] = pt.switch(accepted, velocity, state.values["velocity"])
+        records = {
+            "loss": loss,
+            "step_size": size,
+            "gradient_norm": norm(gradient),
+            "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
+            "accepted": accepted,
+        }
+        batch = (*objective.inputs, *objective.targets)
+        return Step({"gradient": batch}, {"gradient": objective.data_axes}, updates, records)

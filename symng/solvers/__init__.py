@@ -1,0 +1,7 @@
+"""Symbolic solvers of symmetric linear systems that are known by their products."""
+
+from symng.solvers.cg import CG
+from symng.solvers.minres_qlp import MinresQLP
+from symng.solvers.solution import Solution, Status
+
+__all__ = ["CG", "MinresQLP", "Solution", "Status"]

@@ -1,0 +1,184 @@
+"""What the solvers share: the scaled system, its settings, and the checks of the matrix and the preconditioner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_number, is_symbolic, problem
+from symng.solvers.solution import Status
+
+Product = Callable[[TensorVariable], TensorVariable]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class System:
+    """Hold (A + damping I) x = b with b and x divided by ``scale`` = max|b|, so that no square over- or underflows."""
+
+    product: Product
+    precondition: Product | None
+    b: TensorVariable
+    x0: TensorVariable | None
+    start: TensorVariable
+    scale: TensorVariable
+    b_norm: TensorVariable
+    verdict: TensorVariable
+
+    @property
+    def eps(self) -> float:
+        """Return the unit of rounding errors of the dtype."""
+        return float(np.finfo(self.b.dtype).eps)
+
+    @property
+    def size(self) -> TensorVariable:
+        """Return the length of b."""
+        return self.b.shape[0]
+
+    def number(self, value: Any) -> TensorVariable:
+        """Return ``value`` as a scalar of the system's dtype."""
+        return pt.cast(pt.as_tensor_variable(value), self.b.dtype)
+
+
+def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, check: bool) -> System:
+    """Check the arguments of a solve and scale the system by max|b|.
+
+    ``verdict`` is what can be said before the first product: ``RUNNING`` if nothing.
+    """
+    b = _vector("b", b)
+    dtype = b.type.dtype
+    check_number("damping", damping, symbolic=True)
+    shift = None if _is_zero(damping) else pt.cast(pt.as_tensor_variable(damping), dtype)
+    multiply = _product("A", A, b)
+    invert = None if preconditioner is None else _product("preconditioner", preconditioner, b)
+
+    def product(v: TensorVariable) -> TensorVariable:
+        return multiply(v) if shift is None else multiply(v) + shift * v
+
+    largest = abs(b).max()
+    finite = pt.isfinite(largest)
+    scale = pt.switch(finite & (largest > 0), largest, _one(dtype))
+    scaled = pt.switch(finite, b / scale, pt.zeros_like(b))
+    start = pt.zeros_like(scaled)
+    if x0 is not None:
+        x0 = _vector("x0", x0)
+        if x0.type.dtype != dtype:
+            raise problem("x0", f"dtype {dtype} as that of b", x0, error=TypeError)
+        x0_finite = pt.isfinite(abs(x0).max())
+        start = pt.switch(x0_finite & (largest > 0), x0 / scale, start)
+        finite = finite & x0_finite
+    if shift is not None:
+        finite = finite & pt.isfinite(shift)
+    verdict = _status(Status.RUNNING)
+    if check:
+        verdict = pt.switch(_is_symmetric(product, scaled), verdict, _status(Status.NOT_SYMMETRIC))
+        if invert is not None:
+            good = _is_symmetric(invert, scaled, definite=True)
+            verdict = pt.switch(good, verdict, _status(Status.BAD_PRECONDITIONER))
+        probe = product(scaled)
+        verdict = pt.switch(pt.isfinite(probe.sum()), verdict, _status(Status.NOT_FINITE))
+    verdict = pt.switch(pt.eq(largest, 0), _status(Status.ZERO_RHS), verdict)
+    verdict = pt.switch(finite, verdict, _status(Status.NOT_FINITE))
+    return System(
+        product=product, precondition=invert, b=scaled, x0=x0, start=start, scale=scale, b_norm=norm(scaled),
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def check_settings(settings: Any, names: tuple[str, ...]) -> None:
+    """Check the settings that both solvers have, and the positive optional ones in ``names``."""
+    for name in ("rtol", "atol"):
+        value = getattr(settings, name)
+        if value is not None or name == "atol":
+            check_number(name, value, minimum=0, symbolic=True)
+    if settings.maxiter is not None:
+        check_number("maxiter", settings.maxiter, minimum=0, integer=True, symbolic=True)
+    for name in names:
+        if getattr(settings, name) is not None:
+            check_number(name, getattr(settings, name), above=0, finite=False, symbolic=True)
+
+
+def dot(u: TensorVariable, v: TensorVariable) -> TensorVariable:
+    """Return the inner product of two vectors, summed in their own dtype on every backend."""
+    return pt.dot(u, v)
+
+
+def norm(v: TensorVariable) -> TensorVariable:
+    """Return the Euclidean norm of a vector."""
+    return pt.sqrt(dot(v, v))
+
+
+def choose(condition: Any, status: Status, otherwise: TensorVariable) -> TensorVariable:
+    """Return ``status`` where ``condition`` holds."""
+    return pt.switch(condition, _status(status), otherwise)
+
+
+def _status(status: Status) -> TensorVariable:
+    """Return a verdict as a symbolic integer."""
+    return pt.constant(int(status), dtype="int64")
+
+
+def _one(dtype: str) -> TensorVariable:
+    """Return 1 in ``dtype``."""
+    return pt.constant(1, dtype=dtype)
+
+
+def _is_zero(value: Any) -> bool:
+    """Tell whether a setting is the number zero, so that its term can be left out."""
+    return not is_symbolic(value) and value == 0
+
+
+def _vector(name: str, value: Any) -> TensorVariable:
+    """Return an argument as a symbolic vector of floats."""
+    expected = "a vector of float32 or float64"
+    try:
+        vector = pt.as_tensor_variable(value)
+    except (TypeError, NotImplementedError, AttributeError):
+        raise problem(name, expected, value, error=TypeError) from None
+    if vector.type.ndim != 1 or vector.type.dtype not in ("float32", "float64"):
+        raise problem(name, expected, vector, "Flatten or cast it first.", TypeError)
+    return vector
+
+
+def _product(name: str, operator: Any, b: TensorVariable) -> Product:
+    """Return the product with an operator, a callable, or an object with ``matvec``, checked at each use."""
+    if hasattr(operator, "matvec"):
+        apply = operator.matvec
+    elif callable(operator) and not isinstance(operator, type):
+        apply = operator
+    else:
+        way_out = "Wrap a matrix as `lambda v: matrix @ v`."
+        raise problem(name, "a LinearOperator or a callable from vector to vector", operator, way_out, TypeError)
+
+    def product(v: TensorVariable) -> TensorVariable:
+        try:
+            result = pt.as_tensor_variable(apply(v))
+        except NotImplementedError:
+            raise
+        if result.type.ndim != 1:
+            raise problem(name, "a callable that returns a vector", Words(f"one that returns {result.type}"), error=TypeError)
+        if result.type.dtype != b.type.dtype:
+            raise problem(
+                name, f"a product of dtype {b.type.dtype}, that of b", Words(f"one of dtype {result.type.dtype}"),
+                "Cast b or the parameters so that they agree.", TypeError,
+            )  # fmt: skip
+        return result
+
+    return product
+
+
+def _is_symmetric(product: Product, v: TensorVariable, definite: bool = False) -> TensorVariable:
+    """Compare u.(A v) with v.(A u) for a fixed irregular u; with ``definite``, ask for u.(A u) > 0 and v.(A v) > 0."""
+    tolerance = float(np.finfo(v.dtype).eps) ** (2 / 3)
+    u = pt.cast(pt.cos(pt.sqr(pt.arange(v.shape[0], dtype="float64"))), v.dtype)
+    Au, Av = product(u), product(v)
+    size = norm(u) * norm(Av) + norm(v) * norm(Au)
+    # Written so that NaN is not called asymmetric: it has its own verdict.
+    good = pt.invert(abs(dot(u, Av) - dot(v, Au)) > np.asarray(tolerance, dtype=v.dtype) * size)
+    if definite:
+        good = good & pt.invert(dot(u, Au) <= 0) & pt.invert((dot(v, Av) <= 0) & (dot(v, v) > 0))
+    return good

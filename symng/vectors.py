@@ -1,0 +1,60 @@
+"""Parameters as one flat vector and back.
+
+The flat vector holds the parameters in the order given, each raveled in C order. Shapes are those the shared variables
+have when the graph is built: constants in the graph, as JAX needs them and as compiles fastest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import problem
+
+
+def param_shapes(params: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Return the shapes that the shared variables ``params`` have now."""
+    return [tuple(np.shape(p.get_value(borrow=True))) for p in params]
+
+
+def count(params: Sequence[Any]) -> int:
+    """Return the number of scalars in ``params``, the length of their flat vector."""
+    return sum(math.prod(shape) for shape in param_shapes(params))
+
+
+def ravel(tensors: Sequence[TensorVariable]) -> TensorVariable:
+    """Join ``tensors`` into one flat vector, in the order given and C order."""
+    parts = [t.ravel() for t in tensors]
+    return parts[0] if len(parts) == 1 else pt.concatenate(parts)
+
+
+def split(vector: TensorVariable, params: Sequence[Any]) -> list[TensorVariable]:
+    """Cut a flat vector into tensors of the shapes of ``params``; the inverse of `ravel`."""
+    tensors, start = [], 0
+    for shape in param_shapes(params):
+        stop = start + math.prod(shape)
+        tensors.append(vector[start:stop].reshape(shape))
+        start = stop
+    return tensors
+
+
+def get_flat(params: Sequence[Any]) -> np.ndarray:
+    """Return the values of shared variables as one flat NumPy vector (a copy)."""
+    return np.concatenate([np.asarray(p.get_value(borrow=True)).ravel() for p in params])
+
+
+def set_flat(params: Sequence[Any], values: np.ndarray) -> None:
+    """Set shared variables from one flat NumPy vector; the inverse of `get_flat`."""
+    values = np.asarray(values)
+    if values.shape != (count(params),):
+        raise problem("values", f"a vector of {count(params)} numbers", values)
+    start = 0
+    for param, shape in zip(params, param_shapes(params), strict=True):
+        stop = start + math.prod(shape)
+        param.set_value(values[start:stop].astype(param.type.dtype).reshape(shape))  # astype: a copy
+        start = stop

@@ -1,0 +1,179 @@
+"""Modes, compiling, and what goes in and out of compiled functions."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.compile.mode import Mode, get_mode
+
+from symng.backends import backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
+
+
+def run_python(code, flags=""):
+    """Run code in a fresh interpreter and return what it printed."""
+    flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), flags]))
+    environment = {**os.environ, "PYTENSOR_FLAGS": flags}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+# Modes
+
+
+@pytest.mark.parametrize(
+    "mode, backend",
+    [
+        ("CVM", "c"),
+        ("cvm", "c"),
+        ("c", "c"),
+        ("numba", "numba"),
+        ("Jax", "jax"),
+        ("FAST_COMPILE", "python"),
+        ("pytorch", "pytorch"),
+        ("MLX", "mlx"),
+        (Mode(linker="cvm", optimizer="fast_compile"), "c"),
+        (Mode(linker="py"), "python"),
+        (get_mode("JAX").excluding("fusion"), "jax"),
+    ],
+)
+def test_backend_is_read_off_the_linker(mode, backend):
+    assert backend_of(mode) == backend
+
+
+def test_no_mode_is_the_default_of_pytensor():
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):
+        assert backend_of(None) == "python"
+    with pytensor.config.change_flags(mode="NUMBA"):
+        assert backend_of() == "numba"
+
+
+def test_mode_objects_are_handed_through():
+    mode = Mode(linker="py", optimizer="fast_compile")
+    assert resolve_mode(mode) is mode
+
+
+@pytest.mark.parametrize("compile_or_resolve", [resolve_mode, lambda mode: compile_function([], pt.ones(2), mode=mode)])
+def test_unknown_mode_is_told_the_choices(compile_or_resolve):
+    with pytest.raises(ValueError, match="mode: expected one of 'CVM', 'NUMBA', 'JAX', .* got 'gpu'"):
+        compile_or_resolve("gpu")
+    with pytest.raises(TypeError, match="mode: expected one of 'CVM'"):
+        compile_or_resolve(3)
+
+
+@pytest.mark.parametrize("mode, title", [("MLX", "MLX"), ("pytorch", "PyTorch")])
+def test_backends_without_scan_are_refused(mode, title):
+    with pytest.raises(NotImplementedError, match=f"{title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'"):
+        compile_function([], pt.ones(2), mode=mode)
+
+
+def test_compile_function_passes_everything_on():
+    x, unused = pt.dvector("x"), pt.dscalar("unused")
+    count = pytensor.shared(np.int64(0))
+    f = compile_function([x, unused], [2 * x], [(count, count + 1)], "fast_compile", "twice", on_unused_input="ignore")
+    result = f([1.0, 2.0], 0.0)
+    np.testing.assert_array_equal(result[0], [2.0, 4.0])
+    assert f.name == "twice" and count.get_value() == 1
+
+
+def test_place_makes_arrays_contiguous():
+    (placed,) = place([np.arange(6.0).reshape(2, 3).T], "c")
+    assert placed.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(placed, [[0, 3], [1, 4], [2, 5]])
+
+
+def test_settle_leaves_numpy_values_alone():
+    w = pytensor.shared(np.ones(3))
+    before = w.get_value(borrow=True)
+    settle([w])
+    assert w.get_value(borrow=True) is before
+
+
+# JAX: registration
+
+
+def test_import_leaves_jax_alone_and_enabling_changes_one_dispatch():
+    pytest.importorskip("jax")
+    printed = run_python(
+        "import sys, symng, symng.backends as b\n"
+        "print('jax' in sys.modules)\n"
+        "from pytensor.link.jax.dispatch import jax_funcify\n"
+        "from pytensor.scan.op import Scan\n"
+        "before = dict(jax_funcify.registry)\n"
+        "b.enable_jax()\n"
+        "after = dict(jax_funcify.registry)\n"
+        "b.enable_jax()\n"
+        "print([k.__name__ for k in after if after[k] is not before.get(k)])\n"
+        "print(after[Scan].__wrapped__ is before[Scan], dict(jax_funcify.registry) == after)\n",
+    )
+    assert printed.split("\n") == ["False", "['Scan']", "True True"]
+
+
+def test_enable_jax_without_jax_tells_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ImportError, match="pip install jax"):
+        enable_jax()
+
+
+def test_32_bit_jax_runs_float32_and_refuses_float64():
+    pytest.importorskip("jax")
+    printed = run_python(
+        "import numpy as np, pytensor, pytensor.tensor as pt\n"
+        "from pytensor.scan.utils import until\n"
+        "from symng.backends import compile_function\n"
+        "for dtype in ('float32', 'float64'):\n"
+        "    x = pt.scalar('x', dtype=dtype)\n"
+        "    state, count = pytensor.scan(\n"
+        "        lambda s, k: ([s / 2, k + 1], until(s < 4)), outputs_info=[x, pt.constant(0, dtype='int64')],\n"
+        "        n_steps=50, return_updates=False)\n"
+        "    try:\n"
+        "        s, k = compile_function([x], [state[-1], count[-1]], mode='JAX')(np.asarray(10, dtype))\n"
+        "        print(s.dtype, s, k)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n",
+        flags="floatX=float32",
+    )
+    first, second = printed.split("\n")
+    assert first == "float32 1.25 3"
+    assert "JAX is set to 32 bits" in second and "floatX=float64" in second
+
+
+# JAX: values
+
+
+def test_settle_gives_numpy_arrays_back():
+    jax = pytest.importorskip("jax")
+    w = pytensor.shared(np.zeros(3, dtype="float32"))
+    f = compile_function([], [], {w: w + np.float32(1)}, mode="JAX")
+    f()
+    assert isinstance(w.get_value(), jax.Array)
+    settle([w])
+    value = w.get_value()
+    assert isinstance(value, np.ndarray) and value.dtype == np.float32
+    value[0] = 5.0
+    f()
+    np.testing.assert_array_equal(w.get_value(), [2.0, 2.0, 2.0])
+
+
+def test_to_numpy_returns_arrays_of_ones_own():
+    jax = pytest.importorskip("jax")
+    result = to_numpy({"a": [jax.numpy.ones(2), (jax.numpy.zeros(()),)], "b": np.ones(1)})
+    assert isinstance(result["a"], list) and isinstance(result["a"][1], tuple)
+    assert type(result["a"][0]) is np.ndarray and type(result["a"][1][0]) is np.ndarray
+    result["a"][0][0] = 2.0
+
+
+def test_placed_arrays_go_in_as_they_are():
+    jax = pytest.importorskip("jax")
+    x = pt.dmatrix("x")
+    f = compile_function([x], x.sum(axis=0), mode="JAX")
+    f.trust_input = True
+    (placed,) = place([np.ones((3, 2))], "jax")
+    assert isinstance(placed, jax.Array)
+    np.testing.assert_array_equal(f(placed), [3.0, 3.0])

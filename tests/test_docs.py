@@ -1,0 +1,126 @@
+"""README and documentation pages are true: their code runs, their names, links and options exist."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytensor
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+# Blocks marked ```python are run and ```pycon are sessions whose output is compared; others are only shown.
+BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.M | re.S)
+COMMANDS = (
+    'pip install ".[examples]" && python examples/curves.py',
+    'pip install ".[test]" && pytest',
+)
+
+
+def blocks_of(page: Path) -> list[tuple[str, str, int]]:
+    """Return kind, text and first line of the code blocks of a page that run."""
+    text = page.read_text()
+    return [(m[1], m[2], text.count("\n", 0, m.start()) + 1) for m in BLOCK.finditer(text)]
+
+
+def run_page(page: Path) -> dict[str, object]:
+    """Run the blocks of a page one after the other in one namespace, and return it."""
+    namespace: dict[str, object] = {"__name__": "__page__"}
+    for kind, code, line in blocks_of(page):
+        if kind == "python":
+            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+            continue
+        session = doctest.DocTestParser().get_doctest(code, namespace, page.name, str(page), line)
+        told: list[str] = []
+        flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+        failed, _ = doctest.DocTestRunner(verbose=False, optionflags=flags).run(session, told.append, clear_globs=False)
+        assert not failed, "".join(told)
+        namespace |= session.globs
+    return namespace
+
+
+WITH_CODE = [page for page in PAGES if blocks_of(page)]
+
+
+def test_the_pages_that_show_code_are_found():
+    assert {"README.md", "getting_started.md", "extending.md"} <= {page.name for page in WITH_CODE}
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytensor.config.change_flags(mode="FAST_COMPILE"), np.printoptions(legacy=False):
+        namespace = run_page(page)
+    if page == README:
+        losses = namespace["result"].history["loss"]
+        assert len(losses) <= 100
+        assert losses[-1] < 0.2 * losses[0]
+
+
+def test_readme_names_the_two_commands():
+    lines = [line.strip() for line in README.read_text().splitlines()]
+    assert all(command in lines for command in COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_the_package_exist(page):
+    for name in sorted(set(re.findall(r"`{1,2}(symng(?:\.[A-Za-z_]\w*)+)", page.read_text()))):
+        parts = name.split(".")
+        found: object = None
+        for cut in range(len(parts), 0, -1):
+            try:
+                found = importlib.import_module(".".join(parts[:cut]))
+            except ModuleNotFoundError:
+                continue
+            for attribute in parts[cut:]:
+                # A field of a dataclass without a default is no attribute of its class.
+                fields = getattr(found, "__dataclass_fields__", {})
+                assert hasattr(found, attribute) or attribute in fields, f"{page.name}: there is no {name}"
+                found = getattr(found, attribute, None)
+            break
+        else:
+            pytest.fail(f"{page.name}: there is no {name}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_within_the_project_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_page_is_in_the_table_of_contents():
+    listed = re.search(r"```\{toctree\}\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S)
+    assert listed is not None
+    names = {line.strip() for line in listed[1].splitlines() if line.strip() and not line.startswith(":")}
+    assert names == {page.stem for page in PAGES if page != README} - {"index"}
+
+
+def test_curves_page_tells_every_option():
+    # Only the parser is asked, so nothing is trained; argparse would break lines at 80 columns.
+    told = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "curves.py"), "--help"],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200"}, check=True,
+    ).stdout  # fmt: skip
+    options = set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", told, re.M)) - {"--help"}
+    described = set(re.findall(r"^\| `(--[a-z-]+)", (ROOT / "docs" / "curves.md").read_text(), re.M))
+    assert options == described
+
+
+def test_extras_that_the_pages_name_exist():
+    from configparser import ConfigParser
+
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = set(config["options.extras_require"])
+    for page in PAGES:
+        for named in re.findall(r"\"\.\[([a-z,]+)\]\"", page.read_text()):
+            assert set(named.split(",")) <= extras, f"{page.name} names the extra {named}"
