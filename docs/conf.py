@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from symng import __version__
 
 project = "symng"
@@ -26,3 +28,13 @@ numpydoc_class_members_toctree = False
 default_role = "py:obj"
 html_theme = "furo"
 html_title = f"symng {version}"
+
+
+def escape_initials(app, what, name, obj, options, lines):
+    """Keep "R. Pascanu" at the start of a reference from being read as item R of an ordered list."""
+    lines[:] = [re.sub(r"^(\s*(?:\.\. \[\d+\] )?[A-Z])\. ", r"\1\\. ", line) for line in lines]
+
+
+def setup(app):
+    """Connect the hook before numpydoc's."""
+    app.connect("autodoc-process-docstring", escape_initials, priority=100)

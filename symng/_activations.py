@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytensor.scalar as ps
 import pytensor.scalar.math as psm
@@ -97,7 +98,9 @@ def _is_over_last_axis(op: Softmax | LogSoftmax, end: TensorVariable, views: lis
 
 def _keeps_last_axis(node: Apply) -> bool:
     """Tell whether the last axis of what ``node`` views is surely the last axis of the view, whole and in order."""
-    before, after, op = node.inputs[0], node.outputs[0], node.op
+    before: Any = node.inputs[0]
+    after: Any = node.outputs[0]
+    op = node.op
     if isinstance(op, DimShuffle):
         return op.new_order[-1] == before.ndim - 1
     if isinstance(op, Subtensor):

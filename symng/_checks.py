@@ -95,13 +95,14 @@ def check_number(
     kind = Integral if integer else Real
     if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
         raise problem(name, expected, value, way_out, TypeError)
+    number: Any = value
     if (
-        math.isnan(value)
-        or (finite and math.isinf(value))
-        or (minimum is not None and value < minimum)
-        or (above is not None and value <= above)
-        or (maximum is not None and value > maximum)
-        or (below is not None and value >= below)
+        math.isnan(number)
+        or (finite and math.isinf(number))
+        or (minimum is not None and number < minimum)
+        or (above is not None and number <= above)
+        or (maximum is not None and number > maximum)
+        or (below is not None and number >= below)
     ):
         raise problem(name, expected, value, way_out)
 
@@ -157,7 +158,10 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     """Return ``array`` if its dtype and shape fit ``variable``."""
     dtype = np.dtype(variable.type.dtype)
     if not hasattr(array, "dtype"):  # lists and numbers carry no dtype of their own
-        array = np.asarray(array)
+        try:
+            array = np.asarray(array)
+        except ValueError:
+            raise problem(name, f"an array of {variable.ndim} axes", array, "Give all rows one length.") from None
         if array.dtype.kind in "fiu" and dtype.kind == "f":
             array = array.astype(dtype)
     array = np.asarray(array)
@@ -169,17 +173,21 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
         array = array.astype(dtype)
     if array.ndim != variable.ndim:
         raise problem(name, f"an array of {variable.ndim} axes", array, "Reshape it, or declare the variable so.")
-    if any(known not in (None, n) for known, n in zip(variable.type.shape, array.shape, strict=True)):
-        raise problem(name, f"shape {variable.type.shape} (None: any)", array, "Reshape it, or declare the variable so.")
+    known = variable.type.shape
+    if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
+        raise problem(name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so.")
     return array
 
 
 def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     """Refuse an array with NaN or Inf, naming the first example along ``axis`` that has one."""
-    if array.dtype.kind != "f" or np.isfinite(array.sum()):  # a sum costs a tenth of looking at each value
+    if array.dtype.kind != "f":
         return
+    with np.errstate(all="ignore"):
+        if np.isfinite(array.sum()):  # a sum costs a tenth of looking at each value
+            return
     bad = ~np.isfinite(array)
-    if not bad.any():
+    if not bad.any():  # the sum alone overflowed
         return
     others = tuple(a for a in range(array.ndim) if a != axis)
     examples = np.flatnonzero(bad.any(axis=others))

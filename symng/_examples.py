@@ -35,7 +35,7 @@ def locate_examples(loss: TensorVariable, known: Mapping[TensorVariable, int]) -
 
     ``known`` gives it for the inputs, the targets and the outputs; what is below them is not looked at.
     """
-    places: dict[Variable, Place] = dict(known)
+    places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
     for node in toposort([loss], blockers=list(known)):
         given = [places.get(v, NONE) for v in node.inputs]
         place = NONE if all(p == NONE for p in given) else _place_of_output(node, given)
@@ -47,6 +47,7 @@ def locate_examples(loss: TensorVariable, known: Mapping[TensorVariable, int]) -
 def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
     op, first = node.op, given[0]
+    ndim: int = getattr(node.inputs[0].type, "ndim", 0)
     if isinstance(op, Shape | Shape_i):
         return NONE
     if isinstance(op, Elemwise):
@@ -54,8 +55,8 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     if isinstance(op, Blockwise):
         op = op.core_op
     if isinstance(op, Dot):
-        left = node.inputs[0]
-        keeps = isinstance(first, int) and first < left.ndim - 1 and node.outputs[0].ndim <= left.ndim
+        result: Any = node.outputs[0]
+        keeps = isinstance(first, int) and first < ndim - 1 and result.ndim <= ndim
         return first if keeps and given[1] == NONE else UNKNOWN
     if isinstance(op, AdvancedSubtensor):
         # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they run themselves.
@@ -69,7 +70,7 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     if isinstance(op, SpecifyShape):
         return first
     if isinstance(op, CAReduce):
-        axes = range(node.inputs[0].ndim) if op.axis is None else op.axis
+        axes = range(ndim) if op.axis is None else op.axis
         if not isinstance(first, int):
             return first
         return REDUCED if first in axes else first - sum(a < first for a in axes)
@@ -77,7 +78,7 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
         axes = (op.axis,) if isinstance(op.axis, int) else op.axis
         return first if axes is not None and first not in axes else UNKNOWN
     if isinstance(op, Subtensor) and isinstance(first, int):
-        indices = [*op.idx_list, *[slice(None)] * node.inputs[0].ndim]
+        indices = [*op.idx_list, *[slice(None)] * ndim]
         if indices[first] == slice(None):
             return first - sum(not isinstance(i, slice) for i in indices[:first])
     return UNKNOWN

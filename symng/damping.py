@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
@@ -78,8 +80,9 @@ class LevenbergMarquardt(Damping):
     - rho = (L(theta + delta) - L(theta)) / (g . delta + delta . (F + lambda I) delta / 2) for ``ratio="quadratic"``,
       the model of Martens (2010).
 
-    lambda grows by ``increase`` when rho < ``lower``, or when the model predicts no decrease, and shrinks by
-    ``decrease`` when rho > ``upper``.
+    lambda grows by ``increase`` when rho < ``lower``, or when the model predicts an increase, and shrinks by
+    ``decrease`` when rho > ``upper``. It stays where both changes of the loss, the real and the predicted one, are of
+    the size of its rounding errors, as at an optimum.
 
     Parameters
     ----------
@@ -154,8 +157,10 @@ class LevenbergMarquardt(Damping):
         return float(self.initial)
 
     def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
-        def number(value: Any) -> TensorVariable:
-            return pt.constant(value, dtype=damping.dtype)
+        largest = float(np.finfo(damping.dtype).max)
+
+        def number(value: float) -> TensorVariable:
+            return pt.constant(max(-largest, min(largest, value)), dtype=damping.dtype)
 
         raised = pt.maximum(damping * number(self.increase), number(self.from_zero))
         raised = pt.minimum(raised, pt.maximum(damping, number(self.maximum)))
@@ -174,7 +179,7 @@ def as_damping(name: str, value: Any) -> Damping:
     if isinstance(value, Damping):
         return value
     way_out = "Give symng.FixedDamping(value=...) or symng.LevenbergMarquardt(initial=...)."
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, Real) or isinstance(value, bool):
         raise problem(name, "a damping rule or a number of at least 0", value, way_out, TypeError)
     check_number(name, value, minimum=0, way_out=way_out)
-    return FixedDamping(value=value)
+    return FixedDamping(value=float(value))

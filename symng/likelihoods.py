@@ -113,7 +113,8 @@ class Gaussian(Likelihood):
         # Cast first: a Python number would turn a float32 tensor into float64.
         return v / pt.cast(pt.sqr(pt.as_tensor_variable(self.std, dtype=None)), v.dtype)
 
-    output_metric_product = metric_product
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return self.metric_product(y, v)
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         return rng.normal(y, pt.cast(self.std, y.dtype), dtype=y.dtype)

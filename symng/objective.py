@@ -15,7 +15,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import _examples, _objective_checks, vectors
 from symng._activations import has_misplaced_softmax, read_activation
-from symng._checks import Words, check_batch, problem
+from symng._checks import check_batch, problem
 from symng._graph import infer_length, merge_equal
 from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
 
@@ -127,7 +127,7 @@ class Objective:
         self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
         self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
-        self.loss: TensorVariable = merge_equal([loss], [head.root for head in self.heads])[0]
+        self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
         self.example_losses, self.reduction = self._find_example_losses() if not given else (example_losses, "given")
         self._frozen = True
 
@@ -281,7 +281,9 @@ def _make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
             "likelihood", "an instance such as symng.Bernoulli()", likelihood, "Mind the brackets.", TypeError
         )
     found = read_activation(y)
-    if likelihood is None and found is None:
+    if likelihood is None and found is not None:
+        head = Head(y, found.preactivation, found.root, found.likelihood, f"read off {found.source}", axis)
+    elif likelihood is None:
         if has_misplaced_softmax(y):
             warnings.warn(
                 f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
@@ -289,9 +291,7 @@ def _make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
                 UserWarning,
                 stacklevel=4,
             )
-        return Head(y, y, y, Gaussian(), "no activation known by its end", axis)
-    if likelihood is None:
-        head = Head(y, found.preactivation, found.root, found.likelihood, f"read off {found.source}", axis)
+        head = Head(y, y, y, Gaussian(), "no activation known by its end", axis)
     elif likelihood.is_logits:
         head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
     elif isinstance(likelihood, Gaussian):

@@ -91,10 +91,10 @@ class LinearOperator:
         """Return ``v`` as a symbolic vector or matrix of the operator's dtype, with `size` rows."""
         expected = f"a vector (or matrix of columns) of {self.size} floating-point rows"
         if not is_symbolic(v):
-            v = np.asarray(v)
-            if v.dtype.kind not in "fiu":
+            array = np.asarray(v)
+            if array.dtype.kind not in "fiu":
                 raise problem("v", expected, v, error=TypeError)
-            v = pt.as_tensor_variable(v.astype(self.dtype))
+            v = pt.as_tensor_variable(array.astype(self.dtype))
         if not isinstance(v, TensorVariable) or v.ndim not in (1, 2) or v.type.dtype not in ("float32", "float64"):
             raise problem("v", expected, v, error=TypeError)
         if v.type.shape[0] not in (None, self.size):

@@ -31,8 +31,8 @@ class FixedStep(StepSize):
     Parameters
     ----------
     size : float, callable or symbolic scalar, default 1.0
-        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it; or any symbolic scalar,
-        for instance of your own shared variables.
+        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it, which may return 0 or a
+        symbolic scalar; or any symbolic scalar, for instance of your own shared variables.
 
     Examples
     --------
@@ -55,9 +55,10 @@ class FixedStep(StepSize):
 class BacktrackingLineSearch(StepSize):
     """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.
 
-    The first eta of ``initial``, ``initial * shrink``, ... with L(theta - eta p) <= L(theta) - c eta g . p is taken, c
-    being ``sufficient_decrease``. The loss is that of the search batch; without one, of the gradient batch. g is the
-    gradient on the gradient batch. With full batches and `NaturalGradient` this is the paper's NGD-L.
+    The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta max(g . p, 0) is taken,
+    c being ``sufficient_decrease``: never one that raises the loss. The loss is that of the search batch; without one,
+    of the gradient batch. g is the gradient on the gradient batch. With full batches and `NaturalGradient` this is
+    the paper's NGD-L.
 
     Parameters
     ----------
@@ -121,6 +122,8 @@ class BacktrackingLineSearch(StepSize):
         dtype = loss.dtype
         first = pt.cast(self.size if size is None else size, dtype)
         c, shrink = (pt.constant(a, dtype=dtype) for a in (self.sufficient_decrease, self.shrink))
+
+        slope = pt.maximum(slope, pt.zeros_like(slope))
 
         def enough(eta: TensorVariable, value: TensorVariable) -> TensorVariable:
             return pt.le(value, loss - c * eta * slope)  # False for NaN

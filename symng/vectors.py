@@ -27,9 +27,12 @@ def count(params: Sequence[Any]) -> int:
     return sum(math.prod(shape) for shape in param_shapes(params))
 
 
-def ravel(tensors: Sequence[TensorVariable]) -> TensorVariable:
-    """Join ``tensors`` into one flat vector, in the order given and C order."""
-    parts = [t.ravel() for t in tensors]
+def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVariable:
+    """Join ``tensors`` of the shapes of ``params`` into one flat vector, in the order given and C order.
+
+    Its length is a constant of the graph: JAX cannot make the state of a solver from one that is computed.
+    """
+    parts = [t.reshape((math.prod(shape),)) for t, shape in zip(tensors, param_shapes(params), strict=True)]
     return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
 

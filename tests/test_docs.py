@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
+import importlib.util
 import re
-import subprocess
-import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
 import pytensor
 import pytest
+
+import symng
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -36,12 +37,14 @@ def run_page(page: Path) -> dict[str, object]:
     namespace: dict[str, object] = {"__name__": "__page__"}
     for kind, code, line in blocks_of(page):
         if kind == "python":
-            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+            exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), namespace)
             continue
         session = doctest.DocTestParser().get_doctest(code, namespace, page.name, str(page), line)
         told: list[str] = []
         flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-        failed, _ = doctest.DocTestRunner(verbose=False, optionflags=flags).run(session, told.append, clear_globs=False)
+        failed, _ = doctest.DocTestRunner(verbose=False, optionflags=flags).run(
+            session, out=told.append, clear_globs=False
+        )
         assert not failed, "".join(told)
         namespace |= session.globs
     return namespace
@@ -104,20 +107,43 @@ def test_every_page_is_in_the_table_of_contents():
     assert names == {page.stem for page in PAGES if page != README} - {"index"}
 
 
-def test_curves_page_tells_every_option():
-    # Only the parser is asked, so nothing is trained; argparse would break lines at 80 columns.
-    told = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / "curves.py"), "--help"],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "COLUMNS": "200"}, check=True,
-    ).stdout  # fmt: skip
-    options = set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", told, re.M)) - {"--help"}
-    described = set(re.findall(r"^\| `(--[a-z-]+)", (ROOT / "docs" / "curves.md").read_text(), re.M))
-    assert options == described
+@pytest.fixture
+def curves_example():
+    """Return examples/curves.py as a module."""
+    spec = importlib.util.spec_from_file_location("curves_example", ROOT / "examples" / "curves.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def curves_page() -> str:
+    return (ROOT / "docs" / "curves.md").read_text()
+
+
+def test_curves_page_tells_every_option(curves_example, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
+    with pytest.raises(SystemExit):
+        curves_example.parse(["--help"])
+    options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.M))
+    assert len(options) > 10
+    assert set(re.findall(r"^\| `(--[a-z-]+)", curves_page(), re.M)) == options
+
+
+def test_curves_page_tells_the_settings(curves_example):
+    rows = re.findall(r"^\| `([a-z_]+)` \| (.*) \| (.*) \| (.*) \|$", curves_page(), re.M)
+    assert {name for name, *_ in rows} == {name for preset in curves_example.PRESETS.values() for name in preset}
+    for column, preset in enumerate(("default", "paper", "sgd"), start=1):
+        for row in rows:
+            value = curves_example.PRESETS[preset].get(row[0])
+            assert row[column].strip() == ("-" if value is None else str(value)), f"{row[0]} of {preset}"
+
+
+def test_changelog_has_this_version():
+    assert f"\n## {symng.__version__}\n" in (ROOT / "docs" / "changelog.md").read_text()
 
 
 def test_extras_that_the_pages_name_exist():
-    from configparser import ConfigParser
-
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = set(config["options.extras_require"])

@@ -30,7 +30,7 @@ CONFIGURATIONS = {
     if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and name not in HOLDERS
 }
 
-# Objects with settings that are not the defaults, by the name of their class. Every configuration with settings is here.
+# Settings that are not the defaults, by the name of the class. Every configuration that has settings is here.
 CHANGED = {
     "BacktrackingLineSearch": dict(size=0.5, shrink=0.25, sufficient_decrease=0.01, max_evaluations=7),
     "Bernoulli": dict(logits=True),
@@ -145,13 +145,3 @@ def test_configuration_is_frozen_keyword_only_and_rebuilt_by_its_repr(name):
 
 def test_the_table_of_changed_settings_names_configurations_only():
     assert set(CHANGED) <= set(CONFIGURATIONS)
-
-
-def test_version_is_that_of_the_installed_package():
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        installed = version("symng")
-    except PackageNotFoundError:
-        pytest.fail("symng is not installed: pip install '.[test]'")
-    assert symng.__version__ == installed

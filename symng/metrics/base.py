@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import pytensor.tensor as pt
 from pytensor.gradient import pullback, pushforward
 from pytensor.tensor.variable import TensorVariable
 
@@ -49,7 +50,7 @@ class Metric(ABC):
 
 def push(outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable) -> list[TensorVariable]:
     """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
-    tangents: Any = pushforward(outputs, objective.params, vectors.split(v, objective.params), "ignore")
+    tangents: Any = pushforward(_apart(outputs), objective.params, vectors.split(v, objective.params), "ignore")
     return list(tangents)
 
 
@@ -57,5 +58,14 @@ def pull(
     outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
 ) -> TensorVariable:
     """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
-    slopes: Any = pullback(outputs, objective.params, cotangents, disconnected_inputs="ignore")
-    return vectors.ravel(slopes)
+    slopes: Any = pullback(_apart(outputs), objective.params, cotangents, disconnected_inputs="ignore")
+    return vectors.ravel(slopes, objective.params)
+
+
+def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
+    """Return several outputs as copies, none of which is computed from another.
+
+    PyTensor's pullback takes the cotangent of an output for all of its gradient: what comes from another output that is
+    computed from this one would be lost.
+    """
+    return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]

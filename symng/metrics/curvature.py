@@ -52,7 +52,8 @@ class GaussNewton(Metric):
     >>> y = x @ w
     >>> objective = symng.Objective(pt.sqr(y - t).mean(), output=y, params=[w], inputs=[x], targets=[t])
     >>> G = symng.GaussNewton()(objective)
-    >>> G.materialise().eval({x: np.array([[1.0, 1.0], [3.0, 1.0]])})  # 2/N sum of x x^T
+    >>> batch = {x: np.array([[1.0, 1.0], [3.0, 1.0]]), t: np.zeros(2)}
+    >>> G.materialise().eval(batch)  # 2/N sum of x x^T
     array([[10.,  4.],
            [ 4.,  2.]])
     """
@@ -64,19 +65,19 @@ class GaussNewton(Metric):
                 raise problem(
                     "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
                     Words("one that does not, or that computes it in another way"),
-                    "Use one variable for the pre-activation in both, or leave out an output that the loss does not use.",
+                    "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
                 )  # fmt: skip
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         roots = list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
         # The loss as a function of the pre-activations alone, also where one of them is computed from another.
         places: list[Any] = [r.type() for r in roots]
-        loss = graph_replace([objective.loss], dict(zip(roots, places, strict=True)))[0]
+        loss = graph_replace([objective.loss], list(zip(roots, places, strict=True)))[0]
         slopes: Any = pytensor.grad(loss, places)
         # H is symmetric, so H u is the gradient of (dL/dr . u): one reverse pass.
         along: Any = sum((g * u).sum() for g, u in zip(slopes, push(roots, objective, v), strict=True))
         curved: Any = pytensor.grad(along, places, disconnected_inputs="ignore")
-        return pull(roots, objective, graph_replace(curved, dict(zip(places, roots, strict=True)), strict=False))
+        return pull(roots, objective, graph_replace(curved, list(zip(places, roots, strict=True)), strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class Hessian(Metric):
     >>> import symng
     >>> x = pt.matrix("x")
     >>> w = pytensor.shared(np.array([1.0, 2.0]), name="w")
-    >>> y = pt.prod(w) * x
+    >>> y = w[0] * w[1] * x
     >>> objective = symng.Objective(y.mean(), output=y, params=[w], inputs=[x])
     >>> symng.Hessian()(objective).materialise().eval({x: np.ones((3, 1))})
     array([[0., 1.],
@@ -111,6 +112,6 @@ class Hessian(Metric):
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params
         slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
-        along = (vectors.ravel(slopes) * v).sum()
+        along = (vectors.ravel(slopes, params) * v).sum()
         curved: Any = pytensor.grad(along, params, consider_constant=[v], disconnected_inputs="ignore")
-        return vectors.ravel(curved)
+        return vectors.ravel(curved, params)

@@ -11,10 +11,11 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.replace import clone_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
-from symng._checks import check_instance, is_symbolic, problem
+from symng._checks import check_instance, check_number, is_symbolic, problem
 from symng.objective import Objective
 from symng.search import BacktrackingLineSearch, StepSize
 
@@ -31,7 +32,7 @@ class State:
     """
 
     dtype: str
-    values: dict[str, SharedVariable] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, SharedVariable] = field(default_factory=dict)
     schedules: dict[str, Callable[[int], float]] = field(default_factory=dict)
 
@@ -45,10 +46,29 @@ class State:
         if is_symbolic(value):
             return value
         if callable(value):
+            first = value(0)
+            if is_symbolic(first):  # then it stays in the graph, as a function of the number of the step
+                return value(self.values["step"])
             self.schedules[name] = value
-            value = value(0)
-        self.hyperparameters[name] = pytensor.shared(np.asarray(value, dtype=dtype or self.dtype), name=name)
+            value = _scheduled(name, 0, first)
+        # A plain 0.1 may be set although float32 cannot hold it; a maxiter of 2.7 may not.
+        rounds = dtype is None
+        value = np.asarray(value, dtype=dtype or self.dtype)
+        self.hyperparameters[name] = pytensor.shared(value, name=name, allow_downcast=True if rounds else None)
         return self.hyperparameters[name]
+
+    def follow_schedules(self) -> None:
+        """Set the hyperparameters that follow a schedule to their values for the coming step."""
+        if self.schedules:
+            number = int(self.values["step"].get_value())
+            for name, schedule in self.schedules.items():
+                self.hyperparameters[name].set_value(_scheduled(name, number, schedule(number)))
+
+
+def _scheduled(name: str, number: int, value: Any) -> float:
+    """Return what a schedule gave for a step, or refuse it."""
+    check_number(f"{name} (its schedule at step {number})", value, minimum=0)
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,7 @@ class Optimizer(ABC):
         -------
         dict
             The parameters, and the optimizer's own state (damping, previous direction, ...), made anew by each call.
+            A schedule of the step size follows the number of the step, which is in that state.
 
         Raises
         ------
@@ -136,8 +157,8 @@ class Optimizer(ABC):
                     name, "a schedule that takes a symbolic step number", schedule,
                     "Use compile_step, or write it with pytensor.tensor functions.",
                 ) from error  # fmt: skip
-            hyperparameter = state.hyperparameters[name]
-            replaced = pytensor.graph.replace.clone_replace(list(updates.values()), {hyperparameter: value})
+            replace: dict[Any, Any] = {state.hyperparameters[name]: value}
+            replaced: list[Any] = clone_replace(list(updates.values()), replace)
             updates = dict(zip(updates, replaced, strict=True))
         return updates
 
@@ -145,19 +166,27 @@ class Optimizer(ABC):
 def init_step_size(state: State, rule: StepSize) -> None:
     """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
     state.add("step", 0, "int64")
-    initial = rule.initial()
-    if not is_symbolic(initial):
-        state.add_hyperparameter("step_size", initial)
+    state.add_hyperparameter("step_size", rule.initial())
 
 
 def step_size_of(state: State, rule: StepSize) -> TensorVariable:
     """Return the step size that the rule starts from, in the dtype of the parameters."""
-    return pt.cast(state.hyperparameters.get("step_size", rule.initial()), state.dtype)
+    size = state.hyperparameters.get("step_size", rule.initial())
+    return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
+
+
+def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
+    """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
+    params: Any = objective.params
+    slopes: Any = pytensor.grad(objective.loss, params)
+    gradient = vectors.ravel([g.astype(objective.dtype) for g in slopes], params)
+    return pt.cast(objective.loss, objective.dtype), gradient
 
 
 def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
     """Return eta -> L(theta - eta direction)."""
-    theta = vectors.ravel(objective.params)
+    params: Any = objective.params
+    theta = vectors.ravel(params, params)
 
     def loss_at(eta: TensorVariable) -> TensorVariable:
         moved = vectors.split(theta - eta * direction, objective.params)

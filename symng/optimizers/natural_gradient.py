@@ -6,12 +6,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._checks import check_instance, check_number, is_symbolic
+from symng._checks import Words, check_instance, check_number, is_symbolic, problem
 from symng.damping import LevenbergMarquardt, as_damping
 from symng.metrics import Fisher, Metric
 from symng.objective import Objective
@@ -21,6 +19,7 @@ from symng.optimizers.base import (
     Step,
     all_finite,
     init_step_size,
+    loss_and_gradient,
     move,
     norm,
     take_step_size,
@@ -29,7 +28,17 @@ from symng.search import as_step_size
 from symng.solvers import MinresQLP, Status
 
 # Settings of a solver that can be set between steps, and their dtype (None: that of the parameters).
-_SOLVER_SETTINGS = {"rtol": None, "atol": None, "maxiter": "int64", "max_norm": None, "condition_limit": None}
+_SOLVER_SETTINGS = {
+    "rtol": None,
+    "atol": None,
+    "maxiter": "int64",
+    "max_norm": None,
+    "condition_limit": None,
+    "transition_condition": None,
+}
+
+# Changes of the loss by fewer units of its rounding error than this tell nothing about the model.
+_ROUNDINGS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,22 +135,25 @@ class NaturalGradient(Optimizer):
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
+        if search_batch and not self.step_size.searches:
+            raise problem(
+                "search_batch", "none without a line search", Words("one"),
+                "Leave it out, or give step_size=symng.BacktrackingLineSearch().",
+            )  # fmt: skip
         measured = objective.on_fresh_inputs("_metric") if metric_batch else objective
         searched = objective.on_fresh_inputs("_search") if search_batch else objective
         damping = state.values["damping"]
 
         # The natural direction (equation 2): gradient, and solve with the damped metric.
-        loss = pt.cast(objective.loss, state.dtype)
-        gradient = vectors.ravel(
-            [g.astype(state.dtype) for g in pytensor.grad(objective.loss, objective.params)]
-        )
+        loss, gradient = loss_and_gradient(objective)
         operator = self.metric(measured)
         previous = state.values.get("direction")
         start = None
         if previous is not None:
             start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
         settings = {n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters}
-        solution = replace(self.solver, **settings).solve(
+        solver = replace(self.solver, **settings) if settings else self.solver
+        solution = solver.solve(
             operator,
             gradient,
             damping=damping,
@@ -159,15 +171,20 @@ class NaturalGradient(Optimizer):
             if self.damping.damped_model:
                 curved = curved + damping * direction
             predicted = predicted - size**2 * pt.dot(direction, curved) / 2
-        ratio = (loss - new_loss) / predicted
+        decrease = loss - new_loss
+        ratio = decrease / predicted
 
-        # A model that predicts no decrease is as bad as one that is wrong, whatever the sign of its ratio.
-        judged = pt.switch(pt.lt(predicted, 0), -pt.inf, ratio).astype(state.dtype)
-        finite = pt.and_(all_finite(loss, new_loss, size, direction), pt.neq(solution.status, Status.NOT_FINITE))
+        # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its ratio. Of changes
+        # that are rounding errors of the loss nothing can be said, as at an optimum, where both are 0.
+        rounding = _ROUNDINGS * np.finfo(state.dtype).eps * abs(loss)
+        unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
+        judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
+        judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
+        update = size * direction
+        finite = pt.and_(all_finite(loss, new_loss, update), pt.neq(solution.status, Status.NOT_FINITE))
         failed = pt.invert(pt.and_(finite, found))
         accepted = pt.invert(pt.or_(failed, self.damping.refuses(judged)))
 
-        update = size * direction
         updates = move(objective, update, accepted)
         updates[damping] = pt.cast(self.damping.next(damping, judged, failed), state.dtype)
         updates[state.values["step"]] = state.values["step"] + 1

@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 
-from symng import vectors
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
 from symng.objective import Objective
-from symng.optimizers.base import Optimizer, State, Step, all_finite, init_step_size, move, norm, step_size_of
+from symng.optimizers.base import (
+    Optimizer,
+    State,
+    Step,
+    all_finite,
+    init_step_size,
+    loss_and_gradient,
+    move,
+    norm,
+    step_size_of,
+)
 from symng.search import FixedStep, as_step_size
 
 
@@ -87,10 +95,7 @@ class SGD(Optimizer):
         for name, given in (("metric_batch", metric_batch), ("search_batch", search_batch)):
             if given:
                 raise problem(name, "none for SGD", Words("one"), "Leave it out.")
-        loss = pt.cast(objective.loss, state.dtype)
-        gradient = vectors.ravel(
-            [g.astype(state.dtype) for g in pytensor.grad(objective.loss, objective.params)]
-        )
+        loss, gradient = loss_and_gradient(objective)
         size = step_size_of(state, self.step_size)
         direction, velocity = gradient, None
         if self._has_momentum:

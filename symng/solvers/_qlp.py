@@ -61,15 +61,14 @@ def reset(beta: TensorVariable) -> Scalars:
     return {**scalars, "beta": beta, "c": -pt.ones_like(beta), "phi": beta}
 
 
-def qlp_step(
-    s: Scalars, alpha: Any, beta: Any, size: Any, tolerance: Any, rounding: Any, small_residual: Any
-) -> Scalars:
+def qlp_step(s: Scalars, alpha: Any, beta: Any, size: Any, limit: Any, tolerance: Any, small_residual: Any) -> Scalars:
     """Return the scalars after step k, for α_k and β_{k+1}.
 
-    The new pivot is taken as zero when it is below ``rounding`` times ``size``, the estimate of norm(A); or below
-    ``tolerance`` times ``size`` unless it brings the residual down to ``small_residual``.
-    ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}). The entries that only the vectors need (c2, s2, c3, s3, delta2, gamma2, tau, u3 and so
-    on) are returned as well.
+    The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``size`` / ``limit``, for the estimate
+    ``size`` of norm(A); or when x_{k-1} is a least-squares solution to ``tolerance`` already and the step does not bring the
+    residual down to ``small_residual``: it would make x so long that it passes the test of the residual by its length.
+    ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}) is the measure of least squares; root <= γ⁽²⁾_k. The entries
+    that only the vectors need (c2, s2, c3, s3, delta2, gamma2, tau, u3) are returned as well.
     """
     # The previous left reflection, on column k and on the new β in column k + 1:
     # [c s; s -c] [δ_k 0; α_k β_{k+1}] = [δ⁽²⁾_k ε_{k+1}; γ_k δ_{k+1}].
@@ -81,12 +80,7 @@ def qlp_step(
 
     # The current left reflection: [γ_k; β_{k+1}] -> [γ⁽²⁾_k; 0], and [φ_{k-1}; 0] -> [τ_k; φ_k].
     c1, s1, gamma2 = reflection(gamma, beta)
-    # root <= γ⁽²⁾_k, so that x_{k-1} is a least-squares solution when the pivot is small. Dividing by it would make x so long
-    # that it passes the test of the residual by its length.
-    drop = (gamma2 <= rounding * size) | ((gamma2 <= tolerance * size) & (s1 * s["phi"] > small_residual))
-    gamma2 = pt.switch(drop, pt.zeros_like(gamma2), gamma2)
-    tau = pt.switch(drop, pt.zeros_like(gamma2), c1 * s["phi"])
-    phi = pt.switch(drop, s["phi"], s1 * s["phi"])
+    tau, phi = c1 * s["phi"], s1 * s["phi"]
 
     # The first right reflection, on columns k - 2 and k: [γ⁽⁵⁾_{k-2} ε_k] -> [γ⁽⁶⁾_{k-2} 0].
     c2, s2, pivot3 = reflection(s["pivot2"], s["epsilon"])
@@ -105,14 +99,16 @@ def qlp_step(
     rest2 = s["rest1"] - theta2 * u3
     u2 = divide(rest2, pivot2)
     rest1 = tau - eta * u3
-    u1 = divide(rest1 - theta * u2, pivot1)
+    last = rest1 - theta * u2
+    truncated = (abs(pivot1) * limit <= size) | ((gamma2 <= tolerance * size) & (phi > small_residual))
+    u1 = pt.switch(truncated, pt.zeros_like(last), divide(last, pivot1))
     chi_final = hypot(s["chi_final"], u3)
     return {
         "beta_old": s["beta"], "beta": beta, "c": c1, "s": s1, "delta": delta, "epsilon": epsilon,
         "pivot2": pivot2, "pivot1": pivot1, "theta": theta, "rest2": rest2, "rest1": rest1, "u2": u2, "u1": u1,
-        "phi": phi, "chi_final": chi_final, "chi": hypot(chi_final, u2, u1),
+        "phi": phi, "residual": pt.switch(truncated, hypot(phi, last), phi), "chi_final": chi_final, "chi": hypot(chi_final, u2, u1),
         "root": root, "gamma2": gamma2, "delta2": delta2, "tau": tau, "pivot3": pivot3, "u3": u3,
-        "c2": c2, "s2": s2, "c3": c3, "s3": s3, "drop": drop,
+        "c2": c2, "s2": s2, "c3": c3, "s3": s3, "truncated": truncated,
     }  # fmt: skip
 
 

@@ -54,7 +54,7 @@ class MinresQLP:
         The bound on norm(x), in units of x; positive. Default: norm(b) / (ε norm(A + λI)) with ε the rounding unit of
         the dtype, 2.2e-16 or 1.2e-7.
     condition_limit : float or symbolic scalar, optional
-        The bound on the estimated condition number; positive. Default: 0.2 / ε, so 9e14 in float64, 1.7e6 in float32.
+        The bound on the estimated condition number; positive. Default: 0.03 / ε, so 1.4e14 in float64, 2.5e5 in float32.
     transition_condition : float or symbolic scalar, optional
         The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP throughout. Default: 1e7
         in float64, 1e4 in float32. A singular pivot always hands over.
@@ -182,7 +182,7 @@ class _Run:
         self.limit = pt.cast(limit, "int64")
         self.own_condition_limit = settings.condition_limit is None
         self.max_norm = None if settings.max_norm is None else number(settings.max_norm) / system.scale
-        self.condition_limit = number(0.2 / eps if settings.condition_limit is None else settings.condition_limit)
+        self.condition_limit = number(0.03 / eps if settings.condition_limit is None else settings.condition_limit)
         transition = settings.transition_condition
         self.transition = number((1e4 if single else 1e7) if transition is None else transition)
         # Pivots below this multiple of norm(A) are rounding errors of zero.
@@ -288,7 +288,7 @@ class _Run:
         column = hypot(pt.switch(s["beta_old"] > 0, s["beta"], self.zero), alpha, beta)
         norm_estimate = pt.maximum(s["norm"], column)
         before = norm_estimate * hypot(s["chi"], s["x_base"]) + self.b_measure
-        n = qlp_step(s, alpha, beta, norm_estimate, self.rtol, self.pivot_tolerance, self.rtol * before)
+        n = qlp_step(s, alpha, beta, norm_estimate, self.condition_limit, self.rtol, self.rtol * before)
 
         # Final pivots are kept for good; those that may still change only count for now.
         inf = self.system.number(float("inf"))
@@ -297,7 +297,7 @@ class _Run:
         for pivot in (n["pivot2"], abs(n["pivot1"])):
             least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
         condition = pt.maximum(norm_estimate / least, pt.ones_like(least))
-        qlp = n["drop"] | (condition >= self.transition) | (norm_estimate >= self.transition * n["gamma2"])
+        qlp = n["truncated"] | (condition >= self.transition) | (norm_estimate >= self.transition * n["gamma2"])
 
         niter = s["niter"] + 1
         # Once x_{k-1} solves the least-squares problem, a longer x must not pass just because it is long.
@@ -305,8 +305,8 @@ class _Run:
         ls_precise = n["root"] <= self.pivot_tolerance * norm_estimate
         credit = pt.switch(ls_met | ls_precise, pt.minimum(n["chi"], s["chi"]), n["chi"])
         size = norm_estimate * hypot(credit, s["x_base"]) + self.b_measure
-        met = (n["phi"] <= self.rtol * size) | (n["phi"] <= self.atol)
-        precise = n["phi"] <= self.eps * size
+        met = (n["residual"] <= self.rtol * size) | (n["residual"] <= self.atol)
+        precise = n["residual"] <= self.eps * size
         if self.max_norm is None:
             too_long = n["chi"] * norm_estimate * self.eps >= self.b_measure
         else:
@@ -315,7 +315,7 @@ class _Run:
         # The weakest reason first.
         verdict = choose(niter >= self.limit, Status.MAX_ITERATIONS, pt.zeros_like(s["verdict"]))
         verdict = choose(beta <= self.eps * norm_estimate, Status.BREAKDOWN, verdict)
-        verdict = choose(condition >= self.condition_limit, Status.CONDITION_LIMIT, verdict)
+        verdict = choose(n["truncated"], Status.CONDITION_LIMIT, verdict)
         verdict = choose(too_long, Status.NORM_LIMIT, verdict)
         verdict = choose(ls_precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
         verdict = choose(ls_met, Status.LEAST_SQUARES, verdict)
@@ -326,8 +326,8 @@ class _Run:
         # x_k is x_{k-1} with a zero pivot left out, a shorter least-squares solution, or x_{k-1} stays.
         least_squares = pt.eq(verdict, Status.LEAST_SQUARES) | pt.eq(verdict, Status.LEAST_SQUARES_TO_PRECISION)
         # As that measure is not monotone, x_{k-1} is the one to hand back.
-        refuse = (least_squares & pt.invert(n["drop"])) | (verdict >= Status.NOT_FINITE)
-        refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT) | pt.eq(verdict, Status.CONDITION_LIMIT)
+        refuse = (least_squares & pt.invert(n["truncated"])) | (verdict >= Status.NOT_FINITE)
+        refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT)
         advance = step & pt.invert(refuse)
         end = step & pt.neq(verdict, Status.RUNNING)
 
@@ -344,7 +344,7 @@ class _Run:
             "mode": pt.switch(end, _VERIFY, _STEP),
             "verdict": verdict,
             "status": pt.zeros_like(verdict) if self.recompute else verdict,
-            "r_norm": pt.switch(advance, n["phi"], s["phi"]),
+            "r_norm": pt.switch(advance, n["residual"], s["phi"]),
             "ls_norm": pt.switch(finite, s["phi"] * n["root"], s["ls_norm"]),
             "x_base": s["x_base"],
             "credit": credit,
@@ -358,33 +358,37 @@ class _Run:
         pending, more = s["verdict"], s["niter"] < self.limit
         ls_norm = norm(q)
         size = s["norm"] * s["x_base"] + self.b_measure
-        ls_met = ls_norm <= self.rtol * s["norm"] * s["r_norm"]
-        ls_precise = ls_norm <= self.system.number(10) * self.eps * s["norm"] * size
+        root = ls_norm / s["r_norm"]
+        met = root <= self.rtol * s["norm"]
+        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once the recurrence or a pivot
+        # that is all but zero has called the system inconsistent.
+        rounding = self.system.number(10 * self.system.eps) * size / s["r_norm"]
+        slack = pt.maximum(rounding, self.system.number(20 * self.system.eps**0.5))
+        claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(pending, Status.LEAST_SQUARES_TO_PRECISION)
+        inconsistent = claimed
+        if self.own_condition_limit:
+            inconsistent = inconsistent | pt.eq(pending, Status.CONDITION_LIMIT)
+        precise = inconsistent & (root <= slack * s["norm"])
         if self.system.precondition is not None:
             # Here the norms are not those of the test, so the recurrence is believed.
-            ls_met, ls_precise = (pt.eq(pending, v) for v in (Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION))
-        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x is not fit yet.
+            met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
+        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x is not fit.
         small = abs(s["lift"]) * ls_norm <= self.system.number(0.1) * s["r_norm"]
-        fit = small & (s["r_norm"] <= self.system.number(1.01) * self.system.b_norm)
-        ls_met, ls_precise = ls_met & fit, ls_precise & fit
-        accepted = ls_met | ls_precise
+        if self.system.precondition is None:
+            small = small & (s["r_norm"] <= self.system.number(1.01) * self.system.b_norm)
+        met, precise = met & small, precise & small
+        # A claim that x does not bear out gets another start from there as long as that pays.
+        again = (claimed & (root > rounding * s["norm"])) | (inconsistent & pt.invert(precise))
+        again = again & pt.invert(met) & more
+        again = again & (root <= self.system.number(0.5) * s["ls_verified"])
 
-        # Limits of the user's end the solve; those that only guard against rounding errors allow a fresh start from x.
         verdict = pt.switch(pending < Status.MAX_ITERATIONS, int(Status.BREAKDOWN), pending)
         verdict = choose(pt.eq(verdict, Status.BREAKDOWN) & pt.invert(more), Status.MAX_ITERATIONS, verdict)
-        guards = [Status.BREAKDOWN]
-        guards += [Status.NORM_LIMIT] if self.max_norm is None else []
-        guards += [Status.CONDITION_LIMIT] if self.own_condition_limit else []
-        again = pending < Status.MAX_ITERATIONS
-        for guard in guards:
-            again = again | pt.eq(pending, guard)
-        again = again & more & pt.invert(accepted) & (ls_norm <= self.system.number(0.5) * s["ls_verified"])
+        verdict = choose(precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
+        verdict = choose(met, Status.LEAST_SQUARES, verdict)
         verdict = choose(again, Status.RUNNING, verdict)
-        verdict = choose(ls_precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
-        verdict = choose(ls_met, Status.LEAST_SQUARES, verdict)
-
-        lift = pt.switch(accepted | (again & small), s["lift"], self.zero)
-        return {"norm": ls_norm, "verdict": verdict, "lift": lift}
+        lift = pt.switch(small & (met | precise | again), s["lift"], self.zero)
+        return {"norm": ls_norm, "root": root, "verdict": verdict, "lift": lift}
 
     def _measure(self, s: State, of_x: Any, v: Any, ls: Any, r: Any, vr: Any, beta: Any, ry: Any) -> dict[str, Any]:
         """Judge a residual of x (at the start or at the end), or A r at a least-squares solution."""
@@ -423,5 +427,5 @@ class _Run:
             # θ = x.r / r.y makes x - θ y orthogonal, in the norm of M, to the null vector y.
             "lift": pt.switch(of_x & (ry > 0), vr / ry, self.zero),
             "verified": pt.switch(verify, beta, s["verified"]),
-            "ls_verified": pt.switch(of_x, s["ls_verified"], ls["norm"]),
+            "ls_verified": pt.switch(of_x, s["ls_verified"], ls["root"]),
         }

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, problem
+from symng.objective import Objective
 
 
 class Batches:
@@ -30,23 +34,136 @@ class Batches:
         self.position += self.size
         return batch
 
+    def first(self) -> np.ndarray | None:
+        """Return a batch of the same size that is not drawn."""
+        return None if self.size == self.count else np.arange(self.size)
+
     def others(self, size: int) -> np.ndarray:
         """Return indices of ``size`` examples, none of which is in the batch drawn last."""
         start = self.position - self.size
         chosen = self.rng.choice(self.count - self.size, size, replace=False)
         return self.order[np.where(chosen < start, chosen, chosen + self.size)]
 
-    def get_state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the order (the generator is kept apart)."""
-        return {"order": self.order, "position": self.position}
-
-    def set_state(self, order: np.ndarray, position: int) -> None:
-        """Go on from a kept order."""
-        self.order, self.position = np.asarray(order), int(position)
-
 
 def take(arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """Return the examples at ``indices`` of each array along its axis; None means all, without a copy."""
     if indices is None:
         return tuple(arrays)
-    return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=True))
+    return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
+
+
+def check_metric_batch(
+    name: str, arrays: Any, objective: Objective, wanted: Sequence[TensorVariable] | None
+) -> list[np.ndarray]:
+    """Return the arrays of a metric batch, or refuse them; ``wanted`` is what the metric needs, None without one."""
+    if wanted is None:
+        raise problem(name, "none, for the optimizer has no metric", Words("one"), "Leave it out.")
+    inputs, targets = len(objective.inputs), len(objective.targets)
+    given = len(arrays) if isinstance(arrays, tuple | list) else None
+    if given != len(wanted) and given in (inputs, inputs + targets):
+        names = ", ".join(str(v) for v in wanted)
+        way_out = "The metric reaches the targets: give them too."
+        if len(wanted) == inputs:
+            way_out = "This metric needs no targets: give inputs alone."
+        plural = "s" if len(wanted) > 1 else ""
+        raise problem(name, f"{len(wanted)} array{plural} ({names})", Words(str(given)), way_out)
+    return objective.check_batch(name, arrays, targets=len(wanted) > inputs)
+
+
+class Feed:
+    """Check the data of a run once, and hand out the batches of each step.
+
+    The arguments are those of `minimize`; ``wanted`` is what a metric batch holds, None without a metric.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        wanted: Sequence[TensorVariable] | None,
+        data: Any,
+        rng: np.random.Generator,
+        *,
+        batch_size: int | None,
+        metric_batch: str,
+        metric_data: Any,
+        metric_batch_size: int | None,
+        search_batch: str,
+    ) -> None:
+        self.axes = objective.data_axes
+        self.data = objective.check_batch("data", data)
+        count = self.data[0].shape[self.axes[0]]
+        if batch_size is not None and batch_size > count:
+            raise problem("batch_size", f"at most the {count} examples of data", batch_size, "None takes all of them.")
+        self.rng = rng
+        self.gradient = Batches(count, batch_size, rng)
+        self.metric_batch, self.search_batch = metric_batch, search_batch
+
+        left = count - self.gradient.size
+        for name, value in (("metric_batch", metric_batch), ("search_batch", search_batch)):
+            if value == "other" and left == 0:
+                raise problem(name, "examples outside of the gradient batch", Words("none, for it holds all of them"),
+                              f"Give a smaller batch_size, or {name}='same'.")  # fmt: skip
+        self.search_size = min(self.gradient.size, left)
+        if metric_batch != "same" and wanted is None:
+            raise problem("metric_batch", "'same', for the optimizer has no metric", metric_batch)
+        if metric_batch == "same" and metric_batch_size is not None:
+            raise problem("metric_batch_size", "none with metric_batch='same'", metric_batch_size,
+                          "Use metric_batch='other' or 'own'.")  # fmt: skip
+        if metric_batch != "own" and metric_data is not None:
+            raise problem("metric_data", f"none with metric_batch={metric_batch!r}", Words("data"),
+                          "Use metric_batch='own'.")  # fmt: skip
+        if metric_batch == "own" and metric_data is None:
+            raise problem("metric_data", "a tuple of arrays with metric_batch='own'", None)
+
+        # Where metric batches come from, and of which size they are.
+        self.own: Batches | None = None
+        self.metric_data = self.data[: len(wanted or ())]
+        available, of_what = left, "examples outside of the gradient batch"
+        if metric_batch == "own":
+            self.metric_data = check_metric_batch("metric_data", metric_data, objective, wanted)
+            available, of_what = self.metric_data[0].shape[self.axes[0]], "examples of metric_data"
+        self.metric_size = min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
+        if metric_batch != "same" and self.metric_size > available:
+            raise problem("metric_batch_size", f"at most the {available} {of_what}", metric_batch_size)
+        if metric_batch == "own":
+            self.own = Batches(available, self.metric_size, rng)
+
+    def next(self) -> tuple[Any, Any, Any]:
+        """Return gradient, metric and search batch of the next step; None for one that is the gradient batch."""
+        chosen = self.gradient.next()
+        metric = search = None
+        if self.metric_batch == "other":
+            metric = self.gradient.others(self.metric_size)
+        elif self.own is not None:
+            metric = self.own.next()
+        if self.search_batch == "other":
+            search = self.gradient.others(self.search_size)
+        return self._take(chosen, metric, search)
+
+    def peek(self) -> tuple[Any, Any, Any]:
+        """Return batches of the right shapes for compilation, leaving the order of examples as it is."""
+        metric = np.arange(self.metric_size) if self.own is None else self.own.first()
+        return self._take(self.gradient.first(), metric, np.arange(self.search_size))
+
+    def _take(self, chosen: Any, metric: Any, search: Any) -> tuple[Any, Any, Any]:
+        """Return the arrays at the indices for gradient, metric and search."""
+        return (
+            take(self.data, self.axes, chosen),
+            None if self.metric_batch == "same" else take(self.metric_data, self.axes, metric),
+            None if self.search_batch == "same"
+            else take(self.data, self.axes, None if self.search_batch == "all" else search),
+        )  # fmt: skip
+
+    def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and text for a checkpoint."""
+        arrays, meta = {"order": self.gradient.order}, {"position": self.gradient.position}
+        if self.own is not None:
+            arrays["own_order"], meta["own_position"] = self.own.order, self.own.position
+        return arrays, meta | {"rng": self.rng.bit_generator.state}
+
+    def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        self.gradient.order, self.gradient.position = arrays["order"], meta["position"]
+        if self.own is not None:
+            self.own.order, self.own.position = arrays["own_order"], meta["own_position"]
+        self.rng.bit_generator.state = meta["rng"]

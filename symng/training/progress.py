@@ -60,8 +60,8 @@ class ProgressBar:
         if not self.quiet and not self.lines:
             self._progress.console.print(message)
 
-    def show(self, row: Mapping[str, Any], seconds: float) -> None:
-        """Show one step."""
+    def show(self, row: Mapping[str, Any], last: bool = False) -> None:
+        """Show one step; the last one in any case."""
         parts = [f"step {row['step']}", f"loss {row['loss']:.5g}"]
         for name, label in (("damping", "damping"), ("reduction_ratio", "rho")):
             if not math.isnan(row[name]):
@@ -74,10 +74,10 @@ class ProgressBar:
         if self.max_steps is not None:
             shares.append(row["step"] / self.max_steps)
         if self.max_seconds is not None:
-            shares.append(seconds / self.max_seconds)
+            shares.append(row["seconds"] / self.max_seconds)
         text = "  ".join(parts)
         self._progress.update(self._task, completed=min(1.0, max(shares)), description=text)
-        self._line(f"{seconds:7.1f} s  {text}")
+        self._line(f"{row['seconds']:7.1f} s  {text}", force=last)
 
     def _line(self, text: str, force: bool = False) -> None:
         """Print a line where there is no terminal, at most one every five seconds."""

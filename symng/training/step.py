@@ -4,70 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_batch, check_instance, check_number, problem
+from symng._checks import check_instance
 from symng.backends import backend_of, compile_function, settle, to_numpy
-from symng.likelihoods import Categorical
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
-from symng.solvers import Status
+from symng.training.batches import check_metric_batch
+from symng.training.info import StepInfo, make_info
 
-_NAN = float("nan")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepInfo:
-    """Tell what one step did.
-
-    Fields that the optimizer has no value for are NaN.
-
-    Attributes
-    ----------
-    loss, new_loss : float
-        Loss on the gradient batch before the step, and after it (before the step is undone, if it is).
-    damping : float
-        lambda that was solved with.
-    reduction_ratio : float
-        rho, how well the model predicted the change of the loss (equation 17).
-    step_size : float
-        eta; 0 when a line search found none.
-    solver_status : int
-        Verdict of the solve, a `Status`; -1 without a solve.
-    solver_iterations : float
-        Iterations of the solve.
-    residual_norm, gradient_norm, update_norm : float
-        Norms of the residual of the solve, of the gradient, and of the change of the parameters (0 when rejected).
-    accepted : bool
-        Whether the parameters have changed.
-    """
-
-    loss: float = _NAN
-    new_loss: float = _NAN
-    damping: float = _NAN
-    reduction_ratio: float = _NAN
-    step_size: float = _NAN
-    solver_status: int = -1
-    solver_iterations: float = _NAN
-    residual_norm: float = _NAN
-    gradient_norm: float = _NAN
-    update_norm: float = _NAN
-    accepted: bool = True
-
-    @property
-    def status(self) -> Status | None:
-        """The verdict of the solve by name, with its message; None without a solve."""
-        return None if self.solver_status < 0 else Status(self.solver_status)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dictionary."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+# Which batches of their own a step takes: for the metric, for the line search.
+Key = tuple[bool, bool]
 
 
 class CompiledStep:
@@ -79,7 +32,7 @@ class CompiledStep:
     ----------
     hyperparameters : mapping
         Shared variables that may be set between steps, without a recompilation: ``step_size``, ``rtol``, ``maxiter``,
-        ``warm_start``, ``momentum``, ..., whichever the optimizer has.
+        ``warm_start``, ``momentum``, ..., whichever the optimizer has. One that follows a schedule is set by it.
     state : mapping
         Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``, ``step``.
     compile_seconds : float
@@ -94,10 +47,10 @@ class CompiledStep:
         self.backend = backend_of(mode)
         self.compile_seconds = 0.0
         self._state = optimizer.init_state(objective)
-        self._steps: dict[tuple[bool, bool], Step] = {}
-        self._functions: dict[tuple[bool, bool], Any] = {}
-        self._classes_checked = False
-        self._build(False, False)  # so that a model that does not fit is told now
+        self._steps: dict[Key, Step] = {}
+        self._functions: dict[Key, Any] = {}
+        self._metric_inputs: Any = ...  # not known yet
+        self.build(False, False)  # so that a model that does not fit is told now
 
     @property
     def hyperparameters(self) -> Mapping[str, SharedVariable]:
@@ -109,40 +62,34 @@ class CompiledStep:
         """Shared variables that the optimizer updates."""
         return MappingProxyType(self._state.values)
 
+    @property
+    def metric_inputs(self) -> tuple[TensorVariable, ...] | None:
+        """Which inputs and targets a metric batch holds; None when the optimizer has no metric."""
+        if self._metric_inputs is ...:
+            self._metric_inputs = self.optimizer.metric_inputs(self.objective)
+        return self._metric_inputs
+
     def __repr__(self) -> str:
         return f"CompiledStep({self.optimizer!r}, backend={self.backend!r})"
 
-    def _build(self, metric: bool, search: bool) -> Step:
-        """Return the symbolic step for a combination of batches."""
-        key = (metric, search)
+    def build(self, metric_batch: bool, search_batch: bool) -> Step:
+        """Return the symbolic step, with or without batches of their own for metric and line search."""
+        key = (metric_batch, search_batch)
         if key not in self._steps:
             self._steps[key] = self.optimizer.build(
-                self.objective, self._state, metric_batch=metric, search_batch=search
+                self.objective, self._state, metric_batch=metric_batch, search_batch=search_batch
             )
         return self._steps[key]
 
     def compile(
         self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
     ) -> CompiledStep:
-        """Compile for these batches and run once, leaving parameters and state as they are.
+        """Compile for these batches, leaving parameters and state as they are, and return the step itself.
 
-        The run is for backends that compile during the first call (Numba, JAX). Returns the step itself.
+        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what it did.
         """
         batches = self._check_batches(gradient_batch, metric_batch, search_batch)
-        start = time.perf_counter()
-        fresh = (metric_batch is not None, search_batch is not None) not in self._functions
-        function = self._function(metric_batch is not None, search_batch is not None)
-        if fresh and self.backend in ("numba", "jax"):
-            if self.backend == "numba":  # its kernels do not depend on shapes, so two examples will do
-                axes = self._axes(metric_batch is not None, search_batch is not None)
-                batches = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in zip(batches, axes, strict=True)]
-            changed = list(self._build(metric_batch is not None, search_batch is not None).updates)
-            kept = [np.array(v.get_value(borrow=True)) for v in changed]
-            with np.errstate(all="ignore"):
-                to_numpy(function(*batches))
-            for variable, value in zip(changed, kept, strict=True):
-                variable.set_value(value)
-        self.compile_seconds += time.perf_counter() - start
+        self._compile((metric_batch is not None, search_batch is not None), batches)
         return self
 
     def __call__(
@@ -170,124 +117,84 @@ class CompiledStep:
             When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf; the message names
             array and example. Nothing has changed then.
         """
-        return self.run(
-            gradient_batch, metric_batch, search_batch,
-            batches=self._check_batches(gradient_batch, metric_batch, search_batch),
-        )  # fmt: skip
+        batches = self._check_batches(gradient_batch, metric_batch, search_batch)
+        return self._run((metric_batch is not None, search_batch is not None), batches)
 
     def run(
-        self,
-        gradient_batch: Sequence[Any],
-        metric_batch: Any = None,
-        search_batch: Any = None,
-        *,
-        batches: Sequence[Any] | None = None,
+        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
     ) -> StepInfo:
-        """Take one step on batches that are known to be right: `__call__` without the checks."""
-        if batches is None:
-            batches = [a for batch in (gradient_batch, metric_batch, search_batch) if batch is not None for a in batch]
-        metric, search = metric_batch is not None, search_batch is not None
-        if (metric, search) not in self._functions:
-            self.compile(gradient_batch, metric_batch, search_batch)
-        if self._state.schedules:
-            self._set_schedules()
-        try:
-            values = to_numpy(self._functions[metric, search](*batches))
-        except (ValueError, IndexError, TypeError, AssertionError) as error:
-            shapes = ", ".join(str(np.shape(b)) for b in batches)
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ValueError(
-                f"gradient_batch: the model cannot be evaluated on arrays of shapes {shapes}: {first_line}. Check them "
-                "against the shapes of the parameters."
-            ) from error
-        step = self._build(metric, search)
+        """Take one step on batches that are known to be right: a call without the checks."""
+        batches = [a for batch in (gradient_batch, metric_batch, search_batch) if batch is not None for a in batch]
+        return self._run((metric_batch is not None, search_batch is not None), batches)
+
+    def _run(self, key: Key, batches: Sequence[Any]) -> StepInfo:
+        """Take one step on all arrays in the order of the function's inputs."""
+        self._compile(key, batches)
+        self._state.follow_schedules()
+        step = self.build(*key)
+        values = _evaluate(self._functions[key], batches)
         settle(step.updates)
-        return _info(dict(zip(step.records, values, strict=True)))
+        return make_info(dict(zip(step.records, values, strict=True)))
 
-    def _set_schedules(self) -> None:
-        """Set the hyperparameters that follow a schedule to their values for this step."""
-        number = int(self._state.values["step"].get_value())
-        for name, schedule in self._state.schedules.items():
-            value = schedule(number)
-            check_number(f"{name} (schedule at step {number})", value, minimum=0)
-            self._state.hyperparameters[name].set_value(np.asarray(value, dtype=self._state.dtype))
+    def _compile(self, key: Key, batches: Sequence[Any]) -> None:
+        """Compile the function for a combination of batches, unless that is done."""
+        if key in self._functions:
+            return
+        start = time.perf_counter()
+        step = self.build(*key)
+        self._functions[key] = compile_function(
+            [v for batch in step.batches.values() for v in batch],
+            list(step.records.values()),
+            updates=step.updates,
+            mode=self.mode,
+            name="symng_step",
+            on_unused_input="ignore",
+        )
+        if self.backend in ("numba", "jax"):
+            self._rehearse(key, batches)
+        self.compile_seconds += time.perf_counter() - start
 
-    def _function(self, metric: bool, search: bool) -> Any:
-        """Return the compiled function for a combination of batches."""
-        key = (metric, search)
-        if key not in self._functions:
-            step = self._build(*key)
-            inputs = [v for batch in step.batches.values() for v in batch]
-            self._functions[key] = compile_function(
-                inputs,
-                list(step.records.values()),
-                updates=step.updates,
-                mode=self.mode,
-                name="symng_step",
-                on_unused_input="ignore",
-            )
-        return self._functions[key]
-
-    def _axes(self, metric: bool, search: bool) -> list[int]:
-        """Return the axis of examples of each array that the function takes."""
-        return [axis for axes in self._build(metric, search).axes.values() for axis in axes]
+    def _rehearse(self, key: Key, batches: Sequence[Any]) -> None:
+        """Call the function once, so that the backend compiles, and undo what it did."""
+        step = self.build(*key)
+        kept = {v: np.array(v.get_value(borrow=True)) for v in step.updates}
+        try:
+            with np.errstate(all="ignore"):
+                if self.backend == "numba":  # what it compiles does not depend on shapes: two examples will do
+                    axes = [axis for batch in step.axes.values() for axis in batch]
+                    few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in zip(batches, axes, strict=True)]
+                    try:
+                        _evaluate(self._functions[key], few)
+                        return
+                    except ValueError:  # the model is made for one length of batches
+                        pass
+                _evaluate(self._functions[key], batches)
+        finally:
+            for variable, value in kept.items():
+                variable.set_value(value)
 
     def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> list[Any]:
         """Return all arrays in the order of the function's inputs, or refuse them."""
-        given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
-        if metric_batch is not None and self.optimizer.metric_inputs(self.objective) is None:
-            raise problem("metric_batch", "none, for the optimizer has no metric", Words("one"), "Leave it out.")
-        step = self._build(metric_batch is not None, search_batch is not None)
-        arrays: list[Any] = []
-        for name, variables in step.batches.items():
-            try:
-                checked = check_batch(f"{name}_batch", given[name], variables, step.axes[name])
-            except ValueError as error:
-                if name == "metric" and len(variables) < len(step.batches["gradient"]) and (
-                    isinstance(given[name], tuple | list) and len(given[name]) == len(step.batches["gradient"])
-                ):
-                    raise ValueError(f"{error} This metric needs no targets: give inputs alone.") from None
-                raise
-            if name != "metric":
-                self.check_targets(f"{name}_batch", checked)
-            arrays.extend(checked)
+        arrays = self.objective.check_batch("gradient_batch", gradient_batch)
+        if metric_batch is not None:
+            arrays += check_metric_batch("metric_batch", metric_batch, self.objective, self.metric_inputs)
+        self.build(metric_batch is not None, search_batch is not None)  # refuses a batch that nothing uses
+        if search_batch is not None:
+            arrays += self.objective.check_batch("search_batch", search_batch)
         return arrays
 
-    def check_targets(self, name: str, arrays: Sequence[np.ndarray]) -> None:
-        """Refuse targets that the likelihoods cannot have produced; ``arrays`` are inputs and then targets."""
-        objective = self.objective
-        targets = arrays[len(objective.inputs) :]
-        if len(targets) != len(objective.heads):
-            return  # which target belongs to which output is not known
-        for head, variable, target in zip(objective.heads, objective.targets, targets, strict=True):
-            head.likelihood.check_targets(f"{name}, {variable}", target, head.y.ndim)
-            labels = isinstance(head.likelihood, Categorical) and target.ndim == head.y.ndim - 1
-            if labels and not self._classes_checked:
-                self._classes = compile_function(
-                    list(objective.inputs), head.y.shape[-1], mode="FAST_COMPILE", on_unused_input="ignore"
-                )
-                self._classes_checked = True
-            if labels:
-                classes = int(self._classes(*arrays[: len(objective.inputs)]))
-                if target.max() >= classes:
-                    where = int(np.argmax(target)) if target.ndim == 1 else np.argwhere(target == target.max())[0]
-                    raise problem(
-                        f"{name}, {variable}", f"class numbers from 0 to {classes - 1}",
-                        Words(f"{target.max()} at example {where}"), "Number the classes from 0.",
-                    )  # fmt: skip
 
-
-def _info(values: Mapping[str, Any]) -> StepInfo:
-    """Turn the outputs of the compiled step into plain numbers."""
-    plain: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "accepted":
-            plain[name] = bool(value)
-        elif name in ("solver_status", "solver_iterations"):
-            plain[name] = int(value)
-        else:
-            plain[name] = float(value)
-    return StepInfo(**plain)
+def _evaluate(function: Any, batches: Sequence[Any]) -> list[Any]:
+    """Call a compiled step; what goes wrong in it, goes wrong because of the arrays."""
+    try:
+        return to_numpy(function(*batches))
+    except (ValueError, IndexError, TypeError, AssertionError) as error:
+        shapes = ", ".join(str(np.shape(b)) for b in batches)
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"gradient_batch: the model cannot be evaluated on arrays of shapes {shapes}: {first_line}. Check them "
+            "against the shapes of the parameters."
+        ) from error
 
 
 def compile_step(objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None) -> CompiledStep:

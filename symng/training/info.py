@@ -1,0 +1,72 @@
+"""What one step tells, as plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from symng.solvers import Status
+
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInfo:
+    """Tell what one step did.
+
+    Fields that the optimizer has no value for are NaN.
+
+    Attributes
+    ----------
+    loss, new_loss : float
+        Loss on the gradient batch before the step, and after it (before the step is undone, if it is).
+    damping : float
+        lambda that was solved with.
+    reduction_ratio : float
+        rho, how well the model predicted the change of the loss (equation 17).
+    step_size : float
+        eta; 0 when a line search found none.
+    solver_status : int
+        Verdict of the solve, a `Status`; -1 without a solve.
+    solver_iterations : float
+        Iterations of the solve.
+    residual_norm, gradient_norm, update_norm : float
+        Norms of the residual of the solve, of the gradient, and of the change of the parameters (0 when rejected).
+    accepted : bool
+        Whether the parameters have changed.
+    """
+
+    loss: float = _NAN
+    new_loss: float = _NAN
+    damping: float = _NAN
+    reduction_ratio: float = _NAN
+    step_size: float = _NAN
+    solver_status: int = -1
+    solver_iterations: float = _NAN
+    residual_norm: float = _NAN
+    gradient_norm: float = _NAN
+    update_norm: float = _NAN
+    accepted: bool = True
+
+    @property
+    def status(self) -> Status | None:
+        """The verdict of the solve by name, with its message; None without a solve."""
+        return None if self.solver_status < 0 else Status(self.solver_status)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dictionary."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def make_info(values: Mapping[str, Any]) -> StepInfo:
+    """Turn the outputs of the compiled step into plain numbers."""
+    plain: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "accepted":
+            plain[name] = bool(value)
+        elif name in ("solver_status", "solver_iterations"):
+            plain[name] = int(value)
+        else:
+            plain[name] = float(value)
+    return StepInfo(**plain)

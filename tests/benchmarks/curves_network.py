@@ -1,0 +1,101 @@
+"""The Curves network as the benchmarks use it: a compiled step, and the bare matrix products of one product with F.
+
+Run as a program it takes one step in a fresh process and prints what that cost as one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+SIZES = [784, 400, 200, 100, 50, 25, 6]
+ALL_SIZES = SIZES + SIZES[-2::-1]
+
+
+def make_objective(seed: int = 0):
+    """Return the objective of the deep autoencoder in float32."""
+    import pytensor.tensor as pt
+
+    import symng
+    from symng.models import autoencoder, binary_cross_entropy_with_logits
+
+    x = pt.matrix("x", dtype="float32")
+    model = autoencoder(x, SIZES, initializer="sparse", seed=seed, dtype="float32")
+    loss = binary_cross_entropy_with_logits(model.preactivation, x).mean()
+    return symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
+
+
+def make_step(mode: str | None, solver: str = "minres-qlp"):
+    """Return a step of a fixed number of iterations, set by ``step.hyperparameters["maxiter"]``."""
+    import symng
+
+    kind = symng.CG if solver == "cg" else symng.MinresQLP
+    optimizer = symng.NaturalGradient(
+        solver=kind(rtol=0.0, maxiter=20, recompute=False), damping=symng.FixedDamping(value=1.0), step_size=1e-6
+    )
+    return symng.compile_step(make_objective(), optimizer, mode=mode)
+
+
+def make_bare_products(examples: int) -> Callable[[], None]:
+    """Return a function that makes the matrix products of one product with F, by NumPy's BLAS: the floor."""
+    rng = np.random.default_rng(1)
+    weights = [rng.standard_normal(s).astype("float32") for s in zip(ALL_SIZES[:-1], ALL_SIZES[1:], strict=True)]
+    layers = [rng.random((examples, size)).astype("float32") for size in ALL_SIZES]
+
+    def run() -> None:
+        for i, w in enumerate(weights):
+            layers[i] @ w
+            if i:
+                layers[i] @ w
+        for i, w in reversed(list(enumerate(weights))):
+            layers[i].T @ layers[i + 1]
+            if i:
+                layers[i + 1] @ w.T
+
+    return run
+
+
+def peak_mib() -> float:
+    """Return the largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Take the first step with 100 images, then one with ``--examples``, and print seconds and memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode")
+    parser.add_argument("--examples", type=int, default=100)
+    options = parser.parse_args()
+    start = time.perf_counter()
+    from symng.datasets import curves
+
+    imported = time.perf_counter() - start
+    step = make_step(options.mode)
+    step((curves(100),))
+    first = time.perf_counter() - start
+    small = peak_mib()
+    images = curves(options.examples)
+    before = peak_mib()
+    step((images,))
+    print(
+        json.dumps(
+            {
+                "mode": options.mode,
+                "examples": options.examples,
+                "import_s": round(imported, 2),
+                "first_step_s": round(first, 2),
+                "peak_after_100_mib": round(small, 1),
+                "peak_with_images_mib": round(before, 1),
+                "growth_mib": round(peak_mib() - small, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The argument checks and their messages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor.tensor as pt
+import pytest
+
+from symng._checks import (
+    Words,
+    check_batch,
+    check_choice,
+    check_finite,
+    check_flag,
+    check_instance,
+    check_number,
+    describe,
+    problem,
+)
+
+
+@pytest.mark.parametrize("value, text", [
+    (None, "None"), (True, "True"), (3, "3 (int)"), ("a", "'a' (str)"), (int, "the class int (not an instance of it)"),
+    (np.zeros((2, 3), "float32"), "an array of shape (2, 3) and dtype float32"),
+    (pt.vector("v"), "the symbolic tensor 'v' of type Vector(float64, shape=(?,))"),
+    (pt.vector(), "the symbolic tensor of type Vector(float64, shape=(?,))"),
+    ("x" * 100, "'" + "x" * 76 + "... (str)"),
+])  # fmt: skip
+def test_describe(value, text):
+    assert describe(value) == text
+
+
+def test_problem():
+    error = problem("a", "b", 1, "Do c.", TypeError)
+    assert isinstance(error, TypeError) and str(error) == "a: expected b, got 1 (int). Do c."
+    assert str(problem("a", "b", Words("none"))) == "a: expected b, got none."
+
+
+@pytest.mark.parametrize("value, options", [
+    (1, {}), (1.5, {}), (np.float32(1), {}), (np.int64(3), {"integer": True}), (np.array(2.0), {}),
+    (0, {"minimum": 0}), (1, {"maximum": 1}), (float("inf"), {"finite": False}), (pt.scalar(), {"symbolic": True}),
+    (pt.lscalar(), {"symbolic": True, "integer": True}),
+])  # fmt: skip
+def test_numbers_that_pass(value, options):
+    check_number("n", value, **options)
+
+
+@pytest.mark.parametrize("value, options, error, message", [
+    (True, {}, TypeError, "n: expected a finite number, got True."),
+    (np.True_, {}, TypeError, "n: expected a finite number"),
+    ("1", {}, TypeError, r"got '1' \(str\)"),
+    (None, {}, TypeError, "got None"),
+    (1j, {}, TypeError, "got 1j"),
+    (np.ones(2), {}, TypeError, "got an array of shape"),
+    (1.0, {"integer": True}, TypeError, "expected a whole number, got 1.0"),
+    (float("nan"), {"finite": False}, ValueError, "expected a number, got nan"),
+    (float("inf"), {}, ValueError, "expected a finite number, got inf"),
+    (-1, {"minimum": 0}, ValueError, "expected a finite number, at least 0, got -1"),
+    (0, {"above": 0, "below": 1}, ValueError, "above 0 and below 1, got 0"),
+    (1, {"above": 0, "below": 1}, ValueError, "got 1"),
+    (2, {"maximum": 1}, ValueError, "at most 1, got 2"),
+    (pt.scalar("s"), {}, TypeError, "got the symbolic tensor 's'"),
+    (pt.vector("s"), {"symbolic": True}, TypeError, r"\(or a symbolic scalar\), got the symbolic tensor 's'"),
+    (pt.scalar("s"), {"symbolic": True, "integer": True}, TypeError, "whole number"),
+    (2, {"maximum": 1, "way_out": "Use less."}, ValueError, "Use less.$"),
+])  # fmt: skip
+def test_numbers_that_do_not(value, options, error, message):
+    with pytest.raises(error, match=message):
+        check_number("n", value, **options)
+
+
+def test_choices_instances_and_flags():
+    check_choice("c", "a", ["a", "b"])
+    check_instance("i", 1, int, "an int")
+    check_flag("f", False)
+    for value in ("z", None, ["a"]):
+        with pytest.raises(ValueError, match="c: expected one of 'a', 'b', got"):
+            check_choice("c", value, ["a", "b"])
+    with pytest.raises(TypeError, match=r"i: expected an int, got 'a' \(str\). Way out."):
+        check_instance("i", "a", int, "an int", "Way out.")
+    for value in (0, 1, None, "yes"):
+        with pytest.raises(TypeError, match="f: expected True or False"):
+            check_flag("f", value)
+
+
+# Batches
+
+X, LABELS = pt.fmatrix("x"), pt.lvector("labels")
+TALL = pt.tensor("tall", dtype="float64", shape=(None, 3))
+ZEROS = np.zeros((4, 2), "float32")
+
+
+def test_batch_that_fits_is_not_copied():
+    labels = np.arange(4)
+    x, y = check_batch("b", (ZEROS, labels), (X, LABELS), (0, 0))
+    assert x is ZEROS and y is labels
+
+
+@pytest.mark.parametrize("value, variable", [
+    ([[1.0, 2.0]], X), ([[1, 2]], X), (ZEROS.astype("float16"), X), ([1, 2], LABELS), (np.int32([1]), LABELS),
+    (np.uint8([1]), LABELS), (ZEROS[:, [0, 0, 0]], TALL),
+])  # fmt: skip
+def test_values_that_lose_nothing_are_cast(value, variable):
+    (array,) = check_batch("b", [value], [variable], [0])
+    assert array.dtype == variable.type.dtype
+    np.testing.assert_array_equal(array, value)
+
+
+@pytest.mark.parametrize("value, variable, error, message", [
+    (ZEROS.astype("float64"), X, TypeError, r"b, x: expected dtype float32, .* float64. Convert .*\('float32'\)"),
+    (np.zeros((2, 2), int), X, TypeError, "b, x: expected dtype float32"),
+    ([0.5, 1.0], LABELS, TypeError, "b, labels: expected dtype int64"),
+    ([True, False], LABELS, TypeError, "b, labels: expected dtype int64"),
+    (np.array(["a"]), LABELS, TypeError, "b, labels: expected dtype int64"),
+    (None, X, TypeError, "b, x: expected dtype float32"),
+    ([[1.0], [1.0, 2.0]], X, ValueError, "b, x: expected an array"),
+    (ZEROS[0], X, ValueError, r"b, x: expected an array of 2 axes, got an array of shape \(2,\)"),
+    (np.zeros((4, 2)), TALL, ValueError, r"b, tall: expected shape \(None, 3\) \(None: any\), got .* \(4, 2\)"),
+    (ZEROS[:0], X, ValueError, "b: expected at least one example, got 0 examples"),
+])  # fmt: skip
+def test_values_that_do_not_fit(value, variable, error, message):
+    with pytest.raises(error, match=message):
+        check_batch("b", (value,), (variable,), (0,))
+
+
+def test_number_of_arrays_and_of_examples():
+    with pytest.raises(TypeError, match=r"b: expected a tuple of 2 arrays \(x, labels\), got an array .*\(X,\)"):
+        check_batch("b", ZEROS, (X, LABELS), (0, 0))
+    with pytest.raises(ValueError, match=r"b: expected 2 arrays \(x, labels\), got 1"):
+        check_batch("b", (ZEROS,), (X, LABELS), (0, 0))
+    with pytest.raises(ValueError, match=r"x has 4 \(axis 0\), labels has 3 \(axis 0\)"):
+        check_batch("b", (ZEROS, np.arange(3)), (X, LABELS), (0, 0))
+    check_batch("b", (ZEROS, np.arange(2)), (X, LABELS), (1, 0))
+
+
+def test_values_that_are_not_finite():
+    bad = np.zeros((5, 3, 2))
+    check_finite("b", bad)
+    bad[1, 2, 0] = np.inf
+    with pytest.raises(ValueError, match=r"b: expected finite values, got Inf, first in example 1 \(1 in all\). Clean"):
+        check_finite("b", bad)
+    bad[3:, 1] = np.nan
+    with pytest.raises(ValueError, match=r"got NaN, first in example 1 \(3 in all\)"):
+        check_finite("b", bad)
+    with pytest.raises(ValueError, match=r"first in example 1 \(2 in all\)"):
+        check_finite("b", bad, axis=1)
+    check_batch("b", (np.float32([[np.nan]]),), (X,), (0,), finite=False)
+
+
+def test_values_whose_sum_overflows_are_finite():
+    check_finite("b", np.full((3, 2), 3e38, "float32"))
+    check_finite("b", np.array([1, 2]))
