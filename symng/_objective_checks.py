@@ -89,13 +89,12 @@ def check_example_losses(given: Any) -> None:
 
 
 def check_connections(
-    loss: TensorVariable,
-    others: Sequence[TensorVariable],
+    graphs: Sequence[TensorVariable],
     params: Sequence[SharedVariable],
     inputs: Sequence[TensorVariable],
     targets: Sequence[TensorVariable],
 ) -> None:
-    """Refuse inputs and targets that are given twice, missing, or not in the graph of the loss and ``others``."""
+    """Refuse inputs and targets that are given twice, missing, or not in the graphs, the first of which is the loss."""
     roots = [*inputs, *targets]
     if len(set(roots)) < len(roots):
         twice = next(v for v in roots if roots.count(v) > 1)
@@ -103,7 +102,7 @@ def check_connections(
             "inputs, targets", "each variable once", Words(f"{twice} twice"),
             "When the input is its own target, as in an autoencoder, leave it out of targets.",
         )  # fmt: skip
-    graph = set(graph_inputs([loss, *others]))
+    graph = set(graph_inputs(graphs))
     for name, variables in (("inputs", inputs), ("targets", targets)):
         for v in variables:
             if v not in graph:
@@ -116,10 +115,10 @@ def check_connections(
             Words(f"a graph that needs {', '.join(loose)} too"),
             "Add it to inputs if the output needs it, else to targets; make scalars and generators shared variables.",
         )  # fmt: skip
-    reached = set(ancestors([loss]))
+    reached = set(ancestors(graphs[:1]))
     if not any(p in reached for p in params):
         raise problem(
-            "loss", "a scalar that depends on params", loss, "List the parameters of this loss, or give their loss."
+            "loss", "a scalar that depends on params", graphs[0], "List the parameters of this loss, or give theirs."
         )
 
 

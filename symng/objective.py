@@ -120,15 +120,17 @@ class Objective:
         self.inputs = checks.check_roots("inputs", inputs)
         self.targets = checks.check_roots("targets", targets)
         checks.check_example_losses(example_losses)
-        given = [v for v in (example_losses,) if v is not None]
-        checks.check_connections(loss, [*self.outputs, *given], self.params, self.inputs, self.targets)
+        graphs = [v for v in (loss, *self.outputs, example_losses) if v is not None]
+        checks.check_connections(graphs, self.params, self.inputs, self.targets)
         axes = checks.check_example_axis(example_axis, self.outputs)
         likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
         self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
         self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
         self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
-        self.example_losses, self.reduction = self._find_example_losses() if not given else (example_losses, "given")
+        found = self._find_example_losses() if example_losses is None else (example_losses, "given")
+        self.example_losses, self.reduction = found
+        self._classes: dict[Head, int | None] = {}  # filled when a batch is checked
         self._frozen = True
 
     def _find_example_losses(self) -> tuple[TensorVariable | None, str | None]:
@@ -136,7 +138,7 @@ class Objective:
         places = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
         for y, head in zip(self.outputs, self.heads, strict=True):
             places[y] = head.example_axis
-            if head.root is head.r:  # else it may have other axes than the output
+            if head.root is head.r:  # else the output is a view, perhaps with other axes
                 places[head.root] = head.example_axis
         return _examples.find(self.loss, places)
 
@@ -179,6 +181,7 @@ class Objective:
             inputs=tuple(fresh[: len(self.inputs)]),
             targets=tuple(fresh[len(self.inputs) :]),
             example_losses=copy_of[self.example_losses],
+            _classes={},
         )
         return other
 
@@ -206,8 +209,9 @@ class Objective:
         if targets and len(self.targets) == len(self.heads):  # else it is not known which target is whose
             values = checked[len(self.inputs) :]
             for head, target, value in zip(self.heads, self.targets, values, strict=True):
-                labels = isinstance(head.likelihood, Categorical) and value.ndim == head.y.ndim - 1
-                classes = infer_length(head.y, -1) if labels else None
+                if isinstance(head.likelihood, Categorical) and head not in self._classes:
+                    self._classes[head] = infer_length(head.y, -1)
+                classes = self._classes.get(head)
                 head.likelihood.check_targets(f"{name}, {target}", value, head.y.ndim, classes)
         return checked
 

@@ -44,6 +44,9 @@ class FixedStep(StepSize):
     size: Any = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.size, type):
+            raise problem("step_size", "a number, a schedule or a symbolic scalar", self.size, "Mind the brackets.",
+                          TypeError)  # fmt: skip
         if not callable(self.size) or is_symbolic(self.size):
             check_number("step_size", self.size, above=0, symbolic=True)
 

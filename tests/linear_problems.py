@@ -117,7 +117,7 @@ def problems() -> list[Problem]:
     add("second difference, smooth b", tridiagonal(40, -1.0, 2.0), definite=True)
     add("tridiagonal 4", tridiagonal(30, -2.0, 4.5), np.arange(1.0, 31), definite=True)
     add("five-point Laplacian", laplacian(8), noise(64), definite=True)
-    add("Krylov.jl symmetric definite", tridiagonal(10, 1.0, 4.0) , np.arange(1.0, 11), definite=True)
+    add("Krylov.jl symmetric definite", tridiagonal(10, 1.0, 4.0), np.arange(1.0, 11), definite=True)
     add("minij", minij(25), noise(25), definite=True)
     add("lehmer", lehmer(25), noise(25), definite=True)
     add("moler", moler(8), definite=True)
@@ -126,7 +126,12 @@ def problems() -> list[Problem]:
     add("hilbert 4", scipy.linalg.hilbert(4), definite=True)
     add("hilbert 6", scipy.linalg.hilbert(6), definite=True, single=False)
     add("repeated eigenvalues", spectrum(np.repeat([1.0, 3.0, 10.0], 12)), noise(36), definite=True)
-    add("clustered eigenvalues", spectrum(np.r_[1 + 1e-5 * np.arange(20), 50 + 1e-4 * np.arange(15)]), noise(35), definite=True)
+    add(
+        "clustered eigenvalues",
+        spectrum(np.r_[1 + 1e-5 * np.arange(20), 50 + 1e-4 * np.arange(15)]),
+        noise(35),
+        definite=True,
+    )
     add("one outlier", spectrum(np.r_[np.linspace(1, 2, 39), 1e4]), noise(40), definite=True)
     add("one small eigenvalue", spectrum(np.r_[1e-4, np.linspace(1, 2, 39)]), noise(40), definite=True)
     add("condition 1e4", spectrum(np.logspace(0, 4, 40)), noise(40), definite=True)
@@ -144,7 +149,11 @@ def problems() -> list[Problem]:
     add("Paige-Saunders shifted diagonal", np.diag(np.arange(1.0, 51) / 50 - 0.51), noise(50))
     add("symmetric indefinite, Krylov.jl", tridiagonal(10, 1.0, 4.0) - 3 * np.eye(10), np.arange(1.0, 11))
     add("shifted Laplacian", laplacian(7) - 2.5 * np.eye(49), noise(49))
-    add("saddle point", np.block([[spectrum(np.linspace(1, 5, 20)), np.eye(20)[:, :6]], [np.eye(6, 20), np.zeros((6, 6))]]), noise(26))
+    add(
+        "saddle point",
+        np.block([[spectrum(np.linspace(1, 5, 20)), np.eye(20)[:, :6]], [np.eye(6, 20), np.zeros((6, 6))]]),
+        noise(26),
+    )
     add("exchange", np.eye(16)[::-1], noise(16))
     add("two unknowns, zero diagonal", np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 0.0]))
     add("clement even", clement(20), noise(20))
@@ -153,7 +162,11 @@ def problems() -> list[Problem]:
     add("indefinite, condition 1e8", spectrum(np.r_[-np.logspace(-8, 0, 12), np.logspace(-7, 0, 13)]))
     add("indefinite, condition 1e12, clustered", spectrum(np.repeat([-1e-12, 1e-4, -1.0], 8)), noise(24), single=False)
     add("one negative eigenvalue", spectrum(np.r_[-1e-2, np.linspace(1, 10, 29)]), noise(30))
-    add("first pivot zero", np.array([[0.0, 1, 0, 0], [1, 0, 2, 0], [0, 2, 0, 3], [0, 0, 3, 1]]), np.array([1.0, 0, 0, 0]))
+    add(
+        "first pivot zero",
+        np.array([[0.0, 1, 0, 0], [1, 0, 2, 0], [0, 2, 0, 3], [0, 0, 3, 1]]),
+        np.array([1.0, 0, 0, 0]),
+    )
 
     # --- singular and consistent
     def add_singular(name: str, A: np.ndarray, semidefinite: bool = False, single: bool = True) -> None:
@@ -164,10 +177,16 @@ def problems() -> list[Problem]:
     add_singular("rank one", np.outer(np.arange(1.0, 13), np.arange(1.0, 13)), semidefinite=True)
     add_singular("diagonal 0..n-1", np.diag(np.arange(20.0)), semidefinite=True)
     add_singular("diagonal, 1 to 10 and zeros", np.diag(np.r_[np.arange(1.0, 11), np.zeros(10)]), semidefinite=True)
-    add_singular("Neumann Laplacian", tridiagonal(25, -1.0, 2.0) - np.diag(np.r_[1.0, np.zeros(23), 1.0]), semidefinite=True)
-    add_singular("periodic Laplacian", tridiagonal(24, -1.0, 2.0) - np.eye(24, k=23) - np.eye(24, k=-23), semidefinite=True)
+    add_singular(
+        "Neumann Laplacian", tridiagonal(25, -1.0, 2.0) - np.diag(np.r_[1.0, np.zeros(23), 1.0]), semidefinite=True
+    )
+    add_singular(
+        "periodic Laplacian", tridiagonal(24, -1.0, 2.0) - np.eye(24, k=23) - np.eye(24, k=-23), semidefinite=True
+    )
     add_singular("singular spectrum", spectrum(np.r_[np.zeros(5), np.linspace(1, 10, 20)]), semidefinite=True)
-    add_singular("singular, condition 1e4", spectrum(np.r_[np.zeros(4), np.repeat(np.logspace(-4, 0, 5), 3)]), semidefinite=True)
+    add_singular(
+        "singular, condition 1e4", spectrum(np.r_[np.zeros(4), np.repeat(np.logspace(-4, 0, 5), 3)]), semidefinite=True
+    )
     add_singular("singular indefinite", spectrum(np.r_[np.zeros(4), np.linspace(-5, -1, 10), np.linspace(1, 5, 10)]))
     add_singular("singular clusters", spectrum(np.repeat([-3.0, 0.0, 1.0, 1e3], 6)))
     add_singular("clement odd", clement(15))

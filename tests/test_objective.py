@@ -351,7 +351,7 @@ def test_symbolic_scalars_belong_into_shared_variables():
 def test_connections_name_all_that_is_missing():
     a, b = pt.vector("a"), pt.vector("b")
     with pytest.raises(ValueError, match="needs a, b too"):
-        check_connections((a + b).sum(), [], [], [], [])
+        check_connections([(a + b).sum()], [], [], [])
 
 
 # Batches

@@ -38,7 +38,7 @@ class State:
 
     def add(self, name: str, value: Any, dtype: str | None = None) -> SharedVariable:
         """Add a variable that the optimizer updates."""
-        self.values[name] = pytensor.shared(np.asarray(value, dtype=dtype or self.dtype), name=name)
+        self.values[name] = _shared(name, value, dtype, self.dtype)
         return self.values[name]
 
     def add_hyperparameter(self, name: str, value: Any, dtype: str | None = None) -> Any:
@@ -51,10 +51,7 @@ class State:
                 return value(self.values["step"])
             self.schedules[name] = value
             value = _scheduled(name, 0, first)
-        # A plain 0.1 may be set although float32 cannot hold it; a maxiter of 2.7 may not.
-        rounds = dtype is None
-        value = np.asarray(value, dtype=dtype or self.dtype)
-        self.hyperparameters[name] = pytensor.shared(value, name=name, allow_downcast=True if rounds else None)
+        self.hyperparameters[name] = _shared(name, value, dtype, self.dtype)
         return self.hyperparameters[name]
 
     def follow_schedules(self) -> None:
@@ -63,6 +60,12 @@ class State:
             number = int(self.values["step"].get_value())
             for name, schedule in self.schedules.items():
                 self.hyperparameters[name].set_value(_scheduled(name, number, schedule(number)))
+
+
+def _shared(name: str, value: Any, dtype: str | None, default: str) -> SharedVariable:
+    """Return a shared variable; a plain 0.1 may be set although float32 cannot hold it, a maxiter of 2.7 may not."""
+    array = np.asarray(value, dtype=dtype or default)
+    return pytensor.shared(array, name=name, allow_downcast=True if dtype is None else None)
 
 
 def _scheduled(name: str, number: int, value: Any) -> float:

@@ -49,11 +49,13 @@ def divide(a: TensorVariable, b: TensorVariable) -> TensorVariable:
 def reset(beta: TensorVariable) -> Scalars:
     """Return the scalars before step 1 on a residual of norm ``beta``.
 
-    Invariants after step k - 1: beta = β_k and beta_old = β_{k-1}; c, s the last left reflection; delta = δ_k and
-    epsilon = ε_k, the entries of column k above the diagonal before and after it; pivot2 = γ⁽⁵⁾_{k-2},
-    pivot1 = γ⁽⁴⁾_{k-1} and theta = ϑ_{k-1}, the end of L_{k-1}; rest2, rest1 the right-hand sides of L u = t in rows k - 2
-    and k - 1, less the terms whose u is final; u2, u1 the last two entries of u; phi = φ_{k-1} = norm(r_{k-1});
-    chi_final the norm of the final entries of u, and chi = norm(x_{k-1}); smallest the least final pivot of L.
+    Invariants after step k - 1:
+
+    - beta = β_k, beta_old = β_{k-1}; c and s the last left reflection; phi = φ_{k-1} = norm(r_{k-1});
+    - delta = δ_k, epsilon = ε_k: the entries of column k above the diagonal, δ_k before that reflection;
+    - pivot2 = γ⁽⁵⁾_{k-2}, pivot1 = γ⁽⁴⁾_{k-1}, theta = ϑ_{k-1}: the end of L_{k-1};
+    - rest2, rest1: the right-hand sides of L u = t in rows k - 2 and k - 1, less the terms whose u is final;
+    - u2, u1: the last two entries of u; chi_final: the norm of the entries before; chi = norm(x_{k-1}).
     """
     zero = pt.zeros_like(beta)
     names = "beta_old s delta epsilon pivot2 pivot1 theta rest2 rest1 u2 u1 chi_final chi"
@@ -64,11 +66,11 @@ def reset(beta: TensorVariable) -> Scalars:
 def qlp_step(s: Scalars, alpha: Any, beta: Any, size: Any, limit: Any, tolerance: Any, small_residual: Any) -> Scalars:
     """Return the scalars after step k, for α_k and β_{k+1}.
 
-    The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``size`` / ``limit``, for the estimate
-    ``size`` of norm(A); or when x_{k-1} is a least-squares solution to ``tolerance`` already and the step does not bring the
-    residual down to ``small_residual``: it would make x so long that it passes the test of the residual by its length.
-    ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}) is the measure of least squares; root <= γ⁽²⁾_k. The entries
-    that only the vectors need (c2, s2, c3, s3, delta2, gamma2, tau, u3) are returned as well.
+    The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``size`` / ``limit``, for the
+    estimate ``size`` of norm(A); or when x_{k-1} is a least-squares solution to ``tolerance`` already and the step does
+    not bring the residual down to ``small_residual``: it would make x so long that it passes the test of the residual by
+    its length. ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}) is the measure of least squares;
+    root <= γ⁽²⁾_k. What only the vectors need (c2, s2, c3, s3, delta2, gamma2, tau, u3) is returned as well.
     """
     # The previous left reflection, on column k and on the new β in column k + 1:
     # [c s; s -c] [δ_k 0; α_k β_{k+1}] = [δ⁽²⁾_k ε_{k+1}; γ_k δ_{k+1}].
@@ -104,24 +106,27 @@ def qlp_step(s: Scalars, alpha: Any, beta: Any, size: Any, limit: Any, tolerance
     u1 = pt.switch(truncated, pt.zeros_like(last), divide(last, pivot1))
     chi_final = hypot(s["chi_final"], u3)
     return {
-        "beta_old": s["beta"], "beta": beta, "c": c1, "s": s1, "delta": delta, "epsilon": epsilon,
+        "beta_old": s["beta"], "beta": beta, "c": c1, "s": s1, "delta": delta, "epsilon": epsilon, "phi": phi,
         "pivot2": pivot2, "pivot1": pivot1, "theta": theta, "rest2": rest2, "rest1": rest1, "u2": u2, "u1": u1,
-        "phi": phi, "residual": pt.switch(truncated, hypot(phi, last), phi), "chi_final": chi_final, "chi": hypot(chi_final, u2, u1),
-        "root": root, "gamma2": gamma2, "delta2": delta2, "tau": tau, "pivot3": pivot3, "u3": u3,
-        "c2": c2, "s2": s2, "c3": c3, "s3": s3, "truncated": truncated,
+        "chi_final": chi_final, "chi": hypot(chi_final, u2, u1),
+        "residual": pt.switch(truncated, hypot(phi, last), phi), "truncated": truncated, "root": root,
+        "gamma2": gamma2, "delta2": delta2, "tau": tau, "pivot3": pivot3, "u3": u3, "c2": c2, "s2": s2, "c3": c3, "s3": s3,
     }  # fmt: skip
 
 
-def vector_weights(s: Scalars, n: Scalars, qlp_before: Any, qlp: Any, step: Any, end: Any) -> list[list[TensorVariable]]:
+def vector_weights(
+    s: Scalars, n: Scalars, qlp_before: Any, qlp: Any, step: Any, end: Any
+) -> list[list[TensorVariable]]:
     """Return the weights that make the next w1, w2 and x - (old x) out of v_k and the old w1 and w2.
 
-    In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 = w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2}, and x lacks
-    its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with ``end`` they are put in. Without ``step`` the vectors stay. All
-    of it is linear, so both phases and the passage between them are one pass over the vectors.
+    In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 = w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2}, and
+    x lacks its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with ``end`` they are put in. Without ``step`` the vectors
+    stay. All of it is linear, so both phases and the passage between them are one pass over the vectors.
     """
     zero, one = pt.zeros_like(s["u1"]), pt.ones_like(s["u1"])
 
-    # The passage, W = D L, as weights of (w1, w2): w1 <- γ⁽⁴⁾ d_{k-1}, w2 <- γ⁽⁵⁾ d_{k-2} + ϑ d_{k-1}, x <- x - u2 w2 - u1 w1.
+    # The passage, W = D L, as weights of (w1, w2):
+    # w1 <- γ⁽⁴⁾ d_{k-1}, w2 <- γ⁽⁵⁾ d_{k-2} + ϑ d_{k-1}, x <- x - u2 w2 - u1 w1.
     w1_w1 = pt.switch(qlp_before, one, s["pivot1"])
     w2_w1 = pt.switch(qlp_before, zero, s["theta"])
     w2_w2 = pt.switch(qlp_before, one, s["pivot2"])

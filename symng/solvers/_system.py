@@ -160,7 +160,9 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
         except NotImplementedError:
             raise
         if result.type.ndim != 1:
-            raise problem(name, "a callable that returns a vector", Words(f"one that returns {result.type}"), error=TypeError)
+            raise problem(
+                name, "a callable that returns a vector", Words(f"one that returns {result.type}"), error=TypeError
+            )
         if result.type.dtype != b.type.dtype:
             raise problem(
                 name, f"a product of dtype {b.type.dtype}, that of b", Words(f"one of dtype {result.type.dtype}"),

@@ -94,9 +94,7 @@ _MESSAGES = {
         "The product is not symmetric: u.(A v) and v.(A u) differ by more than rounding. Check the operator; these "
         "solvers need a symmetric one."
     ),
-    Status.BAD_PRECONDITIONER: (
-        "The preconditioner is not symmetric positive definite. Give one that is, or none."
-    ),
+    Status.BAD_PRECONDITIONER: ("The preconditioner is not symmetric positive definite. Give one that is, or none."),
 }
 
 

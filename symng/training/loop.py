@@ -239,7 +239,7 @@ def minimize(
         except KeyboardInterrupt:
             stopped = "interrupted"
         finally:
-            run.save()
+            run.save(final=True)
     return TrainingResult(run.history, stopped, run.steps, run.seconds, step.compile_seconds, step)
 
 

@@ -25,7 +25,7 @@ class Run:
     def __init__(self, step: CompiledStep, feed: Feed, path: str | os.PathLike[str] | None) -> None:
         self.step, self.feed, self.path = step, feed, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
-        self.unsaved: OSError | None = None  # why the last writing failed
+        self.saved, self.warned = 0, False  # steps in the file, and whether a failed writing was told
         if path is None:
             return
         if not Path(path).parent.is_dir():  # it would be found out only after the first minutes
@@ -36,9 +36,9 @@ class Run:
         if os.path.exists(path):
             self._load(path)
 
-    def save(self) -> None:
+    def save(self, final: bool = False) -> None:
         """Write the checkpoint, if there is to be one; a full disk is warned of and does not end the run."""
-        if self.path is None or not self.steps:
+        if self.path is None or self.steps == self.saved:
             return
         feed_arrays, feed_meta = self.feed.get_state()
         arrays = {name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()}
@@ -47,11 +47,15 @@ class Run:
         meta = {"kind": self._kind(), "steps": self.steps, "seconds": self.seconds, "feed": feed_meta}
         try:
             save_checkpoint(self.path, arrays, meta)
-            self.unsaved = None
+            self.saved = self.steps
         except OSError as error:
-            if self.unsaved is None:
-                warnings.warn(f"checkpoint: {error} The run goes on and tries again.", RuntimeWarning, stacklevel=3)
-            self.unsaved = error
+            reason = error.strerror or str(error)
+            if final:
+                lost = f"the last {self.steps - self.saved} steps are not in {os.fspath(self.path)!r}"
+                warnings.warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning, stacklevel=3)
+            elif not self.warned:
+                warnings.warn(f"checkpoint: {reason}. The run goes on and tries again.", RuntimeWarning, stacklevel=3)
+                self.warned = True
 
     def _load(self, path: str | os.PathLike[str]) -> None:
         """Go on from the checkpoint."""
@@ -73,7 +77,7 @@ class Run:
             variable.set_value(arrays[name])
         self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
-        self.steps, self.seconds = meta["steps"], meta["seconds"]
+        self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
 
     def _variables(self) -> dict[str, Any]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
