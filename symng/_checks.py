@@ -33,9 +33,7 @@ def describe(value: Any) -> str:
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"
 
 
-def problem(
-    name: str, expected: str, got: Any, way_out: str = "", error: type[Exception] = ValueError
-) -> Exception:
+def problem(name: str, expected: str, got: Any, way_out: str = "", error: type[Exception] = ValueError) -> Exception:
     """Return (not raise) the exception for an argument that is not what it should be.
 
     ``got`` is put through `describe` unless it is already a sentence, told by being wrapped as ``Words``.

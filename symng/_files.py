@@ -81,6 +81,8 @@ def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str,
                     with archive.open(entry) as content:
                         arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
         except _DAMAGE as error:
-            raise ValueError(f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something else "
-                             f"({error}). {way_out}") from error
+            raise ValueError(
+                f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something else "
+                f"({error}). {way_out}"
+            ) from error
     return arrays

@@ -10,6 +10,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import toposort
+from pytensor.scalar.basic import ScalarType
 from pytensor.scan.utils import until
 from pytensor.tensor.variable import TensorVariable
 
@@ -90,14 +91,21 @@ def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVaria
 def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
     """Return the variables that ``outputs`` need and that do not change with ``varying``, as late as possible."""
     depends = set(varying)
-    found: dict[Variable, None] = {}
+    needed: list[Variable] = []
     for node in toposort(outputs, blockers=set(varying)):
         if any(variable in depends for variable in node.inputs):
             depends.update(node.outputs)
-    for node in toposort(outputs, blockers=set(varying)):
-        if any(variable in depends for variable in node.inputs):
-            found.update((v, None) for v in node.inputs if v not in depends and not isinstance(v, Constant))
-    found.update((v, None) for v in outputs if v not in depends and not isinstance(v, Constant))
+            needed += node.inputs
+    needed += outputs
+    found: dict[Variable, None] = {}
+    while needed:
+        v = needed.pop(0)
+        if v in depends or isinstance(v, Constant):
+            continue
+        if isinstance(v.type, ScalarType) and v.owner is not None:
+            needed[:0] = v.owner.inputs  # such as an index: scan takes tensors only
+        else:
+            found[v] = None
     return list(found)
 
 

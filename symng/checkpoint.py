@@ -61,8 +61,10 @@ def save_checkpoint(
         # With the names of the arrays, so that a lost one is noticed.
         text = json.dumps({"format": _FORMAT, "arrays": list(arrays), "meta": dict(meta or {})}, default=_plain)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put arrays "
-                        f"into the argument arrays.") from error
+        raise TypeError(
+            f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put arrays "
+            f"into the argument arrays."
+        ) from error
     entries = {_META: np.frombuffer(text.encode(), dtype="uint8")}
     entries |= {name: np.asarray(array) for name, array in arrays.items()}
     write_npz(path, entries)
@@ -96,14 +98,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
         record = json.loads(arrays.pop(_META).tobytes())
         version = record["format"]
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of something "
-                         f"else. {way_out}") from error
+        raise ValueError(
+            f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of something else. {way_out}"
+        ) from error
     if version != _FORMAT:
-        raise ValueError(f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, written "
-                         f"by another version of symng. Load it with that version, or start the run anew.")
+        raise ValueError(
+            f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, written "
+            f"by another version of symng. Load it with that version, or start the run anew."
+        )
     if list(arrays) != record["arrays"]:
-        raise ValueError(f"path: expected the arrays {', '.join(record['arrays'])}, got {name!r} with "
-                         f"{', '.join(arrays) or 'none'}: the file is damaged. {way_out}")
+        raise ValueError(
+            f"path: expected the arrays {', '.join(record['arrays'])}, got {name!r} with "
+            f"{', '.join(arrays) or 'none'}: the file is damaged. {way_out}"
+        )
     return arrays, record["meta"]
 
 

@@ -86,13 +86,17 @@ class History:
         kinds = {"b": bool, "i": int, "u": int, "f": float, "U": str}
         if array.ndim or array.dtype.kind not in kinds:
             came = f"an array of shape {array.shape}" if array.ndim else f"{value!r} ({type(value).__name__})"
-            raise TypeError(f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, for "
-                            f"example with float(value.mean()).")
+            raise TypeError(
+                f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, for "
+                f"example with float(value.mean())."
+            )
         scalar = kinds[array.dtype.kind](array[()])
         is_text = isinstance(scalar, str)
         if self._is_text.get(name, is_text) != is_text:
-            raise TypeError(f"{name}: expected {'a number' if is_text else 'text'} as in the rows before, got "
-                            f"{scalar!r}. Use another column name for it.")
+            raise TypeError(
+                f"{name}: expected {'a number' if is_text else 'text'} as in the rows before, got "
+                f"{scalar!r}. Use another column name for it."
+            )
         return float(scalar) if isinstance(scalar, int) and not -(2**63) <= scalar < 2**63 else scalar
 
     def _fill(self, name: str) -> Scalar:
@@ -182,8 +186,10 @@ class History:
         for position, (name, column) in enumerate(columns.items()):
             array = np.asarray(column)
             if array.ndim != 1 or array.dtype.kind not in "biufU":
-                raise ValueError(f"{name}: expected one dimension of numbers, booleans or text, got an array of shape "
-                                 f"{array.shape} and dtype {array.dtype}.")
+                raise ValueError(
+                    f"{name}: expected one dimension of numbers, booleans or text, got an array of shape "
+                    f"{array.shape} and dtype {array.dtype}."
+                )
             if position and len(array) != len(history):
                 raise ValueError(f"{name}: expected {len(history)} rows as in the columns before, got {len(array)}.")
             if array.dtype.kind in "fu":

@@ -157,8 +157,10 @@ def _named(histories: Any) -> dict[str, History]:
     if isinstance(histories, History):
         return {"": histories}
     if not isinstance(histories, Mapping) or not all(isinstance(run, History) for run in histories.values()):
-        raise TypeError(f"histories: expected a History or a mapping of names to histories, got "
-                        f"{type(histories).__name__}. Write for example {{'SGD': result.history}}.")
+        raise TypeError(
+            f"histories: expected a History or a mapping of names to histories, got "
+            f"{type(histories).__name__}. Write for example {{'SGD': result.history}}."
+        )
     if not histories:
         raise ValueError("histories: expected at least one run, got none.")
     return {str(name): run for name, run in histories.items()}
@@ -171,8 +173,10 @@ def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) 
     if n < 1:
         raise ValueError(f"n: expected at least 1, got {n}.")
     if first.ndim != 2 or len(first) < 1 or first.shape[1] != rows * columns:
-        raise ValueError(f"originals: expected images of shape (images, {rows * columns}) for shape={shape}, got an "
-                         f"array of shape {first.shape}.")
+        raise ValueError(
+            f"originals: expected images of shape (images, {rows * columns}) for shape={shape}, got an "
+            f"array of shape {first.shape}."
+        )
     if first.shape != second.shape:
         raise ValueError(f"reconstructions: expected the shape of the originals, {first.shape}, got {second.shape}.")
     return np.stack([first[:n], second[:n]]).reshape(2, -1, rows, columns)
@@ -187,9 +191,16 @@ def _draw_curves(figure: Figure | SubFigure, runs: Mapping[str, History], column
             x, y = run[against], run[column]
             shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
             empty = empty and not shown.any()
-            panel.plot(x[shown], y[shown], label=name, color=_COLORS[i % len(_COLORS)], linewidth=1.6,
-                       linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
-                       marker="o" if shown.sum() <= 40 else None, markersize=3.5)
+            panel.plot(
+                x[shown],
+                y[shown],
+                label=name,
+                color=_COLORS[i % len(_COLORS)],
+                linewidth=1.6,
+                linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
+                marker="o" if shown.sum() <= 40 else None,
+                markersize=3.5,
+            )
         panel.set_xlabel(label)
         panel.spines[["top", "right"]].set_visible(False)
         if empty:

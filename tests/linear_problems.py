@@ -216,7 +216,7 @@ def shortest(A: np.ndarray, b: np.ndarray, tolerance: float = 1e-13) -> np.ndarr
 
 
 def minres_iterations(A: np.ndarray, b: np.ndarray, rtol: float, limit: int) -> int:
-    """Return how many iterations a minimal residual method needs: Lanczos in the dtype of A, dense least squares on T."""
+    """Return the iterations a minimal residual method needs: Lanczos in the dtype of A, dense least squares on T."""
     eps = np.finfo(A.dtype).eps
     beta1 = beta = np.linalg.norm(b)
     v, v_old = b / beta1, np.zeros_like(b)

@@ -68,7 +68,7 @@ def test_loss_that_is_nan_at_the_start_finds_nothing():
 
 
 def test_direction_of_ascent_never_raises_the_loss():
-    size, value, found = find(Search(sufficient_decrease=0.9), lambda eta: eta, -1.0)
+    size, value, found = find(Search(sufficient_decrease=0.9), lambda eta: eta / 2, -1.0)
     assert (size, value, found) == (0.0, 0.0, False)
     # but a decrease further on is taken
     assert find(Search(size=4.0), lambda eta: eta - pt.sqr(eta), -1.0)[0] == 4.0

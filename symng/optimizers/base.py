@@ -217,9 +217,7 @@ def take_step_size(
         return size, loss_at(size), pt.constant(np.array(True))
     if searched is objective:
         return rule.find(loss_at, loss, slope, size)
-    size, _, found = rule.find(
-        loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size
-    )
+    size, _, found = rule.find(loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size)
     return size, loss_at(size), found
 
 

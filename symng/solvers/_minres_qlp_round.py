@@ -215,8 +215,8 @@ class Run:
         size = s["norm"] * s["x_base"] + self.b_measure
         root = ls_norm / s["r_norm"]
         met = root <= self.rtol * s["norm"]
-        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once the recurrence or a pivot
-        # that is all but zero has called the system inconsistent.
+        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once the recurrence or a
+        # pivot that is all but zero has called the system inconsistent.
         rounding = self.system.number(10 * self.system.eps) * size / s["r_norm"]
         slack = pt.maximum(rounding, self.system.number(20 * self.system.eps**0.5))
         claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(pending, Status.LEAST_SQUARES_TO_PRECISION)

@@ -68,8 +68,8 @@ def qlp_step(s: Scalars, alpha: Any, beta: Any, size: Any, limit: Any, tolerance
 
     The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``size`` / ``limit``, for the
     estimate ``size`` of norm(A); or when x_{k-1} is a least-squares solution to ``tolerance`` already and the step does
-    not bring the residual down to ``small_residual``: it would make x so long that it passes the test of the residual by
-    its length. ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}) is the measure of least squares;
+    not bring the residual down to ``small_residual``: it would make x so long that it passes the test of the residual
+    by its length. ``root`` = norm([γ_k δ_{k+1}]) = norm(A r_{k-1}) / norm(r_{k-1}) is the measure of least squares;
     root <= γ⁽²⁾_k. What only the vectors need (c2, s2, c3, s3, delta2, gamma2, tau, u3) is returned as well.
     """
     # The previous left reflection, on column k and on the new β in column k + 1:
@@ -110,7 +110,8 @@ def qlp_step(s: Scalars, alpha: Any, beta: Any, size: Any, limit: Any, tolerance
         "pivot2": pivot2, "pivot1": pivot1, "theta": theta, "rest2": rest2, "rest1": rest1, "u2": u2, "u1": u1,
         "chi_final": chi_final, "chi": hypot(chi_final, u2, u1),
         "residual": pt.switch(truncated, hypot(phi, last), phi), "truncated": truncated, "root": root,
-        "gamma2": gamma2, "delta2": delta2, "tau": tau, "pivot3": pivot3, "u3": u3, "c2": c2, "s2": s2, "c3": c3, "s3": s3,
+        "gamma2": gamma2, "delta2": delta2, "tau": tau, "pivot3": pivot3, "u3": u3,
+        "c2": c2, "s2": s2, "c3": c3, "s3": s3,
     }  # fmt: skip
 
 
@@ -119,9 +120,9 @@ def vector_weights(
 ) -> list[list[TensorVariable]]:
     """Return the weights that make the next w1, w2 and x - (old x) out of v_k and the old w1 and w2.
 
-    In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 = w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2}, and
-    x lacks its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with ``end`` they are put in. Without ``step`` the vectors
-    stay. All of it is linear, so both phases and the passage between them are one pass over the vectors.
+    In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 = w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2},
+    and x lacks its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with ``end`` they are put in. Without ``step`` the
+    vectors stay. All of it is linear, so both phases and the passage between them are one pass over the vectors.
     """
     zero, one = pt.zeros_like(s["u1"]), pt.ones_like(s["u1"])
 

@@ -68,21 +68,23 @@ class MinresQLP:
 
     Notes
     -----
-    Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory: five vectors beside b and
-    what the product needs, six with a preconditioner. Symbolic settings, say shared variables, change without a
+    Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory: five vectors beside b
+    and what the product needs, six with a preconditioner. Symbolic settings, say shared variables, change without a
     recompilation.
 
-    With a preconditioner M the tests are made in the norms of M⁻¹ (residuals) and M (solutions), norm(A + λI) is that of
-    M^(-1/2) (A + λI) M^(-1/2), and a solution that is not unique is the one of least M-norm. With ``x0``, the correction
-    x - x0 is of minimum length, not x itself.
+    With a preconditioner M the tests are made in the norms of M⁻¹ (residuals) and M (solutions), norm(A + λI) is that
+    of M^(-1/2) (A + λI) M^(-1/2), and a solution that is not unique is the one of least M-norm. With ``x0``, the
+    correction x - x0 is of minimum length, not x itself.
 
     On a least-squares verdict the last residual is all but a null vector of A + λI, and the only one that x may
-    contain; it is taken out of x, as in [3]_. A pivot of the size of rounding errors is taken as zero.
+    contain; it is taken out of x, as in [3]_. ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as
+    far as the dtype can tell, and that norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what
+    rounding errors leave of r.
 
     References
     ----------
-    .. [1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for indefinite or singular
-       symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
+    .. [1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for indefinite or
+       singular symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
     .. [2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian linear equations and
        least-squares problems, ACM Trans. Math. Softw. 40(2) (2014) 16.
     .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
@@ -134,8 +136,8 @@ class MinresQLP:
         Returns
         -------
         Solution
-            With ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Unless the verdict is a least-squares
-            one, ``least_squares_norm`` is that of the iterate before ``x``, from the recurrence.
+            With ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Where the residual test is met,
+            ``least_squares_norm`` is that of the iterate before ``x``, from the recurrence.
 
         Raises
         ------

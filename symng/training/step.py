@@ -92,9 +92,7 @@ class CompiledStep:
         self._compile((metric_batch is not None, search_batch is not None), batches)
         return self
 
-    def __call__(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
-    ) -> StepInfo:
+    def __call__(self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None) -> StepInfo:
         """Take one step.
 
         Parameters
@@ -120,9 +118,7 @@ class CompiledStep:
         batches = self._check_batches(gradient_batch, metric_batch, search_batch)
         return self._run((metric_batch is not None, search_batch is not None), batches)
 
-    def run(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
-    ) -> StepInfo:
+    def run(self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None) -> StepInfo:
         """Take one step on batches that are known to be right: a call without the checks."""
         batches = [a for batch in (gradient_batch, metric_batch, search_batch) if batch is not None for a in batch]
         return self._run((metric_batch is not None, search_batch is not None), batches)

@@ -81,7 +81,7 @@ def condition(A: np.ndarray) -> float:
 
 
 def residual_is_small(problem: Problem, solution: Solution, rtol: float, dtype: str) -> bool:
-    """Make the test of the residual in float64, on the problem as given: rounding it to float32 is a part of the error."""
+    """Make the test of the residual in float64, on the problem before it was rounded to float32."""
     eps = np.finfo(dtype).eps
     x = solution.x.astype(float)
     r = np.linalg.norm(problem.b - problem.A @ x)
@@ -117,6 +117,9 @@ def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
         # The shortest one of all least-squares solutions.
         best = shortest(problem.A, problem.b)
         tolerance = 10 * condition(problem.A) * max(rtol, 10 * eps)
+        if status is Status.LEAST_SQUARES_TO_PRECISION:
+            # The measure of this verdict, see the docstring: what rounding errors of the whole solve may leave.
+            tolerance = max(tolerance, 20 * np.sqrt(eps))
         assert np.linalg.norm(x - best) <= tolerance * max(np.linalg.norm(best), 1e-3)
 
 
