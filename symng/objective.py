@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -262,7 +263,8 @@ class Objective:
     def __repr__(self) -> str:
         shapes = vectors.param_shapes(self.params)
         named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(self.params, shapes, strict=True))
-        lines = [f"  params:     {named}, {self.size:,} numbers, {self.dtype}"]
+        told = f"{named}, {self.size:,} numbers, {self.dtype}"
+        lines = [textwrap.fill(told, 110, initial_indent="  params:     ", subsequent_indent=" " * 14)]
         for h in self.heads:
             axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
             lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")

@@ -33,13 +33,16 @@ class Run:
         self.atol = number(settings.atol) / system.scale
         limit = 10 * system.size if settings.maxiter is None else settings.maxiter
         self.limit = pt.cast(limit, "int64")
-        self.own_condition_limit = settings.condition_limit is None
         self.max_norm = None if settings.max_norm is None else number(settings.max_norm) / system.scale
-        self.condition_limit = number(0.03 / eps if settings.condition_limit is None else settings.condition_limit)
+        # Pivots past this limit cannot be told from rounding errors, whatever the user allows.
+        own_limit, given = number(0.03 / eps), settings.condition_limit
+        self.condition_limit = own_limit if given is None else pt.minimum(number(given), own_limit)
+        self.zero_pivots = pt.ge(self.condition_limit, own_limit)
         transition = settings.transition_condition
         self.transition = number((1e4 if single else 1e7) if transition is None else transition)
         # Pivots below this multiple of norm(A) are rounding errors of zero.
         self.pivot_tolerance = number(10 * eps)
+        self.stall = number(eps ** (2 / 3))
         y = self.precondition(system.b)
         self.by = dot(system.b, y)
         self.b_measure = pt.sqrt(pt.maximum(self.by, self.zero))
@@ -143,10 +146,12 @@ class Run:
         column = hypot(pt.switch(s["beta_old"] > 0, s["beta"], self.zero), alpha, beta)
         norm_estimate = pt.maximum(s["norm"], column)
         before = norm_estimate * hypot(s["chi"], s["x_base"]) + self.b_measure
+        # A first pivot that is but a rounding error would lengthen x along a null vector.
+        alpha = pt.switch(abs(alpha) <= self.pivot_tolerance * norm_estimate, self.zero, alpha)
         n = qlp_step(s, alpha, beta, norm_estimate, self.condition_limit, self.rtol, self.rtol * before)
 
         # Final pivots are kept for good; those that may still change only count for now.
-        inf = self.system.number(float("inf"))
+        inf, half = self.system.number(float("inf")), self.system.number(0.5)
         smallest = pt.minimum(s["smallest"], pt.switch(n["pivot3"] > 0, n["pivot3"], inf))
         least = smallest
         for pivot in (n["pivot2"], abs(n["pivot1"])):
@@ -158,6 +163,8 @@ class Run:
         # Once x_{k-1} solves the least-squares problem, a longer x must not pass just because it is long.
         ls_met = n["root"] <= self.rtol * norm_estimate
         ls_precise = n["root"] <= self.pivot_tolerance * norm_estimate
+        stalled = (n["root"] <= self.stall * norm_estimate) & (n["phi"] > half * s["phi"])
+        stalled = stalled & (n["root"] <= half * s["ls_verified"])
         credit = pt.switch(ls_met | ls_precise, pt.minimum(n["chi"], s["chi"]), n["chi"])
         size = norm_estimate * hypot(credit, s["x_base"]) + self.b_measure
         met = (n["residual"] <= self.rtol * size) | (n["residual"] <= self.atol)
@@ -170,6 +177,7 @@ class Run:
         # The weakest reason first.
         verdict = choose(niter >= self.limit, Status.MAX_ITERATIONS, pt.zeros_like(s["verdict"]))
         verdict = choose(beta <= self.eps * norm_estimate, Status.BREAKDOWN, verdict)
+        verdict = choose(stalled, Status.BREAKDOWN, verdict)
         verdict = choose(n["truncated"], Status.CONDITION_LIMIT, verdict)
         verdict = choose(too_long, Status.NORM_LIMIT, verdict)
         verdict = choose(ls_precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
@@ -182,7 +190,7 @@ class Run:
         least_squares = pt.eq(verdict, Status.LEAST_SQUARES) | pt.eq(verdict, Status.LEAST_SQUARES_TO_PRECISION)
         # As that measure is not monotone, x_{k-1} is the one to hand back.
         refuse = (least_squares & pt.invert(n["truncated"])) | (verdict >= Status.NOT_FINITE)
-        refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT)
+        refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT) | (stalled & pt.eq(verdict, Status.BREAKDOWN))
         advance = step & pt.invert(refuse)
         end = step & pt.neq(verdict, Status.RUNNING)
 
@@ -220,9 +228,7 @@ class Run:
         rounding = self.system.number(10 * self.system.eps) * size / s["r_norm"]
         slack = pt.maximum(rounding, self.system.number(20 * self.system.eps**0.5))
         claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(pending, Status.LEAST_SQUARES_TO_PRECISION)
-        inconsistent = claimed
-        if self.own_condition_limit:
-            inconsistent = inconsistent | pt.eq(pending, Status.CONDITION_LIMIT)
+        inconsistent = claimed | (self.zero_pivots & pt.eq(pending, Status.CONDITION_LIMIT))
         precise = inconsistent & (root <= slack * s["norm"])
         if self.system.precondition is not None:
             # Here the norms are not those of the test, so the recurrence is believed.
@@ -234,6 +240,7 @@ class Run:
         met, precise = met & small, precise & small
         # A claim that x does not bear out gets another start from there as long as that pays.
         again = (claimed & (root > rounding * s["norm"])) | (inconsistent & pt.invert(precise))
+        again = again | (pt.eq(pending, Status.BREAKDOWN) & (root <= self.stall * s["norm"]))
         again = again & pt.invert(met) & more
         again = again & (root <= self.system.number(0.5) * s["ls_verified"])
 
