@@ -72,6 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
     options = parser.parse_args(arguments)
     preset = PRESETS["sgd" if options.optimizer == "sgd" else options.preset]
+    asked_for_others = options.metric_batch == "other"
     if options.steps is not None and options.seconds is None:
         options.seconds = float("inf")  # a number of steps replaces the preset's time
     for name, value in preset.items():
@@ -79,8 +80,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             setattr(options, name, value)
     options.batch = min(options.batch, options.examples)
     others = options.examples - options.batch
-    if options.metric_batch == "other" and others == 0:
-        parser.error("--metric-batch other: no images are left beside the batch; give a smaller --batch")
+    if asked_for_others and (others == 0 or options.optimizer == "sgd"):
+        reason = "SGD has no metric" if others else "no images are left beside the batch; give a smaller --batch"
+        parser.error(f"--metric-batch other: {reason}")
+    if others == 0:
+        options.metric_batch = "same"
     if options.metric_batch == "same":
         options.metric_examples = None
     elif options.metric_examples is None or options.metric_examples > others:

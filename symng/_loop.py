@@ -63,16 +63,21 @@ def while_loop(
         return values, until(end)
 
     start = _as_bool(cond(dict(zip(names, initial, strict=True))))
+    # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest each walk the graph.
+    n_steps = pt.lscalar("n_steps")
     finals = pytensor.scan(
         step,
         outputs_info=initial,
         non_sequences=outer,
-        n_steps=pt.switch(start, pt.cast(max_iterations, "int64"), 0),
+        n_steps=n_steps,
         strict=True,
         return_updates=False,
     )
     finals = finals if isinstance(finals, list | tuple) else [finals]
-    return {name: _last(final, value) for name, final, value in zip(names, finals, initial, strict=True)}
+    lasts = [_last(final, value) for final, value in zip(finals, initial, strict=True)]
+    steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
+    ended: Any = graph_replace(lasts, {n_steps: steps})
+    return dict(zip(names, ended, strict=True))
 
 
 def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import ancestors, graph_inputs
+from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_number, problem
@@ -36,6 +38,18 @@ def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
         if not isinstance(y, TensorVariable) or y.ndim == 0 or not y.type.dtype.startswith("float"):
             raise problem("output", expected, y, error=TypeError)
     return outputs
+
+
+def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]) -> None:
+    """Tell that random numbers in the graph, such as those of dropout, are not looked after."""
+    found = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
+    if found:
+        warnings.warn(
+            f"loss, output: the graph draws random numbers (from {found[0]}). Their generator is no part of a step: "
+            "without an update of its own the draws are the same at every step, and checkpoints do not hold it.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:

@@ -164,7 +164,7 @@ class Bernoulli(Likelihood):
 
     def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
         inside = (targets >= 0) & (targets <= 1)
-        if inside.all() or (np.abs(targets) == 1).all():  # some write the two classes as -1 and 1
+        if inside.all():
             return
         value, where = _first(targets, ~inside)
         raise problem(

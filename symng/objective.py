@@ -123,6 +123,7 @@ class Objective:
         checks.check_example_losses(example_losses)
         graphs = [v for v in (loss, *self.outputs, example_losses) if v is not None]
         checks.check_connections(graphs, self.params, self.inputs, self.targets)
+        checks.warn_of_random_draws(loss, self.outputs)
         axes = checks.check_example_axis(example_axis, self.outputs)
         likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
         self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))

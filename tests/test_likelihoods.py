@@ -110,7 +110,6 @@ def test_bad_arguments(make, error, message):
 GOOD = [
     (symng.Gaussian(), [[-3.0, 5.0]]),
     (symng.Bernoulli(), [[0.0, 0.5, 1.0]]),
-    (symng.Bernoulli(), [[-1.0, 1.0]]),
     (symng.Bernoulli(), np.array([[0, 1]])),
     (symng.Categorical(), [[0.0, 1.0], [0.25, 0.75]]),
     (symng.Categorical(), np.array([0, 2, 1])),
@@ -118,6 +117,7 @@ GOOD = [
 ]
 BAD = [
     (symng.Bernoulli(), [[0.5, 1.5]], r"values from 0 to 1 \(Bernoulli likelihood\), got 1.5 at \(0, 1\)"),
+    (symng.Bernoulli(), [[1.0], [-1.0]], r"got -1.0 at \(1, 0\)"),
     (symng.Bernoulli(), [[0.5], [np.nan]], r"got nan at \(1, 0\)"),
     (symng.Categorical(), [[1.0, 0.0], [1.0, 1.0]], r"one-hot rows .* got \[1. 1.\] at \(1,\). One-hot encode"),
     (symng.Categorical(), [[2.0, -1.0]], r"one-hot rows .* got \[ 2. -1.\] at \(0,\)"),

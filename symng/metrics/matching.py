@@ -69,6 +69,12 @@ def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None,
             "give Objective(..., example_losses=...)."
         )
         match = replace(match, message=match.message + note)
+    if match and objective.example_losses is None:
+        note = (
+            " But the losses of single examples were not found in the loss, so it may mix examples, as an output of "
+            "shape (N, 1) with a target of shape (N,) does. If it does not, give Objective(..., example_losses=...)."
+        )
+        match = replace(match, message=match.message + note)
     return match
 
 
@@ -85,6 +91,12 @@ def _judge(objective: Objective, fv: np.ndarray, gv: np.ndarray, examples: int) 
     if not fv.any() or not gv.any():
         whose = "Fisher" if not fv.any() else "Gauss-Newton"
         message = f"No verdict: the {whose} product is zero on this batch, so there is nothing to compare."
+        return Match(False, float("nan"), None, float("nan"), message)
+    if any(head.r is None for head in objective.heads):
+        message = (
+            f"No verdict: no pre-activation of the output was found for {names}, and the curvature of the loss can be "
+            "compared only there. End the output in sigmoid, softmax or exp, or give it as logits."
+        )
         return Match(False, float("nan"), None, float("nan"), message)
     factor = float(fv @ gv / (fv @ fv))
     difference = float(np.linalg.norm(gv - factor * fv) / np.linalg.norm(gv))

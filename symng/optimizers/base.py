@@ -181,7 +181,8 @@ def step_size_of(state: State, rule: StepSize) -> TensorVariable:
 def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
     """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
     params: Any = objective.params
-    slopes: Any = pytensor.grad(objective.loss, params)
+    # A parameter that only the output uses has a gradient of zero.
+    slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
     gradient = vectors.ravel([g.astype(objective.dtype) for g in slopes], params)
     return pt.cast(objective.loss, objective.dtype), gradient
 

@@ -27,6 +27,9 @@ from symng.optimizers.base import (
 from symng.search import as_step_size
 from symng.solvers import MinresQLP, Status
 
+# Verdicts of solves that give no direction to go.
+NO_DIRECTION = (Status.NOT_FINITE, Status.NOT_SYMMETRIC, Status.BAD_PRECONDITIONER)
+
 # Settings of a solver that can be set between steps, and their dtype (None: that of the parameters).
 _SOLVER_SETTINGS = {
     "rtol": None,
@@ -181,7 +184,9 @@ class NaturalGradient(Optimizer):
         judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
         judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
         update = size * direction
-        finite = pt.and_(all_finite(loss, new_loss, update), pt.neq(solution.status, Status.NOT_FINITE))
+        finite = all_finite(loss, new_loss, update)
+        for verdict in NO_DIRECTION:
+            finite = pt.and_(finite, pt.neq(solution.status, int(verdict)))
         failed = pt.invert(pt.and_(finite, found))
         accepted = pt.invert(pt.or_(failed, self.damping.refuses(judged)))
 

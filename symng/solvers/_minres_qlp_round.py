@@ -42,7 +42,8 @@ class Run:
         self.transition = number((1e4 if single else 1e7) if transition is None else transition)
         # Pivots below this multiple of norm(A) are rounding errors of zero.
         self.pivot_tolerance = number(10 * eps)
-        self.stall = number(eps ** (2 / 3))
+        # norm(A r) / (norm(A) norm(r)) below this is nearly what lost orthogonality leaves of zero.
+        self.stall, self.loose_stall = number(eps ** (2 / 3)), number(10 * eps**0.5)
         y = self.precondition(system.b)
         self.by = dot(system.b, y)
         self.b_measure = pt.sqrt(pt.maximum(self.by, self.zero))
@@ -108,7 +109,7 @@ class Run:
         q = pt.switch(of_x, self.system.b - product, product - back * s["r1"])
         alpha = dot(v, q)
         # r_{k+1} = ... - (α_k / β_k) r2; or b - A x; or the residual r + θ A y of x - θ y.
-        ls = self._least_squares(s, q)
+        ls = self._least_squares(s, q, alpha)
         r = pt.switch(final, ls["lift"], one) * q + pt.switch(of_x, zero, pt.switch(step, -alpha / s["beta"], one)) * r2
         next_y = self.precondition(r)
         ry = dot(r, next_y)
@@ -147,8 +148,11 @@ class Run:
         norm_estimate = pt.maximum(s["norm"], column)
         before = norm_estimate * hypot(s["chi"], s["x_base"]) + self.b_measure
         # A first pivot that is but a rounding error would lengthen x along a null vector.
-        alpha = pt.switch(abs(alpha) <= self.pivot_tolerance * norm_estimate, self.zero, alpha)
-        n = qlp_step(s, alpha, beta, norm_estimate, self.condition_limit, self.rtol, self.rtol * before)
+        noise = pt.eq(s["beta_old"], 0) & (abs(alpha) <= self.pivot_tolerance * norm_estimate)
+        alpha = pt.switch(noise, self.zero, alpha)
+        # After a claim that x did not bear out, a better one is wanted.
+        ls_rtol = pt.minimum(self.rtol, self.system.number(0.1) * s["ls_verified"] / norm_estimate)
+        n = qlp_step(s, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before)
 
         # Final pivots are kept for good; those that may still change only count for now.
         inf, half = self.system.number(float("inf")), self.system.number(0.5)
@@ -160,12 +164,18 @@ class Run:
         qlp = n["truncated"] | (condition >= self.transition) | (norm_estimate >= self.transition * n["gamma2"])
 
         niter = s["niter"] + 1
-        # Once x_{k-1} solves the least-squares problem, a longer x must not pass just because it is long.
-        ls_met = n["root"] <= self.rtol * norm_estimate
+        # Once x_{k-1} solves the least-squares problem, or while x grows along a null vector and so the last pivot is
+        # far below that measure, a longer x must not pass just because it is long.
+        ls_met = n["root"] <= ls_rtol * norm_estimate
         ls_precise = n["root"] <= self.pivot_tolerance * norm_estimate
-        stalled = (n["root"] <= self.stall * norm_estimate) & (n["phi"] > half * s["phi"])
-        stalled = stalled & (n["root"] <= half * s["ls_verified"])
-        credit = pt.switch(ls_met | ls_precise, pt.minimum(n["chi"], s["chi"]), n["chi"])
+        # All but a least-squares solution, and no progress: time for another start, with a residual computed anew.
+        slow = n["phi"] > half * s["phi"]
+        growing = slow & (abs(n["pivot1"]) <= self.system.number(0.01) * n["root"])
+        stall = pt.switch(growing, self.loose_stall, self.stall) * norm_estimate
+        stalled = slow & (n["root"] <= pt.minimum(stall, half * s["ls_verified"]))
+        if not self.recompute or self.system.precondition is not None:
+            stalled = pt.zeros_like(stalled)
+        credit = pt.switch(ls_met | ls_precise | growing, pt.minimum(n["chi"], s["credit"]), n["chi"])
         size = norm_estimate * hypot(credit, s["x_base"]) + self.b_measure
         met = (n["residual"] <= self.rtol * size) | (n["residual"] <= self.atol)
         precise = n["residual"] <= self.eps * size
@@ -189,7 +199,9 @@ class Run:
         # x_k is x_{k-1} with a zero pivot left out, a shorter least-squares solution, or x_{k-1} stays.
         least_squares = pt.eq(verdict, Status.LEAST_SQUARES) | pt.eq(verdict, Status.LEAST_SQUARES_TO_PRECISION)
         # As that measure is not monotone, x_{k-1} is the one to hand back.
-        refuse = (least_squares & pt.invert(n["truncated"])) | (verdict >= Status.NOT_FINITE)
+        refuse = least_squares | (verdict >= Status.NOT_FINITE)
+        if not self.recompute:
+            refuse = refuse & pt.invert(least_squares & n["truncated"])
         refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT) | (stalled & pt.eq(verdict, Status.BREAKDOWN))
         advance = step & pt.invert(refuse)
         end = step & pt.neq(verdict, Status.RUNNING)
@@ -216,40 +228,40 @@ class Run:
             "ls_verified": s["ls_verified"],
         }, n
 
-    def _least_squares(self, s: State, q: Any) -> dict[str, Any]:
+    def _least_squares(self, s: State, q: Any, rq: Any) -> dict[str, Any]:
         """Judge q = A r of a candidate that does not pass the test of the residual r, and say how much of r x loses."""
-        pending, more = s["verdict"], s["niter"] < self.limit
-        ls_norm = norm(q)
-        size = s["norm"] * s["x_base"] + self.b_measure
+        number, pending, more = self.system.number, s["verdict"], s["niter"] < self.limit
+        ls_norm, size = norm(q), s["norm"] * s["x_base"] + self.b_measure
         root = ls_norm / s["r_norm"]
-        met = root <= self.rtol * s["norm"]
         # What rounding errors in b - A x leave of it; and what those of the whole solve may, once the recurrence or a
         # pivot that is all but zero has called the system inconsistent.
-        rounding = self.system.number(10 * self.system.eps) * size / s["r_norm"]
-        slack = pt.maximum(rounding, self.system.number(20 * self.system.eps**0.5))
+        rounding = number(10 * self.system.eps) * size / s["r_norm"]
+        slack = pt.maximum(rounding, number(20 * self.system.eps**0.5))
         claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(pending, Status.LEAST_SQUARES_TO_PRECISION)
         inconsistent = claimed | (self.zero_pivots & pt.eq(pending, Status.CONDITION_LIMIT))
-        precise = inconsistent & (root <= slack * s["norm"])
-        if self.system.precondition is not None:
+        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x is not fit.
+        fit = abs(s["lift"]) * ls_norm <= number(0.5) * s["r_norm"]
+        if self.system.precondition is None:
+            met, precise = root <= self.rtol * s["norm"], inconsistent & (root <= slack * s["norm"])
+            # r.Ar / r.r tells a small eigenvalue from what r holds of the other vectors, which enters it squared.
+            quotient, others = abs(rq) / pt.sqr(s["r_norm"]), pt.minimum(s["smallest"], s["norm"])
+            null = (quotient <= self.pivot_tolerance * s["norm"]) | (quotient * others <= number(10) * pt.sqr(root))
+            fit = fit & null & (s["r_norm"] <= number(1.01) * self.system.b_norm)
+        else:
             # Here the norms are not those of the test, so the recurrence is believed.
             met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
-        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x is not fit.
-        small = abs(s["lift"]) * ls_norm <= self.system.number(0.1) * s["r_norm"]
-        if self.system.precondition is None:
-            small = small & (s["r_norm"] <= self.system.number(1.01) * self.system.b_norm)
-        met, precise = met & small, precise & small
+        met, precise = met & fit, precise & fit
         # A claim that x does not bear out gets another start from there as long as that pays.
         again = (claimed & (root > rounding * s["norm"])) | (inconsistent & pt.invert(precise))
-        again = again | (pt.eq(pending, Status.BREAKDOWN) & (root <= self.stall * s["norm"]))
-        again = again & pt.invert(met) & more
-        again = again & (root <= self.system.number(0.5) * s["ls_verified"])
+        again = again | (pt.eq(pending, Status.BREAKDOWN) & (root <= self.loose_stall * s["norm"]))
+        again = again & pt.invert(met) & more & (root <= number(0.5) * s["ls_verified"])
 
         verdict = pt.switch(pending < Status.MAX_ITERATIONS, int(Status.BREAKDOWN), pending)
         verdict = choose(pt.eq(verdict, Status.BREAKDOWN) & pt.invert(more), Status.MAX_ITERATIONS, verdict)
         verdict = choose(precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
         verdict = choose(met, Status.LEAST_SQUARES, verdict)
         verdict = choose(again, Status.RUNNING, verdict)
-        lift = pt.switch(small & (met | precise | again), s["lift"], self.zero)
+        lift = pt.switch((met | precise) & pt.invert(again), s["lift"], self.zero)
         return {"norm": ls_norm, "root": root, "verdict": verdict, "lift": lift}
 
     def _measure(self, s: State, of_x: Any, v: Any, ls: Any, r: Any, vr: Any, beta: Any, ry: Any) -> dict[str, Any]:
@@ -285,7 +297,7 @@ class Run:
             "r_norm": r_norm,
             "ls_norm": pt.switch(of_x, s["ls_norm"], ls["norm"]),
             "x_base": x_norm,
-            "credit": s["credit"],
+            "credit": pt.switch(of_x, self.zero, s["credit"]),
             # θ = x.r / r.y makes x - θ y orthogonal, in the norm of M, to the null vector y.
             "lift": pt.switch(of_x & (ry > 0), vr / ry, self.zero),
             "verified": pt.switch(verify, beta, s["verified"]),

@@ -15,7 +15,7 @@ from symng._checks import check_choice, check_flag, check_number, problem
 from symng.history import History
 from symng.objective import Objective
 from symng.optimizers import Optimizer
-from symng.solvers import Status
+from symng.optimizers.natural_gradient import NO_DIRECTION
 from symng.training.batches import Feed
 from symng.training.info import StepInfo
 from symng.training.progress import ProgressBar
@@ -191,6 +191,7 @@ def minimize(
         search_batch=search_batch,
     )  # fmt: skip
     step.build(metric_batch != "same", search_batch != "same")
+    step.try_model("data", feed.peek()[0])
     run = Run(step, feed, checkpoint)
 
     def reached_limit() -> str:
@@ -238,6 +239,11 @@ def minimize(
                     last_saved = time.monotonic()
         except KeyboardInterrupt:
             stopped = "interrupted"
+        except Exception as error:  # an error of evaluate or callback must not cost the history
+            error.history = run.history  # type: ignore[attr-defined]
+            error.add_note(f"minimize: {run.steps} steps were taken; their history is in the attribute `history` of "
+                           "this exception.")  # fmt: skip
+            raise
         finally:
             run.save(final=True)
     return TrainingResult(run.history, stopped, run.steps, run.seconds, step.compile_seconds, step)
@@ -249,7 +255,7 @@ _PATIENCE = 9
 
 def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
     """Tell whether a step has failed and the damping has not grown, so that the next one is no better off."""
-    if info.accepted or (np.isfinite(info.loss + info.new_loss) and info.status != Status.NOT_FINITE):
+    if info.accepted or (np.isfinite(info.loss + info.new_loss) and info.status not in NO_DIRECTION):
         return False
     damping = step.state.get("damping")
     return damping is None or not float(damping.get_value()) > info.damping

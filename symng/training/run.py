@@ -14,6 +14,7 @@ import numpy as np
 
 from symng._checks import Words, problem
 from symng.checkpoint import load_checkpoint, save_checkpoint
+from symng.damping import FixedDamping
 from symng.history import History
 from symng.training.batches import Feed
 from symng.training.step import CompiledStep
@@ -75,6 +76,9 @@ class Run:
             )  # fmt: skip
         for name, variable in variables.items():
             variable.set_value(arrays[name])
+        rule = getattr(self.step.optimizer, "damping", None)
+        if isinstance(rule, FixedDamping):  # a setting, not a state: the optimizer given now has the say
+            variables["state_damping"].set_value(rule.start)
         self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]

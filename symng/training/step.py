@@ -50,7 +50,10 @@ class CompiledStep:
         self._steps: dict[Key, Step] = {}
         self._functions: dict[Key, Any] = {}
         self._metric_inputs: Any = ...  # not known yet
+        self._tried = False  # whether the model was seen to take a batch
+        start = time.perf_counter()
         self.build(False, False)  # so that a model that does not fit is told now
+        self._build_seconds = time.perf_counter() - start
 
     @property
     def hyperparameters(self) -> Mapping[str, SharedVariable]:
@@ -136,6 +139,7 @@ class CompiledStep:
         """Compile the function for a combination of batches, unless that is done."""
         if key in self._functions:
             return
+        self.try_model("gradient_batch", batches[: len(self.objective.inputs) + len(self.objective.targets)])
         start = time.perf_counter()
         step = self.build(*key)
         self._functions[key] = compile_function(
@@ -148,7 +152,23 @@ class CompiledStep:
         )
         if self.backend in ("numba", "jax"):
             self._rehearse(key, batches)
-        self.compile_seconds += time.perf_counter() - start
+        self.compile_seconds += self._build_seconds + time.perf_counter() - start
+        self._build_seconds = 0.0
+
+    def try_model(self, name: str, batch: Sequence[Any]) -> None:
+        """Evaluate the loss once on a gradient batch, in plain Python: arrays of wrong shapes are told at once.
+
+        Without it they would be after the compilation of the step, which may take a minute.
+        """
+        if self._tried:
+            return
+        objective = self.objective
+        plain = Mode("py", None)  # type: ignore[arg-type]
+        inputs = [*objective.inputs, *objective.targets]
+        loss = compile_function(inputs, objective.loss, mode=plain, on_unused_input="ignore")
+        with np.errstate(all="ignore"):
+            _evaluate(loss, batch, name)
+        self._tried = True
 
     def _rehearse(self, key: Key, batches: Sequence[Any]) -> None:
         """Call the function once, so that the backend compiles, and undo what it did."""
@@ -180,15 +200,15 @@ class CompiledStep:
         return arrays
 
 
-def _evaluate(function: Any, batches: Sequence[Any]) -> list[Any]:
-    """Call a compiled step; what goes wrong in it, goes wrong because of the arrays."""
+def _evaluate(function: Any, batches: Sequence[Any], name: str = "gradient_batch") -> Any:
+    """Call a compiled function; what goes wrong in it, goes wrong because of the arrays."""
     try:
         return to_numpy(function(*batches))
     except (ValueError, IndexError, TypeError, AssertionError) as error:
         shapes = ", ".join(str(np.shape(b)) for b in batches)
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"gradient_batch: the model cannot be evaluated on arrays of shapes {shapes}: {first_line}. Check them "
+            f"{name}: the model cannot be evaluated on arrays of shapes {shapes}: {first_line.rstrip('.')}. Check them "
             "against the shapes of the parameters."
         ) from error
 
