@@ -89,6 +89,30 @@ def prolate(n: int, w: float = 0.25) -> np.ndarray:
     return scipy.linalg.toeplitz(np.r_[2 * w, np.sin(2 * np.pi * w * k) / (np.pi * k)])
 
 
+def polar_laplacian(rings: int, spokes: int) -> np.ndarray:
+    """Return minus the Laplacian in polar coordinates times the radius, which makes it symmetric."""
+    r = np.arange(rings) + 0.5
+    radial = np.diag(2 * r) - np.diag(r[:-1] + 0.5, 1) - np.diag(r[:-1] + 0.5, -1)
+    ring = tridiagonal(spokes, -1.0, 2.0) - np.eye(spokes, k=spokes - 1) - np.eye(spokes, k=1 - spokes)
+    return np.kron(radial, np.eye(spokes)) + np.kron(np.diag((spokes / (2 * np.pi)) ** 2 / r), ring)
+
+
+def ris(n: int) -> np.ndarray:
+    """Return Ris's Hankel matrix: eigenvalues clustered near -π/2 and π/2."""
+    i = np.arange(n)
+    return 0.5 / (n - np.add.outer(i, i) - 0.5)
+
+
+def rosser() -> np.ndarray:
+    """Return Rosser's matrix: integer, singular, with a double and several nearly equal eigenvalues."""
+    A = np.zeros((8, 8))
+    A[np.triu_indices(8)] = [
+        611, 196, -192, 407, -8, -52, -49, 29, 899, 113, -192, -71, -43, -8, -44, 899, 196, 61, 49, 8, 52, 611, 8, 44,
+        59, -23, 411, -599, 208, 208, 411, 208, 208, 99, -911, 99,
+    ]  # fmt: skip
+    return A + np.triu(A, 1).T
+
+
 def kms(n: int, rho: float = 0.5) -> np.ndarray:
     """Return the Kac-Murdock-Szego matrix rho^|i-j|: definite."""
     i = np.arange(n)
@@ -204,6 +228,53 @@ def problems() -> list[Problem]:
     # --- b is an eigenvector
     add("eigenvector", laplacian(4), np.outer(*[np.sin(np.pi * np.arange(1, 5) / 5)] * 2).ravel(), definite=True)
     add("coordinate eigenvector", np.diag(np.arange(1.0, 21)) - 10.5 * np.eye(20), np.eye(20)[3])
+
+    # --- from the tests of SciPy, Krylov.jl, the SOL code and the TOMS algorithm, and other galleries
+    uniform = np.random.RandomState(1234)
+    A, b = uniform.rand(10, 10), uniform.rand(10)
+    A = A + A.T
+    add("SciPy, random", A, b)
+    add("SciPy, random and shifted", A - 0.5 * np.eye(10), b)
+    A = A.copy()
+    A[0] = A[:, 0] = 0
+    add("SciPy, random and singular", A, np.r_[0, b[1:]])
+    X = np.random.RandomState(1234).randn(5, 5)
+    add("SciPy, random and definite", X @ X.T, noise(5), definite=True)
+    add("SciPy, random diagonal", np.diag(np.random.RandomState(1234).rand(10) - 0.5), noise(10))
+    cube = np.kron(laplacian(4), np.eye(4)) + np.kron(np.eye(16), tridiagonal(4, -1.0, 2.0))
+    add("Krylov.jl, cube", cube, np.ones(64), definite=True)
+    add("Krylov.jl, cube, almost singular", cube - 5 * np.eye(64))
+    A = np.outer(np.arange(1.0, 11), np.arange(1.0, 11)) + 5 * np.eye(10)
+    A[:2] = A[:, :2] = 1
+    add("Krylov.jl, two equal rows", A)
+    add("Krylov.jl, preconditioned", np.ones((10, 10)) + 9 * np.eye(10), np.arange(10.0, 110, 10), definite=True)
+    add("Krylov.jl, unit vectors, inconsistent", np.diag(np.r_[0, np.ones(9)]), np.ones(10), consistent=False)
+    add("Krylov.jl, four unknowns", np.diag([1.0, 2, 3, 0]), np.ones(4), semidefinite=True, consistent=False)
+    sine = np.sin(np.pi * np.arange(1, 11) / 11)
+    add("Krylov.jl, Cartesian Poisson", -121 * laplacian(10), -2 * np.pi**2 * np.outer(sine, sine).ravel())
+    spokes = np.cos(2 * np.pi * np.arange(12) / 12)
+    add("Krylov.jl, polar Poisson", polar_laplacian(8, 12), np.outer(np.arange(8) + 0.5, spokes).ravel(), definite=True)
+    add("polar Poisson, rough b", polar_laplacian(6, 10), noise(60), definite=True)
+    add("SOL, tridiagonal", tridiagonal(100, -2.0, 4.0), definite=True)
+    add("SOL, block Toeplitz", np.kron(tridiagonal(8, 1.0, 1.0), tridiagonal(8, 1.0, 1.0)))
+    add("SOL, diagonal -10..10", np.diag(np.arange(-10.0, 11)), np.ones(21), consistent=False)
+    d = np.r_[np.arange(1.0, 49) / 50, 0, 0]
+    add("TOMS, diagonal", np.diag(d), d * np.arange(50.0, 0, -1), semidefinite=True)
+    add("TOMS, shifted diagonal", np.diag(d - 0.25 * (d > 0) - 0.005), np.arange(50.0, 0, -1))
+    add("TOMS, inconsistent", np.diag(d), np.arange(50.0, 0, -1), semidefinite=True, consistent=False)
+    v = noise(20)
+    add("reflector", np.eye(20) - 2 * np.outer(v, v) / (v @ v), noise(20))
+    add("projector", np.eye(20) - np.outer(v, v) / (v @ v), noise(20), semidefinite=True, consistent=False)
+    add("minus rank one", -np.outer(v, v), 3 * v)
+    add("scaled identity", 1e-6 * np.eye(9), noise(9), definite=True)
+    add("scaled identity, negative", -1e6 * np.eye(9), noise(9))
+    add("fiedler", np.abs(np.subtract.outer(np.arange(20.0), np.arange(20.0))), noise(20))
+    add("ris", ris(14), noise(14))
+    add("hadamard", scipy.linalg.hadamard(16), noise(16))
+    add("pascal", scipy.linalg.pascal(6), definite=True, slow=True)
+    add("prolate", prolate(12), definite=True, slow=True)
+    add_singular("rosser", rosser())
+    add("one tiny eigenvalue", spectrum(np.r_[1e-12, np.linspace(1, 2, 19)]), noise(20), definite=True, single=False)
     return table
 
 

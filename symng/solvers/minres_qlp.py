@@ -49,7 +49,8 @@ class MinresQLP:
         the dtype, 2.2e-16 or 1.2e-7.
     condition_limit : float or symbolic scalar, optional
         The bound on the estimated condition number; positive. A component of x whose pivot is below
-        norm(A + λI) / condition_limit is left out. Default: 0.03 / ε, so 1.4e14 in float64, 2.5e5 in float32.
+        norm(A + λI) / condition_limit is left out. Default and largest limit in force: 0.03 / ε, so 1.4e14 in float64,
+        2.5e5 in float32; a smaller pivot cannot be told from rounding errors.
     transition_condition : float or symbolic scalar, optional
         The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP throughout. Default: 1e7
         in float64, 1e4 in float32. A singular pivot always hands over.
@@ -77,9 +78,9 @@ class MinresQLP:
     correction x - x0 is of minimum length, not x itself.
 
     On a least-squares verdict the last residual is all but a null vector of A + λI, and the only one that x may
-    contain; it is taken out of x, as in [3]_. ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as
-    far as the dtype can tell, and that norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what
-    rounding errors leave of r.
+    contain; it is taken out of x, as in [3]_. If its Rayleigh quotient tells of a small eigenvalue instead, the solve
+    goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as far as the dtype can tell, and that
+    norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what rounding errors leave of r.
 
     References
     ----------
