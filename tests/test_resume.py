@@ -38,6 +38,15 @@ def test_interrupt_returns_the_result_so_far(where):
     assert result.stopped == "interrupted" and result.steps == len(result.history) == 3
 
 
+@pytest.fixture
+def ctrl_c():
+    """Make Ctrl-C raise KeyboardInterrupt also where the tests run in the background, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_interrupt_during_a_step_lets_it_finish(monkeypatch):
     run = CompiledStep.run
     taken = []
@@ -56,6 +65,7 @@ def test_interrupt_during_a_step_lets_it_finish(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_second_interrupt_ends_the_step(monkeypatch):
     def stuck(self, *batches):
         for _ in range(2):
@@ -78,7 +88,9 @@ def test_runs_outside_of_the_main_thread():
 
 def test_real_interrupt(tmp_path):
     code = """
+        import signal
         import numpy as np, pytensor, pytensor.tensor as pt, symng
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         pytensor.config.mode = "FAST_COMPILE"
         x = pt.matrix("x")
         w = pytensor.shared(np.ones(2), name="w")
