@@ -273,7 +273,7 @@ def problems() -> list[Problem]:
     add("hadamard", scipy.linalg.hadamard(16), noise(16))
     add("pascal", scipy.linalg.pascal(6), definite=True, slow=True)
     add("prolate", prolate(12), definite=True, slow=True)
-    add_singular("rosser", rosser())
+    add_singular("rosser", rosser(), single=False)
     add("one tiny eigenvalue", spectrum(np.r_[1e-12, np.linspace(1, 2, 19)]), noise(20), definite=True, single=False)
     return table
 
