@@ -28,7 +28,7 @@ class State:
 
     ``values`` are what the optimizer updates by itself (damping, previous direction, velocity, number of the step),
     ``hyperparameters`` what a user may set between steps, ``schedules`` callables of the number of the step that set a
-    hyperparameter. A checkpoint holds both kinds of variables.
+    hyperparameter. A checkpoint holds the first alone.
     """
 
     dtype: str

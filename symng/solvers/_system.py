@@ -155,10 +155,7 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
         raise problem(name, "a LinearOperator or a callable from vector to vector", operator, way_out, TypeError)
 
     def product(v: TensorVariable) -> TensorVariable:
-        try:
-            result = pt.as_tensor_variable(apply(v))
-        except NotImplementedError:
-            raise
+        result = pt.as_tensor_variable(apply(v))
         if result.type.ndim != 1:
             raise problem(
                 name, "a callable that returns a vector", Words(f"one that returns {result.type}"), error=TypeError
