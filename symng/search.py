@@ -17,11 +17,21 @@ from symng._loop import while_loop
 class StepSize(ABC):
     """Rule for the step size; the base of the two below."""
 
-    searches: bool = False  # whether the rule evaluates the loss, on a batch of choice
+    searches: bool = False  # whether the rule has a `find`, which evaluates the loss, on a batch of choice
 
     @abstractmethod
     def initial(self) -> Any:
         """Return the number, schedule or symbolic scalar that the rule starts from."""
+
+    def find(
+        self,
+        loss_at: Callable[[TensorVariable], TensorVariable],
+        loss: TensorVariable,
+        slope: TensorVariable,
+        size: Any = None,
+    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+        """Return step size, loss there, and whether one was found; only for rules that search."""
+        raise NotImplementedError(f"{type(self).__name__} makes no search.")
 
 
 @dataclass(frozen=True, kw_only=True)

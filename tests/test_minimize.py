@@ -16,7 +16,8 @@ from symng.training.step import CompiledStep
 
 COLUMNS = (
     "step", "seconds", "loss", "new_loss", "damping", "reduction_ratio", "step_size", "solver_status",
-    "solver_iterations", "residual_norm", "gradient_norm", "update_norm", "accepted",
+    "solver_iterations", "residual_norm", "gradient_norm", "update_norm", "accepted", "restarted",
+    "search_evaluations",
 )  # fmt: skip
 N = 20
 

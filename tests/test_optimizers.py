@@ -165,12 +165,12 @@ def test_metric_batch_of_its_own(metric):
     way_out = "needs no targets: give inputs alone" if metric == "fisher" else "reaches the targets: give them too"
     with pytest.raises(ValueError, match=f"^metric_batch: expected . arrays? .*, got {len(wrong)}.*{way_out}"):
         step(batch, metric_batch=wrong)
-    assert len(step._functions) == 1
+    assert len(step._programs) == 1
 
 
 def products_outside_of_loops(step, key):
     """Count the matrix products that a compiled step makes once."""
-    names = [type(node.op).__name__ for node in step._functions[key].maker.fgraph.toposort()]
+    names = [type(node.op).__name__ for node in step._programs[key].function.maker.fgraph.toposort()]
     return sum(name in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul", "BatchedDot") for name in names)
 
 
@@ -208,7 +208,7 @@ def test_settings_change_between_steps_without_a_recompilation():
 
     plain = again()
     assert plain.status is symng.Status.CONVERGED and plain.solver_iterations > 8
-    function = step._functions[False, False]
+    function = step._programs[False, False]
     limited = again(maxiter=3)
     assert limited.solver_iterations == 3 and limited.status is symng.Status.MAX_ITERATIONS
     rough = again(maxiter=100, rtol=0.1)
@@ -224,7 +224,7 @@ def test_settings_change_between_steps_without_a_recompilation():
     cold = again(direction=solution, warm_start=0.0)
     assert cold.solver_iterations > 5
     assert again(atol=1e6, warm_start=0.0).solver_iterations == 0
-    assert step._functions == {(False, False): function}
+    assert step._programs == {(False, False): function}
 
 
 def test_float32_settings_take_plain_numbers():
@@ -268,7 +268,7 @@ def test_float32_stays(optimizer):
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     wide = [
-        (node, v) for node in nodes_of(step._functions[False, False].maker.fgraph) for v in node.outputs
+        (node, v) for node in nodes_of(step._programs[False, False].function.maker.fgraph) for v in node.outputs
         if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
     ]  # fmt: skip
     assert not wide

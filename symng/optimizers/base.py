@@ -1,4 +1,4 @@
-"""From a direction to a step: step size, reduction ratio, acceptance, damping, updates."""
+"""What an optimizer is: from an objective to a step, in one compiled stage or with a search on the host."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.replace import clone_replace
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._checks import check_instance, check_number, is_symbolic, problem
+from symng._checks import Words, check_instance, check_number, is_symbolic, problem
 from symng.objective import Objective
-from symng.search import BacktrackingLineSearch, StepSize
-
-BATCHES = ("gradient", "metric", "search")
 
 
 @dataclass
@@ -74,6 +70,36 @@ def _scheduled(name: str, number: int, value: Any) -> float:
     return float(value)
 
 
+@dataclass(frozen=True, eq=False)
+class HostSearch:
+    """A search on the host for coefficients c of a few directions, between the two stages of a step.
+
+    The first stage computes ``carried`` from the batches. Then ``find`` looks for c with a compiled function of the
+    loss. The second stage takes the batches, the carried values and c, and makes the updates and records of the step.
+
+    Attributes
+    ----------
+    carried : dict
+        From a variable that ``loss`` and the second stage use as an input to the graph it is computed from.
+    coefficients : symbolic vector
+        c, an input of ``loss`` and of the second stage.
+    loss : symbolic scalar
+        What is searched, of the parameters, the search batch (the gradient batch unless there is one), carried
+        variables and c.
+    gradient : symbolic vector, optional
+        The derivative of ``loss`` with respect to c.
+    find : callable
+        From a function f and a mapping from the names of the carried variables to their values to the coefficients.
+        f takes an array c and returns the loss as a float, or (loss, gradient) where there is a gradient.
+    """
+
+    carried: Mapping[TensorVariable, TensorVariable]
+    coefficients: TensorVariable
+    loss: TensorVariable
+    find: Callable[[Callable[[np.ndarray], Any], Mapping[str, Any]], np.ndarray]
+    gradient: TensorVariable | None = None
+
+
 @dataclass(frozen=True)
 class Step:
     """One step as symbolic graphs: what it takes, what it changes, what it tells.
@@ -88,12 +114,15 @@ class Step:
         From shared variable to next value.
     records : dict
         From the name of a record (a field of `StepInfo`) to a symbolic scalar.
+    search : HostSearch, optional
+        What happens on the host before ``updates`` and ``records`` can be computed; None for a step of one stage.
     """
 
     batches: Mapping[str, Sequence[TensorVariable]]
     axes: Mapping[str, Sequence[int]]
     updates: Mapping[SharedVariable, TensorVariable]
     records: Mapping[str, TensorVariable]
+    search: HostSearch | None = None
 
 
 class Optimizer(ABC):
@@ -133,7 +162,8 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            When the step size is a schedule that cannot be evaluated symbolically.
+            When the step size is a schedule that cannot be evaluated symbolically, or when the optimizer searches on
+            the host between two stages.
 
         Examples
         --------
@@ -150,7 +180,13 @@ class Optimizer(ABC):
         """
         check_instance("objective", objective, Objective, "a symng.Objective")
         state = self.init_state(objective)
-        updates = dict(self.build(objective, state).updates)
+        step = self.build(objective, state)
+        if step.search is not None:
+            raise problem(
+                "optimizer", "one whose step is a single stage",
+                Words(f"{type(self).__name__}, which searches on the host"), "Use symng.compile_step.",
+            )  # fmt: skip
+        updates = dict(step.updates)
         counter = state.values["step"]
         for name, schedule in state.schedules.items():
             try:
@@ -164,85 +200,3 @@ class Optimizer(ABC):
             replaced: list[Any] = clone_replace(list(updates.values()), replace)
             updates = dict(zip(updates, replaced, strict=True))
         return updates
-
-
-def init_step_size(state: State, rule: StepSize) -> None:
-    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
-    state.add("step", 0, "int64")
-    state.add_hyperparameter("step_size", rule.initial())
-
-
-def step_size_of(state: State, rule: StepSize) -> TensorVariable:
-    """Return the step size that the rule starts from, in the dtype of the parameters."""
-    size = state.hyperparameters.get("step_size", rule.initial())
-    return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
-
-
-def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
-    """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
-    params: Any = objective.params
-    # A parameter that only the output uses has a gradient of zero.
-    slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
-    gradient = vectors.ravel([g.astype(objective.dtype) for g in slopes], params)
-    return pt.cast(objective.loss, objective.dtype), gradient
-
-
-def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
-    """Return eta -> L(theta - eta direction)."""
-    params: Any = objective.params
-    theta = vectors.ravel(params, params)
-
-    def loss_at(eta: TensorVariable) -> TensorVariable:
-        moved = vectors.split(theta - eta * direction, objective.params)
-        return pt.cast(objective.with_params(moved), objective.dtype)
-
-    return loss_at
-
-
-def take_step_size(
-    rule: StepSize,
-    state: State,
-    objective: Objective,
-    searched: Objective,
-    direction: TensorVariable,
-    loss: TensorVariable,
-    slope: TensorVariable,
-) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return step size, the loss after it on the gradient batch, and whether the rule found one.
-
-    ``searched`` is the objective on the search batch; ``objective`` itself when there is none.
-    """
-    size = step_size_of(state, rule)
-    loss_at = loss_along(objective, direction)
-    if not isinstance(rule, BacktrackingLineSearch):
-        return size, loss_at(size), pt.constant(np.array(True))
-    if searched is objective:
-        return rule.find(loss_at, loss, slope, size)
-    size, _, found = rule.find(loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size)
-    return size, loss_at(size), found
-
-
-def all_finite(*tensors: TensorVariable) -> TensorVariable:
-    """Tell whether every value is finite."""
-    checks = [pt.all(pt.isfinite(t)) if t.ndim else pt.isfinite(t) for t in tensors]
-    return checks[0] if len(checks) == 1 else pt.and_(checks[0], all_finite(*tensors[1:]))
-
-
-def norm(vector: TensorVariable) -> TensorVariable:
-    """Return the Euclidean norm, by a dot product: no sum in another dtype."""
-    return pt.sqrt(pt.dot(vector, vector))
-
-
-def move(
-    objective: Objective, update: TensorVariable, accepted: TensorVariable
-) -> dict[SharedVariable, TensorVariable]:
-    """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
-    parts = vectors.split(update, objective.params)
-    return {
-        p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(objective.params, parts, strict=True)
-    }
-
-
-def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
-    """Give ``value`` the static shape of ``param``, which a shared variable with fixed axes asks for."""
-    return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)

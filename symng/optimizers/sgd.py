@@ -10,17 +10,17 @@ import pytensor.tensor as pt
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
 from symng.objective import Objective
-from symng.optimizers.base import (
-    Optimizer,
-    State,
-    Step,
+from symng.optimizers._parts import (
     all_finite,
+    arrange,
     init_step_size,
     loss_and_gradient,
     move,
     norm,
+    refuse_batch,
     step_size_of,
 )
+from symng.optimizers.base import Optimizer, State, Step
 from symng.search import FixedStep, as_step_size
 
 
@@ -92,9 +92,8 @@ class SGD(Optimizer):
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
-        for name, given in (("metric_batch", metric_batch), ("search_batch", search_batch)):
-            if given:
-                raise problem(name, "none for SGD", Words("one"), "Leave it out.")
+        refuse_batch("metric_batch", metric_batch, "for SGD")
+        refuse_batch("search_batch", search_batch, "for SGD")
         loss, gradient = loss_and_gradient(objective)
         size = step_size_of(state, self.step_size)
         direction, velocity = gradient, None
@@ -115,5 +114,5 @@ class SGD(Optimizer):
             "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
             "accepted": accepted,
         }
-        batch = (*objective.inputs, *objective.targets)
-        return Step({"gradient": batch}, {"gradient": objective.data_axes}, updates, records)
+        batches = arrange(objective)
+        return Step(batches.inputs, batches.axes, updates, records)

@@ -35,6 +35,10 @@ class StepInfo:
         Norms of the residual of the solve, of the gradient, and of the change of the parameters (0 when rejected).
     accepted : bool
         Whether the parameters have changed.
+    restarted : bool
+        Whether a conjugate direction was given up for the natural direction alone.
+    search_evaluations : float
+        Evaluations of the loss, on the search batch, by a search on the host.
     """
 
     loss: float = _NAN
@@ -48,6 +52,8 @@ class StepInfo:
     gradient_norm: float = _NAN
     update_norm: float = _NAN
     accepted: bool = True
+    restarted: bool = False
+    search_evaluations: float = _NAN
 
     @property
     def status(self) -> Status | None:
@@ -63,7 +69,7 @@ def make_info(values: Mapping[str, Any]) -> StepInfo:
     """Turn the outputs of the compiled step into plain numbers."""
     plain: dict[str, Any] = {}
     for name, value in values.items():
-        if name == "accepted":
+        if name in ("accepted", "restarted"):
             plain[name] = bool(value)
         elif name in ("solver_status", "solver_iterations"):
             plain[name] = int(value)

@@ -15,7 +15,7 @@ from symng._checks import check_choice, check_flag, check_number, problem
 from symng.history import History
 from symng.objective import Objective
 from symng.optimizers import Optimizer
-from symng.optimizers.natural_gradient import NO_DIRECTION
+from symng.optimizers._parts import NO_DIRECTION
 from symng.training.batches import Feed
 from symng.training.info import StepInfo
 from symng.training.progress import ProgressBar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,11 +13,12 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_instance
-from symng.backends import backend_of, compile_function, settle, to_numpy
+from symng.backends import backend_of, compile_function, settle
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.training.batches import check_metric_batch
 from symng.training.info import StepInfo, make_info
+from symng.training.program import Program
 
 # Which batches of their own a step takes: for the metric, for the line search.
 Key = tuple[bool, bool]
@@ -48,7 +49,7 @@ class CompiledStep:
         self.compile_seconds = 0.0
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
-        self._functions: dict[Key, Any] = {}
+        self._programs: dict[Key, Program] = {}
         self._metric_inputs: Any = ...  # not known yet
         self._tried = False  # whether the model was seen to take a batch
         start = time.perf_counter()
@@ -130,26 +131,17 @@ class CompiledStep:
         """Take one step on all arrays in the order of the function's inputs."""
         self._compile(key, batches)
         self._state.follow_schedules()
-        step = self.build(*key)
-        values = _evaluate(self._functions[key], batches)
-        settle(step.updates)
-        return make_info(dict(zip(step.records, values, strict=True)))
+        values = _evaluate(self._programs[key], batches)
+        settle(self.build(*key).updates)
+        return make_info(values)
 
     def _compile(self, key: Key, batches: Sequence[Any]) -> None:
         """Compile the function for a combination of batches, unless that is done."""
-        if key in self._functions:
+        if key in self._programs:
             return
         self.try_model("gradient_batch", batches[: len(self.objective.inputs) + len(self.objective.targets)])
         start = time.perf_counter()
-        step = self.build(*key)
-        self._functions[key] = compile_function(
-            [v for batch in step.batches.values() for v in batch],
-            list(step.records.values()),
-            updates=step.updates,
-            mode=self.mode,
-            name="symng_step",
-            on_unused_input="ignore",
-        )
+        self._programs[key] = Program(self.build(*key), self.mode)
         if self.backend in ("numba", "jax"):
             self._rehearse(key, batches)
         self.compile_seconds += self._build_seconds + time.perf_counter() - start
@@ -167,7 +159,7 @@ class CompiledStep:
         inputs = [*objective.inputs, *objective.targets]
         loss = compile_function(inputs, objective.loss, mode=plain, on_unused_input="ignore")
         with np.errstate(all="ignore"):
-            _evaluate(loss, batch, name)
+            _evaluate(lambda arrays: loss(*arrays), batch, name)
         self._tried = True
 
     def _rehearse(self, key: Key, batches: Sequence[Any]) -> None:
@@ -180,11 +172,11 @@ class CompiledStep:
                     axes = [axis for batch in step.axes.values() for axis in batch]
                     few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in zip(batches, axes, strict=True)]
                     try:
-                        _evaluate(self._functions[key], few)
+                        _evaluate(self._programs[key], few)
                         return
                     except ValueError:  # the model is made for one length of batches
                         pass
-                _evaluate(self._functions[key], batches)
+                _evaluate(self._programs[key], batches)
         finally:
             for variable, value in kept.items():
                 variable.set_value(value)
@@ -200,10 +192,10 @@ class CompiledStep:
         return arrays
 
 
-def _evaluate(function: Any, batches: Sequence[Any], name: str = "gradient_batch") -> Any:
-    """Call a compiled function; what goes wrong in it, goes wrong because of the arrays."""
+def _evaluate(function: Callable[[Sequence[Any]], Any], batches: Sequence[Any], name: str = "gradient_batch") -> Any:
+    """Call what is compiled; what goes wrong in it, goes wrong because of the arrays."""
     try:
-        return to_numpy(function(*batches))
+        return function(batches)
     except (ValueError, IndexError, TypeError, AssertionError) as error:
         shapes = ", ".join(str(np.shape(b)) for b in batches)
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,106 @@
+"""What the optimizers have in common that solve with a damped metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import check_instance, check_number, is_symbolic, problem
+from symng.damping import LevenbergMarquardt, as_damping
+from symng.metrics import Fisher, Metric
+from symng.objective import Objective
+from symng.operators import LinearOperator
+from symng.optimizers._parts import all_finite, init_step_size
+from symng.optimizers.base import Optimizer, State
+from symng.search import as_step_size
+from symng.solvers import MinresQLP, Solution
+
+# Settings of a solver that can be set between steps, and their dtype (None: that of the parameters).
+_SOLVER_SETTINGS = {
+    "rtol": None,
+    "atol": None,
+    "maxiter": "int64",
+    "max_norm": None,
+    "condition_limit": None,
+    "transition_condition": None,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DampedOptimizer(Optimizer):
+    """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them."""
+
+    metric: Metric = field(default_factory=Fisher)
+    solver: Any = field(default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50))
+    damping: Any = field(default_factory=lambda: LevenbergMarquardt(initial=3.0))
+    step_size: Any = 1.0
+    warm_start: Any = 0.0
+    preconditioner: Any = None
+
+    def __post_init__(self) -> None:
+        check_instance("metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")
+        if not hasattr(self.solver, "solve") or isinstance(self.solver, type):
+            raise problem("solver", "a solver such as symng.CG() or symng.MinresQLP()", self.solver, error=TypeError)
+        object.__setattr__(self, "damping", as_damping("damping", self.damping))
+        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
+        check_number("warm_start", self.warm_start, minimum=0, maximum=1, symbolic=True)
+        if self.preconditioner is not None and not callable(self.preconditioner):
+            raise problem("preconditioner", "a callable of operator and damping", self.preconditioner, error=TypeError)
+
+    def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
+        needed = self.metric(objective).required_inputs()
+        if any(target in needed for target in objective.targets):
+            return (*objective.inputs, *objective.targets)
+        return objective.inputs
+
+    def init_state(self, objective: Objective) -> State:
+        state = State(objective.dtype)
+        init_step_size(state, self.step_size)
+        state.add("damping", self.damping.start)
+        for name, dtype in _SOLVER_SETTINGS.items():
+            value = getattr(self.solver, name, None)
+            if value is not None:
+                state.add_hyperparameter(name, value, dtype)
+        if is_symbolic(self.warm_start) or self.warm_start > 0:
+            state.add_hyperparameter("warm_start", self.warm_start)
+            state.add("direction", np.zeros(objective.size))
+        return state
+
+    def solve(self, measured: Objective, gradient: TensorVariable, state: State) -> tuple[Solution, LinearOperator]:
+        """Return the solution p of (F + lambda I) p = g (equation 2), and F.
+
+        ``measured`` is the objective on the metric batch. The solve starts from ``warm_start`` times the previous one.
+        """
+        operator = self.metric(measured)
+        damping, previous = state.values["damping"], state.values.get("direction")
+        start = None
+        if previous is not None:
+            start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
+        settings = {n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters}
+        solver = replace(self.solver, **settings) if settings else self.solver
+        preconditioner = None if self.preconditioner is None else self.preconditioner(operator, damping)
+        solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
+        return solution, operator
+
+    def keep_direction(
+        self, state: State, direction: TensorVariable, slope: TensorVariable, usable: TensorVariable
+    ) -> dict[Any, TensorVariable]:
+        """Return the update of the direction that the next solve starts from: zero after one that does not descend."""
+        previous = state.values.get("direction")
+        if previous is None:
+            return {}
+        good = pt.and_(pt.and_(usable, all_finite(direction)), pt.gt(slope, 0))
+        return {previous: pt.switch(good, direction, pt.zeros_like(direction))}
+
+
+def solve_records(solution: Solution) -> dict[str, TensorVariable]:
+    """Return the records of a solve."""
+    return {
+        "solver_status": solution.status,
+        "solver_iterations": solution.niter,
+        "residual_norm": solution.residual_norm,
+    }

@@ -1,0 +1,218 @@
+"""Pieces of a step as functions from graph to graph: gradient, step size, acceptance, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng import vectors
+from symng._checks import Words, is_symbolic, problem
+from symng.damping import Damping
+from symng.objective import Objective
+from symng.operators import LinearOperator
+from symng.optimizers.base import State
+from symng.search import StepSize
+from symng.solvers import Solution, Status
+
+# Verdicts of solves that give no direction to go.
+NO_DIRECTION = (Status.NOT_FINITE, Status.NOT_SYMMETRIC, Status.BAD_PRECONDITIONER)
+
+# Why an optimizer without a line search refuses a search batch, and the way out.
+NO_SEARCH = ("without a line search", "Leave it out, or give step_size=symng.BacktrackingLineSearch().")
+
+# Changes of the loss by fewer units of its rounding error than this tell nothing about the model.
+_ROUNDINGS = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The objective on the batches of a step: for the gradient, for the metric, for a search."""
+
+    objective: Objective
+    measured: Objective
+    searched: Objective
+    inputs: Mapping[str, Sequence[TensorVariable]]
+    axes: Mapping[str, Sequence[int]]
+
+
+def arrange(
+    objective: Objective,
+    *,
+    metric_inputs: Sequence[TensorVariable] | None = None,
+    metric_batch: bool = False,
+    search_batch: bool = False,
+) -> Batches:
+    """Return the objective on its batches, metric and search on inputs of their own where told so.
+
+    ``metric_inputs`` are those of the objective's inputs and targets that a metric batch holds.
+    """
+    measured = objective.on_fresh_inputs("_metric") if metric_batch else objective
+    searched = objective.on_fresh_inputs("_search") if search_batch else objective
+    inputs: dict[str, Sequence[TensorVariable]] = {"gradient": (*objective.inputs, *objective.targets)}
+    axes = {"gradient": objective.data_axes}
+    if metric_batch:
+        count = len(metric_inputs or ())
+        inputs["metric"], axes["metric"] = (*measured.inputs, *measured.targets)[:count], objective.data_axes[:count]
+    if search_batch:
+        inputs["search"], axes["search"] = (*searched.inputs, *searched.targets), objective.data_axes
+    return Batches(objective, measured, searched, inputs, axes)
+
+
+def refuse_batch(name: str, given: bool, reason: str, way_out: str = "Leave it out.") -> None:
+    """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
+    if given:
+        raise problem(name, f"none {reason}", Words("one"), way_out)
+
+
+def init_step_size(state: State, rule: StepSize) -> None:
+    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
+    state.add("step", 0, "int64")
+    state.add_hyperparameter("step_size", rule.initial())
+
+
+def step_size_of(state: State, rule: StepSize) -> TensorVariable:
+    """Return the step size that the rule starts from, in the dtype of the parameters."""
+    size = state.hyperparameters.get("step_size", rule.initial())
+    return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
+
+
+def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
+    """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
+    params: Any = objective.params
+    # A parameter that only the output uses has a gradient of zero.
+    slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
+    gradient = vectors.ravel([g.astype(objective.dtype) for g in slopes], params)
+    return pt.cast(objective.loss, objective.dtype), gradient
+
+
+def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
+    """Return eta -> L(theta - eta direction)."""
+    params: Any = objective.params
+    theta = vectors.ravel(params, params)
+
+    def loss_at(eta: TensorVariable) -> TensorVariable:
+        moved = vectors.split(theta - eta * direction, objective.params)
+        return pt.cast(objective.with_params(moved), objective.dtype)
+
+    return loss_at
+
+
+def take_step_size(
+    rule: StepSize,
+    state: State,
+    objective: Objective,
+    searched: Objective,
+    direction: TensorVariable,
+    loss: TensorVariable,
+    slope: TensorVariable,
+) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+    """Return step size, the loss after it on the gradient batch, and whether the rule found one.
+
+    ``searched`` is the objective on the search batch; ``objective`` itself when there is none.
+    """
+    size = step_size_of(state, rule)
+    loss_at = loss_along(objective, direction)
+    if not rule.searches:
+        return size, loss_at(size), pt.constant(np.array(True))
+    if searched is objective:
+        return rule.find(loss_at, loss, slope, size)
+    size, _, found = rule.find(loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size)
+    return size, loss_at(size), found
+
+
+def all_finite(*tensors: TensorVariable) -> TensorVariable:
+    """Tell whether every value is finite."""
+    checks = [pt.all(pt.isfinite(t)) if t.ndim else pt.isfinite(t) for t in tensors]
+    return checks[0] if len(checks) == 1 else pt.and_(checks[0], all_finite(*tensors[1:]))
+
+
+def norm(vector: TensorVariable) -> TensorVariable:
+    """Return the Euclidean norm, by a dot product: no sum in another dtype."""
+    return pt.sqrt(pt.dot(vector, vector))
+
+
+def move(
+    objective: Objective, update: TensorVariable, accepted: TensorVariable
+) -> dict[SharedVariable, TensorVariable]:
+    """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
+    parts = vectors.split(update, objective.params)
+    return {
+        p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(objective.params, parts, strict=True)
+    }
+
+
+def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
+    """Give ``value`` the static shape of ``param``, which a shared variable with fixed axes asks for."""
+    return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
+
+
+def has_direction(solution: Solution) -> TensorVariable:
+    """Tell whether a solve gave a direction to go."""
+    good = pt.constant(np.array(True))
+    for verdict in NO_DIRECTION:
+        good = pt.and_(good, pt.neq(solution.status, int(verdict)))
+    return good
+
+
+def predicted_decrease(
+    rule: Damping, operator: LinearOperator, damping: TensorVariable, gradient: TensorVariable, update: TensorVariable
+) -> TensorVariable:
+    """Return by how much the model of a damping rule says that theta -> theta - update lowers the loss.
+
+    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2.
+    """
+    predicted = pt.dot(gradient, update)
+    if rule.ratio != "quadratic":
+        return predicted
+    curved = operator @ update
+    if rule.damped_model:
+        curved = curved + damping * update
+    return predicted - pt.dot(update, curved) / 2
+
+
+def conclude(
+    objective: Objective,
+    state: State,
+    rule: Damping,
+    *,
+    loss: TensorVariable,
+    new_loss: TensorVariable,
+    update: TensorVariable,
+    predicted: TensorVariable,
+    sound: TensorVariable,
+) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
+    """Accept or refuse theta -> theta - update, and let the damping follow the reduction ratio (equations 17, 32).
+
+    Returns the updates of parameters, damping and number of the step, and the records of them. ``sound`` tells whether
+    solve and search were; a step that is not, or not finite, counts as failed.
+    """
+    damping = state.values["damping"]
+    decrease = loss - new_loss
+    ratio = decrease / predicted
+    # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its ratio. Of changes
+    # that are rounding errors of the loss nothing can be said, as at an optimum, where both are 0.
+    rounding = _ROUNDINGS * np.finfo(state.dtype).eps * abs(loss)
+    unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
+    judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
+    judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
+    failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
+    accepted = pt.invert(pt.or_(failed, rule.refuses(judged)))
+    updates = move(objective, update, accepted)
+    updates[damping] = pt.cast(rule.next(damping, judged, failed), state.dtype)
+    updates[state.values["step"]] = state.values["step"] + 1
+    records = {
+        "loss": loss,
+        "new_loss": new_loss,
+        "damping": damping,
+        "reduction_ratio": ratio,
+        "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
+        "accepted": accepted,
+    }
+    return updates, records

@@ -1,0 +1,69 @@
+"""The compiled functions of a step: one, or two stages with a search on the host between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pytensor.compile.mode import Mode
+
+from symng.backends import backend_of, compile_function, place, to_numpy
+from symng.optimizers import Step
+from symng.optimizers.base import HostSearch
+
+
+class Program:
+    """Take a step on its arrays, in the order of the batches of the step, and return the values of its records."""
+
+    def __init__(self, step: Step, mode: str | Mode | None) -> None:
+        self.step, self.backend = step, backend_of(mode)
+        batches = [v for batch in step.batches.values() for v in batch]
+        records, search = list(step.records.values()), step.search
+        between = [] if search is None else [*search.carried, search.coefficients]
+        self.function = compile_function(
+            [*batches, *between], records, updates=step.updates, mode=mode, name="symng_step", on_unused_input="ignore"
+        )
+        if search is not None:
+            self._first = compile_function(
+                batches, list(search.carried.values()), mode=mode, name="symng_directions", on_unused_input="ignore"
+            )
+            searched = step.batches.get("search", step.batches["gradient"])
+            outputs = search.loss if search.gradient is None else [search.loss, search.gradient]
+            self._loss = compile_function(
+                [*searched, *between], outputs, mode=mode, name="symng_search", on_unused_input="ignore"
+            )
+            # What both take was checked by the first stage, or comes from it.
+            self._loss.trust_input = self.function.trust_input = True
+
+    def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
+        """Take the step; without a search it is one call."""
+        if self.step.search is None:
+            return dict(zip(self.step.records, to_numpy(self.function(*arrays)), strict=True))
+        carried = self._first(*arrays)
+        arrays = place([np.asarray(a) for a in arrays], self.backend)
+        coefficients, evaluations = self._search(self.step.search, arrays, carried)
+        values = to_numpy(self.function(*arrays, *carried, coefficients))
+        return dict(zip(self.step.records, values, strict=True)) | {"search_evaluations": evaluations}
+
+    def _search(self, search: HostSearch, arrays: Sequence[Any], carried: Sequence[Any]) -> tuple[np.ndarray, int]:
+        """Return the coefficients found on the host, and how often the loss was evaluated."""
+        start = 0
+        for name, batch in self.step.batches.items():  # the search batch is the last; else it is the gradient batch
+            if name in ("search", "gradient"):
+                first, length = start, len(batch)
+            start += len(batch)
+        searched, dtype, evaluations = arrays[first : first + length], search.coefficients.type.dtype, 0
+
+        def evaluate(coefficients: np.ndarray) -> Any:
+            """Return the loss at the coefficients, and its gradient if there is one."""
+            nonlocal evaluations
+            evaluations += 1
+            values = to_numpy(self._loss(*searched, *carried, np.asarray(coefficients, dtype=dtype)))
+            if search.gradient is None:
+                return float(values)
+            return float(values[0]), np.asarray(values[1], dtype=np.float64)
+
+        names = [str(v.name) for v in search.carried]
+        found = search.find(evaluate, dict(zip(names, carried, strict=True)))
+        return np.asarray(found, dtype=dtype), evaluations
