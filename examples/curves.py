@@ -1,8 +1,9 @@
-"""Train the deep autoencoder of section 10 on Curves-like images by natural gradient.
+"""Train the deep autoencoder of section 10 on Curves-like images by natural gradient, or by any other optimizer.
 
-    python examples/curves.py                  # natural gradient, 180 seconds of training
-    python examples/curves.py --preset paper   # the settings of the paper's appendix
-    python examples/curves.py --optimizer sgd --seconds 60
+    python examples/curves.py                      # natural gradient, 180 seconds of training
+    python examples/curves.py --preset paper       # the settings of the paper's appendix
+    python examples/curves.py --preset small       # fewer images and a narrower network
+    python examples/curves.py --optimizer ncg-l    # natural conjugate gradient
 
 Leaves in --out: history.npz (one row a step; squared_error is the training squared error per image over the whole
 training set, evaluated every few steps), curves.png and config.json.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,117 +27,239 @@ from symng.datasets import curves
 from symng.models import autoencoder, binary_cross_entropy_with_logits
 from symng.plot import curves_summary
 
-SIZES = [784, 400, 200, 100, 50, 25, 6]
+# What each optimizer is called.
+OPTIMIZERS = {
+    "ngd": "natural gradient",
+    "ngd-l": "natural gradient with a line search",
+    "ncg-l": "natural conjugate gradient, plane search",
+    "ncg-f": "natural conjugate gradient, Polak-Ribiere",
+    "hf": "Hessian-free",
+    "ksd": "Krylov subspace descent",
+    "tonga": "online TONGA",
+    "sgd": "gradient descent",
+    "momentum": "gradient descent with momentum",
+    "nesterov": "gradient descent with Nesterov's momentum",
+    "adam": "Adam",
+}
+_FULL = dict(batch=None, metric_batch="same", metric_examples=None, search_batch="same", damping=3.0, evaluate_every=1)
+_SMALL_BATCHES = dict(batch=100, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=200)
+_NATURAL = dict(warm_start=0.0, rtol=1e-4)
 
-# What was found best for 180 s on 2 cores (docs/curves.md), and the appendix of the paper.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": dict(
-        batch=1000, metric_batch="other", metric_examples=250, damping=3.0, iterations=15, warm_start=0.95,
-        rtol=1e-4, step_size=1.0, seconds=180.0, steps=None, evaluate_every=20,
+# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "ngd": dict(
+        batch=1000, metric_batch="other", metric_examples=250, search_batch="same", damping=3.0, iterations=15,
+        warm_start=0.95, rtol=1e-4, step_size=1.0, evaluate_every=20,
     ),
-    "paper": dict(
-        batch=5000, metric_batch="same", metric_examples=None, damping=3.0, iterations=250, warm_start=0.0,
-        rtol=1e-4, step_size=1.0, seconds=None, steps=200, evaluate_every=1,
+    "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
+    "ncg-l": _FULL | _NATURAL | dict(iterations=15),
+    "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
+    "hf": dict(
+        batch=5000, metric_batch="other", metric_examples=1000, search_batch="same", damping=3.0, iterations=50,
+        warm_start=0.95, rtol=0.0, step_size=1.0, evaluate_every=2,
     ),
-    "sgd": dict(
-        batch=100, metric_batch="same", metric_examples=None, step_size=0.01, seconds=180.0, steps=None,
-        evaluate_every=200,
+    "ksd": dict(
+        batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=3.0, iterations=20,
+        evaluate_every=2,
     ),
+    "tonga": _SMALL_BATCHES | dict(damping=1.0, step_size=0.01),
+    "sgd": _SMALL_BATCHES | dict(step_size=0.01),
+    "momentum": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
+    "nesterov": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
+    "adam": _SMALL_BATCHES | dict(step_size=0.001),
 }  # fmt: skip
 
+# The appendix of the paper; full batches of all optimizers that search. What is not named is as in DEFAULTS.
+_PAPER = dict(batch=None, metric_batch="same", metric_examples=None, warm_start=0.0, iterations=250)
+PAPER: dict[str, dict[str, Any]] = {
+    "ngd": dict(
+        batch=5000, metric_batch="same", metric_examples=None, iterations=250, warm_start=0.0, evaluate_every=1
+    ),
+    "ngd-l": _PAPER,
+    "ncg-l": _PAPER,
+    "ncg-f": _PAPER,
+    "hf": dict(batch=None, metric_batch="same", metric_examples=None, iterations=250, evaluate_every=1),
+    "ksd": dict(batch=None, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=1),
+}  # fmt: skip
 
-def positive_int(text: str) -> int:
+# The paper's settings scaled to 2,000 images: minibatches are a quarter of them, as 5,000 are of 20,000.
+SMALL: dict[str, dict[str, Any]] = {
+    **PAPER,
+    "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
+}
+
+# Images, units and limits of each preset.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": dict(examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=180.0, steps=None),
+    "paper": dict(examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=None, steps=200),
+    "small": dict(examples=2000, sizes=[784, 100, 50, 25, 12, 6], seconds=60.0, steps=None),
+}
+_OVERRIDES = {"default": {}, "paper": PAPER, "small": SMALL}
+
+
+def settings_of(optimizer: str, preset: str) -> dict[str, Any]:
+    """Return the settings of an optimizer in a preset."""
+    return PRESETS[preset] | DEFAULTS[optimizer] | _OVERRIDES[preset].get(optimizer, {})
+
+
+def whole(text: str) -> int:
     """Read a whole number of at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
     return int(text)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; what is not given comes from the preset."""
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return float(text)
+
+
+def seed(text: str) -> int:
+    """Read a whole number of at least 0."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"expected at least 0, got {text}")
+    return int(text)
+
+
+def layers(text: str) -> list[int]:
+    """Read the units of every layer from the input to the code."""
+    sizes = [whole(part) for part in text.split("-")]
+    if len(sizes) < 2 or sizes[0] != 784:
+        raise argparse.ArgumentTypeError(f"expected units such as 784-100-50-6, 784 pixels first, got {text}")
+    return sizes
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=["default", "paper"], default="default")
-    parser.add_argument("--optimizer", choices=["ngd", "sgd"], default="ngd")
-    parser.add_argument("--steps", type=positive_int, help="steps at most")
-    parser.add_argument("--seconds", type=float, help="seconds of training at most, without compilation and evaluation")
-    parser.add_argument("--examples", type=positive_int, default=20_000, help="training images")
-    parser.add_argument("--batch", type=positive_int, help="images in a gradient batch")
+    parser.add_argument("--preset", choices=list(PRESETS), default="default")
+    parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="ngd")
+    parser.add_argument("--steps", type=whole, help="steps at most")
+    parser.add_argument("--seconds", type=positive, help="seconds of training at most; given alone, no limit of steps")
+    parser.add_argument("--examples", type=whole, help="training images")
+    parser.add_argument("--sizes", type=layers, help="units from the pixels to the code, as in 784-100-50-6")
+    parser.add_argument("--batch", type=whole, help="images in a gradient batch")
     parser.add_argument("--metric-batch", choices=["same", "other"], help="images for the metric")
-    parser.add_argument("--metric-examples", type=positive_int, help="how many other images for the metric")
+    parser.add_argument("--metric-examples", type=whole, help="how many other images for the metric")
     parser.add_argument("--solver", choices=["cg", "minres-qlp"], default="minres-qlp")
-    parser.add_argument("--iterations", type=positive_int, help="iterations of the solver at most")
+    parser.add_argument("--iterations", type=whole, help="iterations of the solver at most; size of the Krylov space")
     parser.add_argument("--warm-start", type=float, help="each solve starts from this times the previous direction")
     parser.add_argument("--damping", type=float, help="damping of the first step")
-    parser.add_argument("--step-size", type=float)
+    parser.add_argument("--step-size", type=positive)
+    parser.add_argument("--momentum", type=float)
     parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
+    return parser
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; what is not given comes from the settings of the optimizer in the preset."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
-    preset = PRESETS["sgd" if options.optimizer == "sgd" else options.preset]
+    settings = settings_of(options.optimizer, options.preset)
+    for name in ("iterations", "warm_start", "damping", "step_size", "momentum", "rtol"):
+        if getattr(options, name, None) is not None and name not in settings:
+            parser.error(f"--{name.replace('_', '-')}: {OPTIMIZERS[options.optimizer]} has none")
+    if options.metric_batch == "other" and options.optimizer in ("tonga", "sgd", "momentum", "nesterov", "adam"):
+        parser.error(f"--metric-batch other: {OPTIMIZERS[options.optimizer]} has no metric batch")
+    # A limit that is given replaces those of the preset.
+    if options.steps is not None or options.seconds is not None:
+        settings["steps"] = settings["seconds"] = None
     asked_for_others = options.metric_batch == "other"
-    if options.steps is not None and options.seconds is None:
-        options.seconds = float("inf")  # a number of steps replaces the preset's time
-    for name, value in preset.items():
+    for name, value in settings.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
-    options.batch = min(options.batch, options.examples)
+    options.batch = options.examples if options.batch is None else min(options.batch, options.examples)
     others = options.examples - options.batch
-    if asked_for_others and (others == 0 or options.optimizer == "sgd"):
-        reason = "SGD has no metric" if others else "no images are left beside the batch; give a smaller --batch"
-        parser.error(f"--metric-batch other: {reason}")
     if others == 0:
-        options.metric_batch = "same"
+        if asked_for_others:
+            parser.error("--metric-batch other: no images are left beside the batch; give a smaller --batch")
+        options.metric_batch = options.search_batch = "same"
     if options.metric_batch == "same":
         options.metric_examples = None
-    elif options.metric_examples is None or options.metric_examples > others:
-        options.metric_examples = min(options.batch, others)
-    if options.seconds == float("inf"):
-        options.seconds = None
+    else:
+        options.metric_examples = min(options.metric_examples or options.batch, others)
     return options
 
 
 def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     """Return the optimizer that the options ask for."""
-    if options.optimizer == "sgd":
-        return symng.SGD(step_size=options.step_size)
+    name = options.optimizer
+    if name in ("sgd", "momentum", "nesterov"):
+        momentum = 0.0 if name == "sgd" else options.momentum
+        return symng.SGD(step_size=options.step_size, momentum=momentum, nesterov=name == "nesterov")
+    if name == "adam":
+        return symng.Adam(step_size=options.step_size)
+    if name == "tonga":
+        return symng.TONGA(damping=options.damping, step_size=options.step_size)
+    if name == "ksd":
+        return symng.KrylovSubspaceDescent(
+            basis_size=options.iterations,
+            damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic"),
+        )
+    if name == "hf":
+        return symng.HessianFree(
+            solver=symng.CG(
+                rtol=options.rtol, maxiter=options.iterations, progress_rtol=5e-4, keep_iterates=1.3, recompute=False
+            ),
+            damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic", reject_below=0.0),
+            step_size=symng.BacktrackingLineSearch(size=options.step_size),
+            warm_start=options.warm_start,
+        )
     solver = symng.CG if options.solver == "cg" else symng.MinresQLP
-    return symng.NaturalGradient(
+    settings: dict[str, Any] = dict(
         solver=solver(rtol=options.rtol, maxiter=options.iterations, recompute=False),
         damping=symng.LevenbergMarquardt(initial=options.damping),
-        step_size=options.step_size,
         warm_start=options.warm_start,
     )
+    if name == "ngd":
+        return symng.NaturalGradient(step_size=options.step_size, **settings)
+    if name == "ncg-l":
+        return symng.NaturalConjugateGradient(beta="search", **settings)
+    search = symng.BacktrackingLineSearch(size=options.step_size)
+    if name == "ncg-f":
+        return symng.NaturalConjugateGradient(beta="polak-ribiere", step_size=search, **settings)
+    return symng.NaturalGradient(step_size=search, **settings)
 
 
 def describe(options: argparse.Namespace) -> str:
     """Say in one line what will run."""
+    name = OPTIMIZERS[options.optimizer]
+    parts = [f"{name[0].upper()}{name[1:]}: batches of {options.batch}"]
+    if getattr(options, "damping", None) is not None and options.optimizer != "tonga":
+        parts.append(
+            f"metric on {options.metric_examples or 'the same'}{' other' * bool(options.metric_examples)} images"
+        )
+    for setting, words in (
+        ("iterations", "up to {} iterations"), ("warm_start", "warm start {:g}"), ("damping", "damping from {:g}"),
+        ("momentum", "momentum {:g}"), ("step_size", "step size {:g}"),
+    ):  # fmt: skip
+        value = getattr(options, setting, None)
+        if value is not None:
+            parts.append(words.format(value))
     limits = [
         f"{options.seconds:g} s of training" if options.seconds else "",
         f"{options.steps} steps" if options.steps else "",
     ]
-    limit = " or ".join(limit for limit in limits if limit)
-    if options.optimizer == "sgd":
-        return f"SGD: batches of {options.batch}, step size {options.step_size:g}; {limit}."
-    metric = "the same" if options.metric_batch == "same" else f"{options.metric_examples} other"
-    return (
-        f"Natural gradient: batches of {options.batch}, metric on {metric} images, {options.solver} up to "
-        f"{options.iterations} iterations, warm start {options.warm_start:g}, damping from {options.damping:g}, "
-        f"step size {options.step_size:g}; {limit}."
-    )
+    return f"{', '.join(parts)}; {' or '.join(limit for limit in limits if limit)}."
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, and leave history, picture and configuration in the folder of results."""
     options = parse(arguments)
+    config = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     try:
         optimizer = make_optimizer(options)
-    except ValueError as error:
+        symng.backends.resolve_mode(options.mode)
+    except (ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        config = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
-        (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_config(options.out, config)
     except OSError as error:
         print(f"--out: cannot write to {options.out}: {error}", file=sys.stderr)
         return 1
@@ -146,7 +270,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"Predicting the mean image gives a squared error of {mean_error:.2f} per image.")
 
     x = pt.matrix("x", dtype="float32")
-    model = autoencoder(x, SIZES, initializer="sparse", seed=options.seed, dtype="float32")
+    model = autoencoder(x, options.sizes, initializer="sparse", seed=options.seed, dtype="float32")
     loss = binary_cross_entropy_with_logits(model.preactivation, x).mean()
     objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
     print(objective)
@@ -161,9 +285,10 @@ def main(arguments: list[str] | None = None) -> int:
         objective,
         optimizer,
         data=(images,),
-        batch_size=options.batch,
+        batch_size=None if options.batch == options.examples else options.batch,
         metric_batch=options.metric_batch,
         metric_batch_size=options.metric_examples,
+        search_batch=options.search_batch,
         max_steps=options.steps,
         max_seconds=options.seconds,
         evaluate=lambda: {"squared_error": sum(float(reconstruct(c)[1]) for c in chunks) / len(images)},
@@ -179,15 +304,22 @@ def main(arguments: list[str] | None = None) -> int:
     told = f"squared error {evaluated[-1]:.3f} per image" if len(evaluated) else "not evaluated"
     print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.stopped}), "
           f"{result.compile_seconds:.1f} s of compilation: {told}")  # fmt: skip
+    outcome = {"stopped": result.stopped, "steps": result.steps, "compile_seconds": round(result.compile_seconds, 1)}
     try:
         history.save(options.out / "history.npz")
         if len(evaluated):
             curves_summary(history, sample, np.asarray(reconstruct(sample)[0]), path=options.out / "curves.png")
+        write_config(options.out, config | {"result": outcome})
     except OSError as error:
         print(f"--out: cannot write the results to {options.out}: {error}", file=sys.stderr)
         return 1
     print(f"Wrote {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_file()))} to {options.out}")
     return 0
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write all options of the run, and at its end how it went."""
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 if __name__ == "__main__":

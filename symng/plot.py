@@ -7,7 +7,7 @@ Figures are made without pyplot: no window opens, no global state is touched. Ev
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ _AXES = (("step", "step"), ("seconds", "time of training (seconds)"))
 
 
 def training_curves(
-    histories: Mapping[str, History] | History,
+    histories: Mapping[str, History | Sequence[History]] | History,
     column: str = "squared_error",
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
@@ -44,8 +44,9 @@ def training_curves(
 
     Parameters
     ----------
-    histories : History or mapping of str to History
-        One run, or several by name; each with the columns ``step``, ``seconds`` and ``column``.
+    histories : History or mapping of str to History or sequence of History
+        One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A name may stand for
+        the runs of several seeds: they get one color.
     column : str, default "squared_error"
         What to draw. Rows where it is NaN (not evaluated) or a coordinate is not above 0, which a logarithmic axis
         cannot show, are left out.
@@ -108,7 +109,7 @@ def reconstructions(
 
 
 def curves_summary(
-    histories: Mapping[str, History] | History,
+    histories: Mapping[str, History | Sequence[History]] | History,
     originals: np.ndarray,
     reconstructions: np.ndarray,
     path: str | os.PathLike[str] | None = None,
@@ -152,18 +153,23 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout=layout)
 
 
-def _named(histories: Any) -> dict[str, History]:
-    """Return the runs by name; a single one has the empty name."""
+def _named(histories: Any) -> dict[str, list[History]]:
+    """Return the runs by name, a list for each; a single one has the empty name."""
     if isinstance(histories, History):
-        return {"": histories}
-    if not isinstance(histories, Mapping) or not all(isinstance(run, History) for run in histories.values()):
-        raise TypeError(
-            f"histories: expected a History or a mapping of names to histories, got "
-            f"{type(histories).__name__}. Write for example {{'SGD': result.history}}."
-        )
+        return {"": [histories]}
+    expected = "histories: expected a History or a mapping of names to histories"
+    way_out = "Write for example {'SGD': result.history}, or {'SGD': [seed_0, seed_1]}."
+    if not isinstance(histories, Mapping):
+        raise TypeError(f"{expected}, got {type(histories).__name__}. {way_out}")
     if not histories:
         raise ValueError("histories: expected at least one run, got none.")
-    return {str(name): run for name, run in histories.items()}
+    named = {}
+    for name, runs in histories.items():
+        runs = list(runs) if isinstance(runs, list | tuple) else [runs]
+        if not runs or not all(isinstance(run, History) for run in runs):
+            raise TypeError(f"{expected}, got {type(histories).__name__} with {runs!r:.60} at {name!r}. {way_out}")
+        named[str(name)] = runs
+    return named
 
 
 def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) -> np.ndarray:
@@ -182,25 +188,26 @@ def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) 
     return np.stack([first[:n], second[:n]]).reshape(2, -1, rows, columns)
 
 
-def _draw_curves(figure: Figure | SubFigure, runs: Mapping[str, History], column: str) -> None:
+def _draw_curves(figure: Figure | SubFigure, named: Mapping[str, list[History]], column: str) -> None:
     """Draw the two panels with a common error axis and one legend."""
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (against, label) in zip(panels, _AXES, strict=True):
         empty = True
-        for i, (name, run) in enumerate(runs.items()):
-            x, y = run[against], run[column]
-            shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
-            empty = empty and not shown.any()
-            panel.plot(
-                x[shown],
-                y[shown],
-                label=name,
-                color=_COLORS[i % len(_COLORS)],
-                linewidth=1.6,
-                linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
-                marker="o" if shown.sum() <= 40 else None,
-                markersize=3.5,
-            )
+        for i, (name, runs) in enumerate(named.items()):
+            for run in runs:
+                x, y = run[against], run[column]
+                shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+                empty = empty and not shown.any()
+                panel.plot(
+                    x[shown],
+                    y[shown],
+                    label=name if run is runs[0] else None,
+                    color=_COLORS[i % len(_COLORS)],
+                    linewidth=1.6 if len(runs) == 1 else 1.0,
+                    linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
+                    marker="o" if shown.sum() <= 40 else None,
+                    markersize=3.5,
+                )
         panel.set_xlabel(label)
         panel.spines[["top", "right"]].set_visible(False)
         if empty:
@@ -214,7 +221,7 @@ def _draw_curves(figure: Figure | SubFigure, runs: Mapping[str, History], column
         for axis in (panel.xaxis, panel.yaxis):
             _label_ticks(axis)
     panels[0].set_ylabel(_words(column))
-    if list(runs) != [""]:
+    if list(named) != [""]:
         panels[1].legend(frameon=False, fontsize="small")
 
 

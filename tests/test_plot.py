@@ -58,6 +58,17 @@ def test_several_runs_have_a_legend_and_colors_of_their_own():
     assert panels[0].get_ylabel() == "loss"
 
 
+def test_seeds_of_one_name_share_a_color_and_an_entry_of_the_legend():
+    runs = {"SGD": [make(), make(factor=2), make(factor=3)], "NGD": make(factor=0.5)}
+    panels = draw(plot.training_curves(runs)).axes
+    assert [text.get_text() for text in panels[1].get_legend().get_texts()] == ["SGD", "NGD"]
+    for panel in panels:
+        colors = [line.get_color() for line in panel.get_lines()]
+        assert len(colors) == 4 and colors[0] == colors[1] == colors[2] != colors[3]
+    with pytest.raises(TypeError, match="^histories: .* at 'SGD'"):
+        plot.training_curves({"SGD": []})
+
+
 def test_rows_a_log_axis_cannot_show_are_left_out():
     history = History()
     for step, error in [(0, 20.0), (1, 10.0), (2, np.inf), (3, 0.0), (4, 5.0)]:
