@@ -16,7 +16,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
-_VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor)
+VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor)
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Activation:
     source: str
 
 
-def read_activation(output: TensorVariable) -> Activation | None:
+def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -> Activation | None:
     """Read likelihood and pre-activation off the op that ends ``output``; None when no activation is known.
 
     Transpositions, reshapes, slices and casts on the way are looked through: elementwise activations commute with
-    them, a softmax with those that leave its axis the last.
+    them, a softmax with those that leave its axis the last. ``tanh`` is what a tanh stands for; by default nothing.
     """
-    end, views = _below_views(output)
+    end, views = below_views(output)
     if end.owner is None:
         return None
     op, root = end.owner.op, end.owner.inputs[0]
@@ -44,6 +44,8 @@ def read_activation(output: TensorVariable) -> Activation | None:
         likelihood, source = Categorical(), "softmax"
     elif _is_elementwise(op, psm.Sigmoid):
         likelihood, source = Bernoulli(), "sigmoid"
+    elif tanh is not None and _is_elementwise(op, ps.Tanh):
+        likelihood, source = tanh, "tanh"
     elif _is_elementwise(op, ps.Exp):
         likelihood, source = Poisson(), "exp"
         if root.owner is not None and isinstance(root.owner.op, LogSoftmax):
@@ -61,7 +63,7 @@ def read_activation(output: TensorVariable) -> Activation | None:
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:
     """Tell whether ``output`` ends in a softmax that is not known to run over its last axis alone."""
-    end, views = _below_views(output)
+    end, views = below_views(output)
     if end.owner is not None and _is_elementwise(end.owner.op, ps.Exp):
         end = end.owner.inputs[0]
     if end.owner is None or not isinstance(end.owner.op, Softmax | LogSoftmax):
@@ -69,10 +71,10 @@ def has_misplaced_softmax(output: TensorVariable) -> bool:
     return not _is_over_last_axis(end.owner.op, end, views)
 
 
-def _below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
+def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
     """Return what ``output`` is a rearrangement of, and the nodes passed, the last first."""
     views = []
-    while output.owner is not None and (isinstance(output.owner.op, _VIEWS) or _is_float_cast(output)):
+    while output.owner is not None and (isinstance(output.owner.op, VIEWS) or _is_float_cast(output)):
         views.append(output.owner)
         output = output.owner.inputs[0]
     return output, views

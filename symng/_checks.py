@@ -155,6 +155,9 @@ def check_batch(
 def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     """Return ``array`` if its dtype and shape fit ``variable``."""
     dtype = np.dtype(variable.type.dtype)
+    if np.ma.is_masked(array):
+        masked = Words(f"a masked array with {np.ma.count_masked(array)} values masked")
+        raise problem(name, "an array without masked values", masked, "Fill them, or leave those examples out.")
     if not hasattr(array, "dtype"):  # lists and numbers carry no dtype of their own
         try:
             array = np.asarray(array)

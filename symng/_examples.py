@@ -12,7 +12,7 @@ from typing import Any
 import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.traversal import toposort
+from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import Dot, Sum
@@ -26,21 +26,37 @@ Found = tuple[TensorVariable, str] | None
 # What is known of a tensor, beside the number of its axis of examples:
 NONE = "none"  # no example enters it
 REDUCED = "reduced"  # examples enter it, and their axis is summed away
+MIXED = "mixed"  # what is summed over examples has gone back into single ones, as in batch normalization
 UNKNOWN = "unknown"
 Place = int | str
 
 
-def locate_examples(loss: TensorVariable, known: Mapping[TensorVariable, int]) -> dict[Variable, Place]:
-    """Return which axis runs over examples, for every tensor that ``loss`` is computed from.
+def locate_examples(
+    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int] | None = None
+) -> dict[Variable, Place]:
+    """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
 
-    ``known`` gives it for the inputs, the targets and the outputs; what is below them is not looked at.
+    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those are believed also
+    where ops below them are not known, unless examples are seen to be mixed there.
     """
+    outputs = {} if outputs is None else outputs
     places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
-    for node in toposort([loss], blockers=list(known)):
+    model: set[Variable] = set(ancestors(list(outputs)))  # and, in time, what is computed from outputs
+    for node in toposort([loss, *outputs]):
         given = [places.get(v, NONE) for v in node.inputs]
-        place = NONE if all(p == NONE for p in given) else _place_of_output(node, given)
+        entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
+        if isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
+            place: Place = NONE
+        elif MIXED in given or (entered and any(isinstance(p, int) for p in given)):
+            place = MIXED
+        elif all(p in (NONE, REDUCED) for p in given):
+            place = REDUCED
+        else:
+            place = _place_of_output(node, given)
         for v in node.outputs:
-            places.setdefault(v, place)
+            places[v] = outputs[v] if v in outputs and place != MIXED else place
+        if any(v in model for v in node.inputs):
+            model.update(node.outputs)
     return places
 
 
@@ -48,8 +64,6 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
     op, first = node.op, given[0]
     ndim: int = getattr(node.inputs[0].type, "ndim", 0)
-    if isinstance(op, Shape | Shape_i):
-        return NONE
     if isinstance(op, Elemwise):
         return _merged(given)
     if isinstance(op, Blockwise):
@@ -94,13 +108,15 @@ def _merged(places: Sequence[Place]) -> Place:
     return REDUCED if REDUCED in places else NONE
 
 
-def find(loss: TensorVariable, known: Mapping[TensorVariable, int]) -> tuple[TensorVariable | None, str | None]:
+def find(
+    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int]
+) -> tuple[TensorVariable | None, str | None]:
     """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
 
     The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without examples added, as
     weight decay has. The loss is the mean, or the sum, of the vector returned.
     """
-    found = _Finder(locate_examples(loss, known)).find(loss)
+    found = _Finder(locate_examples(loss, known, outputs)).find(loss)
     return (None, None) if found is None else found
 
 

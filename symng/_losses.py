@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
@@ -73,13 +74,13 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     logits : tensor-like of shape (..., K)
         Pre-activations r of the softmax over the last axis.
     target : tensor-like of shape (..., K), or of integers of shape (...)
-        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to K - 1. A label out
-        of range counts as no class at all and costs nothing: check labels before.
+        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to K - 1.
 
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example, in nats.
+        One number an example, in nats; NaN for a label out of range, so that it is never taken for one that costs
+        nothing; give padding a label in range and a weight of 0.
 
     Examples
     --------
@@ -89,10 +90,12 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     True
     """
     logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)
-    if target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
+    is_float = logits.type.dtype.startswith("float")  # else `_pair` refuses it
+    if is_float and target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
         # Counted with cumsum: JAX has no arange of a length that only the graph knows.
         classes = pt.cumsum(pt.ones_like(logits, dtype="int64"), axis=-1) - 1
-        target = pt.eq(target[..., None], classes)
+        hit = pt.eq(target[..., None], classes)
+        target = pt.switch(hit.any(axis=-1, keepdims=True), hit.astype(logits.dtype), np.array(np.nan, logits.dtype))
     logits, target = _pair("logits", logits, target)
     return -(target * pt.special.log_softmax(logits, axis=-1)).sum(axis=-1)
 

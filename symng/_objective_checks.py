@@ -102,6 +102,17 @@ def check_example_losses(given: Any) -> None:
         raise problem("example_losses", expected, given, error=TypeError)
 
 
+def check_given_losses(losses: TensorVariable, params: Sequence[SharedVariable], without_examples: bool) -> None:
+    """Refuse losses of single examples that depend on no parameter, or that are known to have no axis of examples."""
+    if not any(p in set(ancestors([losses])) for p in params):
+        raise problem("example_losses", "a vector that depends on params", losses)
+    if without_examples:
+        raise problem(
+            "example_losses", "one loss an example", Words(f"{losses}, which does not run over examples"),
+            "Sum over the axes of outputs and of time alone.",
+        )  # fmt: skip
+
+
 def check_connections(
     graphs: Sequence[TensorVariable],
     params: Sequence[SharedVariable],

@@ -5,7 +5,7 @@ This is the only place that calls ``pytensor.function``. Importing it does not i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ from symng._checks import problem
 
 MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
 """The modes that run every graph of this package, by name."""
+
+PLAIN = Mode("py", None)  # type: ignore[arg-type]
+"""Plain Python without rewrites: compiles at once, to evaluate something a single time."""
 
 _OTHER_MODES = ("MODE", "DEBUGMODE", "DEBUG_MODE", "NANGUARDMODE")  # known to PyTensor, for debugging
 _LINKERS = {JAXLinker: "jax", NumbaLinker: "numba", PytorchLinker: "pytorch", MLXLinker: "mlx"}
@@ -165,6 +168,25 @@ def compile_function(
         enable_jax()
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
     return pytensor.function(inputs, outputs, updates=pairs, mode=resolved, name=name, **kwargs)
+
+
+def evaluate(
+    function: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], name: str, hint: Callable[[], str] | None = None
+) -> Any:
+    """Call what is compiled on arrays; what goes wrong in it goes wrong because of their shapes, and is told so.
+
+    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a sentence.
+    """
+    try:
+        return function(arrays)
+    except (ValueError, IndexError, TypeError, AssertionError) as error:
+        shapes = ", ".join(str(np.shape(a)) for a in arrays)
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        way_out = "" if hint is None else hint()
+        raise ValueError(
+            f"{name}: the model cannot be evaluated on arrays of shapes {shapes}: {first_line.rstrip('.')}. Check them "
+            f"against the shapes of the parameters. {way_out}".rstrip()
+        ) from error
 
 
 def to_numpy(values: Any) -> Any:

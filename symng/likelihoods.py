@@ -217,7 +217,8 @@ class Categorical(Likelihood):
 
     def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
         suffix = " (Categorical likelihood)"
-        if targets.ndim == output_ndim - 1:
+        column = targets.ndim == output_ndim and targets.shape[-1] == 1 and classes != 1
+        if targets.ndim == output_ndim - 1 or column:
             wrong = (targets < 0) | (targets != np.floor(targets))
             expected = "class numbers 0, 1, ..."
             if classes is not None:
@@ -227,10 +228,13 @@ class Categorical(Likelihood):
                 value, where = _first(targets, wrong)
                 raise problem(name, expected + suffix, Words(f"{value} at {where}"), "Number the classes from 0.")
         elif targets.ndim == output_ndim:
+            if classes not in (None, targets.shape[-1]):
+                expected = f"rows of {classes} numbers, one for each class"
+                raise problem(name, expected + suffix, targets, "Make output and targets of one width.")
+            expected = "one-hot rows (or probabilities that sum to 1)"
             wrong = (targets < 0).any(axis=-1) | (np.abs(targets.sum(axis=-1, dtype=np.float64) - 1) > 1e-3)
             if wrong.any():
                 row, where = _first(targets, wrong)
-                expected = "one-hot rows (or probabilities that sum to 1)"
                 raise problem(name, expected + suffix, Words(f"{row} at {where}"), "One-hot encode the labels.")
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import clone_replace
+from pytensor.graph.replace import clone_replace, graph_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng import _examples, _objective_checks, vectors
 from symng._activations import has_misplaced_softmax, read_activation
 from symng._checks import check_batch, problem
-from symng._graph import infer_length, merge_equal
+from symng._graph import merge_equal
+from symng._targets import TargetChecks
 from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
 
 
@@ -56,12 +57,14 @@ class Objective:
     inputs : sequence of TensorVariable
         Symbolic inputs of the model.
     targets : sequence of TensorVariable, default ()
-        Symbolic inputs that only the loss needs.
+        Symbolic inputs that only the loss needs, in any order: which output a target, or a part of one, is compared
+        with is read off the loss.
     likelihood : Likelihood or list of them, optional
         Overrides what is read off the graph; an output given as logits is told by ``Bernoulli(logits=True)``.
     example_losses : TensorVariable, optional
-        Vector with the loss of every single example. Found on the graph when the loss is a mean or sum over one;
-        needed only where gradients of single examples are (`EmpiricalFisher`).
+        Vector with the loss of every single example. Found on the graph when the loss is a mean or sum over one and
+        no example enters the output of another, as with batch normalization; needed only where gradients of single
+        examples are (`EmpiricalFisher`).
     example_axis : int or list of int, default 0
         Axis of each output that runs over examples; 1 for time-major outputs.
     data_axes : sequence of int, optional
@@ -130,19 +133,22 @@ class Objective:
         self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
         self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
-        found = self._find_example_losses() if example_losses is None else (example_losses, "given")
-        self.example_losses, self.reduction = found
-        self._classes: dict[Head, int | None] = {}  # filled when a batch is checked
+        self.example_losses, self.reduction = self._find_example_losses(example_losses)
+        self._target_checks = TargetChecks(self.loss, self.heads, self.inputs, self.targets)
+        self._roots = (*self.inputs, *self.targets)
         self._frozen = True
 
-    def _find_example_losses(self) -> tuple[TensorVariable | None, str | None]:
-        """Return the vector of losses of single examples, and how it is reduced to the loss."""
-        places = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
-        for y, head in zip(self.outputs, self.heads, strict=True):
-            places[y] = head.example_axis
-            if head.root is head.r:  # else the output is a view, perhaps with other axes
-                places[head.root] = head.example_axis
-        return _examples.find(self.loss, places)
+    def _find_example_losses(self, given: TensorVariable | None) -> tuple[TensorVariable | None, str | None]:
+        """Return the vector of losses of single examples, and how it is reduced to the loss, or "given"."""
+        known = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
+        outputs = {y: head.example_axis for y, head in zip(self.outputs, self.heads, strict=True)}
+        # Where the root is not r, the output is a view of it, perhaps with other axes.
+        outputs |= {head.root: head.example_axis for head in self.heads if head.root is head.r}
+        if given is None:
+            return _examples.find(self.loss, known, outputs)
+        place = _examples.locate_examples(given, known, outputs).get(given)
+        _objective_checks.check_given_losses(given, self.params, place in (_examples.NONE, _examples.REDUCED))
+        return given, "given"
 
     def __setattr__(self, name: str, value: Any) -> None:
         if getattr(self, "_frozen", False):
@@ -163,7 +169,8 @@ class Objective:
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
         replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
-        return clone_replace([self.loss], replace=replaced)[0]  # type: ignore[return-value]
+        # Not clone_replace, which would clone what computes the values too, such as the loop of a solve.
+        return graph_replace([self.loss], replaced, strict=False)[0]  # type: ignore[return-value]
 
     def on_fresh_inputs(self, suffix: str) -> Objective:
         """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
@@ -174,7 +181,7 @@ class Objective:
         present = list(dict.fromkeys(v for v in kept if v is not None))
         copies = clone_replace(present, replace=dict(zip(roots, fresh, strict=True)))  # type: ignore[arg-type]
         copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
-        other = object.__new__(Objective)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.__dict__.update(
             loss=copy_of[self.loss],
@@ -183,9 +190,14 @@ class Objective:
             inputs=tuple(fresh[: len(self.inputs)]),
             targets=tuple(fresh[len(self.inputs) :]),
             example_losses=copy_of[self.example_losses],
-            _classes={},
         )
         return other
+
+    def follow(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Return ``graphs`` of the user's model as this objective has them: on its own inputs (`on_fresh_inputs`)."""
+        replace: dict[Any, Any] = dict(zip(self._roots, (*self.inputs, *self.targets), strict=True))
+        same = self._roots == (*self.inputs, *self.targets)
+        return list(graphs) if same else clone_replace(list(graphs), replace)  # type: ignore[return-value]
 
     def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
         """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.
@@ -197,7 +209,8 @@ class Objective:
         arrays : tuple of array
             Values of the inputs and, with ``targets``, then the targets.
         targets : bool, default True
-            Whether the batch holds targets, which must then be some that the likelihood can produce.
+            Whether the batch holds targets. They must then be some that the likelihood of the output they are compared
+            with can produce, where the loss tells which it is; where it does not, ``repr`` says so.
         finite : bool, default True
             Whether NaN and Inf are looked for.
 
@@ -208,13 +221,8 @@ class Objective:
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
         checked = check_batch(name, arrays, variables, self.data_axes[: len(variables)], finite=finite)
-        if targets and len(self.targets) == len(self.heads):  # else it is not known which target is whose
-            values = checked[len(self.inputs) :]
-            for head, target, value in zip(self.heads, self.targets, values, strict=True):
-                if isinstance(head.likelihood, Categorical) and head not in self._classes:
-                    self._classes[head] = infer_length(head.y, -1)
-                classes = self._classes.get(head)
-                head.likelihood.check_targets(f"{name}, {target}", value, head.y.ndim, classes)
+        if targets:
+            self._target_checks(name, checked)
         return checked
 
     def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Any:
@@ -269,8 +277,13 @@ class Objective:
         for h in self.heads:
             axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
             lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
-        lines.append(f"  inputs:     {', '.join(map(str, self.inputs)) or 'none'}")
-        lines.append(f"  targets:    {', '.join(map(str, self.targets)) or 'none'}")
+        roots = zip((*self.inputs, *self.targets), self.data_axes, strict=True)
+        names = [f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in roots]
+        count = len(self.inputs)
+        lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
+        lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
+        if unchecked := [describe_likelihood(likelihood) for likelihood in self._target_checks.unchecked]:
+            lines.append(f"  unchecked:  targets of {', '.join(unchecked)}, for the loss does not tell which they are")
         found = {
             "mean": "the loss is a mean over them",
             "sum": "the loss is a sum over them",

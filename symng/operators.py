@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_array, check_number, is_symbolic, problem
 from symng._loop import map_rows
-from symng.backends import compile_function
+from symng.backends import compile_function, evaluate
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -180,6 +180,11 @@ class LinearOperator:
         scipy.sparse.linalg.LinearOperator
             Of shape (size, size), for `scipy.sparse.linalg` and as ``hessp`` in `scipy.optimize`.
 
+        Raises
+        ------
+        TypeError, ValueError
+            When the arrays do not fit the inputs, or the product cannot be evaluated on them: one is made to see.
+
         Examples
         --------
         >>> import numpy as np
@@ -203,4 +208,5 @@ class LinearOperator:
         def matvec(v: np.ndarray) -> np.ndarray:
             return np.asarray(product(*arrays, np.asarray(v, dtype=self.dtype).ravel()))
 
+        evaluate(lambda _: matvec(np.zeros(self.size)), arrays, "batch")  # tells now of arrays that do not fit
         return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))

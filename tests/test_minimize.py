@@ -15,8 +15,8 @@ import symng
 from symng.training.step import CompiledStep
 
 COLUMNS = (
-    "step", "seconds", "loss", "new_loss", "damping", "reduction_ratio", "step_size", "solver_status",
-    "solver_iterations", "residual_norm", "gradient_norm", "update_norm", "accepted", "restarted",
+    "step", "seconds", "loss", "new_loss", "damping", "reduction_ratio", "step_size", "beta", "solver_status",
+    "solver_iterations", "iterates_skipped", "residual_norm", "gradient_norm", "update_norm", "accepted", "restarted",
     "search_evaluations",
 )  # fmt: skip
 N = 20
@@ -87,6 +87,17 @@ def test_search_batch(seen, kind):
     train(optimizer, batch_size=6, search_batch=kind, max_steps=4)
     for gradient, _, search in seen:
         assert search == list(range(N)) if kind == "all" else len(search) == 6 and not set(search) & set(gradient)
+
+
+@pytest.mark.parametrize("size, disjoint", [(6, True), (8, False)])
+def test_metric_and_search_batches_are_apart_where_examples_suffice(seen, size, disjoint):
+    optimizer = descent(step_size=symng.BacktrackingLineSearch(size=1e-3))
+    train(optimizer, batch_size=size, metric_batch="other", search_batch="other", max_steps=40)
+    assert len(seen) == 40
+    for gradient, metric, search in seen:
+        assert len(set(metric)) == len(set(search)) == size and not set(gradient) & (set(metric) | set(search))
+        assert not (disjoint and set(metric) & set(search))
+    assert {i for _, metric, _ in seen for i in metric} == {i for _, _, search in seen for i in search} == set(range(N))
 
 
 def test_metric_that_reaches_the_targets_gets_them(monkeypatch):
@@ -263,7 +274,8 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
     ],
 )  # fmt: skip
 def test_bad_arguments_are_told_before_compilation(settings, message, monkeypatch):
-    monkeypatch.setattr("symng.training.step.compile_function", lambda *a, **k: pytest.fail("compiled"))
+    for module in ("symng._trial", "symng.training.program"):
+        monkeypatch.setattr(f"{module}.compile_function", lambda *a, **k: pytest.fail("compiled"))
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         train(descent(), **settings)
 

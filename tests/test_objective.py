@@ -187,6 +187,49 @@ def test_example_losses_of_time_major_outputs(make):
     np.testing.assert_allclose(objective.example_losses.eval(values), wanted, rtol=1e-12)
 
 
+def standardized(h):
+    """Return what batch normalization makes of a layer."""
+    return (h - h.mean(axis=0)) / pt.sqrt(h.var(axis=0) + 1e-5)
+
+
+V = np.array([[1.0, 0.5], [-0.5, 2.0]])
+
+
+@pytest.mark.parametrize("model, reduction", [
+    (lambda x, w: (x - x.mean(axis=0)) @ w, None),
+    (lambda x, w: pt.tanh(standardized(x @ w)) @ V, None),
+    (lambda x, w: pt.sigmoid(standardized(x @ w)), None),
+    (lambda x, w: pt.special.softmax(standardized(x @ w), axis=-1), None),
+    (lambda x, w: (x @ w) * pt.sqr(x).max(axis=0)[:2], None),
+    (lambda x, w: (x @ w) @ pt.diag(x.sum(axis=0))[:2, :2], None),
+    (lambda x, w: standardized((x @ w).T).T, "mean"),  # within each example, as in layer normalization
+    (lambda x, w: ((x - pytensor.shared(np.ones(3))) @ w), "mean"),  # by statistics that are kept
+    (lambda x, w: pt.concatenate([x, x], axis=1)[:, :3] @ w, "mean"),  # through an op that is not known
+    (lambda x, w: pytensor.scan(lambda row: row @ w, sequences=[x], return_updates=False), "mean"),
+])  # fmt: skip
+def test_examples_mixed_below_the_output(model, reduction):
+    x, t, _, w = variables()
+    y = model(x, w)
+    objective = symng.Objective(pt.sqr(y - t).sum(axis=1).mean(), y, [w], [x], [t])
+    assert objective.reduction == reduction
+    if reduction is None:
+        with pytest.raises(ValueError, match="^example_losses: expected"):
+            symng.EmpiricalFisher()(objective)
+
+
+def test_examples_mixed_above_the_output():
+    x, t, _, w = variables()
+    y, weights = x @ w, pt.vector("weights")
+    e = pt.sqr(y - t).sum(axis=1)
+    for loss, reduction in (
+        (pt.sqr(y - y.mean(axis=0) - t).mean(), None),
+        ((e / e.sum()).sum(), None),
+        ((weights / weights.sum() * e).sum(), "sum"),
+    ):
+        roots = [t, weights] if reduction else [t]
+        assert symng.Objective(loss, y, [w], [x], roots).reduction == reduction
+
+
 def test_example_losses_given():
     x, _, _, w = variables()
     losses = pt.sqr(x @ w).max(axis=1)
@@ -448,14 +491,6 @@ def test_check_where_the_loss_overflows():
     match = symng.Objective(loss, y, [w], [x], [t], symng.Bernoulli()).check(X, T)
     assert not match
     assert "is not finite on this batch. Try smaller parameters, or write the loss through the pre" in str(match)
-
-
-def test_check_tells_of_example_losses_of_another_number():
-    x, t, _, w = variables()
-    y = x @ w
-    loss = pt.sqr(y - t).sum(axis=1).mean() / 2
-    match = symng.Objective(loss, y, [w], [x], [t], example_losses=pt.sqr(y - t).sum(axis=0)).check(X, T)
-    assert match and "Beside this, 2 losses of single examples were found for 6 examples" in str(match)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -9,6 +9,7 @@ import oracles
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.scan.op import Scan
 from small_steps import REWRITTEN, TIGHT, Unit, line, natural, nodes_of, start
 
 import symng
@@ -186,6 +187,19 @@ def test_gradient_and_metric_share_the_forward_pass():
     # Forward 2, gradient 3, new loss 2; another batch asks for a forward pass of its own.
     assert products_outside_of_loops(step, (False, False)) == 7
     assert products_outside_of_loops(step, (True, False)) == 9
+
+
+@pytest.mark.parametrize("solver", [symng.CG(), symng.MinresQLP(recompute=False)], ids=["CG", "MinresQLP"])
+@pytest.mark.parametrize("step_size", [1.0, symng.BacktrackingLineSearch()], ids=["fixed", "searched"])
+def test_solves_once(solver, step_size):
+    # The loss after the step is a copy of the loss; the loop behind the step must not be copied with it.
+    case = oracles.mlp_case("categorical")
+    step, _ = start(symng.NaturalGradient(solver=solver, step_size=step_size), case.objective, REWRITTEN)
+    step.compile(tuple(case.givens.values()))
+    loops = [
+        node for node in step._programs[False, False].function.maker.fgraph.toposort() if isinstance(node.op, Scan)
+    ]
+    assert len(loops) == (1 if step_size == 1.0 else 2)
 
 
 # Settings between steps

@@ -11,6 +11,7 @@ import pytest
 from small_steps import TIGHT, Unit, exponential, line, start
 
 import symng
+from symng.optimizers._parts import has_direction
 
 
 def test_refused_step_leaves_the_parameters_and_raises_the_damping():
@@ -64,12 +65,55 @@ def test_update_that_overflows_is_rejected_although_the_loss_does_not():
     x = pt.vector("x", dtype="float32")
     w = pytensor.shared(np.array([0.1], dtype="float32"), name="w")
     y = pt.tanh(w[0] * x)  # finite at infinity
-    objective = symng.Objective(pt.sqr(y - 1).mean() / 2, output=y, params=[w], inputs=[x])
+    objective = symng.Objective(pt.sqr(y - 1000).mean() / 2, output=y, params=[w], inputs=[x])  # of a large gradient
     step, _ = start(symng.NaturalGradient(solver=Unit(), damping=0.0), objective)
     step.hyperparameters["step_size"].set_value(3e38)
-    step.state["damping"].set_value(-0.999)  # makes the direction long
     info = step((np.ones(1, dtype="float32"),))
     assert not info.accepted and np.isfinite(info.loss) and w.get_value() == np.float32(0.1)
+
+
+def maximum():
+    """Return an objective whose Hessian is -I."""
+    x = pt.matrix("x")
+    w = pytensor.shared(np.array([1.0, -2.0]), name="w")
+    y = x @ w
+    return symng.Objective(-pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x]), w, (2**0.5 * np.eye(2),)
+
+
+def test_solve_that_ends_at_negative_curvature_without_progress_is_rejected():
+    objective, w, batch = maximum()
+    rule = symng.LevenbergMarquardt(initial=0.5)
+    step = symng.compile_step(objective, symng.NaturalGradient(metric=symng.Hessian(), solver=symng.CG(), damping=rule))
+    before = w.get_value()
+    for damping in (0.5, 0.75):  # Hessian and damping together are negative
+        info = step(batch)
+        assert info.status is symng.Status.NEGATIVE_CURVATURE and not info.accepted and info.damping == damping
+        assert info.residual_norm == pytest.approx(info.gradient_norm) and (w.get_value() == before).all()
+    info = step(batch)
+    assert info.accepted and info.damping == 1.125
+    np.testing.assert_allclose(w.get_value(), 9 * before, rtol=1e-4)
+
+
+def test_run_at_negative_curvature_with_a_damping_that_stays_is_ended():
+    objective, w, batch = maximum()
+    optimizer = symng.NaturalGradient(metric=symng.Hessian(), solver=symng.CG(), damping=0.5)
+    result = symng.minimize(objective, optimizer, data=batch, max_steps=20, progress=False)
+    assert result.stopped == "diverged" and not result.history["accepted"].any()
+
+
+@pytest.mark.parametrize("status, residual, good", [
+    ("NEGATIVE_CURVATURE", 4.9, True), ("NEGATIVE_CURVATURE", 5.0, False), ("NEGATIVE_CURVATURE", 7.0, False),
+    ("MAX_ITERATIONS", 7.0, True), ("NOT_FINITE", 1.0, False),
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_has_direction(status, residual, good, dtype):
+    gradient = pt.constant(np.array([3.0, 4.0], dtype))
+    solution = symng.Solution(
+        x=gradient, status=pt.constant(int(symng.Status[status])), niter=pt.constant(1),
+        residual_norm=pt.constant(np.array(residual, dtype)),
+    )  # fmt: skip
+    assert bool(has_direction(solution, gradient).eval()) == good
+    assert bool(has_direction(solution).eval()) == (status != "NOT_FINITE")
 
 
 def test_nan_in_gradient_and_in_metric():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,21 @@ def test_interrupt_during_a_step_lets_it_finish(monkeypatch):
     assert result.stopped == "interrupted" and len(result.history) == len(taken) == 3
     assert result.step.state["step"].get_value() == 3
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_interrupt_while_a_step_is_recorded_loses_none(monkeypatch):
+    append = symng.History.append
+
+    def interrupted(self, **row):
+        if row["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        append(self, **row)
+
+    monkeypatch.setattr(symng.History, "append", interrupted)
+    result = train(max_steps=10)
+    assert result.stopped == "interrupted" and result.history["step"].tolist() == [1, 2, 3] and result.steps == 3
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -151,8 +167,59 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
 def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
     path = tmp_path / "run.npz"
     train(symng.SGD(step_size=1e-3), checkpoint=path, max_steps=2)
-    history = train(symng.SGD(step_size=1e-4), checkpoint=path, max_steps=4).history
+    with pytest.warns(UserWarning) as caught:
+        history = train(symng.SGD(step_size=1e-4), checkpoint=path, max_steps=4).history
+    changed = "got step_size FixedStep(size=0.0001) where the file has FixedStep(size=0.001). The run goes on with"
+    assert len(caught) == 1 and changed in str(caught[0].message)
     assert history["step_size"].tolist() == [1e-3, 1e-3, 1e-4, 1e-4]
+
+
+def test_other_settings_and_data_of_a_resumed_run_are_warned_of(tmp_path):
+    path = tmp_path / "run.npz"
+    objective, (X, T) = regression()
+    rule = symng.LevenbergMarquardt(initial=3.0)
+
+    def run(steps, data=(X, T), **settings):
+        optimizer = descent(**{"damping": rule, "step_size": lambda step: 1e-3} | settings)
+        return train(optimizer, data=data, checkpoint=path, max_steps=steps)
+
+    run(1)
+    first = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(2)  # another lambda of the same place is no other setting
+    other = X.copy()
+    other[-1, -1] += 1e-9
+    for change, told in (
+        ({"metric": symng.GaussNewton()}, "got metric GaussNewton() where the file has Fisher(form='natural')."),
+        (
+            {"damping": symng.LevenbergMarquardt(initial=9.0)},
+            "got damping LevenbergMarquardt(initial=9.0, ratio='linear'",
+        ),
+        (
+            {"data": (other, T)},
+            "got data of the same shapes but with other values. The run goes on with what is given now",
+        ),
+    ):
+        path.write_bytes(first)
+        with pytest.warns(UserWarning, match="^checkpoint: expected the settings and data of '.*run.npz'") as caught:
+            assert run(3, **change).steps == 3
+        assert len(caught) == 1 and told in str(caught[0].message)
+        assert caught[0].filename.endswith("small_steps.py")  # where minimize was called
+
+
+def test_refused_checkpoint_names_the_first_difference(tmp_path):
+    path = tmp_path / "run.npz"
+    train(descent(), checkpoint=path, max_steps=1)
+    for change, told in (
+        ({"optimizer": descent(warm_start=0.5)}, r"of others: state_direction \(3,\) float64 where the file has none"),
+        (
+            {"batch_size": 4},
+            "run NaturalGradient, batch 4 of 20, .* where the file has NaturalGradient, batch 20 of 20,",
+        ),
+    ):
+        with pytest.raises(ValueError, match=told):
+            train(**{"optimizer": descent(), "checkpoint": path, "max_steps": 2} | change)
 
 
 def test_checkpoint_after_interrupt_error_and_while_running(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
+from symng._trial import Trial
 from symng.backends import compile_function
 from symng.likelihoods import describe_likelihood
 from symng.metrics.curvature import GaussNewton
@@ -50,25 +51,20 @@ class Match:
 def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None, seed: int = 0) -> Match:
     """Compare both products on a batch; the work of `Objective.check`."""
     arrays = objective.check_batch("batch", batch)
+    Trial(objective)("batch", arrays)  # so that what goes wrong is told in words
     fisher, gauss_newton = Fisher()(objective), GaussNewton()(objective)
     v = pt.vector("v", dtype=objective.dtype, shape=(objective.size,))
-    head, losses = objective.heads[0], objective.example_losses
-    lengths = [head.y.shape[head.example_axis]] + ([] if losses is None else [losses.shape[0]])
     inputs = [*objective.inputs, *objective.targets, v]
-    products = compile_function(inputs, [fisher @ v, gauss_newton @ v, *lengths], mode=mode, on_unused_input="ignore")
+    shape = objective.heads[0].y.shape
+    products = compile_function(inputs, [fisher @ v, gauss_newton @ v, shape], mode=mode, on_unused_input="ignore")
     rng = np.random.default_rng(seed)
     fvs, gvs = [], []
     for _ in range(3):
-        fv, gv, examples, *found = products(*arrays, rng.standard_normal(objective.size).astype(objective.dtype))
+        arguments = [*arrays, rng.standard_normal(objective.size).astype(objective.dtype)]
+        fv, gv, lengths = products(*arguments)
         fvs.append(np.asarray(fv, dtype=np.float64))
         gvs.append(np.asarray(gv, dtype=np.float64))
-    match = _judge(objective, np.concatenate(fvs), np.concatenate(gvs), int(examples))
-    if found and int(found[0]) != int(examples):
-        note = (
-            f" Beside this, {int(found[0])} losses of single examples were found for {int(examples)} examples: "
-            "give Objective(..., example_losses=...)."
-        )
-        match = replace(match, message=match.message + note)
+    match = _judge(objective, np.concatenate(fvs), np.concatenate(gvs), [int(n) for n in lengths])
     if match and objective.example_losses is None:
         note = (
             " But the losses of single examples were not found in the loss, so it may mix examples, as an output of "
@@ -78,8 +74,8 @@ def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None,
     return match
 
 
-def _judge(objective: Objective, fv: np.ndarray, gv: np.ndarray, examples: int) -> Match:
-    """Turn the two products into a verdict in words."""
+def _judge(objective: Objective, fv: np.ndarray, gv: np.ndarray, lengths: Sequence[int]) -> Match:
+    """Turn the two products into a verdict in words; ``lengths`` are those of the first output."""
     names = " + ".join(describe_likelihood(head.likelihood) for head in objective.heads)
     if not (np.isfinite(fv).all() and np.isfinite(gv).all()):
         whose = "Fisher" if not np.isfinite(fv).all() else "Gauss-Newton"
@@ -108,11 +104,24 @@ def _judge(objective: Objective, fv: np.ndarray, gv: np.ndarray, examples: int) 
             "meant, use the negative log-likelihood of the output as loss, or give the likelihood that belongs to it."
         )
         return Match(False, factor, None, difference, message)
+
+    def is_near(number: float) -> bool:
+        return abs(factor / number - 1) <= 10 * tolerance
+
     reduction, what = None, f"{factor:.6g} times their mean"
-    if abs(factor - 1) <= 10 * tolerance:
+    axis = objective.heads[0].example_axis
+    examples = lengths[axis]
+    if is_near(1):
         reduction, what = "mean", "their mean"
-    elif abs(factor / examples - 1) <= 10 * tolerance:
+    elif is_near(examples):
         reduction, what = "sum", "their sum"
     message = f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per example, {what}"
     message += "." if reduction == "mean" else f" (factor {factor:.6g}): a damping for Fisher is scaled by it."
+    # A mean over the examples of another axis than the one that was told.
+    others = [a for a, n in enumerate(lengths) if a != axis and n and is_near(examples / n)]
+    if reduction is None and others:
+        message += (
+            f" That is the ratio of the output's lengths along axes {axis} and {others[0]} ({examples} and "
+            f"{lengths[others[0]]}): if examples run along axis {others[0]}, give example_axis={others[0]}."
+        )
     return Match(True, factor, reduction, difference, message)

@@ -38,11 +38,14 @@ class Batches:
         """Return a batch of the same size that is not drawn."""
         return None if self.size == self.count else np.arange(self.size)
 
-    def others(self, size: int) -> np.ndarray:
-        """Return indices of ``size`` examples, none of which is in the batch drawn last."""
-        start = self.position - self.size
-        chosen = self.rng.choice(self.count - self.size, size, replace=False)
-        return self.order[np.where(chosen < start, chosen, chosen + self.size)]
+    def others(self, *sizes: int) -> list[np.ndarray]:
+        """Return batches apart from the one drawn last, and from each other too if enough examples are left."""
+        start, left = self.position - self.size, self.count - self.size
+        if sum(sizes) <= left:
+            drawn = np.split(self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1])
+        else:
+            drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
+        return [self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn]
 
 
 def take(arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None) -> tuple[np.ndarray, ...]:
@@ -131,13 +134,11 @@ class Feed:
     def next(self) -> tuple[Any, Any, Any]:
         """Return gradient, metric and search batch of the next step; None for one that is the gradient batch."""
         chosen = self.gradient.next()
-        metric = search = None
-        if self.metric_batch == "other":
-            metric = self.gradient.others(self.metric_size)
-        elif self.own is not None:
-            metric = self.own.next()
-        if self.search_batch == "other":
-            search = self.gradient.others(self.search_size)
+        metric = None if self.own is None else self.own.next()
+        sizes = {"metric": (self.metric_batch, self.metric_size), "search": (self.search_batch, self.search_size)}
+        wanted = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
+        drawn = dict(zip(wanted, self.gradient.others(*wanted.values()), strict=True)) if wanted else {}
+        metric, search = drawn.get("metric", metric), drawn.get("search")
         return self._take(chosen, metric, search)
 
     def peek(self) -> tuple[Any, Any, Any]:

@@ -27,10 +27,14 @@ class StepInfo:
         rho, how well the model predicted the change of the loss (equation 17).
     step_size : float
         eta; 0 when a line search found none.
+    beta : float
+        Weight of the previous direction in the new one, of a conjugate gradient (equation 22).
     solver_status : int
         Verdict of the solve, a `Status`; -1 without a solve.
     solver_iterations : float
         Iterations of the solve.
+    iterates_skipped : float
+        Kept iterates of the solve after the one that the step took.
     residual_norm, gradient_norm, update_norm : float
         Norms of the residual of the solve, of the gradient, and of the change of the parameters (0 when rejected).
     accepted : bool
@@ -46,8 +50,10 @@ class StepInfo:
     damping: float = _NAN
     reduction_ratio: float = _NAN
     step_size: float = _NAN
+    beta: float = _NAN
     solver_status: int = -1
     solver_iterations: float = _NAN
+    iterates_skipped: float = _NAN
     residual_norm: float = _NAN
     gradient_norm: float = _NAN
     update_norm: float = _NAN
@@ -71,7 +77,7 @@ def make_info(values: Mapping[str, Any]) -> StepInfo:
     for name, value in values.items():
         if name in ("accepted", "restarted"):
             plain[name] = bool(value)
-        elif name in ("solver_status", "solver_iterations"):
+        elif name in ("solver_status", "solver_iterations", "iterates_skipped"):
             plain[name] = int(value)
         else:
             plain[name] = float(value)

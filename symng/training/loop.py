@@ -15,11 +15,12 @@ from symng._checks import check_choice, check_flag, check_number, problem
 from symng.history import History
 from symng.objective import Objective
 from symng.optimizers import Optimizer
-from symng.optimizers._parts import NO_DIRECTION
+from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
+from symng.solvers import Status
 from symng.training.batches import Feed
 from symng.training.info import StepInfo
 from symng.training.progress import ProgressBar
-from symng.training.run import Run, whole_steps
+from symng.training.run import Interrupt, Run
 from symng.training.step import CompiledStep, compile_step
 
 
@@ -95,7 +96,9 @@ def minimize(
     metric_batch_size : int, optional
         Examples in a metric batch that is not the same. Default: ``batch_size``, as far as there are examples.
     search_batch : {"same", "other", "all"}, default "same"
-        Examples for a line search: the gradient batch, as many others as far as there are, or the whole training set.
+        Examples for a search: the gradient batch, as many others as far as there are, or the whole training set. With
+        ``metric_batch="other"`` too, metric and search batch have no example in common if those outside of the gradient
+        batch suffice for both; else they are drawn independently.
     max_steps : int or None, default 200
         Steps at most.
     max_seconds : float, optional
@@ -191,7 +194,10 @@ def minimize(
         search_batch=search_batch,
     )  # fmt: skip
     step.build(metric_batch != "same", search_batch != "same")
-    step.try_model("data", feed.peek()[0])
+    gradient, metric, _ = feed.peek()
+    step.try_model("data", gradient)
+    if metric_batch == "own":
+        step.try_model("metric_data", metric)
     run = Run(step, feed, checkpoint)
 
     def reached_limit() -> str:
@@ -209,31 +215,31 @@ def minimize(
                 step.compile(*feed.peek())
                 bar.compiled(step.compile_seconds)
             while not stopped:
-                with whole_steps() as interrupted:
+                with Interrupt() as interrupt:
                     start = time.perf_counter()
                     info = step.run(*feed.next())
                     run.seconds += time.perf_counter() - start
                     run.steps += 1
                     row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}
-                try:
-                    stopped = reached_limit()
-                    if target_loss is not None and info.loss <= target_loss:
-                        stopped = "target_loss"
-                    hopeless = hopeless + 1 if _is_hopeless(info, step) else 0
-                    if hopeless >= _PATIENCE:
-                        stopped = "diverged"
-                    if interrupted:
-                        raise KeyboardInterrupt
-                    if evaluate is not None and (stopped or run.steps % evaluate_every == 0):
-                        row |= _evaluate(evaluate, evaluate_data)
-                    bar.show(row, last=bool(stopped))
-                    answer = None if callback is None else callback(dict(row))
-                    if isinstance(answer, bool | np.bool_) and answer:
-                        if evaluate is not None and not stopped and run.steps % evaluate_every:
-                            row |= _evaluate(evaluate, evaluate_data)
-                        stopped = "callback"
-                finally:
-                    run.history.append(**row)  # also when Ctrl-C or an error comes in between
+                    try:
+                        stopped = reached_limit()
+                        if target_loss is not None and info.loss <= target_loss:
+                            stopped = "target_loss"
+                        hopeless = hopeless + 1 if _is_hopeless(info, step) else 0
+                        if hopeless >= _PATIENCE:
+                            stopped = "diverged"
+                        with interrupt.passing():
+                            if evaluate is not None and (stopped or run.steps % evaluate_every == 0):
+                                row |= _evaluate(evaluate, evaluate_data)
+                            bar.show(row, last=bool(stopped))
+                            answer = None if callback is None else callback(dict(row))
+                            if isinstance(answer, bool | np.bool_) and answer:
+                                if evaluate is not None and not stopped and run.steps % evaluate_every:
+                                    row |= _evaluate(evaluate, evaluate_data)
+                                stopped = "callback"
+                    finally:
+                        run.history.append(**row)  # also when Ctrl-C or an error comes in between
+                interrupt.raise_if_asked()
                 if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_seconds:
                     run.save()
                     last_saved = time.monotonic()
@@ -255,7 +261,10 @@ _PATIENCE = 9
 
 def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
     """Tell whether a step has failed and the damping has not grown, so that the next one is no better off."""
-    if info.accepted or (np.isfinite(info.loss + info.new_loss) and info.status not in NO_DIRECTION):
+    useless = info.status in NO_DIRECTION or (
+        info.status is Status.NEGATIVE_CURVATURE and info.residual_norm >= NO_GAIN * info.gradient_norm
+    )
+    if info.accepted or (np.isfinite(info.loss + info.new_loss) and not useless):
         return False
     damping = step.state.get("damping")
     return damping is None or not float(damping.get_value()) > info.damping

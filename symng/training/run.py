@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import warnings
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ class Run:
         self.saved, self.warned = 0, False  # steps in the file, and whether a failed writing was told
         if path is None:
             return
+        self.given: dict[str, Any] = {"settings": _settings(step.optimizer), "data": self._checksum()}
         if not Path(path).parent.is_dir():  # it would be found out only after the first minutes
             raise problem("checkpoint", "a file in a folder that exists", Words(f"folder {str(Path(path).parent)!r}"),
                           "Make it first.")  # fmt: skip
@@ -46,6 +50,7 @@ class Run:
         arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
         arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
         meta = {"kind": self._kind(), "steps": self.steps, "seconds": self.seconds, "feed": feed_meta}
+        meta |= self.given
         try:
             save_checkpoint(self.path, arrays, meta)
             self.saved = self.steps
@@ -65,15 +70,17 @@ class Run:
         except ValueError as error:
             raise ValueError(f"checkpoint: {str(error).removeprefix('path: ')}") from error
         variables = self._variables()
-        expected = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
-        expected |= {f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()}
+        wanted = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
+        wanted |= {f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()}
         found = {name: _layout(array) for name, array in arrays.items() if not name.startswith("history_")}
-        if found != expected or meta.get("kind") != self._kind():
+        kind = str(meta.get("kind", "not written by minimize"))
+        if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(wanted, found):
             raise problem(
                 "checkpoint", f"one of the same model, optimizer, data and batches ({self._kind()})",
-                Words(f"{os.fspath(path)!r} of others ({meta.get('kind', 'not written by minimize')})"),
+                Words(f"{os.fspath(path)!r} of others: {differences[0]}"),
                 "Give another path, or delete the file to start anew.",
             )  # fmt: skip
+        self._warn_of_changes(meta)
         for name, variable in variables.items():
             variable.set_value(arrays[name])
         rule = getattr(self.step.optimizer, "damping", None)
@@ -82,6 +89,26 @@ class Run:
         self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
+
+    def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:
+        """Tell of settings and data that are not those of the file, which may be meant so."""
+        differences = _differences(self.given["settings"], meta.get("settings", self.given["settings"]))
+        if meta.get("data", self.given["data"]) != self.given["data"]:
+            differences.append("data of the same shapes but with other values")
+        if differences:
+            warnings.warn(
+                f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, got "
+                f"{'; '.join(differences)}. The run goes on with what is given now; start it anew with another path if "
+                "that is not meant.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+    def _checksum(self) -> list[int]:
+        """Return a number for each array of the data."""
+        feed = self.feed
+        arrays = [*feed.data, *(feed.metric_data if feed.own is not None else ())]
+        return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
 
     def _variables(self) -> dict[str, Any]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
@@ -99,9 +126,24 @@ class Run:
         )
 
 
-def _layout(array: Any) -> tuple[tuple[int, ...], str]:
-    """Return the shape and dtype of an array."""
-    return np.shape(array), np.asarray(array).dtype.name
+def _layout(array: Any) -> str:
+    """Tell the shape and dtype of an array."""
+    return f"{np.shape(array)} {np.asarray(array).dtype.name}"
+
+
+def _settings(optimizer: Any) -> dict[str, str]:
+    """Return the settings of an optimizer as text, without what differs from one process to the next."""
+    named = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
+    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)) for name, value in named.items()}
+
+
+def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """Tell in what two mappings differ, entry by entry: what is given now, and what the file has."""
+    names = dict.fromkeys([*now, *then])
+    return [
+        f"{name} {now.get(name, 'missing')} where the file has {then.get(name, 'none')}"
+        for name in names if now.get(name) != then.get(name)
+    ]  # fmt: skip
 
 
 def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -109,28 +151,45 @@ def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-@contextmanager
-def whole_steps() -> Iterator[list[bool]]:
-    """Hold back a Ctrl-C until the block has ended, so that no step is taken by half; a second one passes.
+class Interrupt:
+    """Hold back a Ctrl-C in a block in which a step is taken and recorded, so that none is lost; a second one passes.
 
-    Hands out a list that holds True once there was one. Does nothing outside of the main thread, or where the program
-    handles Ctrl-C in a way of its own.
+    It also passes inside of `passing`. Does nothing outside of the main thread, or where the program handles Ctrl-C in
+    a way of its own. ``asked`` tells whether one is held back.
     """
-    asked: list[bool] = []
 
-    def handle(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
+    def __init__(self) -> None:
+        self.asked = self.passes = self.ours = False
 
-    try:
-        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if ours:
-            signal.signal(signal.SIGINT, handle)
-    except ValueError:  # not the main thread
-        ours = False
-    try:
-        yield asked
-    finally:
-        if ours:
+    def __enter__(self) -> Interrupt:
+        try:
+            self.ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if self.ours:
+                signal.signal(signal.SIGINT, self._handle)
+        except ValueError:  # not the main thread
+            self.ours = False
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked or self.passes:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def raise_if_asked(self) -> None:
+        """Let pass what was held back."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Let a Ctrl-C through at once, for code of the user that may take long."""
+        self.passes = True
+        try:
+            self.raise_if_asked()
+            yield
+        finally:
+            self.passes = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -13,12 +13,14 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_instance
-from symng.backends import backend_of, compile_function, settle
+from symng._trial import Trial
+from symng.backends import backend_of, evaluate, settle
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.training.batches import check_metric_batch
 from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
+from symng.training.settings import Settings
 
 # Which batches of their own a step takes: for the metric, for the line search.
 Key = tuple[bool, bool]
@@ -33,7 +35,8 @@ class CompiledStep:
     ----------
     hyperparameters : mapping
         Shared variables that may be set between steps, without a recompilation: ``step_size``, ``rtol``, ``maxiter``,
-        ``warm_start``, ``momentum``, ..., whichever the optimizer has. One that follows a schedule is set by it.
+        ``warm_start``, ``momentum``, ..., whichever the optimizer has. One that follows a schedule is set by it. What
+        the optimizer would not take as an argument is refused by the next step.
     state : mapping
         Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``, ``step``.
     compile_seconds : float
@@ -51,7 +54,8 @@ class CompiledStep:
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
         self._metric_inputs: Any = ...  # not known yet
-        self._tried = False  # whether the model was seen to take a batch
+        self._trial = Trial(objective)
+        self._settings = Settings(optimizer, self._state)
         start = time.perf_counter()
         self.build(False, False)  # so that a model that does not fit is told now
         self._build_seconds = time.perf_counter() - start
@@ -116,8 +120,8 @@ class CompiledStep:
         Raises
         ------
         TypeError, ValueError
-            When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf; the message names
-            array and example. Nothing has changed then.
+            When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf (the message names
+            array and example), or when a setting was given a value out of range. Nothing has changed then.
         """
         batches = self._check_batches(gradient_batch, metric_batch, search_batch)
         return self._run((metric_batch is not None, search_batch is not None), batches)
@@ -129,17 +133,20 @@ class CompiledStep:
 
     def _run(self, key: Key, batches: Sequence[Any]) -> StepInfo:
         """Take one step on all arrays in the order of the function's inputs."""
+        self._settings.check()
         self._compile(key, batches)
         self._state.follow_schedules()
-        values = _evaluate(self._programs[key], batches)
+        values = self._call(key, batches)
         settle(self.build(*key).updates)
+        self._settings.follow()
         return make_info(values)
 
     def _compile(self, key: Key, batches: Sequence[Any]) -> None:
         """Compile the function for a combination of batches, unless that is done."""
         if key in self._programs:
             return
-        self.try_model("gradient_batch", batches[: len(self.objective.inputs) + len(self.objective.targets)])
+        for name, arrays in self._by_name(key, batches).items():
+            self.try_model(name, arrays)
         start = time.perf_counter()
         self._programs[key] = Program(self.build(*key), self.mode)
         if self.backend in ("numba", "jax"):
@@ -148,19 +155,30 @@ class CompiledStep:
         self._build_seconds = 0.0
 
     def try_model(self, name: str, batch: Sequence[Any]) -> None:
-        """Evaluate the loss once on a gradient batch, in plain Python: arrays of wrong shapes are told at once.
+        """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
 
-        Without it they would be after the compilation of the step, which may take a minute.
+        Arrays of wrong shapes are told at once, and not after the compilation of the step, which may take a minute.
         """
-        if self._tried:
-            return
-        objective = self.objective
-        plain = Mode("py", None)  # type: ignore[arg-type]
-        inputs = [*objective.inputs, *objective.targets]
-        loss = compile_function(inputs, objective.loss, mode=plain, on_unused_input="ignore")
-        with np.errstate(all="ignore"):
-            _evaluate(lambda arrays: loss(*arrays), batch, name)
-        self._tried = True
+        if not self._trial.knows(batch):
+            self._trial(name, batch)
+
+    def _by_name(self, key: Key, arrays: Sequence[Any]) -> dict[str, Sequence[Any]]:
+        """Return the arrays of each batch by its name in the messages."""
+        batches, start = {}, 0
+        for name, variables in self.build(*key).batches.items():
+            batches[f"{name}_batch"] = arrays[start : start + len(variables)]
+            start += len(variables)
+        return batches
+
+    def _call(self, key: Key, arrays: Sequence[Any]) -> dict[str, Any]:
+        """Call what is compiled; when it fails, tell which batch does not fit the model, if one by itself does not."""
+        batches = self._by_name(key, arrays)
+        try:
+            return evaluate(self._programs[key], arrays, ", ".join(batches), lambda: self._trial.hint(arrays))
+        except ValueError:
+            for name, batch in batches.items():
+                self._trial(name, batch)
+            raise
 
     def _rehearse(self, key: Key, batches: Sequence[Any]) -> None:
         """Call the function once, so that the backend compiles, and undo what it did."""
@@ -172,11 +190,11 @@ class CompiledStep:
                     axes = [axis for batch in step.axes.values() for axis in batch]
                     few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in zip(batches, axes, strict=True)]
                     try:
-                        _evaluate(self._programs[key], few)
+                        evaluate(self._programs[key], few, "batches")
                         return
                     except ValueError:  # the model is made for one length of batches
                         pass
-                _evaluate(self._programs[key], batches)
+                self._call(key, batches)
         finally:
             for variable, value in kept.items():
                 variable.set_value(value)
@@ -190,19 +208,6 @@ class CompiledStep:
         if search_batch is not None:
             arrays += self.objective.check_batch("search_batch", search_batch)
         return arrays
-
-
-def _evaluate(function: Callable[[Sequence[Any]], Any], batches: Sequence[Any], name: str = "gradient_batch") -> Any:
-    """Call what is compiled; what goes wrong in it, goes wrong because of the arrays."""
-    try:
-        return function(batches)
-    except (ValueError, IndexError, TypeError, AssertionError) as error:
-        shapes = ", ".join(str(np.shape(b)) for b in batches)
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{name}: the model cannot be evaluated on arrays of shapes {shapes}: {first_line.rstrip('.')}. Check them "
-            "against the shapes of the parameters."
-        ) from error
 
 
 def compile_step(objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None) -> CompiledStep:

@@ -1,0 +1,54 @@
+"""Settings that a user changes between steps, refused by the rules for the optimizer's own arguments."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from symng._checks import check_number
+from symng.optimizers import Optimizer
+from symng.optimizers.base import State
+
+
+class Settings:
+    """Look at the hyperparameters and the damping before each step, and refuse what the optimizer would not take.
+
+    A value that has not changed since the last look is not looked at again; those that follow a schedule are checked
+    where it is called. Costs the reading of a few scalars.
+    """
+
+    def __init__(self, optimizer: Optimizer, state: State) -> None:
+        self.optimizer = optimizer
+        self.variables = {n: v for n, v in state.hyperparameters.items() if n not in state.schedules}
+        if "damping" in state.values:
+            self.variables["damping"] = state.values["damping"]
+        self.seen = self._read()
+
+    def check(self) -> None:
+        """Refuse what was set since the last look, naming the setting."""
+        for name, value in self._read().items():
+            if value != self.seen[name]:
+                self._check_one(name, value)
+                self.seen[name] = value
+
+    def follow(self) -> None:
+        """Take the damping as the step has left it."""
+        if "damping" in self.variables:
+            self.seen["damping"] = _number(self.variables["damping"])
+
+    def _read(self) -> dict[str, Any]:
+        return {name: _number(v) for name, v in self.variables.items()}
+
+    def _check_one(self, name: str, value: Any) -> None:
+        """Make optimizer and solver anew with a setting: their own checks speak, each in its words."""
+        if name == "damping":
+            check_number(name, value, minimum=0)
+        for holder in (self.optimizer, getattr(self.optimizer, "solver", None)):
+            if is_dataclass(holder) and name in {f.name for f in fields(holder) if f.init}:
+                replace(holder, **{name: value})  # type: ignore[type-var]
+        check_number(name, value, finite=False)  # an optimizer that checks nothing does not want NaN either
+
+
+def _number(variable: Any) -> Any:
+    """Return the value of a shared scalar as a Python number."""
+    return variable.get_value(borrow=True).item()

@@ -1,0 +1,220 @@
+"""Which targets belong to which output, and that values which an output's likelihood cannot have are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import symng
+from symng.models import categorical_cross_entropy_with_logits, squared_error
+
+N = 6
+X = np.random.default_rng(0).standard_normal((N, 3))
+LABELS = np.array([0, 1, 1, 0, 1, 0])
+ONE_HOT, WEIGHTS = np.eye(2)[LABELS], np.full(N, 3.0)
+
+
+def by_index(r, labels):
+    """Return the cross-entropy of each example by taking the log-probability of its label."""
+    return -pt.special.log_softmax(r, axis=-1)[pt.arange(labels.shape[0]), labels]
+
+
+def by_comparison(r, labels):
+    """Return the same by a one-hot matrix made in the graph."""
+    return -(pt.eq(labels[:, None], pt.arange(2)) * pt.special.log_softmax(r, axis=-1)).sum(axis=1)
+
+
+def weighted_first(r, labels, weights):
+    """Return the same, times weights that come before the labels."""
+    return -(weights[:, None] * pt.special.log_softmax(r, axis=-1))[pt.arange(labels.shape[0]), labels]
+
+
+def linear(name="w", columns=2):
+    """Return a parameter of three rows."""
+    return pytensor.shared(np.random.default_rng(1).standard_normal((3, columns)), name=name)
+
+
+def classifier(loss_of, *targets):
+    """Return a softmax regression with a loss made from pre-activation and targets."""
+    x, w = pt.matrix("x"), linear()
+    r = x @ w
+    return symng.Objective(loss_of(r, *targets).mean(), pt.special.softmax(r, axis=-1), [w], [x], targets)
+
+
+def changed(array, index, value):
+    """Return a copy of an array with one entry changed."""
+    copy = np.array(array)
+    copy[index] = value
+    return copy
+
+
+LABELS_AND_WEIGHTS = [
+    lambda r, labels, weights: weights * by_index(r, labels),
+    lambda r, labels, weights: weights * by_comparison(r, labels),
+    lambda r, labels, weights: weights * categorical_cross_entropy_with_logits(r, labels) / weights.sum(),
+    weighted_first,
+]
+
+
+@pytest.mark.parametrize("loss_of", LABELS_AND_WEIGHTS)
+@pytest.mark.parametrize("wrong", [-1, 7])
+def test_labels_beside_weights(loss_of, wrong):
+    objective = classifier(loss_of, pt.lvector("labels"), pt.vector("weights"))
+    objective.check_batch("data", (X, LABELS, WEIGHTS))
+    with pytest.raises(
+        ValueError, match=rf"^data, labels: expected class numbers from 0 to 1 .* got {wrong} at \(2,\)"
+    ):
+        objective.check_batch("data", (X, changed(LABELS, 2, wrong), WEIGHTS))
+    assert "unchecked" not in repr(objective)
+
+
+def test_integer_weights_are_not_taken_for_labels():
+    objective = classifier(lambda r, w, labels: w * by_index(r, labels), pt.lvector("weights"), pt.lvector("labels"))
+    objective.check_batch("data", (X, 7 * LABELS - 3, LABELS))
+    with pytest.raises(ValueError, match="^data, labels: expected class numbers"):
+        objective.check_batch("data", (X, LABELS, LABELS + 1))
+
+
+def test_masks_and_groups_are_not_taken_for_labels():
+    mask, group, labels = pt.lvector("mask"), pt.lvector("group"), pt.lvector("labels")
+    objective = classifier(
+        lambda r, labels, mask, group: pt.eq(mask, 5) * by_index(r, labels) * pt.constant([1.0, 2.0, 3.0])[group],
+        labels, mask, group,
+    )  # fmt: skip
+    objective.check_batch("data", (X, LABELS, np.full(N, 5), np.full(N, 2)))
+    objective = classifier(lambda r, labels, mask: by_index(r, labels[pt.eq(mask, 1).nonzero()]), labels, mask)
+    mask_values = changed(np.ones(N, int), 2, 0)
+    objective.check_batch("data", (X, changed(LABELS, 2, -1), mask_values))  # what is masked may be anything
+    with pytest.raises(ValueError, match=r"^data, labels \(as the loss takes it\): .* got -1 at \(2,\)"):
+        objective.check_batch("data", (X, changed(LABELS, 3, -1), mask_values))
+
+
+@pytest.mark.parametrize("loss_of", [by_index, categorical_cross_entropy_with_logits])
+def test_packed_labels_of_two_outputs(loss_of):
+    x, packed, w, v = pt.matrix("x"), pt.lmatrix("packed"), linear("w"), linear("v", columns=3)
+    r, s = x @ w, x @ v
+    loss = (loss_of(r, packed[:, 0]) + loss_of(s, packed[:, 1])).mean()
+    objective = symng.Objective(loss, [pt.special.softmax(r, axis=-1), pt.special.softmax(s, axis=-1)], [w, v], [x],
+                                [packed])  # fmt: skip
+    good = np.stack([LABELS, 2 * LABELS], axis=1)
+    objective.check_batch("data", (X, good))
+    for index, value, output in (((3, 0), 2, 0), ((3, 1), 7, 1), ((3, 0), -1, 0)):
+        with pytest.raises(ValueError, match=rf"^data, packed .* for output {output}: .* got {value} at \(3,\)"):
+            objective.check_batch("data", (X, changed(good, index, value)))
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_targets_in_another_order_than_outputs(swap):
+    x, labels, values, w, v = pt.matrix("x"), pt.lvector("labels"), pt.matrix("values"), linear("w"), linear("v")
+    r, y = x @ w, x @ v
+    loss = by_index(r, labels).mean() + squared_error(y, values).mean() / 2
+    outputs = [pt.special.softmax(r, axis=-1), y]
+    objective = symng.Objective(loss, outputs[::-1] if swap else outputs, [w, v], [x], [labels, values])
+    objective.check_batch("data", (X, LABELS, np.full((N, 2), -9.0)))
+    with pytest.raises(ValueError, match=rf"^data, labels for output {int(swap)}: expected class numbers from 0 to 1"):
+        objective.check_batch("data", (X, LABELS + 1, np.zeros((N, 2))))
+
+
+def test_one_target_of_two_outputs_is_checked_for_both():
+    x, t, w, v = pt.matrix("x"), pt.matrix("t"), linear("w"), linear("v")
+    r, s = x @ w, x @ v
+    loss = (pt.softplus(r) - t * r).mean() + (pt.exp(s) - t * s).mean()
+    objective = symng.Objective(loss, [pt.sigmoid(r), pt.exp(s)], [w, v], [x], [t])
+    with pytest.raises(ValueError, match=r"^data, t for output 0: expected values from 0 to 1"):
+        objective.check_batch("data", (X, np.full((N, 2), 2.0)))
+    other = symng.Objective(loss, [pt.exp(s), r], [w, v], [x], [t])
+    with pytest.raises(ValueError, match=r"^data, t for output 0: expected counts of at least 0"):
+        other.check_batch("data", (X, np.full((N, 2), -1.0)))
+
+
+def test_one_hot_rows_beside_weights():
+    objective = classifier(
+        lambda r, t, weights: weights * categorical_cross_entropy_with_logits(r, t),
+        pt.matrix("t"),
+        pt.vector("weights"),
+    )
+    objective.check_batch("data", (X, ONE_HOT, WEIGHTS))
+    with pytest.raises(ValueError, match=r"^data, t: expected one-hot rows .* got \[2. 0.\] at \(0,\)"):
+        objective.check_batch("data", (X, 2 * ONE_HOT, WEIGHTS))
+    with pytest.raises(ValueError, match=r"^data, t: expected rows of 2 numbers, .*, got an array of shape \(6, 3\)"):
+        objective.check_batch("data", (X, np.eye(3)[LABELS], WEIGHTS))
+
+
+def test_what_the_graph_does_not_tell_is_not_refused_and_repr_says_so():
+    objective = classifier(
+        lambda r, t, weights: -weights * t * pt.special.log_softmax(r, axis=-1), pt.matrix("t"), pt.matrix("weights")
+    )
+    objective.check_batch("data", (X, 2 * ONE_HOT, WEIGHTS[:, None] * np.ones((1, 2))))
+    told = "unchecked:  targets of Categorical, for the loss does not tell which they are"
+    assert told in repr(objective)
+    assert told not in repr(classifier(lambda r, t: -t * pt.special.log_softmax(r, axis=-1), pt.matrix("t")))
+
+
+def test_weights_of_an_autoencoder_are_no_targets_of_its_output():
+    x, weights, w = pt.matrix("x"), pt.vector("weights"), linear(columns=3)
+    r = x @ w
+    loss = (weights * (pt.softplus(r) - x * r).sum(axis=1)).mean()
+    objective = symng.Objective(loss, pt.sigmoid(r), [w], [x], [weights])
+    objective.check_batch("data", (X, WEIGHTS))
+
+
+@pytest.mark.parametrize("use", [lambda t: t[:, 0], lambda t: t.flatten(), lambda t: t.reshape((-1,))])
+def test_labels_in_a_column(use):
+    objective = classifier(lambda r, t: by_index(r, use(t)), pt.lmatrix("t"))
+    objective.check_batch("data", (X, LABELS[:, None]))
+    with pytest.raises(ValueError, match=r"^data, t .*expected class numbers from 0 to 1 .* got 2 at"):
+        objective.check_batch("data", (X, LABELS[:, None] + 1))
+
+
+def test_columns_of_class_numbers_pass_the_likelihood():
+    likelihood = symng.Categorical()
+    for classes in (None, 2):
+        likelihood.check_targets("t", LABELS[:, None], 2, classes)
+        with pytest.raises(ValueError, match=r"^t: expected class numbers .* got -1 at \(1, 0\)"):
+            likelihood.check_targets("t", changed(LABELS[:, None], 1, -1), 2, classes)
+    likelihood.check_targets("t", np.ones((N, 1)), 2, 1)
+    with pytest.raises(ValueError, match="^t: expected one-hot rows"):  # of a single class
+        likelihood.check_targets("t", LABELS[:, None], 2, 1)
+
+
+def test_labels_whose_use_a_scan_hides():
+    x, labels, w = pt.tensor3("x"), pt.lmatrix("labels"), linear()
+    r = x @ w
+    losses = pytensor.scan(by_index, sequences=[r, labels], return_updates=False)
+    objective = symng.Objective(losses.sum(axis=0).mean(), pt.special.softmax(r, axis=-1), [w], [x], [labels],
+                                example_axis=1)  # fmt: skip
+    good = np.stack([LABELS, 1 - LABELS])
+    objective.check_batch("data", (np.ones((2, N, 3)), good))
+    with pytest.raises(ValueError, match=r"^data, labels .*expected class numbers from 0 to 1 .* got 5 at \(1, 4\)"):
+        objective.check_batch("data", (np.ones((2, N, 3)), changed(good, (1, 4), 5)))
+
+
+def test_fresh_inputs_keep_the_pairing():
+    objective = classifier(
+        lambda r, labels, weights: weights * by_index(r, labels), pt.lvector("l"), pt.vector("weights")
+    )
+    with pytest.raises(ValueError, match="^data, l: expected class numbers"):
+        objective.on_fresh_inputs("_metric").check_batch("data", (X, LABELS + 1, WEIGHTS))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_cross_entropy_of_a_label_out_of_range_is_nan(dtype):
+    r, labels = pt.matrix("r", dtype=dtype), pt.ivector("labels")
+    losses = categorical_cross_entropy_with_logits(r, labels)
+    assert losses.type.dtype == dtype
+    slope = pytensor.grad(losses.sum(), r)
+    values, slopes = pytensor.function([r, labels], [losses, slope])(
+        np.zeros((5, 3), dtype), np.array([0, 2, 3, -1, 7], "int32")
+    )
+    np.testing.assert_allclose(values, [np.log(3), np.log(3), np.nan, np.nan, np.nan], rtol=1e-6)
+    assert np.isnan(slopes[2:]).all() and np.isfinite(slopes[:2]).all()
+
+
+def test_a_label_out_of_range_is_never_trained_on():
+    """Where nobody checks, the step is rejected."""
+    objective = classifier(categorical_cross_entropy_with_logits, pt.lvector("labels"))
+    before = objective.params[0].get_value()
+    info = symng.compile_step(objective, symng.SGD(step_size=1.0)).run((X, changed(LABELS, 2, 7)))
+    assert np.isnan(info.loss) and not info.accepted and (objective.params[0].get_value() == before).all()
