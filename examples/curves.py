@@ -59,7 +59,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         warm_start=0.95, rtol=0.0, step_size=1.0, evaluate_every=2,
     ),
     "ksd": dict(
-        batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=3.0, iterations=20,
+        batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=0.0, iterations=20,
         evaluate_every=2,
     ),
     "tonga": _SMALL_BATCHES | dict(damping=1.0, step_size=0.01),
@@ -146,7 +146,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--solver", choices=["cg", "minres-qlp"], default="minres-qlp")
     parser.add_argument("--iterations", type=whole, help="iterations of the solver at most; size of the Krylov space")
     parser.add_argument("--warm-start", type=float, help="each solve starts from this times the previous direction")
-    parser.add_argument("--damping", type=float, help="damping of the first step")
+    parser.add_argument("--damping", type=float, help="damping, of the first step where it adapts")
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=float)
     parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
@@ -196,10 +196,7 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     if name == "tonga":
         return symng.TONGA(damping=options.damping, step_size=options.step_size)
     if name == "ksd":
-        return symng.KrylovSubspaceDescent(
-            basis_size=options.iterations,
-            damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic"),
-        )
+        return symng.KrylovSubspaceDescent(basis_size=options.iterations, damping=options.damping)
     if name == "hf":
         return symng.HessianFree(
             solver=symng.CG(

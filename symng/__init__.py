@@ -1,20 +1,33 @@
 """symng: natural-gradient optimization of models written as PyTensor graphs."""
 
+from symng import datasets, models, vectors  # noqa: F401 - modules that messages and docs name
 from symng.backends import enable_jax
 from symng.damping import Damping, FixedDamping, LevenbergMarquardt
+from symng.energy import EnergyObjective
 from symng.history import History
 from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
-from symng.metrics import EmpiricalFisher, Fisher, GaussNewton, Hessian, Match, Metric
+from symng.metrics import EmpiricalFisher, Fisher, GaussNewton, Hessian, Match, Metric, StructuralDamping
 from symng.objective import Objective
 from symng.operators import LinearOperator
-from symng.optimizers import SGD, NaturalGradient, Optimizer, Step
+from symng.optimizers import (
+    SGD,
+    TONGA,
+    Adam,
+    HessianFree,
+    KrylovSubspaceDescent,
+    NaturalConjugateGradient,
+    NaturalGradient,
+    Optimizer,
+    Step,
+)
 from symng.search import BacktrackingLineSearch, FixedStep, StepSize
-from symng.solvers import CG, MinresQLP, Solution, Status
+from symng.solvers import CG, MinresQLP, Solution, Status, diagonal_preconditioner
 from symng.training import CompiledStep, StepInfo, TrainingResult, compile_step, minimize
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adam",
     "BacktrackingLineSearch",
     "Bernoulli",
     "CG",
@@ -22,19 +35,23 @@ __all__ = [
     "CompiledStep",
     "Damping",
     "EmpiricalFisher",
+    "EnergyObjective",
     "Fisher",
     "FixedDamping",
     "FixedStep",
     "GaussNewton",
     "Gaussian",
     "Hessian",
+    "HessianFree",
     "History",
+    "KrylovSubspaceDescent",
     "LevenbergMarquardt",
     "Likelihood",
     "LinearOperator",
     "Match",
     "Metric",
     "MinresQLP",
+    "NaturalConjugateGradient",
     "NaturalGradient",
     "Objective",
     "Optimizer",
@@ -45,8 +62,11 @@ __all__ = [
     "Step",
     "StepInfo",
     "StepSize",
+    "StructuralDamping",
+    "TONGA",
     "TrainingResult",
     "compile_step",
+    "diagonal_preconditioner",
     "enable_jax",
     "minimize",
 ]

@@ -130,13 +130,28 @@ def test_curves_page_tells_every_option(curves_example, monkeypatch, capsys):
     assert set(re.findall(r"^\| `(--[a-z-]+)", curves_page(), re.M)) == options
 
 
+def settings_tables() -> list[dict[str, dict[str, str]]]:
+    """Return the tables of the Curves page whose rows are named in code, cells by row and column."""
+    tables = []
+    for text in re.findall(r"^\| \|.*\n\|[-|]+\n(?:\|.*\n)+", curves_page(), re.M):
+        head, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        tables.append({row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows})
+    return tables
+
+
 def test_curves_page_tells_the_settings(curves_example):
-    rows = re.findall(r"^\| `([a-z_]+)` \| (.*) \| (.*) \| (.*) \|$", curves_page(), re.M)
-    assert {name for name, *_ in rows} == {name for preset in curves_example.PRESETS.values() for name in preset}
-    for column, preset in enumerate(("default", "paper", "sgd"), start=1):
-        for row in rows:
-            value = curves_example.PRESETS[preset].get(row[0])
-            assert row[column].strip() == ("-" if value is None else str(value)), f"{row[0]} of {preset}"
+    presets, *settings = settings_tables()
+    told = {"sizes": lambda sizes: "-".join(map(str, sizes))}
+    wanted = [curves_example.DEFAULTS, curves_example.PAPER, curves_example.SMALL]
+    for table, known in zip([presets, *settings], [curves_example.PRESETS, *wanted], strict=True):
+        assert set(table) == set(known)
+        for name, row in table.items():
+            given = known[name]
+            assert {column for column, cell in row.items() if cell} == set(given), name
+            for column, value in given.items():
+                missing = "all" if column == "batch" else "-"
+                shown = missing if value is None else told.get(column, str)(value)
+                assert row[column] == shown, f"{column} of {name}"
 
 
 def test_changelog_has_this_version():

@@ -24,10 +24,15 @@ HELPERS = {
     "_examples": "objective",
     "_files": "history",
     "_graph": "objective",
+    "_hidden": "metrics",
     "_initializers": "models",
     "_jax_scan": "backends",
     "_losses": "models",
     "_objective_checks": "objective",
+    "_plane": "search",
+    "_subspace": "search",
+    "_targets": "objective",
+    "_trial": "objective",
 }
 
 # What a room may import from the package, itself and its helpers aside. `_checks` is the floor of all rooms but the
@@ -42,6 +47,7 @@ ROOMS: dict[str, set[str]] = {
     "operators": BASE,
     "likelihoods": BASE,
     "objective": MODEL,
+    "energy": MODEL,
     "metrics": MODEL,
     "solvers": {"_checks", "_loop", "vectors", "operators"},
     "damping": MODEL | {"metrics", "solvers"},
@@ -64,6 +70,7 @@ NUMERIC = {"numpy", "pytensor"}
 OUTSIDE: dict[str, set[str]] = {
     "backends": NUMERIC | {"jax"},
     "operators": NUMERIC | {"scipy"},
+    "search": NUMERIC | {"scipy"},
     "training": NUMERIC | {"rich"},
     "history": {"numpy"},
     "checkpoint": {"numpy"},
@@ -149,7 +156,7 @@ def test_metrics_and_solvers_are_strangers():
     assert not ROOMS["solvers"] & {"metrics", "objective", "likelihoods"}
 
 
-@pytest.mark.parametrize("module", ["jax", "matplotlib", "torch", "IPython"])
+@pytest.mark.parametrize("module", ["jax", "matplotlib", "scipy", "torch", "IPython"])
 def test_import_symng_does_not_import(module):
     code = f"import sys, symng; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

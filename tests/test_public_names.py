@@ -32,6 +32,7 @@ CONFIGURATIONS = {
 
 # Settings that are not the defaults, by the name of the class. Every configuration that has settings is here.
 CHANGED = {
+    "Adam": dict(step_size=0.1, beta1=0.8, beta2=0.99, epsilon=1e-6),
     "BacktrackingLineSearch": dict(size=0.5, shrink=0.25, sufficient_decrease=0.01, max_evaluations=7),
     "Bernoulli": dict(logits=True),
     "CG": dict(rtol=1e-3, atol=1e-8, maxiter=7, recompute=False, check=True),
@@ -41,14 +42,26 @@ CHANGED = {
     "FixedDamping": dict(value=0.5),
     "FixedStep": dict(size=0.5),
     "Gaussian": dict(std=2.0),
+    "HessianFree": dict(
+        metric=symng.Fisher(), solver=symng.CG(maxiter=7), damping=symng.FixedDamping(value=1.0), step_size=0.5,
+        warm_start=0.0, preconditioner=None,
+    ),
+    "KrylovSubspaceDescent": dict(
+        metric=symng.Fisher(), basis_size=7, damping=1.0, previous_direction=False, max_iterations=9,
+    ),
     "LevenbergMarquardt": dict(initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0),
     "MinresQLP": dict(rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),
+    "NaturalConjugateGradient": dict(
+        beta="polak-ribiere", solver=symng.CG(maxiter=7), step_size=symng.BacktrackingLineSearch(size=2.0), warm_start=0.5
+    ),
     "NaturalGradient": dict(
         metric=symng.GaussNewton(), solver=symng.CG(maxiter=7), damping=symng.FixedDamping(value=1.0),
         step_size=symng.BacktrackingLineSearch(), warm_start=0.5,
     ),
     "Poisson": dict(log_rate=True),
     "SGD": dict(step_size=0.1, momentum=0.9, nesterov=True),
+    "TONGA": dict(rank=3, decay=0.9, damping=0.5, centered=True, step_size=0.1),
+    "StructuralDamping": dict(metric=symng.GaussNewton(), coefficient=0.5, relative=True),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from symng.datasets.adding import adding
 from symng.datasets.curves import curves
 
-__all__ = ["curves"]
+__all__ = ["adding", "curves"]

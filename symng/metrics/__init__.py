@@ -5,5 +5,6 @@ from symng.metrics.curvature import GaussNewton, Hessian
 from symng.metrics.empirical import EmpiricalFisher
 from symng.metrics.fisher import Fisher
 from symng.metrics.matching import Match
+from symng.metrics.structural import StructuralDamping
 
-__all__ = ["EmpiricalFisher", "Fisher", "GaussNewton", "Hessian", "Match", "Metric"]
+__all__ = ["EmpiricalFisher", "Fisher", "GaussNewton", "Hessian", "Match", "Metric", "StructuralDamping"]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import pullback, pushforward
 from pytensor.tensor.variable import TensorVariable
@@ -43,14 +44,38 @@ class Metric(ABC):
     def check(self, objective: Objective) -> None:  # noqa: B027
         """Refuse an objective that lacks what the metric needs; by default none."""
 
+    def with_damping(self, damping: TensorVariable) -> Metric:
+        """Return the metric to be solved with under this damping of the optimizer; by default the same."""
+        return self
+
     @abstractmethod
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         """Return the product of the metric with the flat vector ``v``."""
 
 
+class OutputMetric(Metric):
+    """A metric J^T H J: J the Jacobian of some outputs of the model, H small or cheap to multiply with.
+
+    A subclass gives `outputs` and `weigh`, which is H. Metrics of this form can share one pass through the model.
+    """
+
+    @abstractmethod
+    def outputs(self, objective: Objective) -> list[TensorVariable]:
+        """Return the variables of the model that J is the Jacobian of."""
+
+    @abstractmethod
+    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Return H times ``tangents``, one for each of the outputs."""
+
+    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        outputs = self.outputs(objective)
+        return pull(outputs, objective, self.weigh(objective, push(outputs, objective, v)))
+
+
 def push(outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable) -> list[TensorVariable]:
     """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
-    tangents: Any = pushforward(_apart(outputs), objective.params, vectors.split(v, objective.params), "ignore")
+    with floats_of(objective):
+        tangents: Any = pushforward(_apart(outputs), objective.params, vectors.split(v, objective.params), "ignore")
     return list(tangents)
 
 
@@ -58,7 +83,8 @@ def pull(
     outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
 ) -> TensorVariable:
     """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
-    slopes: Any = pullback(_apart(outputs), objective.params, cotangents, disconnected_inputs="ignore")
+    with floats_of(objective):
+        slopes: Any = pullback(_apart(outputs), objective.params, cotangents, disconnected_inputs="ignore")
     return vectors.ravel(slopes, objective.params)
 
 
@@ -69,3 +95,11 @@ def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
     computed from this one would be lost.
     """
     return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
+
+
+def floats_of(objective: Objective) -> Any:
+    """Return a context in which PyTensor's floatX is the dtype of the parameters.
+
+    The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of a float32 model.
+    """
+    return pytensor.config.change_flags(floatX=objective.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,12 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
-from symng.metrics.base import Metric, pull, push
+from symng.metrics.base import Metric, OutputMetric, floats_of
 from symng.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussNewton(Metric):
+class GaussNewton(OutputMetric):
     """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
 
     G = J_r^T H J_r (equation 10), with r the pre-activation of the output, J_r its Jacobian with respect to the
@@ -68,16 +69,19 @@ class GaussNewton(Metric):
                     "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
                 )  # fmt: skip
 
-    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        roots = list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
+    def outputs(self, objective: Objective) -> list[TensorVariable]:
+        return list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
+
+    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
+        roots = self.outputs(objective)
         # The loss as a function of the pre-activations alone, also where one of them is computed from another.
         places: list[Any] = [r.type() for r in roots]
         loss = graph_replace([objective.loss], list(zip(roots, places, strict=True)))[0]
         slopes: Any = pytensor.grad(loss, places)
         # H is symmetric, so H u is the gradient of (dL/dr . u): one reverse pass.
-        along: Any = sum((g * u).sum() for g, u in zip(slopes, push(roots, objective, v), strict=True))
+        along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
         curved: Any = pytensor.grad(along, places, disconnected_inputs="ignore")
-        return pull(roots, objective, graph_replace(curved, list(zip(places, roots, strict=True)), strict=False))
+        return graph_replace(curved, list(zip(places, roots, strict=True)), strict=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +115,8 @@ class Hessian(Metric):
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params
-        slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
-        along = (vectors.ravel(slopes, params) * v).sum()
-        curved: Any = pytensor.grad(along, params, consider_constant=[v], disconnected_inputs="ignore")
+        with floats_of(objective):
+            slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
+            along = (vectors.ravel(slopes, params) * v).sum()
+            curved: Any = pytensor.grad(along, params, consider_constant=[v], disconnected_inputs="ignore")
         return vectors.ravel(curved, params)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, problem
+from symng._checks import Words, check_flag, check_instance, check_number, problem
+from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
 
@@ -78,3 +81,56 @@ class EmpiricalFisher(Metric):
         if self.centered:
             along = along - along.mean()
         return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
+
+    def diagonal(self, objective: Objective, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
+        """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.
+
+        Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a row of h, and for a
+        bias added to such rows. For all other parameters (shared by layers, in a scan, with a weight decay) it is the
+        estimate 1/N (sum_n s_n g_n)^2, averaged over ``draws`` of random signs s_n. Its expectation is the mean of
+        g_n^2 and its standard deviation at most sqrt(2 / draws) times that, unless centered.
+
+        Parameters
+        ----------
+        objective : Objective
+            Whose losses of single examples are known.
+        draws : int, default 8
+            At least 1.
+        seed : int or symbolic integer scalar, default 0
+            The signs are a function of it: give the number of the step for new ones at each step.
+
+        Returns
+        -------
+        symbolic vector
+            Over the flat parameter vector, at least 0, in the dtype of the parameters.
+
+        Notes
+        -----
+        The exact part costs a matrix product for each matrix, and shares the backward pass of the loss where the loss
+        is a mean or sum of its examples; else one backward pass more. The estimate costs a backward pass for each draw.
+        No g_n is formed.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, pytensor.tensor as pt
+        >>> import symng
+        >>> x = pt.matrix("x")
+        >>> w = pytensor.shared(np.zeros(2), name="w")
+        >>> y = x @ w
+        >>> objective = symng.Objective(y.mean(), output=y, params=[w], inputs=[x])  # g_n = x_n
+        >>> batch = {x: np.array([[1.0, 1.0], [3.0, 1.0]])}
+        >>> symng.EmpiricalFisher().diagonal(objective).eval(batch)
+        array([5., 1.])
+        >>> symng.EmpiricalFisher(centered=True).diagonal(objective).eval(batch)
+        array([1., 0.])
+        """
+        check_instance("objective", objective, Objective, "a symng.Objective")
+        self.check(objective)
+        check_number("draws", draws, minimum=1, integer=True)
+        check_number("seed", seed, integer=True, symbolic=True)
+        squares = mean_squared_gradients(objective, draws, seed)
+        if not self.centered:
+            return squares
+        losses: Any = objective.example_losses
+        mean = pull([losses], objective, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)])
+        return pt.maximum(squares - pt.sqr(mean).astype(objective.dtype), 0)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_choice, problem
-from symng.metrics.base import Metric, pull, push
-from symng.objective import Objective
+from symng.metrics.base import OutputMetric
+from symng.objective import Head, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fisher(Metric):
+class Fisher(OutputMetric):
     """Fisher information matrix, the metric of natural gradient.
 
     F = 1/N sum_n J_r(n)^T M(r_n) J_r(n), a mean over the N examples of a batch, summed over the outputs (and time
@@ -74,12 +75,18 @@ class Fisher(Metric):
                     Words(f"{target}, which the output depends on"), f"List {target} among the inputs.",
                 )  # fmt: skip
 
-    def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        parts = [(head, head.r if self.form == "natural" else None) for head in objective.heads]
-        ends = [head.y if r is None else r for head, r in parts]
+    def outputs(self, objective: Objective) -> list[TensorVariable]:
+        return [head.y if r is None else r for head, r in self._parts(objective)]
+
+    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
         cotangents = []
-        for (head, r), end, tangent in zip(parts, ends, push(ends, objective, v), strict=True):
+        for (head, r), tangent in zip(self._parts(objective), tangents, strict=True):
+            end = head.y if r is None else r
             weigh = head.likelihood.output_metric_product if r is None else head.likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
             cotangents.append(weigh(end, tangent) / count)
-        return pull(ends, objective, cotangents)
+        return cotangents
+
+    def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
+        """Return each head with the pre-activation that the product is formed on; None: on the output."""
+        return [(head, head.r if self.form == "natural" else None) for head in objective.heads]

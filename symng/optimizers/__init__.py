@@ -1,7 +1,22 @@
 """Optimizers: compositions of a metric, a solver, a damping rule and a step size."""
 
+from symng.optimizers.adam import Adam
 from symng.optimizers.base import Optimizer, Step
+from symng.optimizers.hessian_free import HessianFree
+from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
+from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
 from symng.optimizers.natural_gradient import NaturalGradient
 from symng.optimizers.sgd import SGD
+from symng.optimizers.tonga import TONGA
 
-__all__ = ["NaturalGradient", "Optimizer", "SGD", "Step"]
+__all__ = [
+    "Adam",
+    "HessianFree",
+    "KrylovSubspaceDescent",
+    "NaturalConjugateGradient",
+    "NaturalGradient",
+    "Optimizer",
+    "SGD",
+    "Step",
+    "TONGA",
+]

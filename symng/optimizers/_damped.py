@@ -24,6 +24,7 @@ _SOLVER_SETTINGS = {
     "rtol": None,
     "atol": None,
     "maxiter": "int64",
+    "progress_rtol": None,
     "max_norm": None,
     "condition_limit": None,
     "transition_condition": None,
@@ -46,16 +47,21 @@ class DampedOptimizer(Optimizer):
         if not hasattr(self.solver, "solve") or isinstance(self.solver, type):
             raise problem("solver", "a solver such as symng.CG() or symng.MinresQLP()", self.solver, error=TypeError)
         object.__setattr__(self, "damping", as_damping("damping", self.damping))
-        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
+        self._check_step_size()
         check_number("warm_start", self.warm_start, minimum=0, maximum=1, symbolic=True)
+        self._check_preconditioner()
+
+    def _check_step_size(self) -> None:
+        """Make the step size a rule, or refuse it."""
+        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
+
+    def _check_preconditioner(self) -> None:
+        """Refuse what is no preconditioner."""
         if self.preconditioner is not None and not callable(self.preconditioner):
             raise problem("preconditioner", "a callable of operator and damping", self.preconditioner, error=TypeError)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
-        needed = self.metric(objective).required_inputs()
-        if any(target in needed for target in objective.targets):
-            return (*objective.inputs, *objective.targets)
-        return objective.inputs
+        return inputs_of_metric(self.metric, objective)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -63,26 +69,31 @@ class DampedOptimizer(Optimizer):
         state.add("damping", self.damping.start)
         for name, dtype in _SOLVER_SETTINGS.items():
             value = getattr(self.solver, name, None)
-            if value is not None:
+            fixed = name == "maxiter" and getattr(self.solver, "keep_iterates", None) is not None  # tells what to store
+            if value is not None and not fixed:
                 state.add_hyperparameter(name, value, dtype)
         if is_symbolic(self.warm_start) or self.warm_start > 0:
             state.add_hyperparameter("warm_start", self.warm_start)
             state.add("direction", np.zeros(objective.size))
         return state
 
-    def solve(self, measured: Objective, gradient: TensorVariable, state: State) -> tuple[Solution, LinearOperator]:
+    def solve(
+        self, measured: Objective, gradient: TensorVariable, state: State, precondition: Any = None
+    ) -> tuple[Solution, LinearOperator]:
         """Return the solution p of (F + lambda I) p = g (equation 2), and F.
 
         ``measured`` is the objective on the metric batch. The solve starts from ``warm_start`` times the previous one.
+        ``precondition`` stands in for ``preconditioner``.
         """
-        operator = self.metric(measured)
         damping, previous = state.values["damping"], state.values.get("direction")
+        operator = self.metric.with_damping(damping)(measured)
         start = None
         if previous is not None:
             start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
         settings = {n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters}
         solver = replace(self.solver, **settings) if settings else self.solver
-        preconditioner = None if self.preconditioner is None else self.preconditioner(operator, damping)
+        precondition = self.preconditioner if precondition is None else precondition
+        preconditioner = None if precondition is None else precondition(operator, damping)
         solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
         return solution, operator
 
@@ -95,6 +106,14 @@ class DampedOptimizer(Optimizer):
             return {}
         good = pt.and_(pt.and_(usable, all_finite(direction)), pt.gt(slope, 0))
         return {previous: pt.switch(good, direction, pt.zeros_like(direction))}
+
+
+def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariable, ...]:
+    """Return the objective's inputs, and its targets if the metric needs any."""
+    needed = metric(objective).required_inputs()
+    if any(target in needed for target in objective.targets):
+        return (*objective.inputs, *objective.targets)
+    return objective.inputs
 
 
 def solve_records(solution: Solution) -> dict[str, TensorVariable]:

@@ -24,6 +24,9 @@ from symng.solvers import Solution, Status
 # Verdicts of solves that give no direction to go.
 NO_DIRECTION = (Status.NOT_FINITE, Status.NOT_SYMMETRIC, Status.BAD_PRECONDITIONER)
 
+# A residual above this share of norm(b) is that of x = 0, but for rounding errors.
+NO_GAIN = 1 - 1e-6
+
 # Why an optimizer without a line search refuses a search batch, and the way out.
 NO_SEARCH = ("without a line search", "Leave it out, or give step_size=symng.BacktrackingLineSearch().")
 
@@ -71,10 +74,11 @@ def refuse_batch(name: str, given: bool, reason: str, way_out: str = "Leave it o
         raise problem(name, f"none {reason}", Words("one"), way_out)
 
 
-def init_step_size(state: State, rule: StepSize) -> None:
-    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
+def init_step_size(state: State, rule: StepSize | None) -> None:
+    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic or there is no rule."""
     state.add("step", 0, "int64")
-    state.add_hyperparameter("step_size", rule.initial())
+    if rule is not None:
+        state.add_hyperparameter("step_size", rule.initial())
 
 
 def step_size_of(state: State, rule: StepSize) -> TensorVariable:
@@ -133,6 +137,11 @@ def all_finite(*tensors: TensorVariable) -> TensorVariable:
     return checks[0] if len(checks) == 1 else pt.and_(checks[0], all_finite(*tensors[1:]))
 
 
+def rounding_of(loss: TensorVariable) -> TensorVariable:
+    """Return how large a change of the loss may be and yet be its rounding errors."""
+    return _ROUNDINGS * np.finfo(loss.dtype).eps * abs(loss)
+
+
 def norm(vector: TensorVariable) -> TensorVariable:
     """Return the Euclidean norm, by a dot product: no sum in another dtype."""
     return pt.sqrt(pt.dot(vector, vector))
@@ -153,12 +162,19 @@ def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
     return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
 
 
-def has_direction(solution: Solution) -> TensorVariable:
-    """Tell whether a solve gave a direction to go."""
+def has_direction(solution: Solution, gradient: TensorVariable | None = None) -> TensorVariable:
+    """Tell whether a solve gave a direction to go.
+
+    With ``gradient``, the right-hand side, one that ended at negative curvature and whose residual is no smaller than
+    that of no direction at all has given none.
+    """
     good = pt.constant(np.array(True))
     for verdict in NO_DIRECTION:
         good = pt.and_(good, pt.neq(solution.status, int(verdict)))
-    return good
+    if gradient is None:
+        return good
+    no_gain = pt.ge(solution.residual_norm, pt.cast(NO_GAIN, gradient.dtype) * norm(gradient))
+    return pt.and_(good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain)))
 
 
 def predicted_decrease(
@@ -198,7 +214,7 @@ def conclude(
     ratio = decrease / predicted
     # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its ratio. Of changes
     # that are rounding errors of the loss nothing can be said, as at an optimum, where both are 0.
-    rounding = _ROUNDINGS * np.finfo(state.dtype).eps * abs(loss)
+    rounding = rounding_of(loss)
     unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
     judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)

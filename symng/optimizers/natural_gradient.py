@@ -30,8 +30,9 @@ class NaturalGradient(DampedOptimizer):
     theta <- theta - eta p, where (F + lambda I) p = g: g is the gradient of the loss on the gradient batch, F the
     metric on the metric batch (the same one unless another is given), lambda the damping, eta the step size.
 
-    A step whose loss, direction or solve is not finite, or that the damping rule refuses, or for which a line search
-    finds no step size, leaves the parameters as they were, raises the damping and is recorded as rejected.
+    A step whose loss, direction or solve is not finite, or whose solve met negative curvature before it had made any
+    progress, or that the damping rule refuses, or for which a line search finds no step size, leaves the parameters as
+    they were, raises the damping and is recorded as rejected.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ class NaturalGradient(DampedOptimizer):
             self.step_size, state, objective, batches.searched, direction, loss, slope
         )
         update = size * direction
-        solved = has_direction(solution)
+        solved = has_direction(solution, gradient)
         updates, records = conclude(
             objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
             predicted=predicted_decrease(self.damping, operator, damping, gradient, update),

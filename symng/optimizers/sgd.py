@@ -6,22 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytensor.tensor as pt
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
 from symng.objective import Objective
-from symng.optimizers._parts import (
-    all_finite,
-    arrange,
-    init_step_size,
-    loss_and_gradient,
-    move,
-    norm,
-    refuse_batch,
-    step_size_of,
-)
+from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
+from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step
-from symng.search import FixedStep, as_step_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +32,8 @@ class SGD(Optimizer):
 
     Notes
     -----
-    One step costs one gradient. Where v is a mean over batches as here, eta compares with that of plain descent times
-    1 / (1 - mu).
+    One step costs one gradient. v sums up gradients: with an eta of (1 - mu) times that of plain descent the steps are
+    about as long.
 
     References
     ----------
@@ -68,10 +58,7 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
-        if not isinstance(self.step_size, FixedStep):
-            raise problem("step_size", "a number, a schedule or a symbolic scalar", self.step_size,
-                          "SGD makes no line search.", TypeError)  # fmt: skip
+        object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "SGD"))
         check_number("momentum", self.momentum, minimum=0, below=1, symbolic=True)
         check_flag("nesterov", self.nesterov)
         if self.nesterov and not self._has_momentum:
@@ -92,27 +79,16 @@ class SGD(Optimizer):
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
-        refuse_batch("metric_batch", metric_batch, "for SGD")
-        refuse_batch("search_batch", search_batch, "for SGD")
+        refuse_batches("SGD", metric_batch, search_batch)
         loss, gradient = loss_and_gradient(objective)
-        size = step_size_of(state, self.step_size)
-        direction, velocity = gradient, None
+        direction, values = gradient, {}
         if self._has_momentum:
-            mu = pt.cast(state.hyperparameters.get("momentum", self.momentum), state.dtype)
+            mu = setting(state, "momentum", self.momentum)
             velocity = mu * state.values["velocity"] + gradient
-            direction = gradient + mu * velocity if self.nesterov else velocity
-        update = size * direction
-        accepted = all_finite(loss, update)
-        updates = move(objective, update, accepted)
-        updates[state.values["step"]] = state.values["step"] + 1
-        if velocity is not None:
-            updates[state.values["velocity"]] = pt.switch(accepted, velocity, state.values["velocity"])
-        records = {
-            "loss": loss,
-            "step_size": size,
-            "gradient_norm": norm(gradient),
-            "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
-            "accepted": accepted,
-        }
+            direction, values = gradient + mu * velocity if self.nesterov else velocity, {"velocity": velocity}
+        updates, records = descend(
+            objective, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
+            direction=direction, values=values,
+        )  # fmt: skip
         batches = arrange(objective)
         return Step(batches.inputs, batches.axes, updates, records)

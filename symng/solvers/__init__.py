@@ -2,6 +2,7 @@
 
 from symng.solvers.cg import CG
 from symng.solvers.minres_qlp import MinresQLP
+from symng.solvers.preconditioners import diagonal_preconditioner
 from symng.solvers.solution import Solution, Status
 
-__all__ = ["CG", "MinresQLP", "Solution", "Status"]
+__all__ = ["CG", "MinresQLP", "Solution", "Status", "diagonal_preconditioner"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._loop import State
+from symng._loop import State, while_loop
 from symng.solvers._qlp import hypot, qlp_step, reset, vector_weights
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Status
@@ -54,7 +54,7 @@ class Run:
         """Return M⁻¹ r."""
         return r if self.system.precondition is None else self.system.precondition(r)
 
-    def initial(self) -> dict[str, Any]:
+    def initial(self) -> State:
         """Return the state before the first round."""
         system, status = self.system, self.system.verdict
         running = pt.eq(status, Status.RUNNING)
@@ -95,9 +95,32 @@ class Run:
             state["y"] = self.y
         return state
 
-    def round(self, s: State) -> dict[str, Any]:
-        """Make one product: with a Lanczos vector, or with x or a residual to verify a solution."""
+    def loop(self, s: State) -> State:
+        """Run the rounds. Where nothing is verified, all rounds of the loop are steps, which saves passes over vectors.
+
+        The residual of x0, if there is one, is then a round ahead of the loop.
+        """
+        mode = None
+        if not self.recompute:
+            if self.system.x0 is not None:
+                started, running = self.round(s, _START), pt.eq(s["status"], Status.RUNNING)
+                s = {name: pt.switch(running, started[name], s[name]) for name in s}
+            mode = _STEP
+        return while_loop(
+            lambda state: self.round(state, mode),
+            lambda state: pt.eq(state["status"], Status.RUNNING),
+            s,
+            self.limit + 1 + MAX_VERIFICATIONS,
+        )
+
+    def round(self, s: State, mode: int | None = None) -> dict[str, Any]:
+        """Make one product: with a Lanczos vector, or with x or a residual to verify a solution.
+
+        ``mode`` tells which, where it is known while the graph is built.
+        """
         zero, one = self.zero, pt.ones_like(self.zero)
+        if mode is not None:
+            s = {**s, "mode": pt.constant(mode, dtype="int64")}  # the switches on it then fold
         step, final = pt.eq(s["mode"], _STEP), pt.eq(s["mode"], _LEAST_SQUARES)
         of_x = pt.eq(s["mode"], _START) | pt.eq(s["mode"], _VERIFY)
         r2, y = s["r2"], s.get("y", s["r2"])

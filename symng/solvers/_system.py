@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_number, is_symbolic, problem
+from symng.operators import LinearOperator
 from symng.solvers.solution import Status
 
 Product = Callable[[TensorVariable], TensorVariable]
@@ -49,7 +51,7 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
 
     ``verdict`` is what can be said before the first product: ``RUNNING`` if nothing.
     """
-    b = _vector("b", b)
+    b = _right_hand_side(A, b)
     dtype = b.type.dtype
     check_number("damping", damping, symbolic=True)
     shift = None if _is_zero(damping) else pt.cast(pt.as_tensor_variable(damping), dtype)
@@ -68,6 +70,7 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
         x0 = _vector("x0", x0)
         if x0.type.dtype != dtype:
             raise problem("x0", f"dtype {dtype} as that of b", x0, error=TypeError)
+        x0 = _of_length("x0", "a vector", x0, b)
         x0_finite = pt.isfinite(abs(x0).max())
         start = pt.switch(x0_finite & (largest > 0), x0 / scale, start)
         finite = finite & x0_finite
@@ -93,7 +96,7 @@ def check_settings(settings: Any, names: tuple[str, ...]) -> None:
     """Check the settings that both solvers have, and the positive optional ones in ``names``."""
     for name in ("rtol", "atol"):
         value = getattr(settings, name)
-        if value is not None or name == "atol":
+        if value is not None or getattr(type(settings), name) is not None:  # None only where it is the default
             check_number(name, value, minimum=0, symbolic=True)
     if settings.maxiter is not None:
         check_number("maxiter", settings.maxiter, minimum=0, integer=True, symbolic=True)
@@ -144,6 +147,41 @@ def _vector(name: str, value: Any) -> TensorVariable:
     return vector
 
 
+def _right_hand_side(A: Any, b: Any) -> TensorVariable:
+    """Return b as a symbolic vector that is not empty and has the length that an operator tells."""
+    b = _vector("b", b)
+    length = b.type.shape[0]
+    if length == 0:
+        raise problem("b", "at least one number", Words("a vector of length 0"))
+    if isinstance(A, LinearOperator):
+        if length not in (None, A.size):
+            raise problem("b", f"a vector of length {A.size}, the size of A", Words(f"one of length {length}"))
+        return pt.specify_shape(b, (A.size,)) if length is None else b
+    return b if length is not None else _refuse_unless(b.shape[0] > 0, b, "b: expected at least one number, got none.")
+
+
+def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) -> TensorVariable:
+    """Return ``vector`` if it is as long as b: refuse it now if the lengths are known, else when they are.
+
+    Broadcasting would take one of length 1 for one of any length.
+    """
+    mine, wanted = vector.type.shape[0], b.type.shape[0]
+    if wanted is None:
+        message = f"{name}: expected {what} of the length of b, got one of another length."
+        return _refuse_unless(pt.eq(vector.shape[0], b.shape[0]), vector, message)
+    if mine is None:
+        return pt.specify_shape(vector, (wanted,))  # tells less where it fails, but the result has a known length
+    if mine != wanted:
+        raise problem(name, f"{what} of length {wanted}, that of b", Words(f"one of length {mine}"))
+    return vector
+
+
+def _refuse_unless(condition: Any, vector: TensorVariable, message: str) -> TensorVariable:
+    """Return ``vector``, with a check of ``condition`` when it is computed."""
+    checked: Any = CheckAndRaise(ValueError, message)(vector, condition)
+    return checked
+
+
 def _product(name: str, operator: Any, b: TensorVariable) -> Product:
     """Return the product with an operator, a callable, or an object with ``matvec``, checked at each use."""
     if hasattr(operator, "matvec"):
@@ -165,7 +203,7 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
                 name, f"a product of dtype {b.type.dtype}, that of b", Words(f"one of dtype {result.type.dtype}"),
                 "Cast b or the parameters so that they agree.", TypeError,
             )  # fmt: skip
-        return result
+        return _of_length(name, "a product", result, b)
 
     return product
 

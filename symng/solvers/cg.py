@@ -4,25 +4,22 @@ References
 ----------
 M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res. Nat. Bur. Standards
 49 (1952) 409-436.
+L. Zhou and H. F. Walker, Residual smoothing techniques for iterative methods, SIAM J. Sci. Comput. 15(2) (1994)
+297-312.
+Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
+J. Martens, Deep learning via Hessian-free optimization, ICML 2010.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import pytensor.tensor as pt
-from pytensor.tensor.variable import TensorVariable
-
-from symng._checks import check_flag
-from symng._loop import State, while_loop
-from symng.solvers._system import System, check_settings, choose, dot, make_system, norm
-from symng.solvers.solution import Solution, Status
-
-# What a round of the loop multiplies: the direction, or x (the residual of x0, the residual of a candidate solution).
-_STEP, _START, _VERIFY = 0, 1, 2
-# Rounds that verify and then go on halve the residual, so there are few of them.
-_MAX_VERIFICATIONS = 80
+from symng._checks import check_flag, check_number, is_symbolic, problem
+from symng.solvers._cg_round import Run
+from symng.solvers._system import check_settings, make_system
+from symng.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +41,16 @@ class CG:
         Compute the residual norm from ``x`` itself, one product at the end. A solution whose recurrence met the
         tolerance but whose residual does not is worked on until it does or until rounding errors stop the progress.
         With False the product is saved and the residual norm is that of the recurrence.
+    progress_rtol : float or symbolic scalar, optional
+        The relative progress of φ in an iteration, as a mean over the last k, below which the solve ends, with
+        ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
+
+            i > k,  φ(x_i) < 0,  (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k progress_rtol,  k = max(10, ceil(i / 10)),
+
+        with k at most 128. Default: no such test.
+    keep_iterates : float, optional
+        A growth factor above 1 (Martens: 1.3): the solution also holds the iterates numbered ceil(keep_iterates^j), for
+        j = 0, 1, ..., and the last one. Needs a ``maxiter`` that is a plain number. Default: none are kept.
     check : bool, default False
         Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before the first step, by
         three and two more products. It is a test on two vectors, not a proof.
@@ -55,23 +62,36 @@ class CG:
 
     Notes
     -----
-    Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end. Memory: three vectors
-    beside b and what the product needs. Symbolic settings, say shared variables, change without a recompilation.
+    Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end. Memory: four vectors
+    beside b and what the product needs, and the iterates kept, which every iteration copies. φ costs no product: it is
+    -x·(b + r) / 2 with r the residual. Symbolic settings, say shared variables, change without a recompilation.
+
+    Where b is not in the range of a singular A + λI, φ has no minimum and the iterates of CG grow along a null vector
+    without bound. Such a solve hands back another vector x̄ of the Krylov space: the mean of the iterates x_j with
+    weights 1 / (r_j·M⁻¹r_j), whose residual is the least in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and
+    without a preconditioner a least-squares solution to about √ε.
 
     Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of ``check``:
 
-    - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the rounding unit. ``x`` is
-      the iterate before it, ``direction`` is d, ``curvature`` is d·(A + λI)d / d·d. A negative curvature tells an
-      indefinite matrix. A curvature of zero, up to rounding, tells a singular one with b outside its range.
+    - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the rounding unit.
+      ``direction`` is d, ``curvature`` is d·(A + λI)d / d·d. A negative curvature tells an indefinite matrix, and ``x``
+      is the iterate before it. A curvature of zero, up to rounding, tells a singular one with b outside its range, and
+      ``x`` is x̄ without its component along d [3]_.
     - ``CONVERGED_TO_PRECISION``: the residual is below 10 ε (norm(A) norm(x) + norm(b)), above the tolerance but
       well below norm(b).
-    - ``BREAKDOWN``: rounding errors stopped the progress before that.
+    - ``BREAKDOWN``: rounding errors stopped the progress before that. Here, and with ``MAX_ITERATIONS`` after n or more
+      iterations, x̄ takes the place of an iterate whose residual is above norm(b).
+    - ``SMALL_PROGRESS``: the test of ``progress_rtol``.
     - ``BAD_PRECONDITIONER``: r·M⁻¹r <= 0 for a residual r that is not zero.
 
     References
     ----------
-    M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res. Nat. Bur.
-    Standards 49 (1952) 409-436.
+    .. [1] M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res. Nat. Bur.
+       Standards 49 (1952) 409-436.
+    .. [2] L. Zhou and H. F. Walker, Residual smoothing techniques for iterative methods, SIAM J. Sci. Comput. 15(2)
+       (1994) 297-312.
+    .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
+    .. [4] J. Martens, Deep learning via Hessian-free optimization, ICML 2010, section 4.4.
 
     Examples
     --------
@@ -88,9 +108,18 @@ class CG:
     maxiter: Any = None
     recompute: bool = True
     check: bool = False
+    progress_rtol: Any = None
+    keep_iterates: float | None = None
 
     def __post_init__(self) -> None:
         check_settings(self, ())
+        if self.progress_rtol is not None:
+            check_number("progress_rtol", self.progress_rtol, minimum=0, symbolic=True)
+        if self.keep_iterates is not None:
+            check_number("keep_iterates", self.keep_iterates, above=1)
+            if self.maxiter is None or is_symbolic(self.maxiter):
+                expected, way_out = "a plain number where keep_iterates is given", "It tells how many rows they fill."
+                raise problem("maxiter", expected, self.maxiter, way_out, TypeError)
         check_flag("recompute", self.recompute)
         check_flag("check", self.check)
 
@@ -113,147 +142,33 @@ class CG:
         Returns
         -------
         Solution
-            With ``curvature`` and ``direction``.
+            With ``norm_estimate``, ``curvature`` and ``direction``, and where asked for ``iterates`` and
+            ``iterates_count``.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described.
         """
-        system = make_system(A, b, damping, x0, preconditioner, self.check)
-        initial = self._initial(system)
-        limit = initial.pop("limit")
-        final = while_loop(
-            lambda state: self._round(system, limit, state),
-            lambda state: pt.eq(state["status"], Status.RUNNING),
-            initial,
-            limit + 1 + _MAX_VERIFICATIONS,
-        )
-        return self._solution(system, final)
+        kept = None if self.keep_iterates is None else kept_numbers(self.keep_iterates, int(self.maxiter))
+        run = Run(self, make_system(A, b, damping, x0, preconditioner, self.check), kept)
+        return run.solution(run.loop(run.initial()))
 
-    def _tolerance(self, system: System) -> TensorVariable:
-        """Return the residual norm to reach, in units of the scaled b."""
-        return system.number(self.rtol) * system.b_norm + system.number(self.atol) / system.scale
 
-    def _initial(self, system: System) -> dict[str, Any]:
-        """Return the state before the first round."""
-        b, x0 = system.b, system.x0
-        limit = pt.cast(10 * system.size if self.maxiter is None else self.maxiter, "int64")
-        z = b if system.precondition is None else system.precondition(b)
-        rz = dot(b, z)
-        status = system.verdict
-        running = pt.eq(status, Status.RUNNING)
-        if x0 is None:
-            status = choose(running & (rz <= 0), Status.BAD_PRECONDITIONER, status)
-            status = choose(running & pt.invert(pt.isfinite(rz)), Status.NOT_FINITE, status)
-            status = choose(running & (system.b_norm <= self._tolerance(system)), Status.CONVERGED, status)
-        nan = system.number(float("nan"))
-        known = pt.eq(status, Status.ZERO_RHS) if x0 is not None else pt.neq(system.verdict, Status.NOT_FINITE)
-        return {
-            "x": system.start,
-            "r": b,
-            "p": z if x0 is None else pt.zeros_like(b),
-            "rz": rz,
-            "r_norm": pt.switch(known, system.b_norm, nan),
-            "verified": system.number(float("inf")),
-            "norm": system.number(0),
-            "curvature": nan,
-            "mode": pt.constant(_STEP if x0 is None else _START, dtype="int64"),
-            "verdict": pt.constant(int(Status.RUNNING), dtype="int64"),
-            "niter": pt.constant(0, dtype="int64"),
-            "status": status,
-            "limit": limit,
-        }
+def kept_numbers(growth: float, limit: int) -> list[int]:
+    """Return the distinct numbers ceil(growth^j) below ``limit``, for j = 0, 1, ..., and ``limit``.
 
-    def _round(self, system: System, limit: TensorVariable, s: State) -> dict[str, Any]:
-        """Make one product, and with it a step or a residual."""
-        step, start = pt.eq(s["mode"], _STEP), pt.eq(s["mode"], _START)
-        # A symbolic limit of 0 leaves nothing to step.
-        idle = step & (s["niter"] >= limit)
-        v = pt.switch(step, s["p"], s["x"])
-        q = system.product(v)
-        vq = dot(v, q)
-
-        # Curvature along p. Both sums are over p when this is a step, and not looked at otherwise.
-        pp = dot(v, v)
-        curvature = vq / pp
-        norm_estimate = pt.switch(step & pt.isfinite(vq), pt.maximum(s["norm"], abs(curvature)), s["norm"])
-        flat = step & (curvature <= system.number(system.eps) * norm_estimate)
-        advance = step & pt.isfinite(vq) & pt.invert(flat) & pt.invert(idle)
-
-        # x + alpha p, and r - alpha q or, when v is x, b - q.
-        alpha = pt.switch(advance, s["rz"] / vq, system.number(0))
-        r = pt.switch(step, s["r"], system.b) - pt.switch(step, alpha, system.number(1)) * q
-        z = r if system.precondition is None else system.precondition(r)
-        rz = dot(r, z)
-        r_norm = norm(r)
-        finite = pt.isfinite(vq) & pt.isfinite(rz) & pt.isfinite(r_norm)
-        alpha = pt.switch(finite, alpha, system.number(0))
-        x = s["x"] + alpha * s["p"]
-        niter = s["niter"] + pt.cast(step & pt.invert(idle), "int64")
-
-        # What stops the steps, the weakest reason first.
-        r_norm = pt.switch(finite & (advance | pt.invert(step)), r_norm, s["r_norm"])
-        tolerance = self._tolerance(system)
-        met = r_norm <= tolerance
-        verdict = choose(niter >= limit, Status.MAX_ITERATIONS, pt.zeros_like(s["verdict"]))
-        verdict = choose((rz <= 0) & (r_norm > 0) & pt.invert(flat), Status.BAD_PRECONDITIONER, verdict)
-        verdict = choose(flat, Status.NEGATIVE_CURVATURE, verdict)
-        # Below rounding level the recurrence tells nothing, so it ends there even with a tolerance of zero.
-        floor = pt.switch(step, system.number(system.eps) * system.b_norm, system.number(0))
-        verdict = choose(r_norm <= pt.maximum(tolerance, floor), Status.CONVERGED, verdict)
-
-        # A residual of x itself settles it, unless the recurrence was ahead of it and there is still progress.
-        verifying = pt.eq(s["mode"], _VERIFY)
-        progress = (r_norm <= system.number(0.5) * s["verified"]) & (niter < limit) & (rz > 0)
-        resume = verifying & pt.eq(s["verdict"], Status.CONVERGED) & pt.invert(met) & progress
-        settled = choose(pt.eq(s["verdict"], Status.CONVERGED), Status.BREAKDOWN, s["verdict"])
-        settled = choose((niter >= limit) & pt.eq(settled, Status.BREAKDOWN), Status.MAX_ITERATIONS, settled)
-        settled = choose(met, Status.CONVERGED, settled)
-        settled = pt.switch(resume, pt.zeros_like(settled), settled)
-        verdict = pt.switch(verifying, settled, verdict)
-        ended = pt.neq(verdict, Status.RUNNING)
-        if self.recompute:
-            ended = ended & pt.invert(step)
-        status = pt.switch(ended, verdict, pt.zeros_like(s["status"]))
-        status = choose(pt.invert(finite), Status.NOT_FINITE, status)
-        mode = pt.switch(step & pt.neq(verdict, Status.RUNNING), _VERIFY, _STEP)
-
-        # z + beta p, and z alone after a residual. A direction that ends the solve is kept.
-        beta = pt.switch(step, rz / s["rz"], system.number(0))
-        p = pt.switch(pt.neq(verdict, Status.RUNNING) & pt.invert(start), s["p"], z + beta * s["p"])
-        return {
-            "x": x,
-            "r": r,
-            "p": p,
-            "rz": rz,
-            "r_norm": r_norm,
-            "verified": pt.switch(verifying, r_norm, s["verified"]),
-            "norm": norm_estimate,
-            "curvature": pt.switch(step & finite, curvature, s["curvature"]),
-            "mode": mode,
-            "verdict": verdict,
-            "niter": niter,
-            "status": status,
-        }
-
-    def _solution(self, system: System, final: State) -> Solution:
-        """Scale the final state back and look whether rounding errors explain a residual that is too large."""
-        x_norm, r_norm, status = norm(final["x"]), final["r_norm"], final["status"]
-        eps = system.eps
-        precise = r_norm <= system.number(10 * eps) * (final["norm"] * x_norm + system.b_norm)
-        # A long x passes this also where it only follows a null vector; less so when the recurrence has converged.
-        share = pt.switch(pt.eq(status, Status.BREAKDOWN), system.number(eps**0.25), system.number(eps**0.5))
-        precise = precise & (r_norm <= share * system.b_norm)
-        short = pt.eq(status, Status.BREAKDOWN) | pt.eq(status, Status.MAX_ITERATIONS)
-        short = short | pt.eq(status, Status.NEGATIVE_CURVATURE)
-        return Solution(
-            x=final["x"] * system.scale,
-            status=choose(short & precise, Status.CONVERGED_TO_PRECISION, status),
-            niter=final["niter"],
-            residual_norm=r_norm * system.scale,
-            x_norm=x_norm * system.scale,
-            norm_estimate=final["norm"],
-            curvature=final["curvature"],
-            direction=final["p"],
-        )
+    Examples
+    --------
+    >>> kept_numbers(1.3, 20)
+    [1, 2, 3, 4, 5, 7, 9, 11, 14, 18, 20]
+    """
+    numbers, number = [], 1
+    while number < limit:
+        numbers.append(number)
+        # The next power whose ceiling is another one; a growth near 1 has many that are not.
+        power = growth ** (math.floor(math.log(number) / math.log(growth)) + 1)
+        while math.ceil(power) <= number:
+            power *= growth
+        number = math.ceil(power)
+    return [*numbers, limit]

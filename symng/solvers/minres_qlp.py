@@ -16,13 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pytensor.tensor as pt
-
 from symng._checks import check_flag
-from symng._loop import while_loop
-from symng.solvers._minres_qlp_round import MAX_VERIFICATIONS, Run
+from symng.solvers._minres_qlp_round import Run
 from symng.solvers._system import check_settings, make_system, norm
-from symng.solvers.solution import Solution, Status
+from symng.solvers.solution import Solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +144,7 @@ class MinresQLP:
         """
         system = make_system(A, b, damping, x0, preconditioner, self.check)
         run = Run(self, system)
-        final = while_loop(
-            run.round,
-            lambda state: pt.eq(state["status"], Status.RUNNING),
-            run.initial(),
-            run.limit + 1 + MAX_VERIFICATIONS,
-        )
+        final = run.loop(run.initial())
         scale = system.scale
         return Solution(
             x=final["x"] * scale,

@@ -30,6 +30,7 @@ class Status(IntEnum):
     LEAST_SQUARES = 3
     LEAST_SQUARES_TO_PRECISION = 4
     ZERO_RHS = 5
+    SMALL_PROGRESS = 6
     MAX_ITERATIONS = 10
     NORM_LIMIT = 11
     CONDITION_LIMIT = 12
@@ -41,8 +42,11 @@ class Status(IntEnum):
 
     @property
     def success(self) -> bool:
-        """Tell whether ``x`` solves the system, or, for the least-squares verdicts, its least-squares problem."""
-        return Status.CONVERGED <= self <= Status.ZERO_RHS
+        """Tell whether the solve reached its goal.
+
+        ``x`` solves the system, its least-squares problem, or, for ``SMALL_PROGRESS``, the quadratic as far as wanted.
+        """
+        return Status.CONVERGED <= self <= Status.SMALL_PROGRESS
 
     @property
     def message(self) -> str:
@@ -66,9 +70,13 @@ _MESSAGES = {
         "the dtype allows. Add damping if a plain solution is wanted."
     ),
     Status.ZERO_RHS: "The right-hand side is zero, so the solution is zero; there was nothing to iterate.",
+    Status.SMALL_PROGRESS: (
+        "The quadratic falls by less than progress_rtol in an iteration; x is the last iterate. Lower progress_rtol to "
+        "come closer."
+    ),
     Status.MAX_ITERATIONS: (
-        "The iteration limit was met before the tolerance; x is the last iterate. Raise maxiter or rtol, add damping, "
-        "or precondition."
+        "The iteration limit was met before the tolerance; x is the last iterate, or one of less residual where "
+        "rounding errors have spoiled that. Raise maxiter or rtol, add damping, or precondition."
     ),
     Status.NORM_LIMIT: (
         "The norm of x would pass max_norm, so x is the last iterate below it; the system is singular or nearly so. "
@@ -80,7 +88,8 @@ _MESSAGES = {
     ),
     Status.NEGATIVE_CURVATURE: (
         "A direction of zero or negative curvature was met, so the matrix is not positive definite; x is the iterate "
-        "before it. Use that direction, add damping, or use MinresQLP."
+        "before it or, where the curvature is zero and the system has no solution, one of least residual. Use that "
+        "direction, add damping, or use MinresQLP."
     ),
     Status.BREAKDOWN: (
         "The iteration came to a halt, for rounding errors leave no progress, before any test was met; x is the best "
@@ -127,6 +136,11 @@ class Solution:
         d.(A + damping I) d / d.d of the last direction d.
     direction : symbolic vector, optional
         The last direction; with ``NEGATIVE_CURVATURE`` the one of non-positive curvature.
+    iterates : symbolic matrix, optional
+        Iterates that were kept, as rows in order, for all that the iteration limit may need; those after
+        ``iterates_count`` are zero. Row ``iterates_count - 1`` is ``x``, also after no iteration.
+    iterates_count : symbolic integer scalar, optional
+        The number of rows filled; at least 1.
 
     Examples
     --------
@@ -149,3 +163,5 @@ class Solution:
     condition_estimate: TensorVariable | None = None
     curvature: TensorVariable | None = None
     direction: TensorVariable | None = None
+    iterates: TensorVariable | None = None
+    iterates_count: TensorVariable | None = None

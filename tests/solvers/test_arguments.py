@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 import pytest
 
+from symng.operators import LinearOperator
 from symng.solvers import CG, MinresQLP, Status
 
 SOLVERS = [CG, MinresQLP]
+MODE = "FAST_COMPILE"
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
@@ -27,6 +30,23 @@ SOLVERS = [CG, MinresQLP]
 def test_bad_settings_are_refused(kind: Any, name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "name"),
+    [
+        ({"rtol": None}, TypeError, "rtol"),
+        ({"progress_rtol": -1e-4}, ValueError, "progress_rtol"), ({"progress_rtol": "5e-4"}, TypeError, "progress_rtol"),
+        ({"progress_rtol": pt.dvector()}, TypeError, "progress_rtol"),
+        ({"keep_iterates": 1.0, "maxiter": 9}, ValueError, "keep_iterates: expected a finite number, above 1"),
+        ({"keep_iterates": pt.dscalar(), "maxiter": 9}, TypeError, "keep_iterates"),
+        ({"keep_iterates": 1.3}, TypeError, "maxiter: expected a plain number where keep_iterates is given, got None"),
+        ({"keep_iterates": 1.3, "maxiter": pt.lscalar("m")}, TypeError, "maxiter: expected a plain number"),
+    ],
+)  # fmt: skip
+def test_bad_settings_of_cg_are_refused(settings: Any, error: type[Exception], name: str) -> None:
+    with pytest.raises(error, match=name):
+        CG(**settings)
 
 
 @pytest.mark.parametrize("name", ["max_norm", "condition_limit", "transition_condition"])
@@ -58,9 +78,58 @@ def test_bad_arguments_are_refused(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
+def test_wrong_lengths_are_refused_while_the_graph_is_built(kind: Any) -> None:
+    solver, b = kind(), pt.tensor("b", shape=(5,), dtype="float64")
+    for length in (1, 3):  # one of length 1 would be broadcast
+        with pytest.raises(
+            ValueError, match=f"x0: expected a vector of length 5, that of b, got one of length {length}"
+        ):
+            solver.solve(lambda v: v, b, x0=np.ones(length))
+        with pytest.raises(ValueError, match=f"A: expected a product of length 5, .* got one of length {length}"):
+            solver.solve(lambda v: v[:length], b)
+        with pytest.raises(ValueError, match="preconditioner: expected a product of length 5"):
+            solver.solve(lambda v: v, b, preconditioner=lambda r: r[:length])
+        with pytest.raises(
+            ValueError, match=f"b: expected a vector of length {length}, the size of A, got .* length 5"
+        ):
+            solver.solve(LinearOperator(lambda v: v, size=length), b)
+    with pytest.raises(ValueError, match="b: expected at least one number"):
+        solver.solve(lambda v: v, np.zeros(0))
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_wrong_lengths_are_refused_when_they_are_known(kind: Any) -> None:
+    b, x0, known = pt.dvector("b"), pt.dvector("x0"), pt.tensor("known", shape=(4,), dtype="float64")
+    run = pytensor.function([b, x0], kind().solve(lambda v: 2 * v, b, x0=x0).x, mode=MODE)
+    np.testing.assert_allclose(run(np.ones(4), np.ones(4)), np.full(4, 0.5))
+    for length in (1, 3):
+        with pytest.raises(ValueError, match="x0: expected a vector of the length of b"):
+            run(np.ones(4), np.ones(length))
+    with pytest.raises(ValueError, match="b: expected at least one number"):
+        run(np.ones(0), np.ones(0))
+
+    short = kind().solve(lambda v: v[:1], b, preconditioner=lambda r: x0)
+    run = pytensor.function([b, x0], short.x, mode=MODE)
+    with pytest.raises(ValueError, match="A: expected a product of the length of b"):
+        run(np.ones(4), np.ones(4))
+    with pytest.raises(ValueError, match="preconditioner: expected a product of the length of b"):
+        run(np.ones(1), np.ones(2))
+    np.testing.assert_allclose(run(np.ones(1), np.ones(1)), np.ones(1))
+
+    # Here PyTensor's own check, which keeps the length known, for JAX needs that.
+    run = pytensor.function([known, x0], kind().solve(lambda v: v, known, x0=x0).x, mode=MODE)
+    with pytest.raises(AssertionError, match=r"\(1,\), expected \(4,\)"):
+        run(np.ones(4), np.ones(1))
+    solution = kind().solve(LinearOperator(lambda v: v, size=4), b)
+    assert solution.x.type.shape == (4,)
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
 def test_repr_rebuilds(kind: Any) -> None:
     solver = kind(rtol=1e-3, maxiter=7, recompute=False)
     assert eval(repr(solver), {kind.__name__: kind}) == solver  # noqa: S307
+    solver = CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=250)
+    assert eval(repr(solver), {"CG": CG}) == solver  # noqa: S307
 
 
 def test_every_verdict_has_a_sentence() -> None:
@@ -68,4 +137,8 @@ def test_every_verdict_has_a_sentence() -> None:
     assert len(sentences) == len(Status)
     assert all(s[0].isupper() and s.endswith(".") for s in sentences)
     good = {s.name for s in Status if s.success}
-    assert good == {"CONVERGED", "CONVERGED_TO_PRECISION", "LEAST_SQUARES", "LEAST_SQUARES_TO_PRECISION", "ZERO_RHS"}
+    assert good == {
+        "CONVERGED", "CONVERGED_TO_PRECISION", "LEAST_SQUARES", "LEAST_SQUARES_TO_PRECISION", "ZERO_RHS",
+        "SMALL_PROGRESS",
+    }  # fmt: skip
+    assert all(1 <= s <= 9 for s in Status if s.success)

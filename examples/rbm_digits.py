@@ -1,0 +1,212 @@
+"""Train a small restricted Boltzmann machine on scikit-learn's digits by natural gradient and by gradient descent.
+
+    python examples/rbm_digits.py                  # 12 hidden units, 20 seconds of training by each
+    python examples/rbm_digits.py --hidden 8 --steps 300
+
+The samples of the model come from chains of Gibbs sampling that go on from step to step, and the Fisher matrix is their
+covariance of gradients. With few hidden units the likelihood can be computed exactly, and is: nats per image are the
+negative log-likelihood of images that are not trained on.
+
+Leaves in --out: history-natural.npz and history-sgd.npz (one row a step), rbm_digits.png and config.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from matplotlib.figure import Figure
+from scipy.special import expit, logsumexp
+from sklearn.datasets import load_digits
+
+import symng
+
+RUNS = {"natural": "natural gradient", "sgd": "gradient descent"}
+HELD_OUT = 297
+
+
+def whole(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Read a finite number above 0."""
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return float(text)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=whole, default=12, help="hidden units, at most 14")
+    parser.add_argument("--steps", type=whole, help="optimization steps at most")
+    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 20 unless --steps is given")
+    parser.add_argument("--batch", type=whole, default=250, help="images in a gradient batch")
+    parser.add_argument("--chains", type=whole, default=500, help="chains of Gibbs sampling")
+    parser.add_argument("--sweeps", type=whole, default=1, help="sweeps of the chains before each step")
+    parser.add_argument("--iterations", type=whole, default=20, help="iterations of CG at most")
+    parser.add_argument("--damping", type=positive, default=0.1, help="damping of the natural gradient")
+    parser.add_argument("--step-size", type=positive, default=0.1, help="step size of the natural gradient")
+    parser.add_argument("--sgd-step-size", type=positive, default=0.1, help="step size of gradient descent")
+    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
+    parser.add_argument("--seed", type=int, default=0, help="of first weights, chains and order of examples")
+    parser.add_argument("--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results")
+    options = parser.parse_args(arguments)
+    if options.hidden > 14:
+        parser.error("--hidden: expected at most 14, for the partition function is a sum over 2^hidden states")
+    if options.seed < 0:
+        parser.error(f"--seed: expected at least 0, got {options.seed}")
+    if options.batch > 1797 - HELD_OUT:
+        parser.error(f"--batch: expected at most {1797 - HELD_OUT}")
+    if options.seconds is None and options.steps is None:
+        options.seconds = 20.0
+    return options
+
+
+def binary_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return images of 8 x 8 pixels that are 0 or 1, to train on and held out."""
+    images = (load_digits().data >= 8).astype("float32")
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order[HELD_OUT:]], images[order[:HELD_OUT]]
+
+
+class Machine:
+    """A machine of binary units: E(v, h) = -v b - h c - v W h, its energy with h summed out, its Gibbs sampler."""
+
+    def __init__(self, hidden: int, images: np.ndarray, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        means = images.mean(axis=0).clip(0.01, 0.99)
+        self.W = pytensor.shared(rng.normal(0, 0.01, (images.shape[1], hidden)).astype("float32"), name="W")
+        self.b = pytensor.shared(np.log(means / (1 - means)).astype("float32"), name="b")
+        self.c = pytensor.shared(np.zeros(hidden, "float32"), name="c")
+        self.params = [self.W, self.b, self.c]
+        self.states = np.array(list(product((0.0, 1.0), repeat=hidden)))  # of the hidden units
+
+    def energy(self, v: Any) -> Any:
+        """Return the free energy of each row, symbolic."""
+        return -pt.dot(v, self.b) - pt.softplus(pt.dot(v, self.W) + self.c).sum(axis=1)
+
+    def sweep(self, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the visible units of all chains after a sweep of Gibbs sampling."""
+        W, b, c = (p.get_value(borrow=True) for p in self.params)
+        h = (rng.random((len(v), len(c)), "float32") < expit(v @ W + c)).astype("float32")
+        return (rng.random(v.shape, "float32") < expit(h @ W.T + b)).astype("float32")
+
+    def nats(self, v: np.ndarray) -> float:
+        """Return the exact mean negative log-likelihood, by a sum over the states of the hidden units."""
+        W, b, c = (p.get_value().astype("float64") for p in self.params)
+        log_z = logsumexp(self.states @ c + np.logaddexp(0, self.states @ W.T + b).sum(axis=1))
+        return float(log_z - (v @ b + np.logaddexp(0, v @ W + c).sum(axis=1)).mean())
+
+
+def make_optimizer(options: argparse.Namespace, name: str) -> symng.Optimizer:
+    """Return the optimizer of a run."""
+    if name == "sgd":
+        return symng.SGD(step_size=options.sgd_step_size)
+    return symng.NaturalGradient(
+        solver=symng.CG(rtol=1e-2, maxiter=options.iterations, recompute=False),
+        damping=options.damping,
+        step_size=options.step_size,
+        warm_start=0.9,
+    )
+
+
+def train(options: argparse.Namespace, name: str, images: np.ndarray, unseen: np.ndarray) -> tuple[Any, ...]:
+    """Return machine, chains and history of a run; all start from the same weights and chains."""
+    machine = Machine(options.hidden, images, options.seed)
+    v, s = pt.matrix("v", dtype="float32"), pt.matrix("samples", dtype="float32")
+    objective = symng.EnergyObjective(machine.energy, params=machine.params, data=v, samples=s)
+    step = symng.compile_step(objective, make_optimizer(options, name), mode=options.mode)
+    rng = np.random.default_rng(options.seed)
+    chains = (rng.random((options.chains, images.shape[1])) < images.mean(axis=0)).astype("float32")
+    step.compile((images[: options.batch], chains))
+    print(f"{RUNS[name]}: compiled in {step.compile_seconds:.1f} s; {machine.nats(unseen):.2f} nats per image at first")
+    history, seconds, number = symng.History(), 0.0, 0
+    every = 1
+    while (options.steps is None or number < options.steps) and (options.seconds is None or seconds < options.seconds):
+        start = time.perf_counter()
+        for _ in range(options.sweeps):
+            chains = machine.sweep(chains, rng)
+        info = step((images[rng.choice(len(images), options.batch, replace=False)], chains))
+        seconds += time.perf_counter() - start
+        number += 1
+        nats = math.nan
+        if number % every == 0:  # often at first, later at about every fiftieth part of the steps so far
+            nats, every = machine.nats(unseen), max(every, number // 50)
+        history.append(step=number, seconds=seconds, nats_per_image=nats, **info.to_dict())
+    print(f"  {number} steps in {seconds:.1f} s: {machine.nats(unseen):.2f} nats per image, "
+          f"{machine.nats(images):.2f} on the training images")  # fmt: skip
+    return machine, chains, history
+
+
+def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> None:
+    """Draw likelihoods against steps and seconds, and below them images, samples and filters of each run."""
+    figure = Figure(figsize=(10.0, 4.0 + 1.7 * len(runs)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3.8, 1.7 * len(runs)))
+    for panel, (against, label) in zip(
+        top.subplots(1, 2, sharey=True), (("step", "step"), ("seconds", "seconds of training")), strict=True
+    ):
+        for name, (_, _, history) in runs.items():
+            seen = np.isfinite(history["nats_per_image"])
+            panel.plot(history[against][seen], history["nats_per_image"][seen], label=RUNS[name])
+        panel.set(xscale="log", xlabel=label)
+        panel.grid(True, color="0.9")
+        panel.legend(frameon=False)
+    top.axes[0].set_ylabel("nats per image, held out")
+    columns = ("images", "samples", "filters")
+    grid = bottom.subplots(len(runs), 3, squeeze=False)
+    for row, (name, (machine, chains, _)) in zip(grid, runs.items(), strict=True):
+        W = machine.W.get_value()
+        for panel, title, tiles in zip(row, columns, (images[:24], chains[:24], W.T), strict=True):
+            limit = abs(tiles).max()
+            colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if title == "filters" else {"cmap": "gray_r"}
+            panel.imshow(tile(tiles, 12 if title != "filters" else -(-len(tiles) // 2)), **colors)
+            panel.set(xticks=[], yticks=[], title=f"{title}, {RUNS[name]}" if title != "images" else title)
+    figure.savefig(path, dpi=150)
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """Return images of 8 x 8 pixels side by side, with a gap of a pixel between them."""
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * 9 - 1, columns * 9 - 1), np.nan)
+    for i, image in enumerate(images):
+        top, left = 9 * (i // columns), 9 * (i % columns)
+        sheet[top : top + 8, left : left + 8] = image.reshape(8, 8)
+    return sheet
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train by both, and leave histories, picture and configuration in the folder of results."""
+    options = parse(arguments)
+    try:
+        symng.backends.resolve_mode(options.mode)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    images, unseen = binary_digits()
+    runs = {name: train(options, name, images, unseen) for name in RUNS}
+    for name, (_, _, history) in runs.items():
+        history.save(options.out / f"history-{name}.npz")
+    draw(runs, images, options.out / "rbm_digits.png")
+    config = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    print(f"Results in {options.out}: {', '.join(sorted(p.name for p in options.out.iterdir()))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""Models that are given by the energies of examples and by samples, such as restricted Boltzmann machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.gradient import zero_grad
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.replace import clone_replace
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_batch, problem
+from symng.likelihoods import Likelihood
+from symng.objective import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boltzmann(Likelihood):
+    """Read the output as the energies of samples of p = exp(-E) / Z.
+
+    The Fisher matrix with respect to the energies of N samples, N times that of one, is I - 1 1^T / N: it centers.
+    """
+
+    @property
+    def is_logits(self) -> bool:
+        return True
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return r
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v - v.mean()
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return self.metric_product(y, v)
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        raise NotImplementedError("The samples of an energy model come from its user.")
+
+
+class EnergyObjective(Objective):
+    """Describe a model p(x) = exp(-E(x)) / Z by its energy and by samples of it, Z unknown.
+
+    L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples. Its gradient is that of the mean
+    negative log-likelihood, with the expectation over p in it a mean over the samples, and the Fisher matrix is
+    F = 1/M sum_m (g_m - g)(g_m - g)^T, g_m the gradient of E(s_m) and g the mean of the g_m: the centered covariance over
+    model samples [1]_. It serves every optimizer as any `Objective` does.
+
+    Parameters
+    ----------
+    energy : callable
+        From a symbolic batch to the vector of its energies, one a row. Give the free energy where latent units are
+        summed out; or let batches hold the latent units too.
+    params : sequence of shared variables
+        As for `Objective`.
+    data : TensorVariable
+        Symbolic batch of examples, along its first axis.
+    samples : TensorVariable
+        Symbolic batch of samples of the model, along its first axis; any number of them. Or a shared variable, such as
+        the state of chains, which is then no part of the batches: update it between steps. So `minimize` can be used.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a part has the wrong type or does not fit the graph; the message names the argument and the way out.
+
+    Notes
+    -----
+    Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples alone; with shared
+    samples they are (data,), and a checkpoint of `minimize` does not hold the samples.
+
+    After a step from theta to theta' the loss is taken as L + 1/N sum_n (E'(x_n) - E(x_n)) + log(1/M sum_m exp(E(s_m) -
+    E'(s_m))), the last term being the estimate of log(Z' / Z) by samples from before the step. So line searches and
+    reduction ratios see the estimated change of the negative log-likelihood, not the straight line that L is in E. Where the
+    step is so long that few samples carry most of the weight, the estimate is too optimistic.
+
+    `GaussNewton` equals `Fisher`; `EmpiricalFisher` is the (centered) second moment of the gradients over the data.
+
+    References
+    ----------
+    .. [1] G. Desjardins, R. Pascanu, A. Courville and Y. Bengio, "Metric-free natural gradient for joint-training of
+       Boltzmann machines", ICLR 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> v, s = pt.matrix("v"), pt.matrix("s")
+    >>> b = pytensor.shared(np.zeros(2), name="b")
+    >>> objective = symng.EnergyObjective(lambda x: -x @ b, params=[b], data=v, samples=s)
+    >>> objective
+    EnergyObjective
+      params:     b (2,), 2 numbers, float64
+      model:      p = exp(-energy) / Z, Fisher matrix by samples
+      data:       v
+      samples:    s
+    >>> F = symng.Fisher()(objective)
+    >>> F.materialise().eval({s: np.array([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])})
+    array([[0.25, 0.  ],
+           [0.  , 0.25]])
+    """
+
+    def __init__(
+        self,
+        energy: Callable[[TensorVariable], TensorVariable],
+        params: Sequence[SharedVariable],
+        data: TensorVariable,
+        samples: TensorVariable,
+    ) -> None:
+        if not callable(energy):
+            raise problem("energy", "a callable from a symbolic batch to the vector of energies", energy, error=TypeError)
+        for name, batch in (("data", data), ("samples", samples)):
+            if not isinstance(batch, TensorVariable) or isinstance(batch, Constant) or batch.ndim == 0:
+                raise problem(name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError)
+        of_data, of_samples = (_energies(energy, batch) for batch in (data, samples))
+        expected = of_samples.mean()
+        before = zero_grad(of_samples)
+        super().__init__(
+            of_data.mean() - before.mean() + _log_mean_exp(before - of_samples),
+            output=of_samples,
+            params=params,
+            inputs=[data] if isinstance(samples, SharedVariable) else [data, samples],
+            likelihood=Boltzmann(),
+            example_losses=of_data - expected,
+        )
+        object.__setattr__(self, "_samples", samples)
+
+    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+        before = self.outputs[0]
+        replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
+        after: Any = clone_replace([before], replace=replaced)[0]
+        # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
+        return super().with_params(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
+
+    def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
+        if not isinstance(arrays, tuple | list) or len(arrays) != len(self.inputs):
+            return super().check_batch(name, arrays, targets=targets, finite=finite)
+        # Data and samples may differ in number.
+        pairs = zip(arrays, self.inputs, strict=True)
+        return [a for array, v in pairs for a in check_batch(name, (array,), (v,), (0,), finite=finite)]
+
+    def __repr__(self) -> str:
+        params = super().__repr__().splitlines()
+        end = next(i for i, line in enumerate(params) if line.startswith("  output:"))
+        shared = ", a shared variable" if isinstance(self._samples, SharedVariable) else ""
+        return "\n".join([
+            type(self).__name__, *params[1:end], "  model:      p = exp(-energy) / Z, Fisher matrix by samples",
+            f"  data:       {self.inputs[0]}", f"  samples:    {self.inputs[-1] if not shared else self._samples}{shared}",
+        ])  # fmt: skip
+
+
+def _energies(energy: Callable[[TensorVariable], TensorVariable], batch: TensorVariable) -> TensorVariable:
+    """Return the energies of a batch, if they are a vector."""
+    energies = energy(batch)
+    if not isinstance(energies, TensorVariable) or energies.ndim != 1 or not energies.type.dtype.startswith("float"):
+        raise problem("energy", f"a floating-point vector of energies, one for each row of {batch}",
+                      energies if isinstance(energies, Variable) else Words(type(energies).__name__),
+                      "Sum over all axes but the first.")  # fmt: skip
+    return energies
+
+
+def _log_mean_exp(v: TensorVariable) -> TensorVariable:
+    """Return log(mean(exp(v))), without overflow."""
+    top = zero_grad(pt.max(v))
+    return top + pt.log(pt.exp(v - top).mean())

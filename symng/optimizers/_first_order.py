@@ -1,0 +1,67 @@
+"""What the optimizers have in common that take one gradient a step and look no further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import problem
+from symng.objective import Objective
+from symng.optimizers._parts import all_finite, move, norm, refuse_batch
+from symng.optimizers.base import State
+from symng.search import FixedStep, as_step_size
+
+
+def as_fixed_step(value: Any, owner: str) -> FixedStep:
+    """Return a number, schedule or symbolic scalar as a rule for the step size, and refuse a line search."""
+    rule = as_step_size("step_size", value)
+    if not isinstance(rule, FixedStep):
+        raise problem("step_size", "a number, a schedule or a symbolic scalar", rule,
+                      f"{owner} makes no line search.", TypeError)  # fmt: skip
+    return rule
+
+
+def refuse_batches(owner: str, metric_batch: bool, search_batch: bool) -> None:
+    """Refuse batches beside that of the gradient."""
+    refuse_batch("metric_batch", metric_batch, f"for {owner}")
+    refuse_batch("search_batch", search_batch, f"for {owner}")
+
+
+def setting(state: State, name: str, value: Any) -> TensorVariable:
+    """Return a number or symbolic scalar that an optimizer was given, in the dtype of the parameters."""
+    return pt.cast(state.hyperparameters.get(name, value), state.dtype)
+
+
+def descend(
+    objective: Objective,
+    state: State,
+    *,
+    loss: TensorVariable,
+    gradient: TensorVariable,
+    size: TensorVariable,
+    direction: TensorVariable,
+    values: Mapping[str, TensorVariable],
+    checked: Sequence[TensorVariable] = (),
+) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
+    """Return updates and records of theta -> theta - size direction, which changes nothing unless all is finite.
+
+    ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite, too.
+    """
+    update = size * direction
+    accepted = all_finite(loss, update, *checked)
+    updates = move(objective, update, accepted)
+    updates[state.values["step"]] = state.values["step"] + 1
+    for name, value in values.items():
+        updates[state.values[name]] = pt.switch(accepted, value, state.values[name])
+    records = {
+        "loss": loss,
+        "step_size": size,
+        "gradient_norm": norm(gradient),
+        "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
+        "accepted": accepted,
+    }
+    return updates, records

@@ -1,0 +1,100 @@
+"""Adam, a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from symng._checks import check_number
+from symng.objective import Objective
+from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
+from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers.base import Optimizer, State, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Descend along the mean gradient, each parameter in units of its root mean square.
+
+    m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2 and theta <- theta - eta m' / (sqrt(v') + epsilon),
+    elementwise, where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t) after t steps: m and v start from zero, and so
+    m' and v' are averages. A step that is not finite leaves everything as it was and is recorded as rejected.
+
+    Parameters
+    ----------
+    step_size : float, callable or symbolic scalar, default 0.001
+        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar. About the size of the change
+        of each parameter.
+    beta1 : float or symbolic scalar, default 0.9
+        From 0 to below 1.
+    beta2 : float or symbolic scalar, default 0.999
+        From 0 to below 1.
+    epsilon : float or symbolic scalar, default 1e-8
+        At least 0, in units of the gradient. With 0, a parameter without a gradient makes the step not finite.
+
+    Notes
+    -----
+    One step costs one gradient. It stores two vectors of the size of the parameters.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    Examples
+    --------
+    The first step has the size eta, whatever that of the gradient:
+
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x = pt.matrix("x")
+    >>> w = pytensor.shared(np.array([1.0, -2.0]), name="w")
+    >>> y = x @ w
+    >>> objective = symng.Objective(pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x])
+    >>> step = symng.compile_step(objective, symng.Adam(step_size=0.25), mode="FAST_COMPILE")
+    >>> float(step((np.eye(2),)).loss), w.get_value().round(6)
+    (1.25, array([ 0.75, -1.75]))
+    """
+
+    step_size: Any = 0.001
+    beta1: Any = 0.9
+    beta2: Any = 0.999
+    epsilon: Any = 1e-8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "Adam"))
+        check_number("beta1", self.beta1, minimum=0, below=1, symbolic=True)
+        check_number("beta2", self.beta2, minimum=0, below=1, symbolic=True)
+        check_number("epsilon", self.epsilon, minimum=0, symbolic=True)
+
+    def init_state(self, objective: Objective) -> State:
+        state = State(objective.dtype)
+        init_step_size(state, self.step_size)
+        for name in ("beta1", "beta2", "epsilon"):
+            state.add_hyperparameter(name, getattr(self, name))
+        for name in ("first_moment", "second_moment"):
+            state.add(name, np.zeros(objective.size))
+            state.add(f"{name}_weight", 0.0)
+        return state
+
+    def build(
+        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
+    ) -> Step:
+        refuse_batches("Adam", metric_batch, search_batch)
+        loss, gradient = loss_and_gradient(objective)
+        beta1, beta2, epsilon = (setting(state, name, getattr(self, name)) for name in ("beta1", "beta2", "epsilon"))
+        values, means = {}, []
+        for name, beta, power in (("first_moment", beta1, gradient), ("second_moment", beta2, pt.sqr(gradient))):
+            weight = f"{name}_weight"
+            values[name] = beta * state.values[name] + (1 - beta) * power
+            # The weights of the average add up to 1 - beta^t, with the same rounding errors as the average.
+            values[weight] = beta * state.values[weight] + (1 - beta)
+            means.append(values[name] / values[weight])
+        updates, records = descend(
+            objective, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
+            direction=means[0] / (pt.sqrt(means[1]) + epsilon), values=values, checked=[means[1]],
+        )  # fmt: skip
+        batches = arrange(objective)
+        return Step(batches.inputs, batches.axes, updates, records)

@@ -1,0 +1,231 @@
+"""Krylov subspace descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import check_flag, check_instance, check_number
+from symng._loop import while_loop
+from symng._subspace import search_subspace
+from symng.damping import as_damping
+from symng.metrics import GaussNewton, Metric
+from symng.objective import Objective
+from symng.operators import LinearOperator
+from symng.optimizers._damped import inputs_of_metric
+from symng.optimizers._parts import (
+    all_finite,
+    arrange,
+    conclude,
+    loss_along,
+    loss_and_gradient,
+    norm,
+    predicted_decrease,
+)
+from symng.optimizers.base import HostSearch, Optimizer, State, Step
+from symng.solvers import Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class KrylovSubspaceDescent(Optimizer):
+    """Minimize the loss over a Krylov subspace of the metric and the previous direction, by BFGS.
+
+    theta <- theta - V^T c with c = arg min_c L(theta - V^T c) (equations 19 and 20). The rows of V are an orthonormal
+    basis of g, F g, ..., F^(k-1) g and the previous update: g is the gradient on the gradient batch, F the metric on
+    the metric batch, L the loss on the search batch. Each batch is the gradient batch unless another is given.
+
+    The search is over a, with c = C^-T a and C C^T = V F V^T + lambda I, whose eigenvalues are raised to at least 1e-4
+    of the largest: in a the quadratic model is round. It starts from the minimizer of the model, c = (C C^T)^-1 V g, or
+    from zero, whichever has the lower loss, and returns the best point it has seen. When that is theta itself, or when
+    something is not finite, the parameters stay as they were, and the step is recorded as rejected.
+
+    Parameters
+    ----------
+    metric : Metric, default GaussNewton()
+        F. `GaussNewton`, as in the original, has the scale of the loss and so models it; where the loss is a mean
+        negative log-likelihood, `Fisher` is the same matrix and needs no targets.
+    basis_size : int, default 20
+        k, at least 1: vectors of the Krylov subspace, of which there are fewer where it ends before.
+    damping : Damping or float, default 0.0
+        lambda, which takes part in start and coordinates of the search only; the method asks for none. A rule judges
+        the model at the point found, where on a loss that is its model the linear ratio is 1/2, the quadratic one 1
+        without the damping term.
+    previous_direction : bool, default True
+        Whether the previous update is part of the subspace.
+    max_iterations : int, default 30
+        Iterations of BFGS at most; 0 takes the better of start and zero.
+
+    Notes
+    -----
+    One step costs a gradient, k + 1 products with the metric, a gradient on the search batch for each evaluation of the
+    search (``search_evaluations``; often one an iteration), and a forward pass. A new vector is made orthogonal to all
+    others twice, which with its column of V F V^T takes five passes over V. ``solver_iterations`` is the number of
+    vectors found.
+
+    It stores k + 1 vectors of the size of the parameters, V, and the previous update; while V is built, two to four
+    times V, but 2 k times in mode FAST_COMPILE, which keeps every state of a loop.
+
+    With ``max_iterations=0``, without the previous direction and with eigenvalues above their floor, the update is that
+    of `NaturalGradient` by k iterations of `CG`, unless it raises the loss.
+
+    References
+    ----------
+    .. [1] O. Vinyals and D. Povey, "Krylov subspace descent for deep learning", AISTATS 2012.
+    .. [2] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 6.
+
+    Examples
+    --------
+    Two vectors span the space of two parameters, in which least squares is solved in one step:
+
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.vector("t")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> y = x @ w
+    >>> loss = pt.sqr(y - t).mean() / 2
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
+    >>> optimizer = symng.KrylovSubspaceDescent(basis_size=2)
+    >>> step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
+    >>> X = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> info = step((X, X @ [3.0, -1.0]))
+    >>> w.get_value().round(6), info.solver_iterations
+    (array([ 3., -1.]), 2)
+    """
+
+    metric: Metric = field(default_factory=GaussNewton)
+    basis_size: int = 20
+    damping: Any = 0.0
+    previous_direction: bool = True
+    max_iterations: int = 30
+
+    def __post_init__(self) -> None:
+        check_instance("metric", self.metric, Metric, "a metric such as symng.GaussNewton()", "Mind the brackets.")
+        check_number("basis_size", self.basis_size, minimum=1, integer=True)
+        object.__setattr__(self, "damping", as_damping("damping", self.damping))
+        check_flag("previous_direction", self.previous_direction)
+        check_number("max_iterations", self.max_iterations, minimum=0, integer=True)
+
+    def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
+        return inputs_of_metric(self.metric, objective)
+
+    def init_state(self, objective: Objective) -> State:
+        state = State(objective.dtype)
+        state.add("step", 0, "int64")
+        state.add("damping", self.damping.start)
+        if self.previous_direction:
+            state.add("search_direction", np.zeros(objective.size))
+        return state
+
+    def build(
+        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
+    ) -> Step:
+        wanted = self.metric_inputs(objective) if metric_batch else None
+        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
+        damping, previous = state.values["damping"], state.values.get("search_direction")
+
+        # The first stage: the subspace, and the quadratic model in it.
+        first_loss, gradient = loss_and_gradient(objective)
+        operator = self.metric(batches.measured)
+        found_basis, found_metric, found_rank = krylov_basis(operator, gradient, self.basis_size, previous)
+        rows, dtype = found_basis.type.shape[0], objective.dtype
+        basis = pt.matrix("basis", dtype=dtype, shape=(rows, objective.size))
+        projected = pt.matrix("metric", dtype=dtype, shape=(rows, rows))
+        slopes, c = (pt.vector(name, dtype=dtype, shape=(rows,)) for name in ("slopes", "coefficients"))
+        shift, loss = pt.scalar("damping", dtype=dtype), pt.scalar("loss", dtype=dtype)
+        rank = pt.lscalar("rank")
+        carried = {
+            basis: found_basis, projected: found_metric, slopes: pt.dot(found_basis, gradient), shift: damping,
+            loss: first_loss, rank: found_rank,
+        }  # fmt: skip
+
+        # What is searched on the host.
+        update = pt.dot(c, basis)
+        one = pt.constant(1, dtype=dtype)
+        searched = loss_along(batches.searched, update)(one)
+        along: Any = pytensor.grad(searched, c)
+
+        def find(loss_at: Callable[[np.ndarray], Any], values: Mapping[str, Any]) -> np.ndarray:
+            """Return the coefficients of the lowest loss that a search came by."""
+            metric, slopes, damping = (np.asarray(values[name]) for name in ("metric", "slopes", "damping"))
+            curvature = metric + damping * np.eye(rows, dtype=dtype)
+            return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
+
+        # The second stage. Where the gradient is zero, so is the update, and that is no failure.
+        new_loss = loss_along(objective, update)(one)
+        model = LinearOperator(lambda v: pt.dot(projected, v), rows, dtype)
+        finite = all_finite(projected, slopes)
+        moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
+        updates, records = conclude(
+            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
+            predicted=predicted_decrease(self.damping, model, damping, slopes, c), sound=pt.and_(finite, moved),
+        )  # fmt: skip
+        if previous is not None:
+            updates[previous] = pt.switch(records["accepted"], update, previous)
+        records |= {
+            "gradient_norm": norm(slopes),
+            "solver_iterations": rank,
+            "solver_status": pt.cast(pt.switch(finite, -1, int(Status.NOT_FINITE)), "int64"),
+        }
+        return Step(batches.inputs, batches.axes, updates, records, HostSearch(carried, c, searched, find, along))
+
+
+def krylov_basis(
+    operator: LinearOperator, gradient: TensorVariable, size: int, previous: TensorVariable | None = None
+) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+    """Return an orthonormal basis V of g, F g, ..., F^(size-1) g and ``previous``, V F V^T, and the rank of V.
+
+    The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those before them: where
+    the subspace is invariant (up to rounding), for then it ends, and where ``previous`` is in it or zero.
+    """
+    n, dtype = operator.size, operator.dtype
+    rows = size if previous is None else size + 1
+    numbers = np.arange(rows)
+    rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)  # room for the errors of a product
+
+    def unit(vector: TensorVariable, errors: Any) -> tuple[TensorVariable, TensorVariable]:
+        """Return the vector at length 1, and whether it is longer than ``errors``; zero if not."""
+        length = norm(vector)
+        usable = pt.gt(length, errors)  # False for NaN
+        return pt.switch(usable, vector / length, pt.zeros_like(vector)), usable
+
+    def extend(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+        """Multiply the vector of row i by F, which gives column i of V F V^T and, made orthogonal, row i + 1."""
+        V, i = s["basis"], s["i"]
+        product = operator @ s["vector"]
+        column = pt.dot(V, product)  # of the rows so far: its part above the diagonal
+        scale = pt.maximum(s["scale"], norm(product))  # near |F|, and so are the errors of a product
+        candidate = product / scale
+        if previous is not None:
+            candidate = pt.switch(pt.eq(i, size - 1), unit(previous, 0)[0], candidate)
+        rest = candidate - pt.dot(pt.dot(V, candidate), V)
+        rest = rest - pt.dot(pt.dot(V, rest), V)  # twice is enough
+        vector, usable = unit(rest, rounding)
+        # After the end of the Krylov subspace comes the previous direction, after that nothing.
+        end = pt.switch(pt.lt(i, size - 1), size - 1, rows)
+        return {
+            "basis": pt.switch(pt.eq(numbers, i + 1)[:, None], vector[None, :], V),
+            "metric": pt.switch(pt.eq(numbers, i)[None, :], column[:, None], s["metric"]),
+            "vector": vector,
+            "scale": scale,
+            "i": pt.switch(usable, i + 1, end),
+            "rank": s["rank"] + pt.and_(usable, pt.lt(i + 1, rows)),
+        }
+
+    first, usable = unit(pt.specify_shape(gradient, (n,)), 0)
+    start = {
+        "basis": pt.switch(pt.eq(numbers, 0)[:, None], first[None, :], pt.zeros((rows, n), dtype=dtype)),
+        "metric": pt.zeros((rows, rows), dtype=dtype),
+        "vector": first,
+        "scale": pt.zeros((), dtype=dtype),
+        "i": pt.cast(pt.switch(usable, 0, rows), "int64"),
+        "rank": pt.cast(usable, "int64"),
+    }
+    final = while_loop(extend, lambda s: pt.lt(s["i"], rows), start, rows)
+    above = np.triu(np.ones((rows, rows), dtype=dtype))
+    return final["basis"], final["metric"] * above + final["metric"].T * np.tril(above.T, -1), final["rank"]

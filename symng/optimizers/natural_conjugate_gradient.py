@@ -1,0 +1,302 @@
+"""Natural conjugate gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import check_choice, check_number, problem
+from symng._plane import search_plane
+from symng.objective import Objective
+from symng.optimizers._damped import DampedOptimizer, solve_records
+from symng.optimizers._parts import (
+    NO_SEARCH,
+    Batches,
+    all_finite,
+    arrange,
+    conclude,
+    has_direction,
+    loss_along,
+    loss_and_gradient,
+    norm,
+    predicted_decrease,
+    refuse_batch,
+    rounding_of,
+    take_step_size,
+)
+from symng.optimizers.base import HostSearch, State, Step
+from symng.search import BacktrackingLineSearch
+
+_FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")
+_OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NaturalConjugateGradient(DampedOptimizer):
+    """Descend along the natural direction combined with the previous search direction (section 9).
+
+    With (F + lambda I) n = g as in `NaturalGradient` and d the previous direction, the new one is n + beta d
+    (equation 22), and theta <- theta - alpha (n + beta d).
+
+    ``beta="search"``, the paper's NCG-L, finds alpha and b = alpha beta together: those of the lowest loss
+    L(theta - alpha n - b d) on the search batch (equation 21), by SciPy's COBYLA on a compiled function, from the
+    minimizer of the quadratic model in the plane of n and d. That loss never rises. On a quadratic loss the new
+    direction is conjugate to the previous one with respect to the Hessian, whatever the metric.
+
+    The formulas, NCG-F, leave out of account that the metric changes from step to step. With y = g - g' the change of
+    the gradient since the previous step, marked by a prime, and alpha from a line search,
+
+    - "polak-ribiere": beta = n . y / (n' . g'),
+    - "fletcher-reeves": beta = n . g / (n' . g'),
+    - "hestenes-stiefel": beta = -n . y / (d . y), for d is what is subtracted.
+
+    A restart gives d up and goes on from n alone: after a rejected step; with a formula also where beta is negative
+    (as in SciPy's ``fmin_cg``; "PR+") or not finite, or where n + beta d does not descend, g . (n + beta d) <= 0. It is
+    recorded as ``restarted``. The search needs no such test: it goes by the loss itself.
+
+    A step that is not finite, that the damping rule refuses, or for which no lower loss is found, leaves the parameters
+    as they were, raises the damping and is recorded as rejected.
+
+    Parameters
+    ----------
+    metric : Metric, default Fisher()
+        What is solved with.
+    solver : CG or MinresQLP, default MinresQLP(rtol=1e-4, maxiter=50)
+        How it is solved.
+    damping : Damping or float, default LevenbergMarquardt(initial=3.0)
+        A rule, or a number at least 0 that stays.
+    step_size : float, callable, symbolic scalar or StepSize, optional
+        alpha of a formula, as in `NaturalGradient`. Default: `BacktrackingLineSearch`. None with ``beta="search"``.
+    warm_start : float, default 0.0
+        Each solve starts from this times the previous natural direction; 0 starts from zero. From 0 to 1.
+    preconditioner : callable, optional
+        From (operator, damping) to a callable or operator that applies M^-1 to a vector.
+    beta : {"search", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"}, default "search"
+        Where the weight of the previous direction comes from.
+    max_evaluations : int, default 40
+        Of the search: evaluations of the loss in a step at most, at least 1.
+    radius, tolerance : float, default 0.5 and 0.01
+        Of the search: the first and the last size of COBYLA's changes, its ``rhobeg`` and ``tol``, above 0, in units of
+        the step that the quadratic model asks for.
+
+    Notes
+    -----
+    A step costs what one of `NaturalGradient` does. The search costs two products with the metric more, of n and d, and
+    a forward pass on the search batch for each evaluation; it divides the step into two stages, so that `updates` is
+    refused. A formula costs nothing but its line search. Stored are d, and g for "polak-ribiere" and
+    "hestenes-stiefel". The search stores the whole update as d: the line is the same, and nothing is divided by an
+    alpha that may be 0. The record ``beta`` is that of equation 22.
+
+    With the search, the reduction ratio compares the decrease found with the one that the model promises for n alone.
+    Compared with the promise for the whole update it would be near 1/2 whatever the damping, for at the minimum along
+    any line a quadratic has fallen by half of what its slope says.
+
+    Made for full batches: with minibatches neither y nor d belongs to the loss at hand.
+
+    References
+    ----------
+    .. [1] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 9, equations 21 to 23.
+    .. [2] A. Gonzalez and J. Dorronsoro, "Natural conjugate gradient training of multilayer perceptrons", ICANN 2006.
+    .. [3] A. Honkela, T. Raiko, M. Kuusela, M. Tornio and J. Karhunen, "Approximate Riemannian conjugate gradient
+       learning for fixed-form variational Bayes", JMLR 11, 2010.
+    .. [4] J. Nocedal and S. Wright, "Numerical Optimization", 2nd edition, section 5.2.
+    .. [5] M. Powell, "A direct search optimization method that models the objective and constraint functions by linear
+       interpolation", 1994.
+
+    Examples
+    --------
+    With two parameters the plane of the second step holds all of them, so that it finds the solution of least squares
+    whatever the metric:
+
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.vector("t")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> y = x @ w
+    >>> loss = pt.sqr(y - t).mean() / 2
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
+    >>> optimizer = symng.NaturalConjugateGradient(metric=symng.EmpiricalFisher(), damping=1.0)
+    >>> step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
+    >>> X = np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+    >>> first, second = (step((X, X @ [3.0, -1.0])) for _ in range(2))
+    >>> w.get_value().round(1)
+    array([ 3., -1.])
+    """
+
+    step_size: Any = None
+    beta: str = "search"
+    max_evaluations: int = 40
+    radius: float = 0.5
+    tolerance: float = 1e-2
+
+    def __post_init__(self) -> None:
+        check_choice("beta", self.beta, ("search", *_FORMULAS))
+        super().__post_init__()
+        check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
+        check_number("radius", self.radius, above=0)
+        check_number("tolerance", self.tolerance, above=0, maximum=self.radius)
+        if not self._searches_plane:
+            for setting in fields(self):
+                value = getattr(self, setting.name)
+                if setting.name in _OF_THE_SEARCH and value != setting.default:
+                    expected = f"{setting.default}, the default, with beta={self.beta!r}"
+                    raise problem(setting.name, expected, value, "It is for beta='search'; a line search has its own.")
+
+    def _check_step_size(self) -> None:
+        if self._searches_plane:
+            if self.step_size is not None:
+                expected = "None with beta='search', which finds alpha and beta together"
+                raise problem("step_size", expected, self.step_size, "Leave it out, or give beta='polak-ribiere'.")
+            return
+        if self.step_size is None:
+            object.__setattr__(self, "step_size", BacktrackingLineSearch())
+        super()._check_step_size()
+
+    @property
+    def _searches_plane(self) -> bool:
+        return self.beta == "search"
+
+    def init_state(self, objective: Objective) -> State:
+        state = super().init_state(objective)
+        state.add("search_direction", np.zeros(objective.size))
+        if self._searches_plane:
+            state.add("previous_step_size", 0.0)
+        if self.beta in ("polak-ribiere", "hestenes-stiefel"):
+            state.add("previous_gradient", np.zeros(objective.size))
+        if self.beta in ("polak-ribiere", "fletcher-reeves"):
+            state.add("previous_slope", 0.0)
+        return state
+
+    def build(
+        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
+    ) -> Step:
+        searches = self._searches_plane or self.step_size.searches
+        refuse_batch("search_batch", search_batch and not searches, *NO_SEARCH)
+        wanted = self.metric_inputs(objective) if metric_batch else None
+        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
+        return self._build_search(batches, state) if self._searches_plane else self._build_formula(batches, state)
+
+    def _build_formula(self, batches: Batches, state: State) -> Step:
+        """Return the step of one stage, beta by a formula."""
+        objective = batches.objective
+        loss, gradient = loss_and_gradient(objective)
+        solution, operator = self.solve(batches.measured, gradient, state)
+        natural, damping, previous = solution.x, state.values["damping"], state.values["search_direction"]
+
+        # Combine with the previous direction, which is zero after a rejected step, or restart.
+        natural_slope = pt.dot(gradient, natural)
+        beta = self._beta(state, gradient, natural, natural_slope)
+        combined = natural + beta * previous
+        goes_on = pt.and_(all_finite(beta), pt.any(pt.neq(previous, 0)))
+        goes_on = pt.and_(goes_on, pt.and_(pt.ge(beta, 0), pt.gt(pt.dot(gradient, combined), 0)))
+        direction = pt.switch(goes_on, combined, natural)
+
+        slope = pt.dot(gradient, direction)
+        size, new_loss, found = take_step_size(
+            self.step_size, state, objective, batches.searched, direction, loss, slope
+        )
+        update = size * direction
+        solved = has_direction(solution, gradient)
+        updates, records = conclude(
+            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
+            predicted=predicted_decrease(self.damping, operator, damping, gradient, update),
+            sound=pt.and_(solved, found),
+        )  # fmt: skip
+        usable = pt.and_(solved, all_finite(loss, new_loss))
+        updates |= self.keep_direction(state, natural, natural_slope, usable)
+        kept = {"search_direction": direction, "previous_gradient": gradient, "previous_slope": natural_slope}
+        updates |= _keep(state, kept, records["accepted"])
+        records |= {
+            "step_size": size,
+            "beta": pt.switch(goes_on, beta, pt.zeros_like(beta)),
+            "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.invert(goes_on)),
+            "gradient_norm": norm(gradient),
+            **solve_records(solution),
+        }
+        return Step(batches.inputs, batches.axes, updates, records)
+
+    def _beta(
+        self, state: State, gradient: TensorVariable, natural: TensorVariable, natural_slope: TensorVariable
+    ) -> TensorVariable:
+        """Return beta by its formula."""
+        if self.beta == "fletcher-reeves":
+            return natural_slope / state.values["previous_slope"]
+        change = gradient - state.values["previous_gradient"]
+        if self.beta == "hestenes-stiefel":
+            return -pt.dot(natural, change) / pt.dot(state.values["search_direction"], change)
+        return pt.dot(natural, change) / state.values["previous_slope"]
+
+    def _build_search(self, batches: Batches, state: State) -> Step:
+        """Return the step of two stages, alpha and b by a search on the host between them."""
+        objective, searched = batches.objective, batches.searched
+        damping, previous = state.values["damping"], state.values["search_direction"]
+        carried: dict[TensorVariable, TensorVariable] = {}
+
+        def carry(name: str, value: Any) -> Any:
+            """Return what the first stage computes as an input of the second."""
+            variable = value.type(name)
+            carried[variable] = value
+            return variable
+
+        # The first stage: the natural direction, and the quadratic model in its plane with the previous direction.
+        loss, gradient = loss_and_gradient(objective)
+        solution, operator = self.solve(batches.measured, gradient, state)
+        plane, damped = pt.stack([solution.x, previous]), operator.damped(damping)
+        images = pt.stack([damped @ solution.x, damped @ previous])
+        slopes = carry("slopes", pt.dot(plane, gradient))
+        carry("curvature", pt.dot(plane, images.T))
+        carry("searched_loss", pt.cast(searched.loss, state.dtype))
+        promised = carry("promised", predicted_decrease(self.damping, operator, damping, gradient, solution.x))
+        solved = carry("solved", has_direction(solution, gradient))
+        loss, gradient_norm = carry("loss", loss), carry("gradient_norm", norm(gradient))
+        solution = replace(
+            solution, x=carry("natural", solution.x), status=carry("status", solution.status),
+            niter=carry("niter", solution.niter), residual_norm=carry("residual_norm", solution.residual_norm),
+        )  # fmt: skip
+
+        # The second stage, from the coefficients that were found.
+        coefficients = pt.vector("coefficients", dtype=state.dtype, shape=(2,))
+        alpha, b = coefficients[0], coefficients[1]
+        update = alpha * solution.x + b * previous
+        one = pt.constant(1, dtype=state.dtype)
+        new_loss = loss_along(objective, update)(one)
+        # Where nothing is to be gained, at an optimum, that nothing was found is no failure.
+        found = pt.or_(pt.any(pt.neq(coefficients, 0)), pt.le(abs(slopes[0]), rounding_of(loss)))
+        updates, records = conclude(
+            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update, predicted=promised,
+            sound=pt.and_(solved, found),
+        )  # fmt: skip
+        usable = pt.and_(solved, all_finite(loss, new_loss))
+        updates |= self.keep_direction(state, solution.x, slopes[0], usable)
+        updates |= _keep(state, {"search_direction": update, "previous_step_size": alpha}, records["accepted"])
+        alone = pt.invert(pt.any(pt.neq(previous, 0)))
+        records |= {
+            "step_size": alpha,
+            "beta": b * state.values["previous_step_size"] / alpha,  # d is the previous direction times its alpha
+            "restarted": pt.and_(pt.gt(state.values["step"], 0), alone),
+            "gradient_norm": gradient_norm,
+            **solve_records(solution),
+        }
+        search = HostSearch(carried, coefficients, loss_along(searched, update)(one), self._find)
+        return Step(batches.inputs, batches.axes, updates, records, search)
+
+    def _find(self, loss_at: Callable[[np.ndarray], float], values: Mapping[str, Any]) -> np.ndarray:
+        """Return alpha and b, from what the first stage computed."""
+        loss, slopes, curvature = (np.asarray(values[name]) for name in ("searched_loss", "slopes", "curvature"))
+        return search_plane(
+            loss_at, float(loss), slopes, curvature,
+            max_evaluations=self.max_evaluations, radius=self.radius, tolerance=self.tolerance,
+        )  # fmt: skip
+
+
+def _keep(state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable) -> dict[Any, TensorVariable]:
+    """Return the updates of those states that there are: what the next step needs, or zero, where it restarts."""
+    return {
+        state.values[name]: pt.switch(accepted, value, pt.zeros_like(value))
+        for name, value in values.items() if name in state.values
+    }  # fmt: skip
