@@ -1,6 +1,6 @@
 """Train a small restricted Boltzmann machine on scikit-learn's digits by natural gradient and by gradient descent.
 
-    python examples/rbm_digits.py                  # 12 hidden units, 20 seconds of training by each
+    python examples/rbm_digits.py                  # 12 hidden units, 15 seconds of training by each
     python examples/rbm_digits.py --hidden 8 --steps 300
 
 The samples of the model come from chains of Gibbs sampling that go on from step to step, and the Fisher matrix is their
@@ -53,14 +53,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=whole, default=12, help="hidden units, at most 14")
     parser.add_argument("--steps", type=whole, help="optimization steps at most")
-    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 20 unless --steps is given")
+    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 15 unless --steps is given")
     parser.add_argument("--batch", type=whole, default=250, help="images in a gradient batch")
     parser.add_argument("--chains", type=whole, default=500, help="chains of Gibbs sampling")
     parser.add_argument("--sweeps", type=whole, default=1, help="sweeps of the chains before each step")
     parser.add_argument("--iterations", type=whole, default=20, help="iterations of CG at most")
-    parser.add_argument("--damping", type=positive, default=0.1, help="damping of the natural gradient")
+    parser.add_argument("--damping", type=positive, default=0.02, help="damping of the natural gradient")
     parser.add_argument("--step-size", type=positive, default=0.1, help="step size of the natural gradient")
-    parser.add_argument("--sgd-step-size", type=positive, default=0.1, help="step size of gradient descent")
+    parser.add_argument("--sgd-step-size", type=positive, default=0.2, help="step size of gradient descent")
     parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
     parser.add_argument("--seed", type=int, default=0, help="of first weights, chains and order of examples")
     parser.add_argument("--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results")
@@ -72,7 +72,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.batch > 1797 - HELD_OUT:
         parser.error(f"--batch: expected at most {1797 - HELD_OUT}")
     if options.seconds is None and options.steps is None:
-        options.seconds = 20.0
+        options.seconds = 15.0
     return options
 
 
@@ -153,34 +153,35 @@ def train(options: argparse.Namespace, name: str, images: np.ndarray, unseen: np
 
 
 def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> None:
-    """Draw likelihoods against steps and seconds, and below them images, samples and filters of each run."""
-    figure = Figure(figsize=(10.0, 4.0 + 1.7 * len(runs)), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3.8, 1.7 * len(runs)))
-    for panel, (against, label) in zip(
-        top.subplots(1, 2, sharey=True), (("step", "step"), ("seconds", "seconds of training")), strict=True
-    ):
+    """Draw likelihoods against steps and seconds, and below them images, samples of each run, and filters."""
+    figure = Figure(figsize=(10.0, 6.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, 2.6))
+    panels = top.subplots(1, 2, sharey=True)
+    for panel, (against, label) in zip(panels, (("step", "step"), ("seconds", "seconds of training")), strict=True):
         for name, (_, _, history) in runs.items():
             seen = np.isfinite(history["nats_per_image"])
             panel.plot(history[against][seen], history["nats_per_image"][seen], label=RUNS[name])
         panel.set(xscale="log", xlabel=label)
         panel.grid(True, color="0.9")
         panel.legend(frameon=False)
-    top.axes[0].set_ylabel("nats per image, held out")
-    columns = ("images", "samples", "filters")
-    grid = bottom.subplots(len(runs), 3, squeeze=False)
-    for row, (name, (machine, chains, _)) in zip(grid, runs.items(), strict=True):
-        W = machine.W.get_value()
-        for panel, title, tiles in zip(row, columns, (images[:24], chains[:24], W.T), strict=True):
-            limit = abs(tiles).max()
-            colors = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if title == "filters" else {"cmap": "gray_r"}
-            panel.imshow(tile(tiles, 12 if title != "filters" else -(-len(tiles) // 2)), **colors)
-            panel.set(xticks=[], yticks=[], title=f"{title}, {RUNS[name]}" if title != "images" else title)
+    panels[0].set_ylabel("nats per image, held out")
+    sheets = {"images": images} | {f"samples, {RUNS[name]}": chains for name, (_, chains, _) in runs.items()}
+    filters = {f"filters, {RUNS[name]}": machine.W.get_value().T for name, (machine, _, _) in runs.items()}
+    row = bottom.subplots(1, len(sheets) + 1)
+    for panel, (title, tiles) in zip(row, (sheets | filters).items(), strict=False):  # filters of the first run
+        limit = float(abs(tiles).max())
+        ink = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if title in filters else {"cmap": "gray_r"}
+        picture = panel.imshow(tile(tiles[:30]), **ink)
+        picture.set_cmap(picture.get_cmap().with_extremes(bad="0.85"))
+        panel.set(xticks=[], yticks=[])
+        panel.set_title(title, fontsize="small")
     figure.savefig(path, dpi=150)
 
 
-def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Return images of 8 x 8 pixels side by side, with a gap of a pixel between them."""
-    rows = -(-len(images) // columns)
+def tile(images: np.ndarray) -> np.ndarray:
+    """Return images of 8 x 8 pixels in a nearly square sheet, with gaps of a pixel between them."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
     sheet = np.full((rows * 9 - 1, columns * 9 - 1), np.nan)
     for i, image in enumerate(images):
         top, left = 9 * (i // columns), 9 * (i % columns)

@@ -15,7 +15,6 @@ from small_steps import exponential, line, nodes_of, regression, start, train
 
 import symng
 from symng import vectors
-from symng._subspace import search_subspace
 from symng.optimizers.krylov_subspace_descent import krylov_basis
 
 
@@ -109,6 +108,12 @@ def test_what_depends_on_the_rest_is_left_out():
     assert rank == 0 and not V.any() and not projected.any()
 
 
+def test_what_nearly_depends_on_the_rest_is_made_orthogonal_twice():
+    F, gradient, other = semidefinite(12, 12)
+    V, _, rank = basis_of(F, gradient, 4, F @ gradient + 1e-9 * other)
+    assert rank == 5 and abs(V @ V.T - np.eye(5)).max() < 1e-12
+
+
 def test_basis_of_a_saturated_metric_keeps_its_verdict():
     F, gradient, previous = semidefinite(12, 12)
     F[0, 0] = np.nan
@@ -126,62 +131,6 @@ def test_space_of_full_size_contains_the_natural_direction():
     for damping in (1e-3, 0.1, 10.0):
         assert distance(np.linalg.solve(F + damping * np.eye(case.size), gradient), V) < 1e-8
     assert distance(np.linalg.solve(F + 1e-3 * np.eye(case.size), gradient), V[: rank - 3]) > 1e-6
-
-
-# The search, on functions of NumPy
-
-
-def test_search_of_a_quadratic_is_its_minimum():
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((6, 6))
-    H, b = A @ A.T + 0.1 * np.eye(6), rng.standard_normal(6)
-    calls = []
-
-    def loss_at(c):
-        calls.append(c)
-        return 2 - b @ c + c @ H @ c / 2, H @ c - b
-
-    assert np.allclose(search_subspace(loss_at, b, H, max_iterations=50), np.linalg.solve(H, b), rtol=1e-6)
-    assert len(calls) <= 3  # it starts there
-    for model in (np.eye(6), 5 * H, -H, np.zeros((6, 6))):  # and it gets there from elsewhere
-        assert np.allclose(search_subspace(loss_at, b, model, max_iterations=100), np.linalg.solve(H, b), atol=1e-5)
-    start_only = search_subspace(loss_at, b, 5 * H, max_iterations=0)
-    assert np.allclose(start_only, np.linalg.solve(5 * H, b))
-
-
-def test_search_takes_the_scales_of_the_model():
-    scales = np.logspace(-1, 1, 5)  # a curvature of condition 1e4
-
-    def loss_at(c):
-        d = (c - 1) * scales
-        return float(np.cosh(d).sum()), np.sinh(d) * scales
-
-    def error(curvature):
-        return abs(search_subspace(loss_at, scales * np.sinh(scales), curvature, max_iterations=25) - 1).max()
-
-    assert error(np.diag(scales**2)) < 1e-2 and error(np.eye(5)) > 0.1
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_search_goes_around_what_is_not_finite(bad):
-    def loss_at(c):  # the start of the model, c = 2, and all beyond 1.5 is not finite; the minimum is at 1
-        d = c[0] - 1
-        return (bad, np.array([np.nan])) if c[0] > 1.5 else (d**2 / 2, np.array([d]))
-
-    found = search_subspace(loss_at, np.array([1.0]), np.array([[0.5]]), max_iterations=50)
-    assert found == pytest.approx([1.0], abs=1e-5)
-    nowhere = search_subspace(lambda c: (bad, c) if c.any() else (1.0, c - 1), np.ones(2), np.eye(2), max_iterations=50)
-    assert nowhere.tolist() == [0.0, 0.0]
-    for slopes, curvature, value in (
-        ([np.nan, 1.0], np.eye(2), 1.0), ([1.0, 1.0], np.full((2, 2), np.inf), 1.0), ([1.0, 1.0], np.eye(2), bad)
-    ):  # fmt: skip
-        found = search_subspace(lambda c, v=value: (v, c), np.array(slopes), curvature, max_iterations=50)
-        assert found.tolist() == [0.0, 0.0]
-
-
-def test_search_never_returns_what_is_worse():
-    found = search_subspace(lambda c: (float(c @ c), 2 * c), np.ones(2), np.eye(2), max_iterations=50)
-    assert found.tolist() == [0.0, 0.0]  # the model is wrong: theta is the minimum
 
 
 # A step

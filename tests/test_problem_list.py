@@ -16,7 +16,8 @@ OPTIMIZERS = {
     "natural conjugate gradient, formula": symng.NaturalConjugateGradient(beta="polak-ribiere"),
     "Hessian-free": symng.HessianFree(),
     "Krylov subspace descent": symng.KrylovSubspaceDescent(),
-    "TONGA": symng.NaturalGradient(metric=symng.EmpiricalFisher()),
+    "natural gradient, empirical Fisher": symng.NaturalGradient(metric=symng.EmpiricalFisher()),
+    "TONGA, online": symng.TONGA(),
 }
 
 

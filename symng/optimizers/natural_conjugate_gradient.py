@@ -207,8 +207,7 @@ class NaturalConjugateGradient(DampedOptimizer):
             predicted=predicted_decrease(self.damping, operator, damping, gradient, update),
             sound=pt.and_(solved, found),
         )  # fmt: skip
-        usable = pt.and_(solved, all_finite(loss, new_loss))
-        updates |= self.keep_direction(state, natural, natural_slope, usable)
+        updates |= self.keep_direction(state, natural, natural_slope, pt.and_(solved, all_finite(loss, new_loss)))
         kept = {"search_direction": direction, "previous_gradient": gradient, "previous_slope": natural_slope}
         updates |= _keep(state, kept, records["accepted"])
         records |= {
@@ -251,6 +250,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         slopes = carry("slopes", pt.dot(plane, gradient))
         carry("curvature", pt.dot(plane, images.T))
         carry("searched_loss", pt.cast(searched.loss, state.dtype))
+        # Not of the update that is found: see the notes above.
         promised = carry("promised", predicted_decrease(self.damping, operator, damping, gradient, solution.x))
         solved = carry("solved", has_direction(solution, gradient))
         loss, gradient_norm = carry("loss", loss), carry("gradient_norm", norm(gradient))
@@ -271,14 +271,12 @@ class NaturalConjugateGradient(DampedOptimizer):
             objective, state, self.damping, loss=loss, new_loss=new_loss, update=update, predicted=promised,
             sound=pt.and_(solved, found),
         )  # fmt: skip
-        usable = pt.and_(solved, all_finite(loss, new_loss))
-        updates |= self.keep_direction(state, solution.x, slopes[0], usable)
+        updates |= self.keep_direction(state, solution.x, slopes[0], pt.and_(solved, all_finite(loss, new_loss)))
         updates |= _keep(state, {"search_direction": update, "previous_step_size": alpha}, records["accepted"])
-        alone = pt.invert(pt.any(pt.neq(previous, 0)))
         records |= {
             "step_size": alpha,
             "beta": b * state.values["previous_step_size"] / alpha,  # d is the previous direction times its alpha
-            "restarted": pt.and_(pt.gt(state.values["step"], 0), alone),
+            "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.all(pt.eq(previous, 0))),
             "gradient_norm": gradient_norm,
             **solve_records(solution),
         }

@@ -194,7 +194,7 @@ def test_cg_tells_an_inconsistent_singular_system(problem: Problem, dtype: str, 
 
     x, best = solution.x.astype(float), shortest(A, b)
     residual, least = (np.linalg.norm(b - A @ y) for y in (x, best))
-    np.testing.assert_allclose(solution.residual_norm, residual, rtol=1e-5)
+    np.testing.assert_allclose(solution.residual_norm, residual, rtol=1e-4)
     assert residual <= 1.4 * least  # a preconditioner measures in its own norm
     if variant == "plain":
         assert residual <= (1 + 1e-6 if dtype == "float64" else 1.2) * least
