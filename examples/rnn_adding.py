@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--hidden", type=whole, default=50, help="hidden units")
     parser.add_argument("--radius", type=positive, default=1.1, help="spectral radius of the first recurrent weights")
     parser.add_argument("--steps", type=whole, help="optimization steps at most")
-    parser.add_argument("--seconds", type=positive, help="seconds of training at most, a run; 90 unless --steps is given")
+    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 90 unless --steps is given")
     parser.add_argument("--examples", type=whole, default=10_000, help="training sequences")
     parser.add_argument("--batch", type=whole, default=500, help="sequences in a gradient batch")
     parser.add_argument("--metric-examples", type=whole, default=250, help="other sequences for the metric")

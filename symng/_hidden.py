@@ -86,8 +86,8 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
 def recurrent_states(objective: Objective) -> list[TensorVariable]:
     """Return the traces, without what they start from, of the recurrent states that the outputs depend on.
 
-    They are found in the scans that the outputs are computed from, not in scans within scans. A state has floating-point
-    values that the parameters enter.
+    They are found in the scans that the outputs are computed from, not in scans within scans. States are those that
+    hold floating-point numbers which the parameters enter.
     """
     outputs, params = [head.y for head in objective.heads], set(objective.params)
     reached = set(ancestors(outputs))
@@ -123,4 +123,3 @@ def _inner_value(trace: TensorVariable) -> TensorVariable:
     op: Any = trace.owner.op
     numbers = op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"][trace.owner.outputs.index(trace)]
     return op.inner_outputs[numbers[-1]]
-

@@ -46,10 +46,9 @@ class Boltzmann(Likelihood):
 class EnergyObjective(Objective):
     """Describe a model p(x) = exp(-E(x)) / Z by its energy and by samples of it, Z unknown.
 
-    L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples. Its gradient is that of the mean
-    negative log-likelihood, with the expectation over p in it a mean over the samples, and the Fisher matrix is
-    F = 1/M sum_m (g_m - g)(g_m - g)^T, g_m the gradient of E(s_m) and g the mean of the g_m: the centered covariance over
-    model samples [1]_. It serves every optimizer as any `Objective` does.
+    The loss L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples, has the gradient of the
+    mean negative log-likelihood, the samples standing for p. The Fisher matrix is F = 1/M sum_m (g_m - g)(g_m - g)^T,
+    g_m the gradient of E(s_m) and g the mean of the g_m: the centered covariance over model samples [1]_.
 
     Parameters
     ----------
@@ -74,12 +73,11 @@ class EnergyObjective(Objective):
     Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples alone; with shared
     samples they are (data,), and a checkpoint of `minimize` does not hold the samples.
 
-    After a step from theta to theta' the loss is taken as L + 1/N sum_n (E'(x_n) - E(x_n)) + log(1/M sum_m exp(E(s_m) -
-    E'(s_m))), the last term being the estimate of log(Z' / Z) by samples from before the step. So line searches and
-    reduction ratios see the estimated change of the negative log-likelihood, not the straight line that L is in E. Where the
-    step is so long that few samples carry most of the weight, the estimate is too optimistic.
+    The loss after a step, for line searches and reduction ratios, is L plus the change of the mean energy of the data
+    plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the change of log Z as estimated from the
+    samples before it. When a step is so long that few samples carry the weight, the estimate is too low.
 
-    `GaussNewton` equals `Fisher`; `EmpiricalFisher` is the (centered) second moment of the gradients over the data.
+    `GaussNewton` equals `Fisher`, and `EmpiricalFisher` is the (centered) second moment of the gradients over the data.
 
     References
     ----------
@@ -96,7 +94,7 @@ class EnergyObjective(Objective):
     >>> objective
     EnergyObjective
       params:     b (2,), 2 numbers, float64
-      model:      p = exp(-energy) / Z, Fisher matrix by samples
+      model:      p = exp(-energy) / Z, Fisher matrix from its samples
       data:       v
       samples:    s
     >>> F = symng.Fisher()(objective)
@@ -113,7 +111,7 @@ class EnergyObjective(Objective):
         samples: TensorVariable,
     ) -> None:
         if not callable(energy):
-            raise problem("energy", "a callable from a symbolic batch to the vector of energies", energy, error=TypeError)
+            raise problem("energy", "a callable from symbolic batch to vector of energies", energy, error=TypeError)
         for name, batch in (("data", data), ("samples", samples)):
             if not isinstance(batch, TensorVariable) or isinstance(batch, Constant) or batch.ndim == 0:
                 raise problem(name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError)
@@ -128,7 +126,8 @@ class EnergyObjective(Objective):
             likelihood=Boltzmann(),
             example_losses=of_data - expected,
         )
-        object.__setattr__(self, "_samples", samples)
+        # Shared samples; others are the second input, of this objective or on fresh inputs.
+        object.__setattr__(self, "_samples", samples if isinstance(samples, SharedVariable) else None)
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
@@ -145,12 +144,11 @@ class EnergyObjective(Objective):
         return [a for array, v in pairs for a in check_batch(name, (array,), (v,), (0,), finite=finite)]
 
     def __repr__(self) -> str:
-        params = super().__repr__().splitlines()
-        end = next(i for i, line in enumerate(params) if line.startswith("  output:"))
-        shared = ", a shared variable" if isinstance(self._samples, SharedVariable) else ""
+        params = super().__repr__().split("  output:")[0].splitlines()[1:]
+        samples = f"{self._samples}, a shared variable" if self._samples is not None else str(self.inputs[1])
         return "\n".join([
-            type(self).__name__, *params[1:end], "  model:      p = exp(-energy) / Z, Fisher matrix by samples",
-            f"  data:       {self.inputs[0]}", f"  samples:    {self.inputs[-1] if not shared else self._samples}{shared}",
+            type(self).__name__, *params, "  model:      p = exp(-energy) / Z, Fisher matrix from its samples",
+            f"  data:       {self.inputs[0]}", f"  samples:    {samples}",
         ])  # fmt: skip
 
 

@@ -109,7 +109,8 @@ def test_hessian_is_that_of_the_estimated_likelihood():
     objective, theta, X, S = setting()
     got = matrix(symng.Hessian(), objective, X, S)
 
-    def slope(at: np.ndarray) -> np.ndarray:  # of energies(X).mean() + log mean exp(energies(S, theta) - energies(S, at))
+    def slope(at: np.ndarray) -> np.ndarray:
+        """Return that of the mean energy of X plus log mean exp(energy of S at theta - energy at ``at``)."""
         weights = special.softmax(energies(theta, S) - energies(at, S))
         return gradients(at, X).mean(axis=0) - weights @ gradients(at, S)
 
@@ -254,7 +255,7 @@ def test_batches_that_do_not_fit():
 
 @pytest.mark.parametrize("options, error, message", [
     (dict(energy=3), TypeError, "energy: expected a callable"),
-    (dict(energy=lambda x: x), ValueError, "energy: expected a floating-point vector of energies, one for each row of v"),
+    (dict(energy=lambda x: x), ValueError, "energy: expected a floating-point vector of energies, one for each row"),
     (dict(energy=lambda x: 3.0), ValueError, "energy: expected .* got float"),
     (dict(data=np.ones((2, 2))), TypeError, "data: expected a symbolic batch"),
     (dict(samples=pt.scalar()), TypeError, "samples: expected a symbolic batch"),

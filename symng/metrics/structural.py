@@ -150,8 +150,10 @@ class StructuralDamping(Metric):
             known = set(objective.inputs)
             loose = [v for v in graph_inputs(found) if not isinstance(v, SharedVariable | Constant) and v not in known]
             if loose:
-                raise problem("hidden", "states that are computed from the objective's inputs alone",
-                              Words(f"one that needs {loose[0]}"), "A hidden state cannot depend on targets.")  # fmt: skip
+                raise problem(
+                    "hidden", "states that are computed from the objective's inputs alone",
+                    Words(f"one that needs {loose[0]}"), "A hidden state cannot depend on targets.",
+                )  # fmt: skip
         if not isinstance(self.likelihood, tuple):
             return [read_hidden(h, self.likelihood) for h in found]
         if len(self.likelihood) != len(found):
