@@ -70,17 +70,20 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
     A trace of a scan is looked up inside: its activation is known then, but its pre-activation stays in the loop.
     """
     end, _ = below_views(h)
-    inside = end.owner is not None and isinstance(end.owner.op, Scan)
-    found = read_activation(_inner_value(end) if inside else h, tanh=Sign())
-    where = " in a scan" if inside else ""
-    if likelihood is None and found is None:
-        return Hidden(h, None, Gaussian(), f"no activation known by its end{where}")
-    if likelihood is None:
-        return Hidden(h, None if inside else found.preactivation, found.likelihood, f"read off {found.source}{where}")
-    if likelihood.is_logits:
+    in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
+    found = read_activation(_inner_value(end) if in_scan else h, tanh=Sign())
+    where = " in a scan" if in_scan else ""
+    if likelihood is not None and likelihood.is_logits:
         return Hidden(likelihood.mean(h), h, likelihood, "given, state taken as logits")
-    matches = found is not None and not inside and type(found.likelihood) is type(likelihood)
-    return Hidden(h, found.preactivation if matches else None, likelihood, "given")
+    if found is None:
+        source = "given" if likelihood else f"no activation known by its end{where}"
+        return Hidden(h, None, likelihood or Gaussian(), source)
+    if likelihood is None:
+        likelihood, source = found.likelihood, f"read off {found.source}{where}"
+    else:
+        source = "given"
+    has_e = not in_scan and type(found.likelihood) is type(likelihood)
+    return Hidden(h, found.preactivation if has_e else None, likelihood, source)
 
 
 def recurrent_states(objective: Objective) -> list[TensorVariable]:

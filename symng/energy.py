@@ -115,6 +115,8 @@ class EnergyObjective(Objective):
         for name, batch in (("data", data), ("samples", samples)):
             if not isinstance(batch, TensorVariable) or isinstance(batch, Constant) or batch.ndim == 0:
                 raise problem(name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError)
+        # Shared samples; others are the second input, of this objective or on fresh inputs.
+        self._samples = samples if isinstance(samples, SharedVariable) else None
         of_data, of_samples = (_energies(energy, batch) for batch in (data, samples))
         expected = of_samples.mean()
         before = zero_grad(of_samples)
@@ -122,12 +124,10 @@ class EnergyObjective(Objective):
             of_data.mean() - before.mean() + _log_mean_exp(before - of_samples),
             output=of_samples,
             params=params,
-            inputs=[data] if isinstance(samples, SharedVariable) else [data, samples],
+            inputs=[data, samples] if self._samples is None else [data],
             likelihood=Boltzmann(),
             example_losses=of_data - expected,
         )
-        # Shared samples; others are the second input, of this objective or on fresh inputs.
-        object.__setattr__(self, "_samples", samples if isinstance(samples, SharedVariable) else None)
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
@@ -145,7 +145,7 @@ class EnergyObjective(Objective):
 
     def __repr__(self) -> str:
         params = super().__repr__().split("  output:")[0].splitlines()[1:]
-        samples = f"{self._samples}, a shared variable" if self._samples is not None else str(self.inputs[1])
+        samples = self.inputs[1] if self._samples is None else f"{self._samples}, a shared variable"
         return "\n".join([
             type(self).__name__, *params, "  model:      p = exp(-energy) / Z, Fisher matrix from its samples",
             f"  data:       {self.inputs[0]}", f"  samples:    {samples}",

@@ -131,7 +131,7 @@ class KrylovSubspaceDescent(Optimizer):
 
         # The first stage: the subspace, and the quadratic model in it.
         first_loss, gradient = loss_and_gradient(objective)
-        operator = self.metric(batches.measured)
+        operator = self.metric.with_damping(damping)(batches.measured)
         found_basis, found_metric, found_rank = krylov_basis(operator, gradient, self.basis_size, previous)
         rows, dtype = found_basis.type.shape[0], objective.dtype
         basis = pt.matrix("basis", dtype=dtype, shape=(rows, objective.size))

@@ -41,6 +41,9 @@ class CG:
         Compute the residual norm from ``x`` itself, one product at the end. A solution whose recurrence met the
         tolerance but whose residual does not is worked on until it does or until rounding errors stop the progress.
         With False the product is saved and the residual norm is that of the recurrence.
+    check : bool, default False
+        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before the first step, by
+        three and two more products. It is a test on two vectors, not a proof.
     progress_rtol : float or symbolic scalar, optional
         The relative progress of φ in an iteration, as a mean over the last k, below which the solve ends, with
         ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
@@ -51,9 +54,6 @@ class CG:
     keep_iterates : float, optional
         A growth factor above 1 (Martens: 1.3): the solution also holds the iterates numbered ceil(keep_iterates^j), for
         j = 0, 1, ..., and the last one. Needs a ``maxiter`` that is a plain number. Default: none are kept.
-    check : bool, default False
-        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before the first step, by
-        three and two more products. It is a test on two vectors, not a proof.
 
     Raises
     ------
@@ -69,7 +69,8 @@ class CG:
     Where b is not in the range of a singular A + λI, φ has no minimum and the iterates of CG grow along a null vector
     without bound. Such a solve hands back another vector x̄ of the Krylov space: the mean of the iterates x_j with
     weights 1 / (r_j·M⁻¹r_j), whose residual is the least in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and
-    without a preconditioner a least-squares solution to about √ε.
+    without a preconditioner a least-squares solution to about √ε, as far as iterates of norm(A) norm(x) <= norm(b) / √ε
+    lead. Its residual norm always comes from a product with it.
 
     Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of ``check``:
 
