@@ -1,6 +1,6 @@
 """Compare the optimizers of Figure 3 of the paper, and others beside them, on Curves-like images at equal time.
 
-    python examples/figure3.py                    # small preset: fewer images, a narrower network; about 40 minutes
+    python examples/figure3.py                    # small preset: fewer images, a narrower network; half an hour or so
     python examples/figure3.py --seeds 3          # several seeds
     python examples/figure3.py --preset paper --minutes 60 --mode JAX
 
@@ -50,7 +50,7 @@ GRID = {
     "adam": (0.0003, 0.001, 0.003),
 }
 TUNING_SHARE = 0.25  # of the time of a run, for each value of the grid
-MINUTES = {"small": 1.5, "paper": 60.0}
+MINUTES = {"small": 1.0, "paper": 60.0}
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, at which errors are told
 ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # of which the times are told
 # Why a run that is complete has ended; an interrupted one is made again.

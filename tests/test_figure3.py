@@ -88,10 +88,10 @@ def test_goes_on_with_what_is_missing(figure3, made, tmp_path):
     told = json.loads(config.read_text())
     told["result"]["stopped"] = "interrupted"
     config.write_text(json.dumps(told))
-    run = figure3.Run("ngd", 0, 90.0, tmp_path / "ngd-0")
+    run = figure3.Run("ngd", 0, 60.0, tmp_path / "ngd-0")
     assert not run.is_done()
     (tmp_path / "ncg-l-0" / "history.npz").unlink()
-    assert not figure3.Run("ncg-l", 0, 90.0, tmp_path / "ncg-l-0").is_done()
+    assert not figure3.Run("ncg-l", 0, 60.0, tmp_path / "ncg-l-0").is_done()
 
 
 def test_refuses_a_folder_of_other_runs(figure3, made, tmp_path):
