@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.gradient import zero_grad
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import clone_replace
+from pytensor.graph.replace import graph_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_batch, problem
@@ -132,7 +132,7 @@ class EnergyObjective(Objective):
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
         replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
-        after: Any = clone_replace([before], replace=replaced)[0]
+        after: Any = graph_replace([before], replaced, strict=False)[0]
         # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
         return super().with_params(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
 

@@ -52,7 +52,8 @@ CHANGED = {
     "LevenbergMarquardt": dict(initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0),
     "MinresQLP": dict(rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),
     "NaturalConjugateGradient": dict(
-        beta="polak-ribiere", solver=symng.CG(maxiter=7), step_size=symng.BacktrackingLineSearch(size=2.0), warm_start=0.5
+        beta="polak-ribiere", solver=symng.CG(maxiter=7), step_size=symng.BacktrackingLineSearch(size=2.0),
+        warm_start=0.5,
     ),
     "NaturalGradient": dict(
         metric=symng.GaussNewton(), solver=symng.CG(maxiter=7), damping=symng.FixedDamping(value=1.0),

@@ -1,4 +1,4 @@
-"""The examples of the adding problem and of the Boltzmann machine: data, tiny runs, and pages that tell every option."""
+"""The examples of the adding problem and of the Boltzmann machine: data, tiny runs, pages that tell all options."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def test_bad_arguments(arguments, message):
 
 def test_rnn_adding_runs(tmp_path, capsys):
     example = load("rnn_adding")
-    tiny = "--runs structural --length 6 --hidden 3 --steps 2 --examples 30 --batch 10 --metric-examples 5 --iterations 4"
+    tiny = (
+        "--runs structural --length 6 --hidden 3 --steps 2 --examples 30 --batch 10 --metric-examples 5 --iterations 4"
+    )
     assert example.main([*tiny.split(), "--mode", "FAST_COMPILE", "--out", str(tmp_path)]) == 0
     history = symng.History.load(tmp_path / "history-structural.npz")
     assert len(history) == 2 and np.isfinite(history["test_error"]).all() and (history["solved"] <= 1).all()
