@@ -13,9 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # the matrices of a time step are small: threads would wait for each other, most of all
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # where other work shares the cores
 
 import numpy as np
 import pytensor
