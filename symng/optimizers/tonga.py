@@ -63,7 +63,7 @@ class TONGA(Optimizer):
 
     Examples
     --------
-    The first step is g / (|g|^2 + lambda), here with the gradient (1, 2):
+    The first step is g / (g . g + lambda), here with the gradient (1, 2):
 
     >>> import numpy as np, pytensor, pytensor.tensor as pt
     >>> import symng
