@@ -14,7 +14,16 @@ from symng.damping import LevenbergMarquardt, as_damping
 from symng.metrics import Fisher, Metric
 from symng.objective import Objective
 from symng.operators import LinearOperator
-from symng.optimizers._parts import all_finite, init_step_size
+from symng.optimizers._parts import (
+    Batches,
+    all_finite,
+    conclude,
+    has_direction,
+    init_step_size,
+    norm,
+    predicted_decrease,
+    take_step_size,
+)
 from symng.optimizers.base import Optimizer, State
 from symng.search import as_step_size
 from symng.solvers import MinresQLP, Solution
@@ -96,6 +105,30 @@ class DampedOptimizer(Optimizer):
         preconditioner = None if precondition is None else precondition(operator, damping)
         solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
         return solution, operator
+
+    def descend(
+        self, batches: Batches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
+        operator: LinearOperator, direction: TensorVariable,
+    ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:  # fmt: skip
+        """Return updates and records of a step along ``direction``: how far, and how well the model predicted it.
+
+        The next solve starts from what this one found, ``solution.x``, whichever direction was made of it.
+        """
+        slope = pt.dot(gradient, direction)
+        size, new_loss, found = take_step_size(
+            self.step_size, state, batches.objective, batches.searched, direction, loss, slope
+        )
+        update = size * direction
+        solved = has_direction(solution, gradient)
+        updates, records = conclude(
+            batches.objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
+            predicted=predicted_decrease(self.damping, operator, state.values["damping"], gradient, update),
+            sound=pt.and_(solved, found),
+        )  # fmt: skip
+        usable = pt.and_(solved, all_finite(loss, new_loss))
+        updates |= self.keep_direction(state, solution.x, pt.dot(gradient, solution.x), usable)
+        records |= {"step_size": size, "gradient_norm": norm(gradient), **solve_records(solution)}
+        return updates, records
 
     def keep_direction(
         self, state: State, direction: TensorVariable, slope: TensorVariable, usable: TensorVariable

@@ -16,19 +16,13 @@ from symng._loop import while_loop
 from symng.damping import LevenbergMarquardt
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.objective import Objective
-from symng.optimizers._damped import DampedOptimizer, solve_records
+from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._parts import (
-    all_finite,
     arrange,
-    conclude,
-    has_direction,
     loss_along,
     loss_and_gradient,
-    norm,
-    predicted_decrease,
     refuse_batch,
     step_size_of,
-    take_step_size,
 )
 from symng.optimizers.base import State, Step
 from symng.search import BacktrackingLineSearch
@@ -121,7 +115,7 @@ class HessianFree(DampedOptimizer):
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
         solution, operator = self.solve(batches.measured, gradient, state, self._preconditioner(objective, state))
-        direction, damping, skipped = solution.x, state.values["damping"], {}
+        direction, skipped = solution.x, {}
 
         # Back over the iterates, then along the one taken.
         if solution.iterates is not None and solution.iterates_count is not None:
@@ -131,21 +125,8 @@ class HessianFree(DampedOptimizer):
             )
             direction = solution.iterates[taken]
             skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
-        slope = pt.dot(gradient, direction)
-        size, new_loss, found = take_step_size(
-            self.step_size, state, objective, batches.searched, direction, loss, slope
-        )
-        update = size * direction
-        solved = has_direction(solution, gradient)
-        updates, records = conclude(
-            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, operator, damping, gradient, update),
-            sound=pt.and_(solved, found),
-        )  # fmt: skip
-        # The next solve goes on from where this one ended, not from the iterate taken.
-        usable = pt.and_(solved, all_finite(loss, new_loss))
-        updates |= self.keep_direction(state, solution.x, pt.dot(gradient, solution.x), usable)
-        records |= {"step_size": size, "gradient_norm": norm(gradient), **solve_records(solution), **skipped}
+        updates, records = self.descend(batches, state, loss, gradient, solution, operator, direction)
+        records |= skipped
         return Step(batches.inputs, batches.axes, updates, records)
 
     def _preconditioner(self, objective: Objective, state: State) -> Callable[..., Any] | None:

@@ -27,7 +27,6 @@ from symng.optimizers._parts import (
     predicted_decrease,
     refuse_batch,
     rounding_of,
-    take_step_size,
 )
 from symng.optimizers.base import HostSearch, State, Step
 from symng.search import BacktrackingLineSearch
@@ -186,7 +185,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         objective = batches.objective
         loss, gradient = loss_and_gradient(objective)
         solution, operator = self.solve(batches.measured, gradient, state)
-        natural, damping, previous = solution.x, state.values["damping"], state.values["search_direction"]
+        natural, previous = solution.x, state.values["search_direction"]
 
         # Combine with the previous direction, which is zero after a rejected step, or restart.
         natural_slope = pt.dot(gradient, natural)
@@ -196,26 +195,12 @@ class NaturalConjugateGradient(DampedOptimizer):
         goes_on = pt.and_(goes_on, pt.and_(pt.ge(beta, 0), pt.gt(pt.dot(gradient, combined), 0)))
         direction = pt.switch(goes_on, combined, natural)
 
-        slope = pt.dot(gradient, direction)
-        size, new_loss, found = take_step_size(
-            self.step_size, state, objective, batches.searched, direction, loss, slope
-        )
-        update = size * direction
-        solved = has_direction(solution, gradient)
-        updates, records = conclude(
-            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, operator, damping, gradient, update),
-            sound=pt.and_(solved, found),
-        )  # fmt: skip
-        updates |= self.keep_direction(state, natural, natural_slope, pt.and_(solved, all_finite(loss, new_loss)))
+        updates, records = self.descend(batches, state, loss, gradient, solution, operator, direction)
         kept = {"search_direction": direction, "previous_gradient": gradient, "previous_slope": natural_slope}
         updates |= _keep(state, kept, records["accepted"])
         records |= {
-            "step_size": size,
             "beta": pt.switch(goes_on, beta, pt.zeros_like(beta)),
             "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.invert(goes_on)),
-            "gradient_norm": norm(gradient),
-            **solve_records(solution),
         }
         return Step(batches.inputs, batches.axes, updates, records)
 

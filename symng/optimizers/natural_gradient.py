@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytensor.tensor as pt
-
 from symng.objective import Objective
-from symng.optimizers._damped import DampedOptimizer, solve_records
+from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._parts import (
     NO_SEARCH,
-    all_finite,
     arrange,
-    conclude,
-    has_direction,
     loss_and_gradient,
-    norm,
-    predicted_decrease,
     refuse_batch,
-    take_step_size,
 )
 from symng.optimizers.base import State, Step
 
@@ -87,21 +79,5 @@ class NaturalGradient(DampedOptimizer):
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
         solution, operator = self.solve(batches.measured, gradient, state)
-        direction, damping = solution.x, state.values["damping"]
-
-        # How far, and how well the model predicted it.
-        slope = pt.dot(gradient, direction)
-        size, new_loss, found = take_step_size(
-            self.step_size, state, objective, batches.searched, direction, loss, slope
-        )
-        update = size * direction
-        solved = has_direction(solution, gradient)
-        updates, records = conclude(
-            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, operator, damping, gradient, update),
-            sound=pt.and_(solved, found),
-        )  # fmt: skip
-        usable = pt.and_(solved, all_finite(loss, new_loss))
-        updates |= self.keep_direction(state, direction, slope, usable)
-        records |= {"step_size": size, "gradient_norm": norm(gradient), **solve_records(solution)}
+        updates, records = self.descend(batches, state, loss, gradient, solution, operator, solution.x)
         return Step(batches.inputs, batches.axes, updates, records)
