@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.basic import Constant, Variable
+from pytensor.compile.ops import TypeCastingOp
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import toposort
-from pytensor.scalar.basic import ScalarType
+from pytensor.scalar.basic import Mul, ScalarType
 from pytensor.scan.utils import until
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.variable import TensorVariable
 
 State = dict[str, TensorVariable]
@@ -48,36 +51,126 @@ def while_loop(
     loop here, not left to a later rewrite: it is computed once in every mode, and a random draw in it stays one draw.
     """
     names = list(state)
-    initial = [pt.as_tensor_variable(state[name]) for name in names]
-    current = [value.type() for value in initial]
-    result = dict(body(dict(zip(names, current, strict=True))))
+    initial = {name: pt.as_tensor_variable(state[name]) for name in names}
+    current = {name: value.type() for name, value in initial.items()}
+    result = dict(body(dict(current)))
     if set(result) != set(names):
         raise ValueError(f"body: expected the entries {names}, got {list(result)}.")
-    following = [_like(result[name], value) for name, value in zip(names, initial, strict=True)]
-    stop = pt.invert(_as_bool(cond(dict(zip(names, following, strict=True)))))
-    outer = _invariants([*following, stop], current)
+    following = {name: _like(result[name], value) for name, value in initial.items()}
+    stop = pt.invert(_as_bool(cond(dict(following))))
+    start = _as_bool(cond(dict(initial)))
+    *values, stop = _lean([*following.values(), stop], list(current.values()))
+    following = dict(zip(names, values, strict=True))
 
-    def step(*arguments: TensorVariable) -> tuple[list[Variable], Any]:
-        replace = dict(zip([*current, *outer], arguments, strict=True))
-        *values, end = graph_replace([*following, stop], replace, strict=False)
-        return values, until(end)
+    packing = _Packing(initial)
+    packed = packing.pack(initial)
+    outer = _invariants([*following.values(), stop], current.values())
 
-    start = _as_bool(cond(dict(zip(names, initial, strict=True))))
+    def step(*arguments: TensorVariable) -> tuple[list[Any], Any]:
+        values = packing.unpack(arguments[: len(packed)])
+        replace = {current[name]: values[name] for name in current}
+        replace.update(zip(outer, arguments[len(packed) :], strict=True))
+        *new, end = graph_replace([*following.values(), stop], replace, strict=False)
+        return packing.pack(dict(zip(following, cast("list[TensorVariable]", new), strict=True))), until(end)
+
     # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest each walk the graph.
     n_steps = pt.lscalar("n_steps")
     finals = pytensor.scan(
         step,
-        outputs_info=initial,
+        outputs_info=packed,
         non_sequences=outer,
         n_steps=n_steps,
         strict=True,
         return_updates=False,
     )
     finals = finals if isinstance(finals, list | tuple) else [finals]
-    lasts = [_last(final, value) for final, value in zip(finals, initial, strict=True)]
+    lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
     steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
     ended: Any = graph_replace(lasts, {n_steps: steps})
-    return dict(zip(names, ended, strict=True))
+    final = packing.unpack(ended)
+    return {name: final[name] for name in names}
+
+
+class _Packing:
+    """Say which entries of a state are variables of the loop by themselves, and which numbers share one."""
+
+    def __init__(self, state: Mapping[str, TensorVariable]) -> None:
+        self.arrays = [name for name, value in state.items() if value.type.ndim]
+        self.numbers: dict[str, list[str]] = {}
+        for name, value in state.items():
+            if value.type.ndim == 0:
+                self.numbers.setdefault(value.type.dtype, []).append(name)
+
+    def pack(self, state: Mapping[str, TensorVariable]) -> list[TensorVariable]:
+        """Return the variables of the loop."""
+        vectors = [pt.stack([state[name] for name in names]) for names in self.numbers.values()]
+        return [*(state[name] for name in self.arrays), *vectors]
+
+    def unpack(self, variables: Sequence[Any]) -> State:
+        """Return the entries by name."""
+        state = dict(zip(self.arrays, variables, strict=False))
+        for names, vector in zip(self.numbers.values(), variables[len(self.arrays) :], strict=True):
+            state.update({name: vector[i] for i, name in enumerate(names)})
+        return state
+
+
+class _Pin(TypeCastingOp):
+    """The identity, as an op that no rewrite looks through: what is before it is computed once, by itself."""
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        """Return the same type."""
+        return Apply(self, list(inputs), [inputs[0].type()])
+
+    def infer_shape(self, fgraph: Any, node: Apply, shapes: Any) -> Any:
+        """Return the same shape."""
+        return shapes
+
+
+def pin(x: TensorVariable) -> TensorVariable:
+    """Return ``x``, computed by itself.
+
+    PyTensor merges elementwise operations into one loop over the elements as far as it can: numbers that scale a vector
+    would be computed anew for each element, and a loop with many inputs and outputs is one that C compilers no longer
+    turn into vector instructions.
+    """
+    pinned: Any = _Pin()(x)
+    return pinned
+
+
+def _lean(outputs: list[Variable], varying: Sequence[Variable]) -> list[Any]:
+    """Return ``outputs`` as graphs with less to do for each value of ``varying``.
+
+    The numbers that scale arrays are pinned. Of a product of several arrays those that do not vary are multiplied
+    first, for that is then done ahead of the loop: y (1 - y), the derivative of a sigmoid, say.
+    """
+    new: dict[Variable, Any] = {variable: variable for variable in varying}
+    factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
+    nodes = [n for n in toposort(outputs, blockers=set(varying)) if n.inputs]
+    uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
+    for node in nodes:
+        if not any(variable in new for variable in node.inputs):
+            continue
+        inputs = [new.get(variable, variable) for variable in node.inputs]
+        source = node.inputs[0]
+        if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
+            inputs[0] = pin(inputs[0])
+        results = node.clone_with_new_inputs(inputs).outputs
+        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul):
+            varied, fixed = [], []
+            for variable in node.inputs:
+                inner = factors.get(variable) if uses[variable] == 1 else None
+                if inner is not None:
+                    varied += inner[0]
+                    fixed += inner[1]
+                else:
+                    (varied if variable in new else fixed).append(new.get(variable, variable))
+            factors[node.outputs[0]] = varied, fixed
+            whole = [f for f in fixed if f.type.ndim == results[0].type.ndim > 0 and not any(f.type.broadcastable)]
+            if len(whole) > 1 and all(f.type.dtype == results[0].type.dtype for f in varied + fixed):
+                rest = [f for f in fixed if f not in whole]
+                results = [pt.mul(*varied, *rest, pt.mul(*whole))]
+        new.update(zip(node.outputs, results, strict=True))
+    return [new.get(output, output) for output in outputs]
 
 
 def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:

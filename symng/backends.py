@@ -167,7 +167,7 @@ def compile_function(
     if backend == "jax":
         enable_jax()
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
-    return pytensor.function(inputs, outputs, updates=pairs, mode=resolved, name=name, **kwargs)
+    return pytensor.function(inputs, outputs, updates=pairs, mode=_tuned(resolved, backend), name=name, **kwargs)
 
 
 def evaluate(
@@ -226,6 +226,21 @@ def settle(variables: Iterable[SharedVariable]) -> None:
         value = variable.get_value(borrow=True)
         if hasattr(variable.type, "dtype") and not isinstance(value, np.ndarray):
             variable.set_value(np.array(value, dtype=variable.type.dtype), borrow=True)
+
+
+def _tuned(mode: Mode, backend: str) -> Mode:
+    """Return the mode with what makes loops over long vectors fast on its backend."""
+    if backend == "c":
+        # The state of a loop is handed from round to round, as on the other backends, instead of being copied into
+        # its buffer each time.
+        return mode.including("scan_save_mem_no_prealloc").excluding("scan_save_mem_prealloc")
+    if backend == "numba":
+        from symng import _numba_dot
+
+        if _numba_dot.NEEDED:
+            _numba_dot.register()
+            return mode.including(_numba_dot.TAG)
+    return mode
 
 
 def _mode_choices() -> str:

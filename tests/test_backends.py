@@ -11,7 +11,11 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode, get_mode
+from pytensor.scan.op import Scan
+from pytensor.tensor.math import Dot
 
+from symng import _numba_dot
+from symng._loop import while_loop
 from symng.backends import backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
 
 
@@ -22,6 +26,53 @@ def run_python(code, flags=""):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+# Compiled graphs
+
+
+def test_products_on_numba_take_any_layout():
+    """What PyTensor 3.0 copies first is multiplied as it is, inside of a loop and outside."""
+    x, y, u = pt.matrix("x"), pt.matrix("y"), pt.vector("u")
+    state = {"v": u, "i": pt.constant(0, dtype="int64")}
+
+    def body(s):
+        return {"v": pt.dot(x, pt.dot(x.T, s["v"])) / pt.dot(s["v"], s["v"]), "i": s["i"] + 1}
+
+    looped = while_loop(body, lambda s: s["i"] < 3, state, 10)["v"]
+    products = [
+        pt.dot(x, y),
+        pt.dot(x.T, y.T),
+        pt.dot(y.T, y),
+        pt.dot(x, x.T),
+        pt.dot(u, u),
+        pt.dot(x[::2], y[:, ::-1]),
+    ]
+    outer = pt.outer(u, u)[1:] @ y.T
+    function = compile_function([x, y, u], [looped, *products, outer], mode="NUMBA")
+    rng = np.random.default_rng(0)
+    for rows in (5, 1):
+        a, b, c = rng.standard_normal((rows, rows)), rng.standard_normal((rows, rows)), rng.standard_normal(rows)
+        v = c
+        for _ in range(3):
+            v = a @ (a.T @ v) / (v @ v)
+        expected = [v, a @ b, a.T @ b.T, b.T @ b, a @ a.T, c @ c, a[::2] @ b[:, ::-1], np.outer(c, c)[1:] @ b.T]
+        for mine, right in zip(function(a, b, c), expected, strict=True):
+            np.testing.assert_allclose(mine, right, rtol=1e-10)
+    if _numba_dot.NEEDED:
+        nodes = function.maker.fgraph.toposort()
+        inner = [node for scan in nodes if isinstance(scan.op, Scan) for node in scan.op.fgraph.toposort()]
+        for found in (nodes, inner):
+            assert any(isinstance(node.op, _numba_dot.LayoutDot) for node in found)
+            assert not any(isinstance(node.op, Dot) for node in found)
+
+
+def test_a_plain_pytensor_function_is_left_alone():
+    """The rewrites for Numba run in functions of this package only."""
+    x = pt.matrix("x")
+    compile_function([x], pt.dot(x, x), mode="NUMBA")
+    plain = pytensor.function([x], pt.dot(x, x), mode="NUMBA")
+    assert not any(isinstance(node.op, _numba_dot.LayoutDot) for node in plain.maker.fgraph.toposort())
 
 
 # Modes

@@ -28,6 +28,7 @@ HELPERS = {
     "_initializers": "models",
     "_jax_scan": "backends",
     "_losses": "models",
+    "_numba_dot": "backends",
     "_objective_checks": "objective",
     "_plane": "search",
     "_subspace": "search",

@@ -32,6 +32,8 @@ class Run:
         # The residual norm to reach, in units of the scaled b.
         self.tolerance = number(settings.rtol) * system.b_norm + number(settings.atol) / system.scale
         self.limit = pt.cast(10 * system.size if settings.maxiter is None else settings.maxiter, "int64")
+        # Then a residual is never computed anew, which spares the loop what that takes.
+        self.steps_only = not settings.recompute and system.x0 is None and system.precondition is None
         self.progress_rtol = None if settings.progress_rtol is None else number(settings.progress_rtol)
 
     def precondition(self, r: TensorVariable) -> TensorVariable:
@@ -55,13 +57,14 @@ class Run:
         state = {
             "x": system.start,
             "r": b,
-            "p": z if plain else pt.zeros_like(b),
+            "p": z if plain else system.start,
             "rz": rz,
             "smooth": system.start,
             "smooth_rz": rz,
             "r_norm": pt.switch(known, system.b_norm, nan),
             "verified": system.number(float("inf")),
             "norm": self.zero,
+            "xx": self.zero,
             "curvature": nan,
             "mode": pt.constant(_STEP if plain else _START, dtype="int64"),
             "verdict": pt.constant(int(Status.RUNNING), dtype="int64"),
@@ -81,11 +84,14 @@ class Run:
 
     def round(self, s: State) -> dict[str, Any]:
         """Make one product, and with it a step or a residual."""
-        system, zero, one = self.system, self.zero, pt.ones_like(self.zero)
+        system, zero, one, two = self.system, self.zero, self.system.number(1), self.system.number(2)
+        if self.steps_only:
+            s = {**s, "mode": pt.constant(_STEP, dtype="int64")}  # the switches on it then fold
         step, start, verifying = (pt.eq(s["mode"], mode) for mode in (_STEP, _START, _VERIFY))
         # A symbolic limit of 0 leaves nothing to step.
         idle = step & (s["niter"] >= self.limit)
-        v = pt.switch(step, s["p"], s["x"])
+        # The direction of a step, or x where its residual is wanted.
+        v = s["p"]
         q = system.product(v)
         vq = dot(v, q)
 
@@ -98,23 +104,29 @@ class Run:
         flat = step & (curvature <= self.eps * norm_estimate)
         advance = step & pt.isfinite(vq) & pt.invert(flat) & pt.invert(idle)
 
-        # x + alpha p, and r - alpha q or, when v is x, b - q.
+        # r - alpha q or, when v is x, b - q.
         alpha = pt.switch(advance, s["rz"] / vq, zero)
-        r = pt.switch(step, s["r"], system.b) - pt.switch(step, alpha, one) * q
+        if self.steps_only:
+            r = s["r"] - alpha * q
+        else:
+            of_r, of_b = pt.switch(step, one, zero), pt.switch(step, zero, one)
+            r = of_r * s["r"] + of_b * system.b - pt.switch(step, alpha, one) * q
         z = self.precondition(r)
         rz, r_norm = dot(r, z), norm(r)
         finite = pt.isfinite(vq) & pt.isfinite(rz) & pt.isfinite(r_norm)
         alpha = pt.switch(finite, alpha, zero)
-        x = s["x"] + alpha * s["p"]
         niter = s["niter"] + pt.cast(step & pt.invert(idle), "int64")
         r_norm = pt.switch(finite & (advance | pt.invert(step)), r_norm, s["r_norm"])
-        size = norm_estimate * norm(x)
+        # norm(x + alpha p)², so that x is passed over but once.
+        longer = s["xx"] + (two * dot(s["x"], v) + alpha * pp) * alpha
+        xx = pt.switch(step, pt.switch(finite, pt.maximum(longer, zero), s["xx"]), pp)
+        size = norm_estimate * pt.sqrt(xx)
 
         # What stops the steps, the weakest reason first.
         met = r_norm <= self.tolerance
         verdict = choose(niter >= self.limit, Status.MAX_ITERATIONS, pt.zeros_like(s["verdict"]))
         if self.progress_rtol is not None:
-            phi, slow = self._progress(s, x, r, niter, advance)
+            phi, slow = self._progress(s, alpha, r, niter, advance)
             verdict = choose(slow, Status.SMALL_PROGRESS, verdict)
         verdict = choose((rz <= 0) & (r_norm > 0) & pt.invert(flat), Status.BAD_PRECONDITIONER, verdict)
         verdict = choose(flat, Status.NEGATIVE_CURVATURE, verdict)
@@ -140,7 +152,7 @@ class Run:
         null = flat & (abs(curvature) <= self.eps * norm_estimate)
         null = null & (qq <= pt.sqr(system.number(10) * self.root_eps * norm_estimate) * pp)
         null = null & pt.invert(self._is_precise(size, r_norm, 0.5))
-        lift = pt.switch(null, dot(s["p"], s["smooth"]) / pp, zero)
+        lift = pt.switch(null, dot(v, s["smooth"]) / pp, zero)
         # An iteration limit is most often meant to cut the solve short. Then the last iterate is wanted: φ falls from
         # each iterate to the next, also where the residual grows. But after n iterations nothing but rounding errors
         # keep a solve from its end, and a residual above norm(b) tells that they have taken over.
@@ -148,18 +160,31 @@ class Run:
         overdue = pt.eq(verdict, Status.MAX_ITERATIONS) & (niter >= system.size) & step
         failed = pt.eq(verdict, Status.MAX_ITERATIONS) | pt.eq(verdict, Status.BREAKDOWN)
         fallen = finite & (null | (useless & (overdue | (failed & claimed))))
-        smooth, smooth_rz = self._smooth(s, start & finite, advance & finite, x, rz, size)
-        x = pt.switch(fallen, s["smooth"] - lift * s["p"], x)
-        ended = stop & pt.invert(fallen)
+        share, smooth_rz = self._share(s, start & finite, advance & finite, rz, size)
+        if self.steps_only:
+            ended = stop
+            r_norm = pt.switch(fallen, pt.sqrt(smooth_rz), r_norm)
+        else:
+            ended = stop & pt.invert(fallen)
         if self.recompute:
             ended = ended & pt.invert(step)
         status = pt.switch(ended, verdict, pt.zeros_like(s["status"]))
         status = choose(pt.invert(finite), Status.NOT_FINITE, status)
-        mode = pt.switch((step & stop) | fallen, _VERIFY, _STEP)
+        verify = (step & stop) | fallen
+        mode = pt.switch(verify, _VERIFY, _STEP)
 
-        # z + beta p, and z alone after a residual. A direction that ends the solve is kept.
-        beta = pt.switch(step, rz / s["rz"], zero)
-        p = pt.switch(stop & pt.invert(start), s["p"], z + beta * s["p"])
+        # x + alpha p, or x̄ less p; x̄ with x taken into the mean; z + beta p, z alone after a residual, or x where that
+        # is multiplied next. The direction that a solve ends at takes the place of x̄, which is not needed any more.
+        # As sums with weights these are one pass over the vectors.
+        stay, taken = pt.switch(fallen, zero, one), pt.switch(fallen, one, zero)
+        x = stay * s["x"] + pt.switch(fallen, -lift, alpha) * v + taken * s["smooth"]
+        kept, share = pt.switch(flat, zero, one - share), pt.switch(flat, zero, share)
+        smooth = kept * s["smooth"] + share * x + pt.switch(flat, one, zero) * v
+        if self.steps_only:
+            p = z + rz / s["rz"] * v
+        else:
+            beta = pt.switch(step & pt.invert(verify), rz / s["rz"], zero)
+            p = pt.switch(verify, zero, one) * z + beta * v + pt.switch(verify, one, zero) * x
         out = {
             "x": x,
             "r": r,
@@ -170,6 +195,7 @@ class Run:
             "r_norm": r_norm,
             "verified": pt.switch(verifying, r_norm, s["verified"]),
             "norm": norm_estimate,
+            "xx": xx,
             "curvature": pt.switch(step & finite, curvature, s["curvature"]),
             "mode": mode,
             "verdict": verdict,
@@ -182,8 +208,8 @@ class Run:
             out["iterates"] = s["iterates"][self._row(niter)].set(x)
         return out
 
-    def _smooth(self, s: State, start: Any, advance: Any, x: Any, rz: Any, size: Any) -> tuple[Any, Any]:
-        """Return x̄ and r̄·M⁻¹r̄ with x taken into the mean.
+    def _share(self, s: State, start: Any, advance: Any, rz: Any, size: Any) -> tuple[Any, Any]:
+        """Return the share of x in the mean x̄ that takes it in, and r̄·M⁻¹r̄ of that.
 
         x̄ is the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), and r̄ that of their residuals. As these are
         orthogonal in M⁻¹, r̄·M⁻¹r̄ = 1 / Σ 1 / (r_j·M⁻¹r_j), and x̄ is the iterate of MINRES, whose residual is the least
@@ -193,14 +219,14 @@ class Run:
         counts = advance & (self.root_eps * size <= self.system.b_norm)
         share = s["smooth_rz"] / (s["smooth_rz"] + rz)
         share = pt.switch(start, pt.ones_like(rz), pt.switch(counts, share, self.zero))
-        smooth_rz = pt.switch(share > 0, share * rz, s["smooth_rz"])
-        return s["smooth"] + share * (x - s["smooth"]), smooth_rz
+        return share, pt.switch(share > 0, share * rz, s["smooth_rz"])
 
-    def _progress(self, s: State, x: Any, r: Any, niter: Any, advance: Any) -> tuple[Any, Any]:
+    def _progress(self, s: State, alpha: Any, r: Any, niter: Any, advance: Any) -> tuple[Any, Any]:
         """Return the last values of φ with that of x, and whether φ has all but stopped to fall (Martens, 4.4)."""
         number = self.system.number
-        # φ = x·(A + λI)x / 2 - b·x with (A + λI)x = b - r.
-        phi = number(-0.5) * dot(x, self.system.b + r)
+        # φ = x·(A + λI)x / 2 - b·x with (A + λI)x = b - r, at x + alpha p.
+        total = self.system.b + r
+        phi = number(-0.5) * (dot(s["x"], total) + alpha * dot(s["p"], total))
         # max(10, ceil(niter / 10)), as far back as the memory goes.
         k = pt.clip((niter + 9) // 10, 10, HISTORY)
         before, here = s["phi"][(niter - k) % HISTORY], niter % HISTORY
@@ -236,7 +262,7 @@ class Run:
             x_norm=x_norm * scale,
             norm_estimate=final["norm"],
             curvature=final["curvature"],
-            direction=final["p"],
+            direction=pt.switch(pt.eq(status, Status.NEGATIVE_CURVATURE), final["smooth"], self.zero),
             iterates=None if iterates is None else iterates * scale,
             iterates_count=None if iterates is None else self._row(final["niter"]) + 1,
         )

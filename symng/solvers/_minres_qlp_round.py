@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._loop import State, while_loop
+from symng._loop import State, pin, while_loop
 from symng.solvers._qlp import hypot, qlp_step, reset, vector_weights
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Status
@@ -126,7 +126,8 @@ class Run:
         r2, y = s["r2"], s.get("y", s["r2"])
 
         # v = y / β_k, or x, or y.
-        v = pt.switch(of_x, s["x"], y * pt.switch(step, one / s["beta"], one))
+        shrink = pt.switch(step, one / s["beta"], one)
+        v = pin(pt.switch(of_x, s["x"], shrink * y))
         product = self.system.product(v)
         # A v_k - (β_k / β_{k-1}) r1, whose product with v_k is α_k; or b - A x; or A y.
         back = pt.switch(step & (s["beta_old"] > 0), s["beta"] / s["beta_old"], zero)

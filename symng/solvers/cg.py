@@ -70,7 +70,8 @@ class CG:
     without bound. Such a solve hands back another vector x̄ of the Krylov space: the mean of the iterates x_j with
     weights 1 / (r_j·M⁻¹r_j), whose residual is the least in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and
     without a preconditioner a least-squares solution to about √ε, as far as iterates of norm(A) norm(x) <= norm(b) / √ε
-    lead. Its residual norm always comes from a product with it.
+    lead. Its residual norm comes from a product with it, but for a solve from zero without preconditioner whose
+    ``recompute`` is False: there it is that of the recurrence, too.
 
     Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of ``check``:
 

@@ -135,7 +135,7 @@ class Solution:
     curvature : symbolic scalar, optional
         d.(A + damping I) d / d.d of the last direction d.
     direction : symbolic vector, optional
-        The last direction; with ``NEGATIVE_CURVATURE`` the one of non-positive curvature.
+        With ``NEGATIVE_CURVATURE`` the direction of non-positive curvature, else zero.
     iterates : symbolic matrix, optional
         Iterates that were kept, as rows in order, for all that the iteration limit may need; those after
         ``iterates_count`` are zero. Row ``iterates_count - 1`` is ``x``, also after no iteration.

@@ -44,9 +44,9 @@ def _modes() -> list[str]:
     return ["CVM", "NUMBA", "JAX"]
 
 
-@pytest.fixture(scope="module", params=_modes())
+@pytest.fixture(scope="module", params=[(mode, solver) for mode in _modes() for solver in ("cg", "minres-qlp")])
 def step(request):
-    return make_step(request.param), request.param
+    return make_step(*request.param), *request.param
 
 
 @pytest.mark.parametrize("examples", [1000, 5000])
@@ -54,7 +54,7 @@ def test_solver_iteration(step, examples, benchmark):
     """(20 iterations - 5 iterations) / 15, over the bare products of one product."""
     from symng.datasets import curves
 
-    compiled, mode = step
+    compiled, mode, solver = step
     images = curves(examples)
     compiled.compile((images,))
     bare = make_bare_products(examples)
@@ -74,8 +74,10 @@ def test_solver_iteration(step, examples, benchmark):
     benchmark.pedantic(one_round, rounds=5)
     per_iteration = statistics.median((many - few) / 15 for few, many, _ in rounds)
     floor = statistics.median(seconds for *_, seconds in rounds)
-    benchmark.extra_info.update(mode=mode, examples=examples, per_iteration=per_iteration, bare_products=floor)
-    print(f"\n{mode}, {examples} examples: iteration {per_iteration:.4f} s, bare products {floor:.4f} s, "
+    benchmark.extra_info.update(
+        mode=mode, solver=solver, examples=examples, per_iteration=per_iteration, bare_products=floor
+    )
+    print(f"\n{mode}, {solver}, {examples} examples: iteration {per_iteration:.4f} s, bare products {floor:.4f} s, "
           f"ratio {per_iteration / floor:.2f} (target {ITERATION_TARGET})")  # fmt: skip
     if mode == "NUMBA" or (mode == "CVM" and pytensor.config.blas__ldflags):
         assert per_iteration / floor <= ITERATION_TARGET

@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
 from pytensor.scan.op import Scan
+from pytensor.tensor.elemwise import Elemwise
 
 from symng._loop import map_rows, while_loop
 from symng.solvers import CG, MinresQLP, Status
@@ -104,6 +105,46 @@ def test_while_loop_draws_once_what_does_not_change() -> None:
     )
     total, once = pytensor.function([], [final["x"], draw], mode="FAST_COMPILE")()
     np.testing.assert_allclose(total, 4 * once)
+
+
+def inner_nodes(function: Any) -> list[Any]:
+    """Return the nodes inside of the only loop of a compiled function."""
+    (scan,) = scan_nodes(function)
+    return scan.op.fn.maker.fgraph.toposort()
+
+
+def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
+    """Of v y (1 - y), the derivative of a sigmoid times something, only one product is left in the loop."""
+    x, v = pt.matrix("x"), pt.matrix("v")
+    y = pt.sigmoid(x)
+    state = {"v": v, "i": pt.constant(0, dtype="int64")}
+    final = while_loop(lambda s: {"v": s["v"] * y * (1 - y), "i": s["i"] + 1}, lambda s: s["i"] < 2, state, 10)
+    function = pytensor.function([x, v], final["v"], mode="CVM")
+    matrices = [node for node in inner_nodes(function) if isinstance(node.op, Elemwise) and node.outputs[0].ndim == 2]
+    assert [len(node.inputs) for node in matrices] == [2]
+    a, b = np.array([[0.5, -1.0]]), np.array([[2.0, 3.0]])
+    slope = 1 / (1 + np.exp(-a)) * (1 - 1 / (1 + np.exp(-a)))
+    np.testing.assert_allclose(function(a, b), b * slope**2, rtol=1e-12)
+
+
+def test_while_loop_computes_a_number_once_for_the_whole_vector() -> None:
+    """The step size of an update does not move into the loop over the elements."""
+    x = pt.vector("x")
+    state = {"x": x, "a": pt.constant(np.float64(3.0)), "i": pt.constant(0, dtype="int64")}
+
+    def body(s: Any) -> dict[str, Any]:
+        size = pt.switch(s["a"] > 1, pt.sqrt(s["a"]) / (1 + s["a"]), s["a"])
+        return {"x": s["x"] - size * pt.exp(s["x"]), "a": s["a"] / 2, "i": s["i"] + 1}
+
+    final = while_loop(body, lambda s: s["i"] < 4, state, 10)
+    function = pytensor.function([x], [final["x"], final["a"]], mode="CVM")
+    (update,) = [n for n in inner_nodes(function) if isinstance(n.op, Elemwise) and n.outputs[0].type.shape == (None,)]
+    assert "switch" not in str(update.op.scalar_op).lower() and "sqrt" not in str(update.op.scalar_op).lower()
+    value, a = np.array([0.1, -2.0]), 3.0
+    for _ in range(4):
+        value = value - (np.sqrt(a) / (1 + a) if a > 1 else a) * np.exp(value)
+        a /= 2
+    np.testing.assert_allclose(function([0.1, -2.0])[0], value, rtol=1e-12)
 
 
 def test_while_loop_wants_the_same_names_back() -> None:
