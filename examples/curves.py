@@ -62,7 +62,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=0.0, iterations=20,
         evaluate_every=2,
     ),
-    "tonga": _SMALL_BATCHES | dict(damping=1.0, step_size=0.01),
+    "tonga": _SMALL_BATCHES | dict(damping=0.1, step_size=0.1),
     "sgd": _SMALL_BATCHES | dict(step_size=0.01),
     "momentum": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
     "nesterov": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),

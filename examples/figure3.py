@@ -44,10 +44,10 @@ METHODS = {
 }
 # Step sizes that are tried for the first-order methods; the paper's 0.01 for SGD is among them.
 GRID = {
-    "sgd": (0.003, 0.01, 0.03),
-    "momentum": (0.001, 0.003, 0.01),
-    "nesterov": (0.001, 0.003, 0.01),
-    "adam": (0.0003, 0.001, 0.003),
+    "sgd": (0.01, 0.03, 0.1, 0.3),
+    "momentum": (0.003, 0.01, 0.03, 0.1),
+    "nesterov": (0.003, 0.01, 0.03, 0.1),
+    "adam": (0.001, 0.003, 0.01, 0.03),
 }
 TUNING_SHARE = 0.25  # of the time of a run, for each value of the grid
 MINUTES = {"small": 1.0, "paper": 60.0}
