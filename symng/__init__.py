@@ -21,7 +21,7 @@ from symng.optimizers import (
     Step,
 )
 from symng.search import BacktrackingLineSearch, FixedStep, StepSize
-from symng.solvers import CG, MinresQLP, Solution, Status, diagonal_preconditioner
+from symng.solvers import CG, MinresQLP, Solution, Status, Woodbury, diagonal_preconditioner
 from symng.training import CompiledStep, StepInfo, TrainingResult, compile_step, minimize
 
 __version__ = "0.1.0"
@@ -65,6 +65,7 @@ __all__ = [
     "StructuralDamping",
     "TONGA",
     "TrainingResult",
+    "Woodbury",
     "compile_step",
     "diagonal_preconditioner",
     "enable_jax",

@@ -129,9 +129,9 @@ class _Pin(TypeCastingOp):
 def pin(x: TensorVariable) -> TensorVariable:
     """Return ``x``, computed by itself.
 
-    PyTensor merges elementwise operations into one loop over the elements as far as it can: numbers that scale a vector
-    would be computed anew for each element, and a loop with many inputs and outputs is one that C compilers no longer
-    turn into vector instructions.
+    PyTensor merges elementwise operations into one loop over the elements as far as it can, and looks through products
+    for factors to gather. A number that scales a vector would be computed anew for each of its elements, and a vector
+    that is at hand would be made once more out of its factors.
     """
     pinned: Any = _Pin()(x)
     return pinned

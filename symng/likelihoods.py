@@ -47,6 +47,10 @@ class Likelihood(ABC):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         """Return the Fisher matrix with respect to the output y, times v (equations 7, 8 and 30)."""
 
+    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable | None:
+        """Return B v or B^T v, with B B^T the Fisher matrix with respect to r; None if no such B is known."""
+        return None
+
     @abstractmethod
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         """Return the next generator and targets drawn from p(t | y), of the shape and dtype of y.
@@ -116,6 +120,9 @@ class Gaussian(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return self.metric_product(y, v)
 
+    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+        return v / pt.cast(pt.as_tensor_variable(self.std, dtype=None), v.dtype)
+
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         return rng.normal(y, pt.cast(self.std, y.dtype), dtype=y.dtype)
 
@@ -157,6 +164,9 @@ class Bernoulli(Likelihood):
 
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / (y * (1 - y))
+
+    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+        return pt.sqrt(pt.sigmoid(r) * pt.sigmoid(-r)) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         following, draw = rng.bernoulli(y)
@@ -210,6 +220,14 @@ class Categorical(Likelihood):
 
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
+
+    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+        # B = diag(q) - y q^T with q the roots of the probabilities y, whose squares sum to 1.
+        y = self.mean(r)
+        q = pt.sqrt(y)
+        if transposed:
+            return q * (v - (y * v).sum(axis=-1, keepdims=True))
+        return q * v - y * (q * v).sum(axis=-1, keepdims=True)
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         following, classes = rng.categorical(y)
@@ -274,6 +292,9 @@ class Poisson(Likelihood):
 
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
+
+    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+        return pt.exp(r / 2) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         following, draw = rng.poisson(y)

@@ -20,6 +20,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Root:
+    """Represent a matrix R, of few rows and of one column for each parameter, by its products.
+
+    Parameters
+    ----------
+    push : callable
+        From a symbolic vector v of the size of the operator to R v.
+    pull : callable
+        From a symbolic vector u with an entry for each row of R to R^T u.
+    """
+
+    push: Callable[[TensorVariable], TensorVariable]
+    pull: Callable[[TensorVariable], TensorVariable]
+
+    def materialise(self, like: TensorVariable) -> TensorVariable:
+        """Return R itself, with the columns of ``like``, a vector that R may be multiplied with.
+
+        Notes
+        -----
+        Costs a product with R^T for each row.
+        """
+        return map_rows(self.pull, identity_like(self.push(like)))
+
+
+def identity_like(v: TensorVariable) -> TensorVariable:
+    """Return the identity matrix of the length and dtype of a vector, of a length that only the graph knows.
+
+    Counted with cumsum: JAX has no arange of such a length.
+    """
+    places = pt.cumsum(pt.ones_like(v, dtype="int64"))
+    return pt.eq(places[:, None], places[None, :]).astype(v.dtype)
+
+
+@dataclass(frozen=True, eq=False)
 class LinearOperator:
     """Represent a symmetric matrix A by its product with a symbolic vector, v -> A v.
 
@@ -38,6 +72,9 @@ class LinearOperator:
         Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their values.
     name : str, default "A"
         Shown by ``repr``.
+    root : Root, optional
+        A matrix R of few rows with A = R^T R, where there is one: what `symng.solvers.Woodbury` needs. A sum or a
+        multiple has none.
 
     Notes
     -----
@@ -63,6 +100,7 @@ class LinearOperator:
     dtype: str = "float64"
     inputs: Sequence[TensorVariable] = field(default=(), repr=False)
     name: str = "A"
+    root: Root | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.matvec):

@@ -14,7 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng import vectors
 from symng._checks import check_instance
 from symng.objective import Objective
-from symng.operators import LinearOperator
+from symng.operators import LinearOperator, Root
 
 
 class Metric(ABC):
@@ -39,6 +39,7 @@ class Metric(ABC):
             dtype=objective.dtype,
             inputs=(*objective.inputs, *objective.targets),
             name=type(self).__name__,
+            root=self.root(objective),
         )
 
     def check(self, objective: Objective) -> None:  # noqa: B027
@@ -47,6 +48,10 @@ class Metric(ABC):
     def with_damping(self, damping: TensorVariable) -> Metric:
         """Return the metric to be solved with under this damping of the optimizer; by default the same."""
         return self
+
+    def root(self, objective: Objective) -> Root | None:
+        """Return R with the metric equal to R^T R, a row for each example and output; by default none is known."""
+        return None
 
     @abstractmethod
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:

@@ -12,6 +12,7 @@ from symng._checks import Words, check_flag, check_instance, check_number, probl
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
+from symng.operators import Root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,19 @@ class EmpiricalFisher(Metric):
         if self.centered:
             along = along - along.mean()
         return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
+
+    def root(self, objective: Objective) -> Root:
+        """Return the matrix whose rows are the g_n, less their mean where centered, over sqrt(N)."""
+        losses: Any = objective.example_losses
+        scale = pt.sqrt(losses.shape[0].astype(losses.dtype))
+
+        def scaled(v: TensorVariable) -> TensorVariable:
+            return (v - v.mean() if self.centered else v) / scale
+
+        return Root(
+            lambda v: scaled(push([losses], objective, v)[0]),
+            lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
+        )
 
     def diagonal(self, objective: Objective, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_choice, problem
-from symng.metrics.base import OutputMetric
+from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Head, Objective
+from symng.operators import Root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,33 @@ class Fisher(OutputMetric):
             count = end.shape[head.example_axis].astype(end.dtype)
             cotangents.append(weigh(end, tangent) / count)
         return cotangents
+
+    def root(self, objective: Objective) -> Root | None:
+        """Return B^T J_r / sqrt(N), with B B^T = M, for likelihoods whose B is known."""
+        heads = objective.heads
+        ends: list[Any] = [head.r for head in heads]
+        if self.form != "natural" or any(
+            r is None or head.likelihood.metric_root(r, r) is None for head, r in zip(heads, ends, strict=True)
+        ):
+            return None
+
+        def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[Any]:
+            return [
+                head.likelihood.metric_root(r, v, transposed) / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
+                for head, r, v in zip(heads, ends, tangents, strict=True)
+            ]
+
+        def push_root(v: TensorVariable) -> TensorVariable:
+            return pt.concatenate([u.flatten() for u in scaled(push(ends, objective, v), transposed=True)])
+
+        def pull_root(u: TensorVariable) -> TensorVariable:
+            parts, start = [], 0
+            for r in ends:
+                parts.append(u[start : start + r.size].reshape(r.shape, ndim=r.ndim))
+                start = start + r.size
+            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
+
+        return Root(push_root, pull_root)
 
     def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
         """Return each head with the pre-activation that the product is formed on; None: on the output."""

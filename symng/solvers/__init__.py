@@ -4,5 +4,6 @@ from symng.solvers.cg import CG
 from symng.solvers.minres_qlp import MinresQLP
 from symng.solvers.preconditioners import diagonal_preconditioner
 from symng.solvers.solution import Solution, Status
+from symng.solvers.woodbury import Woodbury
 
-__all__ = ["CG", "MinresQLP", "Solution", "Status", "diagonal_preconditioner"]
+__all__ = ["CG", "MinresQLP", "Solution", "Status", "Woodbury", "diagonal_preconditioner"]

@@ -28,7 +28,10 @@ class Program:
             self._first = compile_function(
                 batches, list(search.carried.values()), mode=mode, name="symng_directions", on_unused_input="ignore"
             )
-            searched = step.batches.get("search", step.batches["gradient"])
+            name = "search" if "search" in step.batches else "gradient"
+            searched = step.batches[name]
+            start = sum(len(batch) for batch in list(step.batches.values())[: list(step.batches).index(name)])
+            self._searched = slice(start, start + len(searched))
             outputs = search.loss if search.gradient is None else [search.loss, search.gradient]
             self._loss = compile_function(
                 [*searched, *between], outputs, mode=mode, name="symng_search", on_unused_input="ignore"
@@ -48,12 +51,7 @@ class Program:
 
     def _search(self, search: HostSearch, arrays: Sequence[Any], carried: Sequence[Any]) -> tuple[np.ndarray, int]:
         """Return the coefficients found on the host, and how often the loss was evaluated."""
-        start = 0
-        for name, batch in self.step.batches.items():  # the search batch is the last; else it is the gradient batch
-            if name in ("search", "gradient"):
-                first, length = start, len(batch)
-            start += len(batch)
-        searched, dtype, evaluations = arrays[first : first + length], search.coefficients.type.dtype, 0
+        searched, dtype, evaluations = arrays[self._searched], search.coefficients.type.dtype, 0
 
         def evaluate(coefficients: np.ndarray) -> Any:
             """Return the loss at the coefficients, and its gradient if there is one."""

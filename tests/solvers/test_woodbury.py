@@ -1,0 +1,143 @@
+"""The direct solver in the space of examples, on the metrics that have a root."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import symng
+from symng import Status, Woodbury
+
+MODE = "FAST_COMPILE"
+METRICS = [symng.Fisher(), symng.EmpiricalFisher(), symng.EmpiricalFisher(centered=True)]
+
+
+def solve(case: Any, metric: Any, b: np.ndarray, damping: float, solver: Any = None, mode: str = MODE) -> Any:
+    """Return the solution with the metric of a case, as numbers."""
+    vector, shift = pt.vector("b", dtype=case.objective.dtype), pt.scalar("shift", dtype=case.objective.dtype)
+    solution = (Woodbury() if solver is None else solver).solve(metric(case.objective), vector, damping=shift)
+    fields = {name: value for name, value in vars(solution).items() if value is not None}
+    f = pytensor.function([*case.givens, vector, shift], list(fields.values()), mode=mode, on_unused_input="ignore")
+    dtype = case.objective.dtype
+    values = f(*case.givens.values(), b.astype(dtype), np.asarray(damping, dtype=dtype))
+    return symng.Solution(**dict(zip(fields, values, strict=True)))
+
+
+def dense(case: Any, metric: Any) -> np.ndarray:
+    """Return the matrix, from Jacobians."""
+    if isinstance(metric, symng.Fisher):
+        return oracles.fisher(case)
+    return oracles.empirical_fisher(case, metric.centered)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=repr)
+@pytest.mark.parametrize("kind", oracles.KINDS)
+def test_the_solution_is_that_of_the_dense_system(kind: str, metric: Any) -> None:
+    case = oracles.mlp_case(kind)
+    matrix, b = dense(case, metric), np.random.default_rng(0).standard_normal(case.size)
+    for damping in (10.0, 1e-1, 1e-3):
+        solution = solve(case, metric, b, damping)
+        expected = np.linalg.solve(matrix + damping * np.eye(case.size), b)
+        assert oracles.relative_error(solution.x, expected) < 1e-8
+        assert Status(int(solution.status)) is Status.CONVERGED
+        r = b - matrix @ solution.x - damping * solution.x
+        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(r), atol=1e-8 * np.linalg.norm(b))
+        np.testing.assert_allclose(solution.x_norm, np.linalg.norm(solution.x))
+    rows = case.examples * (3 if isinstance(metric, symng.Fisher) else 1)
+    assert int(solution.niter) == rows
+
+
+@pytest.mark.parametrize("kind", oracles.KINDS)
+def test_the_root_squared_is_the_metric(kind: str) -> None:
+    """R^T R = F, with both products of R, also for an output given as logits."""
+    case = oracles.mlp_case(kind, through="r", logits=kind != "gaussian")
+    F = symng.Fisher()(case.objective)
+    v = pt.vector("v")
+    pushed = F.root.push(v)
+    f = pytensor.function([*case.givens, v], [F.root.materialise(v), pushed], mode=MODE, on_unused_input="ignore")
+    value = np.random.default_rng(0).standard_normal(case.size)
+    rows, along = f(*case.givens.values(), value)
+    if kind != "gaussian":  # whose standard deviation in the references is that of an output that is no logit
+        assert oracles.relative_error(rows.T @ rows, oracles.fisher(case)) < 1e-10
+    np.testing.assert_allclose(rows @ value, along, rtol=1e-10)
+
+
+@pytest.mark.parametrize("case", [oracles.several_case, oracles.recurrent_case], ids=["outputs", "time steps"])
+def test_several_outputs_and_time_steps(case: Any) -> None:
+    case = case()
+    b = np.random.default_rng(0).standard_normal(case.size)
+    solution = solve(case, symng.Fisher(), b, 0.1)
+    expected = np.linalg.solve(oracles.fisher(case) + 0.1 * np.eye(case.size), b)
+    assert oracles.relative_error(solution.x, expected) < 1e-8
+
+
+NO_SHAPES = (
+    "PyTensor takes the shape of the output out of the loop over rows, and JAX cannot reshape to what it is given."
+)
+
+
+@pytest.mark.parametrize(
+    "mode", ["CVM", "NUMBA", pytest.param("JAX", marks=pytest.mark.xfail(reason=NO_SHAPES, strict=True))]
+)
+def test_a_step_is_that_of_a_converged_iteration(mode: str) -> None:
+    """Natural gradient with it takes the steps that it takes with CG."""
+    if mode == "JAX":
+        pytest.importorskip("jax")
+    found = []
+    for solver in (Woodbury(), symng.CG(rtol=1e-12, maxiter=300)):
+        case = oracles.mlp_case("categorical")
+        optimizer = symng.NaturalGradient(solver=solver, damping=symng.LevenbergMarquardt(initial=1.0))
+        result = symng.minimize(
+            case.objective, optimizer, data=tuple(case.givens.values()), max_steps=3, progress=False, mode=mode
+        )
+        found.append(np.concatenate([p.get_value().ravel() for p in case.params]))
+        assert result.history["accepted"].all()
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-8)
+
+
+def test_float32() -> None:
+    case = oracles.mlp_case("bernoulli", dtype="float32")
+    b = np.random.default_rng(0).standard_normal(case.size)
+    solution = solve(case, symng.Fisher(), b, 1e-2)
+    assert solution.x.dtype == "float32" and Status(int(solution.status)).success
+    matrix = oracles.fisher(oracles.mlp_case("bernoulli"))
+    assert oracles.relative_error(solution.x, np.linalg.solve(matrix + 1e-2 * np.eye(case.size), b)) < 1e-3
+
+
+def test_verdicts() -> None:
+    case = oracles.mlp_case("gaussian")
+    b = np.ones(case.size)
+    zero = solve(case, symng.Fisher(), 0 * b, 1.0)
+    assert Status(int(zero.status)) is Status.ZERO_RHS and not zero.x.any()
+    for damping in (0.0, -1.0):
+        refused = solve(case, symng.Fisher(), b, damping)
+        assert Status(int(refused.status)) is Status.BREAKDOWN and not refused.x.any()
+    for wrong, damping in ((np.where(np.arange(case.size) == 1, np.nan, b), 1.0), (b, np.nan)):
+        lost = solve(case, symng.Fisher(), wrong, damping)
+        assert Status(int(lost.status)) is Status.NOT_FINITE and np.isfinite(lost.x).all()
+    case.params[0].set_value(np.full_like(case.params[0].get_value(), np.inf))
+    lost = solve(case, symng.Fisher(), b, 1.0)
+    assert Status(int(lost.status)) is Status.NOT_FINITE and np.isfinite(lost.x).all()
+    strict = solve(oracles.mlp_case("poisson"), symng.Fisher(), b, 1e-3, Woodbury(rtol=0.0))
+    assert Status(int(strict.status)) is Status.CONVERGED_TO_PRECISION
+
+
+def test_what_it_cannot_solve_is_told() -> None:
+    case = oracles.mlp_case("gaussian")
+    F, b = symng.Fisher()(case.objective), pt.constant(np.ones(case.size))
+    G = symng.GaussNewton()(case.objective)
+    for operator in (G, F + F, 2 * F, lambda v: v):
+        with pytest.raises(TypeError, match="A: expected a LinearOperator with a root.*MinresQLP"):
+            Woodbury().solve(operator, b, damping=1.0)
+    for damping in (0.0, -1.0):
+        with pytest.raises(ValueError, match="damping"):
+            Woodbury().solve(F, b, damping=damping)
+    with pytest.raises(ValueError, match="preconditioner"):
+        Woodbury().solve(F, b, damping=1.0, preconditioner=lambda r: r)
+    with pytest.raises(ValueError, match="rtol"):
+        Woodbury(rtol=-1.0)
