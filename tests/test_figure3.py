@@ -71,7 +71,11 @@ def test_runs_table_and_picture(figure3, made, tmp_path, capsys):
 
     with (tmp_path / "table.csv").open() as file:
         ngd, adam = csv.DictReader(file)
-    assert ngd["method"] == "NGD" and adam["step size"] == f"{max(figure3.GRID['adam']):g}" and ngd["compilation (s)"] in ("2", "3")
+    assert (
+        ngd["method"] == "NGD"
+        and adam["step size"] == f"{max(figure3.GRID['adam']):g}"
+        and ngd["compilation (s)"] in ("2", "3")
+    )
     # Evaluated at 30, 60 and 120 s; nothing is known at 15 s, the last value before it counts at any other time.
     assert [ngd[f"error at {t} s"] for t in ("15", "30", "60", "120")] == ["-", "7.99", "4.00", "1.00"]
     assert ngd["seconds to 4"] == "60.0" and ngd["seconds to 3"] == "120.0" and ngd["seconds to 0.5"] == "-"
