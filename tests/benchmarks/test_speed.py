@@ -44,7 +44,9 @@ def _modes() -> list[str]:
     return ["CVM", "NUMBA", "JAX"]
 
 
-@pytest.fixture(scope="module", params=[(mode, solver) for mode in _modes() for solver in ("cg", "minres-qlp")])
+@pytest.fixture(
+    scope="module", params=[(mode, solver) for mode in _modes() for solver in ("cg", "minres-qlp")], ids="-".join
+)
 def step(request):
     return make_step(*request.param), *request.param
 
