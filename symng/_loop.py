@@ -59,7 +59,8 @@ def while_loop(
     following = {name: _like(result[name], value) for name, value in initial.items()}
     stop = pt.invert(_as_bool(cond(dict(following))))
     start = _as_bool(cond(dict(initial)))
-    *values, stop = _lean([*following.values(), stop], list(current.values()))
+    varying = list(current.values())
+    *values, stop = _gather_factors(_pin_scales([*following.values(), stop], varying), varying)
     following = dict(zip(names, values, strict=True))
 
     packing = _Packing(initial)
@@ -121,9 +122,9 @@ class _Pin(TypeCastingOp):
         """Return the same type."""
         return Apply(self, list(inputs), [inputs[0].type()])
 
-    def infer_shape(self, fgraph: Any, node: Apply, shapes: Any) -> Any:
+    def infer_shape(self, *arguments: Any) -> Any:
         """Return the same shape."""
-        return shapes
+        return arguments[-1]
 
 
 def pin(x: TensorVariable) -> TensorVariable:
@@ -137,40 +138,64 @@ def pin(x: TensorVariable) -> TensorVariable:
     return pinned
 
 
-def _lean(outputs: list[Variable], varying: Sequence[Variable]) -> list[Any]:
-    """Return ``outputs`` as graphs with less to do for each value of ``varying``.
+Rewrite = Callable[[Apply, dict[Variable, Any]], list[Variable]]
 
-    The numbers that scale arrays are pinned. Of a product of several arrays those that do not vary are multiplied
-    first, for that is then done ahead of the loop: y (1 - y), the derivative of a sigmoid, say.
+
+def _rebuild(outputs: Sequence[Variable], varying: Sequence[Variable], rewrite: Rewrite) -> list[Any]:
+    """Return ``outputs`` with each node that depends on ``varying`` made anew, from its first to its last.
+
+    ``rewrite`` takes a node and what has become of the variables that vary, and returns what its outputs become.
     """
     new: dict[Variable, Any] = {variable: variable for variable in varying}
-    factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
-    nodes = [n for n in toposort(outputs, blockers=set(varying)) if n.inputs]
-    uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
-    for node in nodes:
-        if not any(variable in new for variable in node.inputs):
-            continue
+    for node in toposort(outputs, blockers=set(varying)):
+        if any(variable in new for variable in node.inputs):
+            new.update(zip(node.outputs, rewrite(node, new), strict=True))
+    return [new.get(output, output) for output in outputs]
+
+
+def _pin_scales(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+    """Return ``outputs`` with the numbers that scale arrays pinned."""
+
+    def rewrite(node: Apply, new: dict[Variable, Any]) -> list[Variable]:
         inputs = [new.get(variable, variable) for variable in node.inputs]
         source = node.inputs[0]
         if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
             inputs[0] = pin(inputs[0])
-        results = node.clone_with_new_inputs(inputs).outputs
-        if isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul):
-            varied, fixed = [], []
-            for variable in node.inputs:
-                inner = factors.get(variable) if uses[variable] == 1 else None
-                if inner is not None:
-                    varied += inner[0]
-                    fixed += inner[1]
-                else:
-                    (varied if variable in new else fixed).append(new.get(variable, variable))
-            factors[node.outputs[0]] = varied, fixed
-            whole = [f for f in fixed if f.type.ndim == results[0].type.ndim > 0 and not any(f.type.broadcastable)]
-            if len(whole) > 1 and all(f.type.dtype == results[0].type.dtype for f in varied + fixed):
-                rest = [f for f in fixed if f not in whole]
-                results = [pt.mul(*varied, *rest, pt.mul(*whole))]
-        new.update(zip(node.outputs, results, strict=True))
-    return [new.get(output, output) for output in outputs]
+        return node.clone_with_new_inputs(inputs).outputs
+
+    return _rebuild(outputs, varying, rewrite)
+
+
+def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+    """Return ``outputs`` where, of a product of several arrays, those that do not vary are multiplied first.
+
+    For that is then done ahead of the loop: y (1 - y), the derivative of a sigmoid, say.
+    """
+    factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
+    nodes = toposort(outputs, blockers=set(varying))
+    uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
+
+    def rewrite(node: Apply, new: dict[Variable, Any]) -> list[Variable]:
+        results = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs]).outputs
+        if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
+            return results
+        varied, fixed = [], []
+        for variable in node.inputs:
+            inner = factors.get(variable) if uses[variable] == 1 else None
+            if inner is not None:
+                varied += inner[0]
+                fixed += inner[1]
+            else:
+                (varied if variable in new else fixed).append(new.get(variable, variable))
+        factors[node.outputs[0]] = varied, fixed
+        type_ = results[0].type
+        whole = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
+        if len(whole) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
+            return results
+        rest = [f for f in fixed if f not in whole]
+        return [pt.mul(*varied, *rest, pt.mul(*whole))]
+
+    return _rebuild(outputs, varying, rewrite)
 
 
 def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
+from symng import vectors
 from symng._checks import Words, check_array, check_number, is_symbolic, problem
 from symng._loop import map_rows
 from symng.backends import compile_function, evaluate
@@ -45,11 +46,8 @@ class Root:
 
 
 def identity_like(v: TensorVariable) -> TensorVariable:
-    """Return the identity matrix of the length and dtype of a vector, of a length that only the graph knows.
-
-    Counted with cumsum: JAX has no arange of such a length.
-    """
-    places = pt.cumsum(pt.ones_like(v, dtype="int64"))
+    """Return the identity matrix of the length and dtype of a vector, of a length that only the graph knows."""
+    places = vectors.places(v)
     return pt.eq(places[:, None], places[None, :]).astype(v.dtype)
 
 

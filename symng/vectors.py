@@ -46,6 +46,14 @@ def split(vector: TensorVariable, params: Sequence[Any]) -> list[TensorVariable]
     return tensors
 
 
+def places(v: TensorVariable) -> TensorVariable:
+    """Return 1, 2, ... as int64, as many as the vector ``v`` has entries, which only the graph knows.
+
+    Counted with cumsum: JAX has no arange of such a length.
+    """
+    return pt.cumsum(pt.ones_like(v, dtype="int64"))
+
+
 def get_flat(params: Sequence[Any]) -> np.ndarray:
     """Return the values of shared variables as one flat NumPy vector (a copy)."""
     return np.concatenate([np.asarray(p.get_value(borrow=True)).ravel() for p in params])

@@ -148,8 +148,7 @@ def random_signs(like: TensorVariable, draws: int, seed: Any) -> TensorVariable:
 
     They are bits of a hash of seed and place, not draws of a generator, whose state not every backend gives back.
     """
-    # Counted with cumsum: JAX has no arange of a length that only the graph knows.
-    places = pt.cumsum(pt.ones_like(like, dtype="int64"))
+    places = vectors.places(like)
     keys = _hash(pt.as_tensor_variable(np.arange(draws)) + _hash(pt.as_tensor_variable(seed)).astype("int64"))
     bits = _hash(places[None, :] + keys[:, None].astype("int64")) & np.uint64(1)
     return 1 - 2 * bits.astype(like.dtype)

@@ -27,7 +27,7 @@ class Woodbury:
     ----------
     rtol : float or symbolic scalar, default 1e-5
         At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b), and one to precision
-        when the residual is larger.
+        when the residual is larger, but no larger than what rounding errors of the dtype explain.
 
     Notes
     -----
@@ -81,8 +81,8 @@ class Woodbury:
         Returns
         -------
         Solution
-            ``niter`` is the number of rows of R. The status is ``BREAKDOWN``, and ``x`` zero, for a symbolic damping
-            that turns out not to be above 0.
+            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where a damping so small against A is lost
+            in its rounding errors, and for a symbolic damping that turns out not to be above 0; then ``x`` is zero.
 
         Raises
         ------
@@ -117,11 +117,13 @@ class Woodbury:
 
         x = invert(b)
         x = x + invert(residual(x))
-        r_norm = norm(residual(x))
-        finite = finite & pt.isfinite(dot(x, x)) & pt.isfinite(r_norm)
+        definite = definite & pt.isfinite(dot(x, x))
         x = pt.switch(finite & definite, x, pt.zeros_like(x))
-        met = r_norm <= number(self.rtol) * system.b_norm
-        status = choose(met, Status.CONVERGED, pt.full_like(system.verdict, int(Status.CONVERGED_TO_PRECISION)))
+        x_norm, r_norm = norm(x), norm(residual(x))
+        # The trace of R R^T + lambda I is above norm(A + lambda I).
+        explained = r_norm <= number(10 * system.eps) * (pt.sum(pt.diagonal(gram)) * x_norm + system.b_norm)
+        status = choose(explained, Status.CONVERGED_TO_PRECISION, pt.full_like(system.verdict, int(Status.BREAKDOWN)))
+        status = choose(r_norm <= number(self.rtol) * system.b_norm, Status.CONVERGED, status)
         status = choose(pt.invert(definite), Status.BREAKDOWN, status)
         status = choose(pt.invert(finite), Status.NOT_FINITE, status)
         status = pt.switch(pt.eq(system.verdict, Status.RUNNING), status, system.verdict)
@@ -130,5 +132,5 @@ class Woodbury:
             status=status,
             niter=pt.cast(gram.shape[0], "int64"),
             residual_norm=r_norm * system.scale,
-            x_norm=norm(x) * system.scale,
+            x_norm=x_norm * system.scale,
         )

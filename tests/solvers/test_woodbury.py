@@ -127,6 +127,26 @@ def test_verdicts() -> None:
     assert Status(int(strict.status)) is Status.CONVERGED_TO_PRECISION
 
 
+@pytest.mark.parametrize("power", range(-60, 0, 4))
+@pytest.mark.parametrize("kind", oracles.KINDS)
+def test_a_success_is_told_of_no_wrong_solution(kind: str, power: int) -> None:
+    """However small the damping: the residual of what is called solved is that of rounding errors."""
+    case = oracles.mlp_case(kind, dtype="float32")
+    rows = symng.Fisher()(case.objective).root.materialise(pt.zeros(case.size, dtype="float32"))
+    rows = rows.eval(case.givens, mode=MODE, on_unused_input="ignore").astype("float64")
+    matrix, b = rows.T @ rows, np.random.default_rng(0).standard_normal(case.size)
+    damping = 2.0**power
+    solution = solve(case, symng.Fisher(), b, damping)
+    status = Status(int(solution.status))
+    if not status.success:
+        assert status is Status.BREAKDOWN and power < -20
+        return
+    r = b - matrix @ solution.x.astype("float64") - damping * solution.x.astype("float64")
+    eps = np.finfo("float32").eps
+    allowed = 20 * eps * (np.trace(matrix) * np.linalg.norm(solution.x) + np.linalg.norm(b))
+    assert np.linalg.norm(r) <= max(allowed, 2e-5 * np.linalg.norm(b))
+
+
 def test_what_it_cannot_solve_is_told() -> None:
     case = oracles.mlp_case("gaussian")
     F, b = symng.Fisher()(case.objective), pt.constant(np.ones(case.size))
