@@ -122,6 +122,10 @@ class _Pin(TypeCastingOp):
         """Return the same type."""
         return Apply(self, list(inputs), [inputs[0].type()])
 
+    def do_constant_folding(self, *arguments: Any) -> bool:
+        """Let a pinned constant be computed when the function runs."""
+        return False
+
     def infer_shape(self, *arguments: Any) -> Any:
         """Return the same shape."""
         return arguments[-1]

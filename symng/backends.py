@@ -235,11 +235,10 @@ def _tuned(mode: Mode, backend: str) -> Mode:
         # its buffer each time.
         return mode.including("scan_save_mem_no_prealloc").excluding("scan_save_mem_prealloc")
     if backend == "numba":
-        from symng import _numba_dot
+        from symng import _numba
 
-        if _numba_dot.NEEDED:
-            _numba_dot.register()
-            return mode.including(_numba_dot.TAG)
+        _numba.register()
+        return mode.including(_numba.TAG)
     return mode
 
 

@@ -11,10 +11,11 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import Mode, get_mode
+from pytensor.graph.basic import Constant
 from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
 
-from symng import _numba_dot
+from symng import _numba
 from symng._loop import while_loop
 from symng.backends import backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
 
@@ -59,12 +60,25 @@ def test_products_on_numba_take_any_layout():
         expected = [v, a @ b, a.T @ b.T, b.T @ b, a @ a.T, c @ c, a[::2] @ b[:, ::-1], np.outer(c, c)[1:] @ b.T]
         for mine, right in zip(function(a, b, c), expected, strict=True):
             np.testing.assert_allclose(mine, right, rtol=1e-10)
-    if _numba_dot.NEEDED:
+    if _numba.COPIES:
         nodes = function.maker.fgraph.toposort()
         inner = [node for scan in nodes if isinstance(scan.op, Scan) for node in scan.op.fgraph.toposort()]
         for found in (nodes, inner):
-            assert any(isinstance(node.op, _numba_dot.LayoutDot) for node in found)
+            assert any(isinstance(node.op, _numba.LayoutDot) for node in found)
             assert not any(isinstance(node.op, Dot) for node in found)
+
+
+def test_numba_gets_no_large_constants():
+    """A function that holds one is compiled anew in each process: zeros to start from are made when it runs."""
+    v = pt.vector("v", shape=(300_000,))
+    final = while_loop(lambda s: {"x": s["x"] + v, "i": s["i"] + 1}, lambda s: s["i"] < 3, {
+        "x": pt.zeros_like(v), "i": pt.constant(0, dtype="int64"),
+    }, 10)  # fmt: skip
+    function = compile_function([v], [final["x"], final["i"], pt.ones_like(v)], mode="NUMBA")
+    x, count, ones = function(np.full(300_000, 2.0))
+    assert (x == 6.0).all() and count == 3 and (ones == 1.0).all()
+    constants = [v for v in function.maker.fgraph.variables if isinstance(v, Constant)]
+    assert constants and all(v.data.nbytes <= _numba.LARGEST_IN_CACHE for v in constants if v.type.ndim)
 
 
 def test_a_plain_pytensor_function_is_left_alone():
@@ -72,7 +86,7 @@ def test_a_plain_pytensor_function_is_left_alone():
     x = pt.matrix("x")
     compile_function([x], pt.dot(x, x), mode="NUMBA")
     plain = pytensor.function([x], pt.dot(x, x), mode="NUMBA")
-    assert not any(isinstance(node.op, _numba_dot.LayoutDot) for node in plain.maker.fgraph.toposort())
+    assert not any(isinstance(node.op, _numba.LayoutDot) for node in plain.maker.fgraph.toposort())
 
 
 # Modes

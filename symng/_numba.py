@@ -1,8 +1,15 @@
-"""Matrix products without copies for the Numba backend of early PyTensor 3. Imports numba: for `symng.backends` alone.
+"""What the Numba backend is spared: copies of matrices, and functions that are compiled anew in each process.
 
-PyTensor types a transposed or expanded array in Numba as one of unknown layout, and `numpy.dot` in Numba copies such an
-array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient and both vectors of an inner product. BLAS takes
-transposed matrices as they are, so here the layout is looked at when the product is made, as later PyTensor does.
+Imports numba: for `symng.backends` alone.
+
+Early PyTensor 3 types a transposed or expanded array in Numba as one of unknown layout, and `numpy.dot` in Numba
+copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient and both vectors of an inner
+product. BLAS takes transposed matrices as they are, so here the layout is looked at when the product is made, as later
+PyTensor does.
+
+Numba does not write the addresses of arrays to its cache, and arrays above a megabyte that are constants of a graph are
+addresses in what it compiles. PyTensor makes such constants of zeros whose length it knows, so of the initial state of
+every solver.
 """
 
 from __future__ import annotations
@@ -11,21 +18,27 @@ from copy import copy
 from typing import Any
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.compile.mode import NUMBA, Mode, get_mode, optdb
-from pytensor.graph.basic import Apply
+from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
-from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.graph.rewriting.basic import dfs_rewriter, graph_rewriter, node_rewriter
 from pytensor.link.numba.dispatch import elemwise
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
 from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
 
+from symng._loop import pin
+
 TAG = "symng_numba"
 """The rewrites of this module run in modes that include it, and in no other."""
 
-NEEDED = not hasattr(elemwise, "_gemm")
+COPIES = not hasattr(elemwise, "_gemm")
 """Whether this PyTensor copies; the name is that of its product that does not."""
+
+LARGEST_IN_CACHE = 10**6
+"""Numba puts larger constant arrays, in bytes, into a function as addresses, and then does not cache it."""
 
 
 class LayoutDot(Op):
@@ -63,11 +76,27 @@ def tag_inner_mode(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
     return outputs
 
 
+@graph_rewriter
+def fill_at_run_time(fgraph: FunctionGraph) -> None:
+    """Make large constants of one value when the function runs."""
+    for v in list(fgraph.variables):
+        data = v.data if isinstance(v, Constant) else None
+        if not isinstance(data, np.ndarray) or data.nbytes <= LARGEST_IN_CACHE or (data != data.flat[0]).any():
+            continue
+        filled: Any = pt.alloc(pin(pt.constant(data.flat[0], dtype=data.dtype)), *data.shape)
+        fgraph.replace(v, filled, reason="fill_at_run_time", import_missing=True)
+
+
 def register() -> None:
     """Register the dispatch and the rewrites, once."""
-    if "symng_numba_dot" in optdb:
+    if "symng_numba_fill" in optdb:
         return
+    optdb.register("symng_numba_fill", fill_at_run_time, TAG, position=49.2, use_db_name_as_tag=False)
+    if COPIES:
+        _register_dot()
 
+
+def _register_dot() -> None:
     @register_funcify_default_op_cache_key(LayoutDot)
     def convert(op: LayoutDot, node: Any = None, **kwargs: Any) -> Any:
         @numba_njit
