@@ -14,10 +14,12 @@ from symng.optimizers import (
     TONGA,
     Adam,
     HessianFree,
+    KroneckerPreconditioner,
     KrylovSubspaceDescent,
     NaturalConjugateGradient,
     NaturalGradient,
     Optimizer,
+    Preconditioner,
     Step,
 )
 from symng.search import BacktrackingLineSearch, FixedStep, StepSize
@@ -44,6 +46,7 @@ __all__ = [
     "Hessian",
     "HessianFree",
     "History",
+    "KroneckerPreconditioner",
     "KrylovSubspaceDescent",
     "LevenbergMarquardt",
     "Likelihood",
@@ -56,6 +59,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Poisson",
+    "Preconditioner",
     "SGD",
     "Solution",
     "Status",

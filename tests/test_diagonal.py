@@ -148,7 +148,7 @@ def test_float32_stays_and_the_backward_pass_is_shared():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_signs_are_random(dtype):
     like, seed = pt.vector(dtype=dtype), pt.lscalar()
-    f = pytensor.function([like, seed], random_signs(like, 6, seed))
+    f = pytensor.function([like, seed], random_signs(like, seed, 6))
     n = 4000
     signs = np.concatenate([f(np.zeros(n, dtype=dtype), k) for k in (0, 1, 2, 10**9)])
     assert signs.dtype == dtype and signs.shape == (24, n) and (abs(signs) == 1).all()
@@ -165,7 +165,7 @@ def test_signs_are_the_same_on_every_backend(mode):
         pytest.importorskip("jax")
     like, seed = pt.vector(dtype="float32"), pt.lscalar()
     wanted = [[1, 1, 1, 1, -1, -1, 1, 1], [1, -1, -1, 1, 1, 1, 1, -1]]
-    assert np.asarray(pytensor.function([like, seed], random_signs(like, 2, seed), mode=mode)(
+    assert np.asarray(pytensor.function([like, seed], random_signs(like, seed, 2), mode=mode)(
         np.zeros(8, dtype="float32"), 3)).tolist() == wanted  # fmt: skip
 
 

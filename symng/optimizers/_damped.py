@@ -25,6 +25,7 @@ from symng.optimizers._parts import (
     take_step_size,
 )
 from symng.optimizers.base import Optimizer, State
+from symng.optimizers.preconditioning import Preconditioner
 from symng.search import as_step_size
 from symng.solvers import MinresQLP, Solution
 
@@ -66,8 +67,10 @@ class DampedOptimizer(Optimizer):
 
     def _check_preconditioner(self) -> None:
         """Refuse what is no preconditioner."""
-        if self.preconditioner is not None and not callable(self.preconditioner):
-            raise problem("preconditioner", "a callable of operator and damping", self.preconditioner, error=TypeError)
+        value = self.preconditioner
+        if isinstance(value, type) or not (value is None or callable(value) or isinstance(value, Preconditioner)):
+            expected = "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
+            raise problem("preconditioner", expected, value, "Mind the brackets.", TypeError)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
@@ -84,12 +87,14 @@ class DampedOptimizer(Optimizer):
         if is_symbolic(self.warm_start) or self.warm_start > 0:
             state.add_hyperparameter("warm_start", self.warm_start)
             state.add("direction", np.zeros(objective.size))
+        if isinstance(self.preconditioner, Preconditioner):
+            self.preconditioner.init_state(objective, state)
         return state
 
     def solve(
         self, measured: Objective, gradient: TensorVariable, state: State, precondition: Any = None
-    ) -> tuple[Solution, LinearOperator]:
-        """Return the solution p of (F + lambda I) p = g (equation 2), and F.
+    ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
+        """Return the solution p of (F + lambda I) p = g (equation 2), F, and the updates of the preconditioner.
 
         ``measured`` is the objective on the metric batch. The solve starts from ``warm_start`` times the previous one.
         ``precondition`` stands in for ``preconditioner``.
@@ -102,9 +107,17 @@ class DampedOptimizer(Optimizer):
         settings = {n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters}
         solver = replace(self.solver, **settings) if settings else self.solver
         precondition = self.preconditioner if precondition is None else precondition
-        preconditioner = None if precondition is None else precondition(operator, damping)
+        preconditioner: Any = None
+        updates: dict[Any, TensorVariable] = {}
+        if isinstance(precondition, Preconditioner):
+            # Where the loss is a sum, so is a metric that is made of the loss. M may have any scale.
+            summed = measured.reduction == "sum" and not isinstance(self.metric, Fisher)
+            count = measured.outputs[0].shape[measured.heads[0].example_axis].astype(state.dtype) if summed else 1
+            preconditioner, updates = precondition.build(measured, state, damping / count)
+        elif precondition is not None:
+            preconditioner = precondition(operator, damping)
         solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
-        return solution, operator
+        return solution, operator, updates
 
     def descend(
         self, batches: Batches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,

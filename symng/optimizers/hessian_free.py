@@ -59,10 +59,10 @@ class HessianFree(DampedOptimizer):
     warm_start : float, default 0.95
         Martens's decay: each solve starts from this times the last iterate of the previous one, whichever iterate the
         step took. 0 starts from zero. From 0 to 1.
-    preconditioner : "martens", callable or None, default "martens"
+    preconditioner : "martens", Preconditioner, callable or None, default "martens"
         "martens" is diag(D + lambda)^0.75, with D the mean of the squared gradients of single examples, on the gradient
         batch (`EmpiricalFisher.diagonal`; their sum where the loss is a sum). None is none, which is also taken, with a
-        warning, where the losses of single examples are not known. A callable is as for `NaturalGradient`.
+        warning, where the losses of single examples are not known. The others are as for `NaturalGradient`.
 
     Notes
     -----
@@ -103,8 +103,12 @@ class HessianFree(DampedOptimizer):
 
     def _check_preconditioner(self) -> None:
         value = self.preconditioner
-        if not (value is None or callable(value) or (isinstance(value, str) and value == "martens")):
-            raise problem("preconditioner", "'martens', None or a callable of operator and damping", value)
+        if isinstance(value, str) and value != "martens":
+            raise problem(
+                "preconditioner", "'martens', None, a Preconditioner or a callable of metric and damping", value
+            )
+        if not isinstance(value, str):
+            super()._check_preconditioner()
 
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
@@ -114,7 +118,7 @@ class HessianFree(DampedOptimizer):
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
-        solution, operator = self.solve(batches.measured, gradient, state, self._preconditioner(objective, state))
+        solution, operator, kept = self.solve(batches.measured, gradient, state, self._preconditioner(objective, state))
         direction, skipped = solution.x, {}
 
         # Back over the iterates, then along the one taken.
@@ -127,7 +131,7 @@ class HessianFree(DampedOptimizer):
             skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
         updates, records = self.descend(batches, state, loss, gradient, solution, operator, direction)
         records |= skipped
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches.inputs, batches.axes, updates | kept, records)
 
     def _preconditioner(self, objective: Objective, state: State) -> Callable[..., Any] | None:
         """Return the function of metric and damping that gives M^-1, on the gradient batch."""

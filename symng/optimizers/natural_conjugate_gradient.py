@@ -73,8 +73,9 @@ class NaturalConjugateGradient(DampedOptimizer):
         alpha of a formula, as in `NaturalGradient`. Default: `BacktrackingLineSearch`. None with ``beta="search"``.
     warm_start : float, default 0.0
         Each solve starts from this times the previous natural direction; 0 starts from zero. From 0 to 1.
-    preconditioner : callable, optional
-        From (operator, damping) to a callable or operator that applies M^-1 to a vector.
+    preconditioner : Preconditioner or callable, optional
+        `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator that applies M^-1 to
+        a vector.
     beta : {"search", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"}, default "search"
         Where the weight of the previous direction comes from.
     max_evaluations : int, default 40
@@ -184,7 +185,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         """Return the step of one stage, beta by a formula."""
         objective = batches.objective
         loss, gradient = loss_and_gradient(objective)
-        solution, operator = self.solve(batches.measured, gradient, state)
+        solution, operator, kept = self.solve(batches.measured, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
         # Combine with the previous direction, which is zero after a rejected step, or restart.
@@ -196,8 +197,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         direction = pt.switch(goes_on, combined, natural)
 
         updates, records = self.descend(batches, state, loss, gradient, solution, operator, direction)
-        kept = {"search_direction": direction, "previous_gradient": gradient, "previous_slope": natural_slope}
-        updates |= _keep(state, kept, records["accepted"])
+        remembered = {"search_direction": direction, "previous_gradient": gradient, "previous_slope": natural_slope}
+        updates |= _keep(state, remembered, records["accepted"]) | kept
         records |= {
             "beta": pt.switch(goes_on, beta, pt.zeros_like(beta)),
             "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.invert(goes_on)),
@@ -229,7 +230,7 @@ class NaturalConjugateGradient(DampedOptimizer):
 
         # The first stage: the natural direction, and the quadratic model in its plane with the previous direction.
         loss, gradient = loss_and_gradient(objective)
-        solution, operator = self.solve(batches.measured, gradient, state)
+        solution, operator, kept = self.solve(batches.measured, gradient, state)
         plane, damped = pt.stack([solution.x, previous]), operator.damped(damping)
         images = pt.stack([damped @ solution.x, damped @ previous])
         slopes = carry("slopes", pt.dot(plane, gradient))
@@ -258,6 +259,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         )  # fmt: skip
         updates |= self.keep_direction(state, solution.x, slopes[0], pt.and_(solved, all_finite(loss, new_loss)))
         updates |= _keep(state, {"search_direction": update, "previous_step_size": alpha}, records["accepted"])
+        updates |= {variable: carry(str(variable.name), value) for variable, value in kept.items()}
         records |= {
             "step_size": alpha,
             "beta": b * state.values["previous_step_size"] / alpha,  # d is the previous direction times its alpha

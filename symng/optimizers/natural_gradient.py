@@ -38,8 +38,9 @@ class NaturalGradient(DampedOptimizer):
         A number above 0, a schedule of the number of the step, a symbolic scalar, or `BacktrackingLineSearch`.
     warm_start : float, default 0.0
         Each solve starts from this times the previous direction; 0 starts from zero. From 0 to 1.
-    preconditioner : callable, optional
-        From (operator, damping) to a callable or operator that applies M^-1 to a vector.
+    preconditioner : Preconditioner or callable, optional
+        `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator that applies M^-1 to
+        a vector.
 
     Notes
     -----
@@ -78,6 +79,6 @@ class NaturalGradient(DampedOptimizer):
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
-        solution, operator = self.solve(batches.measured, gradient, state)
+        solution, operator, kept = self.solve(batches.measured, gradient, state)
         updates, records = self.descend(batches, state, loss, gradient, solution, operator, solution.x)
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches.inputs, batches.axes, updates | kept, records)
