@@ -291,5 +291,7 @@ def test_float32_stays():
 
 @pytest.mark.parametrize("value", ["jacobi", 0.75])
 def test_bad_preconditioner(value):
-    with pytest.raises((TypeError, ValueError), match="^preconditioner: expected 'martens', None or a callable"):
+    with pytest.raises(
+        (TypeError, ValueError), match="^preconditioner: expected 'martens', None, a Preconditioner or a callable"
+    ):
         symng.HessianFree(preconditioner=value)

@@ -18,7 +18,7 @@ MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot")
 
 # Bases that cannot be made without a subclass (docs/extending.md has the examples), and results that only the package
 # makes: the examples of what returns them show them.
-BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "StepSize"}
+BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "StepSize"}
 RESULTS = {"CompiledStep", "Match", "Step", "StepInfo", "TrainingResult"}
 # Dataclasses that are no configuration: they hold graphs or numbers.
 HOLDERS = {"LinearOperator", "Match", "Solution", "Step", "StepInfo", "TrainingResult"}
@@ -49,6 +49,7 @@ CHANGED = {
     "KrylovSubspaceDescent": dict(
         metric=symng.Fisher(), basis_size=7, damping=1.0, previous_direction=False, max_iterations=9,
     ),
+    "KroneckerPreconditioner": dict(decay=0.9, refresh=3),
     "LevenbergMarquardt": dict(initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0),
     "MinresQLP": dict(rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),
     "NaturalConjugateGradient": dict(

@@ -102,7 +102,7 @@ class Kronecker:
                 continue
             h: Any = uses[params[block.weights]].node.inputs[0]  # type: ignore[index]
             if block.bias is not None:
-                h = pt.concatenate([h, pt.ones_like(h[:, :1])], axis=1)
+                h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
             parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
         return pt.concatenate([part.astype(objective.dtype) for part in parts])
 

@@ -25,7 +25,7 @@ from symng.optimizers._parts import (
     take_step_size,
 )
 from symng.optimizers.base import Optimizer, State
-from symng.optimizers.preconditioning import Preconditioner
+from symng.optimizers.preconditioning import Preconditioner, is_preconditioner
 from symng.search import as_step_size
 from symng.solvers import MinresQLP, Solution
 
@@ -67,10 +67,9 @@ class DampedOptimizer(Optimizer):
 
     def _check_preconditioner(self) -> None:
         """Refuse what is no preconditioner."""
-        value = self.preconditioner
-        if isinstance(value, type) or not (value is None or callable(value) or isinstance(value, Preconditioner)):
+        if not is_preconditioner(self.preconditioner):
             expected = "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
-            raise problem("preconditioner", expected, value, "Mind the brackets.", TypeError)
+            raise problem("preconditioner", expected, self.preconditioner, "Mind the brackets.", TypeError)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)

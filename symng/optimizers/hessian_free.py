@@ -25,6 +25,7 @@ from symng.optimizers._parts import (
     step_size_of,
 )
 from symng.optimizers.base import State, Step
+from symng.optimizers.preconditioning import is_preconditioner
 from symng.search import BacktrackingLineSearch
 from symng.solvers import CG, diagonal_preconditioner
 
@@ -103,12 +104,9 @@ class HessianFree(DampedOptimizer):
 
     def _check_preconditioner(self) -> None:
         value = self.preconditioner
-        if isinstance(value, str) and value != "martens":
-            raise problem(
-                "preconditioner", "'martens', None, a Preconditioner or a callable of metric and damping", value
-            )
-        if not isinstance(value, str):
-            super()._check_preconditioner()
+        if not (is_preconditioner(value) or (isinstance(value, str) and value == "martens")):
+            expected = "'martens', None, a Preconditioner or a callable of operator and damping"
+            raise problem("preconditioner", expected, value)
 
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -21,7 +22,11 @@ Apply = Callable[[TensorVariable], TensorVariable]
 
 
 class Preconditioner(ABC):
-    """Build the product with M^-1 of a step, from what it keeps of earlier steps; the base of such preconditioners."""
+    """Build the product with M^-1 of a step, from what it keeps of earlier steps; the base of such preconditioners.
+
+    A subclass gives `init_state` and `build`. M is symmetric positive definite, and near the metric plus damping up to
+    a factor.
+    """
 
     @abstractmethod
     def init_state(self, objective: Objective, state: State) -> None:
@@ -35,6 +40,11 @@ class Preconditioner(ABC):
 
         ``measured`` is the objective on the metric batch, and ``damping`` what is added to the metric.
         """
+
+
+def is_preconditioner(value: Any) -> bool:
+    """Tell whether an optimizer can take ``value``: none, one of this module, or a function of operator and damping."""
+    return value is None or isinstance(value, Preconditioner) or (callable(value) and not isinstance(value, type))
 
 
 @dataclass(frozen=True, kw_only=True)
