@@ -315,7 +315,7 @@ def test_optimizers_are_frozen_and_their_repr_rebuilds_them():
         ({"warm_start": -0.1}, "warm_start: expected .* at least 0"),
         ({"warm_start": 1.1}, "warm_start: expected .* at most 1"),
         ({"warm_start": math.nan}, "warm_start: expected"),
-        ({"preconditioner": 3.0}, "preconditioner: expected a callable"),
+        ({"preconditioner": 3.0}, "preconditioner: expected one such as symng.KroneckerPreconditioner"),
     ],
 )
 def test_bad_settings_of_natural_gradient(settings, message):
