@@ -97,6 +97,8 @@ def register() -> None:
 
 
 def _register_dot() -> None:
+    """Register the product that minds layouts."""
+
     @register_funcify_default_op_cache_key(LayoutDot)
     def convert(op: LayoutDot, node: Any = None, **kwargs: Any) -> Any:
         @numba_njit

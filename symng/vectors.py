@@ -38,8 +38,13 @@ def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVar
 
 def split(vector: TensorVariable, params: Sequence[Any]) -> list[TensorVariable]:
     """Cut a flat vector into tensors of the shapes of ``params``; the inverse of `ravel`."""
+    return cut(vector, param_shapes(params))
+
+
+def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[TensorVariable]:
+    """Cut a flat vector into tensors of the given shapes, one after another."""
     tensors, start = [], 0
-    for shape in param_shapes(params):
+    for shape in shapes:
         stop = start + math.prod(shape)
         tensors.append(vector[start:stop].reshape(shape))
         start = stop

@@ -33,7 +33,7 @@ class Block:
     of any other kind, of which the diagonal alone is kept.
     """
 
-    weights: int | None
+    weights: int
     bias: int | None
     rows: int
     columns: int
@@ -55,7 +55,8 @@ class Kronecker:
 
     def __init__(self, objective: Objective) -> None:
         self.params = objective.params
-        uses = find_uses(objective, _ends(objective))
+        self.objective, self.ends = objective, _ends(objective)
+        self.uses = uses = find_uses(objective, self.ends)
         numbers: dict[Any, int] = {p: i for i, p in enumerate(objective.params)}
         biases = {use.node: p for p, use in uses.items() if use.is_bias()}
         self.blocks: list[Block] = []
@@ -77,20 +78,21 @@ class Kronecker:
         """Return the length of the flat vector of factors."""
         return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
 
-    def factors(self, objective: Objective, seed: Any) -> TensorVariable:
+    def factors(self, seed: Any) -> TensorVariable:
         """Return E[h h^T] and E[g g^T] of each layer on a batch, and the diagonals of the rest, as a flat vector.
 
         g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the likelihood on r: then
         E[g g^T] is a part of the Fisher matrix, as with targets drawn from the model. Costs a forward pass, which is
         shared, a backward pass, and the products.
         """
-        ends = _ends(objective)
-        cotangents = [_root_times_signs(head, r, seed) for head, r in zip(objective.heads, ends, strict=True)]
+        objective, ends, uses = self.objective, self.ends, self.uses
+        cotangents: Any = [
+            head.likelihood.metric_root(r, random_signs(r, seed)) for head, r in zip(objective.heads, ends, strict=True)
+        ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]
-        uses = find_uses(objective, ends)
         params = objective.params
         wanted: list[Any] = [
-            params[block.weights] if block.is_diagonal else uses[params[block.weights]].node.outputs[0]  # type: ignore[index]
+            params[block.weights] if block.is_diagonal else uses[params[block.weights]].node.outputs[0]
             for block in self.blocks
         ]
         with floats_of(objective):
@@ -100,7 +102,7 @@ class Kronecker:
             if block.is_diagonal:
                 parts.append(pt.sqr(slope).flatten() / count)
                 continue
-            h: Any = uses[params[block.weights]].node.inputs[0]  # type: ignore[index]
+            h: Any = uses[params[block.weights]].node.inputs[0]
             if block.bias is not None:
                 h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
             parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
@@ -154,15 +156,8 @@ class Kronecker:
 
     def _split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
         """Cut a flat vector of factors into those of each block."""
-        parts, start = [], 0
-        for block in self.blocks:
-            tensors = []
-            for shape in block.shapes:
-                stop = start + math.prod(shape)
-                tensors.append(vector[start:stop].reshape(shape))
-                start = stop
-            parts.append(tensors)
-        return parts
+        tensors = iter(vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes]))
+        return [[next(tensors) for _ in block.shapes] for block in self.blocks]
 
 
 def _ends(objective: Objective) -> dict[Any, int]:
@@ -177,11 +172,6 @@ def _ends(objective: Objective) -> dict[Any, int]:
             )  # fmt: skip
         ends[head.r] = head.example_axis
     return ends
-
-
-def _root_times_signs(head: Any, r: Any, seed: Any) -> Any:
-    """Return B s for random signs s of the shape of r."""
-    return head.likelihood.metric_root(r, random_signs(r, seed))
 
 
 def _bias_of(use: Use, uses: dict[Variable, Use], biases: dict[Any, Variable]) -> Any:

@@ -112,7 +112,7 @@ class KroneckerPreconditioner(Preconditioner):
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         kronecker = Kronecker(measured)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
-        new = kronecker.factors(measured, state.values["step"])
+        new = kronecker.factors(state.values["step"])
         # A batch that is not finite leaves no trace.
         sound = pt.isfinite(new.sum())
         share = pt.maximum(1 / (count + 1).astype(state.dtype), pt.constant(1 - self.decay, dtype=state.dtype))
