@@ -65,6 +65,10 @@ def test_layers_are_found() -> None:
     assert [(b.weights, b.bias, b.rows, b.columns, b.transposed) for b in blocks] == [
         (1, 0, 4, 4, True), (2, None, 4, 2, False), (3, None, 0, 2, False),
     ]  # fmt: skip
+    x, W, b = pt.matrix("x"), pytensor.shared(np.ones((3, 2)), name="W"), pytensor.shared(np.ones(2), name="b")
+    y = x @ W - b  # whose derivative by b has the other sign
+    less = Kronecker(symng.Objective(pt.sqr(y).mean(), output=y, params=[W, b], inputs=[x]))
+    assert [(block.weights, block.bias) for block in less.blocks] == [(0, None), (1, None)]
     recurrent = oracles.recurrent_case()
     assert all(block.is_diagonal for block in Kronecker(recurrent.objective).blocks)
     tied = oracles.mlp_case("gaussian", tied=True)

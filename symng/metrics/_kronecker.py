@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.gradient import pullback
 from pytensor.graph.basic import Variable
@@ -175,9 +176,13 @@ def _ends(objective: Objective) -> dict[Any, int]:
 
 
 def _bias_of(use: Use, uses: dict[Variable, Use], biases: dict[Any, Variable]) -> Any:
-    """Return the parameter that is added to what a layer computes, and to nothing else, if there is one."""
+    """Return the parameter that is added to what a layer computes, and to nothing else, if there is one.
+
+    One that is subtracted has derivatives of the other sign: it is no bias of the layer.
+    """
     product: Any = use.node.outputs[0]
     for node, p in biases.items():
-        if product in node.inputs and len(node.inputs) == 2 and uses[p].order[-1] == 0 and uses[p].operand.ndim == 2:
+        added = isinstance(node.op.scalar_op, ps.Add) and product in node.inputs and len(node.inputs) == 2
+        if added and uses[p].order[-1] == 0 and uses[p].operand.ndim == 2:
             return p
     return None
