@@ -12,6 +12,7 @@ training set, evaluated every few steps), curves.png and config.json.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import sys
@@ -43,20 +44,22 @@ OPTIMIZERS = {
 }
 _FULL = dict(batch=None, metric_batch="same", metric_examples=None, search_batch="same", damping=3.0, evaluate_every=1)
 _SMALL_BATCHES = dict(batch=100, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=200)
-_NATURAL = dict(warm_start=0.0, rtol=1e-4)
+# The paper's solver and damping.
+_NATURAL = dict(warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4)
 
 # How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ngd": dict(
-        batch=1000, metric_batch="other", metric_examples=250, search_batch="same", damping=3.0, iterations=15,
-        warm_start=0.95, rtol=1e-4, step_size=1.0, evaluate_every=20,
+        batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
+        warm_start=0.95, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
+        evaluate_every=20,
     ),
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
     "ncg-l": _FULL | _NATURAL | dict(iterations=15),
     "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
     "hf": dict(
         batch=5000, metric_batch="other", metric_examples=1000, search_batch="same", damping=3.0, iterations=50,
-        warm_start=0.95, rtol=0.0, step_size=1.0, evaluate_every=2,
+        warm_start=0.95, preconditioner="martens", rtol=0.0, step_size=1.0, evaluate_every=2,
     ),
     "ksd": dict(
         batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=0.0, iterations=20,
@@ -72,8 +75,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 # The appendix of the paper; full batches of all optimizers that search. What is not named is as in DEFAULTS.
 _PAPER = dict(batch=None, metric_batch="same", metric_examples=None, warm_start=0.0, iterations=250)
 PAPER: dict[str, dict[str, Any]] = {
-    "ngd": dict(
-        batch=5000, metric_batch="same", metric_examples=None, iterations=250, warm_start=0.0, evaluate_every=1
+    "ngd": _NATURAL | dict(
+        batch=5000, metric_batch="same", metric_examples=None, damping=3.0, iterations=250, evaluate_every=1
     ),
     "ngd-l": _PAPER,
     "ncg-l": _PAPER,
@@ -86,6 +89,12 @@ PAPER: dict[str, dict[str, Any]] = {
 SMALL: dict[str, dict[str, Any]] = {
     **PAPER,
     "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
+}
+
+# Damping rules of natural gradient: the paper's, and Martens's, which refuses steps that raise the loss.
+RATIOS: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "quadratic": dict(ratio="quadratic", minimum=1e-3, reject_below=0.0),
 }
 
 # Images, units and limits of each preset.
@@ -143,13 +152,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=whole, help="images in a gradient batch")
     parser.add_argument("--metric-batch", choices=["same", "other"], help="images for the metric")
     parser.add_argument("--metric-examples", type=whole, help="how many other images for the metric")
-    parser.add_argument("--solver", choices=["cg", "minres-qlp"], default="minres-qlp")
+    parser.add_argument("--solver", choices=["cg", "minres-qlp"])
+    parser.add_argument("--preconditioner", choices=["none", "kronecker", "martens"], help="of the solver")
     parser.add_argument("--iterations", type=whole, help="iterations of the solver at most; size of the Krylov space")
     parser.add_argument("--warm-start", type=float, help="each solve starts from this times the previous direction")
     parser.add_argument("--damping", type=float, help="damping, of the first step where it adapts")
+    parser.add_argument("--ratio", choices=["linear", "quadratic"], help="model that the damping follows")
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=float)
-    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
+    parser.add_argument(
+        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
+        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
+    )  # fmt: skip
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
     return parser
@@ -160,9 +174,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = make_parser()
     options = parser.parse_args(arguments)
     settings = settings_of(options.optimizer, options.preset)
-    for name in ("iterations", "warm_start", "damping", "step_size", "momentum", "rtol"):
+    for name in (
+        "iterations", "warm_start", "damping", "step_size", "momentum", "solver", "preconditioner", "ratio"
+    ):  # fmt: skip
         if getattr(options, name, None) is not None and name not in settings:
             parser.error(f"--{name.replace('_', '-')}: {OPTIMIZERS[options.optimizer]} has none")
+    if options.preconditioner == "martens" and options.optimizer != "hf":
+        parser.error("--preconditioner martens: only Hessian-free has it")
     if options.metric_batch == "other" and options.optimizer in ("tonga", "sgd", "momentum", "nesterov", "adam"):
         parser.error(f"--metric-batch other: {OPTIMIZERS[options.optimizer]} has no metric batch")
     # A limit that is given replaces those of the preset.
@@ -197,6 +215,9 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
         return symng.TONGA(damping=options.damping, step_size=options.step_size)
     if name == "ksd":
         return symng.KrylovSubspaceDescent(basis_size=options.iterations, damping=options.damping)
+    preconditioner: Any = {"none": None, "kronecker": symng.KroneckerPreconditioner()}.get(
+        getattr(options, "preconditioner", None) or "none", "martens"
+    )
     if name == "hf":
         return symng.HessianFree(
             solver=symng.CG(
@@ -205,12 +226,14 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
             damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic", reject_below=0.0),
             step_size=symng.BacktrackingLineSearch(size=options.step_size),
             warm_start=options.warm_start,
+            preconditioner=preconditioner,
         )
     solver = symng.CG if options.solver == "cg" else symng.MinresQLP
     settings: dict[str, Any] = dict(
         solver=solver(rtol=options.rtol, maxiter=options.iterations, recompute=False),
-        damping=symng.LevenbergMarquardt(initial=options.damping),
+        damping=symng.LevenbergMarquardt(initial=options.damping, **RATIOS[options.ratio]),
         warm_start=options.warm_start,
+        preconditioner=preconditioner,
     )
     if name == "ngd":
         return symng.NaturalGradient(step_size=options.step_size, **settings)
@@ -231,7 +254,8 @@ def describe(options: argparse.Namespace) -> str:
             f"metric on {options.metric_examples or 'the same'}{' other' * bool(options.metric_examples)} images"
         )
     for setting, words in (
-        ("iterations", "up to {} iterations"), ("warm_start", "warm start {:g}"), ("damping", "damping from {:g}"),
+        ("iterations", "up to {} iterations"), ("solver", "of {}"), ("preconditioner", "preconditioner {}"),
+        ("warm_start", "warm start {:g}"), ("damping", "damping from {:g}"),
         ("momentum", "momentum {:g}"), ("step_size", "step size {:g}"),
     ):  # fmt: skip
         value = getattr(options, setting, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -166,16 +166,49 @@ class Objective:
         """The output as given: one, or a tuple of several."""
         return self.outputs[0] if self._single else self.outputs
 
+    @property
+    def whole(self) -> Objective:
+        """The objective that is told of by its own inputs: this one, or the one whose batches come in chunks."""
+        return self
+
+    first: Any = 0
+    """The number of the first example, where this is a chunk of a batch: random signs go on from there."""
+
+    @property
+    def count(self) -> TensorVariable:
+        """The number of examples in the batch, as a symbolic integer."""
+        root: Any = (*self.inputs, *self.targets)[0]
+        return root.shape[self.data_axes[0]]
+
+    def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
+        """Return the inputs and then targets, the first ``count`` of them, and the axis of examples of each."""
+        return [*self.inputs, *self.targets][:count], list(self.data_axes[:count])
+
+    def total(
+        self, function: Callable[[Objective], Sequence[TensorVariable]], scale: str = "loss"
+    ) -> list[TensorVariable]:
+        """Return what ``function`` makes of this objective; where the batch comes in chunks, of all of them together.
+
+        It returns scalars and vectors of known length. They are means over the examples with ``scale="mean"``, and with
+        "loss" means or sums, whichever the loss is.
+        """
+        return list(function(self))
+
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
         replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
         # Not clone_replace, which would clone what computes the values too, such as the loop of a solve.
         return graph_replace([self.loss], replaced, strict=False)[0]  # type: ignore[return-value]
 
-    def on_fresh_inputs(self, suffix: str) -> Objective:
-        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
+    def on_fresh_inputs(self, suffix: str, shapes: Sequence[tuple[int | None, ...] | None] = ()) -> Objective:
+        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch.
+
+        ``shapes`` are those of the first ones, where they are known.
+        """
         roots = [*self.inputs, *self.targets]
-        fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in roots]
+        padded = [*shapes, *[None] * (len(roots) - len(shapes))]
+        types = [v.type if s is None else v.type.clone(shape=s) for v, s in zip(roots, padded, strict=True)]
+        fresh = [t(name=f"{v.name or 'input'}{suffix}") for t, v in zip(types, roots, strict=True)]
         kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
         kept.append(self.example_losses)
         present = list(dict.fromkeys(v for v in kept if v is not None))

@@ -21,6 +21,7 @@ MAX_LINES = 400
 # Private modules, and the room that each is part of.
 HELPERS = {
     "_activations": "likelihoods",
+    "_chunks": "objective",
     "_examples": "objective",
     "_files": "history",
     "_graph": "objective",

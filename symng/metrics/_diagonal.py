@@ -76,12 +76,17 @@ def _estimated_squares(objective: Objective, params: Sequence[Any], draws: int, 
     return vectors.split(pt.dot(weights, pt.sqr(sums)) / count, params)
 
 
-def random_signs(like: TensorVariable, seed: Any, draws: int | None = None) -> TensorVariable:
+def random_signs(
+    like: TensorVariable, seed: Any, draws: int | None = None, first: tuple[int, Any] = (0, 0)
+) -> TensorVariable:
     """Return random signs of the shape and dtype of ``like``, a function of ``seed``; ``draws`` of them, if given.
+
+    ``first`` is an axis and the number that its places are counted from.
 
     They are bits of a hash of seed and place, not draws of a generator, whose state not every backend gives back.
     """
     axes = [vectors.places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)]) for k in range(like.ndim)]
+    axes[first[0]] = axes[first[0]] + first[1]
     if draws is not None:
         axes.insert(0, pt.as_tensor_variable(np.arange(draws)))
     bits = _hash(pt.as_tensor_variable(seed))

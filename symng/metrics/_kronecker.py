@@ -14,7 +14,7 @@ import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.gradient import pullback
 from pytensor.graph.basic import Variable
-from pytensor.tensor.nlinalg import matrix_inverse
+from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
@@ -88,7 +88,8 @@ class Kronecker:
         """
         objective, ends, uses = self.objective, self.ends, self.uses
         cotangents: Any = [
-            head.likelihood.metric_root(r, random_signs(r, seed)) for head, r in zip(objective.heads, ends, strict=True)
+            head.likelihood.metric_root(r, random_signs(r, seed, first=(head.example_axis, objective.first)))
+            for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]
         params = objective.params
@@ -107,7 +108,7 @@ class Kronecker:
             if block.bias is not None:
                 h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
             parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
-        return pt.concatenate([part.astype(objective.dtype) for part in parts])
+        return pt.specify_shape(pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,))
 
     def invert(self, factors: TensorVariable, damping: TensorVariable) -> TensorVariable:
         """Return the inverses of the factors, with the damping divided among them, as a flat vector.
@@ -132,7 +133,7 @@ class Kronecker:
                 # So that there is an inverse also without damping, and of a layer that is dead.
                 shift = pt.maximum(shift, n * tiny * mean)
                 shift = pt.switch(shift > 0, shift, one)
-                inverse = matrix_inverse(t + shift * pt.eye(n, dtype=dtype))
+                inverse: Any = matrix_inverse(t + shift * pt.eye(n, dtype=dtype))
                 parts.append(((inverse + inverse.T) / 2).astype(dtype).flatten())
         return pt.concatenate(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytensor
 import pytensor.tensor as pt
@@ -21,7 +21,14 @@ class Metric(ABC):
     """Turn an objective into a symmetric operator on its flat parameter vector.
 
     A subclass gives `product`; calling the metric makes the operator.
+
+    Attributes
+    ----------
+    scale : {"mean", "loss"}
+        Whether it is a mean over examples, or has the scale of the loss.
     """
+
+    scale: ClassVar[str] = "mean"
 
     def __call__(self, objective: Objective) -> LinearOperator:
         """Return the operator of this metric for ``objective``, over the flat parameter vector.
@@ -32,15 +39,19 @@ class Metric(ABC):
             When the objective lacks what the metric needs; the message tells the way out.
         """
         check_instance("objective", objective, Objective, "a symng.Objective")
-        self.check(objective)
+        self.check(objective.whole)
         return LinearOperator(
-            lambda v: self.product(objective, v).astype(objective.dtype),
+            lambda v: self.total(objective, v),
             size=objective.size,
             dtype=objective.dtype,
             inputs=(*objective.inputs, *objective.targets),
             name=type(self).__name__,
-            root=self.root(objective),
+            root=self.root(objective) if objective.whole is objective else None,
         )
+
+    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        """Return the product with ``v``, over all chunks where the batch comes in chunks."""
+        return objective.total(lambda o: [self.product(o, v).astype(o.dtype)], self.scale)[0]
 
     def check(self, objective: Objective) -> None:  # noqa: B027
         """Refuse an objective that lacks what the metric needs; by default none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytensor
 from pytensor.graph.replace import graph_replace
@@ -59,6 +59,8 @@ class GaussNewton(OutputMetric):
            [ 4.,  2.]])
     """
 
+    scale: ClassVar[str] = "loss"
+
     def check(self, objective: Objective) -> None:
         reached = set(ancestors([objective.loss]))
         for head in objective.heads:
@@ -112,6 +114,8 @@ class Hessian(Metric):
     array([[0., 1.],
            [1., 0.]])
     """
+
+    scale: ClassVar[str] = "loss"
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params

@@ -83,6 +83,13 @@ class EmpiricalFisher(Metric):
             along = along - along.mean()
         return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
 
+    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        """Return the product over all chunks, which have one mean."""
+        if not self.centered:
+            return super().total(objective, v)
+        mean = _mean_gradient(objective)
+        return EmpiricalFisher().total(objective, v) - pt.dot(mean, v) * mean
+
     def root(self, objective: Objective) -> Root:
         """Return the matrix whose rows are the g_n, less their mean where centered, over sqrt(N)."""
         losses: Any = objective.example_losses
@@ -142,9 +149,15 @@ class EmpiricalFisher(Metric):
         self.check(objective)
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
-        squares = mean_squared_gradients(objective, draws, seed)
-        if not self.centered:
-            return squares
-        losses: Any = objective.example_losses
-        mean = pull([losses], objective, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)])
-        return pt.maximum(squares - pt.sqr(mean).astype(objective.dtype), 0)
+        squares = objective.total(lambda o: [mean_squared_gradients(o, draws, seed)], "mean")[0]
+        return pt.maximum(squares - pt.sqr(_mean_gradient(objective)), 0) if self.centered else squares
+
+
+def _mean_gradient(objective: Objective) -> TensorVariable:
+    """Return the mean of the gradients of single examples."""
+
+    def mean(o: Objective) -> list[TensorVariable]:
+        losses: Any = o.example_losses
+        return [pull([losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]).astype(o.dtype)]
+
+    return objective.total(mean, "mean")[0]

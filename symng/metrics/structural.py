@@ -115,11 +115,24 @@ class StructuralDamping(Metric):
         self.metric.check(objective)
         self._states(objective)
 
+    @property
+    def scale(self) -> str:  # type: ignore[override]
+        return self.metric.scale
+
     def with_damping(self, damping: TensorVariable) -> Metric:
         metric = self.metric.with_damping(damping)
         if not self.relative:
             return replace(self, metric=metric)
         return replace(self, metric=metric, coefficient=self.coefficient * damping, relative=False)
+
+    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        if objective.whole is not objective and self.metric.scale == "loss" and objective.reduction == "sum":
+            raise problem(
+                "chunk_size", "a metric that is a mean over examples all through",
+                Words(f"{type(self.metric).__name__} of a loss that is a sum, beside a mean"),
+                "Make the loss a mean, or take symng.Fisher().",
+            )  # fmt: skip
+        return super().total(objective, v)
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         states = self._states(objective)

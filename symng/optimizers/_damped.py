@@ -111,7 +111,7 @@ class DampedOptimizer(Optimizer):
         if isinstance(precondition, Preconditioner):
             # Where the loss is a sum, so is a metric that is made of the loss. M may have any scale.
             summed = measured.reduction == "sum" and not isinstance(self.metric, Fisher)
-            count = measured.outputs[0].shape[measured.heads[0].example_axis].astype(state.dtype) if summed else 1
+            count = measured.count.astype(state.dtype) if summed else 1
             preconditioner, updates = precondition.build(measured, state, damping / count)
         elif precondition is not None:
             preconditioner = precondition(operator, damping)
@@ -120,24 +120,30 @@ class DampedOptimizer(Optimizer):
 
     def descend(
         self, batches: Batches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
-        operator: LinearOperator, direction: TensorVariable,
+        operator: LinearOperator, direction: TensorVariable, *, keep_refused: bool = False,
     ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:  # fmt: skip
         """Return updates and records of a step along ``direction``: how far, and how well the model predicted it.
 
-        The next solve starts from what this one found, ``solution.x``, whichever direction was made of it.
+        The next solve starts from what this one found, ``solution.x``, whichever direction was made of it; from zero
+        after a refused step, unless ``keep_refused``.
         """
         slope = pt.dot(gradient, direction)
         size, new_loss, found = take_step_size(
             self.step_size, state, batches.objective, batches.searched, direction, loss, slope
         )
         update = size * direction
+        # (F + lambda I) p = g - r, where the solver tells r.
+        known = direction is solution.x and solution.residual is not None
+        damped = size * (gradient - solution.residual) if known else None
         solved = has_direction(solution, gradient)
         updates, records = conclude(
             batches.objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, operator, state.values["damping"], gradient, update),
+            predicted=predicted_decrease(self.damping, operator, state.values["damping"], gradient, update, damped),
             sound=pt.and_(solved, found),
         )  # fmt: skip
         usable = pt.and_(solved, all_finite(loss, new_loss))
+        if not keep_refused:
+            usable = pt.and_(usable, records["accepted"])
         updates |= self.keep_direction(state, solution.x, pt.dot(gradient, solution.x), usable)
         records |= {"step_size": size, "gradient_norm": norm(gradient), **solve_records(solution)}
         return updates, records
@@ -155,7 +161,7 @@ class DampedOptimizer(Optimizer):
 
 def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariable, ...]:
     """Return the objective's inputs, and its targets if the metric needs any."""
-    needed = metric(objective).required_inputs()
+    needed = metric(objective.whole).required_inputs()
     if any(target in needed for target in objective.targets):
         return (*objective.inputs, *objective.targets)
     return objective.inputs

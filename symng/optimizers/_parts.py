@@ -58,13 +58,13 @@ def arrange(
     """
     measured = objective.on_fresh_inputs("_metric") if metric_batch else objective
     searched = objective.on_fresh_inputs("_search") if search_batch else objective
-    inputs: dict[str, Sequence[TensorVariable]] = {"gradient": (*objective.inputs, *objective.targets)}
-    axes = {"gradient": objective.data_axes}
+    inputs: dict[str, Sequence[TensorVariable]] = {}
+    axes: dict[str, Sequence[int]] = {}
+    inputs["gradient"], axes["gradient"] = objective.batch_variables()
     if metric_batch:
-        count = len(metric_inputs or ())
-        inputs["metric"], axes["metric"] = (*measured.inputs, *measured.targets)[:count], objective.data_axes[:count]
+        inputs["metric"], axes["metric"] = measured.batch_variables(len(metric_inputs or ()))
     if search_batch:
-        inputs["search"], axes["search"] = (*searched.inputs, *searched.targets), objective.data_axes
+        inputs["search"], axes["search"] = searched.batch_variables()
     return Batches(objective, measured, searched, inputs, axes)
 
 
@@ -89,11 +89,14 @@ def step_size_of(state: State, rule: StepSize) -> TensorVariable:
 
 def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
     """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
-    params: Any = objective.params
-    # A parameter that only the output uses has a gradient of zero.
-    slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
-    gradient = vectors.ravel([g.astype(objective.dtype) for g in slopes], params)
-    return pt.cast(objective.loss, objective.dtype), gradient
+
+    def parts(o: Objective) -> list[TensorVariable]:
+        # A parameter that only the output uses has a gradient of zero.
+        slopes: Any = pytensor.grad(o.loss, o.params, disconnected_inputs="ignore")
+        return [pt.cast(o.loss, o.dtype), vectors.ravel([g.astype(o.dtype) for g in slopes], o.params)]
+
+    loss, gradient = objective.total(parts)
+    return loss, gradient
 
 
 def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
@@ -178,18 +181,23 @@ def has_direction(solution: Solution, gradient: TensorVariable | None = None) ->
 
 
 def predicted_decrease(
-    rule: Damping, operator: LinearOperator, damping: TensorVariable, gradient: TensorVariable, update: TensorVariable
-) -> TensorVariable:
+    rule: Damping, operator: LinearOperator, damping: TensorVariable, gradient: TensorVariable, update: TensorVariable,
+    damped: TensorVariable | None = None,
+) -> TensorVariable:  # fmt: skip
     """Return by how much the model of a damping rule says that theta -> theta - update lowers the loss.
 
-    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2.
+    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``damped`` is (F + lambda I) u
+    where it is known, which spares a product.
     """
     predicted = pt.dot(gradient, update)
     if rule.ratio != "quadratic":
         return predicted
-    curved = operator @ update
-    if rule.damped_model:
-        curved = curved + damping * update
+    if damped is None:
+        curved = operator @ update
+        if rule.damped_model:
+            curved = curved + damping * update
+    else:
+        curved = damped if rule.damped_model else damped - damping * update
     return predicted - pt.dot(update, curved) / 2
 
 

@@ -127,7 +127,10 @@ class HessianFree(DampedOptimizer):
             )
             direction = solution.iterates[taken]
             skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
-        updates, records = self.descend(batches, state, loss, gradient, solution, operator, direction)
+        # An iterate of a long solve is a good start also where the step along it was refused (Martens).
+        updates, records = self.descend(
+            batches, state, loss, gradient, solution, operator, direction, keep_refused=True
+        )
         records |= skipped
         return Step(batches.inputs, batches.axes, updates | kept, records)
 
@@ -146,7 +149,7 @@ class HessianFree(DampedOptimizer):
             return lambda operator, damping: None
         diagonal = EmpiricalFisher().diagonal(objective, seed=state.values["step"])
         if objective.reduction == "sum":  # then so is the metric
-            diagonal = diagonal * objective.example_losses.shape[0].astype(diagonal.dtype)
+            diagonal = diagonal * objective.count.astype(diagonal.dtype)
         return lambda operator, damping: diagonal_preconditioner(diagonal, damping)
 
 

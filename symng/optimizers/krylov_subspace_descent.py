@@ -147,8 +147,13 @@ class KrylovSubspaceDescent(Optimizer):
         # What is searched on the host.
         update = pt.dot(c, basis)
         one = pt.constant(1, dtype=dtype)
-        searched = loss_along(batches.searched, update)(one)
-        along: Any = pytensor.grad(searched, c)
+
+        def loss_and_slopes(o: Objective) -> list[TensorVariable]:
+            value = loss_along(o, update)(one)
+            slope: Any = pytensor.grad(value, c)
+            return [value, slope]
+
+        searched, along = batches.searched.total(loss_and_slopes)
 
         def find(loss_at: Callable[[np.ndarray], Any], values: Mapping[str, Any]) -> np.ndarray:
             """Return the coefficients of the lowest loss that a search came by."""

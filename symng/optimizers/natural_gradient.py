@@ -37,7 +37,8 @@ class NaturalGradient(DampedOptimizer):
     step_size : float, callable, symbolic scalar or StepSize, default 1.0
         A number above 0, a schedule of the number of the step, a symbolic scalar, or `BacktrackingLineSearch`.
     warm_start : float, default 0.0
-        Each solve starts from this times the previous direction; 0 starts from zero. From 0 to 1.
+        Each solve starts from this times the previous direction, or from zero after a step that was refused; 0 starts
+        from zero always. From 0 to 1.
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator that applies M^-1 to
         a vector.

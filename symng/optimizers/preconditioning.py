@@ -112,7 +112,7 @@ class KroneckerPreconditioner(Preconditioner):
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         kronecker = Kronecker(measured)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
-        new = kronecker.factors(state.values["step"])
+        new = measured.total(lambda o: [Kronecker(o).factors(state.values["step"])], "mean")[0]
         # A batch that is not finite leaves no trace.
         sound = pt.isfinite(new.sum())
         share = pt.maximum(1 / (count + 1).astype(state.dtype), pt.constant(1 - self.decay, dtype=state.dtype))

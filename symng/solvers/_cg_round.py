@@ -43,11 +43,12 @@ class Run:
     def initial(self) -> State:
         """Return the state before the first round."""
         system, b = self.system, self.system.b
-        z = self.precondition(b)
+        plain = system.x0 is None
+        # Where there is a residual of x0 to begin with, that round makes the first z.
+        z = self.precondition(b) if plain else system.start
         rz = dot(b, z)
         status = system.verdict
         running = pt.eq(status, Status.RUNNING)
-        plain = system.x0 is None
         if plain:
             status = choose(running & (rz <= 0), Status.BAD_PRECONDITIONER, status)
             status = choose(running & pt.invert(pt.isfinite(rz)), Status.NOT_FINITE, status)
@@ -57,7 +58,7 @@ class Run:
         state = {
             "x": system.start,
             "r": b,
-            "p": z if plain else system.start,
+            "p": z,
             "rz": rz,
             "smooth": system.start,
             "smooth_rz": rz,
@@ -265,4 +266,6 @@ class Run:
             direction=pt.switch(pt.eq(status, Status.NEGATIVE_CURVATURE), final["smooth"], self.zero),
             iterates=None if iterates is None else iterates * scale,
             iterates_count=None if iterates is None else self._row(final["niter"]) + 1,
+            # Of x̄ the residual is not known where no product is made for it.
+            residual=None if self.steps_only else final["r"] * scale,
         )

@@ -141,6 +141,8 @@ class Solution:
         ``iterates_count`` are zero. Row ``iterates_count - 1`` is ``x``, also after no iteration.
     iterates_count : symbolic integer scalar, optional
         The number of rows filled; at least 1.
+    residual : symbolic vector, optional
+        b - (A + damping I) x, as the solver's loop has it.
 
     Examples
     --------
@@ -165,3 +167,4 @@ class Solution:
     direction: TensorVariable | None = None
     iterates: TensorVariable | None = None
     iterates_count: TensorVariable | None = None
+    residual: TensorVariable | None = None

@@ -74,6 +74,7 @@ def minimize(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     mode: str | Mode | None = None,
+    chunk_size: int | None = None,
 ) -> TrainingResult:
     """Train a model: take steps over batches until told to stop.
 
@@ -127,6 +128,8 @@ def minimize(
         Seconds between two writings.
     mode : str or Mode, optional
         PyTensor mode; default PyTensor's own.
+    chunk_size : int, optional
+        Examples of a batch that are computed with at a time, as in `compile_step`.
 
     Returns
     -------
@@ -187,7 +190,7 @@ def minimize(
     if evaluate_data is not None and (evaluate is None or not isinstance(evaluate_data, tuple | list)):
         expected = "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
         raise problem("evaluate_data", expected, evaluate_data, "Mind the comma of a tuple of one: (X,).", TypeError)
-    step = compile_step(objective, optimizer, mode)
+    step = compile_step(objective, optimizer, mode, chunk_size=chunk_size)
     feed = Feed(
         objective, step.metric_inputs, data, np.random.default_rng(seed), batch_size=batch_size,
         metric_batch=metric_batch, metric_data=metric_data, metric_batch_size=metric_batch_size,
@@ -217,7 +220,7 @@ def minimize(
             while not stopped:
                 with Interrupt() as interrupt:
                     start = time.perf_counter()
-                    info = step.run(*feed.next())
+                    info = step.run(*feed.next(), settled=False)
                     run.seconds += time.perf_counter() - start
                     run.steps += 1
                     row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}
@@ -228,8 +231,11 @@ def minimize(
                         hopeless = hopeless + 1 if _is_hopeless(info, step) else 0
                         if hopeless >= _PATIENCE:
                             stopped = "diverged"
+                        due = evaluate is not None and (bool(stopped) or run.steps % evaluate_every == 0)
+                        if due or callback is not None:
+                            step.settle()  # code of the user may read the parameters
                         with interrupt.passing():
-                            if evaluate is not None and (stopped or run.steps % evaluate_every == 0):
+                            if evaluate is not None and due:
                                 row |= _evaluate(evaluate, evaluate_data)
                             bar.show(row, last=bool(stopped))
                             answer = None if callback is None else callback(dict(row))
@@ -251,6 +257,7 @@ def minimize(
                            "this exception.")  # fmt: skip
             raise
         finally:
+            step.settle()
             run.save(final=True)
     return TrainingResult(run.history, stopped, run.steps, run.seconds, step.compile_seconds, step)
 

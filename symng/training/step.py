@@ -12,9 +12,10 @@ from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_instance
+from symng._checks import check_instance, check_number
+from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_scan, layout_of
 from symng._trial import Trial
-from symng.backends import backend_of, evaluate, settle
+from symng.backends import backend_of, collection_paused, evaluate, settle
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.training.batches import check_metric_batch
@@ -22,8 +23,11 @@ from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
 from symng.training.settings import Settings
 
-# Which batches of their own a step takes: for the metric, for the line search.
-Key = tuple[bool, bool]
+# Which batches of their own a step takes, for the metric and for the line search; and how each batch is handed over
+# where one comes in chunks.
+Key = tuple[bool, bool] | tuple[bool, bool, tuple[Layout, ...]]
+# The arrays of "gradient", and of "metric" and "search" where they have a batch of their own.
+Batches = Mapping[str, Sequence[Any]]
 
 
 class CompiledStep:
@@ -43,13 +47,20 @@ class CompiledStep:
         Seconds spent compiling so far.
     """
 
-    def __init__(self, objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None) -> None:
+    def __init__(
+        self, objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, chunk_size: int | None = None
+    ) -> None:
         check_instance("objective", objective, Objective, "a symng.Objective")
         check_instance("optimizer", optimizer, Optimizer, "an optimizer such as symng.NaturalGradient()",
                        "Mind the brackets.")  # fmt: skip
-        self.objective, self.optimizer, self.mode = objective, optimizer, mode
+        if chunk_size is not None:
+            check_number("chunk_size", chunk_size, minimum=1, integer=True)
+            check_chunks(objective)
+        self.objective, self.optimizer, self.mode, self.chunk_size = objective, optimizer, mode, chunk_size
         self.backend = backend_of(mode)
         self.compile_seconds = 0.0
+        # JAX cannot compute a length in a loop that it must know beforehand.
+        self._with_shapes = self.backend == "jax" and (chunk_size is not None or has_scan(objective))
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
@@ -80,13 +91,21 @@ class CompiledStep:
     def __repr__(self) -> str:
         return f"CompiledStep({self.optimizer!r}, backend={self.backend!r})"
 
-    def build(self, metric_batch: bool, search_batch: bool) -> Step:
-        """Return the symbolic step, with or without batches of their own for metric and line search."""
-        key = (metric_batch, search_batch)
+    def build(self, metric_batch: bool, search_batch: bool, layouts: tuple[Layout, ...] = ()) -> Step:
+        """Return the symbolic step, with or without batches of their own for metric and line search.
+
+        ``layouts`` tells how each batch is handed over where one comes in chunks.
+        """
+        key: Key = (metric_batch, search_batch, layouts) if layouts else (metric_batch, search_batch)
         if key not in self._steps:
-            self._steps[key] = self.optimizer.build(
-                self.objective, self._state, metric_batch=metric_batch, search_batch=search_batch
-            )
+            objective = self.objective
+            with collection_paused():
+                if layouts:
+                    names = ["", *["_metric"] * metric_batch, *["_search"] * search_batch]
+                    objective = ChunkedObjective(objective, dict(zip(names, layouts, strict=True)))
+                self._steps[key] = self.optimizer.build(
+                    objective, self._state, metric_batch=metric_batch, search_batch=search_batch
+                )
         return self._steps[key]
 
     def compile(
@@ -96,8 +115,7 @@ class CompiledStep:
 
         On backends that compile during the first call (Numba, JAX) this makes one, and undoes what it did.
         """
-        batches = self._check_batches(gradient_batch, metric_batch, search_batch)
-        self._compile((metric_batch is not None, search_batch is not None), batches)
+        self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
         return self
 
     def __call__(self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None) -> StepInfo:
@@ -123,34 +141,53 @@ class CompiledStep:
             When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf (the message names
             array and example), or when a setting was given a value out of range. Nothing has changed then.
         """
-        batches = self._check_batches(gradient_batch, metric_batch, search_batch)
-        return self._run((metric_batch is not None, search_batch is not None), batches)
+        return self._run(self._check_batches(gradient_batch, metric_batch, search_batch))
 
-    def run(self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None) -> StepInfo:
-        """Take one step on batches that are known to be right: a call without the checks."""
-        batches = [a for batch in (gradient_batch, metric_batch, search_batch) if batch is not None for a in batch]
-        return self._run((metric_batch is not None, search_batch is not None), batches)
+    def run(
+        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None, *,
+        settled: bool = True,
+    ) -> StepInfo:  # fmt: skip
+        """Take one step on batches that are known to be right: a call without the checks.
 
-    def _run(self, key: Key, batches: Sequence[Any]) -> StepInfo:
-        """Take one step on all arrays in the order of the function's inputs."""
+        Without ``settled`` parameters and state stay on the device of a JAX step, until `settle`.
+        """
+        given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
+        return self._run({name: batch for name, batch in given.items() if batch is not None}, settled)
+
+    def settle(self) -> None:
+        """Make parameters and state hold NumPy arrays, as after a call."""
+        for step in self._steps.values():
+            settle(step.updates)
+
+    def _run(self, batches: Batches, settled: bool = True) -> StepInfo:
+        """Take one step."""
         self._settings.check()
-        self._compile(key, batches)
+        self._compile(batches)
         self._state.follow_schedules()
-        values = self._call(key, batches)
-        settle(self.build(*key).updates)
+        values = self._call(batches)
+        if settled:
+            self.settle()
         self._settings.follow()
         return make_info(values)
 
-    def _compile(self, key: Key, batches: Sequence[Any]) -> None:
+    def _key(self, batches: Batches) -> Key:
+        """Return what distinguishes the functions that are compiled."""
+        axes = self.objective.data_axes
+        layouts = tuple(layout_of(a, axes[: len(a)], self.chunk_size, self._with_shapes) for a in batches.values())
+        key = "metric" in batches, "search" in batches
+        return (*key, layouts) if self._with_shapes or any(layout.chunked for layout in layouts) else key
+
+    def _compile(self, batches: Batches) -> None:
         """Compile the function for a combination of batches, unless that is done."""
+        key = self._key(batches)
         if key in self._programs:
             return
-        for name, arrays in self._by_name(key, batches).items():
-            self.try_model(name, arrays)
+        for name, arrays in batches.items():
+            self.try_model(f"{name}_batch", arrays)
         start = time.perf_counter()
         self._programs[key] = Program(self.build(*key), self.mode)
         if self.backend in ("numba", "jax"):
-            self._rehearse(key, batches)
+            self._rehearse(batches)
         self.compile_seconds += self._build_seconds + time.perf_counter() - start
         self._build_seconds = 0.0
 
@@ -160,57 +197,67 @@ class CompiledStep:
         Arrays of wrong shapes are told at once, and not after the compilation of the step, which may take a minute.
         """
         if not self._trial.knows(batch):
-            self._trial(name, batch)
+            self._trial(name, self._first_chunk(batch))
 
-    def _by_name(self, key: Key, arrays: Sequence[Any]) -> dict[str, Sequence[Any]]:
-        """Return the arrays of each batch by its name in the messages."""
-        batches, start = {}, 0
-        for name, variables in self.build(*key).batches.items():
-            batches[f"{name}_batch"] = arrays[start : start + len(variables)]
-            start += len(variables)
-        return batches
+    def _first_chunk(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Return the first examples of a batch, a chunk of them."""
+        if self.chunk_size is None:
+            return batch
+        axes = self.objective.data_axes
+        return [a[(slice(None),) * axis + (slice(self.chunk_size),)] for a, axis in zip(batch, axes, strict=False)]
 
-    def _call(self, key: Key, arrays: Sequence[Any]) -> dict[str, Any]:
+    def _arrays(self, batches: Batches) -> list[Any]:
+        """Return the arrays of all batches in the order of the function's inputs, chunks and what is left apart."""
+        axes = self.objective.data_axes
+        return [a for batch in batches.values() for a in cut(batch, axes[: len(batch)], self.chunk_size)]
+
+    def _call(self, batches: Batches) -> dict[str, Any]:
         """Call what is compiled; when it fails, tell which batch does not fit the model, if one by itself does not."""
-        batches = self._by_name(key, arrays)
+        names = ", ".join(f"{name}_batch" for name in batches)
+        arrays = [a for batch in batches.values() for a in batch]
+        program = self._programs[self._key(batches)]
         try:
-            return evaluate(self._programs[key], arrays, ", ".join(batches), lambda: self._trial.hint(arrays))
+            return evaluate(lambda _: program(self._arrays(batches)), arrays, names, lambda: self._trial.hint(arrays))
         except ValueError:
             for name, batch in batches.items():
-                self._trial(name, batch)
+                self._trial(f"{name}_batch", self._first_chunk(batch))
             raise
 
-    def _rehearse(self, key: Key, batches: Sequence[Any]) -> None:
+    def _rehearse(self, batches: Batches) -> None:
         """Call the function once, so that the backend compiles, and undo what it did."""
+        key = self._key(batches)
         step = self.build(*key)
         kept = {v: np.array(v.get_value(borrow=True)) for v in step.updates}
         try:
             with np.errstate(all="ignore"):
                 if self.backend == "numba":  # what it compiles does not depend on shapes: two examples will do
                     axes = [axis for batch in step.axes.values() for axis in batch]
-                    few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in zip(batches, axes, strict=True)]
+                    arrays = zip(self._arrays(batches), axes, strict=True)
+                    few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in arrays]
                     try:
                         evaluate(self._programs[key], few, "batches")
                         return
                     except ValueError:  # the model is made for one length of batches
                         pass
-                self._call(key, batches)
+                self._call(batches)
         finally:
             for variable, value in kept.items():
                 variable.set_value(value)
 
-    def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> list[Any]:
-        """Return all arrays in the order of the function's inputs, or refuse them."""
-        arrays = self.objective.check_batch("gradient_batch", gradient_batch)
+    def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
+        """Return the arrays of each batch, or refuse them."""
+        batches: dict[str, Sequence[Any]] = {"gradient": self.objective.check_batch("gradient_batch", gradient_batch)}
         if metric_batch is not None:
-            arrays += check_metric_batch("metric_batch", metric_batch, self.objective, self.metric_inputs)
+            batches["metric"] = check_metric_batch("metric_batch", metric_batch, self.objective, self.metric_inputs)
         self.build(metric_batch is not None, search_batch is not None)  # refuses a batch that nothing uses
         if search_batch is not None:
-            arrays += self.objective.check_batch("search_batch", search_batch)
-        return arrays
+            batches["search"] = self.objective.check_batch("search_batch", search_batch)
+        return batches
 
 
-def compile_step(objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None) -> CompiledStep:
+def compile_step(
+    objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, *, chunk_size: int | None = None
+) -> CompiledStep:
     """Make a compiled step: gradient, solve, damping and update in one function.
 
     Parameters
@@ -221,6 +268,11 @@ def compile_step(objective: Objective, optimizer: Optimizer, mode: str | Mode | 
         For instance `NaturalGradient`.
     mode : str or Mode, optional
         PyTensor mode: "CVM" (C), "NUMBA", "JAX", "FAST_COMPILE"; default PyTensor's own.
+    chunk_size : int, optional
+        Compute gradient, products with the metric and losses over chunks of so many examples of a batch, one after
+        another, so that memory follows the chunk and not the batch. The results are the same to rounding. The loss must
+        be a mean or sum over examples. Default: the whole batch at once, whose activations are kept for the solve; with
+        chunks each product makes a forward pass of its own.
 
     Returns
     -------
@@ -251,4 +303,4 @@ def compile_step(objective: Objective, optimizer: Optimizer, mode: str | Mode | 
     >>> step((X, T), metric_batch=(X,)).accepted
     True
     """
-    return CompiledStep(objective, optimizer, mode)
+    return CompiledStep(objective, optimizer, mode, chunk_size)

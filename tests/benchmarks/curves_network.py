@@ -30,7 +30,7 @@ def make_objective(seed: int = 0):
     return symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
 
 
-def make_step(mode: str | None, solver: str = "minres-qlp"):
+def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | None = None):
     """Return a step of a fixed number of iterations, set by ``step.hyperparameters["maxiter"]``."""
     import symng
 
@@ -38,7 +38,7 @@ def make_step(mode: str | None, solver: str = "minres-qlp"):
     optimizer = symng.NaturalGradient(
         solver=kind(rtol=0.0, maxiter=20, recompute=False), damping=symng.FixedDamping(value=1.0), step_size=1e-6
     )
-    return symng.compile_step(make_objective(), optimizer, mode=mode)
+    return symng.compile_step(make_objective(), optimizer, mode=mode, chunk_size=chunk_size)
 
 
 def make_bare_products(examples: int) -> Callable[[], None]:
@@ -70,12 +70,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode")
     parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--chunk-size", type=int)
     options = parser.parse_args()
     start = time.perf_counter()
     from symng.datasets import curves
 
     imported = time.perf_counter() - start
-    step = make_step(options.mode)
+    step = make_step(options.mode, chunk_size=options.chunk_size)
     step((curves(100),))
     first = time.perf_counter() - start
     small = peak_mib()
@@ -87,6 +88,7 @@ def main() -> None:
             {
                 "mode": options.mode,
                 "examples": options.examples,
+                "chunk_size": options.chunk_size,
                 "import_s": round(imported, 2),
                 "first_step_s": round(first, 2),
                 "peak_after_100_mib": round(small, 1),

@@ -1,0 +1,182 @@
+"""An objective on batches that come in chunks, so that memory follows the chunk and not the batch.
+
+What is a mean or sum over examples is computed chunk by chunk in a loop and added up. A batch is handed over as its
+chunks, stacked along a new first axis, and the examples that are left over, apart: so every shape is known before the
+loop runs, as JAX needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.traversal import ancestors
+from pytensor.scan.op import Scan
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, problem
+from symng._loop import while_loop
+from symng.objective import Objective
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Layout(NamedTuple):
+    """How a batch is handed over: whether it has chunks, and whether it has examples beside them.
+
+    One without chunks is not cut. ``stacked`` and ``rest`` are the shapes of both parts where they are to be known to
+    the graph, else empty.
+    """
+
+    chunked: bool
+    ragged: bool
+    stacked: Shapes = ()
+    rest: Shapes = ()
+
+
+def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None, with_shapes: bool) -> Layout:
+    """Tell how a batch is handed over."""
+    examples = arrays[0].shape[axes[0]]
+    chunked = chunk_size is not None and examples > chunk_size
+    ragged = chunk_size is None or not chunked or examples % chunk_size > 0
+    if not with_shapes:
+        return Layout(chunked, ragged)
+    shapes = [a.shape for a in cut(arrays, axes, chunk_size)]
+    count = len(arrays) if chunked else 0
+    return Layout(chunked, ragged, tuple(shapes[:count]), tuple(shapes[count:]))
+
+
+def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> list[Any]:
+    """Return a batch as a `ChunkedObjective` takes it: the stacked chunks of all arrays, then what is left of them."""
+    examples = arrays[0].shape[axes[0]]
+    if chunk_size is None or examples <= chunk_size:
+        return list(arrays)
+    count, ragged = examples // chunk_size, examples % chunk_size > 0
+    stacked, rest = [], []
+    for array, axis in zip(arrays, axes, strict=True):
+        even, left = np.split(array, [count * chunk_size], axis=axis)
+        shape = (*even.shape[:axis], count, chunk_size, *even.shape[axis + 1 :])
+        stacked.append(np.moveaxis(even.reshape(shape), axis, 0))
+        rest.append(left)
+    return stacked + rest if ragged else stacked
+
+
+def check_chunks(objective: Objective) -> None:
+    """Refuse an objective whose loss is not known to be a mean or sum over examples."""
+    if objective.reduction not in ("mean", "sum"):
+        raise problem(
+            "chunk_size", "a loss that is a mean or sum over examples, as the objective tells under 'examples'",
+            Words("one that is not known to be"), "Write it so, or give smaller batches in its place.",
+        )  # fmt: skip
+    for v, axis in zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True):
+        if v.type.shape[axis] not in (None, 1):
+            raise problem(
+                "chunk_size", f"inputs and targets of any number of examples, {v} too",
+                Words(f"one that is declared to have {v.type.shape[axis]}"), f"Declare it with None in axis {axis}.",
+            )  # fmt: skip
+
+
+def has_scan(objective: Objective) -> bool:
+    """Tell whether there is a loop in the model, as in a recurrent network."""
+    graphs = [objective.loss, *objective.outputs]
+    return any(v.owner is not None and isinstance(v.owner.op, Scan) for v in ancestors(graphs))
+
+
+class ChunkedObjective(Objective):
+    """The same model on batches in chunks: of the batch called ``suffix``, and of those made by `on_fresh_inputs`.
+
+    ``layouts`` tells for each suffix how that batch is handed over.
+    """
+
+    def __init__(self, objective: Objective, layouts: Mapping[str, Layout], suffix: str = "") -> None:
+        vars(self).update(vars(objective))
+        vars(self)["_frozen"] = False
+        self._whole, self.layouts = objective, layouts
+        layout = layouts[suffix]
+        roots = (*objective.inputs, *objective.targets)
+        self.stacked: tuple[Any, ...] = ()
+        if layout.chunked:
+            shapes = [*layout.stacked, *[None] * (len(roots) - len(layout.stacked))]
+            self.stacked = tuple(map(_stack, roots, shapes))
+        self.rest = objective.on_fresh_inputs(f"{suffix}_rest", layout.rest) if layout.ragged else None
+        if self.rest is not None:
+            vars(self.rest)["first"] = self._counts()[0]
+        self.loss = self.total(lambda o: [o.loss])[0]
+        self._frozen = True
+
+    @property
+    def whole(self) -> Objective:
+        return self._whole
+
+    @property
+    def count(self) -> TensorVariable:
+        stacked, rest = self._counts()
+        return stacked if self.rest is None else stacked + rest
+
+    def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
+        axes = list(self.data_axes[:count])
+        variables, places = list(self.stacked[:count]), [axis + 1 for axis in axes] if self.stacked else []
+        if self.rest is not None:
+            variables += [*self.rest.inputs, *self.rest.targets][:count]
+            places += axes
+        return variables, places
+
+    def total(
+        self, function: Callable[[Objective], Sequence[TensorVariable]], scale: str = "loss"
+    ) -> list[TensorVariable]:
+        summed = scale == "loss" and self.reduction == "sum"
+        totals: list[Any] = []
+        stacked, rest = self._counts()
+        if self.stacked:
+            sums = self._sum_of_chunks(function)
+            chunks = self.stacked[0].shape[0]
+            share = (stacked / self.count / chunks).astype(self.dtype)
+            totals = sums if summed else [share * value for value in sums]
+        if self.rest is not None:
+            share = (rest / self.count).astype(self.dtype)
+            values = [value if summed else share * value for value in function(self.rest)]
+            totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
+        return totals
+
+    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+        return self.total(lambda o: [o.with_params(values)])[0]
+
+    def on_fresh_inputs(self, suffix: str, shapes: Sequence[tuple[int | None, ...] | None] = ()) -> Objective:
+        return ChunkedObjective(self._whole, self.layouts, suffix)
+
+    def _counts(self) -> tuple[Any, Any]:
+        """Return how many examples are in chunks, and how many beside them."""
+        axis = self.data_axes[0]
+        stacked = self.stacked[0].shape[0] * self.stacked[0].shape[axis + 1] if self.stacked else pt.constant(0)
+        rest = pt.constant(0) if self.rest is None else self.rest.count
+        return stacked, rest
+
+    def _sum_of_chunks(self, function: Callable[[Objective], Sequence[TensorVariable]]) -> list[TensorVariable]:
+        """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
+        chunk = self._whole.on_fresh_inputs("_chunk", [rows.type.shape[1:] for rows in self.stacked])
+        vars(chunk)["first"] = first = pt.lscalar("first")
+        places: list[Any] = [*chunk.inputs, *chunk.targets]
+        length = self.stacked[0].shape[self.data_axes[0] + 1]
+        values = [pt.as_tensor_variable(value) for value in function(chunk)]
+
+        def body(s: dict[str, Any]) -> dict[str, Any]:
+            replaced = [(place, rows[s["chunk"]]) for place, rows in zip(places, self.stacked, strict=True)]
+            replaced.append((first, s["chunk"] * length))
+            here: Any = graph_replace(values, replaced, strict=False)
+            added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
+            return {"chunk": s["chunk"] + 1, **added}
+
+        start: dict[str, Any] = {"chunk": pt.constant(0, dtype="int64")}
+        start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
+        count = self.stacked[0].shape[0]
+        final = while_loop(body, lambda s: s["chunk"] < count, start, count)
+        return [final[f"sum {i}"] for i in range(len(values))]
+
+
+def _stack(v: TensorVariable, shape: tuple[int, ...] | None) -> TensorVariable:
+    """Return a variable for stacked chunks of ``v``, of a shape if it is known."""
+    known: tuple[int | None, ...] = (None, *v.type.shape) if shape is None else shape
+    return pt.tensor(f"{v.name or 'input'}_chunks", dtype=v.type.dtype, shape=known)
