@@ -51,7 +51,7 @@ _NATURAL = dict(warm_start=0.0, solver="minres-qlp", preconditioner="none", rati
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ngd": dict(
         batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
-        warm_start=0.95, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
+        warm_start=0.9, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
         evaluate_every=20,
     ),
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),

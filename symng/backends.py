@@ -6,6 +6,7 @@ This is the only place that calls ``pytensor.function``. Importing it does not i
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -169,7 +170,9 @@ def compile_function(
     if backend == "jax":
         enable_jax()
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
-    with collection_paused():
+    with collection_paused(), warnings.catch_warnings():
+        # JAX cannot check while it runs: that is known, and told for each check.
+        warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
         return pytensor.function(inputs, outputs, updates=pairs, mode=_tuned(resolved, backend), name=name, **kwargs)
 
 

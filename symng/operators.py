@@ -195,6 +195,44 @@ class LinearOperator:
         """
         return map_rows(self.matvec, pt.eye(self.size, dtype=self.dtype)).T
 
+    def diagonal(self, draws: int | None = None, seed: Any = 0) -> TensorVariable:
+        """Return the diagonal of the matrix, symbolic, of shape (size,); exact, or estimated by random signs.
+
+        Parameters
+        ----------
+        draws : int, optional
+            How many vectors s of random signs to average s * (A s) over, at least 1. The estimate has no bias; its
+            variance is 2 / draws times the sum of squares of the row beside the diagonal, and it may be negative where
+            the diagonal is not. Default: exact.
+        seed : int or symbolic integer scalar, default 0
+            The signs are a function of it.
+
+        Notes
+        -----
+        Costs ``draws`` products; the exact one ``size`` products and the whole matrix.
+
+        References
+        ----------
+        .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix", Applied Numerical
+           Mathematics 57, 2007.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pytensor.tensor as pt
+        >>> from symng import LinearOperator
+        >>> A = np.diag([1.0, 2.0, 3.0])
+        >>> LinearOperator(lambda v: pt.dot(A, v), size=3, dtype="float64").diagonal(draws=1).eval()
+        array([1., 2., 3.])
+        """
+        if draws is None:
+            return pt.diagonal(self.materialise())
+        check_number("draws", draws, minimum=1, integer=True)
+        check_number("seed", seed, integer=True, symbolic=True)
+        signs = vectors.random_signs(pt.zeros((self.size,), dtype=self.dtype), seed, draws)
+        weights = pt.full((draws,), 1 / draws, dtype=self.dtype)
+        return pt.dot(weights, map_rows(lambda s: s * self.matvec(s), signs))
+
     def required_inputs(self) -> tuple[TensorVariable, ...]:
         """Return those of ``inputs`` that the product's graph reaches."""
         reached = set(ancestors([self.matvec(pt.vector("v", dtype=self.dtype, shape=(self.size,)))]))

@@ -59,6 +59,34 @@ def places(v: TensorVariable) -> TensorVariable:
     return pt.cumsum(pt.ones_like(v, dtype="int64"))
 
 
+def random_signs(
+    like: TensorVariable, seed: Any, draws: int | None = None, first: tuple[int, Any] = (0, 0)
+) -> TensorVariable:
+    """Return random signs of the shape and dtype of ``like``, a function of ``seed``; ``draws`` of them, if given.
+
+    ``first`` is an axis and the number that its places are counted from.
+
+    They are bits of a hash of seed and place, not draws of a generator, whose state not every backend gives back.
+    """
+    axes = [places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)]) for k in range(like.ndim)]
+    axes[first[0]] = axes[first[0]] + first[1]
+    if draws is not None:
+        axes.insert(0, pt.as_tensor_variable(np.arange(draws)))
+    bits = _hash(pt.as_tensor_variable(seed))
+    for numbers in axes:
+        bits = _hash(numbers + pt.expand_dims(bits, -1).astype("int64"))
+    return 1 - 2 * (bits & np.uint64(1)).astype(like.dtype)
+
+
+def _hash(x: TensorVariable) -> TensorVariable:
+    """Scramble words of 32 bits, by the finalizer "lowbias32" of C. Wellons."""
+    mask = np.uint64(0xFFFFFFFF)
+    x = x.astype("uint64") & mask
+    for divisor, factor in ((1 << 16, 0x7FEB352D), (1 << 15, 0x846CA68B)):
+        x = ((x ^ (x // np.uint64(divisor))) * np.uint64(factor)) & mask
+    return x ^ (x // np.uint64(1 << 16))
+
+
 def get_flat(params: Sequence[Any]) -> np.ndarray:
     """Return the values of shared variables as one flat NumPy vector (a copy)."""
     return np.concatenate([np.asarray(p.get_value(borrow=True)).ravel() for p in params])

@@ -10,7 +10,7 @@ import pytest
 from small_steps import REWRITTEN, nodes_of
 
 import symng
-from symng.metrics._diagonal import random_signs
+from symng.vectors import random_signs
 
 
 def reference(case, centered=False):

@@ -154,6 +154,31 @@ def test_curves_page_tells_the_settings(curves_example):
                 assert row[column] == shown, f"{column} of {name}"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preconditioner", "martens"], "--preconditioner martens: only Hessian-free has it"),
+        (["--optimizer", "adam", "--solver", "cg"], "--solver: Adam has none"),
+        (["--optimizer", "hf", "--ratio", "linear"], "--ratio: Hessian-free has none"),
+        (["--optimizer", "sgd", "--preconditioner", "kronecker"], "--preconditioner: gradient descent has none"),
+    ],
+)
+def test_curves_refuses_what_an_optimizer_has_not(curves_example, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        curves_example.parse(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_presets_of_natural_gradient(curves_example):
+    default, paper = (
+        curves_example.make_optimizer(curves_example.parse(["--preset", p])) for p in ("default", "paper")
+    )
+    assert default.preconditioner == symng.KroneckerPreconditioner() and default.solver.maxiter == 3
+    assert paper == symng.NaturalGradient(
+        solver=symng.MinresQLP(rtol=1e-4, maxiter=250, recompute=False), damping=symng.LevenbergMarquardt(initial=3.0)
+    )
+
+
 def test_changelog_has_this_version():
     assert f"\n## {symng.__version__}\n" in (ROOT / "docs" / "changelog.md").read_text()
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from small_steps import descent, regression, train
+from small_steps import Unit, descent, line, regression, train
 
 import symng
+from symng.training.batches import Feed
 from symng.training.step import CompiledStep
 
 COLUMNS = (
@@ -28,9 +29,9 @@ def seen(monkeypatch):
     taken = []
     run = CompiledStep.run
 
-    def spy(self, *batches):
+    def spy(self, *batches, **options):
         taken.append([None if batch is None else batch[0][:, 0].astype(int).tolist() for batch in batches])
-        return run(self, *batches)
+        return run(self, *batches, **options)
 
     monkeypatch.setattr(CompiledStep, "run", spy)
     return taken
@@ -52,7 +53,7 @@ def test_minibatches_without_replacement(seen):
 def test_targets_go_with_their_inputs(monkeypatch):
     objective, (X, T) = regression()
     given = []
-    monkeypatch.setattr(CompiledStep, "run", lambda self, *b: given.append(b[0]) or symng.StepInfo(loss=1.0))
+    monkeypatch.setattr(CompiledStep, "run", lambda self, *b, **_: given.append(b[0]) or symng.StepInfo(loss=1.0))
     train(objective=objective, data=(X, T), batch_size=7)
     assert all((T[x[:, 0].astype(int)] == t).all() and (X[x[:, 0].astype(int)] == x).all() for x, t in given)
 
@@ -102,7 +103,7 @@ def test_metric_and_search_batches_are_apart_where_examples_suffice(seen, size, 
 
 def test_metric_that_reaches_the_targets_gets_them(monkeypatch):
     given = []
-    monkeypatch.setattr(CompiledStep, "run", lambda self, *b: given.append(b) or symng.StepInfo(loss=1.0))
+    monkeypatch.setattr(CompiledStep, "run", lambda self, *b, **_: given.append(b) or symng.StepInfo(loss=1.0))
     train(descent(metric=symng.EmpiricalFisher()), batch_size=5, metric_batch="other")
     train(descent(metric=symng.Fisher()), batch_size=5, metric_batch="other")
     assert [len(metric) for _, metric, _ in given] == [2] * 5 + [1] * 5
@@ -292,3 +293,45 @@ def test_metric_batch_for_an_optimizer_without_metric():
 def test_metric_data_without_the_targets_it_needs():
     with pytest.raises(ValueError, match="^metric_data: expected 2 arrays .*, got 1. The metric reaches the targets"):
         train(descent(metric=symng.EmpiricalFisher()), metric_batch="own", metric_data=(np.ones((4, 3)),))
+
+
+def test_batch_size_by_a_schedule(tmp_path):
+    sizes = []
+
+    def schedule(step):
+        return 2 + step if step < 3 else 100
+
+    def run(**options):
+        model = line()
+        return model, symng.minimize(
+            model.objective, symng.NaturalGradient(solver=Unit(), damping=1.0, step_size=0.1), model.batch,
+            batch_size=schedule, progress=False, mode="FAST_COMPILE", **options,
+        )  # fmt: skip
+
+    feed = Feed.next
+
+    def spied(self, step):
+        batches = feed(self, step)
+        sizes.append(tuple(None if b is None else len(b[0]) for b in batches))
+        return batches
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Feed, "next", spied)
+        run(max_steps=4)
+        assert sizes == [(2, None, None), (3, None, None), (4, None, None), (4, None, None)]
+        sizes.clear()
+        run(max_steps=3, metric_batch="other", metric_batch_size=1)  # cut to what the metric leaves
+        assert sizes == [(2, 1, None), (3, 1, None), (3, 1, None)]
+
+    whole, _ = run(max_steps=4)
+    path = tmp_path / "run.npz"
+    run(max_steps=2, checkpoint=path)
+    resumed, _ = run(max_steps=4, checkpoint=path)
+    np.testing.assert_array_equal(resumed.value, whole.value)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, None])
+def test_bad_schedule_of_the_batch_size(value):
+    model = line()
+    with pytest.raises((TypeError, ValueError), match="its schedule at step 0"):
+        symng.minimize(model.objective, symng.SGD(step_size=0.1), model.batch, batch_size=lambda step: value)

@@ -211,3 +211,22 @@ def test_the_hessian_is_not_semidefinite_here(products):
     """So the test above can fail."""
     rng = np.random.default_rng(0)
     assert min(v @ products(v)["hessian"] for v in rng.standard_normal((200, SIZE))) < 0
+
+
+def test_diagonal():
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((6, 6))
+    A = A + A.T
+    operator = symng.LinearOperator(lambda v: pt.dot(A, v), size=6)
+    np.testing.assert_allclose(operator.diagonal().eval(), np.diag(A))
+    draws = 4000
+    estimate = operator.diagonal(draws, seed=3).eval()
+    deviation = np.sqrt(((A**2).sum(axis=1) - np.diag(A) ** 2) / draws)
+    assert (abs(estimate - np.diag(A)) < 4 * deviation).all()
+    assert (estimate != operator.diagonal(draws, seed=4).eval()).all()
+
+
+@pytest.mark.parametrize(("options", "name"), [({"draws": 0}, "draws"), ({"draws": 2, "seed": 0.5}, "seed")])
+def test_what_diagonal_does_not_take(options, name):
+    with pytest.raises((TypeError, ValueError), match=name):
+        symng.LinearOperator(lambda v: v, size=2).diagonal(**options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -57,3 +59,49 @@ def test_badly_scaled_system_is_solved_sooner(solver):
 def test_refusals(arguments, settings, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         diagonal_preconditioner(*arguments, **settings)
+
+
+def scaled_regression() -> Any:
+    """Return linear least squares whose inputs have very different scales, and a batch."""
+    rng = np.random.default_rng(0)
+    scales = np.logspace(0, 3, 30)
+    x, t = pt.matrix("x"), pt.vector("t")
+    w = pytensor.shared(np.zeros(30), name="w")
+    y = x @ w
+    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    # Hutchinson's estimate is only as good as the diagonal is large beside its row.
+    X = (np.linalg.qr(rng.standard_normal((200, 30)))[0] + 1e-5 * rng.standard_normal((200, 30))) * scales
+    return objective, (X, rng.standard_normal(200))
+
+
+def test_jacobi_preconditioner_saves_iterations():
+    spent = []
+    for preconditioner in (None, symng.JacobiPreconditioner(draws=4)):
+        objective, batch = scaled_regression()
+        optimizer = symng.NaturalGradient(
+            solver=symng.CG(rtol=1e-6, maxiter=500), damping=1e-3, preconditioner=preconditioner
+        )
+        info = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")(batch)
+        assert info.status == symng.Status.CONVERGED
+        spent.append(info.solver_iterations)
+    assert spent[1] < spent[0] / 3
+
+
+def test_jacobi_preconditioner_keeps_a_running_mean():
+    objective, batch = scaled_regression()
+    optimizer = symng.NaturalGradient(
+        solver=symng.CG(maxiter=2), damping=1e-3, preconditioner=symng.JacobiPreconditioner(decay=0.5)
+    )
+    step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
+    mean = np.zeros(30)
+    for k in range(3):
+        estimate = symng.Fisher()(objective).diagonal(1, seed=k).eval({objective.inputs[0]: batch[0]})
+        mean = mean + max(1 / (k + 1), 0.5) * (estimate - mean)
+        step(batch)
+        np.testing.assert_allclose(step.state["jacobi_diagonal"].get_value(), mean, rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"draws": 0}, {"draws": 1.5}, {"decay": 1.0}])
+def test_what_the_jacobi_preconditioner_does_not_take(options):
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+        symng.JacobiPreconditioner(**options)

@@ -49,6 +49,7 @@ CHANGED = {
     "KrylovSubspaceDescent": dict(
         metric=symng.Fisher(), basis_size=7, damping=1.0, previous_direction=False, max_iterations=9,
     ),
+    "JacobiPreconditioner": dict(draws=2, decay=0.9),
     "KroneckerPreconditioner": dict(decay=0.9, refresh=3),
     "LevenbergMarquardt": dict(initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0),
     "MinresQLP": dict(rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
@@ -70,35 +69,7 @@ def _estimated_squares(objective: Objective, params: Sequence[Any], draws: int, 
         slopes: Any = pytensor.grad(pt.dot(signs, losses), list(params), disconnected_inputs="ignore")
         return vectors.ravel(slopes, params)
 
-    sums = map_rows(signed_gradient, random_signs(losses, seed, draws))
+    sums = map_rows(signed_gradient, vectors.random_signs(losses, seed, draws))
     weights = pt.full((draws,), 1 / draws, dtype=sums.dtype)
     count = losses.shape[0].astype(sums.dtype)
     return vectors.split(pt.dot(weights, pt.sqr(sums)) / count, params)
-
-
-def random_signs(
-    like: TensorVariable, seed: Any, draws: int | None = None, first: tuple[int, Any] = (0, 0)
-) -> TensorVariable:
-    """Return random signs of the shape and dtype of ``like``, a function of ``seed``; ``draws`` of them, if given.
-
-    ``first`` is an axis and the number that its places are counted from.
-
-    They are bits of a hash of seed and place, not draws of a generator, whose state not every backend gives back.
-    """
-    axes = [vectors.places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)]) for k in range(like.ndim)]
-    axes[first[0]] = axes[first[0]] + first[1]
-    if draws is not None:
-        axes.insert(0, pt.as_tensor_variable(np.arange(draws)))
-    bits = _hash(pt.as_tensor_variable(seed))
-    for places in axes:
-        bits = _hash(places + pt.expand_dims(bits, -1).astype("int64"))
-    return 1 - 2 * (bits & np.uint64(1)).astype(like.dtype)
-
-
-def _hash(x: TensorVariable) -> TensorVariable:
-    """Scramble words of 32 bits, by the finalizer "lowbias32" of C. Wellons."""
-    mask = np.uint64(0xFFFFFFFF)
-    x = x.astype("uint64") & mask
-    for divisor, factor in ((1 << 16, 0x7FEB352D), (1 << 15, 0x846CA68B)):
-        x = ((x ^ (x // np.uint64(divisor))) * np.uint64(factor)) & mask
-    return x ^ (x // np.uint64(1 << 16))

@@ -19,7 +19,6 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
-from symng.metrics._diagonal import random_signs
 from symng.metrics._layers import Use, find_uses
 from symng.metrics.base import floats_of
 from symng.objective import Objective
@@ -88,7 +87,7 @@ class Kronecker:
         """
         objective, ends, uses = self.objective, self.ends, self.uses
         cotangents: Any = [
-            head.likelihood.metric_root(r, random_signs(r, seed, first=(head.example_axis, objective.first)))
+            head.likelihood.metric_root(r, vectors.random_signs(r, seed, first=(head.example_axis, objective.first)))
             for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]

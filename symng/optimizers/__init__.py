@@ -6,13 +6,14 @@ from symng.optimizers.hessian_free import HessianFree
 from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
 from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
 from symng.optimizers.natural_gradient import NaturalGradient
-from symng.optimizers.preconditioning import KroneckerPreconditioner, Preconditioner
+from symng.optimizers.preconditioning import JacobiPreconditioner, KroneckerPreconditioner, Preconditioner
 from symng.optimizers.sgd import SGD
 from symng.optimizers.tonga import TONGA
 
 __all__ = [
     "Adam",
     "HessianFree",
+    "JacobiPreconditioner",
     "KroneckerPreconditioner",
     "KrylovSubspaceDescent",
     "NaturalConjugateGradient",

@@ -109,10 +109,8 @@ class DampedOptimizer(Optimizer):
         preconditioner: Any = None
         updates: dict[Any, TensorVariable] = {}
         if isinstance(precondition, Preconditioner):
-            # Where the loss is a sum, so is a metric that is made of the loss. M may have any scale.
-            summed = measured.reduction == "sum" and not isinstance(self.metric, Fisher)
-            count = measured.count.astype(state.dtype) if summed else 1
-            preconditioner, updates = precondition.build(measured, state, damping / count)
+            metric = self.metric.with_damping(damping)
+            preconditioner, updates = precondition.build(measured, metric, state, damping)
         elif precondition is not None:
             preconditioner = precondition(operator, damping)
         solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)

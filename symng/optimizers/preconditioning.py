@@ -14,9 +14,11 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number
 from symng._loop import while_loop
+from symng.metrics import Metric
 from symng.metrics._kronecker import Kronecker
 from symng.objective import Objective
 from symng.optimizers.base import State
+from symng.solvers import diagonal_preconditioner
 
 Apply = Callable[[TensorVariable], TensorVariable]
 
@@ -34,11 +36,12 @@ class Preconditioner(ABC):
 
     @abstractmethod
     def build(
-        self, measured: Objective, state: State, damping: TensorVariable
+        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         """Return the product of a flat vector with M^-1, and the updates of the shared variables.
 
-        ``measured`` is the objective on the metric batch, and ``damping`` what is added to the metric.
+        ``measured`` is the objective on the metric batch, ``metric`` what is solved with, and ``damping`` what is added
+        to it.
         """
 
 
@@ -108,15 +111,14 @@ class KroneckerPreconditioner(Preconditioner):
         state.add("kronecker_updates", 0, "int64")
 
     def build(
-        self, measured: Objective, state: State, damping: TensorVariable
+        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
+        if measured.reduction == "sum" and metric.scale == "loss":  # then so is the damping; M may have any scale
+            damping = damping / measured.count.astype(state.dtype)
         kronecker = Kronecker(measured)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
         new = measured.total(lambda o: [Kronecker(o).factors(state.values["step"])], "mean")[0]
-        # A batch that is not finite leaves no trace.
-        sound = pt.isfinite(new.sum())
-        share = pt.maximum(1 / (count + 1).astype(state.dtype), pt.constant(1 - self.decay, dtype=state.dtype))
-        factors = pt.switch(sound, old + share * (new - old), old)
+        factors, counted, sound = _running_mean(old, new, count, self.decay)
         # A loop of one round or none, for not every backend has a branch that is not computed.
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & sound
         start = {"matrices": pt.switch(due, factors, inverses), "due": due}
@@ -126,5 +128,73 @@ class KroneckerPreconditioner(Preconditioner):
             start,
             1,
         )
-        updates = {old: factors, inverses: final["matrices"], count: count + pt.cast(sound, "int64")}
+        updates = {old: factors, inverses: final["matrices"], count: counted}
         return lambda v: kronecker.apply(final["matrices"], v), updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class JacobiPreconditioner(Preconditioner):
+    """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.
+
+    M = diag(max(d, 0) + lambda), where d is the running mean of s * (F s), s a vector of random signs: Hutchinson's
+    estimate, whose expectation is the diagonal of F. For any metric, and any model.
+
+    Parameters
+    ----------
+    draws : int, default 1
+        Products with F for the estimate of a step, at least 1.
+    decay : float, default 0.95
+        Weight of earlier steps in the running mean, from 0 to below 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On bad arguments.
+
+    Notes
+    -----
+    A step costs ``draws`` products with the metric. The signs are a function of the number of the step. For a
+    preconditioner of a single solve, take ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
+
+    References
+    ----------
+    .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix", Applied Numerical
+       Mathematics 57, 2007.
+
+    Examples
+    --------
+    >>> import symng
+    >>> symng.NaturalGradient(preconditioner=symng.JacobiPreconditioner(draws=2)).preconditioner
+    JacobiPreconditioner(draws=2, decay=0.95)
+    """
+
+    draws: int = 1
+    decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_number("draws", self.draws, minimum=1, integer=True)
+        check_number("decay", self.decay, minimum=0, below=1)
+
+    def init_state(self, objective: Objective, state: State) -> None:
+        state.add("jacobi_diagonal", np.zeros(objective.size))
+        state.add("jacobi_updates", 0, "int64")
+
+    def build(
+        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
+    ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
+        old, count = state.values["jacobi_diagonal"], state.values["jacobi_updates"]
+        estimate = metric(measured).diagonal(self.draws, seed=state.values["step"])
+        diagonal, counted, _ = _running_mean(old, estimate, count, self.decay)
+        positive = pt.maximum(diagonal, pt.zeros_like(diagonal))
+        return diagonal_preconditioner(positive, damping, exponent=1.0), {old: diagonal, count: counted}
+
+
+def _running_mean(old: Any, new: Any, count: Any, decay: float) -> tuple[TensorVariable, TensorVariable, Any]:
+    """Return the mean with a new value, the number of values in it, and whether that value is finite.
+
+    The first ones have equal weights. One that is not finite leaves no trace.
+    """
+    sound = pt.isfinite(new.sum())
+    dtype = old.type.dtype
+    share = pt.maximum(1 / (count + 1).astype(dtype), pt.constant(1 - decay, dtype=dtype))
+    return pt.switch(sound, old + share * (new - old), old), count + pt.cast(sound, "int64"), sound

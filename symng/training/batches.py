@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, problem
+from symng._checks import Words, check_number, problem
 from symng.objective import Objective
 
 
@@ -46,6 +46,13 @@ class Batches:
         else:
             drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
         return [self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn]
+
+
+def _scheduled(schedule: Callable[[int], int], step: int) -> int:
+    """Return the batch size of a step, or refuse it."""
+    size = schedule(step)
+    check_number(f"batch_size (its schedule at step {step})", size, minimum=1, integer=True)
+    return int(size)
 
 
 def take(arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None) -> tuple[np.ndarray, ...]:
@@ -86,7 +93,7 @@ class Feed:
         data: Any,
         rng: np.random.Generator,
         *,
-        batch_size: int | None,
+        batch_size: int | Callable[[int], int] | None,
         metric_batch: str,
         metric_data: Any,
         metric_batch_size: int | None,
@@ -95,6 +102,9 @@ class Feed:
         self.axes = objective.data_axes
         self.data = objective.check_batch("data", data)
         count = self.data[0].shape[self.axes[0]]
+        self.schedule = batch_size if callable(batch_size) else None
+        if callable(batch_size):
+            batch_size = _scheduled(batch_size, 0)
         if batch_size is not None and batch_size > count:
             raise problem("batch_size", f"at most the {count} examples of data", batch_size, "None takes all of them.")
         self.rng = rng
@@ -131,8 +141,15 @@ class Feed:
         if metric_batch == "own":
             self.own = Batches(available, self.metric_size, rng)
 
-    def next(self) -> tuple[Any, Any, Any]:
-        """Return gradient, metric and search batch of the next step; None for one that is the gradient batch."""
+    def next(self, step: int) -> tuple[Any, Any, Any]:
+        """Return gradient, metric and search batch of the next step; None for one that is the gradient batch.
+
+        ``step`` is its number from 0. A size that follows a schedule leaves as many examples as the other batches take.
+        """
+        if self.schedule is not None:
+            taken = max(self.metric_size * (self.metric_batch == "other"), self.search_batch == "other")
+            self.gradient.size = min(_scheduled(self.schedule, step), self.gradient.count - taken)
+            self.search_size = min(self.gradient.size, self.gradient.count - self.gradient.size)
         chosen = self.gradient.next()
         metric = None if self.own is None else self.own.next()
         sizes = {"metric": (self.metric_batch, self.metric_size), "search": (self.search_batch, self.search_size)}

@@ -57,7 +57,7 @@ def minimize(
     optimizer: Optimizer,
     data: Sequence[Any],
     *,
-    batch_size: int | None = None,
+    batch_size: int | Callable[[int], int] | None = None,
     metric_batch: str = "same",
     metric_data: Sequence[Any] | None = None,
     metric_batch_size: int | None = None,
@@ -86,9 +86,11 @@ def minimize(
         For instance `NaturalGradient`.
     data : tuple of arrays
         Values of the inputs and then the targets for all examples.
-    batch_size : int, optional
+    batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last batch wait for the
-        next epoch. Default: all of them, in order.
+        next epoch. Or a schedule: a function of the number of the step, from 0, as for a batch that grows; it is cut to
+        what metric and search batch leave. JAX compiles anew for each new size: let it change seldom. Default: all
+        examples, in order.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of which is in the
         gradient batch of the same step; or ``metric_data``.
@@ -168,7 +170,7 @@ def minimize(
     """
     # Everything that can be refused is refused here, before anything is compiled.
     for name, value in (("batch_size", batch_size), ("metric_batch_size", metric_batch_size)):
-        if value is not None:
+        if value is not None and not (name == "batch_size" and callable(value)):
             check_number(name, value, minimum=1, integer=True)
     check_choice("metric_batch", metric_batch, ("same", "other", "own"))
     check_choice("search_batch", search_batch, ("same", "other", "all"))
@@ -220,7 +222,7 @@ def minimize(
             while not stopped:
                 with Interrupt() as interrupt:
                     start = time.perf_counter()
-                    info = step.run(*feed.next(), settled=False)
+                    info = step.run(*feed.next(run.steps), settled=False)
                     run.seconds += time.perf_counter() - start
                     run.steps += 1
                     row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}

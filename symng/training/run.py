@@ -118,7 +118,8 @@ class Run:
     def _kind(self) -> str:
         """Name what the checkpoint belongs to, beside the shapes of its arrays."""
         feed = self.feed
-        sizes = f"batch {feed.gradient.size} of {feed.gradient.count}"
+        size = "by a schedule" if feed.schedule else feed.gradient.size
+        sizes = f"batch {size} of {feed.gradient.count}"
         metric = "" if feed.metric_batch == "same" else f" of {feed.metric_size}"
         return (
             f"{type(self.step.optimizer).__name__}, {sizes}, metric batch {feed.metric_batch!r}{metric}, "

@@ -9,7 +9,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -41,11 +41,11 @@ def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | No
     return symng.compile_step(make_objective(), optimizer, mode=mode, chunk_size=chunk_size)
 
 
-def make_bare_products(examples: int) -> Callable[[], None]:
+def make_bare_products(examples: int, sizes: Sequence[int] = ALL_SIZES) -> Callable[[], None]:
     """Return a function that makes the matrix products of one product with F, by NumPy's BLAS: the floor."""
     rng = np.random.default_rng(1)
-    weights = [rng.standard_normal(s).astype("float32") for s in zip(ALL_SIZES[:-1], ALL_SIZES[1:], strict=True)]
-    layers = [rng.random((examples, size)).astype("float32") for size in ALL_SIZES]
+    weights = [rng.standard_normal(s).astype("float32") for s in zip(sizes[:-1], sizes[1:], strict=True)]
+    layers = [rng.random((examples, size)).astype("float32") for size in sizes]
 
     def run() -> None:
         for i, w in enumerate(weights):

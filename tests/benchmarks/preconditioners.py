@@ -1,0 +1,98 @@
+"""How many iterations, and seconds, to a given residual, with and without a preconditioner.
+
+    python tests/benchmarks/preconditioners.py --mode JAX
+
+The Curves autoencoder in float32, on 1,000 images: (F + damping I) p = g after some steps of training, by CG and by
+MINRES-QLP, until norm(g - (F + damping I) p) is at most the tolerance times norm(g). The seconds are those of a whole
+step, what the preconditioner costs included, as medians of several in turns. Prints a table in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Any
+
+from curves_network import make_objective
+
+import symng
+from symng import vectors
+from symng.datasets import curves
+from symng.metrics import EmpiricalFisher
+
+NAMES = ("none", "jacobi, 1 draw", "jacobi, 8 draws", "martens", "kronecker")
+
+
+def make_preconditioner(name: str, objective: symng.Objective) -> Any:
+    """Return what `NaturalGradient` takes as its preconditioner."""
+    if name == "martens":
+        diagonal = EmpiricalFisher().diagonal(objective)
+        return lambda operator, damping: symng.diagonal_preconditioner(diagonal, damping)
+    return {
+        "none": None,
+        "jacobi, 1 draw": symng.JacobiPreconditioner(draws=1),
+        "jacobi, 8 draws": symng.JacobiPreconditioner(draws=8),
+        "kronecker": symng.KroneckerPreconditioner(refresh=1),
+    }[name]
+
+
+def main() -> None:
+    """Train for a while, then solve the same system in every way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode")
+    parser.add_argument("--damping", type=float, nargs="+", default=[1.0, 0.01])
+    parser.add_argument("--tolerance", type=float, default=1e-2)
+    parser.add_argument("--maxiter", type=int, default=1000)
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+
+    images = curves(5000)
+    objective = make_objective()
+    first = symng.NaturalGradient(
+        solver=symng.CG(rtol=0.0, maxiter=3, recompute=False), warm_start=0.9,
+        damping=symng.LevenbergMarquardt(initial=10.0, ratio="quadratic", minimum=1e-3, reject_below=0.0),
+        preconditioner=symng.KroneckerPreconditioner(),
+    )  # fmt: skip
+    symng.minimize(
+        objective, first, (images,), batch_size=2000, metric_batch="other", metric_batch_size=500, max_steps=60,
+        mode=options.mode, progress=False,
+    )  # fmt: skip
+    trained = vectors.get_flat(objective.params)
+    batch = (images[:1000],)
+
+    steps = {}
+    for solver in ("CG", "MinresQLP"):
+        for name in NAMES:
+            kind = getattr(symng, solver)(rtol=options.tolerance, maxiter=options.maxiter)
+            optimizer = symng.NaturalGradient(
+                solver=kind, damping=1.0, preconditioner=make_preconditioner(name, objective)
+            )
+            steps[solver, name] = symng.compile_step(objective, optimizer, mode=options.mode).compile(batch)
+            print(f"compiled {solver}, {name}", flush=True)
+    print(f"\n| damping | solver | {' | '.join(NAMES)} |")
+    print("|---" * (len(NAMES) + 2) + "|")
+    for damping in options.damping:
+        seconds: dict[Any, list[float]] = {key: [] for key in steps}
+        found = {}
+        for _ in range(options.turns):
+            for key, step in steps.items():
+                vectors.set_flat(objective.params, trained)
+                step.state["damping"].set_value(damping)
+                start = time.perf_counter()
+                info = step(batch)
+                seconds[key].append(time.perf_counter() - start)
+                found[key] = info
+        for solver in ("CG", "MinresQLP"):
+            cells = []
+            for name in NAMES:
+                info = found[solver, name]
+                reached = (
+                    "" if info.residual_norm <= 1.01 * options.tolerance * info.gradient_norm else " (not reached)"
+                )
+                cells.append(f"{info.solver_iterations}, {statistics.median(seconds[solver, name]):.2f} s{reached}")
+            print(f"| {damping:g} | `{solver}` | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
