@@ -52,12 +52,12 @@ def test_interrupt_during_a_step_lets_it_finish(monkeypatch):
     run = CompiledStep.run
     taken = []
 
-    def interrupted(self, *batches):
+    def interrupted(self, *batches, **options):
         if len(taken) == 2:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
         taken.append(1)
-        return run(self, *batches)
+        return run(self, *batches, **options)
 
     monkeypatch.setattr(CompiledStep, "run", interrupted)
     result = train(max_steps=10)
@@ -83,7 +83,7 @@ def test_interrupt_while_a_step_is_recorded_loses_none(monkeypatch):
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_second_interrupt_ends_the_step(monkeypatch):
-    def stuck(self, *batches):
+    def stuck(self, *batches, **options):
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.01)
