@@ -313,6 +313,7 @@ def describe(results: dict[str, Any]) -> str:
             continue
         names = list(rows[0]["seconds"])
         lines += [f"| {column} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        alike = rows if column == "iterations" else [r for r in rows if r["iterations"] == rows[0]["iterations"]]
         for row in rows:
             floor = row["seconds"].get("floor")
             cells = []
@@ -320,9 +321,10 @@ def describe(results: dict[str, Any]) -> str:
                 value = row["seconds"][name]
                 told = f"{value:.4f} s" if value < 1 else f"{value:.2f} s"
                 cells.append(told if floor is None or name == "floor" else f"{told} ({value / floor:.2f})")
-            lines.append(f"| {row[column]:,} | {' | '.join(cells)} |")
-        if len(rows) > 1:
-            fitted = exponents(rows, column)
+            told = "" if row in alike else f", {row['iterations']} iterations"
+            lines.append(f"| {row[column]:,}{told} | {' | '.join(cells)} |")
+        if len(alike) > 1:
+            fitted = exponents(alike, column)
             lines.append(f"| exponent | {' | '.join(f'{fitted[name]:.2f}' for name in names)} |")
         lines.append("")
     if results.get("start"):
