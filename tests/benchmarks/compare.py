@@ -1,4 +1,4 @@
-"""Time symng beside what a user would pick instead: the gradient and K iterations of CG on (F + I), float32.
+"""Time symng beside what a user would pick instead: gradient and K iterations of CG on (F + damping I), float32.
 
     python tests/benchmarks/compare.py                       # everything: half an hour on two cores
     python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,8 +35,10 @@ from typing import Any
 import numpy as np
 
 SIZES = (784, 400, 200, 100, 50, 25, 6, 25, 50, 100, 200, 400, 784)
-CODE = 5  # the layer whose activation is linear, beside the last
+LINEAR = (5, len(SIZES) - 2)  # layers without an activation: the code, and the last, whose sigmoid is in the loss
 SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
+# So small that no solve is done after 40 iterations: symng would end it there, and the others go on.
+DAMPING = 1e-4
 PARTS = ("examples", "parameters", "iterations", "start")
 
 Run = Callable[[], Any]
@@ -45,21 +46,18 @@ Run = Callable[[], Any]
 
 def make_arrays(sizes: tuple[int, ...], examples: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Return weights and biases in turn, and images."""
+    from symng.models import sparse_init
+
     rng = np.random.default_rng(0)
     params = []
     for rows, columns in zip(sizes[:-1], sizes[1:], strict=True):
-        params.append((rng.standard_normal((rows, columns)) / np.sqrt(rows)).astype("float32"))
+        params.append(sparse_init(rng, rows, columns, "float32"))
         params.append(np.zeros(columns, "float32"))
     return params, rng.random((examples, sizes[0]), "float32")
 
 
-def is_linear(layer: int, layers: int) -> bool:
-    """Tell whether a layer has no activation: the code, and the last, whose sigmoid is in the loss."""
-    return layer in (CODE, layers - 1)
-
-
 def make_floor(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
-    """Return the bare products, which another benchmark has too."""
+    """Return the bare products."""
     from curves_network import make_bare_products
 
     run = make_bare_products(examples, sizes)
@@ -81,16 +79,22 @@ def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int
     h = x
     for i in range(len(sizes) - 1):
         r = pt.dot(h, params[2 * i]) + params[2 * i + 1]
-        h = r if is_linear(i, len(sizes) - 1) else pt.sigmoid(r)
+        h = r if i in LINEAR else pt.sigmoid(r)
     loss = symng.models.binary_cross_entropy_with_logits(r, x).mean()
     objective = symng.Objective(loss, output=pt.sigmoid(r), params=params, inputs=[x])
     gradient = loss_and_gradient(objective)[1]
     solver = symng.CG(rtol=0.0, maxiter=iterations, recompute=False)
-    solution = solver.solve(symng.Fisher()(objective), gradient, damping=1.0)
-    function = compile_function([x], solution.x, mode=mode)
+    solution = solver.solve(symng.Fisher()(objective), gradient, damping=DAMPING)
+    function = compile_function([x], [solution.x, solution.niter], mode=mode)
     function.trust_input = True
     (batch,) = place([images], "jax" if mode == "JAX" else "c")
-    return lambda: to_numpy(function(batch))
+
+    def run() -> None:
+        done = int(to_numpy(function(batch))[1])
+        if done != iterations:
+            raise SystemExit(f"{mode}: {done} iterations, not {iterations}")
+
+    return run
 
 
 def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
@@ -107,7 +111,7 @@ def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         p = unravel(theta)
         for i in range(len(sizes) - 1):
             h = h @ p[2 * i] + p[2 * i + 1]
-            if not is_linear(i, len(sizes) - 1):
+            if i not in LINEAR:
                 h = jax.nn.sigmoid(h)
         return h
 
@@ -122,7 +126,10 @@ def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         y = jax.nn.sigmoid(r)
         weights = y * (1 - y) / len(x)
         return jax.scipy.sparse.linalg.cg(
-            lambda v: pull(weights * push(v))[0] + v, jax.grad(loss)(theta), maxiter=iterations, tol=0
+            lambda v: pull(weights * push(v))[0] + np.float32(DAMPING) * v,
+            jax.grad(loss)(theta),
+            maxiter=iterations,
+            tol=0,
         )[0]
 
     return lambda: np.asarray(solve(theta, batch))
@@ -156,7 +163,7 @@ def make_torch(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         h = batch
         for i in range(len(sizes) - 1):
             h = torch.addmm(p[2 * i + 1], h, p[2 * i])
-            if not is_linear(i, len(sizes) - 1):
+            if i not in LINEAR:
                 h = torch.sigmoid(h)
         return h
 
@@ -166,7 +173,7 @@ def make_torch(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         y = torch.sigmoid(r)
         weights = y * (1 - y) / examples
         gradient = pull((y - batch) / examples)[0]
-        return conjugate_gradient(lambda v: pull(weights * push(v))[0] + v, gradient, iterations)
+        return conjugate_gradient(lambda v: pull(weights * push(v))[0] + DAMPING * v, gradient, iterations)
 
     return run
 
@@ -181,7 +188,7 @@ def make_curvlinops(sizes: tuple[int, ...], examples: int, iterations: int) -> R
     for i in range(len(sizes) - 1):
         layer = torch.nn.Linear(sizes[i], sizes[i + 1])
         layer.weight.data = torch.from_numpy(params[2 * i].T.copy())
-        layers += [layer] if is_linear(i, len(sizes) - 1) else [layer, torch.nn.Sigmoid()]
+        layers += [layer] if i in LINEAR else [layer, torch.nn.Sigmoid()]
     model, batch = torch.nn.Sequential(*layers), torch.from_numpy(images)
     loss = torch.nn.BCEWithLogitsLoss(reduction="mean")
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -190,7 +197,7 @@ def make_curvlinops(sizes: tuple[int, ...], examples: int, iterations: int) -> R
         value = loss(model(batch), batch) * sizes[-1]
         gradient = torch.cat([g.ravel() for g in torch.autograd.grad(value, weights)])
         operator = GGNLinearOperator(model, loss, weights, [(batch, batch)], check_deterministic=False)
-        return conjugate_gradient(lambda v: sizes[-1] * (operator @ v) + v, gradient, iterations)
+        return conjugate_gradient(lambda v: sizes[-1] * (operator @ v) + DAMPING * v, gradient, iterations)
 
     return run
 
@@ -323,8 +330,8 @@ def describe(results: dict[str, Any]) -> str:
                 cells.append(told if floor is None or name == "floor" else f"{told} ({value / floor:.2f})")
             told = "" if row in alike else f", {row['iterations']} iterations"
             lines.append(f"| {row[column]:,}{told} | {' | '.join(cells)} |")
-        if len(alike) > 1:
-            fitted = exponents(alike, column)
+        fitted = exponents(alike, column) if len(alike) > 1 else {}
+        if fitted:
             lines.append(f"| exponent | {' | '.join(f'{fitted[name]:.2f}' for name in names)} |")
         lines.append("")
     if results.get("start"):
@@ -372,7 +379,7 @@ def main() -> None:
         return
     names, turns = options.contestants, options.turns
     options.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"machine": platform.machine(), "cores": os.cpu_count(), "python": sys.version.split()[0]}
+    results: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
     if "start" in options.parts:
         results["start"] = measure_start([name for name in names if name != "floor"])
     if "examples" in options.parts:
