@@ -12,9 +12,8 @@ are medians of seconds per iteration, and ratios to the floor in the same turn. 
     torch        torch.func.linearize and vjp, kept for all products
     curvlinops   the GGNLinearOperator of curvlinops-for-pytorch
 
-Parts: examples (1,000, 5,000 and 20,000), parameters (10^4 to 10^7), iterations (5 to 40), start (seconds until the
-first result in a fresh process, with an empty cache and with the one it left). Leaves in --out: compare.json,
-compare.md and compare.png.
+Parts: examples, parameters (10^4 to 10^7), iterations (5 to 40), start (seconds until the first result in a fresh
+process, with an empty cache and with the one it left). Leaves in --out: compare.json, compare.md and compare.png.
 """
 
 from __future__ import annotations
@@ -314,10 +313,8 @@ def exponents(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
 def describe(results: dict[str, Any]) -> str:
     """Return the results as tables in Markdown."""
     lines = []
-    for part, column in (("examples", "examples"), ("parameters", "parameters"), ("iterations", "iterations")):
-        rows = results.get(part)
-        if not rows:
-            continue
+    for column in [part for part in ("examples", "parameters", "iterations") if results.get(part)]:
+        rows = results[column]
         names = list(rows[0]["seconds"])
         lines += [f"| {column} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
         alike = rows if column == "iterations" else [r for r in rows if r["iterations"] == rows[0]["iterations"]]
