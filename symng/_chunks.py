@@ -44,9 +44,12 @@ def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None
     ragged = chunk_size is None or not chunked or examples % chunk_size > 0
     if not with_shapes:
         return Layout(chunked, ragged)
-    shapes = [a.shape for a in cut(arrays, axes, chunk_size)]
-    count = len(arrays) if chunked else 0
-    return Layout(chunked, ragged, tuple(shapes[:count]), tuple(shapes[count:]))
+    if not chunked or chunk_size is None:
+        return Layout(chunked, ragged, rest=tuple(a.shape for a in arrays))
+    pairs = [(a.shape, axis) for a, axis in zip(arrays, axes, strict=True)]
+    stacked = tuple((examples // chunk_size, *s[:k], chunk_size, *s[k + 1 :]) for s, k in pairs)
+    rest = tuple((*s[:k], examples % chunk_size, *s[k + 1 :]) for s, k in pairs)
+    return Layout(chunked, ragged, stacked, rest if ragged else ())
 
 
 def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> list[Any]:

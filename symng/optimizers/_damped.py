@@ -99,7 +99,8 @@ class DampedOptimizer(Optimizer):
         ``precondition`` stands in for ``preconditioner``.
         """
         damping, previous = state.values["damping"], state.values.get("direction")
-        operator = self.metric.with_damping(damping)(measured)
+        metric = self.metric.with_damping(damping)
+        operator = metric(measured)
         start = None
         if previous is not None:
             start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
@@ -109,7 +110,6 @@ class DampedOptimizer(Optimizer):
         preconditioner: Any = None
         updates: dict[Any, TensorVariable] = {}
         if isinstance(precondition, Preconditioner):
-            metric = self.metric.with_damping(damping)
             preconditioner, updates = precondition.build(measured, metric, state, damping)
         elif precondition is not None:
             preconditioner = precondition(operator, damping)

@@ -40,8 +40,8 @@ class NaturalGradient(DampedOptimizer):
         Each solve starts from this times the previous direction, or from zero after a step that was refused; 0 starts
         from zero always. From 0 to 1.
     preconditioner : Preconditioner or callable, optional
-        `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator that applies M^-1 to
-        a vector.
+        `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to what applies M^-1
+        to a vector.
 
     Notes
     -----

@@ -117,7 +117,12 @@ class KroneckerPreconditioner(Preconditioner):
             damping = damping / measured.count.astype(state.dtype)
         kronecker = Kronecker(measured)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
-        new = measured.total(lambda o: [Kronecker(o).factors(state.values["step"])], "mean")[0]
+
+        def factors_of(o: Objective) -> list[TensorVariable]:
+            blocks = kronecker if o is measured else Kronecker(o)  # of a chunk
+            return [blocks.factors(state.values["step"])]
+
+        new = measured.total(factors_of, "mean")[0]
         factors, counted, sound = _running_mean(old, new, count, self.decay)
         # A loop of one round or none, for not every backend has a branch that is not computed.
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & sound
