@@ -285,6 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"--out: cannot write to {options.out}: {error}", file=sys.stderr)
         return 1
 
+    symng.keep_memory()
     print(f"Making {options.examples:,} Curves-like images (seed {options.seed}) ...", flush=True)
     images = curves(options.examples, seed=options.seed)
     mean_error = float(((images - images.mean(axis=0)) ** 2).sum() / len(images))

@@ -1,7 +1,7 @@
 """symng: natural-gradient optimization of models written as PyTensor graphs."""
 
 from symng import datasets, models, vectors  # noqa: F401 - modules that messages and docs name
-from symng.backends import enable_jax
+from symng.backends import enable_jax, keep_memory
 from symng.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.energy import EnergyObjective
 from symng.history import History
@@ -75,5 +75,6 @@ __all__ = [
     "compile_step",
     "diagonal_preconditioner",
     "enable_jax",
+    "keep_memory",
     "minimize",
 ]

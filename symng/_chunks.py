@@ -115,6 +115,10 @@ class ChunkedObjective(Objective):
         return self._whole
 
     @property
+    def undivided(self) -> Objective | None:
+        return None if self.stacked else self.rest
+
+    @property
     def count(self) -> TensorVariable:
         stacked, rest = self._counts()
         return stacked if self.rest is None else stacked + rest

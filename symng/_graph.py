@@ -1,4 +1,4 @@
-"""Questions to a graph: which computations are equal, how long an axis is."""
+"""Questions to a graph, and small changes of it: which computations are equal, how long an axis is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
 
 from symng.backends import compile_function
@@ -49,3 +51,16 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
     if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
         return None
     return int(compile_function([], length, mode="FAST_COMPILE")())
+
+
+def sum_narrowly(slope: Any) -> Any:
+    """Return a slope that is a sum, such as that of a bias, with the sum taken in its own dtype.
+
+    PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more exact.
+    """
+    node = slope.owner
+    if node is not None and isinstance(node.op, DimShuffle):
+        return node.op(sum_narrowly(node.inputs[0]))
+    if node is not None and isinstance(node.op, Sum) and node.inputs[0].type.dtype == slope.type.dtype == "float32":
+        return node.op.clone(acc_dtype="float32")(node.inputs[0])
+    return slope

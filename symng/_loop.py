@@ -194,10 +194,9 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
         factors[node.outputs[0]] = varied, fixed
         type_ = results[0].type
         whole = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
-        if len(whole) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
+        if not whole or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
             return results
-        rest = [f for f in fixed if f not in whole]
-        return [pt.mul(*varied, *rest, pt.mul(*whole))]
+        return [pt.mul(*varied, pt.mul(*fixed))]
 
     return _rebuild(outputs, varying, rewrite)
 

@@ -171,6 +171,11 @@ class Objective:
         """The objective that is told of by its own inputs: this one, or the one whose batches come in chunks."""
         return self
 
+    @property
+    def undivided(self) -> Objective | None:
+        """The objective on all of its batch at once; none where the batch comes in chunks."""
+        return self
+
     first: Any = 0
     """The number of the first example, where this is a chunk of a batch: random signs go on from there."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from pytensor.graph.basic import Constant
 from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
 
+import symng
 from symng import _numba
 from symng._loop import while_loop
 from symng.backends import backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
@@ -242,3 +244,38 @@ def test_placed_arrays_go_in_as_they_are():
     (placed,) = place([np.ones((3, 2))], "jax")
     assert isinstance(placed, jax.Array)
     np.testing.assert_array_equal(f(placed), [3.0, 3.0])
+
+
+def test_memory_is_kept_where_the_c_library_can(monkeypatch):
+    """In a process of its own, for it cannot be undone: a large array's memory is not given back."""
+    code = (
+        "import symng, numpy as np\n"
+        "def grow():\n"
+        "    before = int(open('/proc/self/statm').read().split()[1])\n"
+        "    a = np.ones(4_000_000)\n"
+        "    del a\n"
+        "    return int(open('/proc/self/statm').read().split()[1]) - before\n"
+        "given_back, taken = grow(), symng.keep_memory()\n"
+        "print(taken, given_back, grow())\n"
+    )
+    if platform.libc_ver()[0] == "glibc":
+        taken, given_back, kept = run_python(code).split()
+        assert taken == "True" and int(given_back) < 1000 < 6000 < int(kept)  # pages of 4 KiB, of 7812 in all
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert symng.keep_memory() is False
+    with pytest.raises(ValueError, match="size: expected .*got 0"):
+        symng.keep_memory(0)
+
+
+def test_c_is_right_where_pytensor_keeps_intermediates():
+    """The state of a loop must not lie in memory that PyTensor writes to in the next round."""
+    rng = np.random.default_rng(0)
+    x, b = pt.dmatrix("x"), pt.dvector("b")
+    solution = symng.CG(rtol=0.0, maxiter=12, recompute=False).solve(lambda v: x.T @ (x @ v), b, damping=1e-3)
+    arrays, found = (rng.standard_normal((40, 30)), np.ones(30)), []
+    for allow_gc in (True, False):
+        with pytensor.config.change_flags(allow_gc=allow_gc):
+            function = compile_function([x, b], [solution.x, solution.niter], mode="CVM")
+            found.append(function(*arrays))
+    assert found[0][1] == found[1][1] == 12
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-10)

@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.scan.op import Scan
 from pytensor.tensor.blas import Dot22, Gemm
-from pytensor.tensor.math import Dot
+from pytensor.tensor.math import Dot, Sum
 
 import symng
 from symng import _numba
@@ -55,3 +55,7 @@ def test_a_step_makes_no_product_too_many(mode):
     # Forward and backward of the tangents.
     assert len(inside) == 2 * (2 * LAYERS - 1)
     assert not any(transposed(node) for node in inside)
+    # The gradients of the biases, in the loop and before it.
+    nodes = [*outside, *fn.toposort()]
+    sums = [node.op for node in nodes if isinstance(node.op, Sum) and node.inputs[0].ndim == 2 and node.op.axis == (0,)]
+    assert len(sums) == 2 * LAYERS and all(op.acc_dtype == "float32" for op in sums)

@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import check_instance
+from symng._graph import sum_narrowly
 from symng.objective import Objective
 from symng.operators import LinearOperator, Root
 
@@ -46,7 +47,7 @@ class Metric(ABC):
             dtype=objective.dtype,
             inputs=(*objective.inputs, *objective.targets),
             name=type(self).__name__,
-            root=self.root(objective) if objective.whole is objective else None,
+            root=None if objective.undivided is None else self.root(objective.undivided),
         )
 
     def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
@@ -101,7 +102,7 @@ def pull(
     """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
     with floats_of(objective):
         slopes: Any = pullback(_apart(outputs), objective.params, cotangents, disconnected_inputs="ignore")
-    return vectors.ravel(slopes, objective.params)
+    return vectors.ravel([sum_narrowly(slope) for slope in slopes], objective.params)
 
 
 def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:

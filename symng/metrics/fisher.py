@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_choice, problem
+from symng._graph import infer_length
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Head, Objective
 from symng.operators import Root
@@ -87,7 +89,8 @@ class Fisher(OutputMetric):
             end = head.y if r is None else r
             weigh = head.likelihood.output_metric_product if r is None else head.likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
-            cotangents.append(weigh(end, tangent) / count)
+            # A factor, not a divisor: a solver's loop gathers it with those that do not change from product to product.
+            cotangents.append(weigh(end, tangent) * (1 / count))
         return cotangents
 
     def root(self, objective: Objective) -> Root | None:
@@ -111,8 +114,11 @@ class Fisher(OutputMetric):
         def pull_root(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0
             for r in ends:
-                parts.append(u[start : start + r.size].reshape(r.shape, ndim=r.ndim))
-                start = start + r.size
+                known = [infer_length(r, axis) for axis in range(r.ndim)]
+                shape = [r.shape[axis] if length is None else length for axis, length in enumerate(known)]
+                size = math.prod(shape)
+                parts.append(u[start : start + size].reshape(shape, ndim=r.ndim))
+                start = start + size
             return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
 
         return Root(push_root, pull_root)

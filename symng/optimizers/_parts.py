@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, is_symbolic, problem
+from symng._graph import sum_narrowly
 from symng.damping import Damping
 from symng.objective import Objective
 from symng.operators import LinearOperator
@@ -93,7 +94,7 @@ def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVaria
     def parts(o: Objective) -> list[TensorVariable]:
         # A parameter that only the output uses has a gradient of zero.
         slopes: Any = pytensor.grad(o.loss, o.params, disconnected_inputs="ignore")
-        return [pt.cast(o.loss, o.dtype), vectors.ravel([g.astype(o.dtype) for g in slopes], o.params)]
+        return [pt.cast(o.loss, o.dtype), vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params)]
 
     loss, gradient = objective.total(parts)
     return loss, gradient

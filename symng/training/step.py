@@ -18,6 +18,7 @@ from symng._trial import Trial
 from symng.backends import backend_of, collection_paused, evaluate, settle
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
+from symng.solvers import Woodbury
 from symng.training.batches import check_metric_batch
 from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
@@ -66,7 +67,8 @@ class CompiledStep:
                 "chunk_size", "none on JAX for a model with a scan", Words("one"),
                 "Leave it out, give smaller batches, or use mode 'NUMBA' or 'CVM'.", NotImplementedError,
             )  # fmt: skip
-        self._with_shapes = loops or (self.backend == "jax" and chunk_size is not None)
+        direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
+        self._with_shapes = self.backend == "jax" and (loops or direct or chunk_size is not None)
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}

@@ -1,6 +1,6 @@
 """Time symng beside what a user would pick instead: gradient and K iterations of CG on (F + damping I), float32.
 
-    python tests/benchmarks/compare.py                       # everything: half an hour on two cores
+    python tests/benchmarks/compare.py  # everything: half an hour on two cores
     python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
 
 The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a time, in turns; told
@@ -12,8 +12,8 @@ are medians of seconds per iteration, and ratios to the floor in the same turn. 
     torch        torch.func.linearize and vjp, kept for all products
     curvlinops   the GGNLinearOperator of curvlinops-for-pytorch
 
-Parts: examples, parameters (10^4 to 10^7), iterations (5 to 40), start (seconds until the first result in a fresh
-process, with an empty cache and with the one it left). Leaves in --out: compare.json, compare.md and compare.png.
+Parts: examples, parameters (10^4 to 10^7), iterations (5 to 40), start (the first result in a fresh process, with an
+empty cache and with the one it left). Leaves in --out: compare.json, compare.md and compare.png.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ LINEAR = (5, len(SIZES) - 2)  # layers without an activation: the code, and the 
 SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
 # So small that no solve is done after 40 iterations: symng would end it there, and the others go on.
 DAMPING = 1e-4
+# What symng.keep_memory sets, for all contestants alike; MALLOC_TRIM_THRESHOLD_=131072 in the environment undoes it.
+KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**31 - 1))
 PARTS = ("examples", "parameters", "iterations", "start")
 
 Run = Callable[[], Any]
@@ -234,7 +236,7 @@ class Contestant:
     ) -> None:
         command = [sys.executable, "-W", "ignore", __file__, "--serve", name, "--sizes", *map(str, sizes)]
         command += ["--case", str(examples), str(iterations)]
-        environment = dict(os.environ)
+        environment = KEPT | os.environ
         if cache is not None:
             flags = [f for f in (os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}") if f]
             environment |= {
@@ -278,8 +280,8 @@ def measure(names: list[str], sizes: tuple[int, ...], examples: int, iterations:
                 seconds[name].append(value)
     for contestant in running.values():
         contestant.close()
-    count = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-    found = {"examples": examples, "iterations": iterations, "parameters": count, "turns": turns}
+    parameters = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    found = {"examples": examples, "iterations": iterations, "parameters": parameters, "turns": turns}
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(found, {name: f"{value:.4f}" for name, value in medians.items()}, flush=True)
     return found | {"seconds": medians}
@@ -374,18 +376,17 @@ def main() -> None:
     if options.serve:
         serve(options.serve, tuple(options.sizes), *options.case)
         return
-    names, turns = options.contestants, options.turns
+    names, turns, few = options.contestants, options.turns, min(options.turns, 3)
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
     if "start" in options.parts:
         results["start"] = measure_start([name for name in names if name != "floor"])
     if "examples" in options.parts:
-        cases = ((1000, 20, turns), (5000, 20, turns), (20_000, 5, min(turns, 3)))
+        cases = ((1000, 20, turns), (5000, 20, turns), (20_000, 5, few))
         results["examples"] = [measure(names, SIZES, *case) for case in cases]
     if "parameters" in options.parts:
         results["parameters"] = [
-            measure(names, tuple(max(2, round(scale * size)) for size in SIZES), 1000, 20, min(turns, 3))
-            for scale in SCALES
+            measure(names, tuple(max(2, round(scale * size)) for size in SIZES), 1000, 20, few) for scale in SCALES
         ]
     if "iterations" in options.parts:
         results["iterations"] = [measure(names, SIZES, 1000, count, turns) for count in (5, 10, 20, 40)]

@@ -76,14 +76,7 @@ def test_several_outputs_and_time_steps(case: Any) -> None:
     assert oracles.relative_error(solution.x, expected) < 1e-8
 
 
-NO_SHAPES = (
-    "PyTensor takes the shape of the output out of the loop over rows, and JAX cannot reshape to what it is given."
-)
-
-
-@pytest.mark.parametrize(
-    "mode", ["CVM", "NUMBA", pytest.param("JAX", marks=pytest.mark.xfail(reason=NO_SHAPES, strict=True))]
-)
+@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
 def test_a_step_is_that_of_a_converged_iteration(mode: str) -> None:
     """Natural gradient with it takes the steps that it takes with CG."""
     if mode == "JAX":
