@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from symng.datasets.adding import adding
 from symng.datasets.curves import curves
+from symng.datasets.deformed_digits import deformed_digits
+from symng.datasets.digits import LabeledImages, digits
 
-__all__ = ["adding", "curves"]
+__all__ = ["LabeledImages", "adding", "curves", "deformed_digits", "digits"]

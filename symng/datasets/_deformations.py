@@ -1,0 +1,122 @@
+"""The five deformations of NISTP, each from an image, random numbers and a complexity to an image.
+
+Images are squares of `SIDE` pixels, float64 from 0 (background) to 1 (ink). Nothing is drawn outside of the frame, and
+what leaves it is lost. A complexity of 0 leaves an image as it is. Each deformation is a function that draws its
+parameters and one that applies them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+SIDE = 32
+
+_ROWS, _COLUMNS = np.indices((SIDE, SIDE))
+
+# What one pixel takes its extreme over, from thin to thick. Erosion has the first five.
+_SQUARE = [np.ones(shape, bool) for shape in ((1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3))]
+FOOTPRINTS = [*_SQUARE[:3], ndimage.generate_binary_structure(2, 1), *_SQUARE[3:]]
+_EROSIONS, _DILATIONS = 5, len(FOOTPRINTS)
+
+# The disk of the pinch: all pixels nearer to the center than half the side.
+_RADIUS = SIDE / 2
+_CENTER = (SIDE - 1) / 2
+_DISTANCE = np.hypot(_ROWS - _CENTER, _COLUMNS - _CENTER)
+_SINE = np.sin(np.pi / 2 * np.minimum(_DISTANCE / _RADIUS, 1.0))  # 1 on the rim and outside
+
+
+def slant(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
+    """Move row i by i s pixels, s ~ U[-c, c], and the whole back to the center."""
+    return shift_rows(image, rng.uniform(-complexity, complexity))
+
+
+def shift_rows(image: np.ndarray, slope: float) -> np.ndarray:
+    """Move row i to the right by round(i s) - round(s side / 2) pixels."""
+    shifts = np.round(_ROWS * slope) - np.round(slope * SIDE / 2)
+    return _look_up(image, _ROWS, _COLUMNS - shifts.astype(np.intp))
+
+
+def thickness(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
+    """Erode or dilate by one of the thinnest footprints, or do neither, all with the same probability."""
+    erosions, dilations = math.ceil(_EROSIONS * complexity), math.ceil(_DILATIONS * complexity)
+    choice = int(rng.integers(erosions + dilations + 1))
+    if choice < erosions:
+        return thicken(image, ndimage.grey_erosion, FOOTPRINTS[choice])
+    if choice < erosions + dilations:
+        return thicken(image, ndimage.grey_dilation, FOOTPRINTS[choice - erosions])
+    return image
+
+
+def thicken(image: np.ndarray, change: Callable[..., np.ndarray], footprint: np.ndarray) -> np.ndarray:
+    """Erode or dilate, and bring the darkest pixel back to what it was."""
+    changed = change(image, footprint=footprint)
+    darkest = changed.max()
+    if darkest == 0.0:  # blank, or too thin for this erosion: a label without a digit would teach nothing
+        return image
+    return changed / darkest * image.max()
+
+
+def affine(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
+    """Map the plane by a random matrix and a shift."""
+    (a, b), (d, e) = np.eye(2) + rng.uniform(-0.4 * complexity, 0.4 * complexity, (2, 2))
+    c, f = rng.uniform(-4.5 * complexity, 4.5 * complexity, 2)
+    return map_affinely(image, (a, b, c, d, e, f))
+
+
+def map_affinely(image: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
+    """Give the point (x, y) the pixel that holds (a x + b y + c, d x + e y + f); (0, 0) is the upper left corner."""
+    a, b, c, d, e, f = coefficients
+    x, y = _COLUMNS + 0.5, _ROWS + 0.5
+    rows, columns = np.floor(d * x + e * y + f), np.floor(a * x + b * y + c)
+    return _look_up(image, rows.astype(np.intp), columns.astype(np.intp))
+
+
+def elastic(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
+    """Displace every pixel by two random fields that are smooth."""
+    strength = complexity ** (1 / 3)
+    noise = rng.uniform(-1.0, 1.0, (2, SIDE, SIDE))
+    width = 10.0 - 7.0 * strength
+    return displace(image, 10.0 * strength * smooth(noise, width))
+
+
+def smooth(fields: np.ndarray, width: float) -> np.ndarray:
+    """Weigh values at distance d by exp(-(d / width)^2) on each axis, as far as round(0.75 width).
+
+    The fields go on periodically beyond the frame, so that they are as strong at its border as inside.
+    """
+    sigma, radius = width / math.sqrt(2.0), math.floor(0.75 * width + 0.5)
+    return ndimage.gaussian_filter(fields, sigma, mode="wrap", radius=radius, axes=(1, 2))
+
+
+def displace(image: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Give each pixel the value so many rows below and columns to the right of it."""
+    return _interpolate(image, _ROWS + fields[0], _COLUMNS + fields[1])
+
+
+def pinch(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
+    """Pull the middle together or blow it up."""
+    return pinch_by(image, rng.uniform(-complexity, 0.7 * complexity))
+
+
+def pinch_by(image: np.ndarray, amount: float) -> np.ndarray:
+    """Give each pixel at distance d < r from the center the value at d sin(pi d / 2 r)^(-p) in the same direction."""
+    factor = _SINE**-amount
+    return _interpolate(image, _CENTER + (_ROWS - _CENTER) * factor, _CENTER + (_COLUMNS - _CENTER) * factor)
+
+
+def _look_up(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the pixels at whole positions, 0 outside of the image."""
+    inside = (rows >= 0) & (rows < SIDE) & (columns >= 0) & (columns < SIDE)
+    return np.where(inside, image[rows % SIDE, columns % SIDE], 0.0)
+
+
+def _interpolate(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return bilinear values at any positions, between zeros outside of the image."""
+    return ndimage.map_coordinates(image, (rows, columns), order=1, mode="grid-constant")
+
+
+DEFORMATIONS = {"slant": slant, "thickness": thickness, "affine": affine, "elastic": elastic, "pinch": pinch}
