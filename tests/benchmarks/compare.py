@@ -4,7 +4,7 @@
     python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
 
 The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a time, in turns; told
-are medians of seconds per iteration, and ratios to the floor in the same turn. Contestants:
+are medians of seconds per iteration, and ratios of them to the floor's. Contestants:
 
     floor        the matrix products of one product with F alone, by NumPy's BLAS
     symng-c, symng-numba, symng-jax
@@ -40,6 +40,7 @@ SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
 DAMPING = 1e-4
 # What symng.keep_memory sets, for all contestants alike; MALLOC_TRIM_THRESHOLD_=131072 in the environment undoes it.
 KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**31 - 1))
+PAUSE = 0.3  # seconds before each run: the threads of OpenBLAS go on spinning after the one before
 PARTS = ("examples", "parameters", "iterations", "start")
 
 Run = Callable[[], Any]
@@ -52,8 +53,7 @@ def make_arrays(sizes: tuple[int, ...], examples: int) -> tuple[list[np.ndarray]
     rng = np.random.default_rng(0)
     params = []
     for rows, columns in zip(sizes[:-1], sizes[1:], strict=True):
-        params.append(sparse_init(rng, rows, columns, "float32"))
-        params.append(np.zeros(columns, "float32"))
+        params += [sparse_init(rng, rows, columns, "float32"), np.zeros(columns, "float32")]
     return params, rng.random((examples, sizes[0]), "float32")
 
 
@@ -275,6 +275,7 @@ def measure(names: list[str], sizes: tuple[int, ...], examples: int, iterations:
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns + 1):
         for name, contestant in running.items():
+            time.sleep(PAUSE)
             value = contestant.run() / iterations
             if turn:  # the first one warms up
                 seconds[name].append(value)
@@ -314,7 +315,7 @@ def exponents(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
 
 def describe(results: dict[str, Any]) -> str:
     """Return the results as tables in Markdown."""
-    lines = []
+    lines: list[str] = []
     for column in [part for part in ("examples", "parameters", "iterations") if results.get(part)]:
         rows = results[column]
         names = list(rows[0]["seconds"])
@@ -374,8 +375,7 @@ def main() -> None:
     parser.add_argument("--case", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, tuple(options.sizes), *options.case)
-        return
+        return serve(options.serve, tuple(options.sizes), *options.case)
     names, turns, few = options.contestants, options.turns, min(options.turns, 3)
     options.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
