@@ -14,7 +14,6 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
-from pytensor.scan.op import Scan
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, problem
@@ -82,10 +81,10 @@ def check_chunks(objective: Objective) -> None:
             )  # fmt: skip
 
 
-def has_scan(objective: Objective) -> bool:
-    """Tell whether there is a loop in the model, as in a recurrent network."""
+def has_op(objective: Objective, kinds: type | tuple[type, ...]) -> bool:
+    """Tell whether there is an operation of one of these kinds in the model."""
     graphs = [objective.loss, *objective.outputs]
-    return any(v.owner is not None and isinstance(v.owner.op, Scan) for v in ancestors(graphs))
+    return any(v.owner is not None and isinstance(v.owner.op, kinds) for v in ancestors(graphs))
 
 
 class ChunkedObjective(Objective):

@@ -1,4 +1,4 @@
-"""Small functions that return graphs and parameters: networks, initialisers and stable losses."""
+"""Small functions that return graphs and parameters: networks, convolution, initialisers and stable losses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_choice, check_instance, check_number, problem
+from symng._convolution import convolve
 from symng._initializers import glorot_init, sparse_init
 from symng._losses import (
     binary_cross_entropy_with_logits,
@@ -25,6 +26,7 @@ __all__ = [
     "autoencoder",
     "binary_cross_entropy_with_logits",
     "categorical_cross_entropy_with_logits",
+    "convolve",
     "glorot_init",
     "mlp",
     "sparse_init",

@@ -22,6 +22,7 @@ MAX_LINES = 400
 HELPERS = {
     "_activations": "likelihoods",
     "_chunks": "objective",
+    "_convolution": "models",
     "_examples": "objective",
     "_files": "history",
     "_graph": "objective",

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from symng.datasets.adding import adding
+from symng.datasets.contrast import local_contrast_normalization
 from symng.datasets.curves import curves
 from symng.datasets.deformed_digits import deformed_digits
 from symng.datasets.digits import LabeledImages, digits
+from symng.datasets.faces import FacesFold, faces
 
-__all__ = ["LabeledImages", "adding", "curves", "deformed_digits", "digits"]
+__all__ = [
+    "FacesFold",
+    "LabeledImages",
+    "adding",
+    "curves",
+    "deformed_digits",
+    "digits",
+    "faces",
+    "local_contrast_normalization",
+]

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.scan.op import Scan
+from pytensor.tensor.shape import Reshape
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, problem
-from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_scan, layout_of
+from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
 from symng._trial import Trial
 from symng.backends import backend_of, collection_paused, evaluate, settle
 from symng.objective import Objective
@@ -61,14 +63,14 @@ class CompiledStep:
         self.backend = backend_of(mode)
         self.compile_seconds = 0.0
         # JAX cannot compute a length in a loop that it must know beforehand.
-        loops = self.backend == "jax" and has_scan(objective)
+        loops = self.backend == "jax" and has_op(objective, Scan)
         if loops and chunk_size is not None:
             raise problem(
                 "chunk_size", "none on JAX for a model with a scan", Words("one"),
                 "Leave it out, give smaller batches, or use mode 'NUMBA' or 'CVM'.", NotImplementedError,
             )  # fmt: skip
-        direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
-        self._with_shapes = self.backend == "jax" and (loops or direct or chunk_size is not None)
+        shaped = has_op(objective, (Scan, Reshape)) or isinstance(getattr(optimizer, "solver", None), Woodbury)
+        self._with_shapes = self.backend == "jax" and (shaped or chunk_size is not None)
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}

@@ -1,0 +1,399 @@
+"""Figure 1 of the paper: which examples the metric of natural gradient is measured on, few of them labeled.
+
+    python examples/figure1.py                     # small preset: about a quarter of an hour on 2 cores
+    python examples/figure1.py --seeds 3 --variants same other
+    python examples/figure1.py --preset paper --data TFD_48x48.mat    # for a GPU
+
+The network of the paper's appendix: a convolutional sigmoid layer, a dense sigmoid layer, sigmoid outputs; images after
+local contrast normalization. The gradient is taken on 256 training examples, the metric on (same) those, (other) 384
+other training examples, (unlabeled) 384 unlabeled ones, or (mixture) half of each. With one seed all variants start
+from the same weights and see the same gradient batches.
+
+Each run is kept in a file of its own in --out. After an interruption the same command goes on where it was; with more
+--steps or --seeds it goes on from what is there. Leaves in --out: figure1.png (training and test error against updates,
+mean and standard deviation over the seeds) and table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import math
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from scipy import stats
+
+import symng
+from symng.backends import compile_function
+from symng.checkpoint import load_checkpoint, save_checkpoint
+from symng.datasets import FacesFold, faces, local_contrast_normalization
+from symng.models import binary_cross_entropy_with_logits, convolve, glorot_init, mlp
+from symng.training.run import Interrupt
+
+# What the metric is measured on: name, color and line of the paper's figure (the mixture is not in it).
+VARIANTS = {
+    "same": ("the gradient's examples", "#009E73", ":"),
+    "other": ("other training examples", "#0072B2", "--"),
+    "unlabeled": ("unlabeled examples", "#D55E00", "-"),
+    "mixture": ("half of each of these two", "#CC79A7", "-."),
+}
+GRADIENT_BATCH, METRIC_BATCH = 256, 384
+# The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step size 0.2.
+OPTIMIZER = symng.NaturalGradient(
+    solver=symng.MinresQLP(maxiter=50, recompute=False),
+    damping=symng.LevenbergMarquardt(initial=5.0),
+    step_size=0.2,
+)
+
+PRESETS = ("small", "paper")
+# Network, image size and length in each preset. The stride is not told in the paper.
+SETTINGS: dict[str, tuple[int, int, str]] = {
+    "filters": (16, 512, "filters of the convolutional layer"),
+    "filter_size": (5, 14, "pixels of a filter in each direction"),
+    "stride": (1, 2, "pixels from one position of a filter to the next"),
+    "units": (64, 1024, "units of the dense layer"),
+    "pool": (2, 1, "images are averaged over squares of so many pixels in each direction"),
+    "seeds": (6, 5, "number of seeds, from 0 on"),
+    "steps": (200, 200, "updates of each run"),
+    "evaluate_every": (10, 10, "updates from one evaluation to the next"),
+}
+SAVE_SECONDS = 30.0  # between two writings of a run under way
+PIECE = 500  # examples that are evaluated at a time
+PARTS = ("train", "valid", "test")
+
+Arrays = dict[str, np.ndarray]
+
+
+def whole(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return int(text)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; what is not given comes from the preset."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT",
+                        help=f"which of {', '.join(VARIANTS)}; default all")  # fmt: skip
+    for name, (*_, words) in SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=whole, help=words)
+    parser.add_argument("--data", type=Path, help="TFD_48x48.mat, or a folder of idx files; default Fashion-MNIST")
+    parser.add_argument("--download", action="store_true", help="fetch Fashion-MNIST from OpenML if it is not there")
+    parser.add_argument("--fold", type=int, default=3, help="from 0 to 4; the paper's fold 4 is 3, the default")
+    parser.add_argument("--labeled", type=whole, help="labeled examples, in training, validation and test sets")
+    parser.add_argument(
+        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
+        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("results/figure1"), help="folder of the results")
+    options = parser.parse_args(arguments)
+    for name, values in SETTINGS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, values[PRESETS.index(options.preset)])
+    options.variants = [variant for variant in VARIANTS if variant in options.variants]
+    return options
+
+
+class Data:
+    """The images of a fold as the network takes them, and the targets."""
+
+    def __init__(self, found: FacesFold, pool: int, with_unlabeled: bool) -> None:
+        self.source, self.classes = found.source, found.classes
+        sums = [zlib.crc32(a.tobytes()) for a in (found.train_images, found.test_images)]
+        self.told = f"{len(found.train_labels)} and {len(found.unlabeled_images)} images, checksums {sums}"
+        self.images = {part: preprocess(getattr(found, f"{part}_images"), pool) for part in PARTS}
+        self.labels = {part: getattr(found, f"{part}_labels") for part in PARTS}
+        self.targets = np.eye(found.classes, dtype="float32")[self.labels["train"]]
+        self.unlabeled = preprocess(found.unlabeled_images, pool) if with_unlabeled else self.images["train"][:0]
+
+    def batches(self, variant: str, seed: int, step: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
+        """Return gradient and metric batch of a step, told by seed and number of the step alone.
+
+        So a run goes on after an interruption as if there had been none. An epoch is a permutation of the training set,
+        cut into batches; what the metric takes from the training set is not in the gradient batch.
+        """
+        train = self.images["train"]
+        epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
+        order = np.random.default_rng([seed, 0, epoch]).permutation(len(train))
+        first = place * GRADIENT_BATCH
+        gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
+        if variant == "same":
+            return gradient, None
+        rng = np.random.default_rng([seed, 1, step])
+        from_train = {"other": METRIC_BATCH, "unlabeled": 0, "mixture": METRIC_BATCH // 2}[variant]
+        rest = np.concatenate([order[:first], order[first + GRADIENT_BATCH :]])
+        others = train[rng.choice(rest, from_train, replace=False)]
+        unlabeled = self.unlabeled[rng.choice(len(self.unlabeled), METRIC_BATCH - from_train, replace=False)]
+        return gradient, (np.concatenate([others, unlabeled]),)
+
+
+def preprocess(images: np.ndarray, pool: int) -> np.ndarray:
+    """Return images averaged over squares of ``pool`` pixels, what does not fill one cut off, and normalized."""
+    count, height, width = images.shape
+    if pool > 1:
+        cut = images[:, : height // pool * pool, : width // pool * pool]
+        squares = cut.reshape(count, height // pool, pool, width // pool, pool)
+        images = squares.mean(axis=(2, 4), dtype="float32")
+    return local_contrast_normalization(images.astype("float32") / 255)
+
+
+def read_data(options: argparse.Namespace) -> Data:
+    """Return the data, or refuse data that is too little for the batches or too small for the filters."""
+    found = faces(options.data, fold=options.fold, labeled=options.labeled, download=options.download)
+    train, unlabeled = len(found.train_labels), len(found.unlabeled_images)
+    needed = GRADIENT_BATCH + METRIC_BATCH
+    if train < needed or unlabeled < METRIC_BATCH:
+        wanted = f"at least {needed} examples to train with and {METRIC_BATCH} unlabeled"
+        raise ValueError(f"--labeled: expected {wanted}, got {train} and {unlabeled}.")
+    side = min(found.train_images.shape[1:]) // options.pool
+    if options.filter_size > side:
+        raise ValueError(f"--filter-size: expected at most the {side} pixels of an image, got {options.filter_size}.")
+    return Data(found, options.pool, bool({"unlabeled", "mixture"} & set(options.variants)))
+
+
+def make_objective(options: argparse.Namespace, side: Sequence[int], classes: int, seed: int) -> symng.Objective:
+    """Return the network and its cross-entropy, with the weights of a seed."""
+    size, count = options.filter_size, options.filters
+    x = pt.tensor3("x", dtype="float32", shape=(None, side[0], side[1]))
+    t = pt.matrix("t", dtype="float32")
+    filters = glorot_init(np.random.default_rng([seed, 2]), size * size, count, "float32")
+    W = pytensor.shared(filters.reshape(size, size, count), name="filters")
+    b = pytensor.shared(np.zeros(count, "float32"), name="b")
+    hidden = pt.sigmoid(convolve(x, W, b, stride=options.stride))
+    features = math.prod(hidden.type.shape[1:])
+    network = mlp(hidden.reshape((-1, features)), [features, options.units, classes], output="sigmoid", seed=seed)
+    loss = binary_cross_entropy_with_logits(network.preactivation, t).mean()
+    return symng.Objective(loss, output=network.output, params=[W, b, *network.params], inputs=[x], targets=[t])
+
+
+class Trainer:
+    """Make the runs, all with one compiled step (one more for a metric batch of its own)."""
+
+    def __init__(self, data: Data, options: argparse.Namespace) -> None:
+        self.data, self.options = data, options
+        self.fresh = functools.partial(make_objective, options, data.images["train"].shape[1:], data.classes)
+        self.objective = self.fresh(0)
+        self.step = symng.compile_step(self.objective, OPTIMIZER, mode=options.mode)
+        self.start = {name: v.get_value() for name, v in self.step.state.items()}
+        self.predict = compile_function(self.objective.inputs, self.objective.heads[0].r, mode=options.mode)
+
+    def variables(self) -> dict[str, Any]:
+        """Return every variable that a step changes, by its name in the file of a run."""
+        named = {f"param_{i}": param for i, param in enumerate(self.objective.params)}
+        return named | {f"state_{name}": v for name, v in self.step.state.items()}
+
+    def reset(self, seed: int) -> None:
+        """Go back to the start of a run."""
+        for param, fresh in zip(self.objective.params, self.fresh(seed).params, strict=True):
+            param.set_value(fresh.get_value())
+        for name, v in self.step.state.items():
+            v.set_value(self.start[name])
+
+    @np.errstate(invalid="ignore")
+    def evaluate(self) -> dict[str, float]:
+        """Return share of misclassified examples and cross-entropy of each part."""
+        row = {}
+        for part, images in self.data.images.items():
+            labels = self.data.labels[part]
+            r = np.concatenate([self.predict(images[i : i + PIECE]) for i in range(0, len(images), PIECE)])
+            t = np.eye(self.data.classes)[labels]
+            wrong = (r.argmax(axis=1) != labels) | ~np.isfinite(r).all(axis=1)
+            row[f"{part}_error"] = float(wrong.mean())
+            row[f"{part}_loss"] = float((np.logaddexp(0.0, r) - t * r).sum(axis=1).mean())
+        return row
+
+    def run(self, variant: str, seed: int, file: Path, settings: dict[str, Any]) -> None:
+        """Make a run up to the last step, from where its file is; write it now and then, and however it ends."""
+        steps, history, taken, seconds = self.options.steps, symng.History(), 0, 0.0
+        if file.exists():
+            arrays, meta = load_checkpoint(file)
+            for key, variable in self.variables().items():
+                variable.set_value(arrays[key])
+            history, taken, seconds = history_of(arrays), meta["steps"], meta["seconds"]
+        else:
+            self.reset(seed)
+            history.append(step=0, seconds=0.0, **self.evaluate())
+        print(f"== {variant}, seed {seed}, {taken} of {steps} updates done", flush=True)
+        self.step.compile(*self.data.batches(variant, seed, 0))
+        saved, intact = time.monotonic(), True
+        try:
+            while taken < steps:
+                with Interrupt() as interrupt:  # Ctrl-C waits until the step is whole; a second one does not
+                    begun, intact = time.perf_counter(), False
+                    info = self.step.run(*self.data.batches(variant, seed, taken), settled=False)
+                    taken, seconds = taken + 1, seconds + time.perf_counter() - begun
+                    row = {"step": taken, "seconds": seconds, **info.to_dict()}
+                    if taken % self.options.evaluate_every == 0 or taken == steps:
+                        self.step.settle()
+                        row |= self.evaluate()
+                    history.append(**row)
+                    intact = True
+                interrupt.raise_if_asked()
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    self.save(file, settings, history, taken, seconds)
+                    saved = time.monotonic()
+                    print(f"   {taken} updates, loss {info.loss:.3f}, damping {info.damping:.3g}", flush=True)
+        finally:
+            if intact:
+                self.step.settle()
+                self.save(file, settings, history, taken, seconds)
+        last = history.last
+        print(f"   {taken} updates in {seconds:.1f} s: training error {last['train_error']:.2%}, "
+              f"test error {last['test_error']:.2%}", flush=True)  # fmt: skip
+
+    def save(self, file: Path, settings: dict[str, Any], history: symng.History, taken: int, seconds: float) -> None:
+        """Write the run."""
+        arrays = {name: np.asarray(v.get_value()) for name, v in self.variables().items()}
+        arrays |= {f"history_{name}": column for name, column in history.to_dict().items()}
+        save_checkpoint(file, arrays, {"settings": settings, "steps": taken, "seconds": seconds})
+
+
+def history_of(arrays: Arrays) -> symng.History:
+    """Return the history among the arrays of a run."""
+    prefix = "history_"
+    return symng.History.from_dict({k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)})
+
+
+def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
+    """Return what all runs of a figure have in common, steps aside."""
+    network = {name: getattr(options, name) for name in ("filters", "filter_size", "stride", "units", "pool")}
+    return network | {
+        "fold": options.fold,
+        "data": data.told,
+        "batches": [GRADIENT_BATCH, METRIC_BATCH],
+        "optimizer": repr(OPTIMIZER),
+    }
+
+
+def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
+    """Tell whether a run has all its steps; refuse a file that is damaged or of a run with other settings."""
+    if not file.exists():
+        return False
+    try:
+        meta = load_checkpoint(file)[1]
+        found, taken = meta["settings"], meta["steps"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"--out: {file}: {error} Delete it to make that run anew.") from None
+    other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in settings.items() if found.get(key) != value]
+    if other:
+        raise ValueError(f"--out: {file} holds a run with {'; '.join(other)}. Give another folder, or delete it.")
+    return taken >= steps
+
+
+def tell(values: np.ndarray, form: str) -> str:
+    """Write a mean, with half the length of its 95% confidence interval where there are several values."""
+    if len(values) < 2:
+        return format(values.mean(), form)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{values.mean():{form}} ± {half:{form.lstrip('+')}}"
+
+
+def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[Arrays]]:
+    """Return of all runs the rows up to a step that each of them has evaluated."""
+    runs: dict[str, list[Arrays]] = {}
+    for (variant, _), file in files.items():
+        rows = history_of(load_checkpoint(file)[0]).to_dict()
+        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(rows["step"], 1)  # so far, on average
+        known = np.isfinite(rows["train_error"]) & (rows["step"] <= steps)
+        runs.setdefault(variant, []).append({name: column[known] for name, column in rows.items()})
+    shared = functools.reduce(np.intersect1d, [run["step"] for every in runs.values() for run in every])
+    return {
+        variant: [{name: column[np.isin(run["step"], shared)] for name, column in run.items()} for run in every]
+        for variant, every in runs.items()
+    }
+
+
+def make_table(runs: dict[str, list[Arrays]]) -> str:
+    """Return the figures after the last update as a table in Markdown."""
+    columns = ["metric on", "updates", "training cross-entropy", "training error (%)", "validation error (%)",
+               "test error (%)", "less that of `same`", "iterations", "seconds per update"]  # fmt: skip
+    lines = [columns, ["---"] * len(columns)]
+    for variant, every in runs.items():
+        last = {name: np.array([run[name][-1] for run in every]) for name in every[0]}
+        errors = [tell(100 * last[f"{part}_error"], ".2f") for part in PARTS]
+        beside = "-"
+        if variant != "same" and "same" in runs:  # on the same seeds: the difference of each pair
+            beside = tell(100 * (last["test_error"] - [run["test_error"][-1] for run in runs["same"]]), "+.2f")
+        cost = [f"{last['iterations'].mean():.0f}", f"{(last['seconds'] / last['step']).mean():.2f}"]
+        loss = tell(last["train_loss"], ".3f")
+        lines.append([f"`{variant}`", f"{last['step'][0]:.0f}", loss, *errors, beside, *cost])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
+    """Draw training error on a log axis and test error in percent against updates: mean and standard deviation."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for variant, every in runs.items():
+        words, color, line = VARIANTS[variant]
+        for panel, column in zip(panels, ("train_error", "test_error"), strict=True):
+            values = 100 * np.array([run[column] for run in every])
+            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else 0 * values[0]
+            panel.plot(every[0]["step"], mean, line, color=color, label=words)
+            # A logarithmic axis has no place below the smallest value.
+            low = np.maximum(mean - spread, values.min(axis=0))
+            panel.fill_between(every[0]["step"], low, mean + spread, color=color, alpha=0.15, linewidth=0)
+    panels[0].set_yscale("log")
+    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panels[0].yaxis.set_minor_locator(NullLocator())
+    panels[0].yaxis.set_major_formatter("{x:g}")
+    # The first updates, which all have in common, would leave no room for the others.
+    lowest = 100 * min(run["test_error"].min() for every in runs.values() for run in every)
+    panels[1].set_ylim(top=min(100.0, 2.5 * lowest + 5.0))
+    for panel, words in zip(panels, ("training error (%)", "test error (%)"), strict=True):
+        panel.set(xlabel="update", ylabel=words)
+        panel.grid(alpha=0.3)
+    panels[1].legend(title="metric on", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make the runs that are missing, and draw and tabulate all."""
+    options = parse(arguments)
+    try:
+        symng.backends.resolve_mode(options.mode)
+        data = read_data(options)
+        settings = settings_of(options, data)
+        options.out.mkdir(parents=True, exist_ok=True)
+        files = {(v, seed): options.out / f"{v}-{seed}.npz" for seed in range(options.seeds) for v in options.variants}
+        missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{data.source}: {len(data.targets):,} images to train with, {len(data.unlabeled):,} unlabeled; "
+          f"{len(files) - len(missing)} of {len(files)} runs are done.", flush=True)  # fmt: skip
+    try:
+        if missing:
+            trainer = Trainer(data, options)
+            for variant, seed in missing:
+                trainer.run(variant, seed, files[variant, seed], settings)
+            print(f"Compilation: {trainer.step.compile_seconds:.0f} s")
+        runs = read_runs(files, options.steps)
+        (options.out / "table.md").write_text(make_table(runs))
+        draw(runs, options.out / "figure1.png")
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"--out: cannot write to {options.out}: {error}", file=sys.stderr)
+        return 1
+    print(make_table(runs))
+    print(f"Wrote figure1.png and table.md to {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
