@@ -50,8 +50,8 @@ class FacesFold:
         counts = [len(a) for a in (self.train_labels, self.valid_labels, self.test_labels, self.unlabeled_images)]
         told = " / ".join(f"{count:,}" for count in counts[:3])
         return (
-            f"<FacesFold: {told} labeled, {counts[3]:,} unlabeled images of {height} x {width}, {self.classes} classes; "
-            f"{self.source}>"
+            f"<FacesFold: {told} labeled, {counts[3]:,} unlabeled images of {height} x {width}, "
+            f"{self.classes} classes; {self.source}>"
         )
 
 
