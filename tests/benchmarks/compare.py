@@ -274,9 +274,9 @@ def measure(names: list[str], sizes: tuple[int, ...], examples: int, iterations:
     running = {name: Contestant(name, sizes, examples, iterations) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns + 1):
-        for name, contestant in running.items():
+        for name in names[:: (-1) ** turn]:  # there and back: it matters who ran before
             time.sleep(PAUSE)
-            value = contestant.run() / iterations
+            value = running[name].run() / iterations
             if turn:  # the first one warms up
                 seconds[name].append(value)
     for contestant in running.values():
