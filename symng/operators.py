@@ -30,10 +30,13 @@ class Root:
         From a symbolic vector v of the size of the operator to R v.
     pull : callable
         From a symbolic vector u with an entry for each row of R to R^T u.
+    draw : callable, optional
+        From a symbolic seed to R^T s, with s a vector of random signs that is a function of the seed.
     """
 
     push: Callable[[TensorVariable], TensorVariable]
     pull: Callable[[TensorVariable], TensorVariable]
+    draw: Callable[[TensorVariable], TensorVariable] | None = None
 
     def materialise(self, like: TensorVariable) -> TensorVariable:
         """Return R itself, with the columns of ``like``, a vector that R may be multiplied with.
@@ -201,15 +204,17 @@ class LinearOperator:
         Parameters
         ----------
         draws : int, optional
-            How many vectors s of random signs to average s * (A s) over, at least 1. The estimate has no bias; its
-            variance is 2 / draws times the sum of squares of the row beside the diagonal, and it may be negative where
-            the diagonal is not. Default: exact.
+            How many vectors s of random signs to average over, at least 1. Where a matrix R with A = R^T R is known, as
+            `symng.Fisher` and `symng.EmpiricalFisher` know one, what is averaged is (R^T s)^2, elementwise: never
+            negative, with a standard deviation of at most sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s)
+            [1]_, whose variance is 2 / draws times the sum of squares of the row beside the diagonal, and which may be
+            negative where the diagonal is not. Neither has a bias. Default: exact.
         seed : int or symbolic integer scalar, default 0
             The signs are a function of it.
 
         Notes
         -----
-        Costs ``draws`` products; the exact one ``size`` products and the whole matrix.
+        Costs ``draws`` products, or as many with R^T; the exact one ``size`` products and the whole matrix.
 
         References
         ----------
@@ -229,8 +234,14 @@ class LinearOperator:
             return pt.diagonal(self.materialise())
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
-        signs = vectors.random_signs(pt.zeros((self.size,), dtype=self.dtype), seed, draws)
         weights = pt.full((draws,), 1 / draws, dtype=self.dtype)
+        draw = None if self.root is None else self.root.draw
+        if draw is not None:
+            seeds = pt.cast(seed, "int64") * int(draws) + np.arange(draws)
+            if draws == 1:
+                return pt.sqr(draw(seeds[0]))
+            return pt.dot(weights, map_rows(lambda row: pt.sqr(draw(row[0])), seeds[:, None]))
+        signs = vectors.random_signs(pt.zeros((self.size,), dtype=self.dtype), seed, draws)
         return pt.dot(weights, map_rows(lambda s: s * self.matvec(s), signs))
 
     def required_inputs(self) -> tuple[TensorVariable, ...]:

@@ -181,3 +181,23 @@ def test_refusals():
     mixed = symng.Objective(pt.sqr((x @ w).sum()), output=x @ w, params=[w], inputs=[x])
     with pytest.raises(ValueError, match="^example_losses: expected .* Give Objective"):
         symng.EmpiricalFisher().diagonal(mixed)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "bernoulli", "categorical", "several", "centered"])
+def test_diagonal_of_an_operator_with_a_root(name):
+    """Estimated from signed sums of the rows of R, R^T R = A: never negative, and as near as their squares tell."""
+    case = (
+        oracles.several_case() if name == "several" else oracles.mlp_case("bernoulli" if name == "centered" else name)
+    )
+    metric = symng.EmpiricalFisher(centered=True) if name == "centered" else symng.Fisher()
+    operator, draws = metric(case.objective), 400
+    wanted = np.diag(oracles.value(operator.materialise(), case.givens))
+    found = oracles.value(operator.diagonal(draws, seed=3), case.givens)
+    assert (found >= 0).all() and (wanted > 0).any()
+    errors = (found - wanted)[wanted > 0] / (np.sqrt(2 / draws) * wanted[wanted > 0])
+    assert abs(errors).max() < 4.5 and np.sqrt((errors**2).mean()) > 0.2
+    one, other = (oracles.value(operator.diagonal(1, seed=seed), case.givens) for seed in (3, 4))
+    assert (one >= 0).all() and not np.allclose(one, other)
+    both = oracles.value(operator.diagonal(2, seed=1), case.givens)
+    first, second = (oracles.value(operator.diagonal(1, seed=seed), case.givens) for seed in (2, 3))
+    np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-10)

@@ -8,6 +8,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
+from symng import vectors
 from symng._checks import Words, check_flag, check_instance, check_number, problem
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
@@ -98,9 +99,13 @@ class EmpiricalFisher(Metric):
         def scaled(v: TensorVariable) -> TensorVariable:
             return (v - v.mean() if self.centered else v) / scale
 
+        def pulled(u: TensorVariable) -> TensorVariable:
+            return pull([losses], objective, [scaled(u)]).astype(objective.dtype)
+
         return Root(
             lambda v: scaled(push([losses], objective, v)[0]),
-            lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
+            pulled,
+            lambda seed: pulled(vectors.random_signs(losses, seed)),
         )
 
     def diagonal(self, objective: Objective, *, draws: int = 8, seed: Any = 0) -> TensorVariable:

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
+from symng import vectors
 from symng._checks import Words, check_choice, problem
 from symng._graph import infer_length
 from symng.metrics.base import OutputMetric, pull, push
@@ -121,7 +122,11 @@ class Fisher(OutputMetric):
                 start = start + size
             return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
 
-        return Root(push_root, pull_root)
+        def draw(seed: TensorVariable) -> TensorVariable:
+            signs = [vectors.random_signs(r, seed * len(ends) + number) for number, r in enumerate(ends)]
+            return pull(ends, objective, scaled(signs, transposed=False)).astype(objective.dtype)
+
+        return Root(push_root, pull_root, draw)
 
     def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
         """Return each head with the pre-activation that the product is formed on; None: on the output."""

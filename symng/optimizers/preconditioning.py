@@ -141,13 +141,14 @@ class KroneckerPreconditioner(Preconditioner):
 class JacobiPreconditioner(Preconditioner):
     """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.
 
-    M = diag(max(d, 0) + lambda), where d is the running mean of s * (F s), s a vector of random signs: Hutchinson's
-    estimate, whose expectation is the diagonal of F. For any metric, and any model.
+    M = diag(max(d, 0) + lambda), where d is the running mean of an estimate whose expectation is the diagonal of F,
+    that of `LinearOperator.diagonal`: (R^T s)^2 where F = R^T R is known, elsewhere Hutchinson's s * (F s), with s a
+    vector of random signs. For any metric, and any model.
 
     Parameters
     ----------
     draws : int, default 1
-        Products with F for the estimate of a step, at least 1.
+        Vectors of signs for the estimate of a step, at least 1.
     decay : float, default 0.95
         Weight of earlier steps in the running mean, from 0 to below 1.
 
@@ -158,8 +159,8 @@ class JacobiPreconditioner(Preconditioner):
 
     Notes
     -----
-    A step costs ``draws`` products with the metric. The signs are a function of the number of the step. For a
-    preconditioner of a single solve, take ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
+    A step costs ``draws`` products with the metric or with R^T. The signs are a function of the number of the step.
+    For a preconditioner of a single solve, take ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
 
     References
     ----------
