@@ -1,0 +1,281 @@
+"""Data and training runs of figure2.py: each is one file, made by one call, in whichever process."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from figure2_workers import save
+
+import symng
+from symng.backends import compile_function
+from symng.checkpoint import load_checkpoint
+from symng.datasets import LabeledImages, deformed_digits, digits
+from symng.models import categorical_cross_entropy_with_logits, mlp
+
+METHODS = {"sgd": "SGD", "ngd": "NGD"}
+PIXELS, CLASSES = 1024, 10
+_AT_ONCE = 2000  # images that are made, and predicted, at a time
+
+
+class FolderError(ValueError):
+    """A folder holds what other settings have left."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What results depend on; runs of one folder have it in common."""
+
+    samples: int
+    segments: int
+    hidden: int
+    batch: int
+    damping: float
+    iterations: int
+    rtol: float
+    held_out: int
+    validation: int
+    seed: int
+    digits: str  # what `fingerprint` says of the base digits
+    mode: str | None
+    activation: str = "sigmoid"
+
+    @property
+    def part_size(self) -> int:
+        """Examples of a segment: half of the samples are the first chunk."""
+        return self.samples // (2 * self.segments)
+
+
+@cache
+def base_digits(path: str | None) -> LabeledImages:
+    """Return the digits that are deformed."""
+    return digits(path)
+
+
+def fingerprint(path: str | None) -> str:
+    """Tell one set of base digits from another, wherever it lies."""
+    base = base_digits(path)
+    arrays = [base.train_images, base.train_labels, base.test_images, base.test_labels]
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+    return f"{len(arrays[0])}+{len(arrays[2])} digits, checksum {checksum:08x}"
+
+
+# Data
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """A stretch of examples that is made and read as a whole: (segment, replica) in the stream, or 0 beside it.
+
+    Segments 1, 2, ... are those of the first chunk, then as many that make up the second. Replica 0 is the base stream,
+    a higher one replaces the segment. Segment 0 is made from held-out digits: examples to compare runs on (0), and for
+    the validation error (1).
+    """
+
+    segment: int
+    replica: int
+
+    def path(self, folder: Path) -> Path:
+        """Return the file of the part."""
+        names = {(0, 0): "held-out", (0, 1): "validation"}
+        name = names.get((self.segment, self.replica), f"segment-{self.segment:02}-{self.replica}")
+        return folder / "data" / f"{name}.npz"
+
+    def size(self, settings: Settings) -> int:
+        """Return the number of examples."""
+        if self.segment:
+            return settings.part_size
+        return settings.validation if self.replica else settings.held_out
+
+    def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
+        """Make the examples and write them, images as whole numbers from 0 to 255; return what was noted."""
+        base = base_digits(source)
+        pool = base if self.segment else (base.test_images, base.test_labels)
+        count = self.size(settings)
+        images, labels = np.empty((count, PIXELS), "uint8"), np.empty(count, "uint8")
+        start_time = time.perf_counter()
+        for start in range(0, count, _AT_ONCE):
+            here = slice(start, min(start + _AT_ONCE, count))
+            made, labels[here] = deformed_digits(
+                pool, start, here.stop, segment=self.segment, replica=self.replica, seed=settings.seed
+            )
+            images[here] = np.rint(255 * made)
+        meta = self._meta(settings) | {"seconds": time.perf_counter() - start_time}
+        save(self.path(folder), {"images": images, "labels": labels}, meta)
+        return meta
+
+    def load(
+        self, settings: Settings, folder: Path, source: str | None
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Return images, labels and notes; a file that is damaged or has gone is made again."""
+        path = self.path(folder)
+        try:
+            arrays, meta = load_checkpoint(path)
+        except (ValueError, FileNotFoundError) as error:
+            print(f"{path} is made again: {error}", file=sys.stderr, flush=True)
+            self.make(settings, folder, source)
+            arrays, meta = load_checkpoint(path)
+        refuse_others(path, meta, self._meta(settings))
+        return arrays["images"], arrays["labels"], meta
+
+    def _meta(self, settings: Settings) -> dict[str, Any]:
+        return {
+            "segment": self.segment, "replica": self.replica, "size": self.size(settings), "seed": settings.seed,
+            "digits": settings.digits,
+        }  # fmt: skip
+
+
+def refuse_others(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a file that was made with other settings."""
+    other = [f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value]
+    if other:
+        raise FolderError(f"--out: {path} was made with {'; '.join(other)}. Give another folder, or empty this one.")
+
+
+def stream_of(settings: Settings, segment: int, replica: int) -> list[Part]:
+    """Return the parts of the training stream in which a segment is replaced, in their order."""
+    return [Part(i, replica if i == segment else 0) for i in range(1, 2 * settings.segments + 1)]
+
+
+def batches(parts: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut the examples of the parts, in their order, into batches of images and of targets.
+
+    A batch may reach over the end of a part. What does not fill the last one is left out.
+    """
+    images, labels = np.empty((0, PIXELS), "uint8"), np.empty(0, "uint8")
+    for more_images, more_labels in parts:
+        if len(images):  # left over by the part before
+            more_images, more_labels = np.concatenate([images, more_images]), np.concatenate([labels, more_labels])
+        images, labels = more_images, more_labels
+        full = len(images) // size * size
+        for start in range(0, full, size):
+            here = slice(start, start + size)
+            yield gray(images[here]), np.eye(CLASSES, dtype="float32")[labels[here]]
+        images, labels = images[full:], labels[full:]
+
+
+def gray(images: np.ndarray) -> np.ndarray:
+    """Return whole numbers from 0 to 255 as gray values from 0 to 1."""
+    return images * np.float32(1 / 255)
+
+
+# Runs
+
+
+class Trainer:
+    """Train the network from the same first weights as often as wanted; compiles once."""
+
+    def __init__(self, method: str, settings: Settings) -> None:
+        self.settings = settings
+        x, t = pt.matrix("x", dtype="float32"), pt.matrix("t", dtype="float32")
+        sizes = [PIXELS, settings.hidden, CLASSES]
+        model = mlp(x, sizes, settings.activation, output="softmax", seed=settings.seed, dtype="float32")
+        loss = categorical_cross_entropy_with_logits(model.preactivation, t).mean()
+        objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x], targets=[t])
+        self.params, self.first = model.params, [p.get_value() for p in model.params]
+        self.step = symng.compile_step(objective, make_optimizer(method, settings), mode=settings.mode)
+        blank = np.zeros((settings.batch, PIXELS), "float32"), np.eye(CLASSES, dtype="float32")[[0] * settings.batch]
+        self.step.compile(blank)
+        self._predict = compile_function([x], model.output, mode=settings.mode)
+
+    def train(self, step_size: float, data: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+        """Train on the batches in their order, and return what is told of the run."""
+        for param, value in zip(self.params, self.first, strict=True):
+            param.set_value(value.copy())
+        self.step.hyperparameters["step_size"].set_value(np.float32(step_size))
+        start = time.perf_counter()
+        infos = [self.step(batch) for batch in data]
+        seconds = time.perf_counter() - start
+        solves = [info for info in infos if info.status is not None]
+        return {
+            "steps": len(infos),
+            "examples": len(infos) * self.settings.batch,
+            "seconds": seconds,
+            "refused": sum(not info.accepted for info in infos),
+            "unsolved": sum(not info.status.success for info in solves if info.status is not None),
+            "solver_iterations": float(np.mean([info.solver_iterations for info in solves])) if solves else None,
+        }
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the outputs for images as whole numbers."""
+        chunks = np.array_split(images, -(-len(images) // _AT_ONCE))
+        return np.concatenate([np.asarray(self._predict(gray(chunk))) for chunk in chunks])
+
+
+def make_optimizer(method: str, settings: Settings) -> symng.Optimizer:
+    """Return gradient descent, or natural gradient with the paper's metric, solver and damping."""
+    if method == "sgd":
+        return symng.SGD()
+    return symng.NaturalGradient(
+        metric=symng.Fisher(),
+        solver=symng.MinresQLP(rtol=settings.rtol, maxiter=settings.iterations, recompute=False),
+        damping=symng.FixedDamping(value=settings.damping),
+    )
+
+
+@cache
+def trainer_of(method: str, settings: Settings) -> Trainer:
+    """Return the trainer of this process."""
+    return Trainer(method, settings)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Training from scratch on the stream in which one segment is replaced."""
+
+    method: str
+    step_size: float
+    segment: int
+    replica: int
+
+    def path(self, folder: Path) -> Path:
+        """Return the file of the run."""
+        return folder / "runs" / f"{self.method}-{self.step_size:g}" / f"{self.segment:02}-{self.replica}.npz"
+
+    def parts(self, settings: Settings) -> list[Part]:
+        """Return all the data that the run reads."""
+        return [*stream_of(settings, self.segment, self.replica), Part(0, 0), Part(0, 1)]
+
+    def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
+        """Train, and write the outputs on the held-out examples; return what was noted."""
+        trainer, speeds = trainer_of(self.method, settings), []
+
+        def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for part in stream_of(settings, self.segment, self.replica):
+                images, labels, noted = part.load(settings, folder, source)
+                speeds.append(noted["size"] / noted["seconds"])
+                yield images, labels
+
+        told = trainer.train(self.step_size, batches(stream(), settings.batch))
+        meta = asdict(self) | {"settings": asdict(settings), "made_a_second": float(np.median(speeds))} | told
+        outputs = {}
+        for name, part in (("held_out", Part(0, 0)), ("validation", Part(0, 1))):
+            images, labels, _ = part.load(settings, folder, source)
+            outputs[name] = trainer.predict(images)
+            meta[f"{name}_error"] = float((outputs[name].argmax(axis=1) != labels).mean())
+        save(self.path(folder), {"outputs": outputs["held_out"]}, meta)
+        return meta
+
+    def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Return outputs and notes, or None if there is no such run; one that is damaged is told and deleted."""
+        path = self.path(folder)
+        try:
+            arrays, meta = load_checkpoint(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            print(f"{path} is made again: {error}", file=sys.stderr, flush=True)
+            path.unlink()
+            return None
+        refuse_others(path, meta.pop("settings", {}) | meta, asdict(settings) | asdict(self))
+        return arrays["outputs"], meta

@@ -1,0 +1,145 @@
+"""Processes of figure2.py that make files: how work is shared, shown and stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from symng.checkpoint import save_checkpoint
+
+
+class Workers:
+    """Make files by tasks that have a method ``make``, one task in each process at a time; a context manager."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs, self._pool = jobs, None if jobs == 1 else self._start(jobs)
+
+    @staticmethod
+    def _start(jobs: int) -> ProcessPoolExecutor:
+        # Not a fork: the threads of BLAS and JAX would not survive it.
+        return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._pool is None:
+            return
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        processes = multiprocessing.active_children()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(60)
+            if process.is_alive():
+                process.kill()
+
+    def make(self, title: str, tasks: Sequence[Any], *arguments: Any) -> list[dict[str, Any]]:
+        """Make all of the tasks and show how far it is; return what they noted, in order."""
+        if not tasks:
+            return []
+        results: dict[int, dict[str, Any]] = {}
+        with _Bar(title, len(tasks)) as bar:
+            if self._pool is None:
+                for i, task in enumerate(tasks):
+                    results[i] = task.make(*arguments)
+                    bar.advance()
+            else:
+                futures = {self._pool.submit(_make, task, *arguments): i for i, task in enumerate(tasks)}
+                try:
+                    for future in as_completed(futures):
+                        results[futures[future]] = future.result()
+                        bar.advance()
+                except BrokenProcessPool:
+                    raise RuntimeError(
+                        f"A process ended before its work did, for want of memory perhaps. What is complete is kept: "
+                        f"the same command goes on from here; a lower --jobs than {self.jobs} takes less memory."
+                    ) from None
+        return [results[i] for i in range(len(tasks))]
+
+
+def _begin() -> None:
+    """Let the first process alone hear Ctrl-C, and end when it says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _Ending.hear)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    """End with the first process, however that ends."""
+    first = multiprocessing.parent_process()
+    assert first is not None
+    first.join()
+    _Ending.hear()
+
+
+class _Ending:
+    """Ends this process when told so: at once, or when the file that is being written is whole."""
+
+    writing = told = False
+
+    @classmethod
+    def hear(cls, *_: Any) -> None:
+        """Take the signal; no exception, which could come where nobody catches it."""
+        cls.told = True
+        if not cls.writing:
+            os._exit(1)
+
+
+def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Write arrays and notes."""
+    _Ending.writing = True
+    try:
+        save_checkpoint(path, arrays, meta)
+    finally:
+        _Ending.writing = False
+        if _Ending.told:
+            os._exit(1)
+
+
+def _make(task: Any, *arguments: Any) -> dict[str, Any]:
+    """Make a task in a process of its own."""
+    return task.make(*arguments)
+
+
+class _Bar:
+    """Show how many tasks are done: a bar on a terminal, else a line every few seconds."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.done = title, total, 0
+        console = Console()
+        self.lines = not console.is_terminal
+        self._start, self._last = time.monotonic(), 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left:"), TimeRemainingColumn(), console=console, disable=self.lines,
+        )  # fmt: skip
+        self._task = self._progress.add_task(title, total=total)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._progress.stop()
+
+    def advance(self) -> None:
+        """Count one more."""
+        self.done += 1
+        self._progress.advance(self._task)
+        seconds = time.monotonic() - self._start
+        if self.lines and (self.done == self.total or seconds - self._last >= 5):
+            self._last = seconds
+            print(f"{seconds:7.1f} s  {self.title}: {self.done} of {self.total}", flush=True)

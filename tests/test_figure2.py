@@ -1,0 +1,551 @@
+"""examples/figure2.py: the stream of examples, the choice of step sizes, what is resumed and refused, the variances."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from symng.datasets import LabeledImages
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "examples"))
+figure2, runs, results, processes = (
+    importlib.import_module(f"figure2{part}") for part in ("", "_runs", "_results", "_workers")
+)
+
+TINY = (
+    "--segments 2 --replicas 3 --samples 240 --batch 40 --hidden 3 --held-out 30 --validation 20 --iterations 3 "
+    "--jobs 1 --mode FAST_COMPILE"
+).split()
+
+
+def fake_digits(base, start, stop, *, segment, replica, seed):
+    """Stand in for `deformed_digits`: noise on one of ten images, by the same key."""
+    rng = np.random.default_rng((seed, segment, replica))
+    labels = rng.integers(10, size=10_000)[start:stop]
+    noise = rng.random((stop, 1024), dtype="float32")[start:]
+    return noise * np.linspace(0.2, 1.0, 10, dtype="float32")[labels][:, None], labels
+
+
+@pytest.fixture(autouse=True)
+def fast_data(monkeypatch):
+    """Make data at once, of no base digits."""
+    blank, labels = np.zeros((10, 28, 28)), np.arange(10)
+    base = LabeledImages(
+        train_images=blank, train_labels=labels, test_images=blank, test_labels=labels, source="nothing"
+    )
+    monkeypatch.setattr(runs, "deformed_digits", fake_digits)
+    monkeypatch.setattr(runs, "base_digits", lambda path: base)
+    monkeypatch.setattr(figure2, "base_digits", lambda path: base)
+
+
+def settings_of(*arguments: str):
+    return figure2.settings_of(figure2.parse([*TINY, *arguments]))
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Return the list of what is made, in order."""
+    tasks = []
+    for kind in (runs.Part, runs.Run):
+
+        def make(task, *arguments, original=kind.make):
+            noted = original(task, *arguments)
+            tasks.append(task)
+            return noted
+
+        monkeypatch.setattr(kind, "make", make)
+    return tasks
+
+
+GIVEN = ["--step-sizes", "0.5", "2"]
+
+
+def whole_results(folder: Path) -> dict:
+    """Return the results but for speeds."""
+    told = json.loads((folder / "results.json").read_text())
+    assert told.pop("made_a_second") > 0
+    for method in told["methods"].values():
+        del method["examples_a_second"]
+    return told
+
+
+# The stream
+
+
+def load_stream(settings, folder, segment, replica):
+    (folder / "data").mkdir(exist_ok=True)
+    for part in runs.stream_of(settings, segment, replica):
+        part.make(settings, folder, None)
+    return [part.load(settings, folder, None)[:2] for part in runs.stream_of(settings, segment, replica)]
+
+
+@pytest.mark.parametrize("segment, replica", [(1, 1), (2, 3), (5, 2)])
+@pytest.mark.parametrize("batch", [7, 10, 32, 200])
+def test_batches_are_the_stream_in_order(tmp_path, segment, replica, batch):
+    settings = settings_of("--segments", "5", "--samples", "200", "--seed", "4")
+    # First the segments of the first chunk, one of them replaced, then as many examples again.
+    pieces = [fake_digits(None, 0, 20, segment=i, replica=replica if i == segment else 0, seed=4) for i in range(1, 11)]
+    images, labels = (np.concatenate(a) for a in zip(*pieces, strict=True))
+    found = list(runs.batches(iter(load_stream(settings, tmp_path, segment, replica)), batch))
+    assert [len(x) for x, _ in found] == [len(t) for _, t in found] == [batch] * (200 // batch)
+    count = 200 // batch * batch
+    assert abs(np.concatenate([x for x, _ in found]) - images[:count]).max() <= 0.51 / 255
+    targets = np.concatenate([t for _, t in found])
+    assert (targets.argmax(axis=1) == labels[:count]).all() and (targets.sum(axis=1) == 1).all()
+    assert found[0][0].dtype == found[0][1].dtype == "float32"
+
+
+def test_replaced_streams_differ_in_their_segment_alone(tmp_path):
+    settings = settings_of("--segments", "4", "--samples", "80")
+    base = load_stream(settings, tmp_path, 0, 0)
+    replaced = {(i, r): load_stream(settings, tmp_path, i, r) for i in range(1, 5) for r in range(1, 4)}
+    assert len(base) == 8
+    fresh = []
+    for (i, _), stream in replaced.items():
+        same = [np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(base, stream, strict=True)]
+        assert same == [k != i - 1 for k in range(8)]
+        fresh.append(stream[i - 1][0])
+    # Never used before: no image comes twice, in whatever replica or part of the base stream.
+    images = np.concatenate([*fresh, *(part[0] for part in base)])
+    assert len(np.unique(images, axis=0)) == len(images)
+
+
+def test_held_out_examples_are_made_of_held_out_digits(tmp_path, monkeypatch):
+    pools = {}
+
+    def record(base, start, stop, *, segment, replica, seed):
+        pools[segment, replica] = base
+        return fake_digits(base, start, stop, segment=segment, replica=replica, seed=seed)
+
+    monkeypatch.setattr(runs, "deformed_digits", record)
+    settings = settings_of()
+    base = runs.base_digits(None)
+    for part in runs.Run("sgd", 1.0, 1, 1).parts(settings):
+        part.path(tmp_path).parent.mkdir(exist_ok=True)
+        part.make(settings, tmp_path, None)
+    assert {key for key, pool in pools.items() if pool is base} == {(1, 1), (2, 0), (3, 0), (4, 0)}
+    assert all(pools.pop((0, r)) == (base.test_images, base.test_labels) for r in (0, 1)) and len(pools) == 4
+
+
+def test_a_part_that_is_made_in_pieces_is_the_same(tmp_path, monkeypatch):
+    settings = settings_of()
+    part = runs.Part(1, 2)
+    (tmp_path / "data").mkdir()
+    part.make(settings, tmp_path, None)
+    whole = part.load(settings, tmp_path, None)[:2]
+    monkeypatch.setattr(runs, "_AT_ONCE", 17)
+    part.make(settings, tmp_path, None)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, part.load(settings, tmp_path, None)[:2], strict=True))
+
+
+# Training
+
+
+def test_every_run_starts_anew():
+    trainer = runs.Trainer("ngd", settings_of())
+    rng = np.random.default_rng(0)
+    data = [(rng.random((40, 1024), "float32"), np.eye(10, dtype="float32")[rng.integers(10, size=40)]) for _ in "ab"]
+    images = np.arange(3 * 1024).reshape(3, 1024).astype("uint8")
+    before = trainer.predict(images)
+    told = trainer.train(2.0, data)
+    first = trainer.predict(images)
+    assert told["steps"] == 2 and told["examples"] == 80 and told["refused"] == 0 and told["solver_iterations"] <= 3
+    trainer.train(0.5, data)
+    assert not np.array_equal(trainer.predict(images), first)  # another step size
+    trainer.train(2.0, data)
+    assert np.array_equal(trainer.predict(images), first) and not np.array_equal(first, before)
+    assert np.allclose(first.sum(axis=1), 1)
+
+
+def test_optimizers_are_those_of_the_paper():
+    settings = figure2.settings_of(figure2.parse(["--mode", "FAST_COMPILE"]))
+    assert (settings.hidden, settings.batch, settings.segments, settings.held_out) == (500, 512, 10, 10_000)
+    ngd = runs.make_optimizer("ngd", settings)
+    assert ngd.damping.value == 3.0 and type(ngd.solver).__name__ == "MinresQLP" and ngd.warm_start == 0
+    assert type(ngd.metric).__name__ == "Fisher" and ngd.preconditioner is None
+    assert runs.make_optimizer("sgd", settings).momentum == 0
+    paper = figure2.parse(["--preset", "paper"])
+    assert (paper.samples, paper.replicas, paper.step_sizes) == (32_700_000, 5, [0.1, 0.2])
+
+
+# Step sizes
+
+
+def curves(**best):
+    """Return a measure of errors that are parabolas over log2 of the step size, with (step size, error) at the best."""
+    looks = []
+
+    def measure(pairs):
+        looks.extend(pairs)
+        return [best[m][1] + 0.02 * (math.log2(size) - math.log2(best[m][0])) ** 2 for m, size in pairs]
+
+    return measure, looks
+
+
+def test_error_of_a_step_size_is_a_mean_over_segments(monkeypatch, tmp_path):
+    asked = []
+
+    def make(self, title, runs):
+        asked.extend(runs)
+        return [(None, {"validation_error": 0.1 * run.step_size + 0.01 * run.segment}) for run in runs]
+
+    monkeypatch.setattr(figure2.Experiment, "make", make)
+    monkeypatch.setattr(figure2, "TUNED_ON", {"sgd": 3, "ngd": 2})
+    monkeypatch.setattr(figure2, "choose", lambda measure, aim: ({}, measure([("sgd", 2.0), ("ngd", 1.0)]), aim))
+    options = figure2.parse([*TINY, "--segments", "5", "--samples", "200"])
+    figure2.Experiment(figure2.settings_of(options), options, tmp_path, None).choose(None)
+    assert [(run.method, run.segment, run.replica) for run in asked] == [
+        ("sgd", 1, 1), ("sgd", 3, 1), ("sgd", 5, 1), ("ngd", 1, 1), ("ngd", 5, 1),
+    ]  # fmt: skip
+    errors = json.loads((tmp_path / "choice.json").read_text())["validation_errors_of_step_sizes"]
+    assert errors == pytest.approx([0.23, 0.13])
+
+
+@pytest.mark.parametrize("worse, better", [("sgd", "ngd"), ("ngd", "sgd")])
+def test_step_sizes_reach_the_same_error(worse, better):
+    measure, looks = curves(**{worse: (1.0, 0.40), better: (2.0, 0.30)})
+    sizes, errors, aim = figure2.choose(measure)
+    assert sizes[worse] == 1.0 and aim == pytest.approx(0.40)
+    assert sizes[better] < 2.0 and abs(errors[better][sizes[better]] - aim) <= figure2.TOLERANCE
+    assert len(looks) == len(set(looks)) == sum(len(seen) for seen in errors.values())
+
+
+def test_the_grid_goes_on_at_its_ends():
+    measure, _ = curves(sgd=(0.03125, 0.40), ngd=(32.0, 0.40))
+    sizes, errors, _ = figure2.choose(measure)
+    assert sizes == {"sgd": 0.03125, "ngd": 32.0}
+    assert min(errors["sgd"]) == 0.015625 and max(errors["ngd"]) == 64.0
+    # It does not go on for ever.
+    sizes, errors, _ = figure2.choose(lambda pairs: [1 / (1 + size) for _, size in pairs])
+    assert max(errors["ngd"]) == 8.0 * 2**figure2.LOOKS and sizes["sgd"] == 2.0 * 2**figure2.LOOKS
+
+
+def test_an_error_may_be_aimed_at():
+    measure, _ = curves(sgd=(1.0, 0.40), ngd=(2.0, 0.30))
+    sizes, errors, aim = figure2.choose(measure, 0.5)
+    assert aim == 0.5
+    for method, best in (("sgd", 1.0), ("ngd", 2.0)):
+        assert sizes[method] < best and abs(errors[method][sizes[method]] - 0.5) <= figure2.TOLERANCE
+    sizes, _, _ = figure2.choose(measure, 0.35)  # which one method does not reach
+    assert sizes["sgd"] == 1.0 and sizes["ngd"] < 2.0
+
+
+def test_errors_that_jump_are_no_trouble():
+    sizes, errors, aim = figure2.choose(
+        lambda pairs: [0.9 if size < 1 or size > 4 else 0.4 if m == "sgd" else 0.3 for m, size in pairs]
+    )
+    assert aim == 0.4 and errors["sgd"][sizes["sgd"]] == 0.4 and errors["ngd"][sizes["ngd"]] == 0.3
+
+
+# Variances
+
+
+def test_variance_against_a_loop():
+    rng = np.random.default_rng(0)
+    outputs = rng.standard_normal((4, 5, 3)).astype("float32")
+
+    def wanted(replicas):
+        total = 0.0
+        for example in range(5):
+            for unit in range(3):
+                values = [float(outputs[r, example, unit]) for r in replicas]
+                mean = sum(values) / len(values)
+                total += sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+        return math.log(total / 15)
+
+    sets = [[0, 1, 2, 3], [1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    logs = results.log_variances(outputs)
+    assert np.allclose(logs, [wanted(s) for s in sets], rtol=1e-9)
+    # The interval: pseudo-values of the jackknife, Student's quantile for 3 degrees of freedom.
+    pseudo = [4 * logs[0] - 3 * left for left in logs[1:]]
+    mean = sum(pseudo) / 4
+    error = math.sqrt(sum((p - mean) ** 2 for p in pseudo) / 3 / 4)
+    assert results.interval(logs[None]) == pytest.approx(
+        [math.exp(mean - 3.18244630528 * error), math.exp(mean + 3.18244630528 * error)]
+    )
+    assert all(math.isnan(end) for end in results.interval(results.log_variances(outputs[:2])[None]))
+
+
+def test_intervals_hold_the_variance_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    scales = np.sqrt(0.8 ** np.arange(20))  # outputs that vary together in a few directions
+    low, high = np.array(
+        [results.interval(results.log_variances(rng.standard_normal((5, 1, 20)) * scales)[None]) for _ in range(400)]
+    ).T
+    held = ((low < (scales**2).mean()) & ((scales**2).mean() < high)).mean()
+    assert 0.92 < held <= 0.99
+
+
+def test_two_seeds_narrow_an_interval():
+    rng = np.random.default_rng(2)
+    logs = results.log_variances(rng.standard_normal((5, 200, 3)))
+    one, two = results.interval(logs[None]), results.interval(np.stack([logs, logs]))
+    assert one[0] < two[0] < two[1] < one[1]
+
+
+def test_ratio_of_all_segments():
+    told = results.ratio_of_all(np.log([[[2.0, 1.0, 3.0], [8.0, 7.0, 9.0]]]))
+    assert told["value"] == pytest.approx(4.0) and 2.0 <= told["low"] <= told["high"] <= 8.0 * (1 + 1e-9)
+
+
+def test_picture(tmp_path):
+    rows = {
+        "sgd": [{"value": 1e-3, "low": 1e-9, "high": 1e9}, {"value": 2e-3, "low": 1e-3, "high": 3e-3}],
+        "ngd": [{"value": 1e-5, "low": 9e-6, "high": 2e-5}, {"value": 2e-5, "low": math.nan, "high": math.nan}],
+    }
+    figure = results.draw({"segments": rows}, tmp_path / "figure2.png")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line.get_xydata() for line in axes.lines}
+    assert lines["SGD"] == pytest.approx(np.array([[1, 1e-3], [2, 2e-3]]))
+    assert lines["NGD"] == pytest.approx(np.array([[1, 1e-5], [2, 2e-5]]))
+    bottom, top = axes.get_ylim()
+    assert axes.get_yscale() == "log" and 1e-6 <= bottom < 1e-5 and 2e-3 < top <= 2e-2
+    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cost_of_the_paper():
+    methods = {"sgd": {"examples_a_second": 50_000.0}, "ngd": {"examples_a_second": 5000.0}}
+    told = results.cost({"methods": methods, "made_a_second": 1000.0}, 2)
+    # 3.5 times 32.7 million examples are made, 50 times as many trained on: 31.8 + 9.1 + 90.8 hours.
+    assert "would take 132 hours of one process (making the data 32, SGD 9, NGD 91), 2.7 days on 2" in told
+    assert "117 GB of disk" in told
+
+
+# Whole runs
+
+
+def test_the_whole_protocol(made, tmp_path, capsys):
+    assert figure2.main([*TINY, "--out", str(tmp_path)]) == 0
+    choice = json.loads((tmp_path / "seed-0" / "choice.json").read_text())
+    told = whole_results(tmp_path)
+    trained = [task for task in made if isinstance(task, runs.Run)]
+    assert len(made) == len(set(made))  # the runs of the choice count
+    for method in ("sgd", "ngd"):
+        size = choice["step_sizes"][method]
+        final = {(run.segment, run.replica) for run in trained if run.method == method and run.step_size == size}
+        assert final == {(i, r) for i in (1, 2) for r in (1, 2, 3)}
+        assert told["methods"][method]["runs"] == 6 and told["methods"][method]["steps"] == 36
+        outputs = {
+            (run.segment, run.replica): np.load(run.path(tmp_path / "seed-0"))["outputs"]
+            for run in trained if run.method == method and run.step_size == size
+        }  # fmt: skip
+        for i in (1, 2):
+            wanted = np.stack([outputs[i, r] for r in (1, 2, 3)]).astype("float64").var(axis=0, ddof=1).mean()
+            row = told["segments"][method][i - 1]
+            assert row["value"] == pytest.approx(wanted) and row["low"] < row["high"]
+    ratio = [told["segments"]["sgd"][i]["value"] / told["segments"]["ngd"][i]["value"] for i in (0, 1)]
+    assert [row["value"] for row in told["segments"]["ratio"]] == pytest.approx(ratio)
+    assert told["all"]["value"] == pytest.approx(math.sqrt(ratio[0] * ratio[1]))
+    assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
+    table = (tmp_path / "table.md").read_text()
+    assert table in capsys.readouterr().out and len(re.findall(r"^\| [12] \|", table, re.M)) == 2
+    assert "32.7 million examples" in table
+
+
+def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
+    assert figure2.main([*TINY, *GIVEN, "--out", str(tmp_path / "whole")]) == 0
+    wanted, count = list(made), len(made)
+    assert len({task for task in wanted if isinstance(task, runs.Run)}) == 12
+    made.clear()
+    save = processes.save_checkpoint
+
+    def interrupted(path, *arguments):
+        if len(made) == count // 2:
+            raise KeyboardInterrupt
+        save(path, *arguments)
+
+    monkeypatch.setattr(processes, "save_checkpoint", interrupted)
+    arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "halved")]
+    assert figure2.main(arguments) == 130 and len(made) == count // 2
+    assert "The same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(processes, "save_checkpoint", save)
+    assert figure2.main(arguments) == 0
+    assert sorted(map(repr, made)) == sorted(map(repr, wanted))  # nothing is lost, nothing made twice
+    assert whole_results(tmp_path / "halved") == whole_results(tmp_path / "whole")
+    assert figure2.main(arguments) == 0 and len(made) == count
+    # Nor are data made again for runs that are complete.
+    shutil.rmtree(tmp_path / "halved" / "seed-0" / "data")
+    assert figure2.main(arguments) == 0 and len(made) == count
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_more_replicas_and_seeds_go_on_from_fewer(made, tmp_path):
+    arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
+    assert figure2.main([*arguments, "--replicas", "2"]) == 0
+    two = whole_results(tmp_path)
+    assert math.isnan(two["segments"]["sgd"][0]["low"])
+    made.clear()
+    assert figure2.main(arguments) == 0
+    assert {task.replica for task in made} == {3}
+    made.clear()
+    assert figure2.main([*arguments, "--seeds", "2"]) == 0
+    assert len([task for task in made if isinstance(task, runs.Run)]) == 12
+    told = whole_results(tmp_path)
+    assert told["seeds"] == 2 and told["methods"]["sgd"]["runs"] == 12
+    single = json.loads((tmp_path / "seed-1" / "settings.json").read_text())
+    assert single["seed"] == 1
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(bytes(content))
+
+
+def test_damaged_files_are_told_and_made_again(made, tmp_path, capsys):
+    arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
+    assert figure2.main(arguments) == 0
+    wanted = whole_results(tmp_path)
+    made.clear()
+    run, part = runs.Run("sgd", 0.5, 2, 1), runs.Part(2, 1)
+    damage(run.path(tmp_path / "seed-0"))
+    damage(part.path(tmp_path / "seed-0"))
+    capsys.readouterr()
+    assert figure2.main(arguments) == 0
+    assert set(made) == {run, part} and whole_results(tmp_path) == wanted
+    told = capsys.readouterr().err
+    assert "02-1.npz is made again" in told and "segment-02-1.npz is made again" in told and "damaged" in told
+
+
+def test_refuses_a_folder_of_other_settings(tmp_path, capsys):
+    arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "one")]
+    assert figure2.main(arguments) == 0
+    assert figure2.main([*arguments, "--damping", "2"]) == 1
+    assert "settings.json was made with damping 3.0, not 2.0. Give another folder" in capsys.readouterr().err
+    # A run that was copied from elsewhere.
+    other = [*TINY, *GIVEN, "--out", str(tmp_path / "two"), "--damping", "2"]
+    assert figure2.main(other) == 0
+    name = runs.Run("ngd", 2.0, 1, 1).path(Path("seed-0"))
+    shutil.copy(tmp_path / "two" / name, tmp_path / "one" / name)
+    assert figure2.main(arguments) == 1
+    assert "01-1.npz was made with damping 2.0, not 3.0" in capsys.readouterr().err
+    (tmp_path / "one" / "seed-0" / "settings.json").write_text("{")
+    assert figure2.main(arguments) == 1
+    assert "settings.json is damaged" in capsys.readouterr().err
+
+
+def test_refuses_other_digits(monkeypatch, tmp_path, capsys):
+    arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
+    assert figure2.main(arguments) == 0
+    base = runs.base_digits(None)
+    other = LabeledImages(
+        train_images=base.train_images + 0.5, train_labels=base.train_labels, test_images=base.test_images,
+        test_labels=base.test_labels, source="nothing",
+    )  # fmt: skip
+    monkeypatch.setattr(runs, "base_digits", lambda path: other)
+    assert figure2.main(arguments) == 1
+    assert re.search(r"digits '10\+10 digits, checksum \w+', not '10\+10 digits", capsys.readouterr().err)
+
+
+def test_folders_that_cannot_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    assert figure2.main([*TINY, *GIVEN, "--out", str(tmp_path / "file")]) == 1
+    assert f"--out: cannot write to {tmp_path / 'file'}" in capsys.readouterr().err
+    monkeypatch.setattr(figure2.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert figure2.main([*TINY, *GIVEN, "--out", str(tmp_path / "new")]) == 1
+    assert "of free space" in capsys.readouterr().err
+
+
+def test_a_process_that_ends_is_told():
+    workers = processes.Workers(1)
+    future: Future = Future()
+    future.set_exception(BrokenProcessPool())
+    workers._pool = SimpleNamespace(submit=lambda *_: future)
+    with pytest.raises(RuntimeError, match="A process ended before its work did"):
+        workers.make("runs", [runs.Part(1, 0)])
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--replicas", "1"], "--replicas: expected at least 2"),
+    (["--samples", "1001"], "--samples: expected a multiple of 20, twice the segments, got 1001; 1000 is one"),
+    (["--samples", "7"], "20 is one"),
+    (["--samples", "500"], "--samples: expected at least one batch of 512"),
+    (["--damping", "-1"], "--damping"), (["--seed", "-1"], "--seed"), (["--step-sizes", "1"], "--step-sizes"),
+    (["--aim", "1.5"], "--aim"), (["--aim", "0.5", "--step-sizes", "1", "1"], "--aim"),
+])  # fmt: skip
+def test_wrong_options(capsys, arguments, words):
+    with pytest.raises(SystemExit):
+        figure2.parse(arguments)
+    assert words in capsys.readouterr().err
+
+
+# As a program, on real data, in processes
+
+
+SMALL = [
+    sys.executable, str(ROOT / "examples" / "figure2.py"),
+    *"--segments 2 --replicas 2 --samples 800 --batch 100 --hidden 4 --held-out 50 --validation 50".split(),
+    *"--iterations 3 --jobs 2 --mode FAST_COMPILE --step-sizes 0.5 2".split(),
+]  # fmt: skip
+
+
+def stop(folder: Path, pattern: str, how: signal.Signals) -> tuple[int, str]:
+    """Start the program, send it a signal when a file is there, and return its exit status and what it said."""
+    program = subprocess.Popen(
+        [*SMALL, "--out", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A process in the background has Ctrl-C ignored, and with it those that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not list(folder.glob(pattern)) and program.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    tasks = Path(f"/proc/{program.pid}/task").glob("*/children")
+    workers = [child for task in tasks for child in task.read_text().split()]
+    program.send_signal(how)
+    _, told = program.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert workers and not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+    assert "Traceback" not in told, told
+    return program.returncode, told
+
+
+def test_digits_that_are_not_there(tmp_path):
+    ended = subprocess.run(
+        [*SMALL, "--digits", str(tmp_path / "none.npz")], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2 and "none.npz" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_processes_are_stopped_and_go_on(tmp_path):
+    pytest.importorskip("sklearn")
+    assert stop(tmp_path, "seed-0/data/*.npz", signal.SIGKILL)[0] == -signal.SIGKILL
+    status, told = stop(tmp_path, "seed-0/runs/*/*.npz", signal.SIGINT)
+    assert status == 130 and "The same command goes on" in told, told
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0/*/**/*.npz")}
+    assert 7 <= len(kept) < 7 + 4 + 8 and not list(tmp_path.rglob(".symng-*"))
+    ended = subprocess.run([*SMALL, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["methods"]["ngd"]["runs"] == 4 and all(row["value"] > 0 for row in told["segments"]["ngd"])
+
+
+# The page
+
+
+def test_page_tells_every_option(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        figure2.parse(["--help"])
+    options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.M))
+    page = (ROOT / "docs" / "figure2.md").read_text()
+    assert len(options) > 10 and set(re.findall(r"^\| `(--[a-z-]+)", page, re.M)) == options
+    assert f"{figure2.PRESETS['small']['samples']:,}" in page
