@@ -46,7 +46,7 @@ VARIANTS = {
     "same": ("the gradient's examples", "#009E73", ":"),
     "other": ("other training examples", "#0072B2", "--"),
     "unlabeled": ("unlabeled examples", "#D55E00", "-"),
-    "mixture": ("half of each of these two", "#CC79A7", "-."),
+    "mixture": ("half training, half unlabeled", "#CC79A7", "-."),
 }
 GRADIENT_BATCH, METRIC_BATCH = 256, 384
 # The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step size 0.2.
@@ -113,7 +113,8 @@ class Data:
     def __init__(self, found: FacesFold, pool: int, with_unlabeled: bool) -> None:
         self.source, self.classes = found.source, found.classes
         sums = [zlib.crc32(a.tobytes()) for a in (found.train_images, found.test_images)]
-        self.told = f"{len(found.train_labels)} and {len(found.unlabeled_images)} images, checksums {sums}"
+        counts = f"{len(found.train_labels):,} images to train with, {len(found.unlabeled_images):,} unlabeled"
+        self.told = f"{counts}, checksums {sums}"
         self.images = {part: preprocess(getattr(found, f"{part}_images"), pool) for part in PARTS}
         self.labels = {part: getattr(found, f"{part}_labels") for part in PARTS}
         self.targets = np.eye(found.classes, dtype="float32")[self.labels["train"]]
@@ -373,8 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{data.source}: {len(data.targets):,} images to train with, {len(data.unlabeled):,} unlabeled; "
-          f"{len(files) - len(missing)} of {len(files)} runs are done.", flush=True)  # fmt: skip
+    print(f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.", flush=True)
     try:
         if missing:
             trainer = Trainer(data, options)

@@ -63,7 +63,8 @@ def data(figure1, folder):
 
 
 def table_of(out: Path) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in (out / "table.md").open()]
+    lines = (out / "table.md").read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_batches(figure1, data):
