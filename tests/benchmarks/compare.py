@@ -38,7 +38,7 @@ LINEAR = (5, len(SIZES) - 2)  # layers without an activation: the code, and the 
 SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
 # So small that no solve is done after 40 iterations: symng would end it there, and the others go on.
 DAMPING = 1e-4
-# What symng.keep_memory sets, for all contestants alike; MALLOC_TRIM_THRESHOLD_=131072 in the environment undoes it.
+# What symng.keep_memory sets, for all contestants alike, unless KEEP=0 is in the environment.
 KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**31 - 1))
 PAUSE = 0.3  # seconds before each run: the threads of OpenBLAS go on spinning after the one before
 PARTS = ("examples", "parameters", "iterations", "start")
@@ -236,7 +236,7 @@ class Contestant:
     ) -> None:
         command = [sys.executable, "-W", "ignore", __file__, "--serve", name, "--sizes", *map(str, sizes)]
         command += ["--case", str(examples), str(iterations)]
-        environment = KEPT | os.environ
+        environment = ({} if os.environ.get("KEEP") == "0" else KEPT) | os.environ
         if cache is not None:
             flags = [f for f in (os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}") if f]
             environment |= {
