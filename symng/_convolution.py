@@ -93,7 +93,7 @@ _DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(N
 def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
     """Return rows, columns, channels where there are, and count of the filters; refuse those that do not fit."""
     check_instance("filters", filters, TensorVariable, "a symbolic tensor", "For example a pytensor.shared one.")
-    expected = f"{'(rows, columns, channels, count)' if len(sides) > 2 else '(rows, columns, count)'}"
+    expected = "(rows, columns, channels, count)" if len(sides) > 2 else "(rows, columns, count)"
     if filters.type.ndim != len(sides) + 1:
         raise problem("filters", f"{expected}, as many axes as the images", filters)
     value = filters.get_value(borrow=True) if isinstance(filters, SharedVariable) else None

@@ -109,6 +109,9 @@ class Fisher(OutputMetric):
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
 
+        def pulled(parts: Sequence[TensorVariable]) -> TensorVariable:
+            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
+
         def push_root(v: TensorVariable) -> TensorVariable:
             return pt.concatenate([u.flatten() for u in scaled(push(ends, objective, v), transposed=True)])
 
@@ -120,11 +123,11 @@ class Fisher(OutputMetric):
                 size = math.prod(shape)
                 parts.append(u[start : start + size].reshape(shape, ndim=r.ndim))
                 start = start + size
-            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
+            return pulled(parts)
 
         def draw(seed: TensorVariable) -> TensorVariable:
             signs = [vectors.random_signs(r, seed * len(ends) + number) for number, r in enumerate(ends)]
-            return pull(ends, objective, scaled(signs, transposed=False)).astype(objective.dtype)
+            return pulled(signs)
 
         return Root(push_root, pull_root, draw)
 

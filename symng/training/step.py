@@ -69,8 +69,10 @@ class CompiledStep:
                 "chunk_size", "none on JAX for a model with a scan", Words("one"),
                 "Leave it out, give smaller batches, or use mode 'NUMBA' or 'CVM'.", NotImplementedError,
             )  # fmt: skip
-        shaped = has_op(objective, (Scan, Reshape)) or isinstance(getattr(optimizer, "solver", None), Woodbury)
-        self._with_shapes = self.backend == "jax" and (shaped or chunk_size is not None)
+        direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
+        self._with_shapes = self.backend == "jax" and (
+            loops or direct or chunk_size is not None or has_op(objective, Reshape)
+        )
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
