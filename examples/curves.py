@@ -34,6 +34,7 @@ OPTIMIZERS = {
     "ngd-l": "natural gradient with a line search",
     "ncg-l": "natural conjugate gradient, plane search",
     "ncg-f": "natural conjugate gradient, Polak-Ribiere",
+    "ncg-q": "natural conjugate gradient, quadratic model",
     "hf": "Hessian-free",
     "ksd": "Krylov subspace descent",
     "tonga": "online TONGA",
@@ -48,15 +49,17 @@ _SMALL_BATCHES = dict(batch=100, metric_batch="same", metric_examples=None, sear
 _NATURAL = dict(warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4)
 
 # How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
+_CHEAP = dict(
+    batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
+    warm_start=0.9, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
+    evaluate_every=20,
+)  # fmt: skip
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "ngd": dict(
-        batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
-        warm_start=0.9, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
-        evaluate_every=20,
-    ),
+    "ngd": _CHEAP,
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
     "ncg-l": _FULL | _NATURAL | dict(iterations=15),
     "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
+    "ncg-q": _CHEAP,
     "hf": dict(
         batch=5000, metric_batch="other", metric_examples=1000, search_batch="same", damping=3.0, iterations=50,
         warm_start=0.95, preconditioner="martens", rtol=0.0, step_size=1.0, evaluate_every=2,
@@ -89,6 +92,7 @@ PAPER: dict[str, dict[str, Any]] = {
 SMALL: dict[str, dict[str, Any]] = {
     **PAPER,
     "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
+    "ncg-q": dict(batch=500),
 }
 
 # Damping rules of natural gradient: the paper's, and Martens's, which refuses steps that raise the loss.
@@ -237,6 +241,8 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     )
     if name == "ngd":
         return symng.NaturalGradient(step_size=options.step_size, **settings)
+    if name == "ncg-q":
+        return symng.NaturalConjugateGradient(beta="quadratic", step_size=options.step_size, **settings)
     if name == "ncg-l":
         return symng.NaturalConjugateGradient(beta="search", **settings)
     search = symng.BacktrackingLineSearch(size=options.step_size)

@@ -18,6 +18,7 @@ from small_steps import REWRITTEN, Unit, exponential, line, nodes_of, start, tra
 import symng
 from symng import vectors
 from symng._plane import model_axes, search_plane
+from symng.optimizers._parts import plane_minimizer
 
 NCG = symng.NaturalConjugateGradient
 FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")
@@ -474,7 +475,7 @@ def test_interrupt_in_the_search_changes_nothing(monkeypatch):
     assert (model.value == before).all() and all((v.get_value() == state[n]).all() for n, v in step.state.items())
 
 
-@pytest.mark.parametrize("beta, step_size", [("search", None), ("hestenes-stiefel", 0.5)])
+@pytest.mark.parametrize("beta, step_size", [("search", None), ("quadratic", None), ("hestenes-stiefel", 0.5)])
 def test_float32_stays(beta, step_size):
     case = oracles.mlp_case("categorical", dtype="float32")
     step, before = start(NCG(solver=Unit(), beta=beta, warm_start=0.5, step_size=step_size), case.objective, REWRITTEN)
@@ -518,13 +519,100 @@ def test_backends_agree(mode, full_batches):
         assert np.allclose(history[column], wanted[column], rtol=1e-3), column  # as far as searches agree
 
 
+# The quadratic model in the plane
+
+
+def test_quadratic_model_of_the_hessian_gives_linear_conjugate_gradients():
+    objective, w, (X, T), H, solution = quadratic()
+    damping = symng.LevenbergMarquardt(initial=0.0, ratio="quadratic")
+    step, _ = start(NCG(metric=Fixed(matrix=H), solver=Unit(), damping=damping, beta="quadratic"), objective)
+    for i, wanted in enumerate(preconditioned_cg(H, X.T @ T / 20, np.eye(6), 6)):
+        info = step((X, T))
+        assert oracles.relative_error(w.get_value(), wanted) < 1e-9
+        assert info.accepted and info.reduction_ratio == pytest.approx(1)
+        assert (info.beta > 0) == (i > 0) and not info.restarted
+    assert oracles.relative_error(w.get_value(), solution) < 1e-9
+
+
+@pytest.mark.parametrize("solver", [symng.CG(maxiter=2, recompute=False), Unit()], ids=["residual told", "not told"])
+@pytest.mark.parametrize("size", [None, 0.5])
+def test_weights_are_those_of_the_lowest_point_of_the_damped_model(solver, size):
+    objective, w, (X, T), H, solution = quadratic()
+    M, rule = positive_definite(6, 5), symng.LevenbergMarquardt(initial=0.5, ratio="quadratic")
+    settings = {"metric": Fixed(matrix=M), "solver": solver, "warm_start": 0.5, "beta": "quadratic"}
+    step, before = start(NCG(damping=rule, step_size=size, **settings), objective)
+    previous, alpha = np.zeros(6), 1.0
+    for i in range(4):
+        gradient = H @ (before - solution)
+        info = step((X, T))
+        natural, damped = step.state["direction"].get_value(), M + info.damping * np.eye(6)
+        update = before - w.get_value()
+        plane = np.array([natural, previous][: 1 + (i > 0)])
+        best = np.linalg.solve(plane @ damped @ plane.T, plane @ gradient)
+        taken = (size or 1.0) * best
+        assert oracles.relative_error(update, taken @ plane) < 1e-9
+        promised = gradient @ update - update @ damped @ update / 2
+        assert info.reduction_ratio == pytest.approx((info.loss - info.new_loss) / promised)
+        assert info.step_size == pytest.approx(taken[0])
+        assert info.beta == pytest.approx(alpha * taken[1] / taken[0] if i else 0.0)
+        before, previous, alpha = w.get_value(), update, taken[0]
+
+
+def test_model_without_a_minimum_in_the_plane():
+    def minimizer(slopes, *curvature):
+        found = plane_minimizer(tuple(map(pt.constant, slopes)), tuple(map(pt.constant, curvature)))
+        return [float(c.eval(mode="FAST_COMPILE")) for c in found]
+
+    assert minimizer((3.0, 1.0), 2.0, 1.0, 4.0) == pytest.approx(np.linalg.solve([[2.0, 1.0], [1.0, 4.0]], [3.0, 1.0]))
+    assert minimizer((3.0, 0.0), 2.0, 0.0, 0.0) == [1.5, 0.0]  # no vector before
+    assert minimizer((3.0, 6.0), 2.0, 4.0, 8.0 + 1e-12) == [1.5, 0.0]  # parallel
+    assert minimizer((3.0, 1.0), 2.0, 1.0, -4.0) == [1.5, 0.0]
+    assert minimizer((3.0, 1.0), 2.0, 3.0, 4.0) == [1.5, 0.0]  # a saddle
+    assert minimizer((3.0, 1.0), -2.0, 1.0, 4.0) == [1.0, 0.0]
+    # The scale of a vector is no reason to leave it out.
+    assert minimizer((3.0, 1e-9), 2.0, 1e-9, 4e-18) == pytest.approx([11 / 7, -1e9 / 7])
+
+
+def test_quadratic_model_is_of_one_stage_and_restarts():
+    model = line()
+    rule = symng.LevenbergMarquardt(initial=1.0, reject_below=0.0)
+    step, before = start(NCG(solver=Unit(), beta="quadratic", damping=rule), model.objective)
+    X, T = model.batch
+    assert step((X, T / 2)).accepted
+    before = model.value
+    step.hyperparameters["step_size"].set_value(1e3)  # up the other side
+    info = step((X, T))
+    assert not info.accepted and (model.value == before).all()
+    assert (step.state["search_direction"].get_value() == 0).all()
+    step.hyperparameters["step_size"].set_value(1.0)
+    info = step((X, T))
+    assert info.accepted and info.restarted and info.beta == 0
+    assert NCG(beta="quadratic").step_size == symng.FixedStep(size=1.0)
+    assert len(NCG(beta="quadratic", solver=Unit()).updates(model.objective)) > 1
+
+
+@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
+def test_backends_agree_on_the_quadratic_model(mode):
+    if mode == "JAX":
+        pytest.importorskip("jax")
+    objective, w, data, _, _ = quadratic()
+    optimizer = NCG(solver=symng.CG(maxiter=2), warm_start=0.5, beta="quadratic")
+    histories = []
+    for m in ("FAST_COMPILE", mode):
+        w.set_value(np.zeros(6))
+        histories.append(train(optimizer, objective, data, max_steps=4, mode=m).history)
+    assert (histories[0]["new_loss"] < histories[0]["loss"]).all() and (histories[0]["beta"][1:] != 0).all()
+    for column in ("loss", "new_loss", "step_size", "beta", "damping", "reduction_ratio"):
+        assert np.allclose(histories[1][column], histories[0][column], rtol=1e-8), column
+
+
 # What is refused
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"beta": "polak"}, "beta: expected one of 'search', 'polak-ribiere', .*got 'polak'"),
+        ({"beta": "polak"}, "beta: expected one of 'search', 'quadratic', 'polak-ribiere', .*got 'polak'"),
         ({"beta": 0.5}, "beta: expected one of"),
         ({"step_size": 1.0}, "step_size: expected None with beta='search', .* Leave it out"),
         ({"step_size": symng.BacktrackingLineSearch()}, "step_size: expected None with beta='search'"),

@@ -118,21 +118,23 @@ class DampedOptimizer(Optimizer):
 
     def descend(
         self, batches: Batches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
-        operator: LinearOperator, direction: TensorVariable, *, keep_refused: bool = False,
+        operator: LinearOperator, direction: TensorVariable, *, image: TensorVariable | None = None,
+        keep_refused: bool = False,
     ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:  # fmt: skip
         """Return updates and records of a step along ``direction``: how far, and how well the model predicted it.
 
-        The next solve starts from what this one found, ``solution.x``, whichever direction was made of it; from zero
-        after a refused step, unless ``keep_refused``.
+        ``image`` is (F + lambda I) times the direction where that is known, which can spare a product. The next solve
+        starts from what this one found, ``solution.x``, whichever direction was made of it; from zero after a refused
+        step, unless ``keep_refused``.
         """
         slope = pt.dot(gradient, direction)
         size, new_loss, found = take_step_size(
             self.step_size, state, batches.objective, batches.searched, direction, loss, slope
         )
         update = size * direction
-        # (F + lambda I) p = g - r, where the solver tells r.
-        known = direction is solution.x and solution.residual is not None
-        damped = size * (gradient - solution.residual) if known else None
+        if image is None and direction is solution.x:
+            image = image_of(solution, gradient)
+        damped = None if image is None else size * image
         solved = has_direction(solution, gradient)
         updates, records = conclude(
             batches.objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
@@ -163,6 +165,11 @@ def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariab
     if any(target in needed for target in objective.targets):
         return (*objective.inputs, *objective.targets)
     return objective.inputs
+
+
+def image_of(solution: Solution, gradient: TensorVariable) -> TensorVariable | None:
+    """Return (F + lambda I) p = g - r of what a solve handed back, where the solver tells r."""
+    return None if solution.residual is None else gradient - solution.residual
 
 
 def solve_records(solution: Solution) -> dict[str, TensorVariable]:

@@ -202,6 +202,26 @@ def predicted_decrease(
     return predicted - pt.dot(update, curved) / 2
 
 
+def plane_minimizer(
+    slopes: tuple[TensorVariable, TensorVariable], curvature: tuple[TensorVariable, TensorVariable, TensorVariable]
+) -> tuple[TensorVariable, TensorVariable]:
+    """Return the c at which the quadratic model -c . s + c . K c / 2 in the plane of two vectors is lowest.
+
+    ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but for rounding, one is
+    zero, or K is not positive) the second vector is left out, c_2 = 0; where K_11 is not positive either, c is (1, 0).
+    """
+    (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
+    determinant = k_11 * k_22 - k_12 * k_12
+    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is made of rounding errors.
+    apart = pt.gt(determinant, np.sqrt(np.finfo(s_1.dtype).eps).astype(s_1.dtype) * k_11 * k_22)
+    rises = pt.gt(k_11, 0)
+    both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), apart)
+    alone = pt.switch(rises, s_1 / k_11, pt.ones_like(s_1))
+    c_1 = pt.switch(both, (k_22 * s_1 - k_12 * s_2) / determinant, alone)
+    c_2 = pt.switch(both, (k_11 * s_2 - k_12 * s_1) / determinant, pt.zeros_like(s_2))
+    return c_1, c_2
+
+
 def conclude(
     objective: Objective,
     state: State,

@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import check_choice, check_number, problem
 from symng._plane import search_plane
 from symng.objective import Objective
-from symng.optimizers._damped import DampedOptimizer, solve_records
+from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
 from symng.optimizers._parts import (
     NO_SEARCH,
     Batches,
@@ -24,6 +24,7 @@ from symng.optimizers._parts import (
     loss_along,
     loss_and_gradient,
     norm,
+    plane_minimizer,
     predicted_decrease,
     refuse_batch,
     rounding_of,
@@ -46,6 +47,9 @@ class NaturalConjugateGradient(DampedOptimizer):
     L(theta - alpha n - b d) on the search batch (equation 21), by SciPy's COBYLA on a compiled function, from the
     minimizer of the quadratic model in the plane of n and d. That loss never rises. On a quadratic loss the new
     direction is conjugate to the previous one with respect to the Hessian, whatever the metric.
+
+    ``beta="quadratic"`` takes the minimizer of that model as it is, in one stage and for one product with the metric
+    more than `NaturalGradient` takes, as K-FAC does for minibatches [6]_.
 
     The formulas, NCG-F, leave out of account that the metric changes from step to step. With y = g - g' the change of
     the gradient since the previous step, marked by a prime, and alpha from a line search,
@@ -70,13 +74,14 @@ class NaturalConjugateGradient(DampedOptimizer):
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
         A rule, or a number at least 0 that stays.
     step_size : float, callable, symbolic scalar or StepSize, optional
-        alpha of a formula, as in `NaturalGradient`. Default: `BacktrackingLineSearch`. None with ``beta="search"``.
+        alpha of a formula, as in `NaturalGradient`. Default: `BacktrackingLineSearch`. With ``beta="quadratic"`` a
+        factor of the step that the model asks for, by default 1.0. None with ``beta="search"``.
     warm_start : float, default 0.0
         Each solve starts from this times the previous natural direction; 0 starts from zero. From 0 to 1.
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator that applies M^-1 to
         a vector.
-    beta : {"search", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"}, default "search"
+    beta : {"search", "quadratic", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"}, default "search"
         Where the weight of the previous direction comes from.
     max_evaluations : int, default 40
         Of the search: evaluations of the loss in a step at most, at least 1.
@@ -89,14 +94,17 @@ class NaturalConjugateGradient(DampedOptimizer):
     A step costs what one of `NaturalGradient` does. The search costs two products with the metric more, of n and d, and
     a forward pass on the search batch for each evaluation; it divides the step into two stages, so that `updates` is
     refused. A formula costs nothing but its line search. Stored are d, and g for "polak-ribiere" and
-    "hestenes-stiefel". The search stores the whole update as d: the line is the same, and nothing is divided by an
-    alpha that may be 0. The record ``beta`` is that of equation 22.
+    "hestenes-stiefel". "search" and "quadratic" store the whole update as d: the line is the same, and nothing is
+    divided by an alpha that may be 0. The record ``beta`` is that of equation 22.
 
     With the search, the reduction ratio compares the decrease found with the one that the model promises for n alone.
     Compared with the promise for the whole update it would be near 1/2 whatever the damping, for at the minimum along
     any line a quadratic has fallen by half of what its slope says.
 
-    Made for full batches: with minibatches neither y nor d belongs to the loss at hand.
+    With "quadratic" d is left out where n and d are parallel in the metric but for rounding errors, or the metric is
+    not positive there. The model is that of the metric batch, damping and all.
+
+    The search and the formulas are made for full batches: with minibatches neither y nor d belongs to the loss at hand.
 
     References
     ----------
@@ -107,6 +115,8 @@ class NaturalConjugateGradient(DampedOptimizer):
     .. [4] J. Nocedal and S. Wright, "Numerical Optimization", 2nd edition, section 5.2.
     .. [5] M. Powell, "A direct search optimization method that models the objective and constraint functions by linear
        interpolation", 1994.
+    .. [6] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", ICML
+       2015, section 7.
 
     Examples
     --------
@@ -135,7 +145,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     tolerance: float = 1e-2
 
     def __post_init__(self) -> None:
-        check_choice("beta", self.beta, ("search", *_FORMULAS))
+        check_choice("beta", self.beta, ("search", "quadratic", *_FORMULAS))
         super().__post_init__()
         check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
         check_number("radius", self.radius, above=0)
@@ -154,7 +164,7 @@ class NaturalConjugateGradient(DampedOptimizer):
                 raise problem("step_size", expected, self.step_size, "Leave it out, or give beta='polak-ribiere'.")
             return
         if self.step_size is None:
-            object.__setattr__(self, "step_size", BacktrackingLineSearch())
+            object.__setattr__(self, "step_size", 1.0 if self.beta == "quadratic" else BacktrackingLineSearch())
         super()._check_step_size()
 
     @property
@@ -164,7 +174,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     def init_state(self, objective: Objective) -> State:
         state = super().init_state(objective)
         state.add("search_direction", np.zeros(objective.size))
-        if self._searches_plane:
+        if self.beta in ("search", "quadratic"):
             state.add("previous_step_size", 0.0)
         if self.beta in ("polak-ribiere", "hestenes-stiefel"):
             state.add("previous_gradient", np.zeros(objective.size))
@@ -179,7 +189,11 @@ class NaturalConjugateGradient(DampedOptimizer):
         refuse_batch("search_batch", search_batch and not searches, *NO_SEARCH)
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
-        return self._build_search(batches, state) if self._searches_plane else self._build_formula(batches, state)
+        if self._searches_plane:
+            return self._build_search(batches, state)
+        if self.beta == "quadratic":
+            return self._build_quadratic(batches, state)
+        return self._build_formula(batches, state)
 
     def _build_formula(self, batches: Batches, state: State) -> Step:
         """Return the step of one stage, beta by a formula."""
@@ -215,6 +229,40 @@ class NaturalConjugateGradient(DampedOptimizer):
         if self.beta == "hestenes-stiefel":
             return -pt.dot(natural, change) / pt.dot(state.values["search_direction"], change)
         return pt.dot(natural, change) / state.values["previous_slope"]
+
+    def _build_quadratic(self, batches: Batches, state: State) -> Step:
+        """Return the step of one stage, alpha and b from the quadratic model."""
+        objective = batches.objective
+        loss, gradient = loss_and_gradient(objective)
+        solution, operator, kept = self.solve(batches.measured, gradient, state)
+        natural, previous = solution.x, state.values["search_direction"]
+
+        # (F + lambda I) [n, d], and the lowest point of the model in their plane. After a rejected step d is zero.
+        damped, image = operator.damped(state.values["damping"]), image_of(solution, gradient)
+        images = (damped @ natural if image is None else image, damped @ previous)
+        alpha, b = plane_minimizer(
+            (pt.dot(gradient, natural), pt.dot(gradient, previous)),
+            (pt.dot(natural, images[0]), pt.dot(previous, images[0]), pt.dot(previous, images[1])),
+        )
+        direction = alpha * natural + b * previous
+
+        updates, records = self.descend(
+            batches, state, loss, gradient, solution, operator, direction, image=alpha * images[0] + b * images[1]
+        )
+        size = records["step_size"]
+        remembered = {"search_direction": size * direction, "previous_step_size": size * alpha}
+        updates |= _keep(state, remembered, records["accepted"]) | kept
+        records |= self._records_of_plane(state, size * alpha, size * b)
+        return Step(batches.inputs, batches.axes, updates, records)
+
+    def _records_of_plane(self, state: State, alpha: TensorVariable, b: TensorVariable) -> dict[str, TensorVariable]:
+        """Return the records of a step alpha n + b d, with d the whole update before it."""
+        previous = state.values["search_direction"]
+        return {
+            "step_size": alpha,
+            "beta": b * state.values["previous_step_size"] / alpha,  # d is the previous direction times its alpha
+            "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.all(pt.eq(previous, 0))),
+        }
 
     def _build_search(self, batches: Batches, state: State) -> Step:
         """Return the step of two stages, alpha and b by a search on the host between them."""
@@ -260,13 +308,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         updates |= self.keep_direction(state, solution.x, slopes[0], pt.and_(solved, all_finite(loss, new_loss)))
         updates |= _keep(state, {"search_direction": update, "previous_step_size": alpha}, records["accepted"])
         updates |= {variable: carry(str(variable.name), value) for variable, value in kept.items()}
-        records |= {
-            "step_size": alpha,
-            "beta": b * state.values["previous_step_size"] / alpha,  # d is the previous direction times its alpha
-            "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.all(pt.eq(previous, 0))),
-            "gradient_norm": gradient_norm,
-            **solve_records(solution),
-        }
+        records |= self._records_of_plane(state, alpha, b)
+        records |= {"gradient_norm": gradient_norm, **solve_records(solution)}
         search = HostSearch(carried, coefficients, loss_along(searched, update)(one), self._find)
         return Step(batches.inputs, batches.axes, updates, records, search)
 

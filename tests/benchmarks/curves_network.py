@@ -83,6 +83,8 @@ def main() -> None:
     images = curves(options.examples)
     before = peak_mib()
     step((images,))
+    # All that a step updates, and so what donated buffers could save at most.
+    updated = [*step.objective.params, *step.state.values()]
     print(
         json.dumps(
             {
@@ -94,6 +96,7 @@ def main() -> None:
                 "peak_after_100_mib": round(small, 1),
                 "peak_with_images_mib": round(before, 1),
                 "growth_mib": round(peak_mib() - small, 1),
+                "updated_mib": round(sum(np.asarray(v.get_value()).nbytes for v in updated) / 2**20, 1),
             }
         )
     )
