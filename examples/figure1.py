@@ -1,6 +1,6 @@
 """Figure 1 of the paper: which examples the metric of natural gradient is measured on, few of them labeled.
 
-    python examples/figure1.py                     # small preset: about a quarter of an hour on 2 cores
+    python examples/figure1.py                     # small preset: a quarter of an hour or so on 2 cores
     python examples/figure1.py --seeds 3 --variants same other
     python examples/figure1.py --preset paper --data TFD_48x48.mat    # for a GPU
 
@@ -11,7 +11,7 @@ from the same weights and see the same gradient batches.
 
 Each run is kept in a file of its own in --out. After an interruption the same command goes on where it was; with more
 --steps or --seeds it goes on from what is there. Leaves in --out: figure1.png (training and test error against updates,
-mean and standard deviation over the seeds) and table.md.
+mean and 95% confidence interval over the seeds) and table.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 import functools
 import importlib.util
 import math
+import re
 import sys
 import time
 import zlib
@@ -30,9 +31,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
-from scipy import stats
+from figure1_results import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
 from symng.backends import compile_function
@@ -41,13 +40,6 @@ from symng.datasets import FacesFold, faces, local_contrast_normalization
 from symng.models import binary_cross_entropy_with_logits, convolve, glorot_init, mlp
 from symng.training.run import Interrupt
 
-# What the metric is measured on: name, color and line of the paper's figure (the mixture is not in it).
-VARIANTS = {
-    "same": ("the gradient's examples", "#009E73", ":"),
-    "other": ("other training examples", "#0072B2", "--"),
-    "unlabeled": ("unlabeled examples", "#D55E00", "-"),
-    "mixture": ("half training, half unlabeled", "#CC79A7", "-."),
-}
 GRADIENT_BATCH, METRIC_BATCH = 256, 384
 # The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step size 0.2.
 OPTIMIZER = symng.NaturalGradient(
@@ -71,8 +63,6 @@ SETTINGS: dict[str, tuple[int, int, str]] = {
 SAVE_SECONDS = 30.0  # between two writings of a run under way
 PIECE = 500  # examples that are evaluated at a time
 PARTS = ("train", "valid", "test")
-
-Arrays = dict[str, np.ndarray]
 
 
 def whole(text: str) -> int:
@@ -128,7 +118,7 @@ class Data:
         """
         train = self.images["train"]
         epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
-        order = np.random.default_rng([seed, 0, epoch]).permutation(len(train))
+        order = np.random.default_rng([seed, 3, epoch]).permutation(len(train))
         first = place * GRADIENT_BATCH
         gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
         if variant == "same":
@@ -262,12 +252,6 @@ class Trainer:
         save_checkpoint(file, arrays, {"settings": settings, "steps": taken, "seconds": seconds})
 
 
-def history_of(arrays: Arrays) -> symng.History:
-    """Return the history among the arrays of a run."""
-    prefix = "history_"
-    return symng.History.from_dict({k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)})
-
-
 def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
     """Return what all runs of a figure have in common, steps aside."""
     network = {name: getattr(options, name) for name in ("filters", "filter_size", "stride", "units", "pool")}
@@ -294,73 +278,6 @@ def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
     return taken >= steps
 
 
-def tell(values: np.ndarray, form: str) -> str:
-    """Write a mean, with half the length of its 95% confidence interval where there are several values."""
-    if len(values) < 2:
-        return format(values.mean(), form)
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return f"{values.mean():{form}} ± {half:{form.lstrip('+')}}"
-
-
-def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[Arrays]]:
-    """Return of all runs the rows up to a step that each of them has evaluated."""
-    runs: dict[str, list[Arrays]] = {}
-    for (variant, _), file in files.items():
-        rows = history_of(load_checkpoint(file)[0]).to_dict()
-        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(rows["step"], 1)  # so far, on average
-        known = np.isfinite(rows["train_error"]) & (rows["step"] <= steps)
-        runs.setdefault(variant, []).append({name: column[known] for name, column in rows.items()})
-    shared = functools.reduce(np.intersect1d, [run["step"] for every in runs.values() for run in every])
-    return {
-        variant: [{name: column[np.isin(run["step"], shared)] for name, column in run.items()} for run in every]
-        for variant, every in runs.items()
-    }
-
-
-def make_table(runs: dict[str, list[Arrays]]) -> str:
-    """Return the figures after the last update as a table in Markdown."""
-    columns = ["metric on", "updates", "training cross-entropy", "training error (%)", "validation error (%)",
-               "test error (%)", "less that of `same`", "iterations", "seconds per update"]  # fmt: skip
-    lines = [columns, ["---"] * len(columns)]
-    for variant, every in runs.items():
-        last = {name: np.array([run[name][-1] for run in every]) for name in every[0]}
-        errors = [tell(100 * last[f"{part}_error"], ".2f") for part in PARTS]
-        beside = "-"
-        if variant != "same" and "same" in runs:  # on the same seeds: the difference of each pair
-            beside = tell(100 * (last["test_error"] - [run["test_error"][-1] for run in runs["same"]]), "+.2f")
-        cost = [f"{last['iterations'].mean():.0f}", f"{(last['seconds'] / last['step']).mean():.2f}"]
-        loss = tell(last["train_loss"], ".3f")
-        lines.append([f"`{variant}`", f"{last['step'][0]:.0f}", loss, *errors, beside, *cost])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
-    """Draw training error on a log axis and test error in percent against updates: mean and standard deviation."""
-    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for variant, every in runs.items():
-        words, color, line = VARIANTS[variant]
-        for panel, column in zip(panels, ("train_error", "test_error"), strict=True):
-            values = 100 * np.array([run[column] for run in every])
-            mean, spread = values.mean(axis=0), values.std(axis=0, ddof=1) if len(values) > 1 else 0 * values[0]
-            panel.plot(every[0]["step"], mean, line, color=color, label=words)
-            # A logarithmic axis has no place below the smallest value.
-            low = np.maximum(mean - spread, values.min(axis=0))
-            panel.fill_between(every[0]["step"], low, mean + spread, color=color, alpha=0.15, linewidth=0)
-    panels[0].set_yscale("log")
-    panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    panels[0].yaxis.set_minor_locator(NullLocator())
-    panels[0].yaxis.set_major_formatter("{x:g}")
-    # The first updates, which all have in common, would leave no room for the others.
-    lowest = 100 * min(run["test_error"].min() for every in runs.values() for run in every)
-    panels[1].set_ylim(top=min(100.0, 2.5 * lowest + 5.0))
-    for panel, words in zip(panels, ("training error (%)", "test error (%)"), strict=True):
-        panel.set(xlabel="update", ylabel=words)
-        panel.grid(alpha=0.3)
-    panels[1].legend(title="metric on", frameon=False)
-    figure.savefig(path, dpi=150)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Make the runs that are missing, and draw and tabulate all."""
     options = parse(arguments)
@@ -372,7 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
         files = {(v, seed): options.out / f"{v}-{seed}.npz" for seed in range(options.seeds) for v in options.variants}
         missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
     except (OSError, ValueError, TypeError, ImportError) as error:
-        print(error, file=sys.stderr)
+        words = re.sub(r"^path:", "--data:", str(error))  # symng.datasets.faces names its own arguments
+        print(words.replace("download=True", "--download"), file=sys.stderr)
         return 2
     print(f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.", flush=True)
     try:
@@ -382,7 +300,8 @@ def main(arguments: list[str] | None = None) -> int:
                 trainer.run(variant, seed, files[variant, seed], settings)
             print(f"Compilation: {trainer.step.compile_seconds:.0f} s")
         runs = read_runs(files, options.steps)
-        (options.out / "table.md").write_text(make_table(runs))
+        tables = make_tables(runs)
+        (options.out / "table.md").write_text(tables)
         draw(runs, options.out / "figure1.png")
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
@@ -390,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"--out: cannot write to {options.out}: {error}", file=sys.stderr)
         return 1
-    print(make_table(runs))
+    print(tables)
     print(f"Wrote figure1.png and table.md to {options.out}")
     return 0
 

@@ -19,6 +19,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
@@ -34,7 +35,7 @@ if __name__ == "__main__":  # before NumPy starts its threads: one for each proc
 import numpy as np
 import pytensor
 from figure2_results import SAMPLES, draw, log_variances, make_table, summarize
-from figure2_runs import METHODS, PIXELS, FolderError, Run, Settings, base_digits, fingerprint, refuse_others
+from figure2_runs import METHODS, PIXELS, FolderError, Part, Run, Settings, base_digits, fingerprint, refuse_others
 from figure2_workers import Workers
 
 import symng
@@ -42,7 +43,7 @@ import symng.plot  # tells what to install where matplotlib is missing
 
 # Samples, and the step sizes of SGD and NGD; None: chosen.
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": dict(samples=143_360, step_sizes=None),
+    "small": dict(samples=102_400, step_sizes=None),
     "paper": dict(samples=SAMPLES, step_sizes=[0.1, 0.2]),
 }
 # Step sizes to begin with; a grid whose best value is at an end goes on.
@@ -125,8 +126,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--aim: expected a number below 1, and none with step sizes that are given")
     if not 0 <= options.damping < math.inf:
         parser.error(f"--damping: expected a finite number of at least 0, got {options.damping}")
-    if options.seed < 0:
-        parser.error(f"--seed: expected at least 0, got {options.seed}")
+    if not 0 <= options.seed <= 2**32 - options.seeds:
+        parser.error(f"--seed: expected at least 0 and at most {2**32 - options.seeds}, got {options.seed}")
     return options
 
 
@@ -209,6 +210,8 @@ class Experiment:
         if path.exists():
             try:
                 found = json.loads(path.read_text())
+                if not isinstance(found, dict):
+                    raise ValueError("expected settings by their names")
             except ValueError as error:
                 raise FolderError(
                     f"--out: {path} is damaged ({error}). Give another folder, or delete this one."
@@ -225,7 +228,7 @@ class Experiment:
         parts = [part for part in parts if not part.path(self.folder).exists()]
         for run in missing:
             run.path(self.folder).parent.mkdir(exist_ok=True)
-        self._check_space(sum(part.size(self.settings) for part in parts))
+        check_space(self.folder, sum(part.size(self.settings) for part in parts))
         for what, tasks in ((f"data for {title}", sorted(parts)), (title, missing)):
             self.workers.make(what, tasks, self.settings, self.folder, self.source)
         made = [run.load(self.settings, self.folder) for run in runs]
@@ -233,13 +236,14 @@ class Experiment:
             raise RuntimeError(f"Files of {self.folder} that were just written are damaged or gone.")
         return [m for m in made if m is not None]
 
-    def _check_space(self, examples: int) -> None:
-        """Refuse to begin data that the disk has no room for."""
-        needed, free = examples * (PIXELS + 1), shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise FolderError(
-                f"--out: expected {needed / 1e9:.1f} GB of free space in {self.folder}, got {free / 1e9:.1f}."
-            )
+    def examples_to_make(self) -> int:
+        """Return how many examples a folder without any run needs to have made, for all of its runs."""
+        if any((self.folder / "runs").glob("*/*.npz")):
+            return 0  # of what is missing `make` will see
+        segments = range(1, self.settings.segments + 1)
+        parts = {Part(i, r) for i in segments for r in range(1, self.replicas + 1)}
+        parts.update(Run("sgd", 1.0, 0, 0).parts(self.settings))
+        return sum(part.size(self.settings) for part in parts if not part.path(self.folder).exists())
 
     def choose(self, aim: float | None) -> dict[str, float]:
         """Return step sizes that reach about the same validation error, and record the choice."""
@@ -256,9 +260,17 @@ class Experiment:
             return errors
 
         sizes, errors, aim = choose(measure, aim)
+        for method, size in sizes.items():
+            if abs(errors[method][size] - aim) > TOLERANCE:
+                print(f"No step size of {METHODS[method]} was found with a validation error within {TOLERANCE:.2%} of "
+                      f"{aim:.2%}; with {size:g} it is {errors[method][size]:.2%}.", flush=True)  # fmt: skip
         record = {"step_sizes": sizes, "validation_error_aimed_at": aim, "validation_errors_of_step_sizes": errors}
-        write(self.folder / "choice.json", json.dumps(record, indent=2))
+        self.record_choice(record)
         return sizes
+
+    def record_choice(self, record: dict[str, Any]) -> None:
+        """Write which step sizes are taken, and why."""
+        write(self.folder / "choice.json", json.dumps(record, indent=2))
 
     def carry_out(self, sizes: dict[str, float]) -> dict[str, Any]:
         """Make all runs, and return the logarithms of their variances and what they noted."""
@@ -278,6 +290,13 @@ class Experiment:
         }  # fmt: skip
 
 
+def check_space(folder: Path, examples: int) -> None:
+    """Refuse to begin data that the disk has no room for."""
+    needed, free = examples * (PIXELS + 1), shutil.disk_usage(folder).free
+    if needed > free:
+        raise FolderError(f"--out: expected {needed / 1e9:.1f} GB of free space in {folder}, got {free / 1e9:.1f}.")
+
+
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.new")
@@ -292,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         symng.backends.resolve_mode(options.mode)
         settings = settings_of(options)
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(re.sub(r"^path:", "--digits:", str(error)), file=sys.stderr)  # symng.datasets.digits names its argument
         return 2
     parts = options.samples // (2 * options.segments) * options.segments * (2 + options.replicas)
     print(base_digits(None if options.digits is None else str(options.digits)))
@@ -303,10 +322,18 @@ def main(arguments: list[str] | None = None) -> int:
         folders = [options.out / f"seed-{seed}" for seed in range(options.seed, options.seed + options.seeds)]
         results = []
         with Workers(options.jobs) as workers:
-            for i, folder in enumerate(folders):
-                experiment = Experiment(replace(settings, seed=options.seed + i), options, folder, workers)
-                given = options.step_sizes and dict(zip(METHODS, options.step_sizes, strict=True))
-                results.append(experiment.carry_out(given or experiment.choose(options.aim)))
+            experiments = [
+                Experiment(replace(settings, seed=options.seed + i), options, folder, workers)
+                for i, folder in enumerate(folders)
+            ]
+            check_space(options.out, sum(experiment.examples_to_make() for experiment in experiments))
+            for experiment in experiments:
+                if options.step_sizes:
+                    sizes = dict(zip(METHODS, options.step_sizes, strict=True))
+                    experiment.record_choice({"step_sizes": sizes, "given": True})
+                else:
+                    sizes = experiment.choose(options.aim)
+                results.append(experiment.carry_out(sizes))
         summary = summarize(results)
         table = make_table(summary, options.jobs)
         write(options.out / "results.json", json.dumps({"settings": asdict(settings)} | summary, indent=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from symng.models import categorical_cross_entropy_with_logits, mlp
 METHODS = {"sgd": "SGD", "ngd": "NGD"}
 PIXELS, CLASSES = 1024, 10
 _AT_ONCE = 2000  # images that are made, and predicted, at a time
+KEEP_SECONDS = 60.0  # from one writing of a run that is under way to the next
 
 
 class FolderError(ValueError):
@@ -152,16 +153,24 @@ def batches(parts: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterat
 
     A batch may reach over the end of a part. What does not fill the last one is left out.
     """
-    images, labels = np.empty((0, PIXELS), "uint8"), np.empty(0, "uint8")
-    for more_images, more_labels in parts:
-        if len(images):  # left over by the part before
-            more_images, more_labels = np.concatenate([images, more_images]), np.concatenate([labels, more_labels])
-        images, labels = more_images, more_labels
-        full = len(images) // size * size
-        for start in range(0, full, size):
-            here = slice(start, start + size)
-            yield gray(images[here]), np.eye(CLASSES, dtype="float32")[labels[here]]
-        images, labels = images[full:], labels[full:]
+    left = np.empty((0, PIXELS), "uint8"), np.empty(0, "uint8")
+    for images, labels in parts:
+        start = 0
+        if len(left[0]):  # by the part before
+            start = min(size - len(left[0]), len(images))
+            left = tuple(np.concatenate([old, new[:start]]) for old, new in zip(left, (images, labels), strict=True))
+            if len(left[0]) < size:
+                continue
+            yield _batch(*left)
+        full = start + (len(images) - start) // size * size
+        for first in range(start, full, size):
+            yield _batch(images[first : first + size], labels[first : first + size])
+        left = images[full:].copy(), labels[full:].copy()  # copies: a part may be large
+
+
+def _batch(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return images as gray values and the targets."""
+    return gray(images), np.eye(CLASSES, dtype="float32")[labels]
 
 
 def gray(images: np.ndarray) -> np.ndarray:
@@ -184,27 +193,41 @@ class Trainer:
         objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x], targets=[t])
         self.params, self.first = model.params, [p.get_value() for p in model.params]
         self.step = symng.compile_step(objective, make_optimizer(method, settings), mode=settings.mode)
+        self.first_state = {name: variable.get_value() for name, variable in self.step.state.items()}
         blank = np.zeros((settings.batch, PIXELS), "float32"), np.eye(CLASSES, dtype="float32")[[0] * settings.batch]
         self.step.compile(blank)
         self._predict = compile_function([x], model.output, mode=settings.mode)
 
-    def train(self, step_size: float, data: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-        """Train on the batches in their order, and return what is told of the run."""
+    def start(self, step_size: float) -> None:
+        """Go back to the first weights."""
         for param, value in zip(self.params, self.first, strict=True):
             param.set_value(value.copy())
+        for name, variable in self.step.state.items():
+            variable.set_value(self.first_state[name])
         self.step.hyperparameters["step_size"].set_value(np.float32(step_size))
-        start = time.perf_counter()
-        infos = [self.step(batch) for batch in data]
-        seconds = time.perf_counter() - start
-        solves = [info for info in infos if info.status is not None]
-        return {
-            "steps": len(infos),
-            "examples": len(infos) * self.settings.batch,
-            "seconds": seconds,
-            "refused": sum(not info.accepted for info in infos),
-            "unsolved": sum(not info.status.success for info in solves if info.status is not None),
-            "solver_iterations": float(np.mean([info.solver_iterations for info in solves])) if solves else None,
-        }
+
+    def variables(self) -> dict[str, Any]:
+        """Return all that a step changes, by its name in a file."""
+        params = {f"param_{i}": param for i, param in enumerate(self.params)}
+        return params | {f"state_{name}": variable for name, variable in self.step.state.items()}
+
+    def train(
+        self, told: dict[str, Any], data: Iterable[tuple[np.ndarray, np.ndarray]], keep: Callable[[], None]
+    ) -> None:
+        """Train on the batches in their order and count what is ``told`` of the run; call ``keep`` now and then."""
+        kept = time.monotonic()
+        for batch in data:
+            begun = time.perf_counter()
+            info = self.step(batch)
+            told["seconds"] += time.perf_counter() - begun
+            told["steps"] += 1
+            told["refused"] += not info.accepted
+            if info.status is not None:
+                told["unsolved"] += not info.status.success
+                told["solver_iterations"] += int(info.solver_iterations)
+            if time.monotonic() - kept > KEEP_SECONDS:
+                keep()
+                kept = time.monotonic()
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return the outputs for images as whole numbers."""
@@ -247,23 +270,53 @@ class Run:
         return [*stream_of(settings, self.segment, self.replica), Part(0, 0), Part(0, 1)]
 
     def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
-        """Train, and write the outputs on the held-out examples; return what was noted."""
-        trainer, speeds = trainer_of(self.method, settings), []
+        """Train, and write the outputs on the held-out examples; return what was noted.
+
+        What a long run has done is written now and then, so that an interruption loses a minute of it at most.
+        """
+        trainer, file = trainer_of(self.method, settings), self.path(folder)
+        under_way = file.with_name(f"{file.stem}.under-way.npz")
+        trainer.start(self.step_size)
+        told = dict.fromkeys(("steps", "refused", "unsolved", "solver_iterations"), 0) | {"seconds": 0.0, "made": []}
+        meta = asdict(self) | {"settings": asdict(settings)}
+        if under_way.exists():
+            try:
+                arrays, found = load_checkpoint(under_way)
+                refuse_others(under_way, found, meta)
+                for name, variable in trainer.variables().items():
+                    variable.set_value(arrays[name])
+                told = found["told"]
+            except (ValueError, KeyError) as error:
+                print(f"{under_way} is not taken, the run begins anew: {error}", file=sys.stderr, flush=True)
+                trainer.start(self.step_size)
+
+        def keep() -> None:
+            arrays = {name: np.asarray(variable.get_value()) for name, variable in trainer.variables().items()}
+            save(under_way, arrays, meta | {"told": told})
 
         def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for part in stream_of(settings, self.segment, self.replica):
+            """Read on from the first example that was not trained on."""
+            first, rest = divmod(told["steps"] * settings.batch, settings.part_size)
+            for part in stream_of(settings, self.segment, self.replica)[first:]:
                 images, labels, noted = part.load(settings, folder, source)
-                speeds.append(noted["size"] / noted["seconds"])
-                yield images, labels
+                told["made"].append(noted["size"] / noted["seconds"])
+                yield images[rest:], labels[rest:]
+                rest = 0
 
-        told = trainer.train(self.step_size, batches(stream(), settings.batch))
-        meta = asdict(self) | {"settings": asdict(settings), "made_a_second": float(np.median(speeds))} | told
+        trainer.train(told, batches(stream(), settings.batch), keep)
+        solves, speeds = told["steps"] if self.method == "ngd" else 0, told.pop("made")
+        meta |= told | {
+            "examples": told["steps"] * settings.batch,
+            "solver_iterations": told["solver_iterations"] / solves if solves else None,
+            "made_a_second": float(np.median(speeds)),
+        }
         outputs = {}
         for name, part in (("held_out", Part(0, 0)), ("validation", Part(0, 1))):
             images, labels, _ = part.load(settings, folder, source)
             outputs[name] = trainer.predict(images)
             meta[f"{name}_error"] = float((outputs[name].argmax(axis=1) != labels).mean())
-        save(self.path(folder), {"outputs": outputs["held_out"]}, meta)
+        save(file, {"outputs": outputs["held_out"]}, meta)
+        under_way.unlink(missing_ok=True)
         return meta
 
     def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:

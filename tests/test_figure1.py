@@ -25,6 +25,7 @@ NETWORK = ["--pool", "2", "--filters", "2", "--filter-size", "3", "--stride", "2
 @pytest.fixture
 def figure1(monkeypatch):
     """Return examples/figure1.py as a module, with smaller batches and a step without a loop."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # where it finds figure1_results
     spec = importlib.util.spec_from_file_location("figure1_example", EXAMPLES / "figure1.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -62,9 +63,9 @@ def data(figure1, folder):
     return figure1.read_data(figure1.parse(arguments(folder, "")))
 
 
-def table_of(out: Path) -> list[list[str]]:
-    lines = (out / "table.md").read_text().splitlines()
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+def tables_of(out: Path) -> list[list[list[str]]]:
+    tables = (out / "table.md").read_text().split("\n\n")
+    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in t.splitlines()] for t in tables]
 
 
 def test_batches(figure1, data):
@@ -111,11 +112,18 @@ def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, 
     )
     monkeypatch.setattr(figure1, "OPTIMIZER", optimizer)
     assert figure1.main(arguments(folder, tmp_path, "--seeds", "2", "--steps", "5")) == 0
-    head, _, *rows = table_of(tmp_path)
+    (head, _, *rows), differences = tables_of(tmp_path)
     assert [row[0] for row in rows] == ["`same`", "`other`", "`unlabeled`", "`mixture`"]
     assert all(len(row) == len(head) for row in rows)
-    assert rows[0][head.index("less that of `same`")] == "-"
-    assert all("±" in row[head.index("less that of `same`")] for row in rows[1:])
+    assert [row[0] for row in differences[2:]] == [
+        "`other` - `same`",
+        "`unlabeled` - `same`",
+        "`mixture` - `same`",
+        "`unlabeled` - `other`",
+    ]
+    # The mean of the differences is the difference of the means.
+    ours, theirs = (float(rows[i][head.index("test error (%)")].split()[0]) for i in (2, 0))
+    assert float(differences[3][-1].split()[0]) == pytest.approx(ours - theirs, abs=0.011)
     assert all(row[head.index("updates")] == "5" for row in rows)
     assert (tmp_path / "figure1.png").read_bytes().startswith(b"\x89PNG")
     history = figure1.history_of(load_checkpoint(tmp_path / "mixture-1.npz")[0])
@@ -130,7 +138,7 @@ def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, 
     capsys.readouterr()
     monkeypatch.setattr(figure1, "Trainer", None)  # nothing is left to do
     assert figure1.main(arguments(folder, tmp_path, "--seeds", "1", "--steps", "4")) == 0
-    rows = table_of(tmp_path)[2:]
+    rows = tables_of(tmp_path)[0][2:]
     assert rows[0][1] == "4" and "±" not in "".join(rows[0])
     assert "4 of 4 runs are done" in capsys.readouterr().out
 
@@ -201,7 +209,7 @@ def test_refuses_runs_of_other_settings_and_damaged_ones(figure1, folder, tmp_pa
         (["--labeled", "300"], "labeled: expected at most the 200 images"),
         (["--fold", "5"], "fold: expected"),
         (["--filter-size", "6"], "--filter-size: expected at most the 5 pixels of an image, got 6"),
-        (["--data", "nowhere"], "path: expected a TFD_48x48.mat, or a folder of idx files, got 'nowhere'"),
+        (["--data", "nowhere"], "--data: expected a TFD_48x48.mat, or a folder of idx files, got 'nowhere'"),
         (["--mode", "FORTRAN"], "mode"),
     ],
 )
@@ -243,9 +251,10 @@ def test_page_tells_every_option_and_preset(figure1, monkeypatch, capsys):
 
 
 def test_intervals(figure1):
-    assert figure1.tell(np.array([2.0]), ".1f") == "2.0"
+    tell = sys.modules["figure1_results"].tell
+    assert tell(np.array([2.0]), ".1f") == "2.0"
     # Mean 2, standard deviation 1, three values: 4.303 / sqrt(3).
-    assert figure1.tell(np.array([1.0, 2.0, 3.0]), "+.2f") == "+2.00 ± 2.48"
+    assert tell(np.array([1.0, 2.0, 3.0]), "+.2f") == "+2.00 ± 2.48"
 
 
 def test_what_is_not_finite_is_wrong(figure1, data, folder):

@@ -110,6 +110,44 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     assert "nan" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("fast_data")
+@pytest.mark.parametrize("method", ["sgd", "ngd"])
+def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
+    """To the same numbers as without an interruption, from what was written last; a damaged file of it is not taken."""
+    options = figure2.parse([*TINY, *GIVEN, "--samples", "1000", "--batch", "70", "--out", str(tmp_path)])
+    settings = figure2.settings_of(options)
+    (tmp_path / "data").mkdir()
+    run = runs.Run(method, 0.5, 2, 1)
+    run.path(tmp_path).parent.mkdir(parents=True)
+    under_way = run.path(tmp_path).with_name("02-1.under-way.npz")
+    monkeypatch.setattr(runs, "KEEP_SECONDS", -1.0)
+    measured = ("seconds", "made_a_second")
+    wanted = run.make(settings, tmp_path, None), run.load(settings, tmp_path)[0]
+    assert not under_way.exists() and wanted[0]["steps"] == 14
+    for taken in (3, 7, 8):  # a segment is 250 examples: within one and next to the end of one
+        run.path(tmp_path).unlink()
+        saved: list[int] = []
+
+        def interrupted(path, arrays, meta, taken=taken, saved=saved):
+            if path == under_way:
+                saved.append(meta["told"]["steps"])
+            if len(saved) > taken:
+                raise KeyboardInterrupt
+            processes.save(path, arrays, meta)
+
+        monkeypatch.setattr(runs, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.make(settings, tmp_path, None)
+        assert under_way.exists() and saved == list(range(1, taken + 2))
+        monkeypatch.setattr(runs, "save", processes.save)
+        if taken == 8:
+            damage(under_way)
+        told = run.make(settings, tmp_path, None)
+        assert np.array_equal(run.load(settings, tmp_path)[0], wanted[1])
+        assert all(told[name] == value for name, value in wanted[0].items() if name not in measured)
+        assert not under_way.exists() and ("begins anew" in capsys.readouterr().err) == (taken == 8)
+
+
 def test_more_replicas_and_seeds_go_on_from_fewer(made, tmp_path):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
     assert figure2.main([*arguments, "--replicas", "2"]) == 0
