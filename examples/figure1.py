@@ -118,7 +118,7 @@ class Data:
         """
         train = self.images["train"]
         epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
-        order = np.random.default_rng([seed, 3, epoch]).permutation(len(train))
+        order = np.random.default_rng([seed, 0, epoch]).permutation(len(train))
         first = place * GRADIENT_BATCH
         gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
         if variant == "same":

@@ -30,13 +30,10 @@ class Root:
         From a symbolic vector v of the size of the operator to R v.
     pull : callable
         From a symbolic vector u with an entry for each row of R to R^T u.
-    draw : callable, optional
-        From a symbolic seed to R^T s, with s a vector of random signs that is a function of the seed.
     """
 
     push: Callable[[TensorVariable], TensorVariable]
     pull: Callable[[TensorVariable], TensorVariable]
-    draw: Callable[[TensorVariable], TensorVariable] | None = None
 
     def materialise(self, like: TensorVariable) -> TensorVariable:
         """Return R itself, with the columns of ``like``, a vector that R may be multiplied with.
@@ -76,6 +73,9 @@ class LinearOperator:
     root : Root, optional
         A matrix R of few rows with A = R^T R, where there is one: what `symng.solvers.Woodbury` needs. A sum or a
         multiple has none.
+    draw : callable, optional
+        From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a function of the seed: what
+        `diagonal` estimates from where it can.
 
     Notes
     -----
@@ -102,6 +102,7 @@ class LinearOperator:
     inputs: Sequence[TensorVariable] = field(default=(), repr=False)
     name: str = "A"
     root: Root | None = field(default=None, repr=False)
+    draw: Callable[[TensorVariable], TensorVariable] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not callable(self.matvec):
@@ -235,7 +236,7 @@ class LinearOperator:
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
         weights = pt.full((draws,), 1 / draws, dtype=self.dtype)
-        draw = None if self.root is None else self.root.draw
+        draw = self.draw
         if draw is not None:
             seeds = pt.cast(seed, "int64") * int(draws) + np.arange(draws)
             if draws == 1:

@@ -104,11 +104,35 @@ def test_loss_and_count(reduction, decay):
     np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", ["fisher", "empirical", "centered"])
+def test_estimated_diagonal(name, reduction, draws):
+    """One estimate, of signs of the whole batch: not a mean of estimates."""
+    objective = make_objective(reduction)
+    other, parts = chunked(objective, (X, T))
+    wanted = evaluate(objective, METRICS[name](objective).diagonal(draws, seed=3), (X, T))
+    found = evaluate(other, METRICS[name](other).diagonal(draws, seed=3), parts)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+    assert (wanted >= 0).all() and wanted.max() > 0
+
+
+def test_estimated_diagonal_of_a_recurrent_network():
+    objective = recurrent_objective()
+    other, parts = chunked(objective, SEQUENCES)
+    diagonal = symng.EmpiricalFisher().diagonal
+    wanted = evaluate(objective, diagonal(objective, draws=2), SEQUENCES)
+    np.testing.assert_allclose(evaluate(other, diagonal(other, draws=2), parts), wanted, rtol=1e-9)
+
+
 LM = symng.LevenbergMarquardt(initial=1.0, ratio="quadratic")
 OPTIMIZERS = {
     "kronecker": symng.NaturalGradient(
         damping=LM, solver=symng.CG(maxiter=3, recompute=False), warm_start=0.9,
         preconditioner=symng.KroneckerPreconditioner(),
+    ),
+    "jacobi": symng.NaturalGradient(
+        damping=LM, solver=symng.CG(maxiter=3, recompute=False), preconditioner=symng.JacobiPreconditioner(draws=2)
     ),
     "line search": symng.NaturalGradient(damping=0.1, step_size=symng.BacktrackingLineSearch()),
     "hessian-free": symng.HessianFree(solver=symng.CG(maxiter=5, keep_iterates=1.3, recompute=False)),
@@ -123,7 +147,7 @@ OPTIMIZERS = {
 def test_step(name, own):
     if own and name == "adam":
         pytest.skip("Adam has no other batches")
-    searches = name not in ("kronecker", "adam")
+    searches = name not in ("kronecker", "jacobi", "adam")
     batches: dict[str, Any] = {"gradient_batch": (X[:20], T[:20])}
     if own:
         reaches_targets = name in ("hessian-free", "ksd")  # their metric is Gauss-Newton's
@@ -206,6 +230,12 @@ def test_backends(mode):
 def test_bad_chunk_size(value):
     with pytest.raises((TypeError, ValueError), match="chunk_size: expected"):
         symng.compile_step(make_objective(), symng.SGD(step_size=0.1), chunk_size=value)
+
+
+def test_a_direct_solver_is_refused():
+    optimizer = symng.NaturalGradient(solver=symng.Woodbury(), damping=1.0)
+    with pytest.raises(NotImplementedError, match="^chunk_size: expected none with symng.Woodbury"):
+        symng.compile_step(make_objective(), optimizer, chunk_size=2)
 
 
 def test_a_sum_with_weight_decay_is_refused():  # each chunk would add the decay

@@ -18,22 +18,41 @@ from symng.objective import Objective
 
 def mean_squared_gradients(objective: Objective, draws: int, seed: Any) -> TensorVariable:
     """Return 1/N sum_n g_n^2, elementwise, as a flat vector; g_n is the gradient of the loss of example n."""
-    squares = _layer_squares(objective)
-    others = [p for p in objective.params if p not in squares]
-    if others:
-        squares |= zip(others, _estimated_squares(objective, others, draws, seed), strict=True)
-    return vectors.ravel([squares[p].astype(objective.dtype) for p in objective.params], objective.params)
+    whole = objective.whole
+    exact = list(_uses(whole))
+    others = [p for p in objective.params if p not in exact]
+
+    def means(o: Objective) -> list[TensorVariable]:
+        found = []
+        if exact:
+            squares = _layer_squares(o)
+            found.append(vectors.ravel([squares[p].astype(o.dtype) for p in exact], exact))
+        if others:
+            found.append(_signed_means(o, others, draws, seed).astype(o.dtype))
+        return found
+
+    parts = objective.total(means, "mean")
+    squares = dict(zip(exact, vectors.split(parts[0], exact), strict=True)) if exact else {}
+    if others:  # (sum_n s_n g_n)^2 / N, whose expectation is 1/N sum_n g_n^2
+        weights = pt.full((draws,), 1 / draws, dtype=objective.dtype)
+        estimate = objective.count.astype(objective.dtype) * pt.dot(weights, pt.sqr(parts[-1]))
+        squares |= zip(others, vectors.split(estimate, others), strict=True)
+    return vectors.ravel([squares[p] for p in objective.params], objective.params)
 
 
 # Exact, for dense layers
 
 
+def _uses(objective: Objective) -> dict[Any, Use]:
+    """Return where the matrices and biases of dense layers are used."""
+    losses: Any = objective.example_losses
+    return find_uses(objective, {losses: 0})
+
+
 def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     """Return 1/N sum_n g_n^2 for the matrices and biases of dense layers."""
     losses: Any = objective.example_losses
-    uses = find_uses(objective, {losses: 0})
-    if not uses:
-        return {}
+    uses = _uses(objective)
     count = losses.shape[0].astype(objective.dtype)
     # The backward pass of the loss is made for its gradient anyway; a mean has divided its deltas by N.
     known = objective.reduction in ("mean", "sum")
@@ -61,15 +80,14 @@ def _sum_squares(use: Use, delta: Any) -> TensorVariable:
 # Estimated, for all others
 
 
-def _estimated_squares(objective: Objective, params: Sequence[Any], draws: int, seed: Any) -> list[TensorVariable]:
-    """Return 1/N of the mean of (sum_n s_n g_n)^2 over draws of random signs s, whose expectation is sum_n g_n^2."""
+def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed: Any) -> TensorVariable:
+    """Return 1/N sum_n s_n g_n for some parameters, a row for each draw of random signs s."""
     losses: Any = objective.example_losses
+    count = losses.shape[0].astype(losses.dtype)
 
-    def signed_gradient(signs: TensorVariable) -> TensorVariable:
-        slopes: Any = pytensor.grad(pt.dot(signs, losses), list(params), disconnected_inputs="ignore")
+    def signed_mean(signs: TensorVariable) -> TensorVariable:
+        slopes: Any = pytensor.grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
         return vectors.ravel(slopes, params)
 
-    sums = map_rows(signed_gradient, vectors.random_signs(losses, seed, draws))
-    weights = pt.full((draws,), 1 / draws, dtype=sums.dtype)
-    count = losses.shape[0].astype(sums.dtype)
-    return vectors.split(pt.dot(weights, pt.sqr(sums)) / count, params)
+    rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, objective.first)))
+    return pt.specify_shape(rows, (draws, vectors.count(params)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pytensor
@@ -48,6 +48,7 @@ class Metric(ABC):
             inputs=(*objective.inputs, *objective.targets),
             name=type(self).__name__,
             root=None if objective.undivided is None else self.root(objective.undivided),
+            draw=self.draw(objective),
         )
 
     def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
@@ -63,6 +64,10 @@ class Metric(ABC):
 
     def root(self, objective: Objective) -> Root | None:
         """Return R with the metric equal to R^T R, a row for each example and output; by default none is known."""
+        return None
+
+    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable] | None:
+        """Return the function from a seed to R^T s, over all chunks: R is that of `root`, s random signs."""
         return None
 
     @abstractmethod

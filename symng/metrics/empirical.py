@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,14 +100,25 @@ class EmpiricalFisher(Metric):
         def scaled(v: TensorVariable) -> TensorVariable:
             return (v - v.mean() if self.centered else v) / scale
 
-        def pulled(u: TensorVariable) -> TensorVariable:
-            return pull([losses], objective, [scaled(u)]).astype(objective.dtype)
-
         return Root(
             lambda v: scaled(push([losses], objective, v)[0]),
-            pulled,
-            lambda seed: pulled(vectors.random_signs(losses, seed)),
+            lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
         )
+
+    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable]:
+        def drawn(seed: TensorVariable) -> TensorVariable:
+            def means(o: Objective) -> list[TensorVariable]:
+                losses: Any = o.example_losses
+                signs = vectors.random_signs(losses, seed, first=(0, o.first))
+                weights = signs / losses.shape[0].astype(losses.dtype)
+                return [pull([losses], o, [weights]).astype(o.dtype), weights.sum().astype(o.dtype)]
+
+            signed, sign = objective.total(means, "mean")
+            if self.centered:
+                signed = signed - sign * _mean_gradient(objective)
+            return pt.sqrt(objective.count.astype(objective.dtype)) * signed
+
+        return drawn
 
     def diagonal(self, objective: Objective, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.
@@ -154,7 +166,7 @@ class EmpiricalFisher(Metric):
         self.check(objective)
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
-        squares = objective.total(lambda o: [mean_squared_gradients(o, draws, seed)], "mean")[0]
+        squares = mean_squared_gradients(objective, draws, seed)
         return pt.maximum(squares - pt.sqr(_mean_gradient(objective)), 0) if self.centered else squares
 
 

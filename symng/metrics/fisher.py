@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,14 +94,19 @@ class Fisher(OutputMetric):
             cotangents.append(weigh(end, tangent) * (1 / count))
         return cotangents
 
+    def _has_root(self, objective: Objective) -> bool:
+        """Tell whether B with B B^T = M is known for each output."""
+        ends = [(head.likelihood, head.r) for head in objective.heads]
+        return self.form == "natural" and all(
+            r is not None and likelihood.metric_root(r, r) is not None for likelihood, r in ends
+        )
+
     def root(self, objective: Objective) -> Root | None:
         """Return B^T J_r / sqrt(N), with B B^T = M, for likelihoods whose B is known."""
+        if not self._has_root(objective):
+            return None
         heads = objective.heads
         ends: list[Any] = [head.r for head in heads]
-        if self.form != "natural" or any(
-            r is None or head.likelihood.metric_root(r, r) is None for head, r in zip(heads, ends, strict=True)
-        ):
-            return None
 
         def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[Any]:
             return [
@@ -125,11 +130,26 @@ class Fisher(OutputMetric):
                 start = start + size
             return pulled(parts)
 
-        def draw(seed: TensorVariable) -> TensorVariable:
-            signs = [vectors.random_signs(r, seed * len(ends) + number) for number, r in enumerate(ends)]
-            return pulled(signs)
+        return Root(push_root, pull_root)
 
-        return Root(push_root, pull_root, draw)
+    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable] | None:
+        if not self._has_root(objective.whole):
+            return None
+
+        def drawn(seed: TensorVariable) -> TensorVariable:
+            def mean(o: Objective) -> list[TensorVariable]:
+                ends: list[Any] = [head.r for head in o.heads]
+                parts = []
+                for number, (head, r) in enumerate(zip(o.heads, ends, strict=True)):
+                    own = seed * len(ends) + number
+                    signs = vectors.random_signs(r, own, first=(head.example_axis, o.first))
+                    count = r.shape[head.example_axis].astype(r.dtype)
+                    parts.append(head.likelihood.metric_root(r, signs, False) / count)
+                return [pull(ends, o, parts).astype(o.dtype)]
+
+            return pt.sqrt(objective.count.astype(objective.dtype)) * objective.total(mean, "mean")[0]
+
+        return drawn
 
     def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
         """Return each head with the pre-activation that the product is formed on; None: on the output."""

@@ -48,8 +48,8 @@ class NaturalConjugateGradient(DampedOptimizer):
     minimizer of the quadratic model in the plane of n and d. That loss never rises. On a quadratic loss the new
     direction is conjugate to the previous one with respect to the Hessian, whatever the metric.
 
-    ``beta="quadratic"`` takes the minimizer of that model as it is, in one stage and for one product with the metric
-    more than `NaturalGradient` takes, as K-FAC does for minibatches [6]_.
+    ``beta="quadratic"`` takes the minimizer of that model as it is, in one stage, as K-FAC does for minibatches [6]_.
+    It costs a product with the metric more than `NaturalGradient`, or two where the solver does not tell its residual.
 
     The formulas, NCG-F, leave out of account that the metric changes from step to step. With y = g - g' the change of
     the gradient since the previous step, marked by a prime, and alpha from a line search,

@@ -32,8 +32,8 @@ class Woodbury:
     Notes
     -----
     With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n numbers stored. One step
-    of iterative refinement takes off most of the rounding errors that a small lambda enlarges. It runs on C and Numba,
-    not on JAX.
+    of iterative refinement takes off most of the rounding errors that a small lambda enlarges. On JAX it
+    runs in steps of `symng.compile_step`, which are compiled anew for each length of batch.
 
     References
     ----------
@@ -92,7 +92,7 @@ class Woodbury:
         if not isinstance(A, LinearOperator) or A.root is None:
             raise problem(
                 "A", "a LinearOperator with a root, as symng.Fisher or symng.EmpiricalFisher makes", A,
-                "A sum of operators has none; use symng.CG or symng.MinresQLP for it.", TypeError,
+                "A sum of operators has none, nor has a batch in chunks; use symng.CG or symng.MinresQLP.", TypeError,
             )  # fmt: skip
         if not is_symbolic(damping):
             check_number("damping", damping, above=0)

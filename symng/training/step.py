@@ -70,6 +70,11 @@ class CompiledStep:
                 "Leave it out, give smaller batches, or use mode 'NUMBA' or 'CVM'.", NotImplementedError,
             )  # fmt: skip
         direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
+        if direct and chunk_size is not None:
+            raise problem(
+                "chunk_size", "none with symng.Woodbury, whose Gram matrix is of a whole batch", Words("one"),
+                "Leave it out, or take symng.CG or symng.MinresQLP.", NotImplementedError,
+            )  # fmt: skip
         self._with_shapes = self.backend == "jax" and (
             loops or direct or chunk_size is not None or has_op(objective, Reshape)
         )

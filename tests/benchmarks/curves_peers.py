@@ -48,9 +48,11 @@ def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int =
     import kfac_jax
     import pytensor.tensor as pt
 
+    import symng
     from symng.datasets import curves
     from symng.models import autoencoder
 
+    symng.keep_memory()  # as the others do
     sizes = [784, 400, 200, 100, 50, 25, 6]
     model = autoencoder(pt.matrix("x", dtype="float32"), sizes, initializer="sparse", seed=seed, dtype="float32")
     arrays = [p.get_value() for p in model.params]
@@ -140,7 +142,7 @@ def main() -> None:
             done = subprocess.run(
                 [sys.executable, __file__, "--serve", *sys.argv[1:]], check=True, stdout=subprocess.PIPE, text=True
             )
-            curve = json.loads(done.stdout)
+            curve = json.loads(done.stdout.strip().splitlines()[-1])
         else:
             curve = run_symng("ngd" if name == "symng" else name, options.seconds, options.seed)
         print(row_of(name, curve, times), flush=True)
