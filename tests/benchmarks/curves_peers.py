@@ -1,5 +1,6 @@
 """Train the Curves autoencoder by symng, by Adam and by kfac-jax, one after the other, and print squared errors.
 
+    pip install ".[examples]" kfac-jax "jax<0.9"  # kfac-jax 0.0.8 does not run on JAX 0.10
     python tests/benchmarks/curves_peers.py --seconds 300
 
 All start from the same weights and see the same images. symng and Adam are examples/curves.py with its defaults.
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
     parser.add_argument("--seconds", type=float, default=300.0, help="of training, for each contestant")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=5000, help="of kfac-jax")
+    parser.add_argument("--batch", type=int, default=2000, help="of kfac-jax")
     parser.add_argument("--damping", type=float, default=10.0, help="of kfac-jax, the first one")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # run kfac-jax and print its curve
     options = parser.parse_args()
