@@ -48,12 +48,14 @@ _SMALL_BATCHES = dict(batch=100, metric_batch="same", metric_examples=None, sear
 # The paper's solver and damping.
 _NATURAL = dict(warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4)
 
-# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
+# A few iterations from a warm start, on fewer images than the gradient.
 _CHEAP = dict(
     batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
     warm_start=0.9, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
     evaluate_every=20,
 )  # fmt: skip
+
+# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ngd": _CHEAP,
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),

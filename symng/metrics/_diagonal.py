@@ -18,8 +18,7 @@ from symng.objective import Objective
 
 def mean_squared_gradients(objective: Objective, draws: int, seed: Any) -> TensorVariable:
     """Return 1/N sum_n g_n^2, elementwise, as a flat vector; g_n is the gradient of the loss of example n."""
-    whole = objective.whole
-    exact = list(_uses(whole))
+    exact = list(_uses(objective.whole))
     others = [p for p in objective.params if p not in exact]
 
     def means(o: Objective) -> list[TensorVariable]:

@@ -114,9 +114,6 @@ class Fisher(OutputMetric):
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
 
-        def pulled(parts: Sequence[TensorVariable]) -> TensorVariable:
-            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
-
         def push_root(v: TensorVariable) -> TensorVariable:
             return pt.concatenate([u.flatten() for u in scaled(push(ends, objective, v), transposed=True)])
 
@@ -128,7 +125,7 @@ class Fisher(OutputMetric):
                 size = math.prod(shape)
                 parts.append(u[start : start + size].reshape(shape, ndim=r.ndim))
                 start = start + size
-            return pulled(parts)
+            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
 
         return Root(push_root, pull_root)
 

@@ -32,8 +32,8 @@ class Woodbury:
     Notes
     -----
     With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n numbers stored. One step
-    of iterative refinement takes off most of the rounding errors that a small lambda enlarges. On JAX it
-    runs in steps of `symng.compile_step`, which are compiled anew for each length of batch.
+    of iterative refinement takes off most of the rounding errors that a small lambda enlarges. On JAX it runs
+    in steps of `symng.compile_step`, which are compiled anew for each length of batch.
 
     References
     ----------
