@@ -289,7 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
         files = {(v, seed): options.out / f"{v}-{seed}.npz" for seed in range(options.seeds) for v in options.variants}
         missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
     except (OSError, ValueError, TypeError, ImportError) as error:
-        words = re.sub(r"^path:", "--data:", str(error))  # symng.datasets.faces names its own arguments
+        # symng.datasets.faces names its own arguments.
+        words = re.sub(r"^(\[Errno \d+\] )?path:", "--data:", str(error))
         print(words.replace("download=True", "--download"), file=sys.stderr)
         return 2
     print(f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.", flush=True)

@@ -311,7 +311,8 @@ def main(arguments: list[str] | None = None) -> int:
         symng.backends.resolve_mode(options.mode)
         settings = settings_of(options)
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print(re.sub(r"^path:", "--digits:", str(error)), file=sys.stderr)  # symng.datasets.digits names its argument
+        # symng.datasets.digits names its own argument.
+        print(re.sub(r"^(\[Errno \d+\] )?path:", "--digits:", str(error)), file=sys.stderr)
         return 2
     parts = options.samples // (2 * options.segments) * options.segments * (2 + options.replicas)
     print(base_digits(None if options.digits is None else str(options.digits)))
