@@ -276,7 +276,8 @@ def problems() -> list[Problem]:
     add("pascal", scipy.linalg.pascal(6), definite=True, slow=True)
     add("prolate", prolate(12), definite=True, slow=True)
     add_singular("rosser", rosser(), single=False)
-    add("one tiny eigenvalue", spectrum(np.r_[1e-12, np.linspace(1, 2, 19)]), noise(20), definite=True, single=False)
+    tiny = spectrum(np.r_[1e-12, np.linspace(1, 2, 19)])
+    add("one tiny eigenvalue", tiny, noise(20), definite=True, single=False, delayed=True)
     return table
 
 

@@ -286,7 +286,9 @@ class Run:
         verdict = choose(precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
         verdict = choose(met, Status.LEAST_SQUARES, verdict)
         verdict = choose(again, Status.RUNNING, verdict)
-        lift = pt.switch((met | precise) & pt.invert(again), s["lift"], self.zero)
+        # Another start after a halt is made without the null vector, too: there x would only grow along it again.
+        halted = pt.eq(pending, Status.BREAKDOWN) & fit & (root <= slack * s["norm"])
+        lift = pt.switch(pt.switch(again, halted, met | precise), s["lift"], self.zero)
         return {"norm": ls_norm, "root": root, "verdict": verdict, "lift": lift}
 
     def _measure(self, s: State, of_x: Any, v: Any, ls: Any, r: Any, vr: Any, beta: Any, ry: Any) -> dict[str, Any]:
