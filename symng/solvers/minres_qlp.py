@@ -77,7 +77,8 @@ class MinresQLP:
     On a least-squares verdict the last residual is all but a null vector of A + λI, and the only one that x may
     contain; it is taken out of x, as in [3]_. If its Rayleigh quotient tells of a small eigenvalue instead, the solve
     goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as far as the dtype can tell, and that
-    norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what rounding errors leave of r.
+    norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what rounding errors leave of r. With a
+    tolerance near ε times the condition number such a solve may also end with ``CONDITION_LIMIT``.
 
     References
     ----------
