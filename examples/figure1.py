@@ -118,7 +118,8 @@ class Data:
         """
         train = self.images["train"]
         epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
-        order = np.random.default_rng([seed, 0, epoch]).permutation(len(train))
+        # Not [seed, 0, epoch]: zeros at the end of a seed do not count, and the dense weights are drawn from seed.
+        order = np.random.default_rng([seed, 3, epoch]).permutation(len(train))
         first = place * GRADIENT_BATCH
         gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
         if variant == "same":
