@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import check_choice, check_number, problem
 from symng._plane import search_plane
 from symng.objective import Objective
+from symng.operators import LinearOperator
 from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
 from symng.optimizers._parts import (
     NO_SEARCH,
@@ -31,6 +32,7 @@ from symng.optimizers._parts import (
 )
 from symng.optimizers.base import HostSearch, State, Step
 from symng.search import BacktrackingLineSearch
+from symng.solvers import Solution
 
 _FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")
 _OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
@@ -237,9 +239,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         solution, operator, kept = self.solve(batches.measured, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
-        # (F + lambda I) [n, d], and the lowest point of the model in their plane. After a rejected step d is zero.
-        damped, image = operator.damped(state.values["damping"]), image_of(solution, gradient)
-        images = (damped @ natural if image is None else image, damped @ previous)
+        # The lowest point of the model in the plane of both. After a rejected step d is zero.
+        images = _images(operator.damped(state.values["damping"]), solution, gradient, previous)
         alpha, b = plane_minimizer(
             (pt.dot(gradient, natural), pt.dot(gradient, previous)),
             (pt.dot(natural, images[0]), pt.dot(previous, images[0]), pt.dot(previous, images[1])),
@@ -279,8 +280,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         # The first stage: the natural direction, and the quadratic model in its plane with the previous direction.
         loss, gradient = loss_and_gradient(objective)
         solution, operator, kept = self.solve(batches.measured, gradient, state)
-        plane, damped = pt.stack([solution.x, previous]), operator.damped(damping)
-        images = pt.stack([damped @ solution.x, damped @ previous])
+        plane = pt.stack([solution.x, previous])
+        images = pt.stack(_images(operator.damped(damping), solution, gradient, previous))
         slopes = carry("slopes", pt.dot(plane, gradient))
         carry("curvature", pt.dot(plane, images.T))
         carry("searched_loss", pt.cast(searched.loss, state.dtype))
@@ -320,6 +321,14 @@ class NaturalConjugateGradient(DampedOptimizer):
             loss_at, float(loss), slopes, curvature,
             max_evaluations=self.max_evaluations, radius=self.radius, tolerance=self.tolerance,
         )  # fmt: skip
+
+
+def _images(
+    damped: LinearOperator, solution: Solution, gradient: TensorVariable, previous: TensorVariable
+) -> tuple[TensorVariable, TensorVariable]:
+    """Return (F + lambda I) times the natural and the previous direction; the first as g - r if the solver tells r."""
+    image = image_of(solution, gradient)
+    return damped @ solution.x if image is None else image, damped @ previous
 
 
 def _keep(state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable) -> dict[Any, TensorVariable]:
