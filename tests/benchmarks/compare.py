@@ -1,6 +1,6 @@
 """Time symng beside what a user would pick instead: gradient and K iterations of CG on (F + damping I), float32.
 
-    python tests/benchmarks/compare.py  # everything: half an hour on two cores
+    python tests/benchmarks/compare.py  # everything: half an hour on two fast cores, an hour on slow ones
     python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
 
 The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a time, in turns; told
