@@ -12,15 +12,14 @@ training set, evaluated every few steps), curves.png and config.json.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from command_line import add_mode, positive, seed, whole
 
 import symng
 from symng.backends import compile_function
@@ -117,27 +116,6 @@ def settings_of(optimizer: str, preset: str) -> dict[str, Any]:
     return PRESETS[preset] | DEFAULTS[optimizer] | _OVERRIDES[preset].get(optimizer, {})
 
 
-def whole(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Read a finite number above 0."""
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return float(text)
-
-
-def seed(text: str) -> int:
-    """Read a whole number of at least 0."""
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"expected at least 0, got {text}")
-    return int(text)
-
-
 def layers(text: str) -> list[int]:
     """Read the units of every layer from the input to the code."""
     sizes = [whole(part) for part in text.split("-")]
@@ -166,10 +144,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ratio", choices=["linear", "quadratic"], help="model that the damping follows")
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=float)
-    parser.add_argument(
-        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
-        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
-    )  # fmt: skip
+    add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
     return parser

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from command_line import seed
 from matplotlib.figure import Figure
 
 from symng.datasets import LabeledImages, deformed_digits, digits
@@ -33,12 +34,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", type=Path, help="a copy of mnist.npz; looked for, unless given")
-    parser.add_argument("--seed", type=int, default=0, help="of the stream")
+    parser.add_argument("--seed", type=seed, default=0, help="of the stream")
     parser.add_argument("--complexity", type=float, default=0.7, help="of each module at most, from 0 to 1")
     parser.add_argument("--out", type=Path, default=Path("results/deformed_digits"), help="folder of the picture")
     options = parser.parse_args(arguments)
-    if options.seed < 0:
-        parser.error(f"--seed: expected at least 0, got {options.seed}")
     if not 0 <= options.complexity <= 1:
         parser.error(f"--complexity: expected a number from 0 to 1, got {options.complexity}")
     return options

@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import math
-import re
 import sys
 import time
 import zlib
@@ -31,6 +29,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from command_line import add_mode, in_terms_of, whole
 from figure1_results import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
@@ -65,13 +64,6 @@ PIECE = 500  # examples that are evaluated at a time
 PARTS = ("train", "valid", "test")
 
 
-def whole(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; what is not given comes from the preset."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,10 +76,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--download", action="store_true", help="fetch Fashion-MNIST from OpenML if it is not there")
     parser.add_argument("--fold", type=int, default=3, help="from 0 to 4; the paper's fold 4 is 3, the default")
     parser.add_argument("--labeled", type=whole, help="labeled examples, in training, validation and test sets")
-    parser.add_argument(
-        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
-        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
-    )  # fmt: skip
+    add_mode(parser)
     parser.add_argument("--out", type=Path, default=Path("results/figure1"), help="folder of the results")
     options = parser.parse_args(arguments)
     for name, values in SETTINGS.items():
@@ -291,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
     except (OSError, ValueError, TypeError, ImportError) as error:
         # symng.datasets.faces names its own arguments.
-        words = re.sub(r"^(\[Errno \d+\] )?path:", "--data:", str(error))
+        words = in_terms_of("--data", error)
         print(words.replace("download=True", "--download"), file=sys.stderr)
         return 2
     print(f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.", flush=True)

@@ -15,11 +15,9 @@ folder for each seed with data, runs, settings.json and choice.json.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
-import re
 import shutil
 import signal
 import sys
@@ -34,6 +32,7 @@ if __name__ == "__main__":  # before NumPy starts its threads: one for each proc
 
 import numpy as np
 import pytensor
+from command_line import add_mode, in_terms_of, positive, whole
 from figure2_results import SAMPLES, draw, log_variances, make_table, summarize
 from figure2_runs import METHODS, PIXELS, FolderError, Part, Run, Settings, base_digits, fingerprint, refuse_others
 from figure2_workers import Workers
@@ -53,20 +52,6 @@ LOOKS, TOLERANCE = 6, 0.0025
 TUNED_ON = {"sgd": 10, "ngd": 2}
 
 Errors = dict[str, dict[float, float]]
-
-
-def whole(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Read a finite number above 0."""
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return float(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -90,10 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of data and first weights")
     parser.add_argument("--seeds", type=whole, default=1, help="number of seeds, from --seed on")
     parser.add_argument("--jobs", type=whole, default=_cores(), help="processes, one thread each; default all cores")
-    parser.add_argument(
-        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
-        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
-    )  # fmt: skip
+    add_mode(parser)
     parser.add_argument("--out", type=Path, default=Path("results/figure2"), help="folder of the results")
     return parser
 
@@ -312,7 +294,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = settings_of(options)
     except (ValueError, TypeError, ImportError, OSError) as error:
         # symng.datasets.digits names its own argument.
-        print(re.sub(r"^(\[Errno \d+\] )?path:", "--digits:", str(error)), file=sys.stderr)
+        print(in_terms_of("--digits", error), file=sys.stderr)
         return 2
     parts = options.samples // (2 * options.segments) * options.segments * (2 + options.replicas)
     print(base_digits(None if options.digits is None else str(options.digits)))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from command_line import positive, whole
 
 import symng
 from symng.plot import training_curves
@@ -110,19 +111,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=list(MINUTES), default="small")
-    parser.add_argument("--minutes", type=float, help="minutes of training of each run")
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on")
+    parser.add_argument("--minutes", type=positive, help="minutes of training of each run")
+    parser.add_argument("--seeds", type=whole, default=1, help="number of seeds, from 0 on")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD",
                         help=f"which of {', '.join(METHODS)}; default all")  # fmt: skip
-    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
+    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default as in curves.py")
     parser.add_argument("--out", type=Path, default=Path("results/figure3"), help="folder of the results")
     options = parser.parse_args(arguments)
     if options.minutes is None:
         options.minutes = MINUTES[options.preset]
-    if not 0 < options.minutes < float("inf"):
-        parser.error(f"--minutes: expected a finite number above 0, got {options.minutes}")
-    if options.seeds < 1:
-        parser.error(f"--seeds: expected at least 1, got {options.seeds}")
     options.methods = [method for method in METHODS if method in options.methods]
     return options
 

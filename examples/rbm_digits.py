@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from command_line import positive, seed, whole
 from matplotlib.figure import Figure
 from scipy.special import expit, logsumexp
 from sklearn.datasets import load_digits
@@ -32,20 +33,6 @@ import symng
 
 RUNS = {"natural": "natural gradient", "sgd": "gradient descent"}
 HELD_OUT = 297
-
-
-def whole(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Read a finite number above 0."""
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return float(text)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -62,13 +49,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--step-size", type=positive, default=0.1, help="step size of the natural gradient")
     parser.add_argument("--sgd-step-size", type=positive, default=0.2, help="step size of gradient descent")
     parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
-    parser.add_argument("--seed", type=int, default=0, help="of first weights, chains and order of examples")
+    parser.add_argument("--seed", type=seed, default=0, help="of first weights, chains and order of examples")
     parser.add_argument("--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results")
     options = parser.parse_args(arguments)
     if options.hidden > 14:
         parser.error("--hidden: expected at most 14, for the partition function is a sum over 2^hidden states")
-    if options.seed < 0:
-        parser.error(f"--seed: expected at least 0, got {options.seed}")
     if options.batch > 1797 - HELD_OUT:
         parser.error(f"--batch: expected at most {1797 - HELD_OUT}")
     if options.seconds is None and options.steps is None:

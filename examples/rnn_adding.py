@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -24,6 +23,7 @@ if __name__ == "__main__":  # the matrices of a time step are small: threads wou
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from command_line import positive, seed, whole
 
 import symng
 from symng.backends import compile_function
@@ -32,20 +32,6 @@ from symng.models import sparse_init, squared_error
 from symng.plot import training_curves
 
 RUNS = {"plain": "Hessian-free", "structural": "with structural damping"}
-
-
-def whole(text: str) -> int:
-    """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
-
-
-def positive(text: str) -> float:
-    """Read a finite number above 0."""
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return float(text)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--damping", type=positive, default=0.1, help="damping of the first step")
     parser.add_argument("--coefficient", type=positive, default=0.03, help="structural damping, times the damping")
     parser.add_argument("--mode", help="PyTensor mode: CVM or NUMBA; default PyTensor's own")
-    parser.add_argument("--seed", type=int, default=0, help="of sequences, first weights and order of examples")
+    parser.add_argument("--seed", type=seed, default=0, help="of sequences, first weights and order of examples")
     parser.add_argument("--out", type=Path, default=Path("results/rnn_adding"), help="folder of the results")
     return parser
 
@@ -75,8 +61,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.length < 6:
         parser.error(f"--length: expected at least 6, got {options.length}")
-    if options.seed < 0:
-        parser.error(f"--seed: expected at least 0, got {options.seed}")
     if options.batch + options.metric_examples > options.examples:
         parser.error("--examples: expected at least --batch plus --metric-examples")
     if options.seconds is None and options.steps is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytensor.scalar as ps
 from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.traversal import toposort
+from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
@@ -55,7 +55,8 @@ class TargetChecks:
 
     A part of a target is compared with an output whose pre-activation it meets on the way to the loss before those of
     others are there. It is checked where its role is clear: it serves as class numbers, or is the only one with as
-    many axes as the output; a weight of examples has fewer.
+    many axes as the output; a weight of examples has fewer. An output without targets may be compared with an input,
+    as that of an autoencoder is.
     """
 
     def __init__(
@@ -68,6 +69,9 @@ class TargetChecks:
         self.heads, self.inputs, self.targets = tuple(heads), tuple(inputs), tuple(targets)
         parts = _find_parts(loss, heads, targets)
         self._checked = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
+        parts = _find_parts(loss, heads, inputs, directly=True)
+        for head in heads:
+            self._checked[head] = self._checked[head] or _choose(head, [p for p in parts if head in p.heads])
         self._classes: dict[Any, int | None] = {}
         self._compute: Any = None
 
@@ -100,8 +104,15 @@ class TargetChecks:
         return self._classes.get(head)
 
 
-def _find_parts(loss: TensorVariable, heads: Sequence[Head], targets: Sequence[TensorVariable]) -> list[Part]:
-    """Return the parts of targets that enter the loss, each with the outputs that it is compared with."""
+def _find_parts(
+    loss: TensorVariable, heads: Sequence[Head], targets: Sequence[TensorVariable], directly: bool = False
+) -> list[Part]:
+    """Return the parts of targets that enter the loss, each with the outputs that it is compared with.
+
+    ``directly`` is for inputs, from which a loss may compute weights and targets: it asks that no function of a part,
+    but the part itself, meets the output, and outside of the model.
+    """
+    model = set(ancestors([head.root for head in heads])) if directly else set()
     origin: dict[Variable, TensorVariable] = {t: t for t in targets}  # the target behind each part
     within: dict[Variable, set[Variable]] = {t: {t} for t in targets}  # the parts that a variable is made of
     sides: dict[Variable, set[Any]] = {}  # the heads that it is made of
@@ -119,6 +130,8 @@ def _find_parts(loss: TensorVariable, heads: Sequence[Head], targets: Sequence[T
             v = node.outputs[0]
             origin[v], within[v] = origin[first], {v}
             continue
+        if node.outputs[0] in model:
+            continue
         inputs = node.inputs[1:] if _is_elemwise(node, ps.Second) else node.inputs  # the first gives its shape alone
         met = {head for v in inputs for head in sides.get(v, ())}
         for v in inputs:
@@ -129,11 +142,12 @@ def _find_parts(loss: TensorVariable, heads: Sequence[Head], targets: Sequence[T
                 for inner in within.get(v, ()):
                     parts[inner].heads |= met if len(met) == 1 else set()
         for v in node.outputs:
-            within[v] = {inner for i in inputs for inner in within.get(i, ())}
+            within[v] = set() if directly else {inner for i in inputs for inner in within.get(i, ())}
             if met and v not in marks:
                 sides[v] = met
     found = list(parts.values())
-    if len(heads) == 1 and not any(p.heads for p in found):  # the loss computes the output in another way
+    # The loss may compute the output in another way.
+    if not directly and len(heads) == 1 and not any(p.heads for p in found):
         for part in found:
             part.heads = set(heads)
     return found

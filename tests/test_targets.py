@@ -8,7 +8,7 @@ import pytensor.tensor as pt
 import pytest
 
 import symng
-from symng.models import categorical_cross_entropy_with_logits, squared_error
+from symng.models import binary_cross_entropy_with_logits, categorical_cross_entropy_with_logits, squared_error
 
 N = 6
 X = np.random.default_rng(0).standard_normal((N, 3))
@@ -152,12 +152,73 @@ def test_what_the_graph_does_not_tell_is_not_refused_and_repr_says_so():
     assert told not in repr(classifier(lambda r, t: -t * pt.special.log_softmax(r, axis=-1), pt.matrix("t")))
 
 
+def autoencoder(loss_of, *targets, view=lambda x: x):
+    """Return an autoencoder of sigmoid outputs with a loss made from pre-activation, image and targets."""
+    x, w = pt.matrix("x"), linear(columns=3)
+    r = view(x) @ w
+    return symng.Objective(loss_of(r, x, *targets).mean(), pt.sigmoid(r), [w], [x], targets)
+
+
+IMAGES = np.random.default_rng(2).random((N, 3))
+
+
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        lambda r, x: (pt.softplus(r) - x * r).sum(axis=1),
+        lambda r, x: -(x * pt.log(pt.sigmoid(r)) + (1 - x) * pt.log(1 - pt.sigmoid(r))).sum(axis=1),
+        lambda r, x: pt.sqr(pt.sigmoid(r) - x).sum(axis=1),
+        lambda r, x: binary_cross_entropy_with_logits(r, x),
+        lambda r, x: (pt.softplus(r.T) - x.T * r.T).sum(axis=0),
+    ],
+)
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.reshape((x.shape[0], 3)), lambda x: pt.log1p(x)])
+def test_images_of_an_autoencoder_are_its_targets(loss_of, view):
+    objective = autoencoder(loss_of, view=view)
+    objective.check_batch("data", (IMAGES,))
+    with pytest.raises(ValueError, match=r"^data, x.*: expected values from 0 to 1 .*, got 255.0 at \("):
+        objective.check_batch("data", (changed(IMAGES, (4, 1), 255.0),))
+
+
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        lambda r, x: pt.sqr(pt.sigmoid(r) - x / 255).sum(axis=1),  # the loss rescales them itself
+        lambda r, x: (pt.softplus(r) - pt.gt(x, 100) * r).sum(axis=1),  # or makes targets of them
+        lambda r, x: pt.exp(-x).sum(axis=1) * (pt.softplus(r) - r).sum(axis=1),  # or weights
+        lambda r, x: pt.sqr(pt.sigmoid(r) - 1.0).sum(axis=1),
+    ],
+)
+def test_inputs_that_no_output_is_compared_with_may_be_anything(loss_of):
+    autoencoder(loss_of).check_batch("data", (255.0 * IMAGES,))
+
+
 def test_weights_of_an_autoencoder_are_no_targets_of_its_output():
-    x, weights, w = pt.matrix("x"), pt.vector("weights"), linear(columns=3)
-    r = x @ w
-    loss = (weights * (pt.softplus(r) - x * r).sum(axis=1)).mean()
-    objective = symng.Objective(loss, pt.sigmoid(r), [w], [x], [weights])
-    objective.check_batch("data", (X, WEIGHTS))
+    objective = autoencoder(lambda r, x, weights: weights * (pt.softplus(r) - x * r).sum(axis=1), pt.vector("weights"))
+    objective.check_batch("data", (IMAGES, WEIGHTS))
+    with pytest.raises(ValueError, match="^data, x: expected values from 0 to 1"):
+        objective.check_batch("data", (-IMAGES, WEIGHTS))
+
+
+def test_noisy_inputs_beside_clean_targets_are_not_checked():
+    objective = autoencoder(lambda r, x, t: (pt.softplus(r) - t * r).sum(axis=1) + (x * r).mean(), pt.matrix("t"))
+    objective.check_batch("data", (X, IMAGES))
+    with pytest.raises(ValueError, match="^data, t: expected values from 0 to 1"):
+        objective.check_batch("data", (X, -IMAGES))
+
+
+def test_tokens_that_are_predicted_are_labels():
+    tokens, w, v = pt.lmatrix("tokens"), linear("w"), linear("v", columns=3)
+    v.set_value(np.eye(2, 3))
+    r = w[tokens[:, :-1]] @ v
+    log_probabilities = pt.special.log_softmax(r, axis=-1)
+    n, t = pt.arange(tokens.shape[0])[:, None], pt.arange(tokens.shape[1] - 1)
+    loss = -log_probabilities[n, t, tokens[:, 1:]].sum(axis=1).mean()
+    objective = symng.Objective(loss, pt.special.softmax(r, axis=-1), [w, v], [tokens])
+    batch = np.array([[0, 1, 2, 1], [2, 2, 0, 1]])
+    objective.check_batch("data", (batch,))
+    with pytest.raises(ValueError, match=r"^data, tokens .*expected class numbers from 0 to 2 .* got 3 at \(1, 2\)"):
+        objective.check_batch("data", (changed(batch, (1, 3), 3),))
 
 
 @pytest.mark.parametrize("use", [lambda t: t[:, 0], lambda t: t.flatten(), lambda t: t.reshape((-1,))])

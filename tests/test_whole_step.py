@@ -10,6 +10,7 @@ import pytest
 
 import symng
 from symng import vectors
+from symng.training.program import Program
 
 # The last digits differ, for sums are made in another order; an iteration of the solver may be one more or less.
 TOLERANCE = {"float32": 2e-3, "float64": 1e-8}
@@ -92,3 +93,28 @@ def test_minimize_prints_nothing_and_keeps_numpy(mode, capfd):
     assert result.steps == 8 and isinstance(w.get_value(borrow=True), np.ndarray)
     assert np.allclose(w.get_value(), [3.0, -1.0], atol=0.05) and result.compile_seconds > result.seconds
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("chunk_size", [None, 30])
+def test_data_that_steps_take_whole_goes_to_the_device_once(chunk_size, monkeypatch):
+    jax = pytest.importorskip("jax")
+    x, t = pt.matrix("x"), pt.vector("t")
+    w = pytensor.shared(np.zeros(2), name="w")
+    y = x @ w
+    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    X = np.random.default_rng(0).standard_normal((70, 2))
+    data, received = (X, X @ [3.0, -1.0]), []
+    call = Program.__call__
+    monkeypatch.setattr(Program, "__call__", lambda self, arrays: received.append(arrays) or call(self, arrays))
+    result = symng.minimize(
+        objective, symng.SGD(step_size=0.5), data, max_steps=3, progress=False, mode="JAX", chunk_size=chunk_size
+    )
+    first, *others = received[-3:]
+    assert len(first) == (2 if chunk_size is None else 4) and all(isinstance(a, jax.Array) for a in first)
+    assert all(a is b for arrays in others for a, b in zip(arrays, first, strict=True))
+    losses = result.history["loss"]
+    assert losses[2] < losses[1] < losses[0]
+    # By hand the arrays may change between steps.
+    assert result.step(data).loss < losses[2]
+    data[1][:] = X @ w.get_value()
+    assert result.step(data).loss == pytest.approx(0.0, abs=1e-12)

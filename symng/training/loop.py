@@ -85,7 +85,8 @@ def minimize(
     optimizer : Optimizer
         For instance `NaturalGradient`.
     data : tuple of arrays
-        Values of the inputs and then the targets for all examples.
+        Values of the inputs and then the targets for all examples. They must not change while training runs: what a
+        step takes whole stays on the device of JAX.
     batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last batch wait for the
         next epoch. Or a schedule: a function of the number of the step, from 0, as for a batch that grows; it is cut to
@@ -213,7 +214,7 @@ def minimize(
     stopped = reached_limit()
     hopeless = 0
     last_saved = time.monotonic()
-    with ProgressBar(max_steps, max_seconds, quiet=not progress) as bar:
+    with ProgressBar(max_steps, max_seconds, quiet=not progress) as bar, step.holding(feed.data, feed.metric_data):
         try:
             if not stopped:
                 bar.compiling()

@@ -14,7 +14,10 @@ from symng.optimizers.base import HostSearch
 
 
 class Program:
-    """Take a step on its arrays, in the order of the batches of the step, and return the values of its records."""
+    """Take a step on its arrays, in the order of the batches of the step, and return the values of its records.
+
+    The arrays must be of the declared dtypes; for JAX they may be on its device already.
+    """
 
     def __init__(self, step: Step, mode: str | Mode | None) -> None:
         self.step, self.backend = step, backend_of(mode)
@@ -38,13 +41,15 @@ class Program:
             )
             # What both take was checked by the first stage, or comes from it.
             self._loss.trust_input = self.function.trust_input = True
+        if self.backend == "jax":  # a check would fetch from the device what is there
+            (self.function if search is None else self._first).trust_input = True
 
     def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
         """Take the step; without a search it is one call."""
         if self.step.search is None:
             return dict(zip(self.step.records, to_numpy(self.function(*arrays)), strict=True))
+        arrays = place(arrays, self.backend)
         carried = self._first(*arrays)
-        arrays = place([np.asarray(a) for a in arrays], self.backend)
         coefficients, evaluations = self._search(self.step.search, arrays, carried)
         values = to_numpy(self.function(*arrays, *carried, coefficients))
         return dict(zip(self.step.records, values, strict=True)) | {"search_evaluations": evaluations}

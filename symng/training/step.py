@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, check_instance, check_number, problem
 from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
 from symng._trial import Trial
-from symng.backends import backend_of, collection_paused, evaluate, settle
+from symng.backends import backend_of, collection_paused, evaluate, place, settle
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.solvers import Woodbury
@@ -81,6 +83,7 @@ class CompiledStep:
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
+        self._held: dict[tuple[int, ...], Callable[[], list[Any]]] = {}
         self._metric_inputs: Any = ...  # not known yet
         self._trial = Trial(objective)
         self._settings = Settings(optimizer, self._state)
@@ -171,6 +174,17 @@ class CompiledStep:
         given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
         return self._run({name: batch for name, batch in given.items() if batch is not None}, settled)
 
+    @contextmanager
+    def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
+        """For as long as these batches do not change, let JAX keep on its device those of them that steps take."""
+        if self.backend == "jax":
+            placed = [functools.cache(functools.partial(self._placed, batch)) for batch in batches]
+            self._held = dict(zip(map(_identity, batches), placed, strict=True))
+        try:
+            yield
+        finally:
+            self._held = {}
+
     def settle(self) -> None:
         """Make parameters and state hold NumPy arrays, as after a call."""
         for step in self._steps.values():
@@ -225,8 +239,19 @@ class CompiledStep:
 
     def _arrays(self, batches: Batches) -> list[Any]:
         """Return the arrays of all batches in the order of the function's inputs, chunks and what is left apart."""
-        axes = self.objective.data_axes
-        return [a for batch in batches.values() for a in cut(batch, axes[: len(batch)], self.chunk_size)]
+        arrays = []
+        for batch in batches.values():
+            held = self._held.get(_identity(batch))
+            arrays += self._cut(batch) if held is None else held()
+        return arrays
+
+    def _cut(self, batch: Sequence[Any]) -> list[Any]:
+        """Return the arrays of a batch as the function takes them."""
+        return cut(batch, self.objective.data_axes[: len(batch)], self.chunk_size)
+
+    def _placed(self, batch: Sequence[Any]) -> list[Any]:
+        """Return the arrays of a batch as the function takes them, on the device."""
+        return place(self._cut(batch), self.backend)
 
     def _call(self, batches: Batches) -> dict[str, Any]:
         """Call what is compiled; when it fails, tell which batch does not fit the model, if one by itself does not."""
@@ -270,6 +295,11 @@ class CompiledStep:
         if search_batch is not None:
             batches["search"] = self.objective.check_batch("search_batch", search_batch)
         return batches
+
+
+def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
+    """Return what tells the arrays of a batch from others, as long as they are there."""
+    return tuple(map(id, batch))
 
 
 def compile_step(
