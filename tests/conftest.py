@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 
-# Threads of OpenBLAS wait for each other: half the speed where each worker has a core. Set before NumPy is imported.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Before NumPy and PyTensor are imported, and not for benchmarks, which run without workers.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Threads of OpenBLAS wait for each other: half the speed where each worker has a core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What is compiled here runs for milliseconds: without optimization g++ takes two thirds of its time.
+    given = os.environ.get("PYTENSOR_FLAGS")
+    os.environ["PYTENSOR_FLAGS"] = "gcc__cxxflags=-O0" + (f",{given}" if given else "")
 
 import pytensor
 
