@@ -55,8 +55,8 @@ class TargetChecks:
 
     A part of a target is compared with an output whose pre-activation it meets on the way to the loss before those of
     others are there. It is checked where its role is clear: it serves as class numbers, or is the only one with as
-    many axes as the output; a weight of examples has fewer. An output without targets may be compared with an input,
-    as that of an autoencoder is.
+    many axes as the output; a weight of examples has fewer. An output without targets may be compared with what it is
+    computed from, as that of an autoencoder is.
     """
 
     def __init__(
@@ -109,10 +109,12 @@ def _find_parts(
 ) -> list[Part]:
     """Return the parts of targets that enter the loss, each with the outputs that it is compared with.
 
-    ``directly`` is for inputs, from which a loss may compute weights and targets: it asks that no function of a part,
-    but the part itself, meets the output, and outside of the model.
+    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it asks that no function
+    of a part, but the part itself, meets the output, and outside of the model. What the model does not take is left
+    out, for it may be a weight.
     """
     model = set(ancestors([head.root for head in heads])) if directly else set()
+    targets = [t for t in targets if t in model or not directly]
     origin: dict[Variable, TensorVariable] = {t: t for t in targets}  # the target behind each part
     within: dict[Variable, set[Variable]] = {t: {t} for t in targets}  # the parts that a variable is made of
     sides: dict[Variable, set[Any]] = {}  # the heads that it is made of

@@ -193,6 +193,13 @@ def test_inputs_that_no_output_is_compared_with_may_be_anything(loss_of):
     autoencoder(loss_of).check_batch("data", (255.0 * IMAGES,))
 
 
+def test_gains_of_a_policy_are_no_targets_of_it():
+    x, gains, w = pt.matrix("x"), pt.matrix("gains"), linear(columns=1)
+    r = x @ w
+    objective = symng.Objective((gains * pt.softplus(-r)).mean(), pt.sigmoid(r), [w], [x, gains])
+    objective.check_batch("data", (X, np.full((N, 1), -3.0)))
+
+
 def test_weights_of_an_autoencoder_are_no_targets_of_its_output():
     objective = autoencoder(lambda r, x, weights: weights * (pt.softplus(r) - x * r).sum(axis=1), pt.vector("weights"))
     objective.check_batch("data", (IMAGES, WEIGHTS))
