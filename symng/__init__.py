@@ -1,6 +1,9 @@
 """symng: natural-gradient optimization of models written as PyTensor graphs."""
 
-from symng import datasets, models, vectors  # noqa: F401 - modules that messages and docs name
+import importlib as _importlib
+import typing as _typing
+
+from symng import vectors  # noqa: F401 - a module that messages and docs name
 from symng.backends import enable_jax, keep_memory
 from symng.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.energy import EnergyObjective
@@ -78,3 +81,13 @@ __all__ = [
     "keep_memory",
     "minimize",
 ]
+
+if _typing.TYPE_CHECKING:
+    from symng import datasets, models  # noqa: F401
+else:
+
+    def __getattr__(name):
+        """Import ``symng.datasets`` and ``symng.models`` when they are asked for, as not every program does."""
+        if name in ("datasets", "models"):
+            return _importlib.import_module(f"symng.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from rich.console import Console
 from small_steps import descent, train
 
 import symng
-from symng.training import loop, progress
+from symng.training import loop
 
 
 def test_quiet(capfd):
@@ -33,7 +33,7 @@ def test_bar_on_a_terminal(monkeypatch):
     def terminal():
         return Console(file=screen, force_terminal=True, width=140, force_jupyter=False, _environ={"TERM": "xterm"})
 
-    monkeypatch.setattr(progress, "Console", terminal)
+    monkeypatch.setattr("rich.console.Console", terminal)
     seen = []
     compiled = loop.CompiledStep.compile
 

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
 from symng.solvers import Status
 
 
@@ -21,6 +18,10 @@ class ProgressBar:
     """
 
     def __init__(self, max_steps: int | None, max_seconds: float | None, quiet: bool = False) -> None:
+        # Not above: a sixth of the time to import symng.
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
         self.max_steps, self.max_seconds = max_steps, max_seconds
         self.quiet = quiet
         self.console = Console()
