@@ -154,16 +154,16 @@ def network(dtype: str = "float64") -> Any:
 
 @pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
 def test_fewer_iterations_to_the_same_direction(mode: str) -> None:
-    """The solution does not depend on the preconditioner, the number of iterations does."""
+    """The solution is that without a preconditioner, in Python; the number of iterations is not."""
     if mode == "JAX":
         pytest.importorskip("jax")
     counts, found = [], []
-    for preconditioner in (None, KroneckerPreconditioner(decay=0.0, refresh=1)):
+    for preconditioner, backend in ((None, "FAST_COMPILE"), (KroneckerPreconditioner(decay=0.0, refresh=1), mode)):
         objective, batch = network()
         optimizer = symng.NaturalGradient(
             solver=symng.CG(rtol=1e-10, maxiter=2000), damping=1e-2, preconditioner=preconditioner
         )
-        step = symng.compile_step(objective, optimizer, mode=mode)
+        step = symng.compile_step(objective, optimizer, mode=backend)
         info = step(batch)
         assert Status(int(info.solver_status)).success
         counts.append(int(info.solver_iterations))

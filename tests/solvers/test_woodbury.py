@@ -78,15 +78,15 @@ def test_several_outputs_and_time_steps(case: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
 def test_a_step_is_that_of_a_converged_iteration(mode: str) -> None:
-    """Natural gradient with it takes the steps that it takes with CG."""
+    """Natural gradient with it takes the steps that it takes with CG in Python."""
     if mode == "JAX":
         pytest.importorskip("jax")
     found = []
-    for solver in (Woodbury(), symng.CG(rtol=1e-12, maxiter=300)):
+    for solver, backend in ((Woodbury(), mode), (symng.CG(rtol=1e-12, maxiter=300), "FAST_COMPILE")):
         case = oracles.mlp_case("categorical")
         optimizer = symng.NaturalGradient(solver=solver, damping=symng.LevenbergMarquardt(initial=1.0))
         result = symng.minimize(
-            case.objective, optimizer, data=tuple(case.givens.values()), max_steps=3, progress=False, mode=mode
+            case.objective, optimizer, data=tuple(case.givens.values()), max_steps=3, progress=False, mode=backend
         )
         found.append(np.concatenate([p.get_value().ravel() for p in case.params]))
         assert result.history["accepted"].all()
