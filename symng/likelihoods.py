@@ -179,7 +179,7 @@ class Bernoulli(Likelihood):
         value, where = _first(targets, ~inside)
         raise problem(
             name, "values from 0 to 1 (Bernoulli likelihood)", Words(f"{value} at {where}"),
-            "Rescale the targets, or give the likelihood that they have.",
+            "Rescale them, or give the likelihood that they have.",
         )  # fmt: skip
 
 

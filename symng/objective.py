@@ -249,6 +249,7 @@ class Objective:
         targets : bool, default True
             Whether the batch holds targets. They must then be some that the likelihood of the output they are compared
             with can produce, where the loss tells which it is; where it does not, ``repr`` says so.
+            So must inputs be that an output computed from them is compared with, as in an autoencoder.
         finite : bool, default True
             Whether NaN and Inf are looked for.
 
