@@ -91,3 +91,6 @@ else:
         if name in ("datasets", "models"):
             return _importlib.import_module(f"symng.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), "datasets", "models"})

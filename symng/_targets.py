@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._activations import VIEWS
 from symng._graph import infer_length
 from symng.backends import PLAIN, compile_function, evaluate
-from symng.likelihoods import Categorical, Likelihood
+from symng.likelihoods import Bernoulli, Categorical, Likelihood
 
 if TYPE_CHECKING:
     from symng.objective import Head
@@ -55,8 +56,10 @@ class TargetChecks:
 
     A part of a target is compared with an output whose pre-activation it meets on the way to the loss before those of
     others are there. It is checked where its role is clear: it serves as class numbers, or is the only one with as
-    many axes as the output; a weight of examples has fewer. An output without targets may be compared with what it is
-    computed from, as that of an autoencoder is.
+    many axes as the output; a weight of examples has fewer.
+
+    Where there are no targets at all, an output may be compared with what it is computed from, as the images of an
+    autoencoder. Of such inputs is only warned, once: the loss may leave those values out, or use them in another way.
     """
 
     def __init__(
@@ -69,9 +72,11 @@ class TargetChecks:
         self.heads, self.inputs, self.targets = tuple(heads), tuple(inputs), tuple(targets)
         parts = _find_parts(loss, heads, targets)
         self._checked = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
-        parts = _find_parts(loss, heads, inputs, directly=True)
-        for head in heads:
-            self._checked[head] = self._checked[head] or _choose(head, [p for p in parts if head in p.heads])
+        self._warned: dict[Any, list[tuple[TensorVariable, TensorVariable, int]]] = {}
+        if not targets:
+            parts = _find_parts(loss, heads, inputs, directly=True)
+            sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
+            self._warned = {head: _choose(head, [p for p in parts if head in p.heads]) for head in sigmoids}
         self._classes: dict[Any, int | None] = {}
         self._compute: Any = None
 
@@ -84,7 +89,8 @@ class TargetChecks:
     def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         """Refuse a batch, of inputs and targets, whose targets an output's likelihood cannot have produced."""
         values: dict[Variable, Any] = dict(zip((*self.inputs, *self.targets), arrays, strict=True))
-        rest = [v for checked in self._checked.values() for _, v, _ in checked if v not in values]
+        found = [*self._checked.values(), *self._warned.values()]
+        rest = [v for checked in found for _, v, _ in checked if v not in values]
         if rest:
             if self._compute is None:
                 roots = [*self.inputs, *self.targets]
@@ -92,10 +98,24 @@ class TargetChecks:
             values.update(zip(rest, evaluate(lambda a: self._compute(*a), arrays, name), strict=True))
         for head, checked in self._checked.items():
             for target, v, ndim in checked:
-                what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
-                if len(self.heads) > 1:
-                    what += f" for output {head.y.name or self.heads.index(head)}"
-                head.likelihood.check_targets(what, np.asarray(values[v]), ndim, self._classes_of(head))
+                self._check(name, head, target, v, ndim, values[v])
+        for head, checked in list(self._warned.items()):
+            for x, v, ndim in checked:
+                try:
+                    self._check(name, head, x, v, ndim, values[v])
+                except ValueError as error:
+                    message = f"{error} Never mind if the loss leaves such values out."
+                    warnings.warn(message, UserWarning, stacklevel=5)  # at the call of a step or of minimize
+                    self._warned = {}  # once will do
+
+    def _check(
+        self, name: str, head: Head, target: TensorVariable, v: TensorVariable, ndim: int, values: np.ndarray
+    ) -> None:
+        """Refuse what the likelihood of an output cannot have produced."""
+        what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
+        if len(self.heads) > 1:
+            what += f" for output {head.y.name or self.heads.index(head)}"
+        head.likelihood.check_targets(what, np.asarray(values), ndim, self._classes_of(head))
 
     def _classes_of(self, head: Head) -> int | None:
         """Return the number of classes of an output, where it is one of classes and its parameters tell."""

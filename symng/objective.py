@@ -249,7 +249,6 @@ class Objective:
         targets : bool, default True
             Whether the batch holds targets. They must then be some that the likelihood of the output they are compared
             with can produce, where the loss tells which it is; where it does not, ``repr`` says so.
-            So must inputs be that an output computed from them is compared with, as in an autoencoder.
         finite : bool, default True
             Whether NaN and Inf are looked for.
 
@@ -257,6 +256,12 @@ class Objective:
         ------
         TypeError, ValueError
             On a wrong number of arrays, dtype, shape or length, no example, NaN, or targets out of range.
+
+        Warns
+        -----
+        UserWarning
+            Without any targets, when a sigmoid output is compared with what it is computed from, as in an autoencoder,
+            and that is not from 0 to 1.
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
         checked = check_batch(name, arrays, variables, self.data_axes[: len(variables)], finite=finite)

@@ -106,9 +106,15 @@ def test_data_that_steps_take_whole_goes_to_the_device_once(chunk_size, monkeypa
     data, received = (X, X @ [3.0, -1.0]), []
     call = Program.__call__
     monkeypatch.setattr(Program, "__call__", lambda self, arrays: received.append(arrays) or call(self, arrays))
+
+    def write(row):
+        with pytest.raises(ValueError, match="read-only"):  # it would not be seen
+            data[0][0] = 1.0
+
     result = symng.minimize(
-        objective, symng.SGD(step_size=0.5), data, max_steps=3, progress=False, mode="JAX", chunk_size=chunk_size
-    )
+        objective, symng.SGD(step_size=0.5), data, max_steps=3, progress=False, mode="JAX", chunk_size=chunk_size,
+        callback=write,
+    )  # fmt: skip
     first, *others = received[-3:]
     assert len(first) == (2 if chunk_size is None else 4) and all(isinstance(a, jax.Array) for a in first)
     assert all(a is b for arrays in others for a, b in zip(arrays, first, strict=True))

@@ -18,7 +18,7 @@ class ProgressBar:
     """
 
     def __init__(self, max_steps: int | None, max_seconds: float | None, quiet: bool = False) -> None:
-        # Not above: a sixth of the time to import symng.
+        # Not above, for it is slow to import.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 

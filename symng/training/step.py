@@ -167,7 +167,7 @@ class CompiledStep:
         self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None, *,
         settled: bool = True,
     ) -> StepInfo:  # fmt: skip
-        """Take one step on batches that are known to be right: a call without the checks.
+        """Take one step on batches that are known to be right, dtypes too: a call without the checks.
 
         Without ``settled`` parameters and state stay on the device of a JAX step, until `settle`.
         """
@@ -176,14 +176,20 @@ class CompiledStep:
 
     @contextmanager
     def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
-        """For as long as these batches do not change, let JAX keep on its device those of them that steps take."""
+        """Let JAX keep on its device those of these batches that steps take; nobody can write to them meanwhile."""
+        locked = []
         if self.backend == "jax":
             placed = [functools.cache(functools.partial(self._placed, batch)) for batch in batches]
             self._held = dict(zip(map(_identity, batches), placed, strict=True))
+            locked = [a for batch in batches for a in batch if a.flags.writeable]
         try:
+            for array in locked:  # what is written would not be seen
+                array.flags.writeable = False
             yield
         finally:
             self._held = {}
+            for array in locked:
+                array.flags.writeable = True
 
     def settle(self) -> None:
         """Make parameters and state hold NumPy arrays, as after a call."""
