@@ -99,7 +99,7 @@ class TargetChecks:
         for head, checked in self._checked.items():
             for target, v, ndim in checked:
                 self._check(name, head, target, v, ndim, values[v])
-        for head, checked in list(self._warned.items()):
+        for head, checked in self._warned.items():
             for x, v, ndim in checked:
                 try:
                     self._check(name, head, x, v, ndim, values[v])

@@ -86,7 +86,7 @@ def minimize(
         For instance `NaturalGradient`.
     data : tuple of arrays
         Values of the inputs and then the targets for all examples. They must not change while training runs: what a
-        step takes whole stays on the device of JAX, where these arrays are read-only meanwhile.
+        step takes whole stays on the device of JAX, and is read-only meanwhile.
     batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last batch wait for the
         next epoch. Or a schedule: a function of the number of the step, from 0, as for a batch that grows; it is cut to

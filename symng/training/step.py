@@ -176,15 +176,19 @@ class CompiledStep:
 
     @contextmanager
     def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
-        """Let JAX keep on its device those of these batches that steps take; nobody can write to them meanwhile."""
+        """Let JAX keep on its device those of these batches that steps take; nobody can write to them from then on."""
         locked = []
+
+        def placed(batch: Sequence[Any]) -> list[Any]:
+            for array in batch:
+                if array.flags.writeable:  # what is written would not be seen
+                    locked.append(array)
+                    array.flags.writeable = False
+            return place(self._cut(batch), self.backend)
+
         if self.backend == "jax":
-            placed = [functools.cache(functools.partial(self._placed, batch)) for batch in batches]
-            self._held = dict(zip(map(_identity, batches), placed, strict=True))
-            locked = [a for batch in batches for a in batch if a.flags.writeable]
+            self._held = {_identity(batch): functools.cache(functools.partial(placed, batch)) for batch in batches}
         try:
-            for array in locked:  # what is written would not be seen
-                array.flags.writeable = False
             yield
         finally:
             self._held = {}
@@ -254,10 +258,6 @@ class CompiledStep:
     def _cut(self, batch: Sequence[Any]) -> list[Any]:
         """Return the arrays of a batch as the function takes them."""
         return cut(batch, self.objective.data_axes[: len(batch)], self.chunk_size)
-
-    def _placed(self, batch: Sequence[Any]) -> list[Any]:
-        """Return the arrays of a batch as the function takes them, on the device."""
-        return place(self._cut(batch), self.backend)
 
     def _call(self, batches: Batches) -> dict[str, Any]:
         """Call what is compiled; when it fails, tell which batch does not fit the model, if one by itself does not."""
