@@ -302,14 +302,14 @@ def main(arguments: list[str] | None = None) -> int:
         mode=options.mode,
     )
     if not result.steps:
-        print(f"No step was taken ({result.stopped}): nothing to write.")
+        print(f"No step was taken ({result.status}): nothing to write.")
         return 1
     history, sample = result.history, images[:12]
     evaluated = history["squared_error"][np.isfinite(history["squared_error"])] if "squared_error" in history else []
     told = f"squared error {evaluated[-1]:.3f} per image" if len(evaluated) else "not evaluated"
-    print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.stopped}), "
+    print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
           f"{result.compile_seconds:.1f} s of compilation: {told}")  # fmt: skip
-    outcome = {"stopped": result.stopped, "steps": result.steps, "compile_seconds": round(result.compile_seconds, 1)}
+    outcome = {"stopped": result.status, "steps": result.steps, "compile_seconds": round(result.compile_seconds, 1)}
     try:
         history.save(options.out / "history.npz")
         if len(evaluated):

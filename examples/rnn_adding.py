@@ -155,17 +155,17 @@ def main(arguments: list[str] | None = None) -> int:
     for name in RUNS if options.runs == "both" else (options.runs,):
         result = train(options, name)
         if not result.steps:
-            print(f"No step was taken ({result.stopped}).")
+            print(f"No step was taken ({result.status}).")
             continue
         history = result.history
         history.save(options.out / f"history-{name}.npz")
         histories[RUNS[name]] = history
-        outcome[name] = {"stopped": result.stopped, "steps": result.steps, "seconds": round(result.seconds, 1),
+        outcome[name] = {"stopped": result.status, "steps": result.steps, "seconds": round(result.seconds, 1),
                          "compile_seconds": round(result.compile_seconds, 1)}  # fmt: skip
-        print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.stopped}), "
+        print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
               f"{result.compile_seconds:.1f} s of compilation: test error {history['test_error'][-1]:.5f}, "
               f"{history['solved'][-1]:.1%} solved")  # fmt: skip
-        if result.stopped == "interrupted":
+        if result.status == "interrupted":
             break
     (options.out / "config.json").write_text(json.dumps(config | {"outcome": outcome}, indent=2) + "\n")
     if not histories:

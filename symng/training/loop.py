@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
 
 from symng._checks import check_choice, check_flag, check_number, problem
-from symng.history import History
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
@@ -20,36 +19,9 @@ from symng.solvers import Status
 from symng.training.batches import Feed
 from symng.training.info import StepInfo
 from symng.training.progress import ProgressBar
+from symng.training.result import TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
 from symng.training.step import CompiledStep, compile_step
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What `minimize` returns. The parameters are in their shared variables.
-
-    Attributes
-    ----------
-    history : History
-        One row a step.
-    stopped : str
-        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted" or "diverged".
-    steps : int
-        Steps taken, those before a resumed checkpoint included.
-    seconds : float
-        Seconds of training, compilation and evaluation not counted.
-    compile_seconds : float
-        Seconds of compilation in this call.
-    step : CompiledStep
-        The compiled step, to go on by hand.
-    """
-
-    history: History = field(repr=False)
-    stopped: str
-    steps: int
-    seconds: float
-    compile_seconds: float
-    step: CompiledStep = field(repr=False)
 
 
 def minimize(
@@ -137,7 +109,7 @@ def minimize(
     Returns
     -------
     TrainingResult
-        Also after Ctrl-C (``stopped="interrupted"``), with all steps so far. The step under way is finished first,
+        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The step under way is finished first,
         unless Ctrl-C comes twice.
 
     Raises
@@ -166,7 +138,7 @@ def minimize(
     ...     objective, symng.NaturalGradient(damping=1e-3), data=(X, T), batch_size=50, metric_batch="other",
     ...     max_steps=20, progress=False, mode="FAST_COMPILE",
     ... )
-    >>> w.get_value().round(3), result.history["loss"].shape, result.stopped
+    >>> w.get_value().round(3), result.history["loss"].shape, result.status
     (array([ 1., -2.,  3.]), (20,), 'max_steps')
     """
     # Everything that can be refused is refused here, before anything is compiled.
@@ -262,7 +234,10 @@ def minimize(
         finally:
             step.settle()
             run.save(final=True)
-    return TrainingResult(run.history, stopped, run.steps, run.seconds, step.compile_seconds, step)
+    return TrainingResult(
+        status=stopped, loss=last_loss(run.history), params=copies(objective.params), history=run.history,
+        steps=run.steps, seconds=run.seconds, compile_seconds=step.compile_seconds, step=step,
+    )  # fmt: skip
 
 
 # Steps in a row that fail, with nothing changed in between, after which a run has diverged.

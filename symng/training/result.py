@@ -1,0 +1,109 @@
+"""What a training run returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+
+from symng.history import History
+from symng.training.step import CompiledStep
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TrainingResult:
+    """What `minimize` returns.
+
+    It can be pickled, say to come back from another process. The compiled step stays behind.
+
+    Attributes
+    ----------
+    status : str
+        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted" or "diverged".
+        ``stopped`` is an older name of it.
+    loss : float
+        Loss of the parameters as the last step left them, on the gradient batch of that step. After a step that an
+        optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before that step. NaN without steps.
+    params : dict of array
+        Copies of the parameters as they are at the end, by name; by position where there is no name or another
+        parameter has it too. The parameters themselves are in their shared variables.
+    history : History
+        One row a step.
+    steps : int
+        Steps taken, those before a resumed checkpoint included.
+    seconds : float
+        Seconds of training, compilation and evaluation not counted.
+    compile_seconds : float
+        Seconds of compilation in this call.
+    step : CompiledStep or None
+        The compiled step, to go on by hand; None in a result that was unpickled or deep-copied.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> import numpy as np, pytensor, pytensor.tensor as pt
+    >>> import symng
+    >>> x, t = pt.matrix("x"), pt.vector("t")
+    >>> w = pytensor.shared(np.zeros(2), name="w")
+    >>> y = x @ w
+    >>> objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    >>> result = symng.minimize(
+    ...     objective, symng.NaturalGradient(damping=0.0), data=(np.eye(2), np.array([3.0, 4.0])), max_steps=1,
+    ...     progress=False, mode="FAST_COMPILE",
+    ... )
+    >>> result = pickle.loads(pickle.dumps(result))
+    >>> result.status, result.params["w"].round(3), round(result.loss, 6)
+    ('max_steps', array([3., 4.]), 0.0)
+    """
+
+    status: str
+    loss: float
+    params: dict[str | int, np.ndarray]
+    history: History
+    steps: int
+    seconds: float
+    compile_seconds: float
+    step: CompiledStep | None = None
+
+    @property
+    def stopped(self) -> str:
+        """The ``status``, by its older name."""
+        return self.status
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "step": None}  # compiled functions do not pickle
+
+    def __copy__(self) -> TrainingResult:
+        return replace(self)
+
+    def __repr__(self) -> str:
+        params = [f"{name} {array.shape}" for name, array in self.params.items()]
+        if len(params) > 6:
+            params[6:] = [f"and {len(params) - 6} more"]
+        lines = {
+            "status": self.status,
+            "loss": f"{self.loss:.6g}",
+            "steps": f"{self.steps} in {self.seconds:.3g} s (compilation: {self.compile_seconds:.3g} s)",
+            "params": ", ".join(params),
+        }
+        return "\n".join(["TrainingResult", *(f"    {name}: {text}" for name, text in lines.items())])
+
+
+def last_loss(history: History) -> float:
+    """Return the loss of the parameters that the last step left, as far as the history has it."""
+    if not len(history):
+        return float("nan")
+    row = history.last
+    new_loss = float(row["new_loss"])
+    return new_loss if row["accepted"] and not np.isnan(new_loss) else float(row["loss"])
+
+
+def copies(params: Sequence[SharedVariable]) -> dict[str | int, np.ndarray]:
+    """Return the values of the parameters by name, or by position where a name is missing or not the only one."""
+    names = [p.name for p in params]
+    values = (np.array(p.get_value(borrow=True)) for p in params)
+    keys: list[Any] = [name if name and names.count(name) == 1 else i for i, name in enumerate(names)]
+    return dict(zip(keys, values, strict=True))
