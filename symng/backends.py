@@ -123,6 +123,23 @@ def backend_of(mode: str | Mode | None = None) -> str:
     return "c"
 
 
+def usable_backend(mode: str | Mode | None = None) -> str:
+    """Return the backend of ``mode`` as `backend_of` does, made ready to run loops; refuse one that cannot."""
+    backend = backend_of(mode)
+    if backend in ("mlx", "pytorch"):
+        title = {"mlx": "MLX", "pytorch": "PyTorch"}[backend]
+        raise problem(
+            "mode",
+            "a backend that has scan, the loop of the solvers",
+            resolve_mode(mode) if mode is None else mode,
+            f"PyTensor's {title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'.",
+            NotImplementedError,
+        )
+    if backend == "jax":
+        enable_jax()
+    return backend
+
+
 def compile_function(
     inputs: Sequence[Variable],
     outputs: Variable | Sequence[Variable] | None = None,
@@ -156,25 +173,15 @@ def compile_function(
     NotImplementedError
         When the backend has no scan (MLX, PyTorch).
     """
-    resolved = resolve_mode(mode)
-    backend = backend_of(resolved)
-    if backend in ("mlx", "pytorch"):
-        title = {"mlx": "MLX", "pytorch": "PyTorch"}[backend]
-        raise problem(
-            "mode",
-            "a backend that has scan, the loop of the solvers",
-            resolved if mode is None else mode,
-            f"PyTensor's {title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'.",
-            NotImplementedError,
-        )
+    backend = usable_backend(mode)
     pairs: dict[Any, Any] = dict(updates or {})
     if backend == "jax":
-        enable_jax()
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
     with collection_paused(), warnings.catch_warnings():
         # JAX cannot check while it runs: that is known, and told for each check.
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
-        return pytensor.function(inputs, outputs, updates=pairs, mode=_tuned(resolved, backend), name=name, **kwargs)
+        mode = _tuned(resolve_mode(mode), backend)
+        return pytensor.function(inputs, outputs, updates=pairs, mode=mode, name=name, **kwargs)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.basic import Constant
 from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
+from small_steps import line
 
 import symng
 from symng import _numba
@@ -138,6 +139,11 @@ def test_unknown_mode_is_told_the_choices(compile_or_resolve):
 def test_backends_without_scan_are_refused(mode, title):
     with pytest.raises(NotImplementedError, match=f"{title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'"):
         compile_function([], pt.ones(2), mode=mode)
+    model = line()
+    with pytest.raises(NotImplementedError, match=f"^mode: .*{title} backend has no scan"):
+        symng.compile_step(model.objective, symng.SGD(step_size=0.1), mode=mode)  # and not at its first call
+    with pytensor.config.change_flags(mode=mode.upper()), pytest.raises(NotImplementedError, match=title):
+        symng.compile_step(model.objective, symng.SGD(step_size=0.1))
 
 
 def test_compile_function_passes_everything_on():

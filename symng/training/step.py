@@ -19,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, check_instance, check_number, problem
 from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
 from symng._trial import Trial
-from symng.backends import backend_of, collection_paused, evaluate, place, settle
+from symng.backends import collection_paused, evaluate, place, settle, usable_backend
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.solvers import Woodbury
@@ -62,7 +62,7 @@ class CompiledStep:
             check_number("chunk_size", chunk_size, minimum=1, integer=True)
             check_chunks(objective)
         self.objective, self.optimizer, self.mode, self.chunk_size = objective, optimizer, mode, chunk_size
-        self.backend = backend_of(mode)
+        self.backend = usable_backend(mode)
         self.compile_seconds = 0.0
         # JAX cannot compute a length in a loop that it must know beforehand.
         loops = self.backend == "jax" and has_op(objective, Scan)
