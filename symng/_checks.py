@@ -27,7 +27,7 @@ def describe(value: Any) -> str:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, type):
         return f"the class {value.__name__} (not an instance of it)"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     if len(text) > 80:
         text = text[:77] + "..."
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"

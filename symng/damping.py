@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_choice, check_flag, check_number, problem
+from symng._repr import short_repr
 
 
 class Damping(ABC):
@@ -58,6 +59,7 @@ class FixedDamping(Damping):
     """
 
     value: float = 0.0
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("value", self.value, minimum=0)
@@ -133,6 +135,7 @@ class LevenbergMarquardt(Damping):
     from_zero: float = 1e-5
     reject_below: float | None = None
     damped_model: bool = True
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("initial", self.initial, minimum=0)

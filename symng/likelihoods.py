@@ -30,6 +30,7 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+from symng._repr import short_repr
 
 
 class Likelihood(ABC):
@@ -96,6 +97,7 @@ class Gaussian(Likelihood):
     """
 
     std: Any = 1.0
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("std", self.std, above=0, symbolic=True)
@@ -147,6 +149,7 @@ class Bernoulli(Likelihood):
     """
 
     logits: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_flag("logits", self.logits)
@@ -203,6 +206,7 @@ class Categorical(Likelihood):
     """
 
     logits: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_flag("logits", self.logits)
@@ -276,6 +280,7 @@ class Poisson(Likelihood):
     """
 
     log_rate: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_flag("log_rate", self.log_rate)

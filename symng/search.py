@@ -12,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number, is_symbolic, problem
 from symng._loop import while_loop
+from symng._repr import short_repr
 
 
 class StepSize(ABC):
@@ -52,6 +53,7 @@ class FixedStep(StepSize):
     """
 
     size: Any = 1.0
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if isinstance(self.size, type):
@@ -108,6 +110,7 @@ class BacktrackingLineSearch(StepSize):
     shrink: float = 0.5
     sufficient_decrease: float = 1e-4
     max_evaluations: int = 20
+    __repr__ = short_repr
 
     searches = True
 

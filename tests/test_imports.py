@@ -40,11 +40,12 @@ HELPERS = {
 
 # What a room may import from the package, itself and its helpers aside. `_checks` is the floor of all rooms but the
 # records, which are NumPy alone.
-BASE = {"_checks", "_loop", "vectors", "backends", "operators"}
+BASE = {"_checks", "_loop", "_repr", "vectors", "backends", "operators"}
 MODEL = BASE | {"likelihoods", "objective"}
 ROOMS: dict[str, set[str]] = {
     "_checks": set(),
     "_loop": {"_checks"},
+    "_repr": set(),
     "vectors": {"_checks"},
     "backends": {"_checks", "_loop"},
     "operators": BASE,
@@ -52,7 +53,7 @@ ROOMS: dict[str, set[str]] = {
     "objective": MODEL,
     "energy": MODEL,
     "metrics": MODEL,
-    "solvers": {"_checks", "_loop", "vectors", "operators"},
+    "solvers": {"_checks", "_loop", "_repr", "vectors", "operators"},
     "damping": MODEL | {"metrics", "solvers"},
     "search": MODEL | {"metrics", "solvers"},
     "optimizers": MODEL | {"metrics", "solvers", "damping", "search"},

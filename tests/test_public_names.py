@@ -19,7 +19,7 @@ MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot")
 # Bases that cannot be made without a subclass (docs/extending.md has the examples), and results that only the package
 # makes: the examples of what returns them show them.
 BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "StepSize"}
-RESULTS = {"CompiledStep", "Match", "Step", "StepInfo", "TrainingResult"}
+RESULTS = {"CompiledStep", "Match", "Step", "StepInfo"}
 # Dataclasses that are no configuration: they hold graphs or numbers.
 HOLDERS = {"LinearOperator", "Match", "Solution", "Step", "StepInfo", "TrainingResult"}
 
@@ -152,6 +152,7 @@ def test_configuration_is_frozen_keyword_only_and_rebuilt_by_its_repr(name):
         rebuilt = eval(repr(made))
         assert rebuilt == made
         assert repr(rebuilt) == repr(made)
+    assert repr(kind()) == f"{name}()"
     if fields:
         assert kind() != kind(**CHANGED[name])
         with pytest.raises(dataclasses.FrozenInstanceError):

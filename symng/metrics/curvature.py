@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
+from symng._repr import short_repr
 from symng.metrics.base import Metric, OutputMetric, floats_of
 from symng.objective import Objective
 
@@ -60,6 +61,7 @@ class GaussNewton(OutputMetric):
     """
 
     scale: ClassVar[str] = "loss"
+    __repr__ = short_repr
 
     def check(self, objective: Objective) -> None:
         reached = set(ancestors([objective.loss]))
@@ -116,6 +118,7 @@ class Hessian(Metric):
     """
 
     scale: ClassVar[str] = "loss"
+    __repr__ = short_repr
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params

@@ -11,6 +11,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, check_flag, check_instance, check_number, problem
+from symng._repr import short_repr
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
@@ -66,6 +67,7 @@ class EmpiricalFisher(Metric):
     """
 
     centered: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_flag("centered", self.centered)

@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng import vectors
 from symng._checks import Words, check_choice, problem
 from symng._graph import infer_length
+from symng._repr import short_repr
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Head, Objective
 from symng.operators import Root
@@ -68,6 +69,7 @@ class Fisher(OutputMetric):
     """
 
     form: str = "natural"
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_choice("form", self.form, ("natural", "output"))

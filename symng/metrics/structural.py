@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_flag, check_instance, check_number, problem
 from symng._hidden import Hidden, read_hidden, recurrent_states
+from symng._repr import short_repr
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics.base import Metric, OutputMetric, pull, push
 from symng.metrics.fisher import Fisher
@@ -85,6 +86,7 @@ class StructuralDamping(Metric):
     relative: bool = False
     hidden: Any = None
     likelihood: Any = None
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_instance("metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import check_number
+from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
 from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
@@ -62,6 +63,7 @@ class Adam(Optimizer):
     beta1: Any = 0.9
     beta2: Any = 0.999
     epsilon: Any = 1e-8
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "Adam"))

@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import problem
 from symng._loop import while_loop
+from symng._repr import short_repr
 from symng.damping import LevenbergMarquardt
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.objective import Objective
@@ -101,6 +102,7 @@ class HessianFree(DampedOptimizer):
     step_size: Any = field(default_factory=BacktrackingLineSearch)
     warm_start: Any = 0.95
     preconditioner: Any = "martens"
+    __repr__ = short_repr
 
     def _check_preconditioner(self) -> None:
         value = self.preconditioner

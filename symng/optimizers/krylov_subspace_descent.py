@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_flag, check_instance, check_number
 from symng._loop import while_loop
+from symng._repr import short_repr
 from symng._subspace import search_subspace
 from symng.damping import as_damping
 from symng.metrics import GaussNewton, Metric
@@ -103,6 +104,7 @@ class KrylovSubspaceDescent(Optimizer):
     damping: Any = 0.0
     previous_direction: bool = True
     max_iterations: int = 30
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_instance("metric", self.metric, Metric, "a metric such as symng.GaussNewton()", "Mind the brackets.")

@@ -12,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_choice, check_number, problem
 from symng._plane import search_plane
+from symng._repr import short_repr
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
@@ -145,6 +146,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     max_evaluations: int = 40
     radius: float = 0.5
     tolerance: float = 1e-2
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_choice("beta", self.beta, ("search", "quadratic", *_FORMULAS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._parts import (
@@ -72,6 +73,8 @@ class NaturalGradient(DampedOptimizer):
     >>> w.get_value().round(6)
     array([ 3., -1.])
     """
+
+    __repr__ = short_repr
 
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False

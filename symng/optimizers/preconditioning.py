@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number
 from symng._loop import while_loop
+from symng._repr import short_repr
 from symng.metrics import Metric
 from symng.metrics._kronecker import Kronecker
 from symng.objective import Objective
@@ -99,6 +100,7 @@ class KroneckerPreconditioner(Preconditioner):
 
     decay: float = 0.95
     refresh: int = 5
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, minimum=0, below=1)
@@ -176,6 +178,7 @@ class JacobiPreconditioner(Preconditioner):
 
     draws: int = 1
     decay: float = 0.95
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("draws", self.draws, minimum=1, integer=True)

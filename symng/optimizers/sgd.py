@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
 from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
@@ -56,6 +57,7 @@ class SGD(Optimizer):
     step_size: Any = 0.01
     momentum: Any = 0.0
     nesterov: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "SGD"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import check_flag, check_number
+from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
 from symng.optimizers._parts import all_finite, arrange, init_step_size, loss_and_gradient, step_size_of
@@ -83,6 +84,7 @@ class TONGA(Optimizer):
     damping: Any = 1.0
     centered: bool = False
     step_size: Any = 0.1
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("rank", self.rank, minimum=1, integer=True)

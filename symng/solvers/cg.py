@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from symng._checks import check_flag, check_number, is_symbolic, problem
+from symng._repr import short_repr
 from symng.solvers._cg_round import Run
 from symng.solvers._system import check_settings, make_system
 from symng.solvers.solution import Solution
@@ -112,6 +113,7 @@ class CG:
     check: bool = False
     progress_rtol: Any = None
     keep_iterates: float | None = None
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_settings(self, ())

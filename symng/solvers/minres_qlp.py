@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from symng._checks import check_flag
+from symng._repr import short_repr
 from symng.solvers._minres_qlp_round import Run
 from symng.solvers._system import check_settings, make_system, norm
 from symng.solvers.solution import Solution
@@ -110,6 +111,7 @@ class MinresQLP:
     transition_condition: Any = None
     recompute: bool = True
     check: bool = False
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_settings(self, ("max_norm", "condition_limit", "transition_condition"))

@@ -9,6 +9,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
 from symng._checks import Words, check_number, is_symbolic, problem
+from symng._repr import short_repr
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
 from symng.solvers.solution import Solution, Status
@@ -56,6 +57,7 @@ class Woodbury:
     """
 
     rtol: Any = 1e-5
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_number("rtol", self.rtol, minimum=0, symbolic=True)

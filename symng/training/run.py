@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from symng._checks import Words, problem
+from symng._repr import full_repr
 from symng.checkpoint import load_checkpoint, save_checkpoint
 from symng.damping import FixedDamping
 from symng.history import History
@@ -135,7 +136,7 @@ def _layout(array: Any) -> str:
 def _settings(optimizer: Any) -> dict[str, str]:
     """Return the settings of an optimizer as text, without what differs from one process to the next."""
     named = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
-    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value)) for name, value in named.items()}
+    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", full_repr(value)) for name, value in named.items()}
 
 
 def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
