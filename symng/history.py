@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from symng._files import read_npz, write_npz
+from symng._table import as_html, is_empty, status_names
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 Scalar = bool | int | float | str
 
@@ -25,7 +30,7 @@ class History:
     -----
     Appending takes constant time per value. An array is built when a column is asked for and kept until the next
     `append`; it is read-only, `to_dict` gives copies that may be changed. ``len`` counts rows, iterating gives the
-    names of the columns.
+    names of the columns. ``copy.copy`` gives a history that goes on by itself. A notebook shows a table.
 
     Examples
     --------
@@ -132,9 +137,34 @@ class History:
     def __len__(self) -> int:
         return self._length
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Of pickles and copies, which share nothing with this one. Arrays are made anew: a copy would be writable.
+        values = {name: list(column) for name, column in self._values.items()}
+        return {**self.__dict__, "_values": values, "_is_text": dict(self._is_text), "_arrays": {}}
+
     def __repr__(self) -> str:
-        rows = "1 row" if self._length == 1 else f"{self._length} rows"
-        return f"<History: {rows}; columns: {', '.join(self.columns) or 'none'}>"
+        return f"<History: {self._rows}; columns: {', '.join(self.columns) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows: the first and last rows of the columns that hold something."""
+        return as_html(self._shown(), self._length, f"History of {self._rows}")
+
+    @property
+    def _rows(self) -> str:
+        """The number of rows in words."""
+        return "1 row" if self._length == 1 else f"{self._length} rows"
+
+    def _shown(self) -> dict[str, np.ndarray]:
+        """Return the columns for people: verdicts by name, nothing without values."""
+        columns = {name: self[name] for name in self}
+        if "solver_status" in columns and columns["solver_status"].dtype.kind in "if":
+            columns["solver_status"] = status_names(columns["solver_status"])
+        return {name: column for name, column in columns.items() if not is_empty(column)}
+
+    @property
+    def status_names(self) -> np.ndarray:
+        """Verdicts of the solves by name, as `Status` has them, of shape (rows,); an empty string without a solve."""
+        return status_names(self["solver_status"])
 
     def row(self, index: int) -> dict[str, Scalar]:
         """Return one row as a dictionary of Python scalars; negative indices count from the end.
@@ -167,6 +197,51 @@ class History:
     def to_dict(self) -> dict[str, np.ndarray]:
         """Return all columns as new, writable arrays; `from_dict` is the way back."""
         return {name: self[name].copy() for name in self}
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return a pandas DataFrame of the columns that hold something, with a row a step.
+
+        Verdicts of solves (``solver_status``) go by their names. Needs pandas, which symng does not install.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_dataframe: expected pandas to be installed, got none. Run: pip install pandas. Without it, "
+                "history.to_dict() gives arrays."
+            ) from error
+        return pandas.DataFrame({name: column.copy() for name, column in self._shown().items()})
+
+    def plot(self, column: str = "loss", path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw a column against steps and against seconds, by `symng.plot.training_curves`.
+
+        Parameters
+        ----------
+        column : str, default "loss"
+            What to draw.
+        path : path-like, optional
+            Where to write the picture.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure, which a notebook shows.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column, or no ``step`` or ``seconds``.
+        ImportError
+            If matplotlib is not installed.
+        """
+        from symng import plot
+
+        return plot.training_curves(self, column, path)
 
     @classmethod
     def from_dict(cls, columns: Mapping[str, Any]) -> History:

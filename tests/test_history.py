@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import pickle
 import subprocess
 import sys
+import types
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from symng._files import write_atomically
 from symng.history import History
+from symng.solvers import Status
 
 
 def make():
@@ -280,3 +285,95 @@ def test_a_link_stays_a_link(tmp_path):
     make().save(tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
     assert_same(History.load(tmp_path / "real.npz"), make())
+
+
+# For people
+
+
+def run(rows=3):
+    """A history as minimize makes it, of an optimizer without damping: empty columns, and a last step without solve."""
+    history = History()
+    for step in range(1, rows + 1):
+        status = Status.CONVERGED if step % 2 else Status.MAX_ITERATIONS
+        history.append(
+            step=step, seconds=0.5 * step, loss=1 / step, damping=None, beta=np.nan, note=None if step else "",
+            solver_status=-1 if step == rows else int(status), accepted=True,
+        )  # fmt: skip
+    return history
+
+
+def test_verdicts_have_names():
+    history = run(4)
+    assert history.status_names.tolist() == ["CONVERGED", "MAX_ITERATIONS", "CONVERGED", ""]
+    assert history["solver_status"].tolist()[:2] == [Status.CONVERGED, Status.MAX_ITERATIONS]
+    assert history["solver_status"].dtype == "int64"
+    history.append(step=5)  # a gap
+    history.append(step=6, solver_status=99)  # of a solver of one's own
+    assert history.status_names.tolist()[-2:] == ["", "99"]
+    with pytest.raises(KeyError, match="solver_status"):
+        _ = make().status_names
+
+
+def test_html_table_has_first_and_last_rows_and_no_empty_columns():
+    table = run(100)._repr_html_()
+    root = ElementTree.fromstring(table)
+    head, *rows = ([cell.text or "" for cell in row] for row in root.iter("tr"))
+    assert head == ["step", "seconds", "loss", "solver_status", "accepted"]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "…", "96", "97", "98", "99", "100"]
+    assert rows[2] == ["3", "1.5", "0.3333", "CONVERGED", "True"] and rows[-1][3] == ""
+    assert root.find("caption").text == "History of 100 rows"
+    for length in (0, 1, 11):  # no longer with an ellipsis than without
+        assert run(length)._repr_html_().count("<tr>") == length + 1 and "…" not in run(length)._repr_html_()
+
+
+def test_html_of_text_is_escaped_and_of_gaps_empty():
+    history = make()
+    history.append(step=4, status="<b>")
+    root = ElementTree.fromstring(history._repr_html_())
+    cells = [[cell.text or "" for cell in row] for row in root.iter("tr")]
+    assert cells[-1] == ["4", "", "", "<b>", ""] and cells[2][:3] == ["2", "0.25", "0"]
+
+
+def test_dataframe():
+    pandas = pytest.importorskip("pandas")
+    frame = run(3).to_dataframe()
+    assert frame.columns.tolist() == ["step", "seconds", "loss", "solver_status", "accepted"]
+    assert frame["solver_status"].tolist() == ["CONVERGED", "MAX_ITERATIONS", ""]
+    assert frame["step"].tolist() == [1, 2, 3] and frame["accepted"].dtype == bool
+    frame.loc[0, "loss"] = 7.0
+    assert isinstance(frame, pandas.DataFrame) and History().to_dataframe().empty
+
+
+def test_dataframe_gets_the_columns_that_hold_something(monkeypatch):
+    """The same without pandas."""
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=dict))
+    frame = run(3).to_dataframe()
+    assert list(frame) == ["step", "seconds", "loss", "solver_status", "accepted"]
+    assert all(column.flags.writeable for column in frame.values())
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"^to_dataframe: expected pandas .* pip install pandas"):
+        run(3).to_dataframe()
+
+
+def test_plot_draws_a_column(tmp_path):
+    pytest.importorskip("matplotlib")
+    history = run(3)
+    figure = history.plot(path=tmp_path / "loss.png")
+    assert figure.axes[0].get_lines()[0].get_ydata().tolist() == history["loss"].tolist()
+    assert (tmp_path / "loss.png").stat().st_size > 1000
+    assert history.plot("seconds").axes[0].get_ylabel() == "seconds"
+    with pytest.raises(KeyError, match="no column 'eror'"):
+        history.plot("eror")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))])
+def test_a_copy_goes_on_by_itself(duplicate):
+    history = make()
+    before = history["loss"]
+    other = duplicate(history)
+    assert_same(other, history)
+    assert not other["loss"].flags.writeable
+    other.append(step=4, loss=1.0, more="text")
+    assert len(history) == 3 and "more" not in history and len(history["loss"]) == 3
+    history.append(step=5, more=1.0)  # what kind of column it is, is not shared either
+    assert len(other) == 4 and other["step"].tolist() == [1, 2, 3, 4] and np.array_equal(before[:2], other["loss"][:2])
