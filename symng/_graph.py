@@ -42,9 +42,20 @@ def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list
 
 
 def infer_length(v: TensorVariable, axis: int) -> int | None:
-    """Return the length of an axis of ``v`` if it follows from constants and shared variables, else None."""
+    """Return the length of an axis of ``v`` if it follows from constants and shared variables, else None.
+
+    It is not known either where PyTensor fails to infer the shape, as it may for ops of others.
+    """
     if v.type.shape[axis] is not None:
         return v.type.shape[axis]
+    try:
+        return _computed_length(v, axis)
+    except Exception:
+        return None
+
+
+def _computed_length(v: TensorVariable, axis: int) -> int | None:
+    """Return the length of an axis, computed from constants and shared variables; None where it takes others."""
     roots: list[Any] = [i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)]
     lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in roots]
     length = infer_shape([v], roots, lengths)[0][axis]

@@ -17,8 +17,9 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import VIEWS
+from symng._failures import evaluate
 from symng._graph import infer_length
-from symng.backends import PLAIN, compile_function, evaluate
+from symng.backends import PLAIN, compile_function
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
 
 if TYPE_CHECKING:

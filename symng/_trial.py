@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from symng._checks import Words, problem
+from symng._failures import evaluate
 from symng._graph import infer_length
-from symng.backends import PLAIN, compile_function, evaluate
+from symng.backends import PLAIN, compile_function
 from symng.likelihoods import Categorical
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Trial:
         Raises
         ------
         ValueError
-            When that fails, or ``example_losses`` as given has another length than the batch.
+            When that fails (a LinAlgError where the values are the reason), or ``example_losses`` as given has another
+            length than the batch.
         """
         objective, inputs = self.objective, len(self.objective.inputs)
         whole = len(arrays) == inputs + len(objective.targets)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from pytensor.link.pytorch.linker import PytorchLinker
 from pytensor.link.vm import VMLinker
 
 from symng._checks import check_number, problem
+from symng._failures import compiling
 
 MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
 """The modes that run every graph of this package, by name."""
@@ -177,7 +178,7 @@ def compile_function(
     pairs: dict[Any, Any] = dict(updates or {})
     if backend == "jax":
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
-    with collection_paused(), warnings.catch_warnings():
+    with collection_paused(), warnings.catch_warnings(), compiling(backend):
         # JAX cannot check while it runs: that is known, and told for each check.
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
         mode = _tuned(resolve_mode(mode), backend)
@@ -199,25 +200,6 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def evaluate(
-    function: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], name: str, hint: Callable[[], str] | None = None
-) -> Any:
-    """Call what is compiled on arrays; what goes wrong in it goes wrong because of their shapes, and is told so.
-
-    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a sentence.
-    """
-    try:
-        return function(arrays)
-    except (ValueError, IndexError, TypeError, AssertionError) as error:
-        shapes = ", ".join(str(np.shape(a)) for a in arrays)
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        way_out = "" if hint is None else hint()
-        raise ValueError(
-            f"{name}: the model cannot be evaluated on arrays of shapes {shapes}: {first_line.rstrip('.')}. Check them "
-            f"against the shapes of the parameters. {way_out}".rstrip()
-        ) from error
 
 
 def to_numpy(values: Any) -> Any:

@@ -13,8 +13,9 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, check_array, check_number, is_symbolic, problem
+from symng._failures import backend_failure, evaluate
 from symng._loop import map_rows
-from symng.backends import compile_function, evaluate
+from symng.backends import PLAIN, backend_of, compile_function
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -294,5 +295,10 @@ class LinearOperator:
         def matvec(v: np.ndarray) -> np.ndarray:
             return np.asarray(product(*arrays, np.asarray(v, dtype=self.dtype).ravel()))
 
-        evaluate(lambda _: matvec(np.zeros(self.size)), arrays, "batch")  # tells now of arrays that do not fit
+        try:
+            matvec(np.zeros(self.size))
+        except Exception as error:  # do the arrays not fit?
+            plain = compile_function([*needed, vector], self.matvec(vector), mode=PLAIN)
+            evaluate(lambda a: plain(*a, np.zeros(self.size, self.dtype)), arrays, "batch")
+            raise backend_failure(error, backend_of(mode), arrays) from error
         return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))

@@ -24,6 +24,7 @@ HELPERS = {
     "_chunks": "objective",
     "_convolution": "models",
     "_examples": "objective",
+    "_failures": "backends",
     "_files": "history",
     "_graph": "objective",
     "_hidden": "metrics",

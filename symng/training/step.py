@@ -18,8 +18,9 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, problem
 from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
+from symng._failures import ARRAY_ERRORS, backend_failure, comes_from
 from symng._trial import Trial
-from symng.backends import collection_paused, evaluate, place, settle, usable_backend
+from symng.backends import collection_paused, place, settle, usable_backend
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.solvers import Woodbury
@@ -260,16 +261,16 @@ class CompiledStep:
         return cut(batch, self.objective.data_axes[: len(batch)], self.chunk_size)
 
     def _call(self, batches: Batches) -> dict[str, Any]:
-        """Call what is compiled; when it fails, tell which batch does not fit the model, if one by itself does not."""
-        names = ", ".join(f"{name}_batch" for name in batches)
-        arrays = [a for batch in batches.values() for a in batch]
-        program = self._programs[self._key(batches)]
+        """Call what is compiled; when it fails, name the batch that does not fit the model, or else the backend."""
         try:
-            return evaluate(lambda _: program(self._arrays(batches)), arrays, names, lambda: self._trial.hint(arrays))
-        except ValueError:
+            return self._programs[self._key(batches)](self._arrays(batches))
+        except Exception as error:
+            if not comes_from(error, "pytensor"):  # but from a search on the host
+                raise
             for name, batch in batches.items():
                 self._trial(f"{name}_batch", self._first_chunk(batch))
-            raise
+            arrays = [a for batch in batches.values() for a in batch]
+            raise backend_failure(error, self.backend, arrays) from error
 
     def _rehearse(self, batches: Batches) -> None:
         """Call the function once, so that the backend compiles, and undo what it did."""
@@ -283,9 +284,9 @@ class CompiledStep:
                     arrays = zip(self._arrays(batches), axes, strict=True)
                     few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in arrays]
                     try:
-                        evaluate(self._programs[key], few, "batches")
+                        self._programs[key](few)
                         return
-                    except ValueError:  # the model is made for one length of batches
+                    except ARRAY_ERRORS:  # the model is made for one length of batches
                         pass
                 self._call(batches)
         finally:

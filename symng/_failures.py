@@ -1,0 +1,126 @@
+"""What to say when a compiled function fails: whether the arrays, the backend, or the memory is the reason."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.linalg import LinAlgError
+from pytensor.raise_op import CheckAndRaise
+
+ARRAY_ERRORS = (ValueError, IndexError, TypeError, AssertionError)
+"""What arrays that do not fit are reported by."""
+
+_MODE_OF = {"c": "CVM", "python": "FAST_COMPILE", "numba": "NUMBA", "jax": "JAX"}
+_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
+
+
+def evaluate(
+    function: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], name: str, hint: Callable[[], str] | None = None
+) -> Any:
+    """Call a function in plain Python, and say of what goes wrong in it that the arrays do not fit.
+
+    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a sentence.
+
+    Raises
+    ------
+    ValueError
+        When the function fails; as a LinAlgError where that is the reason.
+    """
+    try:
+        return function(arrays)
+    except ARRAY_ERRORS as error:
+        message = f"{name}: the model cannot be evaluated on arrays of shapes {_shapes(arrays)}: {_cause(error)}."
+        if isinstance(error, LinAlgError):
+            raise LinAlgError(f"{message} The shapes are right; the values of arrays or parameters are not.") from error
+        if not isinstance(_failing_op(error), CheckAndRaise):  # which speaks for itself
+            message += " Check them against the shapes of the parameters."
+        raise ValueError(f"{message} {_quietly(hint)}".rstrip()) from error
+
+
+def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) -> Exception:
+    """Return what to raise from ``error``, which a compiled function raised on arrays that fit the model.
+
+    It names the mode, the backend's own message and the op, as far as the error tells it. It is a RuntimeError, unless
+    the type of ``error`` says more. ``backend`` is that of `backend_of`.
+    """
+    mode = _MODE_OF.get(backend, backend)
+    place = _place(error)
+    where = f" in {place}" if place and place not in _cause(error) else ""
+    fits = f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}." if arrays else ""
+    others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
+    kind: type[Exception] = RuntimeError
+    way_out = f"Try another mode: {', '.join(others[:-1])} or {others[-1]}."
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY):
+        kind, way_out = MemoryError, "Take smaller batches, or chunk_size=."
+    elif isinstance(error, LinAlgError):
+        kind, way_out = LinAlgError, "The values are the reason: take smaller steps, or more damping."
+    elif isinstance(error, NotImplementedError):
+        kind = NotImplementedError
+    return kind(f"mode: expected one that runs this model, got {mode}, which fails{where}: {_cause(error)}."
+                f"{fits} {way_out}")  # fmt: skip
+
+
+def comes_from(error: Exception, package: str) -> bool:
+    """Return whether ``package`` was at work when ``error`` was raised, by other code than that of symng."""
+    modules = [module for module, _ in _frames(error)]
+    own = modules[-1].split(".")[0] == __name__.split(".")[0]
+    return not own and any(f"{module}.".startswith(f"{package}.") for module in modules)
+
+
+@contextmanager
+def compiling(backend: str) -> Iterator[None]:
+    """Say of an error that a backend raises while it compiles which backend it is, and the way out."""
+    try:
+        yield
+    except Exception as error:
+        if not comes_from(error, "pytensor.link"):
+            raise
+        raise backend_failure(error, backend) from error
+
+
+def _frames(error: Exception) -> list[tuple[str, str]]:
+    """Return the names of module and function of each frame of a traceback, the innermost last."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
+
+
+def _cause(error: Exception) -> str:
+    """Return the first line of the message of an error, or its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).strip().rstrip(".:")
+
+
+def _failing_op(error: Exception) -> Any:
+    """Return the op that was computed when ``error`` was raised, None where that is not known."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        # The error itself holds the node only where PyTensor is set to verbose exceptions.
+        if frame.f_code.co_name == "raise_with_op" and "node" in frame.f_locals:
+            return frame.f_locals["node"].op
+    return None
+
+
+def _place(error: Exception) -> str:
+    """Name the op, or the function that stands for it on JAX, in which ``error`` was raised; empty if not known."""
+    op = _failing_op(error)
+    if op is not None:
+        return str(op)
+    dispatch = [name for module, name in _frames(error) if module.startswith("pytensor.link.jax.dispatch.")]
+    functions = [name for name in dispatch if not name.startswith("jax_funcify")]  # which makes such functions
+    return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
+
+
+def _shapes(arrays: Sequence[Any]) -> str:
+    """Return the shapes of arrays, separated by commas."""
+    return ", ".join(str(np.shape(a)) for a in arrays)
+
+
+def _quietly(hint: Callable[[], str] | None) -> str:
+    """Return a hint, or nothing where it fails: it must not hide the message that it is for."""
+    try:
+        return "" if hint is None else hint()
+    except Exception:
+        return ""
