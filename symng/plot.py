@@ -1,11 +1,12 @@
 """Pictures of training runs; needs matplotlib, which only this module imports.
 
 Figures are made without pyplot: no window opens, no global state is touched. Every function returns the
-`matplotlib.figure.Figure`, and writes it when ``path`` is given (the ending tells the format).
+`matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given (the ending tells the format).
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +41,8 @@ def training_curves(
 ) -> Figure:
     """Draw a column of one or more histories against steps and against seconds.
 
-    The panels are those of Figure 3 of the paper, with a logarithmic error axis as well.
+    The panels are those of Figure 3 of the paper, with a logarithmic error axis as well; a linear one if the column
+    has negative values, as the loss of a density or a reduction ratio may have.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ def training_curves(
         One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A name may stand for
         the runs of several seeds: they get one color.
     column : str, default "squared_error"
-        What to draw. Rows where it is NaN (not evaluated) or a coordinate is not above 0, which a logarithmic axis
-        cannot show, are left out.
+        What to draw. Rows where it is NaN (not evaluated) or a coordinate is one that a logarithmic axis cannot show
+        (0, or steps below it) are left out.
     path : path-like, optional
         Where to write the picture.
 
@@ -147,10 +149,19 @@ def curves_summary(
     return _finish(figure, path)
 
 
+class _Figure(Figure):
+    """A figure that a notebook shows, with pyplot or without."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
 def _figure(width: float, height: float) -> Figure:
     """Make an empty figure with a little air around everything; width and height in inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)
-    return Figure(figsize=(width, height), layout=layout)
+    return _Figure(figsize=(width, height), layout=layout)
 
 
 def _named(histories: Any) -> dict[str, list[History]]:
@@ -191,12 +202,14 @@ def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) 
 def _draw_curves(figure: Figure | SubFigure, named: Mapping[str, list[History]], column: str) -> None:
     """Draw the two panels with a common error axis and one legend."""
     panels = figure.subplots(1, 2, sharey=True)
+    negative = any((np.isfinite(run[column]) & (run[column] < 0)).any() for runs in named.values() for run in runs)
+    scale = "linear" if negative else "log"
     for panel, (against, label) in zip(panels, _AXES, strict=True):
         empty = True
         for i, (name, runs) in enumerate(named.items()):
             for run in runs:
                 x, y = run[against], run[column]
-                shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+                shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & ((y > 0) | negative)
                 empty = empty and not shown.any()
                 panel.plot(
                     x[shown],
@@ -214,11 +227,11 @@ def _draw_curves(figure: Figure | SubFigure, named: Mapping[str, list[History]],
             panel.text(0.5, 0.5, f"{column} was never evaluated", transform=panel.transAxes, ha="center", color="0.4")
             panel.set(xticks=[], yticks=[])
             continue
-        panel.set(xscale="log", yscale="log", axisbelow=True)
+        panel.set(xscale="log", yscale=scale, axisbelow=True)
         panel.tick_params(which="minor", pad=5.0)  # minor ticks are shorter: this brings all labels into one line
         panel.grid(True, which="major", color="0.85", linewidth=0.8)
         panel.grid(True, which="minor", color="0.93", linewidth=0.5)
-        for axis in (panel.xaxis, panel.yaxis):
+        for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):
             _label_ticks(axis)
     panels[0].set_ylabel(_words(column))
     if list(named) != [""]:

@@ -81,7 +81,7 @@ OUTSIDE: dict[str, set[str]] = {
     "backends": NUMERIC | {"jax"},
     "operators": NUMERIC | {"scipy"},
     "search": NUMERIC | {"scipy"},
-    "training": NUMERIC | {"rich"},
+    "training": NUMERIC | {"rich", "IPython"},
     "history": {"numpy", "matplotlib", "pandas"},  # the last two for annotations, and when they are asked for
     "checkpoint": {"numpy"},
     "plot": {"numpy", "matplotlib"},

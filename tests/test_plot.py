@@ -148,3 +148,24 @@ def test_neither_symng_nor_drawing_imports_pyplot():
     program = "import sys, symng.plot, numpy\nimages = numpy.ones((2, 4))\n"
     program += "symng.plot.reconstructions(images, images, shape=(2, 2)).canvas.draw()\n"
     assert run(program + "print('matplotlib.pyplot' in sys.modules)") == "False"
+
+
+def test_a_column_with_negative_values_has_a_linear_axis():
+    history = History()
+    for step, loss in [(1, 2.0), (2, 0.0), (3, -1.5), (4, np.nan)]:
+        history.append(step=step, seconds=step / 2, loss=loss)
+    figure = draw(plot.training_curves({"a": history, "b": make()}, column="loss"))
+    for panel in figure.axes:
+        assert panel.get_lines()[0].get_ydata().tolist() == [2.0, 0.0, -1.5]
+        assert (panel.get_xscale(), panel.get_yscale()) == ("log", "linear")
+
+
+def test_a_notebook_shows_a_figure_without_pyplot():
+    code = (
+        "import sys, symng.plot, symng.history\n"
+        "history = symng.history.History.from_dict({'step': [1, 2], 'seconds': [1., 2.], 'loss': [3., 2.]})\n"
+        "png = symng.plot.training_curves(history, 'loss')._repr_png_()\n"
+        "print(png[:4] == b'\\x89PNG', len(png) > 5000, 'matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["True", "True", "False"], done.stderr

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
+import types
 
 from rich.console import Console
 from small_steps import descent, train
@@ -50,3 +52,27 @@ def test_bar_on_a_terminal(monkeypatch):
     last = seen[-1]
     wanted = f"step 3  loss {last['loss']:.5g}  damping {last['damping']:.3g}  rho {last['reduction_ratio']:.3g}  "
     assert wanted + "converged in 1  rejected" in text and "100%" in text
+
+
+def test_bar_in_a_notebook(monkeypatch, capfd):
+    drawn = []
+
+    class Handle:
+        def update(self, cell):
+            drawn.append((repr(cell), cell._repr_html_()))
+
+    def display(cell, display_id):
+        assert display_id is True and not drawn  # one bar, which is updated
+        Handle().update(cell)
+        return Handle()
+
+    monkeypatch.setattr("rich.console.Console", lambda: Console(force_jupyter=True))
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
+    train(descent(), progress=True, max_steps=4, callback=lambda row: row["step"] == 3)
+    texts = [text for text, _ in drawn]
+    assert texts[0] == "compiling the step ..." and re.fullmatch(r"compiled in \d+\.\d s", texts[1])
+    assert re.fullmatch(r"\d+\.\d s  step 3  loss [\d.]+  damping 1  rho [\d.]+  converged in 1", texts[-1])
+    assert '<progress value="0.750" max="1">' in drawn[-1][1] and texts[-1] in drawn[-1][1]
+    drawn.clear()
+    train(descent(), max_steps=4)
+    assert not drawn and capfd.readouterr() == ("", "")

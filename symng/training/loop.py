@@ -91,7 +91,7 @@ def minimize(
     seed : int, default 0
         Of the order of examples. The same seed on the same backend gives the same numbers.
     progress : bool, default True
-        Whether to show a progress bar, or lines where there is no terminal.
+        Whether to show a progress bar, or lines where there is neither a terminal nor a notebook.
     callback : callable, optional
         Called with the row of each step (a mapping); stops the run when it returns True.
     checkpoint : path, optional

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from html import escape
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,8 @@ from symng.solvers import Status
 class ProgressBar:
     """Show step, loss, damping, reduction ratio and solver, and while compiling the seconds spent.
 
-    On a terminal a bar that is drawn anew; elsewhere (a file, a pipe) a line every few seconds. A context manager.
+    On a terminal and in a notebook a bar that is drawn anew; elsewhere (a file, a pipe) a line every few seconds. A
+    context manager.
     """
 
     def __init__(self, max_steps: int | None, max_seconds: float | None, quiet: bool = False) -> None:
@@ -25,7 +27,9 @@ class ProgressBar:
         self.max_steps, self.max_seconds = max_steps, max_seconds
         self.quiet = quiet
         self.console = Console()
-        self.lines = not self.console.is_terminal
+        # The notebook's own display does without the widgets that rich asks for.
+        self.cell = Cell() if self.console.is_jupyter and not quiet else None
+        self.lines = not self.console.is_terminal and self.cell is None
         self._last_line = -math.inf
         self._progress = Progress(
             SpinnerColumn(),
@@ -34,7 +38,7 @@ class ProgressBar:
             TaskProgressColumn(),
             TimeElapsedColumn(),
             console=self.console,
-            disable=quiet or self.lines,
+            disable=quiet or not self.console.is_terminal,
             refresh_per_second=4,
         )
         self._task = self._progress.add_task("starting", total=None)
@@ -47,18 +51,20 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if self.cell is not None:
+            self.cell.flush()
 
     def compiling(self, what: str = "compiling the step") -> None:
         """Tell that compilation has begun; the elapsed time beside it counts the seconds."""
         self._progress.update(self._task, description=what)
-        self._line(f"{what} ...", force=True)
+        self._line(f"{what} ...", 0.0, force=True)
 
     def compiled(self, seconds: float) -> None:
         """Tell how long compilation took and start the bar."""
         self._progress.reset(self._task, total=1.0, description="first step")
         message = f"compiled in {seconds:.1f} s"
-        self._line(message, force=True)
-        if not self.quiet and not self.lines:
+        self._line(message, 0.0, force=True)
+        if self.console.is_terminal and not self.quiet:
             self._progress.console.print(message)
 
     def show(self, row: Mapping[str, Any], last: bool = False) -> None:
@@ -77,13 +83,49 @@ class ProgressBar:
         if self.max_seconds is not None:
             shares.append(row["seconds"] / self.max_seconds)
         text = "  ".join(parts)
-        self._progress.update(self._task, completed=min(1.0, max(shares)), description=text)
-        self._line(f"{row['seconds']:7.1f} s  {text}", force=last)
+        share = min(1.0, max(shares))
+        self._progress.update(self._task, completed=share, description=text)
+        self._line(f"{row['seconds']:7.1f} s  {text}", share, force=last)
 
-    def _line(self, text: str, force: bool = False) -> None:
-        """Print a line where there is no terminal, at most one every five seconds."""
+    def _line(self, text: str, share: float, force: bool = False) -> None:
+        """Show a line in a notebook; print one where there is no terminal, at most one every five seconds."""
+        if self.cell is not None:
+            self.cell.show(text, share, force)
         now = time.monotonic()
         if self.quiet or not self.lines or (not force and now - self._last_line < 5):
             return
         self._last_line = now
         print(text, flush=True)
+
+
+class Cell:
+    """The bar below a cell of a notebook, drawn anew at most four times a second."""
+
+    def __init__(self) -> None:
+        self.text, self.share = "", 0.0
+        self._display: Any = None
+        self._drawn, self._last = True, -math.inf
+
+    def show(self, text: str, share: float, force: bool) -> None:
+        """Show a line of text, and how much of the run is done, from 0 to 1."""
+        self.text, self.share, self._drawn = text.strip(), share, False
+        if force or time.monotonic() - self._last >= 0.25:
+            self.flush()
+
+    def flush(self) -> None:
+        """Draw what was shown last."""
+        if self._drawn:
+            return
+        self._drawn, self._last = True, time.monotonic()
+        if self._display is None:
+            from IPython.display import display
+
+            self._display = display(self, display_id=True)
+        else:
+            self._display.update(self)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<progress value="{self.share:.3f}" max="1"></progress> <code>{escape(self.text)}</code>'
