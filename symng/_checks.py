@@ -7,6 +7,8 @@ what it should be, what it was, and what to do.
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -41,6 +43,14 @@ def problem(name: str, expected: str, got: Any, way_out: str = "", error: type[E
     text = got if isinstance(got, Words) else describe(got)
     message = f"{name}: expected {expected}, got {text}."
     return error(f"{message} {way_out}" if way_out else message)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line outside of this package that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "symng":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class Words(str):

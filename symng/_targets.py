@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import VIEWS
+from symng._checks import warn
 from symng._failures import evaluate
 from symng._graph import infer_length
 from symng.backends import PLAIN, compile_function
@@ -106,7 +106,7 @@ class TargetChecks:
                     self._check(name, head, x, v, ndim, values[v])
                 except ValueError as error:
                     message = f"{error} Never mind if the loss leaves such values out."
-                    warnings.warn(message, UserWarning, stacklevel=5)  # at the call of a step or of minimize
+                    warn(message)
                     self._warned = {}  # once will do
 
     def _check(

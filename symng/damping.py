@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_choice, check_flag, check_number, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 
 
@@ -39,6 +40,7 @@ class Damping(ABC):
         return pt.zeros_like(rho, dtype="bool")
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class FixedDamping(Damping):
     """Keep the damping where it is.
@@ -72,6 +74,7 @@ class FixedDamping(Damping):
         return damping
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class LevenbergMarquardt(Damping):
     """Adapt the damping to how well the model predicts the change of the loss (equations 16, 17, 31, 32).

@@ -30,6 +30,7 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 
 
@@ -74,6 +75,7 @@ class Likelihood(ABC):
         return False
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Gaussian(Likelihood):
     """Read the output as the mean of a normal distribution of fixed standard deviation.
@@ -129,6 +131,7 @@ class Gaussian(Likelihood):
         return rng.normal(y, pt.cast(self.std, y.dtype), dtype=y.dtype)
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Bernoulli(Likelihood):
     """Read each output unit as the probability of a yes, after a sigmoid.
@@ -186,6 +189,7 @@ class Bernoulli(Likelihood):
         )  # fmt: skip
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Categorical(Likelihood):
     """Read the last axis of the output as the probabilities of classes, after a softmax.
@@ -260,6 +264,7 @@ class Categorical(Likelihood):
                 raise problem(name, expected + suffix, Words(f"{row} at {where}"), "One-hot encode the labels.")
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Poisson(Likelihood):
     """Read each output unit as the rate of a count, after an exponential.

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number, is_symbolic, problem
+from symng._keywords import explain_settings
 from symng._loop import while_loop
 from symng._repr import short_repr
 
@@ -35,6 +36,7 @@ class StepSize(ABC):
         raise NotImplementedError(f"{type(self).__name__} makes no search.")
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class FixedStep(StepSize):
     """Take steps of a size that does not depend on the loss.
@@ -66,6 +68,7 @@ class FixedStep(StepSize):
         return self.size
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class BacktrackingLineSearch(StepSize):
     """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.

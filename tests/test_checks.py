@@ -16,6 +16,7 @@ from symng._checks import (
     check_number,
     describe,
     problem,
+    warn,
 )
 
 
@@ -150,3 +151,11 @@ def test_values_that_are_not_finite():
 def test_values_whose_sum_overflows_are_finite():
     check_finite("b", np.full((3, 2), 3e38, "float32"))
     check_finite("b", np.array([1, 2]))
+
+
+def test_a_warning_points_at_the_line_of_the_user():
+    scope = {"__name__": "symng.somewhere", "warn": warn}
+    exec("def deep():\n    warn('mind')\ndef deeper():\n    deep()", scope)
+    with pytest.warns(UserWarning, match="mind") as caught:
+        scope["deeper"]()
+    assert caught[0].filename == __file__

@@ -35,6 +35,7 @@ HELPERS = {
     "_objective_checks": "objective",
     "_plane": "search",
     "_subspace": "search",
+    "_keywords": "_checks",
     "_table": "history",
     "_targets": "objective",
     "_trial": "objective",

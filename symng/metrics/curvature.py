@@ -13,11 +13,13 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.metrics.base import Metric, OutputMetric, floats_of
 from symng.objective import Objective
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class GaussNewton(OutputMetric):
     """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
@@ -88,6 +90,7 @@ class GaussNewton(OutputMetric):
         return graph_replace(curved, list(zip(places, roots, strict=True)), strict=False)
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Hessian(Metric):
     """Hessian of the loss with respect to the parameters.

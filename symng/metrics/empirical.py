@@ -11,6 +11,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, check_flag, check_instance, check_number, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
@@ -18,6 +19,7 @@ from symng.objective import Objective
 from symng.operators import Root
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class EmpiricalFisher(Metric):
     """Covariance of the gradients g_n of the losses of single examples, with the targets of the data.

@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_flag, check_instance, check_number, problem
 from symng._hidden import Hidden, read_hidden, recurrent_states
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics.base import Metric, OutputMetric, pull, push
@@ -21,6 +22,7 @@ from symng.metrics.fisher import Fisher
 from symng.objective import Objective
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class StructuralDamping(Metric):
     """Add the Fisher matrix of the hidden states to a metric, so that a step may not change them much.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import check_number
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
@@ -16,7 +17,8 @@ from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, 
 from symng.optimizers.base import Optimizer, State, Step
 
 
-@dataclass(frozen=True, kw_only=True)
+@explain_settings
+@dataclass(frozen=True)
 class Adam(Optimizer):
     """Descend along the mean gradient, each parameter in units of its root mean square.
 
@@ -60,6 +62,7 @@ class Adam(Optimizer):
     """
 
     step_size: Any = 0.001
+    _: KW_ONLY
     beta1: Any = 0.9
     beta2: Any = 0.999
     epsilon: Any = 1e-8

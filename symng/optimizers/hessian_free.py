@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem
+from symng._checks import problem, warn
+from symng._keywords import explain_settings
 from symng._loop import while_loop
 from symng._repr import short_repr
 from symng.damping import LevenbergMarquardt
@@ -31,6 +31,7 @@ from symng.search import BacktrackingLineSearch
 from symng.solvers import CG, diagonal_preconditioner
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class HessianFree(DampedOptimizer):
     """Descend along the last good iterate of a short, preconditioned solve with the Gauss-Newton matrix (section 5).
@@ -141,12 +142,10 @@ class HessianFree(DampedOptimizer):
         if self.preconditioner != "martens":
             return self.preconditioner
         if objective.example_losses is None:
-            warnings.warn(
+            warn(
                 "HessianFree: the losses of single examples were not found in the loss, so that the solve goes without "
                 "a preconditioner. Give Objective(..., example_losses=...), or preconditioner=None to say that it is "
-                "meant so.",
-                UserWarning,
-                stacklevel=5,
+                "meant so."
             )
             return lambda operator, damping: None
         diagonal = EmpiricalFisher().diagonal(objective, seed=state.values["step"])

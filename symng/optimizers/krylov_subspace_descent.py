@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_flag, check_instance, check_number
+from symng._keywords import explain_settings
 from symng._loop import while_loop
 from symng._repr import short_repr
 from symng._subspace import search_subspace
@@ -33,6 +34,7 @@ from symng.optimizers.base import HostSearch, Optimizer, State, Step
 from symng.solvers import Status
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class KrylovSubspaceDescent(Optimizer):
     """Minimize the loss over a Krylov subspace of the metric and the previous direction, by BFGS.

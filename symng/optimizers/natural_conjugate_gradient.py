@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_choice, check_number, problem
+from symng._keywords import explain_settings
 from symng._plane import search_plane
 from symng._repr import short_repr
 from symng.objective import Objective
@@ -39,6 +40,7 @@ _FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")
 _OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class NaturalConjugateGradient(DampedOptimizer):
     """Descend along the natural direction combined with the previous search direction (section 9).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
@@ -16,6 +17,7 @@ from symng.optimizers._parts import (
 from symng.optimizers.base import State, Step
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class NaturalGradient(DampedOptimizer):
     """Descend along the natural gradient (equation 2, algorithm 2 of the appendix).

@@ -13,6 +13,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number
+from symng._keywords import explain_settings
 from symng._loop import while_loop
 from symng._repr import short_repr
 from symng.metrics import Metric
@@ -51,6 +52,7 @@ def is_preconditioner(value: Any) -> bool:
     return value is None or isinstance(value, Preconditioner) or (callable(value) and not isinstance(value, type))
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class KroneckerPreconditioner(Preconditioner):
     """Precondition with Kronecker products, one for each dense layer, inverted one factor at a time (K-FAC).
@@ -139,6 +141,7 @@ class KroneckerPreconditioner(Preconditioner):
         return lambda v: kronecker.apply(final["matrices"], v), updates
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class JacobiPreconditioner(Preconditioner):
     """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.

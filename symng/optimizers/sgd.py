@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 
 from symng._checks import Words, check_flag, check_number, is_symbolic, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
@@ -15,7 +16,8 @@ from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, 
 from symng.optimizers.base import Optimizer, State, Step
 
 
-@dataclass(frozen=True, kw_only=True)
+@explain_settings
+@dataclass(frozen=True)
 class SGD(Optimizer):
     """Descend along the gradient, with momentum if wanted.
 
@@ -55,6 +57,7 @@ class SGD(Optimizer):
     """
 
     step_size: Any = 0.01
+    _: KW_ONLY
     momentum: Any = 0.0
     nesterov: bool = False
     __repr__ = short_repr

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import check_flag, check_number
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
@@ -16,6 +17,7 @@ from symng.optimizers._parts import all_finite, arrange, init_step_size, loss_an
 from symng.optimizers.base import Optimizer, State, Step
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class TONGA(Optimizer):
     """Descend along the natural gradient under a low-rank running covariance of the gradients of batches.

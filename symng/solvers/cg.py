@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from symng._checks import check_flag, check_number, is_symbolic, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.solvers._cg_round import Run
 from symng.solvers._system import check_settings, make_system
 from symng.solvers.solution import Solution
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class CG:
     """Solve (A + λI) x = b for symmetric positive definite A + λI by conjugate gradients.

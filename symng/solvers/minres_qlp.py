@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from symng._checks import check_flag
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.solvers._minres_qlp_round import Run
 from symng.solvers._system import check_settings, make_system, norm
 from symng.solvers.solution import Solution
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class MinresQLP:
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length if the solution is not unique.

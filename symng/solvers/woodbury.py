@@ -9,12 +9,14 @@ import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
 from symng._checks import Words, check_number, is_symbolic, problem
+from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
 from symng.solvers.solution import Solution, Status
 
 
+@explain_settings
 @dataclass(frozen=True, kw_only=True)
 class Woodbury:
     """Solve (A + lambda I) x = b directly, for A = R^T R with fewer rows in R than there are parameters.

@@ -12,6 +12,7 @@ import numpy as np
 from pytensor.compile.mode import Mode
 
 from symng._checks import check_choice, check_flag, check_number, problem
+from symng._keywords import explain_keywords
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
@@ -24,6 +25,7 @@ from symng.training.run import Interrupt, Run
 from symng.training.step import CompiledStep, compile_step
 
 
+@explain_keywords
 def minimize(
     objective: Objective,
     optimizer: Optimizer,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, problem
+from symng._checks import Words, problem, warn
 from symng._repr import full_repr
 from symng.checkpoint import load_checkpoint, save_checkpoint
 from symng.damping import FixedDamping
@@ -59,9 +58,9 @@ class Run:
             reason = error.strerror or str(error)
             if final:
                 lost = f"the last {self.steps - self.saved} steps are not in {os.fspath(self.path)!r}"
-                warnings.warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning, stacklevel=3)
+                warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning)
             elif not self.warned:
-                warnings.warn(f"checkpoint: {reason}. The run goes on and tries again.", RuntimeWarning, stacklevel=3)
+                warn(f"checkpoint: {reason}. The run goes on and tries again.", RuntimeWarning)
                 self.warned = True
 
     def _load(self, path: str | os.PathLike[str]) -> None:
@@ -97,12 +96,10 @@ class Run:
         if meta.get("data", self.given["data"]) != self.given["data"]:
             differences.append("data of the same shapes but with other values")
         if differences:
-            warnings.warn(
+            warn(
                 f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, got "
                 f"{'; '.join(differences)}. The run goes on with what is given now; start it anew with another path if "
-                "that is not meant.",
-                UserWarning,
-                stacklevel=5,
+                "that is not meant."
             )
 
     def _checksum(self) -> list[int]:

@@ -19,6 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, check_instance, check_number, problem
 from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
 from symng._failures import ARRAY_ERRORS, backend_failure, comes_from
+from symng._keywords import explain_keywords
 from symng._trial import Trial
 from symng.backends import collection_paused, place, settle, usable_backend
 from symng.objective import Objective
@@ -309,6 +310,7 @@ def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
     return tuple(map(id, batch))
 
 
+@explain_keywords
 def compile_step(
     objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, *, chunk_size: int | None = None
 ) -> CompiledStep:
