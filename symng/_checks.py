@@ -11,11 +11,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
+
+FloatName = Literal["float32", "float64"]
 
 
 def describe(value: Any) -> str:
@@ -120,6 +122,16 @@ def check_choice(name: str, value: Any, choices: Iterable[str], way_out: str = "
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
         raise problem(name, "one of " + ", ".join(repr(c) for c in choices), value, way_out)
+
+
+def check_float(name: str, value: Any, way_out: str = "") -> FloatName:
+    """Return the name of a dtype in which parameters and data can be, or refuse it."""
+    try:
+        dtype: Any = np.dtype(value).name
+    except TypeError:
+        dtype = value
+    check_choice(name, dtype, get_args(FloatName), way_out)
+    return dtype
 
 
 def check_instance(name: str, value: Any, kinds: type | tuple[type, ...], expected: str, way_out: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytensor.tensor as pt
@@ -15,6 +15,8 @@ from symng._checks import Words, check_choice, check_flag, check_number, problem
 from symng._keywords import explain_settings
 from symng._repr import short_repr
 
+Ratio = Literal["linear", "quadratic"]
+
 
 class Damping(ABC):
     """Rule for the damping of a solve; the base of the two below.
@@ -23,7 +25,7 @@ class Damping(ABC):
     what the damping is next.
     """
 
-    ratio: str = "linear"
+    ratio: Ratio = "linear"
     damped_model: bool = True
 
     @property
@@ -128,7 +130,7 @@ class LevenbergMarquardt(Damping):
     """
 
     initial: float = 3.0
-    ratio: str = "linear"
+    ratio: Ratio = "linear"
     lower: float = 0.25
     upper: float = 0.75
     increase: float = 1.5
@@ -142,7 +144,7 @@ class LevenbergMarquardt(Damping):
 
     def __post_init__(self) -> None:
         check_number("initial", self.initial, minimum=0)
-        check_choice("ratio", self.ratio, ("linear", "quadratic"))
+        check_choice("ratio", self.ratio, get_args(Ratio))
         check_number("lower", self.lower)
         check_number("upper", self.upper)
         if self.lower > self.upper:

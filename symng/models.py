@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytensor
@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_choice, check_instance, check_number, problem
+from symng._checks import FloatName, check_choice, check_instance, check_number, problem
 from symng._convolution import convolve
 from symng._initializers import glorot_init, sparse_init
 from symng._losses import (
@@ -33,10 +33,12 @@ __all__ = [
     "squared_error",
 ]
 
-Activation = str | Callable[[TensorVariable], TensorVariable]
-Initializer = str | Callable[[np.random.Generator, int, int, str], np.ndarray]
+Function = Callable[[TensorVariable], TensorVariable]
+Activation = Literal["sigmoid", "tanh", "relu", "softplus", "linear"] | Function
+Output = Literal["linear", "sigmoid", "softmax", "exp"] | Function
+Initializer = Literal["glorot", "sparse"] | Callable[[np.random.Generator, int, int, str], np.ndarray]
 
-_ACTIVATIONS: dict[str, Callable[[TensorVariable], TensorVariable]] = {
+_ACTIVATIONS: dict[str, Function] = {
     "sigmoid": pt.sigmoid,
     "tanh": pt.tanh,
     # Not pt.maximum, whose gradient at a tie is a matter of taste.
@@ -44,7 +46,7 @@ _ACTIVATIONS: dict[str, Callable[[TensorVariable], TensorVariable]] = {
     "softplus": pt.softplus,
     "linear": lambda r: r,
 }
-_OUTPUTS: dict[str, Callable[[TensorVariable], TensorVariable]] = {
+_OUTPUTS: dict[str, Function] = {
     "linear": lambda r: r,
     "sigmoid": pt.sigmoid,
     "softmax": lambda r: pt.special.softmax(r, axis=-1),
@@ -88,10 +90,10 @@ def mlp(
     x: TensorVariable,
     sizes: Sequence[int],
     activation: Activation = "sigmoid",
-    output: Activation = "linear",
+    output: Output = "linear",
     initializer: Initializer = "glorot",
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: FloatName | None = None,
 ) -> Model:
     """Build a multilayer perceptron, h_l = f(h_{l-1} W_l + b_l).
 
@@ -143,10 +145,10 @@ def autoencoder(
     x: TensorVariable,
     sizes: Sequence[int],
     activation: Activation = "sigmoid",
-    output: Activation = "sigmoid",
+    output: Output = "sigmoid",
     initializer: Initializer = "sparse",
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: FloatName | None = None,
 ) -> Model:
     """Build a deep autoencoder: an encoder, a linear code, and the encoder's mirror image as decoder.
 
@@ -220,7 +222,7 @@ def _network(
     x: TensorVariable,
     sizes: list[int],
     activations: list[Callable],
-    output: Activation,
+    output: Output,
     initializer: Initializer,
     seed: int,
     dtype: str | None,
@@ -235,7 +237,7 @@ def _network(
     check_number("seed", seed, minimum=0, integer=True)
     if dtype is None:
         dtype = x.type.dtype if x.type.dtype.startswith("float") else pytensor.config.floatX
-    check_choice("dtype", dtype, ("float32", "float64"), "Give dtype=, or cast x.")
+    check_choice("dtype", dtype, get_args(FloatName), "Give dtype=, or cast x.")
 
     rng = np.random.default_rng(seed)
     layer = x if x.type.dtype == dtype else x.astype(dtype)

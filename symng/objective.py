@@ -103,13 +103,13 @@ class Objective:
 
     def __init__(
         self,
-        loss: TensorVariable,
-        output: TensorVariable | Sequence[TensorVariable],
+        loss: Any,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None, and softmax(x) as perhaps a list
+        output: Any,
         params: Sequence[SharedVariable],
         inputs: Sequence[TensorVariable],
         targets: Sequence[TensorVariable] = (),
         likelihood: Likelihood | Sequence[Likelihood | None] | None = None,
-        example_losses: TensorVariable | None = None,
+        example_losses: Any = None,
         *,
         example_axis: int | Sequence[int] = 0,
         data_axes: Sequence[int] | None = None,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from symng._checks import check_choice, check_number
+from symng._checks import FloatName, check_float, check_number
 
 
-def adding(n: int, length: int = 30, seed: int = 0, dtype: Any = "float32") -> tuple[np.ndarray, np.ndarray]:
+def adding(
+    n: int, length: int = 30, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtype = "float32"
+) -> tuple[np.ndarray, np.ndarray]:
     """Make sequences of the adding problem, all of one length.
 
     Each step has a number, uniform on [-1, 1], and a marker. Marked by 1 are one of the first ten steps and one of the
@@ -60,11 +60,7 @@ def adding(n: int, length: int = 30, seed: int = 0, dtype: Any = "float32") -> t
     check_number("n", n, minimum=1, integer=True)
     check_number("length", length, minimum=6, integer=True)
     check_number("seed", seed, minimum=0, integer=True)
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = dtype
-    check_choice("dtype", name, ("float32", "float64"))
+    name = check_float("dtype", dtype)
     rng = np.random.default_rng(int(seed))
     numbers = rng.uniform(-1.0, 1.0, (length, n))
     first = rng.integers(min(10, length - 1), size=n)

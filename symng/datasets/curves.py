@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from symng._checks import check_choice, check_number
+from symng._checks import FloatName, check_float, check_number
 
 SIDE = 28
 # Fitted so that the variance and the error of PCA come out as published; see the notes of `curves`.
@@ -18,7 +16,7 @@ _BLUR_PASSES = 4
 _CHUNK = 250
 
 
-def curves(n: int, seed: int = 0, dtype: Any = "float32") -> np.ndarray:
+def curves(n: int, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtype = "float32") -> np.ndarray:
     """Make Curves-like images, calibrated to the published statistics of the Curves data set.
 
     Each image is one parabola x(t) = sum_k c_k t^k, 0 <= t <= 1, in the plane through three random points, inked at 33
@@ -70,11 +68,7 @@ def curves(n: int, seed: int = 0, dtype: Any = "float32") -> np.ndarray:
     """
     check_number("n", n, minimum=1, integer=True)
     check_number("seed", seed, minimum=0, integer=True)
-    try:
-        name = np.dtype(dtype).name
-    except TypeError:
-        name = dtype
-    check_choice("dtype", name, ("float32", "float64"))
+    name = check_float("dtype", dtype)
     images = np.empty((n, SIDE * SIDE), dtype=name)
     for start in range(0, n, _CHUNK):
         # The whole chunk is drawn even when only its first images are wanted: this keeps prefixes equal.

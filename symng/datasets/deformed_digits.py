@@ -9,14 +9,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from symng._checks import check_choice, check_instance, check_number, problem
+from symng._checks import FloatName, check_choice, check_float, check_instance, check_number, problem
 from symng.datasets.digits import LabeledImages, check_examples
 
-MODULES = ("slant", "thickness", "affine", "elastic", "pinch")
+Module = Literal["slant", "thickness", "affine", "elastic", "pinch"]
+MODULES: tuple[Module, ...] = get_args(Module)
 _SIDE = 32
 # Images made at once: a fraction of a second of work.
 _CHUNK = 256
@@ -31,8 +32,8 @@ def deformed_digits(
     replica: int = 0,
     seed: int = 0,
     complexity: float = 0.7,
-    modules: Sequence[str] = MODULES,
-    dtype: Any = "float32",
+    modules: Sequence[Module] = MODULES,
+    dtype: FloatName | type[np.floating] | np.dtype = "float32",
     jobs: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make examples ``start`` to ``stop`` - 1 of a stream of deformed digits.
@@ -120,11 +121,7 @@ def deformed_digits(
     check_number("complexity", complexity, minimum=0, maximum=1)
     check_number("jobs", jobs, minimum=1, integer=True)
     modules = _check_modules(modules)
-    try:
-        dtype_name = np.dtype(dtype).name
-    except TypeError:
-        dtype_name = dtype
-    check_choice("dtype", dtype_name, ("float32", "float64"))
+    dtype_name = check_float("dtype", dtype)
 
     key, count = (int(seed), int(segment), int(replica)), len(base_images)
     start, stop = int(start), int(stop)
@@ -161,7 +158,7 @@ def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _check_modules(modules: Any) -> tuple[str, ...]:
+def _check_modules(modules: Any) -> tuple[Module, ...]:
     """Return the names of modules as a tuple."""
     check_instance(
         "modules", modules, (tuple, list), "a tuple of names", 'Mind the comma of a tuple of one: ("slant",).'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
@@ -19,6 +19,8 @@ from symng._repr import short_repr
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Head, Objective
 from symng.operators import Root
+
+Form = Literal["natural", "output"]
 
 
 @explain_settings
@@ -70,11 +72,11 @@ class Fisher(OutputMetric):
            [0. , 2. ]])
     """
 
-    form: str = "natural"
+    form: Form = "natural"
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_choice("form", self.form, ("natural", "output"))
+        check_choice("form", self.form, get_args(Form))
 
     def check(self, objective: Objective) -> None:
         reached = set(ancestors([head.y for head in objective.heads]))

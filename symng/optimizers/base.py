@@ -11,6 +11,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
 from pytensor.graph.replace import clone_replace
 from pytensor.tensor.variable import TensorVariable
 
@@ -145,7 +146,7 @@ class Optimizer(ABC):
         """Return which of the objective's inputs and targets a metric batch holds; None without a metric."""
         return None
 
-    def updates(self, objective: Objective) -> dict[SharedVariable, TensorVariable]:
+    def updates(self, objective: Objective) -> dict[Variable, Variable]:
         """Return the step as a mapping from shared variable to next value, for `pytensor.function`.
 
         Parameters
@@ -186,7 +187,7 @@ class Optimizer(ABC):
                 "optimizer", "one whose step is a single stage",
                 Words(f"{type(self).__name__}, which searches on the host"), "Use symng.compile_step.",
             )  # fmt: skip
-        updates = dict(step.updates)
+        updates: dict[Any, Any] = dict(step.updates)
         counter = state.values["step"]
         for name, schedule in state.schedules.items():
             try:

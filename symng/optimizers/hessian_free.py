@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytensor.tensor as pt
@@ -26,7 +26,7 @@ from symng.optimizers._parts import (
     step_size_of,
 )
 from symng.optimizers.base import State, Step
-from symng.optimizers.preconditioning import is_preconditioner
+from symng.optimizers.preconditioning import Preconditioner, is_preconditioner
 from symng.search import BacktrackingLineSearch
 from symng.solvers import CG, diagonal_preconditioner
 
@@ -102,7 +102,7 @@ class HessianFree(DampedOptimizer):
     damping: Any = field(default_factory=lambda: LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0))
     step_size: Any = field(default_factory=BacktrackingLineSearch)
     warm_start: Any = 0.95
-    preconditioner: Any = "martens"
+    preconditioner: Literal["martens"] | Preconditioner | Callable[..., Any] | None = "martens"
     __repr__ = short_repr
 
     def _check_preconditioner(self) -> None:
@@ -137,7 +137,7 @@ class HessianFree(DampedOptimizer):
         records |= skipped
         return Step(batches.inputs, batches.axes, updates | kept, records)
 
-    def _preconditioner(self, objective: Objective, state: State) -> Callable[..., Any] | None:
+    def _preconditioner(self, objective: Objective, state: State) -> Any:
         """Return the function of metric and damping that gives M^-1, on the gradient batch."""
         if self.preconditioner != "martens":
             return self.preconditioner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytensor.tensor as pt
@@ -36,7 +36,8 @@ from symng.optimizers.base import HostSearch, State, Step
 from symng.search import BacktrackingLineSearch
 from symng.solvers import Solution
 
-_FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")
+Formula = Literal["polak-ribiere", "fletcher-reeves", "hestenes-stiefel"]
+Beta = Literal["search", "quadratic", Formula]
 _OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
 
 
@@ -144,14 +145,14 @@ class NaturalConjugateGradient(DampedOptimizer):
     """
 
     step_size: Any = None
-    beta: str = "search"
+    beta: Beta = "search"
     max_evaluations: int = 40
     radius: float = 0.5
     tolerance: float = 1e-2
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_choice("beta", self.beta, ("search", "quadratic", *_FORMULAS))
+        check_choice("beta", self.beta, get_args(Beta))
         super().__post_init__()
         check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
         check_number("radius", self.radius, above=0)

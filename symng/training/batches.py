@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_number, problem
 from symng.objective import Objective
+
+MetricBatch = Literal["same", "other", "own"]
+SearchBatch = Literal["same", "other", "all"]
 
 
 class Batches:
@@ -94,10 +97,10 @@ class Feed:
         rng: np.random.Generator,
         *,
         batch_size: int | Callable[[int], int] | None,
-        metric_batch: str,
+        metric_batch: MetricBatch,
         metric_data: Any,
         metric_batch_size: int | None,
-        search_batch: str,
+        search_batch: SearchBatch,
     ) -> None:
         self.axes = objective.data_axes
         self.data = objective.check_batch("data", data)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -17,7 +17,7 @@ from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
 from symng.solvers import Status
-from symng.training.batches import Feed
+from symng.training.batches import Feed, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, copies, last_loss
@@ -32,10 +32,10 @@ def minimize(
     data: Sequence[Any],
     *,
     batch_size: int | Callable[[int], int] | None = None,
-    metric_batch: str = "same",
+    metric_batch: MetricBatch = "same",
     metric_data: Sequence[Any] | None = None,
     metric_batch_size: int | None = None,
-    search_batch: str = "same",
+    search_batch: SearchBatch = "same",
     max_steps: int | None = 200,
     max_seconds: float | None = None,
     target_loss: float | None = None,
@@ -147,8 +147,8 @@ def minimize(
     for name, value in (("batch_size", batch_size), ("metric_batch_size", metric_batch_size)):
         if value is not None and not (name == "batch_size" and callable(value)):
             check_number(name, value, minimum=1, integer=True)
-    check_choice("metric_batch", metric_batch, ("same", "other", "own"))
-    check_choice("search_batch", search_batch, ("same", "other", "all"))
+    check_choice("metric_batch", metric_batch, get_args(MetricBatch))
+    check_choice("search_batch", search_batch, get_args(SearchBatch))
     if max_steps is not None:
         check_number("max_steps", max_steps, minimum=0, integer=True)
     if max_seconds is not None:
