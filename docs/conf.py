@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import re
+import sys
+from configparser import ConfigParser
+from pathlib import Path
 
-from symng import __version__
+import symng
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_extensions"))
+
+from elsewhere import write_inventories  # noqa: E402
+from numpydoc.xref import DEFAULT_LINKS  # noqa: E402
+
+settings = ConfigParser()
+settings.read(HERE.parent / "setup.cfg")
+repository = dict(
+    line.split(" = ") for line in settings["metadata"]["project_urls"].strip().splitlines()
+)["Source"]  # fmt: skip
 
 project = "symng"
 author = "The symng developers"
 copyright = "2026, The symng developers"
-version = release = __version__
+version = release = symng.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "numpydoc", "myst_parser"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_copybutton",
+    # Our own, in _extensions.
+    "gallery",
+    "mathml",
+    "names",
+]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
@@ -25,9 +52,34 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_class_members_toctree = False
 
+# Classes in docstrings lead to the reference or to other projects; everybody knows what an int is.
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {
+    **{word: word for word in DEFAULT_LINKS},
+    **{name: f"symng.{name}" for name in symng.__all__},
+    "TensorVariable": "pytensor.tensor.TensorVariable",
+    "ndarray": "numpy.ndarray",
+    "numpy.random.Generator": "numpy.random.Generator",
+    "matplotlib.figure.Figure": "matplotlib.figure.Figure",
+}
+intersphinx_mapping = write_inventories(HERE / "generated" / "inventories")
+
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 default_role = "py:obj"
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"symng {version}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_theme_options = {
+    "source_repository": repository,
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "footer_icons": [{"name": "Repository", "url": repository, "html": "Repository", "class": ""}],
+}
 
 
 def escape_initials(app, what, name, obj, options, lines):
@@ -35,6 +87,13 @@ def escape_initials(app, what, name, obj, options, lines):
     lines[:] = [re.sub(r"^(\s*(?:\.\. \[\d+\] )?[A-Z])\. ", r"\1\\. ", line) for line in lines]
 
 
+def leave_out_source(app, pagename, templatename, context, doctree):
+    """Keep pages that are written while the others are built from a link to a source that the repository has not."""
+    if pagename.startswith("generated/"):
+        context["page_source_suffix"] = None
+
+
 def setup(app):
-    """Connect the hook before numpydoc's."""
+    """Connect the hook of docstrings before numpydoc's."""
     app.connect("autodoc-process-docstring", escape_initials, priority=100)
+    app.connect("html-page-context", leave_out_source)

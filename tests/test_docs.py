@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
 import importlib.util
+import io
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -18,8 +20,9 @@ import symng
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-# Blocks marked ```python are run and ```pycon are sessions whose output is compared; others are only shown.
-BLOCK = re.compile(r"^```(python|pycon)\n(.*?)^```$", re.M | re.S)
+# Blocks marked ```python are run and ```pycon are sessions whose output is compared. A block ```text is what the block
+# ```python before it prints. Others are only shown.
+BLOCK = re.compile(r"^```(python|pycon|text)\n(.*?)^```$", re.M | re.S)
 COMMANDS = (
     'pip install ".[examples]" && python examples/curves.py',
     'pip install ".[test]" && pytest',
@@ -35,9 +38,15 @@ def blocks_of(page: Path) -> list[tuple[str, str, int]]:
 def run_page(page: Path) -> dict[str, object]:
     """Run the blocks of a page one after the other in one namespace, and return it."""
     namespace: dict[str, object] = {"__name__": "__page__"}
+    printed = ""
     for kind, code, line in blocks_of(page):
         if kind == "python":
-            exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), namespace)
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), namespace)
+            printed = out.getvalue()
+            continue
+        if kind == "text":
+            assert printed == code, f"{page.name} shows another output"
             continue
         session = doctest.DocTestParser().get_doctest(code, namespace, page.name, str(page), line)
         told: list[str] = []
@@ -54,7 +63,7 @@ WITH_CODE = [page for page in PAGES if blocks_of(page)]
 
 
 def test_the_pages_that_show_code_are_found():
-    assert {"README.md", "getting_started.md", "extending.md"} <= {page.name for page in WITH_CODE}
+    assert {"README.md", "index.md", "getting_started.md", "extending.md"} <= {page.name for page in WITH_CODE}
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
@@ -101,10 +110,21 @@ def test_links_within_the_project_lead_somewhere(page):
 
 
 def test_every_page_is_in_the_table_of_contents():
-    listed = re.search(r"```\{toctree\}\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S)
-    assert listed is not None
-    names = {line.strip() for line in listed[1].splitlines() if line.strip() and not line.startswith(":")}
-    assert names == {page.stem for page in PAGES if page != README} - {"index"}
+    groups = re.findall(r"```\{toctree\}\n(.*?)```", (ROOT / "docs" / "index.md").read_text(), re.S)
+    lines = [line.strip() for group in groups for line in group.splitlines()]
+    names = [line for line in lines if line and not line.startswith(":")]
+    assert sorted(names) == sorted({page.stem for page in PAGES if page != README} - {"index"})
+    captions = [line.removeprefix(":caption: ") for line in lines if line.startswith(":caption:")]
+    assert captions == ["Learn", "Guides", "Examples", "The paper", "Reference"]
+
+
+def test_the_landing_page_has_install_line_code_output_and_picture():
+    text = (ROOT / "docs" / "index.md").read_text()
+    kinds = [kind for kind, _, _ in blocks_of(ROOT / "docs" / "index.md")]
+    assert kinds == ["python", "text"]
+    assert 'pip install ".[jax]"' in text
+    (picture,) = re.findall(r"!\[.+\]\((.+\.png)\)", text)
+    assert (ROOT / "docs" / picture).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""Names in the guides lead to the reference, names of examples to their source.
+
+A guide says `` `Fisher` ``, `` `symng.models.mlp` ``, `` `Objective.check` ``, `` `objective.check(X, T)` `` or
+`` `examples/curves.py` ``, without any role. A name that begins with ``symng.`` and is not in the reference is a
+warning. What is not to be linked is written `` {code}`SGD(model)` ``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from typing import Any
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.ext.intersphinx import InventoryAdapter
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+
+import symng
+
+logger = logging.getLogger(__name__)
+
+# What instances are called in the guides.
+INSTANCES = {"objective": "Objective", "history": "History", "result": "TrainingResult", "solution": "Solution"}
+MODULES = ("models", "datasets", "plot")
+MODULE_NAMES = {f"symng.{module}" for module in MODULES}
+SHORT = {"np": "numpy", "pt": "pytensor.tensor"}
+# A dotted name, or the path of an example; not a part of a longer path, an option or a string.
+NAME = re.compile(r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])")
+
+
+def target_of(name: str, literal: str, known: Container[str], elsewhere: Container[str]) -> str | None:
+    """Return the full name that a name in a literal stands for, or None where it stands for nothing documented.
+
+    Parameters
+    ----------
+    name : str
+        As it is written, with or without its module.
+    literal : str
+        All of the literal. The name of a function without ``symng.`` counts only where the literal is that name or a
+        call of it, and that of a function in a module of symng only where it is a call.
+    known, elsewhere : container of str
+        Full names in the reference, and in those of other projects.
+    """
+    first, *rest = name.split(".")
+    full = ".".join([SHORT.get(first, first), *rest])
+    if full in elsewhere:
+        return full
+    called = literal.startswith(f"{name}(")
+    if first == "symng":
+        tries = [full]
+    elif first in INSTANCES and rest:
+        tries = [f"symng.{INSTANCES[first]}.{'.'.join(rest)}"]
+    elif first[0].isupper() or literal == name or called:
+        tries = [f"symng.{name}", f"symng.Status.{name}", *(f"symng.{module}.{name}" for module in MODULES if called)]
+        tries = [full for full in tries if full not in MODULE_NAMES]
+    else:
+        tries = []
+    for full in tries:
+        if full in known:
+            return full
+        # A field may have no entry of its own: its class has.
+        owner, _, field = full.rpartition(".")
+        if owner in known and owner.rpartition(".")[2][:1].isupper() and has_field(owner, field):
+            return owner
+    return None
+
+
+def has_field(owner: str, field: str) -> bool:
+    """Return whether a class of symng has an attribute, as a dataclass may have without a default too."""
+    kind: Any = symng
+    for part in owner.split(".")[1:]:
+        kind = getattr(kind, part, None)
+    return hasattr(kind, field) or field in getattr(kind, "__dataclass_fields__", {})
+
+
+class LinkNames(SphinxPostTransform):
+    """Turn names in the literals of Markdown pages into references, before references are resolved."""
+
+    default_priority = 5
+
+    def run(self, **kwargs: Any) -> None:
+        """Look at each literal that is not part of a link or a heading, nor an option of a command."""
+        if self.env.doc2path(self.env.docname).suffix != ".md":
+            return
+        known = self.env.domains.python_domain.objects
+        elsewhere = self.elsewhere()
+        for literal in list(self.document.findall(nodes.literal)):
+            above = literal.parent
+            while above is not None and not isinstance(above, nodes.reference | nodes.title | addnodes.pending_xref):
+                above = above.parent
+            if above is None and not literal["classes"] and not literal.astext().startswith("-"):
+                self.link(literal, known, elsewhere)
+
+    def elsewhere(self) -> Mapping[str, Any]:
+        """Return the names of other projects."""
+        inventory = InventoryAdapter(self.env).main_inventory
+        return {name: item for kind in inventory if kind.startswith("py:") for name, item in inventory[kind].items()}
+
+    def link(self, literal: nodes.literal, known: Container[str], elsewhere: Container[str]) -> None:
+        """Put references around the names in a literal."""
+        text = literal.astext()
+        children: list[nodes.Node] = []
+        end = 0
+        for found in NAME.finditer(text):
+            name = found[0]
+            if name.startswith("examples/"):
+                reference = self.reference("std", "doc", f"/generated/{name.removesuffix('.py')}", name)
+            elif full := target_of(name, text, known, elsewhere):
+                reference = self.reference("py", "obj", full, name)
+            else:
+                if name.startswith("symng."):
+                    logger.warning("%s is not in the reference", name, location=literal)
+                continue
+            children += [nodes.Text(text[end : found.start()]), reference]
+            end = found.end()
+        if children:
+            literal.children = []
+            literal += [*children, nodes.Text(text[end:])]
+
+    def reference(self, domain: str, kind: str, target: str, text: str) -> addnodes.pending_xref:
+        """Return a reference that is a warning where its target is missing."""
+        return addnodes.pending_xref(
+            "", nodes.inline("", text), refdomain=domain, reftype=kind, reftarget=target, refexplicit=True,
+            refwarn=True, refdoc=self.env.docname,
+        )  # fmt: skip
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Add the transform."""
+    app.add_post_transform(LinkNames)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
