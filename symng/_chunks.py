@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, problem
 from symng._loop import while_loop
+from symng._rebuild import rebuild
 from symng.objective import Objective
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -169,9 +169,8 @@ class ChunkedObjective(Objective):
         values = [pt.as_tensor_variable(value) for value in function(chunk)]
 
         def body(s: dict[str, Any]) -> dict[str, Any]:
-            replaced = [(place, rows[s["chunk"]]) for place, rows in zip(places, self.stacked, strict=True)]
-            replaced.append((first, s["chunk"] * length))
-            here: Any = graph_replace(values, replaced, strict=False)
+            replaced = {place: rows[s["chunk"]] for place, rows in zip(places, self.stacked, strict=True)}
+            here = rebuild(values, replaced | {first: s["chunk"] * length})
             added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
             return {"chunk": s["chunk"] + 1, **added}
 

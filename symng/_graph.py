@@ -9,12 +9,12 @@ import pytensor.tensor as pt
 from pytensor.compile.builders import infer_shape
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import graph_inputs, toposort
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
 
+from symng._rebuild import rebuild
 from symng.backends import compile_function
 
 
@@ -38,7 +38,7 @@ def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list
         same.update(zip(node.outputs, computed.setdefault(key, node.outputs), strict=True))
     kept = set(anchors)
     replace = {v: other for v, other in same.items() if other is not v and other in kept}
-    return graph_replace(list(graphs), replace, strict=False) if replace else list(graphs)
+    return rebuild(graphs, replace)
 
 
 def infer_length(v: TensorVariable, axis: int) -> int | None:

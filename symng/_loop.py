@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import toposort
 from pytensor.scalar.basic import Mul, ScalarType
 from pytensor.scan.utils import until
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.variable import TensorVariable
+
+from symng._rebuild import rebuild
 
 State = dict[str, TensorVariable]
 
@@ -71,8 +72,8 @@ def while_loop(
         values = packing.unpack(arguments[: len(packed)])
         replace = {current[name]: values[name] for name in current}
         replace.update(zip(outer, arguments[len(packed) :], strict=True))
-        *new, end = graph_replace([*following.values(), stop], replace, strict=False)
-        return packing.pack(dict(zip(following, cast("list[TensorVariable]", new), strict=True))), until(end)
+        *new, end = rebuild([*following.values(), stop], replace)
+        return packing.pack(dict(zip(following, new, strict=True))), until(end)
 
     # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest each walk the graph.
     n_steps = pt.lscalar("n_steps")
@@ -87,8 +88,7 @@ def while_loop(
     finals = finals if isinstance(finals, list | tuple) else [finals]
     lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
     steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
-    ended: Any = graph_replace(lasts, {n_steps: steps})
-    final = packing.unpack(ended)
+    final = packing.unpack(rebuild(lasts, {n_steps: steps}))
     return {name: final[name] for name in names}
 
 
@@ -142,32 +142,17 @@ def pin(x: TensorVariable) -> TensorVariable:
     return pinned
 
 
-Rewrite = Callable[[Apply, dict[Variable, Any]], list[Variable]]
-
-
-def _rebuild(outputs: Sequence[Variable], varying: Sequence[Variable], rewrite: Rewrite) -> list[Any]:
-    """Return ``outputs`` with each node that depends on ``varying`` made anew, from its first to its last.
-
-    ``rewrite`` takes a node and what has become of the variables that vary, and returns what its outputs become.
-    """
-    new: dict[Variable, Any] = {variable: variable for variable in varying}
-    for node in toposort(outputs, blockers=set(varying)):
-        if any(variable in new for variable in node.inputs):
-            new.update(zip(node.outputs, rewrite(node, new), strict=True))
-    return [new.get(output, output) for output in outputs]
-
-
 def _pin_scales(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
     """Return ``outputs`` with the numbers that scale arrays pinned."""
 
-    def rewrite(node: Apply, new: dict[Variable, Any]) -> list[Variable]:
+    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
         inputs = [new.get(variable, variable) for variable in node.inputs]
         source = node.inputs[0]
         if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
             inputs[0] = pin(inputs[0])
         return node.clone_with_new_inputs(inputs).outputs
 
-    return _rebuild(outputs, varying, rewrite)
+    return rebuild(outputs, {v: v for v in varying}, rewrite)
 
 
 def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
@@ -179,7 +164,7 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
     nodes = toposort(outputs, blockers=set(varying))
     uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
 
-    def rewrite(node: Apply, new: dict[Variable, Any]) -> list[Variable]:
+    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
         results = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs]).outputs
         if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
             return results
@@ -198,7 +183,7 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
             return results
         return [pt.mul(*varied, pt.mul(*fixed))]
 
-    return _rebuild(outputs, varying, rewrite)
+    return rebuild(outputs, {v: v for v in varying}, rewrite)
 
 
 def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:
@@ -209,7 +194,7 @@ def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVaria
     outer = _invariants([value], [row])
 
     def step(*arguments: TensorVariable) -> Variable:
-        return graph_replace([value], dict(zip([row, *outer], arguments, strict=True)), strict=False)[0]
+        return rebuild([value], dict(zip([row, *outer], arguments, strict=True)))[0]
 
     return pytensor.scan(step, sequences=[matrix], non_sequences=outer, strict=True, return_updates=False)
 

@@ -11,10 +11,10 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.gradient import zero_grad
 from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.replace import graph_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_batch, problem
+from symng._rebuild import rebuild
 from symng.likelihoods import Likelihood
 from symng.objective import Objective
 
@@ -131,8 +131,7 @@ class EnergyObjective(Objective):
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
-        replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
-        after: Any = graph_replace([before], replaced, strict=False)[0]
+        after = rebuild([before], dict(zip(self.params, values, strict=True)))[0]
         # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
         return super().with_params(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import clone_replace, graph_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng import _examples, _objective_checks, vectors
 from symng._activations import has_misplaced_softmax, read_activation
 from symng._checks import check_batch, problem
 from symng._graph import merge_equal
+from symng._rebuild import rebuild
 from symng._targets import TargetChecks
 from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
 
@@ -201,9 +201,8 @@ class Objective:
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
-        replaced: dict[Any, Any] = dict(zip(self.params, values, strict=True))
-        # Not clone_replace, which would clone what computes the values too, such as the loop of a solve.
-        return graph_replace([self.loss], replaced, strict=False)[0]  # type: ignore[return-value]
+        value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
+        return value
 
     def on_fresh_inputs(self, suffix: str, shapes: Sequence[tuple[int | None, ...] | None] = ()) -> Objective:
         """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch.
@@ -217,7 +216,7 @@ class Objective:
         kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
         kept.append(self.example_losses)
         present = list(dict.fromkeys(v for v in kept if v is not None))
-        copies = clone_replace(present, replace=dict(zip(roots, fresh, strict=True)))  # type: ignore[arg-type]
+        copies = rebuild(present, dict(zip(roots, fresh, strict=True)))
         copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
@@ -233,9 +232,8 @@ class Objective:
 
     def follow(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return ``graphs`` of the user's model as this objective has them: on its own inputs (`on_fresh_inputs`)."""
-        replace: dict[Any, Any] = dict(zip(self._roots, (*self.inputs, *self.targets), strict=True))
-        same = self._roots == (*self.inputs, *self.targets)
-        return list(graphs) if same else clone_replace(list(graphs), replace)  # type: ignore[return-value]
+        own = (*self.inputs, *self.targets)
+        return list(graphs) if own == self._roots else rebuild(graphs, dict(zip(self._roots, own, strict=True)))
 
     def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
         """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.

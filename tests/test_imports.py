@@ -34,6 +34,7 @@ HELPERS = {
     "_numba": "backends",
     "_objective_checks": "objective",
     "_plane": "search",
+    "_rebuild": "_loop",
     "_subspace": "search",
     "_keywords": "_checks",
     "_table": "history",

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytensor
-from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
 from symng._keywords import explain_settings
+from symng._rebuild import rebuild
 from symng._repr import short_repr
 from symng.metrics.base import Metric, OutputMetric, floats_of
 from symng.objective import Objective
@@ -82,12 +82,12 @@ class GaussNewton(OutputMetric):
         roots = self.outputs(objective)
         # The loss as a function of the pre-activations alone, also where one of them is computed from another.
         places: list[Any] = [r.type() for r in roots]
-        loss = graph_replace([objective.loss], list(zip(roots, places, strict=True)))[0]
+        loss = rebuild([objective.loss], dict(zip(roots, places, strict=True)))[0]
         slopes: Any = pytensor.grad(loss, places)
         # H is symmetric, so H u is the gradient of (dL/dr . u): one reverse pass.
         along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
         curved: Any = pytensor.grad(along, places, disconnected_inputs="ignore")
-        return graph_replace(curved, list(zip(places, roots, strict=True)), strict=False)
+        return rebuild(curved, dict(zip(places, roots, strict=True)))
 
 
 @explain_settings

@@ -12,10 +12,10 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
-from pytensor.graph.replace import clone_replace
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, is_symbolic, problem
+from symng._rebuild import rebuild
 from symng.objective import Objective
 
 
@@ -197,7 +197,6 @@ class Optimizer(ABC):
                     name, "a schedule that takes a symbolic step number", schedule,
                     "Use compile_step, or write it with pytensor.tensor functions.",
                 ) from error  # fmt: skip
-            replace: dict[Any, Any] = {state.hyperparameters[name]: value}
-            replaced: list[Any] = clone_replace(list(updates.values()), replace)
+            replaced = rebuild(list(updates.values()), {state.hyperparameters[name]: value})
             updates = dict(zip(updates, replaced, strict=True))
         return updates

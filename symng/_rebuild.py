@@ -1,0 +1,41 @@
+"""Replace variables of a graph, and rebuild only the nodes that depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.traversal import toposort
+
+Rewrite = Callable[[Apply, Mapping[Variable, Any]], list[Variable]]
+
+
+def _copy(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
+    """Return the outputs of a node on its new inputs."""
+    return node.clone_with_new_inputs([new.get(v, v) for v in node.inputs]).outputs
+
+
+def rebuild(outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy) -> list[Any]:
+    """Return ``outputs`` with variables replaced, and each node that depends on one of them made anew.
+
+    All other nodes stay the same objects. PyTensor's `graph_replace` and `clone_replace` may copy those as well: a
+    copied loop is compiled and run a second time, for equal loops are not always merged.
+
+    Parameters
+    ----------
+    outputs : sequence of variables
+        The graph.
+    replace : mapping
+        From variables, which may be anywhere in the graph, to what stands in for them. Those that the graph does not
+        reach are ignored. A replacement is not searched for variables to replace.
+    rewrite : callable, optional
+        Takes a node and what has become of the variables before it, and returns its new outputs. Default: the same op
+        on the new inputs.
+    """
+    new: dict[Variable, Any] = dict(replace)
+    for node in toposort(list(outputs), blockers=replace):
+        if any(v in new for v in node.inputs):
+            for old, made in zip(node.outputs, rewrite(node, new), strict=True):
+                new.setdefault(old, made)  # an output that is itself replaced stays so
+    return [new.get(v, v) for v in outputs]
