@@ -33,6 +33,7 @@ from command_line import add_mode, in_terms_of, whole
 from figure1_results import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
+from symng._repr import full_repr
 from symng.backends import compile_function
 from symng.checkpoint import load_checkpoint, save_checkpoint
 from symng.datasets import FacesFold, faces, local_contrast_normalization
@@ -249,7 +250,7 @@ def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
         "fold": options.fold,
         "data": data.told,
         "batches": [GRADIENT_BATCH, METRIC_BATCH],
-        "optimizer": repr(OPTIMIZER),
+        "optimizer": full_repr(OPTIMIZER),  # defaults too: a later version may have others
     }
 
 
