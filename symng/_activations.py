@@ -1,22 +1,30 @@
-"""Read likelihood and pre-activation off the op that ends an output."""
+"""Read likelihood and pre-activation off what ends an output."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytensor.scalar as ps
 import pytensor.scalar.math as psm
-from pytensor.graph.basic import Apply
+from pytensor.compile.builders import OpFromGraph
+from pytensor.compile.ops import TypeCastingOp
+from pytensor.graph.basic import Apply, Constant
+from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from pytensor.tensor.variable import TensorVariable
 
+from symng._graph import infer_length, inline, open_op
+from symng._recognize import constant_value, evaluate_nodes, find_preactivation, is_near, sample
+from symng._scans import first_round, inner_value, trace_of
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
-VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor)
+VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor, TypeCastingOp)
 
 
 @dataclass(frozen=True)
@@ -24,89 +32,193 @@ class Activation:
     """What was read off the end of an output."""
 
     likelihood: Likelihood
-    preactivation: TensorVariable  # r, elementwise aligned with the output
-    root: TensorVariable  # the variable of the user's graph that r was taken from
+    preactivation: TensorVariable | None  # r, elementwise aligned with the output; None where it is out of reach
+    root: TensorVariable  # the variable of the user's graph that r was taken from, else the output
     source: str
+    is_plain: bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
+
+
+@dataclass(frozen=True)
+class _End:
+    """What was read off a tensor: ``r`` is aligned with it, less its innermost ``skip`` views."""
+
+    likelihood: Likelihood
+    source: str
+    r: Any
+    root: Any = None
+    axes: Sequence[int] | None = None  # those of a softmax
+    skip: int = 0
+    is_plain: bool = True
 
 
 def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -> Activation | None:
-    """Read likelihood and pre-activation off the op that ends ``output``; None when no activation is known.
+    """Read likelihood and pre-activation off the end of ``output``; None when no activation is known.
 
-    Transpositions, reshapes, slices and casts on the way are looked through: elementwise activations commute with
-    them, a softmax with those that leave its axis the last. ``tanh`` is what a tanh stands for; by default nothing.
+    Transpositions, reshapes, slices, copies and casts on the way are looked through: elementwise activations commute
+    with them, a softmax with those that leave its axis the last. So are constants that only keep an output off 0 and
+    1. ``tanh`` is what a tanh stands for; by default nothing.
     """
-    end, views = below_views(output)
-    if end.owner is None:
-        return None
-    op, root = end.owner.op, end.owner.inputs[0]
-    likelihood: Likelihood
-    if isinstance(op, Softmax):
-        likelihood, source = Categorical(), "softmax"
-    elif _is_elementwise(op, psm.Sigmoid):
-        likelihood, source = Bernoulli(), "sigmoid"
-    elif tanh is not None and _is_elementwise(op, ps.Tanh):
-        likelihood, source = tanh, "tanh"
-    elif _is_elementwise(op, ps.Exp):
-        likelihood, source = Poisson(), "exp"
-        if root.owner is not None and isinstance(root.owner.op, LogSoftmax):
-            likelihood, source = Categorical(), "exp of log_softmax"
-            op, end, root = root.owner.op, root, root.owner.inputs[0]
-    else:
-        return None
-    if isinstance(likelihood, Categorical) and not _is_over_last_axis(op, end, views):
-        return None
-    r = root
-    for node in reversed(views):
-        r = node.op(r, *node.inputs[1:])
-    return Activation(likelihood, r, root, source)
+    return _read(output, tanh)[0]
 
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:
-    """Tell whether ``output`` ends in a softmax that is not known to run over its last axis alone."""
-    end, views = below_views(output)
-    if end.owner is not None and _is_elementwise(end.owner.op, ps.Exp):
-        end = end.owner.inputs[0]
-    if end.owner is None or not isinstance(end.owner.op, Softmax | LogSoftmax):
-        return False
-    return not _is_over_last_axis(end.owner.op, end, views)
+    """Return whether ``output`` ends in a softmax that is not known to run over its last axis alone."""
+    return _read(output, None)[1]
 
 
 def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
     """Return what ``output`` is a rearrangement of, and the nodes passed, the last first."""
     views = []
-    while output.owner is not None and (isinstance(output.owner.op, VIEWS) or _is_float_cast(output)):
+    while output.owner is not None and _is_view(output.owner):
         views.append(output.owner)
         output = output.owner.inputs[0]
     return output, views
 
 
-def _is_elementwise(op: object, kind: type) -> bool:
-    """Tell whether ``op`` applies a scalar op of type ``kind`` elementwise."""
+def _read(output: Any, tanh: Likelihood | None, least_ndim: int = 2) -> tuple[Activation | None, bool]:
+    """Return the activation that ``output`` ends in, and whether it is a softmax over other axes than the last."""
+    end, views = below_views(output)
+    guarded = False
+    while end.owner is not None and (kept := _guarded(end.owner)) is not None:
+        end, more = below_views(kept)
+        views, guarded = views + more, True
+    found = None if end.owner is None else _read_end(end, views, tanh)
+    if found is None:
+        return None, False
+    if found.axes is not None and (output.ndim < least_ndim or _axis_behind(found.axes, views) != output.ndim - 1):
+        return None, True
+    r = found.r
+    if r is not None:
+        for node in reversed(views[: len(views) - found.skip]):
+            r = node.op(r, *node.inputs[1:])
+    root = output if found.root is None else found.root
+    return Activation(found.likelihood, r, root, found.source, found.is_plain and not guarded), False
+
+
+def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off ``end``, which ``views`` rearrange."""
+    op, first = end.owner.op, end.owner.inputs[0]
+    if isinstance(op, Softmax):
+        return _End(Categorical(), "softmax", first, first, _axes_of(op, end))
+    if _is_elementwise(op, psm.Sigmoid):
+        return _End(Bernoulli(), "sigmoid", first, first)
+    if tanh is not None and _is_elementwise(op, ps.Tanh):
+        return _End(tanh, "tanh", first, first)
+    is_exp = _is_elementwise(op, ps.Exp)
+    if is_exp and first.owner is not None and isinstance(first.owner.op, LogSoftmax):
+        r = first.owner.inputs[0]
+        return _End(Categorical(), "exp of log_softmax", r, r, _axes_of(first.owner.op, first))
+    if isinstance(op, Scan):
+        return _read_in_scan(end, views, tanh)
+    if found := find_preactivation(end):
+        kind, root, scale, axis = found
+        r = root if scale == 1 else np.asarray(scale, root.type.dtype) * root
+        if kind == "softmax":
+            return _End(Categorical(), "softmax by hand", r, root, (axis,), is_plain=False)
+        return _End(Bernoulli(), "sigmoid by hand", r, root, is_plain=False)
+    if is_exp:
+        return _End(Poisson(), "exp", first, first)
+    if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
+        # An op with a derivative of its own: what computes the pre-activation is a part of it.
+        return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
+    return None
+
+
+def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off ``value``, which has the last axes of ``end`` and is computed inside of its op."""
+    inner, misplaced = _read(value, tanh, least_ndim=1)
+    if misplaced:
+        return _End(Categorical(), f"softmax in {where}", None, axes=(), is_plain=False)
+    if inner is None:
+        return None
+    axes = (end.ndim - 1,) if isinstance(inner.likelihood, Categorical) else None
+    return _End(inner.likelihood, f"{inner.source} in {where}", inner.preactivation, axes=axes, is_plain=False)
+
+
+def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off what a scan computes in every round, with the pre-activations of all rounds."""
+    value: Any = inline([inner_value(end)])[0][0]
+    found = _within(value, end, "a scan", tanh)
+    if found is None or found.r is None:
+        return found
+    # A state is kept from before its first round on; a scan hands over what comes behind.
+    start = first_round(end)
+    skip = 0
+    if start:
+        node = views[-1] if views else None
+        sliced = node is not None and isinstance(node.op, Subtensor) and _starts_at(node, start)
+        if not sliced:
+            return replace(found, r=None)
+        skip = 1
+    r, root = trace_of(end, found.r)
+    return replace(found, r=r, root=root, skip=skip)
+
+
+def _starts_at(node: Apply, start: int) -> bool:
+    """Return whether a `Subtensor` takes what its tensor has from ``start`` on, and no other part of it."""
+    op: Any = node.op
+    if len(op.idx_list) != 1 or not isinstance(op.idx_list[0], slice):
+        return False
+    index = op.idx_list[0]
+    return index.stop is None and index.step is None and len(node.inputs) == 2 and (
+        isinstance(node.inputs[1], Constant) and int(node.inputs[1].data) == start
+    )  # fmt: skip
+
+
+def _is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
+    """Return whether ``op`` applies a scalar op of type ``kind`` elementwise."""
     return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
 
 
-def _is_float_cast(v: TensorVariable) -> bool:
-    """Tell whether ``v`` is a cast from one floating-point type to another."""
-    return _is_elementwise(v.owner.op, ps.Cast) and v.owner.inputs[0].type.dtype.startswith("float")
+def _is_view(node: Apply) -> bool:
+    """Return whether ``node`` rearranges a tensor, copies it, or casts it from one floating-point type to another."""
+    if _is_elementwise(node.op, ps.Cast):
+        return node.inputs[0].type.dtype.startswith("float")  # type: ignore[attr-defined]
+    return isinstance(node.op, VIEWS) or _is_elementwise(node.op, ps.Identity)
 
 
-def _is_over_last_axis(op: Softmax | LogSoftmax, end: TensorVariable, views: list[Apply]) -> bool:
-    """Tell whether a softmax runs over the last axis of ``end`` alone, and ``views`` leave that axis whole and last."""
+def _guarded(node: Apply) -> Any:
+    """Return what ``node`` computes to 2e-3 on [0, 1], with constants that keep it off 0 and 1; else None."""
+    if not _is_elementwise(node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)):
+        return None
+    others = [v for v in node.inputs if constant_value(v) is None]
+    if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:  # type: ignore[attr-defined]
+        return None
+    numbers = sample(others[0], 0.0, 1.0)
+    given = {v: constant_value(v) for v in node.inputs if v is not others[0]}
+    got = evaluate_nodes([node], {**given, others[0]: numbers}).get(node.outputs[0])
+    return others[0] if got is not None and is_near(got, numbers, 2e-3) else None
+
+
+def _axes_of(op: Any, v: TensorVariable) -> tuple[int, ...]:
+    """Return the axes of ``v`` that a softmax runs over."""
     axes = (op.axis,) if isinstance(op.axis, int) else op.axis
-    if axes is None or end.ndim < 2 or tuple(a % end.ndim for a in axes) != (end.ndim - 1,):
-        return False
-    return all(_keeps_last_axis(node) for node in views)
+    return tuple(range(v.ndim)) if axes is None else tuple(a % v.ndim for a in axes)
 
 
-def _keeps_last_axis(node: Apply) -> bool:
-    """Tell whether the last axis of what ``node`` views is surely the last axis of the view, whole and in order."""
+def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
+    """Return the axis that ``views`` make of the only one of ``axes``, or None where it is not kept in one piece."""
+    axis: int | None = axes[0] if len(axes) == 1 else None
+    for node in reversed(views):
+        axis = None if axis is None else _moved(node, axis)
+    return axis
+
+
+def _moved(node: Apply, axis: int) -> int | None:
+    """Return the axis that a view makes of an axis of its tensor, or None where it does not keep all of it."""
     before: Any = node.inputs[0]
     after: Any = node.outputs[0]
     op = node.op
     if isinstance(op, DimShuffle):
-        return op.new_order[-1] == before.ndim - 1
+        return op.new_order.index(axis) if axis in op.new_order else None
     if isinstance(op, Subtensor):
-        return len(op.idx_list) < before.ndim or op.idx_list[-1] == slice(None)
+        indices = [*op.idx_list, *[slice(None)] * before.ndim]
+        if indices[axis] != slice(None):
+            return None
+        return axis - sum(not isinstance(i, slice) for i in indices[:axis])
     if isinstance(op, Reshape):
-        return before.type.shape[-1] is not None and before.type.shape[-1] == after.type.shape[-1]
-    return isinstance(op, SpecifyShape | Elemwise)
+        if axis != before.ndim - 1 or after.ndim == 0:
+            return None
+        length = infer_length(before, -1)
+        return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
+    return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp) else None

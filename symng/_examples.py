@@ -1,6 +1,6 @@
 """Find, on the graph of a loss, the vector of the losses of single examples.
 
-Two steps: `locate_examples` walks the graph forward once and tells which axis of each tensor runs over examples;
+Two steps: `locate_examples` walks the graph forward once and finds which axis of each tensor runs over examples;
 `find` walks it backward from the loss, through what is linear, to the sum over that axis.
 """
 
@@ -11,101 +11,16 @@ from typing import Any
 
 import pytensor.scalar as ps
 import pytensor.tensor as pt
-from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.traversal import ancestors, toposort
-from pytensor.tensor.blockwise import Blockwise
-from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
-from pytensor.tensor.math import Dot, Sum
-from pytensor.tensor.shape import Shape, Shape_i, SpecifyShape
-from pytensor.tensor.special import LogSoftmax, Softmax
-from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+from pytensor.graph.basic import Constant, Variable
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.math import Sum
+from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
+from symng._places import NONE, REDUCED, Place, locate_examples
+
 Found = tuple[TensorVariable, str] | None
-
-# What is known of a tensor, beside the number of its axis of examples:
-NONE = "none"  # no example enters it
-REDUCED = "reduced"  # examples enter it, and their axis is summed away
-MIXED = "mixed"  # what is summed over examples has gone back into single ones, as in batch normalization
-UNKNOWN = "unknown"
-Place = int | str
-
-
-def locate_examples(
-    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int] | None = None
-) -> dict[Variable, Place]:
-    """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
-
-    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those are believed also
-    where ops below them are not known, unless examples are seen to be mixed there.
-    """
-    outputs = {} if outputs is None else outputs
-    places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
-    model: set[Variable] = set(ancestors(list(outputs)))  # and, in time, what is computed from outputs
-    for node in toposort([loss, *outputs]):
-        given = [places.get(v, NONE) for v in node.inputs]
-        entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
-        if isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
-            place: Place = NONE
-        elif MIXED in given or (entered and any(isinstance(p, int) for p in given)):
-            place = MIXED
-        elif all(p in (NONE, REDUCED) for p in given):
-            place = REDUCED
-        else:
-            place = _place_of_output(node, given)
-        for v in node.outputs:
-            places[v] = outputs[v] if v in outputs and place != MIXED else place
-        if any(v in model for v in node.inputs):
-            model.update(node.outputs)
-    return places
-
-
-def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
-    """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
-    op, first = node.op, given[0]
-    ndim: int = getattr(node.inputs[0].type, "ndim", 0)
-    if isinstance(op, Elemwise):
-        return _merged(given)
-    if isinstance(op, Blockwise):
-        op = op.core_op
-    if isinstance(op, Dot):
-        result: Any = node.outputs[0]
-        keeps = isinstance(first, int) and first < ndim - 1 and result.ndim <= ndim
-        return first if keeps and given[1] == NONE else UNKNOWN
-    if isinstance(op, AdvancedSubtensor):
-        # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they run themselves.
-        by_tensors = not any(isinstance(i, slice) for i in op.idx_list) and first in range(len(op.idx_list))
-        place = _merged(given[1:])
-        return place if by_tensors and isinstance(place, int) else UNKNOWN
-    if any(p != NONE for p in given[1:]):
-        return UNKNOWN
-    if isinstance(op, DimShuffle):
-        return first if not isinstance(first, int) else op.new_order.index(first)
-    if isinstance(op, SpecifyShape):
-        return first
-    if isinstance(op, CAReduce):
-        axes = range(ndim) if op.axis is None else op.axis
-        if not isinstance(first, int):
-            return first
-        return REDUCED if first in axes else first - sum(a < first for a in axes)
-    if isinstance(op, Softmax | LogSoftmax):
-        axes = (op.axis,) if isinstance(op.axis, int) else op.axis
-        return first if axes is not None and first not in axes else UNKNOWN
-    if isinstance(op, Subtensor) and isinstance(first, int):
-        indices = [*op.idx_list, *[slice(None)] * ndim]
-        if indices[first] == slice(None):
-            return first - sum(not isinstance(i, slice) for i in indices[:first])
-    return UNKNOWN
-
-
-def _merged(places: Sequence[Place]) -> Place:
-    """Return the place of examples in an elementwise function of tensors with the given places."""
-    axes = {p for p in places if isinstance(p, int)}
-    if len(axes) == 1:
-        return axes.pop()
-    if axes or UNKNOWN in places:
-        return UNKNOWN
-    return REDUCED if REDUCED in places else NONE
 
 
 def find(

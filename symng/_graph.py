@@ -1,15 +1,19 @@
-"""Questions to a graph, and small changes of it: which computations are equal, how long an axis is."""
+"""Questions to a graph, and small changes of it: what computes the same, what ops contain, how long an axis is."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
-from pytensor.compile.builders import infer_shape
+from pytensor.compile.builders import OpFromGraph, SymbolicOp, infer_shape
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op
+from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.einsum import Einsum
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
@@ -24,6 +28,14 @@ def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list
     Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to replace come back as
     they are.
     """
+    kept = set(anchors)
+    equal = find_equal([*anchors, *graphs])
+    replace = {v: other for v, other in equal.items() if other is not v and other in kept}
+    return rebuild(graphs, replace)
+
+
+def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
+    """Return the first variable in ``graphs`` that computes the same, for every one that they compute."""
     same: dict[Variable, Variable] = {}
     computed: dict[Hashable, Sequence[Variable]] = {}
     constants: dict[Hashable, Variable] = {}
@@ -33,12 +45,82 @@ def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list
             same[v] = constants.setdefault(v.signature(), v)
         return same.get(v, v)
 
-    for node in [*toposort(list(anchors)), *toposort(list(graphs))]:
+    for node in dict.fromkeys(n for graph in graphs for n in toposort([graph])):
         key = (node.op, *(representative(v) for v in node.inputs))
         same.update(zip(node.outputs, computed.setdefault(key, node.outputs), strict=True))
-    kept = set(anchors)
-    replace = {v: other for v, other in same.items() if other is not v and other in kept}
-    return rebuild(graphs, replace)
+    return same
+
+
+def inline(
+    graphs: Sequence[Any], same: Mapping[Variable, Variable] | None = None
+) -> tuple[list[Any], dict[Variable, Variable]]:
+    """Return ``graphs`` with the graph inside of every `OpFromGraph` in its place, and what replaces which variable.
+
+    Kept are ops with a derivative of their own, which a gradient has to use, and PyTensor's own, such as a softmax,
+    which backends know by name. Whatever depends on no other comes back as it is. ``same`` is what replaces variables
+    from a call before.
+    """
+    found = dict(same or {})
+    _rebuild(toposort([v for v in graphs if v is not None]), found)
+    return [found.get(v, v) for v in graphs], found
+
+
+def _rebuild(nodes: Iterable[Apply], same: dict[Variable, Variable]) -> None:
+    """Add to ``same`` what replaces the outputs of ``nodes``: opened ops, and all that is computed from them."""
+    for node in nodes:
+        if node.outputs[0] in same:
+            continue
+        inputs = [same.get(v, v) for v in node.inputs]
+        outputs: Sequence[Variable]
+        if (opened := open_op(node.op, inputs)) is not None:
+            outputs = opened
+        elif any(v is not i for v, i in zip(inputs, node.inputs, strict=True)):
+            outputs = node.clone_with_new_inputs(inputs).outputs
+        else:
+            continue
+        for v, other in zip(node.outputs, outputs, strict=True):
+            same[v] = other
+            if other.name is None and other not in inputs and not isinstance(other, Constant):
+                other.name = v.name
+
+
+def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
+    """Return what ``op`` computes from ``inputs`` as a graph without it, or None where it stays.
+
+    With ``every`` no `OpFromGraph` stays.
+    """
+    if isinstance(op, Blockwise):
+        if not _can_be_opened(op.core_op, every):
+            return None
+        core: Any = op.core_op
+        cores = [t() for t in core.input_types]
+        graphs: Any = open_op(core, cores, every)
+        return list(vectorize_graph(graphs, dict(zip(cores, inputs, strict=True))))
+    if not _can_be_opened(op, every):
+        return None
+    inner: Any = op.fgraph  # type: ignore[attr-defined]
+    bound: dict[Variable, Variable] = dict(zip(inner.inputs, inputs, strict=True))
+    for node in inner.toposort():
+        # The nodes of a frozen graph are made anew: they belong to that graph alone.
+        fresh = Apply(node.op, [bound.get(v, v) for v in node.inputs], [v.type(name=v.name) for v in node.outputs])
+        opened = open_op(fresh.op, fresh.inputs, every) or fresh.outputs
+        bound.update(zip(node.outputs, opened, strict=True))
+    return [bound.get(v, v) for v in inner.outputs]
+
+
+def _can_be_opened(op: Op, every: bool) -> bool:
+    """Return whether ``op`` is a graph with nothing of its own beside it: no derivative, no code of a backend."""
+    if not isinstance(op, OpFromGraph):
+        return False
+    kind = type(op)
+    if every:
+        return True
+    if kind.__module__.startswith("pytensor.") and kind not in (OpFromGraph, SymbolicOp):
+        return isinstance(op, Einsum) and bool(op.optimized)
+    if op.pullback_overrides is not None or op.pushforward_overrides is not None:
+        return False
+    methods = ("pullback", "pushforward", "L_op", "R_op", "grad")
+    return all(getattr(kind, name, None) is getattr(OpFromGraph, name, None) for name in methods)
 
 
 def infer_length(v: TensorVariable, axis: int) -> int | None:

@@ -13,6 +13,8 @@ from pytensor.scan.op import Scan
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import below_views, read_activation
+from symng._graph import inline
+from symng._scans import inner_value
 from symng.likelihoods import Gaussian, Likelihood
 from symng.objective import Objective
 
@@ -71,7 +73,7 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
     """
     end, _ = below_views(h)
     in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
-    found = read_activation(_inner_value(end) if in_scan else h, tanh=Sign())
+    found = read_activation(inline([inner_value(end)])[0][0] if in_scan else h, tanh=Sign())
     where = " in a scan" if in_scan else ""
     if likelihood is not None and likelihood.is_logits:
         return Hidden(likelihood.mean(h), h, likelihood, "given, state taken as logits")
@@ -119,10 +121,3 @@ def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
         buffer: Any = node.outputs[i]
         if i in needed and buffer.type.dtype.startswith("float"):
             yield buffer[-min(taps) :]
-
-
-def _inner_value(trace: TensorVariable) -> TensorVariable:
-    """Return the variable inside of a scan whose values over the rounds are ``trace``, an output of it."""
-    op: Any = trace.owner.op
-    numbers = op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"][trace.owner.outputs.index(trace)]
-    return op.inner_outputs[numbers[-1]]

@@ -13,10 +13,10 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng import _examples, _objective_checks, vectors
+from symng import _examples, _objective_checks, _places, vectors
 from symng._activations import has_misplaced_softmax, read_activation
 from symng._checks import check_batch, problem
-from symng._graph import merge_equal
+from symng._graph import inline, merge_equal
 from symng._rebuild import rebuild
 from symng._targets import TargetChecks
 from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
@@ -127,6 +127,9 @@ class Objective:
         graphs = [v for v in (loss, *self.outputs, example_losses) if v is not None]
         checks.check_connections(graphs, self.params, self.inputs, self.targets)
         checks.warn_of_random_draws(loss, self.outputs)
+        # All that is read off the graph looks inside of an op that is a graph, and gradients are the same.
+        (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *self.outputs])
+        self.outputs = tuple(opened)
         axes = checks.check_example_axis(example_axis, self.outputs)
         likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
         self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
@@ -146,8 +149,8 @@ class Objective:
         outputs |= {head.root: head.example_axis for head in self.heads if head.root is head.r}
         if given is None:
             return _examples.find(self.loss, known, outputs)
-        place = _examples.locate_examples(given, known, outputs).get(given)
-        _objective_checks.check_given_losses(given, self.params, place in (_examples.NONE, _examples.REDUCED))
+        place = _places.locate_examples(given, known, outputs).get(given)
+        _objective_checks.check_given_losses(given, self.params, place in (_places.NONE, _places.REDUCED))
         return given, "given"
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -233,6 +236,7 @@ class Objective:
     def follow(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return ``graphs`` of the user's model as this objective has them: on its own inputs (`on_fresh_inputs`)."""
         own = (*self.inputs, *self.targets)
+        graphs, _ = inline(graphs, self._opened)
         return list(graphs) if own == self._roots else rebuild(graphs, dict(zip(self._roots, own, strict=True)))
 
     def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ MAX_LINES = 400
 
 # Private modules, and the room that each is part of.
 HELPERS = {
-    "_activations": "likelihoods",
+    "_activations": "objective",
     "_chunks": "objective",
     "_convolution": "models",
     "_examples": "objective",
@@ -33,8 +33,11 @@ HELPERS = {
     "_losses": "models",
     "_numba": "backends",
     "_objective_checks": "objective",
+    "_places": "objective",
     "_plane": "search",
     "_rebuild": "_loop",
+    "_recognize": "objective",
+    "_scans": "objective",
     "_subspace": "search",
     "_keywords": "_checks",
     "_table": "history",
