@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph, SymbolicOp, infer_shape
 from pytensor.compile.sharedvalue import SharedVariable
@@ -19,7 +20,7 @@ from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
 
 from symng._rebuild import rebuild
-from symng.backends import compile_function
+from symng.backends import PLAIN, compile_function
 
 
 def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
@@ -143,7 +144,7 @@ def _computed_length(v: TensorVariable, axis: int) -> int | None:
     length = infer_shape([v], roots, lengths)[0][axis]
     if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
         return None
-    return int(compile_function([], length, mode="FAST_COMPILE")())
+    return int(compile_function([], length, mode=PLAIN)())
 
 
 def sum_narrowly(slope: Any) -> Any:
@@ -157,3 +158,13 @@ def sum_narrowly(slope: Any) -> Any:
     if node is not None and isinstance(node.op, Sum) and node.inputs[0].type.dtype == slope.type.dtype == "float32":
         return node.op.clone(acc_dtype="float32")(node.inputs[0])
     return slope
+
+
+def hessian_product(scalar: Any, variables: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+    """Return the Hessian of ``scalar`` with respect to ``variables``, none computed from another, times ``tangents``.
+
+    It is symmetric, so the product is the gradient of (gradient . tangents): one reverse pass more.
+    """
+    slopes: Any = pytensor.grad(scalar, list(variables))
+    along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
+    return list(pytensor.grad(along, list(variables), disconnected_inputs="ignore"))  # type: ignore[arg-type]

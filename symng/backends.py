@@ -27,12 +27,11 @@ from pytensor.link.vm import VMLinker
 
 from symng._checks import check_number, problem
 from symng._failures import compiling
+from symng._plain import PLAIN as PLAIN
+from symng._plain import STABLE as STABLE
 
 MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
 """The modes that run every graph of this package, by name."""
-
-PLAIN = Mode("py", None)  # type: ignore[arg-type]
-"""Plain Python without rewrites: compiles at once, to evaluate something a single time."""
 
 _OTHER_MODES = ("MODE", "DEBUGMODE", "DEBUG_MODE", "NANGUARDMODE")  # known to PyTensor, for debugging
 _LINKERS = {JAXLinker: "jax", NumbaLinker: "numba", PytorchLinker: "pytorch", MLXLinker: "mlx"}

@@ -17,6 +17,7 @@ from symng import _examples, _objective_checks, _places, vectors
 from symng._activations import has_misplaced_softmax, read_activation
 from symng._checks import check_batch, problem
 from symng._graph import inline, merge_equal
+from symng._matching import Match, check_match
 from symng._rebuild import rebuild
 from symng._targets import TargetChecks
 from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
@@ -271,30 +272,39 @@ class Objective:
             self._target_checks(name, checked)
         return checked
 
-    def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Any:
+    def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Match:
         """Tell whether loss and likelihood match, and by which factor.
 
-        Compares, on one batch, the product with the Fisher matrix F of the likelihood with the product with the
-        Gauss-Newton matrix G of the loss by automatic differentiation. They match when G = c F (equations 11 to 15).
+        Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of the output with the
+        metric M of the likelihood, by products with random vectors in the space of the output: at r and at random
+        values near it. They match when H = c M / N at all of them; then the Gauss-Newton matrix G of the loss is c
+        times the Fisher matrix F (equations 11 to 15).
 
         Parameters
         ----------
         *batch : array
             Values of the inputs and then the targets, at least one example.
         mode : str or Mode, optional
-            PyTensor mode; default PyTensor's own.
+            PyTensor mode of the products; default plain Python, which compiles nothing.
         seed : int, default 0
             Of the random vectors that are multiplied.
 
         Returns
         -------
         Match
-            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None), ``relative_difference`` and
-            ``message``; printing it shows the message, and it is true when loss and likelihood match.
+            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None), ``relative_difference``,
+            ``message``, ``weighted`` and ``likelihood`` (the one that the loss belongs to instead, if it is found);
+            printing it shows the message, and it is true when loss and likelihood match.
+
+        Raises
+        ------
+        ValueError
+            When the batch does not fit, or the loss does not pass through the pre-activation.
 
         Notes
         -----
-        Costs one small compilation and two products with each matrix.
+        Costs a few forward passes in plain Python and a few products in the space of the output, with no derivative by
+        the parameters. Where the loss is a mean or sum over examples, at most 256 of them are looked at.
 
         Examples
         --------
@@ -311,8 +321,6 @@ class Objective:
         True
         False
         """
-        from symng.metrics.matching import check_match  # metrics are built on Objective, so not at the top
-
         return check_match(self, batch, mode=mode, seed=seed)
 
     def __repr__(self) -> str:

@@ -31,9 +31,12 @@ HELPERS = {
     "_initializers": "models",
     "_jax_scan": "backends",
     "_losses": "models",
+    "_matching": "objective",
     "_numba": "backends",
     "_objective_checks": "objective",
     "_places": "objective",
+    "_output_products": "objective",
+    "_plain": "backends",
     "_plane": "search",
     "_rebuild": "_loop",
     "_recognize": "objective",
@@ -79,6 +82,7 @@ LATE = {
     ("history", "plot"),  # History.plot draws itself
     ("history", "solvers"),  # a table has the names of verdicts
 }
+LATE: set[tuple[str, str]] = set()
 
 # What a room may import from outside beside the standard library.
 NUMERIC = {"numpy", "pytensor"}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytensor
-from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
-from symng._checks import Words, problem
+from symng._graph import hessian_product
 from symng._keywords import explain_settings
+from symng._output_products import check_passage
 from symng._rebuild import rebuild
 from symng._repr import short_repr
 from symng.metrics.base import Metric, OutputMetric, floats_of
@@ -66,14 +66,7 @@ class GaussNewton(OutputMetric):
     __repr__ = short_repr
 
     def check(self, objective: Objective) -> None:
-        reached = set(ancestors([objective.loss]))
-        for head in objective.heads:
-            if head.root not in reached:
-                raise problem(
-                    "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
-                    Words("one that does not, or that computes it in another way"),
-                    "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
-                )  # fmt: skip
+        check_passage(objective)
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
         return list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
@@ -83,10 +76,7 @@ class GaussNewton(OutputMetric):
         # The loss as a function of the pre-activations alone, also where one of them is computed from another.
         places: list[Any] = [r.type() for r in roots]
         loss = rebuild([objective.loss], dict(zip(roots, places, strict=True)))[0]
-        slopes: Any = pytensor.grad(loss, places)
-        # H is symmetric, so H u is the gradient of (dL/dr . u): one reverse pass.
-        along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
-        curved: Any = pytensor.grad(along, places, disconnected_inputs="ignore")
+        curved: Any = hessian_product(loss, places, tangents)
         return rebuild(curved, dict(zip(places, roots, strict=True)))
 
 

@@ -19,6 +19,7 @@ from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
 from symng.solvers import Status
 from symng.training.batches import Feed, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
+from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
@@ -178,6 +179,7 @@ def minimize(
     step.try_model("data", gradient)
     if metric_batch == "own":
         step.try_model("metric_data", metric)
+    warn_of_mismatch(objective, optimizer, gradient)
     run = Run(step, feed, checkpoint)
 
     def reached_limit() -> str:
