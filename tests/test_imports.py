@@ -78,11 +78,9 @@ ROOMS: dict[str, set[str]] = {
 
 # Imports inside a function, which run late, that reach further than the table: where, what.
 LATE = {
-    ("objective", "metrics"),  # Objective.check compares two metrics of the objective
     ("history", "plot"),  # History.plot draws itself
     ("history", "solvers"),  # a table has the names of verdicts
 }
-LATE: set[tuple[str, str]] = set()
 
 # What a room may import from outside beside the standard library.
 NUMERIC = {"numpy", "pytensor"}

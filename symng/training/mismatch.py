@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from symng._checks import warn
 from symng._matching import Match, compare, written
 from symng._output_products import Values
 from symng.backends import PLAIN
@@ -40,7 +41,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
     except Exception:  # whatever the matter is, it is none of training's
         return
     if not match and not match.weighted and np.isfinite(match.relative_difference):
-        warnings.warn(_message(objective, match), UserWarning, stacklevel=3)
+        warn(_message(objective, match))
 
 
 def _message(objective: Objective, match: Match) -> str:
