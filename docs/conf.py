@@ -43,11 +43,12 @@ exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["dollarmath", "deflist", "substitution"]
+myst_substitutions = {"repository": f"[repository]({repository})"}
 myst_heading_anchors = 3
 
 autosummary_generate = True
-autodoc_typehints = "none"  # the docstrings tell types, with shapes and ranges
+autodoc_typehints = "none"  # docstrings have types, with shapes and ranges
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_class_members_toctree = False

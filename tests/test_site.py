@@ -32,9 +32,9 @@ $$
 \\log p(t \\mid x) + \\log p
 $$
 
-```pycon
->>> 1 + 1
-2
+```python
+from symng.plot import training_curves
+objective = symng.Objective(loss)
 ```
 
 ```{gallery}
@@ -105,6 +105,7 @@ def test_names_lead_to_the_reference(site):
     assert shown["symng.minimize"] == "generated/symng.minimize.html#symng.minimize"
     assert shown["symng.CG"] == "generated/symng.CG.html#symng.CG"
     assert shown["objective.check"] == "generated/symng.Objective.html#symng.Objective.check"
+    assert shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"  # in the block of code
     assert shown["pytensor.function"].startswith("https://pytensor.readthedocs.io/")
     assert shown["examples/little.py"] == "generated/examples/little.html"
     assert not {"Adam", "curves", "history", "history.npz"} & set(shown)

@@ -29,6 +29,11 @@ MODULE_NAMES = {f"symng.{module}" for module in MODULES}
 SHORT = {"np": "numpy", "pt": "pytensor.tensor"}
 # A dotted name, or the path of an example; not a part of a longer path, an option or a string.
 NAME = re.compile(r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])")
+# The same in a block of code, as Pygments marks it up.
+CODE = re.compile(
+    r'<span class="n">symng</span>(?:<span class="o">\.</span><span class="n">\w+</span>)+'
+    r'|<span class="nn">symng\.[\w.]+</span>'
+)
 
 
 def target_of(name: str, literal: str, known: Container[str], elsewhere: Container[str]) -> str | None:
@@ -83,9 +88,9 @@ class LinkNames(SphinxPostTransform):
 
     def run(self, **kwargs: Any) -> None:
         """Look at each literal that is not part of a link or a heading, nor an option of a command."""
-        if self.env.doc2path(self.env.docname).suffix != ".md":
+        if not str(self.env.doc2path(self.env.docname)).endswith(".md"):
             return
-        known = self.env.domains.python_domain.objects
+        known = self.env.get_domain("py").objects
         elsewhere = self.elsewhere()
         for literal in list(self.document.findall(nodes.literal)):
             above = literal.parent
@@ -128,7 +133,28 @@ class LinkNames(SphinxPostTransform):
         )  # fmt: skip
 
 
+def link_code(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.Node | None
+) -> None:
+    """Put links on what a block of code takes from symng: ``symng.Fisher``, ``from symng.plot``."""
+    if doctree is None or not str(app.env.doc2path(pagename)).endswith(".md"):
+        return
+    known = app.env.get_domain("py").objects
+
+    def link(found: re.Match[str]) -> str:
+        parts = re.sub("<.*?>", "", found[0]).split(".")
+        # A method of an instance that is made in the block is not among the names.
+        target = next((known[name] for cut in (3, 2) if (name := ".".join(parts[:cut])) in known), None)
+        if target is None:
+            return found[0]
+        address = f"{app.builder.get_relative_uri(pagename, target.docname)}#{target.node_id}"
+        return f'<a class="reference internal" href="{address}">{found[0]}</a>'
+
+    context["body"] = CODE.sub(link, context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Add the transform."""
+    """Add the transform and the links in code."""
     app.add_post_transform(LinkNames)
+    app.connect("html-page-context", link_code)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
