@@ -59,6 +59,15 @@ NAMES = """# Names
    History
    Objective
    minimize
+
+.. py:module:: symng.plot
+.. currentmodule:: symng.plot
+
+.. autosummary::
+   :toctree: generated
+   :nosignatures:
+
+   training_curves
 ```
 """
 LITTLE = '"""Do very little."""\n\nif __name__ == "__main__":\n    print("done")\n'
@@ -106,6 +115,7 @@ def test_names_lead_to_the_reference(site):
     assert shown["symng.CG"] == "generated/symng.CG.html#symng.CG"
     assert shown["objective.check"] == "generated/symng.Objective.html#symng.Objective.check"
     assert shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"  # in the block of code
+    assert 'href="generated/symng.plot.training_curves.html#symng.plot.training_curves"' in text
     assert shown["pytensor.function"].startswith("https://pytensor.readthedocs.io/")
     assert shown["examples/little.py"] == "generated/examples/little.html"
     assert not {"Adam", "curves", "history", "history.npz"} & set(shown)

@@ -32,7 +32,7 @@ NAME = re.compile(r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_
 # The same in a block of code, as Pygments marks it up.
 CODE = re.compile(
     r'<span class="n">symng</span>(?:<span class="o">\.</span><span class="n">\w+</span>)+'
-    r'|<span class="nn">symng\.[\w.]+</span>'
+    r'|<span class="nn">(?P<module>symng\.[\w.]+)</span>(?P<imported>.*)'
 )
 
 
@@ -141,16 +141,23 @@ def link_code(
         return
     known = app.env.get_domain("py").objects
 
-    def link(found: re.Match[str]) -> str:
-        parts = re.sub("<.*?>", "", found[0]).split(".")
+    def link(name: str, marked: str) -> str:
         # A method of an instance that is made in the block is not among the names.
-        target = next((known[name] for cut in (3, 2) if (name := ".".join(parts[:cut])) in known), None)
+        parts = name.split(".")
+        target = next((known[full] for cut in (3, 2) if (full := ".".join(parts[:cut])) in known), None)
         if target is None:
-            return found[0]
+            return marked
         address = f"{app.builder.get_relative_uri(pagename, target.docname)}#{target.node_id}"
-        return f'<a class="reference internal" href="{address}">{found[0]}</a>'
+        return f'<a class="reference internal" href="{address}">{marked}</a>'
 
-    context["body"] = CODE.sub(link, context["body"])
+    def replace(found: re.Match[str]) -> str:
+        module = found["module"]
+        if module is None:
+            return link(re.sub("<.*?>", "", found[0]), found[0])
+        names = re.sub(r'<span class="n">(\w+)</span>', lambda n: link(f"{module}.{n[1]}", n[0]), found["imported"])
+        return link(module, f'<span class="nn">{module}</span>') + names
+
+    context["body"] = CODE.sub(replace, context["body"])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
