@@ -59,8 +59,15 @@ NAMES = """# Names
    History
    Objective
    minimize
+```
 
+## Pictures
+
+```{eval-rst}
 .. py:module:: symng.plot
+```
+
+```{eval-rst}
 .. currentmodule:: symng.plot
 
 .. autosummary::
