@@ -23,7 +23,7 @@ from symng.backends import PLAIN, compile_function
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
 
 if TYPE_CHECKING:
-    from symng.objective import Head
+    from symng._heads import Head
 
 
 @dataclass(eq=False)
@@ -72,8 +72,11 @@ class TargetChecks:
     ) -> None:
         self.heads, self.inputs, self.targets = tuple(heads), tuple(inputs), tuple(targets)
         parts = _find_parts(loss, heads, targets)
-        self._checked = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
-        self._warned: dict[Any, list[tuple[TensorVariable, TensorVariable, int]]] = {}
+        found = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
+        self._found = [head for head in heads if found[head]]
+        self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
+        # A likelihood that was worked out refuses nothing: only warnings come of a doubtful reading.
+        self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
         if not targets:
             parts = _find_parts(loss, heads, inputs, directly=True)
             sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
@@ -85,7 +88,7 @@ class TargetChecks:
     def unchecked(self) -> list[Likelihood]:
         """Likelihoods that refuse some targets, but of whose outputs the graph does not tell the targets."""
         able = [h for h in self.heads if type(h.likelihood).check_targets is not Likelihood.check_targets]
-        return [h.likelihood for h in able if not self._checked[h]] if self.targets else []
+        return [h.likelihood for h in able if h not in self._found] if self.targets else []
 
     def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         """Refuse a batch, of inputs and targets, whose targets an output's likelihood cannot have produced."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,29 +13,13 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng import _examples, _objective_checks, _places, vectors
-from symng._activations import has_misplaced_softmax, read_activation
-from symng._checks import check_batch, problem
+from symng._checks import check_batch
 from symng._graph import inline, merge_equal
+from symng._heads import make_head, read_off_loss
 from symng._matching import Match, check_match
 from symng._rebuild import rebuild
 from symng._targets import TargetChecks
-from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """One output with its likelihood: y, and the pre-activation r that it comes from.
-
-    ``r`` is None when the likelihood is known but no pre-activation could be read; ``root`` is the variable of the
-    user's graph in which the curvature of the loss is taken.
-    """
-
-    y: TensorVariable
-    r: TensorVariable | None
-    root: TensorVariable
-    likelihood: Likelihood
-    source: str
-    example_axis: int
+from symng.likelihoods import Likelihood, describe_likelihood
 
 
 class Objective:
@@ -133,10 +116,11 @@ class Objective:
         self.outputs = tuple(opened)
         axes = checks.check_example_axis(example_axis, self.outputs)
         likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
-        self.heads = tuple(_make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
+        self.heads = tuple(make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
         self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
         self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
+        self.heads = read_off_loss(self.heads, self.loss, self.params, self.targets or self.inputs)
         self.example_losses, self.reduction = self._find_example_losses(example_losses)
         self._target_checks = TargetChecks(self.loss, self.heads, self.inputs, self.targets)
         self._roots = (*self.inputs, *self.targets)
@@ -346,37 +330,3 @@ class Objective:
         }
         lines.append(f"  examples:   {found[self.reduction]}")
         return "\n".join(["Objective", *lines])
-
-
-def _make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
-    """Return the head of one output: likelihood as given or as read, and its pre-activation."""
-    if likelihood is not None and not isinstance(likelihood, Likelihood):
-        raise problem(
-            "likelihood", "an instance such as symng.Bernoulli()", likelihood, "Mind the brackets.", TypeError
-        )
-    found = read_activation(y)
-    if likelihood is None and found is not None:
-        head = Head(y, found.preactivation, found.root, found.likelihood, f"read off {found.source}", axis)
-    elif likelihood is None:
-        if has_misplaced_softmax(y):
-            warnings.warn(
-                f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
-                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=.",
-                UserWarning,
-                stacklevel=4,
-            )
-        head = Head(y, y, y, Gaussian(), "no activation known by its end", axis)
-    elif likelihood.is_logits:
-        head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
-    elif isinstance(likelihood, Gaussian):
-        head = Head(y, y, y, likelihood, "given", axis)
-    elif found is not None and type(found.likelihood) is type(likelihood):
-        head = Head(y, found.preactivation, found.root, likelihood, f"given, pre-activation of {found.source}", axis)
-    else:
-        head = Head(y, None, y, likelihood, "given, no pre-activation found (product formed on the output)", axis)
-    if isinstance(head.likelihood, Categorical) and axis == y.ndim - 1:
-        raise problem(
-            "example_axis", f"another axis than the last of {y}, which runs over its classes", axis,
-            "Categorical outputs have one row of probabilities an example.",
-        )  # fmt: skip
-    return head

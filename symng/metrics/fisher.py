@@ -14,10 +14,11 @@ from pytensor.tensor.variable import TensorVariable
 from symng import vectors
 from symng._checks import Words, check_choice, problem
 from symng._graph import infer_length
+from symng._heads import Head
 from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.metrics.base import OutputMetric, pull, push
-from symng.objective import Head, Objective
+from symng.objective import Objective
 from symng.operators import Root
 
 Form = Literal["natural", "output"]

@@ -1,0 +1,185 @@
+"""What the loss shows of an output that no activation is known of: read where it is clear, else warned of."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import symng
+
+MODE = "FAST_COMPILE"
+RNG = np.random.default_rng(0)
+X, W = RNG.standard_normal((5, 3)), RNG.standard_normal((3, 4))
+softmax, log_softmax = pt.special.softmax, pt.special.log_softmax
+
+
+def objective_of(loss_of: Any, end: Any = lambda r: r, labels: bool = False, **kwargs: Any) -> symng.Objective:
+    """Return the objective of an output that ``end`` makes of x W, with a loss made of it and targets."""
+    x, t = pt.matrix("x"), pt.lvector("t") if labels else pt.matrix("t")
+    w = pytensor.shared(W, name="w")
+    y = end(x @ w)
+    return symng.Objective(loss_of(y, t), y, [w], inputs=[x], targets=[t], **kwargs)
+
+
+def rows(v: Any) -> Any:
+    return v.sum(axis=1).mean()
+
+
+def picked(v: Any, t: Any) -> Any:
+    return v[pt.arange(t.shape[0]), t]
+
+
+def log_sum_exp(r: Any) -> Any:
+    top = r.max(axis=1, keepdims=True)
+    return (top + pt.log(pt.exp(r - top).sum(axis=1, keepdims=True)))[:, 0]
+
+
+def binary(y: Any, t: Any) -> Any:
+    return -rows(t * pt.log(y) + (1 - t) * pt.log(1 - y))
+
+
+C, B, P = symng.Categorical, symng.Bernoulli, symng.Poisson
+cross_entropy = symng.models.categorical_cross_entropy_with_logits
+READ = {
+    "log_softmax, one-hot": (False, C, lambda r, t: -rows(t * log_softmax(r, axis=-1))),
+    "log_softmax, labels": (True, C, lambda r, t: -picked(log_softmax(r, axis=1), t).mean()),
+    "log of softmax": (False, C, lambda r, t: -rows(t * pt.log(softmax(r, axis=-1)))),
+    "log of softmax + 1e-8": (False, C, lambda r, t: -rows(t * pt.log(softmax(r, axis=-1) + 1e-8))),
+    "log of what is picked": (True, C, lambda r, t: -pt.log(picked(softmax(r, axis=-1), t)).mean()),
+    "softmax by hand": (False, C, lambda r, t: -rows(t * pt.log(pt.exp(r) / pt.exp(r).sum(1, keepdims=True)))),
+    "logsumexp less r": (True, C, lambda r, t: (log_sum_exp(r) - picked(r, t)).mean()),
+    "pt.logsumexp less t r": (False, C, lambda r, t: (pt.logsumexp(r, axis=1) - (t * r).sum(axis=1)).mean()),
+    "of symng.models": (False, C, lambda r, t: cross_entropy(r, t).mean()),
+    "with labels, of symng.models": (True, C, lambda r, t: cross_entropy(r, t).mean()),
+    "softplus(r) - t r": (False, B, lambda r, t: rows(pt.softplus(r) - t * r)),
+    "two softplus": (False, B, lambda r, t: rows(t * pt.softplus(-r) + (1 - t) * pt.softplus(r))),
+    "log of sigmoid": (False, B, lambda r, t: binary(pt.sigmoid(r), t)),
+    "maximum and log1p": (False, B, lambda r, t: rows(pt.maximum(r, 0) - r * t + pt.log1p(pt.exp(-abs(r))))),
+    "exp(r) - t r": (False, P, lambda r, t: rows(pt.exp(r) - t * r)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_logits_are_read_off_the_loss(name: str) -> None:
+    labels, kind, loss_of = READ[name]
+    decay = pytensor.shared(W, name="other").sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = objective_of(loss_of, labels=labels)
+        for objective in (read, objective_of(lambda r, t: loss_of(r, t) + decay, labels=labels)):
+            assert isinstance(objective.likelihood, kind) and objective.likelihood.is_logits
+    setting = {"log_rate": True} if kind is symng.Poisson else {"logits": True}
+    given = objective_of(loss_of, labels=labels, likelihood=kind(**setting))
+    wanted, got = (symng.Fisher()(o).materialise().eval({o.inputs[0]: X}, mode=MODE) for o in (given, read))
+    np.testing.assert_array_equal(got, wanted)
+
+
+def unread(r: Any) -> Any:
+    """Return class probabilities whose end no one knows."""
+    return pt.sqr(r) / pt.sqr(r).sum(axis=1, keepdims=True)
+
+
+LOGITS, CLASSES = "symng.Categorical(logits=True)", "symng.Categorical()"
+WARNED = {
+    "log of probabilities": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(y))),
+    "log of clipped ones": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(pt.clip(y, 1e-7, 1.0)))),
+    "log of one picked": (True, unread, CLASSES, lambda y, t: -pt.log(picked(y, t)).mean()),
+    "binary": (False, lambda r: pt.sqr(r) / (1 + pt.sqr(r)), "symng.Bernoulli()", binary),
+    "a rate": (False, pt.softplus, "symng.Poisson()", lambda y, t: rows(y - t * pt.log(y))),
+    "square of softmax": (False, lambda r: r, LOGITS, lambda r, t: rows(pt.sqr(softmax(r, axis=-1) - t))),
+    "cross-entropy and a penalty": (
+        False, lambda r: r, LOGITS, lambda r, t: rows(0.1 * pt.sqr(r) - t * log_softmax(r, axis=-1))
+    ),
+    "binary and a penalty": (
+        False, lambda r: r, "symng.Bernoulli(logits=True)", lambda r, t: rows(pt.softplus(r) - t * r + pt.sqr(r))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_a_loss_that_contradicts_is_warned_of_once_with_the_line_to_write(name: str) -> None:
+    labels, end, line, loss_of = WARNED[name]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        objective = objective_of(loss_of, end, labels)
+    assert objective.likelihood == symng.Gaussian()
+    (warning,) = caught
+    assert f"likelihood={line}" in str(warning.message) and warning.filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        likelihood = eval(line)
+        assert objective_of(loss_of, end, labels, likelihood=likelihood).likelihood == likelihood
+        assert objective_of(loss_of, end, labels, likelihood=symng.Gaussian()).likelihood == symng.Gaussian()
+
+
+def mixture(z: Any, t: Any) -> Any:
+    """Return the loss of a mixture of two normal densities, whose weights, means and scales are parts of ``z``."""
+    weights, means, scales = log_softmax(z[:, :2], axis=-1), z[:, 2:3], pt.exp(z[:, 3:])
+    return -pt.logsumexp(weights - 0.5 * pt.sqr((t[:, :1] - means) / scales) - pt.log(scales), axis=1).mean()
+
+
+def heteroscedastic(z: Any, t: Any) -> Any:
+    means, scales = z[:, :2], z[:, 2:]
+    return rows(scales + pt.sqr(means - t[:, :2]) * pt.exp(-2 * scales))
+
+
+def with_accuracy(y: Any, t: Any) -> Any:
+    return rows(pt.sqr(y - t)) + 0 * pt.eq(softmax(y, axis=-1) > 0.5, t).mean()
+
+
+def weighted(y: Any, t: Any) -> Any:
+    return rows(pt.sqr(y - t) * pytensor.gradient.zero_grad(softmax(y, axis=-1)))
+
+
+SILENT = {
+    "square": (lambda r: r, lambda y, t: rows(pt.sqr(y - t))),
+    "absolute": (lambda r: r, lambda y, t: rows(abs(y - t))),
+    "with a scale that is learned": (lambda r: r, lambda y, t: rows(pt.sqr(y - t) / SCALE + pt.log(SCALE))),
+    "log-scale in the output": (lambda r: r, heteroscedastic),
+    "square of logarithms": (pt.softplus, lambda y, t: rows(pt.sqr(pt.log(y) - pt.log(t)))),
+    "Gamma": (pt.softplus, lambda y, t: rows(t / y + pt.log(y))),
+    "scale": (pt.softplus, lambda y, t: rows(pt.log(y) + pt.sqr(t) / (2 * pt.sqr(y)))),
+    "a density": (pt.softplus, lambda y, t: -rows(pt.log(y)) + 0 * t.sum()),
+    "linear": (lambda r: r, lambda y, t: rows(t * y)),
+    "adversarial": (lambda r: r, lambda y, t: rows(pt.softplus(-y)) + 0 * t.sum()),
+    "a mixture": (lambda r: r, mixture),
+    "Cauchy": (lambda r: r, lambda y, t: rows(pt.log(1 + pt.sqr(y - t)))),
+    "log cosh": (lambda r: r, lambda y, t: rows(pt.log(pt.cosh(y - t)))),
+    "accuracy beside a square": (lambda r: r, with_accuracy),
+    "softmax without a gradient": (lambda r: r, weighted),
+    "exponential": (lambda r: r, lambda y, t: rows(pt.exp(y) * t - y)),
+}  # fmt: skip
+SCALE = pytensor.shared(1.0, name="scale")
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_no_warning_that_is_not_deserved(name: str) -> None:
+    end, loss_of = SILENT[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert objective_of(loss_of, end).likelihood == symng.Gaussian()
+
+
+def test_a_mixture_of_several_outputs_is_left_as_it_is() -> None:
+    x, t = pt.matrix("x"), pt.matrix("t")
+    params = [pytensor.shared(W, name=name) for name in "uvw"]
+    weights, means, scales = (x @ p for p in params)
+    parts = log_softmax(weights, axis=-1) - 0.5 * pt.sqr((t - means) * pt.exp(-scales)) - scales
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objective = symng.Objective(
+            -pt.logsumexp(parts, axis=1).mean(), [weights, means, scales], params, inputs=[x], targets=[t]
+        )
+    assert objective.likelihood == (symng.Gaussian(),) * 3
+
+
+def test_a_reading_of_the_loss_refuses_no_targets() -> None:
+    """Counts of several draws: no one-hot rows, but they ran before; one warning says so."""
+    objective = objective_of(lambda r, t: -rows(t * log_softmax(r, axis=-1)))
+    with pytest.warns(UserWarning, match="one-hot"):
+        objective.check_batch("data", (X, np.full((5, 4), 2.0)))
