@@ -40,7 +40,8 @@ class Model:
         return -(self.t * pt.log(self.softmax)).sum(axis=1)
 
     def binary(self) -> Any:
-        return (pt.softplus(self.r) - self.t * self.r).sum(axis=1)
+        """Return the cross-entropy of targets 0 and 1 in a form that is not read off the loss."""
+        return pt.softplus((1 - 2 * self.t) * self.r).sum(axis=1)
 
     def objective(self, loss: Any, y: Any, *targets: Any, **settings: Any) -> symng.Objective:
         return symng.Objective(loss, y, [self.w], [self.x], list(targets or (self.t,)), **settings)
@@ -72,11 +73,11 @@ SILENT: dict[str, tuple[Any, ...]] = {
 }
 # What does not: loss, output, values of the targets, and the likelihood that it belongs to.
 WRONG: dict[str, tuple[Any, ...]] = {
-    "logits of classes": ((pt.logsumexp(M.r, axis=1) - (M.t * M.r).sum(axis=1)).mean(), M.r, ONE_HOT,
+    "logits of classes": (pt.logsumexp(M.r - (M.t * M.r).sum(axis=1, keepdims=True), axis=1).mean(), M.r, ONE_HOT,
                           symng.Categorical(logits=True)),
     "logits": (M.binary().mean(), M.r, YES, symng.Bernoulli(logits=True)),
     "logits, masked": ((M.binary() * pt.gt(M.t[:, 0], 0)).mean(), M.r, YES, symng.Bernoulli(logits=True)),
-    "log rates": ((pt.exp(M.r) - M.t * M.r).sum(axis=1).mean(), M.r, YES, symng.Poisson(log_rate=True)),
+    "log rates": ((pt.exp(M.r + 0 * M.t) - M.t * M.r).sum(axis=1).mean(), M.r, YES, symng.Poisson(log_rate=True)),
     "squared error of sigmoid": (pt.sqr(M.sigmoid - M.t).sum(axis=1).mean(), M.sigmoid, YES, symng.Gaussian()),
     "squared error of softmax": (pt.sqr(M.softmax - M.t).sum(axis=1).mean(), M.softmax, ONE_HOT, symng.Gaussian()),
     "log cosh": (pt.log(pt.cosh(M.r - M.t)).sum(axis=1).mean(), M.r, YES, None),
@@ -164,9 +165,9 @@ def test_logits_of_zero(classes):
     w = pytensor.shared(np.zeros((3, classes)), name="w")
     r = x @ w
     targets = np.eye(classes)[np.arange(12) % classes]
-    binary = symng.Objective((pt.softplus(r) - t * r).sum(axis=1).mean(), r, [w], [x], [t])
+    binary = symng.Objective(pt.softplus((1 - 2 * t) * r).sum(axis=1).mean(), r, [w], [x], [t])
     assert binary.check(X, targets).likelihood == symng.Bernoulli(logits=True)
-    multi = symng.Objective((pt.logsumexp(r, axis=1) - (t * r).sum(axis=1)).mean(), r, [w], [x], [t])
+    multi = symng.Objective(pt.logsumexp(r - (t * r).sum(axis=1, keepdims=True), axis=1).mean(), r, [w], [x], [t])
     assert multi.check(X, targets).likelihood == symng.Categorical(logits=True)
 
 
