@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph, SymbolicOp, infer_shape
 from pytensor.compile.sharedvalue import SharedVariable
@@ -19,6 +18,7 @@ from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
 
+from symng._derivatives import grad
 from symng._rebuild import rebuild
 from symng.backends import PLAIN, compile_function
 
@@ -165,6 +165,6 @@ def hessian_product(scalar: Any, variables: Sequence[Any], tangents: Sequence[An
 
     It is symmetric, so the product is the gradient of (gradient . tangents): one reverse pass more.
     """
-    slopes: Any = pytensor.grad(scalar, list(variables))
+    slopes: Any = grad(scalar, list(variables))
     along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
-    return list(pytensor.grad(along, list(variables), disconnected_inputs="ignore"))  # type: ignore[arg-type]
+    return list(grad(along, list(variables), of=scalar, disconnected_inputs="ignore"))

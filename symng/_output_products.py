@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pytensor.gradient import pullback, pushforward
 from pytensor.graph.traversal import ancestors
 
 from symng._checks import Words, problem
+from symng._derivatives import pullback, pushforward
 from symng._graph import hessian_product
 from symng._rebuild import rebuild
 from symng.backends import PLAIN, compile_function

@@ -52,10 +52,11 @@ HELPERS = {
 
 # What a room may import from the package, itself and its helpers aside. `_checks` is the floor of all rooms but the
 # records, which are NumPy alone.
-BASE = {"_checks", "_loop", "_repr", "vectors", "backends", "operators"}
+BASE = {"_checks", "_derivatives", "_loop", "_repr", "vectors", "backends", "operators"}
 MODEL = BASE | {"likelihoods", "objective"}
 ROOMS: dict[str, set[str]] = {
     "_checks": set(),
+    "_derivatives": {"_checks"},
     "_loop": {"_checks"},
     "_repr": set(),
     "vectors": {"_checks"},
@@ -153,15 +154,19 @@ class TestFile:
         assert lines <= MAX_LINES, f"{lines} lines, at most {MAX_LINES}: take a helper out"
 
     def test_calls_scan_and_function_only_in_their_rooms(self, path):
-        owners = {("pytensor", "scan"): "_loop", ("pytensor", "function"): "backends"}
+        owners = {
+            ("pytensor", "scan"): "_loop", ("pytensor", "function"): "backends", ("pytensor", "grad"): "_derivatives",
+            ("gradient", "pullback"): "_derivatives", ("gradient", "pushforward"): "_derivatives",
+        }  # fmt: skip
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 function = node.func
                 if isinstance(function.value, ast.Name):
                     owner = owners.get((function.value.id, function.attr))
                     assert owner in (None, room_of(path)), f"line {node.lineno} calls pytensor.{function.attr}"
-            if isinstance(node, ast.ImportFrom) and node.module == "pytensor":
-                taken = {alias.name for alias in node.names} & {"scan", "function"}
+            if isinstance(node, ast.ImportFrom) and node.module in ("pytensor", "pytensor.gradient"):
+                names = {alias.name for alias in node.names}
+                taken = names & {"scan", "function", "grad", "pullback", "pushforward"}
                 assert not taken, f"line {node.lineno} hides a call of pytensor.{', '.join(taken)}"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytensor
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
+from symng._derivatives import grad
 from symng._loop import map_rows
 from symng.metrics._layers import Use, find_uses
 from symng.objective import Objective
@@ -56,7 +56,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     # The backward pass of the loss is made for its gradient anyway; a mean has divided its deltas by N.
     known = objective.reduction in ("mean", "sum")
     total = objective.loss if known else losses.sum()
-    deltas: Any = pytensor.grad(total, [use.node.outputs[0] for use in uses.values()])
+    deltas: Any = grad(total, [use.node.outputs[0] for use in uses.values()])
     factor = count if objective.reduction == "mean" else 1 / count
     return {p: factor * _sum_squares(use, delta) for (p, use), delta in zip(uses.items(), deltas, strict=True)}
 
@@ -85,7 +85,7 @@ def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed:
     count = losses.shape[0].astype(losses.dtype)
 
     def signed_mean(signs: TensorVariable) -> TensorVariable:
-        slopes: Any = pytensor.grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
+        slopes: Any = grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
         return vectors.ravel(slopes, params)
 
     rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, objective.first)))

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
-from pytensor.gradient import pullback
 from pytensor.graph.basic import Variable
 from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, problem
+from symng._derivatives import pullback
 from symng.metrics._layers import Use, find_uses
 from symng.metrics.base import floats_of
 from symng.objective import Objective

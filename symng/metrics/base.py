@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import pytensor
 import pytensor.tensor as pt
-from pytensor.gradient import pullback, pushforward
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import check_instance
+from symng._derivatives import pullback, pushforward
 from symng._graph import sum_narrowly
 from symng.objective import Objective
 from symng.operators import LinearOperator, Root

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import pytensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
+from symng._derivatives import grad
 from symng._graph import hessian_product
 from symng._keywords import explain_settings
 from symng._output_products import check_passage
@@ -116,7 +116,7 @@ class Hessian(Metric):
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params
         with floats_of(objective):
-            slopes: Any = pytensor.grad(objective.loss, params, disconnected_inputs="ignore")
+            slopes: Any = grad(objective.loss, params, disconnected_inputs="ignore")
             along = (vectors.ravel(slopes, params) * v).sum()
-            curved: Any = pytensor.grad(along, params, consider_constant=[v], disconnected_inputs="ignore")
+            curved: Any = grad(along, params, of=objective.loss, consider_constant=[v], disconnected_inputs="ignore")
         return vectors.ravel(curved, params)

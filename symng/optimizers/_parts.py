@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, is_symbolic, problem
+from symng._derivatives import grad
 from symng._graph import sum_narrowly
 from symng.damping import Damping
 from symng.objective import Objective
@@ -93,7 +93,7 @@ def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVaria
 
     def parts(o: Objective) -> list[TensorVariable]:
         # A parameter that only the output uses has a gradient of zero.
-        slopes: Any = pytensor.grad(o.loss, o.params, disconnected_inputs="ignore")
+        slopes: Any = grad(o.loss, o.params, disconnected_inputs="ignore")
         return [pt.cast(o.loss, o.dtype), vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params)]
 
     loss, gradient = objective.total(parts)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_flag, check_instance, check_number
+from symng._derivatives import grad
 from symng._keywords import explain_settings
 from symng._loop import while_loop
 from symng._repr import short_repr
@@ -154,7 +154,7 @@ class KrylovSubspaceDescent(Optimizer):
 
         def loss_and_slopes(o: Objective) -> list[TensorVariable]:
             value = loss_along(o, update)(one)
-            slope: Any = pytensor.grad(value, c)
+            slope: Any = grad(value, [c])[0]
             return [value, slope]
 
         searched, along = batches.searched.total(loss_and_slopes)
