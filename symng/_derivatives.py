@@ -86,8 +86,8 @@ def _find_lacking(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> Any
     for node in nodes:
         key = node.op, *(v.type for v in node.inputs)
         if key not in seen and _lacks(node, depends, needed, which):
-            inner = getattr(node.op, "fgraph", None)  # of a scan, or an OpFromGraph
-            return (inner and _find_lacking(list(inner.outputs), list(inner.inputs), which)) or node.op
+            inputs, results = _inner(node.op)
+            return _find_lacking(results, inputs, which) or node.op
         seen.add(key)
     return None
 
@@ -98,15 +98,22 @@ def _find_in_scans(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> An
     for node in nodes:
         if not isinstance(node.op, Scan):
             continue
-        inner = node.op.fgraph
+        inputs, results = _inner(node.op)
         outer = node.op.get_oinp_iinp_iout_oout_mappings()["outer_inp_from_inner_inp"]
-        states = set(node.op.inner_mitmot(inner.inputs) + node.op.inner_mitsot(inner.inputs))
-        states |= set(node.op.inner_sitsot(inner.inputs))
-        varying = [v for i, v in enumerate(inner.inputs) if v in states or node.inputs[outer[i]] in depends]
-        op = _find_lacking(list(inner.outputs), varying, which)
+        states = {*node.op.inner_mitmot(inputs), *node.op.inner_mitsot(inputs), *node.op.inner_sitsot(inputs)}
+        varying = [v for i, v in enumerate(inputs) if v in states or node.inputs[outer[i]] in depends]
+        op = _find_lacking(results, varying, which)
         if op is not None:
             return op
     return None
+
+
+def _inner(op: Any) -> tuple[list[Any], list[Any]]:
+    """Return inputs and outputs of the graph within a scan or an OpFromGraph, empty for other ops."""
+    graph: Any = getattr(op, "fgraph", None)
+    if hasattr(graph, "unfreeze"):  # PyTensor 3.3, whose nodes cannot be made anew otherwise
+        graph = graph.unfreeze()
+    return ([], []) if graph is None else (list(graph.inputs), list(graph.outputs))
 
 
 def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], which: str) -> bool:

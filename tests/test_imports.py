@@ -56,7 +56,7 @@ BASE = {"_checks", "_derivatives", "_loop", "_repr", "vectors", "backends", "ope
 MODEL = BASE | {"likelihoods", "objective"}
 ROOMS: dict[str, set[str]] = {
     "_checks": set(),
-    "_derivatives": {"_checks"},
+    "_derivatives": {"_checks", "_loop"},
     "_loop": {"_checks"},
     "_repr": set(),
     "vectors": {"_checks"},
