@@ -7,10 +7,11 @@ what it should be, what it was, and what to do.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Number, Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,7 +32,15 @@ def describe(value: Any) -> str:
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     if isinstance(value, type):
         return f"the class {value.__name__} (not an instance of it)"
-    text = " ".join(repr(value).split())
+    kind, shape = type(value).__name__, getattr(value, "shape", None)
+    if isinstance(shape, tuple):  # a table, say
+        return f"a {kind} of shape {shape}"
+    if isinstance(value, list | tuple) and len(value) > 20:
+        return f"a {kind} of {len(value)} items"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an error in it must not hide the message
+        text = f"a {kind}"
     if len(text) > 80:
         text = text[:77] + "..."
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"
@@ -157,7 +166,8 @@ def check_batch(
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
     if not isinstance(arrays, tuple | list):
-        raise problem(name, f"a tuple of {expected}", arrays, "Mind the comma of a tuple of one: (X,).", TypeError)
+        way_out = _way_to_arrays(arrays, variables) or "Mind the comma of a tuple of one: (X,)."
+        raise problem(name, f"a tuple of {expected}", arrays, way_out, TypeError)
     if len(arrays) != len(variables):
         raise problem(name, expected, Words(f"{len(arrays)}"), "Give one for each, in this order.")
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
@@ -180,14 +190,21 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     if np.ma.is_masked(array):
         masked = Words(f"a masked array with {np.ma.count_masked(array)} values masked")
         raise problem(name, "an array without masked values", masked, "Fill them, or leave those examples out.")
-    if not hasattr(array, "dtype"):  # lists and numbers carry no dtype of their own
-        try:
-            array = np.asarray(array)
-        except ValueError:
-            raise problem(name, f"an array of {variable.ndim} axes", array, "Give all rows one length.") from None
-        if array.dtype.kind in "fiu" and dtype.kind == "f":
-            array = array.astype(dtype)
-    array = np.asarray(array)
+    if way_out := _way_to_arrays(array, ()):
+        raise problem(name, f"an array of {variable.ndim} axes", array, way_out, TypeError)
+    given = array
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise problem(name, f"an array of {variable.ndim} axes", given, "Give all rows one length.") from None
+    except Exception as error:  # such as a tensor on a device, or one that keeps gradients
+        raise problem(name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError) from error
+    # Lists and numbers carry no dtype of their own, tables do.
+    if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
+        array = array.astype(dtype)
+    if array.dtype.kind == "O" and hasattr(given, "dtypes"):
+        raise problem(name, f"dtype {dtype}", Words(f"{describe(given)} with columns that are no numbers"),
+                      "Leave those columns out, or encode them as numbers.", TypeError)  # fmt: skip
     if array.dtype != dtype:
         # Only to a wider dtype of the same kind: an int array where floats are meant is most often a mistake.
         same_kind = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
@@ -200,6 +217,28 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
         raise problem(name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so.")
     return array
+
+
+def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
+    """Say how to make arrays of what is often given for one, or for a tuple of them; empty where there is no need."""
+    if isinstance(value, Variable):
+        return "Give its values: the symbolic variable is for the graph."
+    if hasattr(value, "toarray") and hasattr(value, "nnz"):
+        return "Sparse matrices are not taken: give its .toarray()."
+    if isinstance(value, Mapping):
+        keys = [str(v) for v in variables]
+        named = f"tuple(data[name] for name in {keys})" if keys and set(keys) <= set(map(str, value)) else "its values"
+        return f"Give {named}, in the order of inputs and targets."
+    if isinstance(value, str | bytes | os.PathLike):
+        return "Load the file, for instance by numpy.load." if variables or not isinstance(value, str) else ""
+    if isinstance(value, Iterable) and not hasattr(value, "__array__") and not hasattr(value, "__len__"):
+        return "A generator is used up by one pass: collect all examples in arrays. Batches are drawn from these."
+    if variables and isinstance(value, Iterable) and not hasattr(value, "__array__"):
+        return "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader
+    if hasattr(value, "columns") and len(variables) > 1:
+        names = ", ".join(f"columns for {v}" for v in variables)
+        return f"Give an array for each: ({names})."
+    return ""
 
 
 def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:

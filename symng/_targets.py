@@ -16,7 +16,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import VIEWS
-from symng._checks import warn
+from symng._checks import Words, describe, problem, warn
 from symng._failures import evaluate
 from symng._graph import infer_length
 from symng.backends import PLAIN, compile_function
@@ -126,6 +126,32 @@ class TargetChecks:
         if isinstance(head.likelihood, Categorical) and head not in self._classes:
             self._classes[head] = infer_length(head.y, -1)
         return self._classes.get(head)
+
+
+def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> Exception | None:
+    """Return what to raise for class numbers where the target is one-hot, or the other way round; else None."""
+    try:
+        shape = array.shape if isinstance(getattr(array, "shape", None), tuple) else np.shape(array)
+    except ValueError:  # rows of several lengths
+        return None
+    for head in heads:
+        if not isinstance(head.likelihood, Categorical):
+            continue
+        if target.ndim == head.y.ndim and len(shape) == target.ndim - 1:
+            classes = infer_length(head.y, -1)
+            rows = f"np.eye({classes or 'K'}, dtype={target.type.dtype!r})[labels]"
+            return problem(
+                f"{name}, {target}", f"one-hot rows, an array of {target.ndim} axes and dtype {target.type.dtype}",
+                Words(f"{describe(array)}, which may be class numbers"),
+                f"One-hot encode them: {rows}; or declare the target as pt.ivector and index the output by it.",
+            )  # fmt: skip
+        labels = target.type.dtype.startswith(("int", "uint")) and target.ndim == head.y.ndim - 1
+        if labels and len(shape) == head.y.ndim and shape[-1] != 1:
+            return problem(
+                f"{name}, {target}", f"class numbers, an array of {target.ndim} axes and dtype {target.type.dtype}",
+                Words(f"{describe(array)}, which may be one-hot rows"), "Take their class numbers: T.argmax(axis=-1).",
+            )  # fmt: skip
+    return None
 
 
 def _find_parts(

@@ -63,6 +63,8 @@ class Trial:
         objective = self.objective
         for t, a in zip(objective.targets, arrays[len(objective.inputs) :], strict=False):
             for head in objective.heads:
+                if isinstance(head.likelihood, Categorical) and head.y.ndim == t.ndim and a.shape[-1] == 1:
+                    return f"A column of class numbers for {t}? One-hot encode them: np.eye(K)[labels]."
                 column = infer_length(head.y, -1) in (1, None) and not isinstance(head.likelihood, Categorical)
                 if head.y.ndim == t.ndim + 1 and column:
                     return f"An output of shape (N, 1), a target of shape (N,)? Take y[:, 0], or give {t} another axis."

@@ -18,7 +18,7 @@ from symng._graph import inline, merge_equal
 from symng._heads import make_head, read_off_loss
 from symng._matching import Match, check_match
 from symng._rebuild import rebuild
-from symng._targets import TargetChecks
+from symng._targets import TargetChecks, label_mistake
 from symng.likelihoods import Likelihood, describe_likelihood
 
 
@@ -251,6 +251,10 @@ class Objective:
             and that is not from 0 to 1.
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
+        if targets and isinstance(arrays, list | tuple) and len(arrays) == len(variables):
+            for target, array in zip(self.targets, arrays[len(self.inputs) :], strict=True):
+                if (mistake := label_mistake(name, target, array, self.heads)) is not None:
+                    raise mistake
         checked = check_batch(name, arrays, variables, self.data_axes[: len(variables)], finite=finite)
         if targets:
             self._target_checks(name, checked)

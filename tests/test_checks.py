@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import array
+
 import numpy as np
 import pytensor.tensor as pt
 import pytest
+from scipy import sparse
 
 from symng._checks import (
     Words,
+    check_array,
     check_batch,
     check_choice,
     check_finite,
@@ -159,3 +163,88 @@ def test_a_warning_points_at_the_line_of_the_user():
     with pytest.warns(UserWarning, match="mind") as caught:
         scope["deeper"]()
     assert caught[0].filename == __file__
+
+
+class Table:
+    """A table of columns, as pandas and others have: an array, but without a dtype of its own."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+        self.dtypes, self.columns, self.shape = [self.values.dtype], ["a", "b"], self.values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+def test_a_table_is_treated_as_the_array_in_it():
+    (array,) = check_batch("b", (Table(ZEROS),), (X,), (0,))
+    assert array.dtype == "float32" and array.shape == (4, 2)
+    for given in (np.zeros((4, 2), int), Table(np.zeros((4, 2), int))):
+        with pytest.raises(TypeError, match=r"^b, x: expected dtype float32, got an array .* int64. Convert .*float32"):
+            check_batch("b", (given,), (X,), (0,))
+    with pytest.raises(TypeError, match=r"^b, x: .* got a Table of shape \(1, 2\) with columns that are no numbers"):
+        check_batch("b", (Table(np.array([["a", 1.0]], dtype=object)),), (X,), (0,))
+    with pytest.raises(TypeError, match=r"got a Table of shape .* \(columns for x, columns for labels\)"):
+        check_batch("b", Table(ZEROS), (X, LABELS), (0, 0))
+
+
+def test_pandas():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
+    with pytest.raises(TypeError, match="^b, x: expected dtype float32, got an array of shape .* int64"):
+        check_batch("b", (frame,), (X,), (0,))
+    (array, labels) = check_batch("b", (frame.astype("float32"), frame["a"]), (X, LABELS), (0, 0))
+    assert array.tolist() == [[1.0, 3.0], [2.0, 4.0]] and labels.tolist() == [1, 2]
+
+
+class Keeping:
+    """Refuses to be made an array, as a tensor that keeps gradients does."""
+
+    dtype = "float32"
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("use detach()")
+
+
+class Speechless:
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("value, message", [
+    (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
+    ((row for row in ZEROS), "A generator is used up by one pass: collect all examples in arrays"),
+    ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
+    (X, "the symbolic variable is for the graph"), (Keeping(), r"NumPy says: use detach\(\)"),
+])  # fmt: skip
+def test_what_to_give_in_place_of_what_is_no_array(value, message):
+    with pytest.raises(TypeError, match=rf"^b, x: .*{message}"):
+        check_batch("b", (value,), (X,), (0,))
+
+
+@pytest.mark.parametrize("value, message", [
+    (sparse.eye(3, format="csr"), "toarray"), ((row for row in ZEROS), "A generator is used up"),
+    ({"x": ZEROS, "labels": 0}, r"Give tuple\(data\[name\] for name in \['x', 'labels'\]\), in the order"),
+    ({"images": ZEROS}, "Give its values, in the order"), ("data.npz", "numpy.load"), (None, "comma"),
+    ({1, 2}, "Collect all examples in arrays"),
+    (ZEROS, r"Mind the comma of a tuple of one: \(X,\)"), (Speechless(), "a Speechless"),
+])  # fmt: skip
+def test_what_to_give_in_place_of_what_is_no_tuple(value, message):
+    with pytest.raises(TypeError, match=rf"^b: expected a tuple of 2 arrays \(x, labels\), got .*{message}"):
+        check_batch("b", value, (X, LABELS), (0, 0))
+
+
+def test_what_counts_as_numbers_without_a_dtype():
+    tall = pt.vector("v", dtype="float32")
+    for given in (range(3), [0, 1, 2], (0, 1, 2), array.array("i", [0, 1, 2])):
+        assert check_array("b", given, tall).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_long_list_is_not_printed():
+    assert describe(list(range(1000))) == "a list of 1000 items"

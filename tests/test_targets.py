@@ -303,3 +303,30 @@ def test_a_label_out_of_range_is_never_trained_on():
     before = objective.params[0].get_value()
     info = symng.compile_step(objective, symng.SGD(step_size=1.0)).run((X, changed(LABELS, 2, 7)))
     assert np.isnan(info.loss) and not info.accepted and (objective.params[0].get_value() == before).all()
+
+
+def classes(target, loss_of):
+    """Return a model of three classes and inputs for it."""
+    x, w = pt.matrix("x"), pytensor.shared(np.ones((2, 3)), name="w")
+    y = pt.special.softmax(x @ w, axis=-1)
+    return symng.Objective(loss_of(y).mean(), y, [w], inputs=[x], targets=[target]), np.ones((4, 2))
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, 2, 1]), np.array([0.0, 1, 2, 1]), [0, 1, 2, 1]])
+def test_class_numbers_for_one_hot_rows(labels):
+    t = pt.matrix("t")
+    objective, X = classes(t, lambda y: -(t * pt.log(y)).sum(axis=1))
+    with pytest.raises(ValueError, match=r"^data, t: expected one-hot rows, .* np.eye\(3, dtype='float64'\)\[labels\]"):
+        symng.minimize(objective, symng.SGD(), (X, labels), progress=False)
+    objective.check_batch("data", (X, np.eye(3, dtype="float64")[np.asarray(labels, int)]))
+    with pytest.raises(ValueError, match=r"A column of class numbers for t\? One-hot encode"):
+        symng.minimize(objective, symng.SGD(), (X, np.array([[0.0], [1.0], [2.0], [1.0]])), progress=False)
+
+
+def test_one_hot_rows_for_class_numbers():
+    t = pt.lvector("t")
+    objective, X = classes(t, lambda y: -pt.log(y)[pt.arange(y.shape[0]), t])
+    for rows in (np.eye(3)[[0, 1, 2, 1]], np.eye(3, dtype=int)[[0, 1, 2, 1]]):
+        with pytest.raises(ValueError, match=r"^data, t: expected class numbers, .*: T.argmax\(axis=-1\)"):
+            objective.check_batch("data", (X, rows))
+    objective.check_batch("data", (X, np.eye(3)[[0, 1, 2, 1]].argmax(axis=-1)))
