@@ -41,12 +41,13 @@ def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
 
 
 def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]) -> None:
-    """Tell that random numbers in the graph, such as those of dropout, are not looked after."""
-    found = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
+    """Warn where random numbers in the graph, such as those of dropout, are the same at every step."""
+    draws = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
+    found = [v for v in draws if getattr(v, "default_update", None) is None]
     if found:
         warnings.warn(
-            f"loss, output: the graph draws random numbers (from {found[0]}). Their generator is no part of a step: "
-            "without an update of its own the draws are the same at every step, and checkpoints do not hold it.",
+            f"loss, output: the graph draws random numbers (from {found[0]}), and nothing advances their generator: "
+            "the draws are the same at every step. Set its default_update to the generator that comes with the draw.",
             UserWarning,
             stacklevel=3,
         )

@@ -25,8 +25,10 @@ from symng.likelihoods import Likelihood, describe_likelihood
 class Objective:
     """Describe a model and its loss, from which every metric and optimizer is built.
 
-    L(theta) = loss(inputs, targets; params), with p(t | x) read off the op that ends the output: a sigmoid means
-    `Bernoulli`, a softmax over the last axis `Categorical`, an exp `Poisson`, anything else `Gaussian` with std 1.
+    L(theta) = loss(inputs, targets; params), with p(t | x) read off the end of the output: a sigmoid means `Bernoulli`,
+    a softmax over the last axis `Categorical`, an exp `Poisson`, anything else `Gaussian` with std 1. A sigmoid or
+    softmax may be written by hand, clipped, or inside a scan or an ``OpFromGraph``; logits are read off a loss that is
+    linear in their log-softmax, or in softplus, as a cross-entropy is.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class Objective:
         Symbolic inputs that only the loss needs, in any order: which output a target, or a part of one, is compared
         with is read off the loss.
     likelihood : Likelihood or list of them, optional
-        Overrides what is read off the graph; an output given as logits is told by ``Bernoulli(logits=True)``.
+        Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is the pre-activation.
     example_losses : TensorVariable, optional
         Vector with the loss of every single example. Found on the graph when the loss is a mean or sum over one and
         no example enters the output of another, as with batch normalization; needed only where gradients of single
@@ -60,9 +62,20 @@ class Objective:
     TypeError, ValueError
         When a part has the wrong type or does not fit the graph; the message names the argument and the way out.
 
+    Warns
+    -----
+    UserWarning
+        When the loss shows that an output is not the mean of a Gaussian, as one that takes its logarithm, but not for
+        certain what it is; the message has the line to write. When random draws are the same at every step.
+
     Notes
     -----
     Nothing is compiled here, except by `check`.
+
+    Random numbers in the graph, such as those of dropout, are the same in the gradient and in the metric of a step.
+    From step to step they change if their generators have an update of their own, as those of a ``RandomStream`` and
+    those with a ``default_update`` have; a search on the host then draws anew for each loss. Checkpoints do not hold
+    the generators.
 
     References
     ----------
