@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def check_loss(loss: Any) -> TensorVariable:
     """Return ``loss`` if it is a symbolic floating-point scalar."""
     expected = "a symbolic floating-point scalar"
     if not isinstance(loss, TensorVariable):
-        raise problem("loss", expected, loss, error=TypeError)
+        raise problem("loss", expected, loss, "Build it with PyTensor from output and targets.", TypeError)
     if loss.ndim != 0:
         raise problem("loss", expected, loss, "Take its mean over examples, for instance loss.mean().")
     if not loss.type.dtype.startswith("float"):
@@ -57,7 +57,14 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
     """Return the parameters if they are distinct floating-point shared variables that reach an output."""
     expected = "a non-empty list of floating-point shared variables"
     if not isinstance(params, list | tuple) or not params:
-        raise problem("params", expected, params, "Make them with pytensor.shared(array, name=...).")
+        way_out = "Make them with pytensor.shared(array, name=...)."
+        if isinstance(params, SharedVariable):
+            way_out = "Write params=[...]."
+        elif isinstance(params, Mapping):
+            way_out = "Give list(params.values())."
+        elif isinstance(params, Iterable) and not isinstance(params, Variable | np.ndarray | str):
+            way_out = "Give list(params)."
+        raise problem("params", expected, params, way_out)
     for p in params:
         if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
             raise problem("params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError)
@@ -86,7 +93,9 @@ def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
         raise problem(name, expected, variables, f"Write {name}=[...].", TypeError)
     for v in variables:
         if not isinstance(v, TensorVariable) or isinstance(v, SharedVariable | Constant):
-            raise problem(name, expected, v, error=TypeError)
+            arrays = not isinstance(v, Variable)
+            raise problem(name, expected, v, "The arrays come later, as the data of minimize." if arrays else "",
+                          TypeError)  # fmt: skip
         if v.owner is not None:
             raise problem(name, expected, Words(f"{v}, which is computed from others"))
         if v.ndim == 0:

@@ -235,3 +235,27 @@ def test_random_draws_are_warned_of():
     y = (x * mask) @ w
     with pytest.warns(UserWarning, match="draws random numbers"):
         symng.Objective(pt.sqr(y).mean(), output=y, params=[w], inputs=[x])
+
+
+@pytest.mark.parametrize("changes, message", [
+    (lambda x, t, w: dict(params=w), r"^params: .*Write params=\[\.\.\.\]"),
+    (lambda x, t, w: dict(params={"w": w}), r"^params: .*Give list\(params.values\(\)\)"),
+    (lambda x, t, w: dict(params=(p for p in [w])), r"^params: .*Give list\(params\)"),
+    (lambda x, t, w: dict(params=[w.get_value()]), r"^params: .*got an array .*pytensor.shared"),
+    (lambda x, t, w: dict(inputs=[np.ones((8, 2))]), "^inputs: .*got an array .*as the data of minimize"),
+    (lambda x, t, w: dict(loss=0.3), "^loss: .*got 0.3 .*with PyTensor from output and targets"),
+    (lambda x, t, w: dict(loss=pt.sqr(x @ w - t).sum(axis=1)), "^loss: .*Take its mean over examples"),
+])  # fmt: skip
+def test_parts_of_an_objective_of_the_wrong_kind(changes, message):
+    x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.ones((2, 1)), name="w")
+    parts = dict(loss=pt.sqr(x @ w - t).mean(), output=x @ w, params=[w], inputs=[x], targets=[t])
+    with pytest.raises((TypeError, ValueError), match=message):
+        symng.Objective(**parts | changes(x, t, w))
+
+
+def test_transposed_data_are_recognized():
+    objective, _, (X, T) = logistic()
+    with pytest.raises(ValueError, match=r"^data: .* x has 2 \(axis 0\), t has 8 \(axis 0\)\. Is x transposed\? Give"):
+        objective.check_batch("data", (X.T, T))
+    with pytest.raises(ValueError, match=r"t has 7 \(axis 0\)\. Examples along another axis"):
+        objective.check_batch("data", (X, T[:7]))
