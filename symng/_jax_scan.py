@@ -18,7 +18,10 @@ from pytensor.scan.op import Scan
 from pytensor.scan.rewriting.trace import scan_reduce_trace_no_prealloc
 from pytensor.tensor.basic import AllocEmpty
 from pytensor.tensor.elemwise import CAReduce
+from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
+
+from symng import _jax_shapes
 
 _registered = False
 
@@ -35,9 +38,10 @@ def register() -> None:
         """Convert while scans here and hand every other scan back."""
         if op.info.as_while:
             return convert_while_scan(op, node, **kwargs)
-        return own(op, node=node, **kwargs)
+        return _jax_shapes.with_known_constants(own, op, node, **kwargs)
 
     jax_funcify.register(Scan, convert_scan)
+    _jax_shapes.register()
     # Before PyTensor's "scan_reduce_trace" (1.612), which looks for the buffers as scan made them.
     optdb.register("symng_whole_initial_state", dfs_rewriter(whole_initial_state), "jax", position=1.6)
     optdb.register("symng_narrow_reduction", dfs_rewriter(narrow_reduction), "jax", position=1.6)

@@ -1,0 +1,218 @@
+"""Shape arithmetic for PyTensor's JAX backend. Imports jax: to be imported by `symng._jax_scan` alone.
+
+JAX knows every shape while it traces a function, but only as long as nothing touches the number: ``jnp.add`` of two
+lengths is an array that is not computed yet, and a reshape to it is refused. Here a node whose inputs are all known
+while JAX traces is computed at once, in NumPy, by the op itself. Lengths, indices, numbers of steps and sections of a
+split stay numbers, through inner graphs too, and a new shape of the arguments is a new trace.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.basic import Apply, Constant
+from pytensor.graph.fg import AbstractFunctionGraph
+from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
+from pytensor.link.jax.dispatch.shape import JAXShapeTuple
+from pytensor.link.utils import fgraph_to_python
+from pytensor.raise_op import CheckAndRaise
+from pytensor.scalar.basic import ScalarType
+from pytensor.scan.op import Scan
+from pytensor.tensor.basic import Alloc, AllocEmpty, ARange, Eye, Split
+from pytensor.tensor.extra_ops import Repeat
+from pytensor.tensor.pad import Pad
+from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.shape import Reshape
+from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
+from pytensor.tensor.type import TensorType
+
+LARGEST = 4096
+"""Entries of an array up to which it counts as shape arithmetic: larger ones are left to JAX."""
+
+# How many inputs of an op are arrays of JAX; the others are shapes, lengths and indices, which stay in NumPy.
+_ARRAYS = {
+    Reshape: 1, Alloc: 1, AllocEmpty: 0, Split: 1, Repeat: 1, Pad: 1, Eye: 0, ARange: 0,
+    Subtensor: 1, AdvancedSubtensor: 1, IncSubtensor: 2, AdvancedIncSubtensor: 2,
+    Scan: 0, OpFromGraph: 0, CheckAndRaise: 0,
+}  # fmt: skip
+_GROWING = (Alloc, AllocEmpty, ARange, Eye, Repeat)
+
+
+def register() -> None:
+    """Register the conversion of graphs, and of those ops of which PyTensor asks for shapes that it sees."""
+    draw = jax_funcify.dispatch(RandomVariable)
+
+    @functools.wraps(draw)
+    def convert_random_variable(op: RandomVariable, node: Any, **kwargs: Any) -> Callable:
+        """Convert a draw of any size: without an owner it is not asked where its size comes from."""
+        generator, size, *parameters = node.inputs
+        if size.owner is not None:
+            node = node.clone_with_new_inputs([generator, size.type(), *parameters])
+        return draw(op, node=node, **kwargs)
+
+    jax_funcify.register(RandomVariable, convert_random_variable)
+    jax_funcify.register(AbstractFunctionGraph, convert_graph)
+    jax_funcify.register(Reshape, convert_reshape)
+    jax_funcify.register(ARange, convert_arange)
+    jax_funcify.register(Split, convert_split)
+
+
+def convert_graph(
+    fgraph: Any, node: Any = None, fgraph_name: str = "jax_funcified_fgraph", known: Any = None, **kwargs: Any
+) -> Callable:
+    """Convert a graph to a function on JAX arrays that computes at once what is known while JAX traces.
+
+    ``known`` is a dictionary from the position of an input to a value that stands in for it whenever the function is
+    called: a loop hands over what does not change, which JAX would trace.
+    """
+    function = fgraph_to_python(fgraph, _convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs)
+    if known is None:
+        return function
+    return lambda *inputs: function(*(known.get(i, value) for i, value in enumerate(inputs)))
+
+
+def with_known_constants(own: Callable, op: Scan, node: Any, **kwargs: Any) -> Callable:
+    """Convert a scan by PyTensor's conversion ``own``, which lets JAX trace what does not change from step to step."""
+    known: dict[int, Any] = {}
+    loop = own(op, node=node, known=known, **kwargs)
+    first = len(op.inner_inputs) - op.info.n_non_seqs
+
+    def scan(*outer: Any) -> Any:
+        known.clear()
+        for i, value in enumerate(op.outer_non_seqs(list(outer))):
+            if is_known(value):
+                known[first + i] = value
+        return loop(*outer)
+
+    return scan
+
+
+def is_known(value: Any) -> bool:
+    """Return whether a value, or each of a tuple of them, is known while JAX traces, and small."""
+    if isinstance(value, tuple | list):
+        return all(is_known(v) for v in value)
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.size(value) <= LARGEST
+
+
+def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a node, to be computed in NumPy where all its inputs are known."""
+    traced = jax_funcify(op, node=node, **kwargs)
+    kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
+    arrays = _ARRAYS[kinds[0]] if kinds else len(node.inputs)
+
+    def trace(*inputs: Any) -> Any:
+        given = [jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in inputs[:arrays]]
+        return traced(*given, *(_in_numpy(v) for v in inputs[arrays:]))
+
+    if not _may_be_shapes(node):
+        return trace
+
+    def call(*inputs: Any) -> Any:
+        if not all(is_known(v) for v in inputs):
+            return trace(*inputs)
+        with jax.ensure_compile_time_eval():
+            values = [np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)]
+        if isinstance(op, _GROWING) and _grown(op, values) > LARGEST:
+            return trace(*inputs)
+        outputs = _perform(node, values)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return call
+
+
+def _may_be_shapes(node: Apply) -> bool:
+    """Return whether a node may be shape arithmetic: whole numbers, or single numbers on the way to one."""
+    if isinstance(node.op, JAXShapeTuple | Scan) or not node.inputs:
+        return False
+    if not all(isinstance(v.type, TensorType | ScalarType) for v in (*node.inputs, *node.outputs)):
+        return False
+    return all(np.dtype(v.type.dtype).kind in "iub" or getattr(v.type, "ndim", 0) == 0 for v in node.outputs)
+
+
+def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
+    """Return how many entries an op makes of few."""
+    if isinstance(op, Alloc | AllocEmpty):
+        return math.prod(int(n) for n in values[_ARRAYS[type(op)] :])
+    if isinstance(op, ARange):
+        start, stop, step = (float(v) for v in values)
+        return (stop - start) / step
+    if isinstance(op, Eye):
+        return int(values[0]) * int(values[1])
+    return values[0].size * float(values[1].max(initial=0)) * max(1, values[1].size)
+
+
+def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
+    """Compute a node in NumPy; single numbers come back as Python's, as PyTensor hands constants to JAX."""
+    storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
+    node.op.prepare_node(node, storage, None, "py")
+    cells: list[list[Any]] = [[None] for _ in node.outputs]
+    inputs = [v[()] if isinstance(i.type, ScalarType) else v for v, i in zip(values, node.inputs, strict=True)]
+    node.op.perform(node, inputs, cells)
+    arrays = [np.asarray(cell[0]) for cell in cells]
+    return [a.item() if a.ndim == 0 and a.dtype.kind != "u" else a for a in arrays]
+
+
+def _in_numpy(value: Any) -> Any:
+    """Return an array that is known in NumPy: JAX would trace what is taken out of it."""
+    if isinstance(value, jax.Array) and is_known(value):
+        with jax.ensure_compile_time_eval():
+            return np.asarray(value)
+    return value
+
+
+def convert_reshape(op: Reshape, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a reshape."""
+    constant = node.inputs[1].data if isinstance(node.inputs[1], Constant) else None
+
+    def reshape(x: Any, shape: Any) -> Any:
+        lengths = shape if constant is None else constant
+        return jnp.reshape(x, tuple(int(n) for n in np.atleast_1d(_concrete(lengths, "the shape of a reshape"))))
+
+    return reshape
+
+
+def convert_arange(op: ARange, node: Apply, **kwargs: Any) -> Callable:
+    """Convert an arange, in the dtype of the op whatever those of its bounds."""
+
+    def arange(*bounds: Any) -> Any:
+        start, stop, step = (_concrete(v, "the bounds of an arange").item() for v in bounds)
+        return jnp.arange(start, stop, step, dtype=op.dtype)
+
+    return arange
+
+
+def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a split; the axis is an input of the op in early PyTensor 3 and a property of it later."""
+
+    def split(x: Any, *rest: Any) -> Any:
+        *axis, lengths = rest
+        along = int(_concrete(axis[0], "the axis of a split")) if axis else op.axis
+        lengths = _concrete(lengths, "the lengths of a split")
+        if len(lengths) != op.len_splits or (lengths < 0).any() or lengths.sum() != x.shape[along]:
+            raise ValueError(f"Split: expected {op.len_splits} lengths that add up to {x.shape[along]}, got {lengths}.")
+        parts = jnp.split(x, np.cumsum(lengths)[:-1], axis=along)
+        return parts[0] if len(parts) == 1 else parts
+
+    return split
+
+
+def _concrete(value: Any, what: str) -> np.ndarray:
+    """Return a value in NumPy that JAX has to know while it traces."""
+    if isinstance(value, tuple | list):
+        return np.array([_concrete(v, what) for v in value])
+    if isinstance(value, jax.core.Tracer):
+        raise NotImplementedError(
+            f"JAX: expected {what} to follow from shapes and constants, got one that is computed from values. "
+            "Use mode 'CVM' or 'NUMBA', or write the model with arrays of a shape that does not depend on values."
+        )
+    with jax.ensure_compile_time_eval():
+        return np.asarray(value)
