@@ -4,7 +4,7 @@ import importlib as _importlib
 import typing as _typing
 
 from symng import vectors  # noqa: F401 - a module that messages and docs name
-from symng.backends import enable_jax, keep_memory
+from symng.backends import enable_jax, keep_memory, set_mode
 from symng.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.energy import EnergyObjective
 from symng.history import History
@@ -80,6 +80,7 @@ __all__ = [
     "enable_jax",
     "keep_memory",
     "minimize",
+    "set_mode",
 ]
 
 if _typing.TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """An objective on batches that come in chunks, so that memory follows the chunk and not the batch.
 
 What is a mean or sum over examples is computed chunk by chunk in a loop and added up. A batch is handed over as its
-chunks, stacked along a new first axis, and the examples that are left over, apart: so every shape is known before the
-loop runs, as JAX needs it.
+chunks, stacked along a new first axis, and the examples that are left over: each chunk of a loop has one shape.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, problem
@@ -20,35 +18,23 @@ from symng._loop import while_loop
 from symng._rebuild import rebuild
 from symng.objective import Objective
 
-Shapes = tuple[tuple[int, ...], ...]
-
 
 class Layout(NamedTuple):
     """How a batch is handed over: whether it has chunks, and whether it has examples beside them.
 
-    One without chunks is not cut. ``stacked`` and ``rest`` are the shapes of both parts where they are to be known to
-    the graph, else empty.
+    One without chunks is not cut.
     """
 
     chunked: bool
     ragged: bool
-    stacked: Shapes = ()
-    rest: Shapes = ()
 
 
-def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None, with_shapes: bool) -> Layout:
-    """Tell how a batch is handed over."""
+def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> Layout:
+    """Return how a batch is handed over."""
     examples = arrays[0].shape[axes[0]]
-    chunked = chunk_size is not None and examples > chunk_size
-    ragged = chunk_size is None or not chunked or examples % chunk_size > 0
-    if not with_shapes:
-        return Layout(chunked, ragged)
-    if not chunked or chunk_size is None:
-        return Layout(chunked, ragged, rest=tuple(a.shape for a in arrays))
-    pairs = [(a.shape, axis) for a, axis in zip(arrays, axes, strict=True)]
-    stacked = tuple((examples // chunk_size, *s[:k], chunk_size, *s[k + 1 :]) for s, k in pairs)
-    rest = tuple((*s[:k], examples % chunk_size, *s[k + 1 :]) for s, k in pairs)
-    return Layout(chunked, ragged, stacked, rest if ragged else ())
+    if chunk_size is None or examples <= chunk_size:
+        return Layout(chunked=False, ragged=True)
+    return Layout(chunked=True, ragged=examples % chunk_size > 0)
 
 
 def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> list[Any]:
@@ -81,12 +67,6 @@ def check_chunks(objective: Objective) -> None:
             )  # fmt: skip
 
 
-def has_op(objective: Objective, kinds: type | tuple[type, ...]) -> bool:
-    """Tell whether there is an operation of one of these kinds in the model."""
-    graphs = [objective.loss, *objective.outputs]
-    return any(v.owner is not None and isinstance(v.owner.op, kinds) for v in ancestors(graphs))
-
-
 class ChunkedObjective(Objective):
     """The same model on batches in chunks: of the batch called ``suffix``, and of those made by `on_fresh_inputs`.
 
@@ -101,9 +81,8 @@ class ChunkedObjective(Objective):
         roots = (*objective.inputs, *objective.targets)
         self.stacked: tuple[Any, ...] = ()
         if layout.chunked:
-            shapes = [*layout.stacked, *[None] * (len(roots) - len(layout.stacked))]
-            self.stacked = tuple(map(_stack, roots, shapes))
-        self.rest = objective.on_fresh_inputs(f"{suffix}_rest", layout.rest) if layout.ragged else None
+            self.stacked = tuple(map(_stack, roots))
+        self.rest = objective.on_fresh_inputs(f"{suffix}_rest") if layout.ragged else None
         if self.rest is not None:
             vars(self.rest)["first"] = self._counts()[0]
         self.loss = self.total(lambda o: [o.loss])[0]
@@ -150,7 +129,7 @@ class ChunkedObjective(Objective):
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         return self.total(lambda o: [o.with_params(values)])[0]
 
-    def on_fresh_inputs(self, suffix: str, shapes: Sequence[tuple[int | None, ...] | None] = ()) -> Objective:
+    def on_fresh_inputs(self, suffix: str) -> Objective:
         return ChunkedObjective(self._whole, self.layouts, suffix)
 
     def _counts(self) -> tuple[Any, Any]:
@@ -162,7 +141,7 @@ class ChunkedObjective(Objective):
 
     def _sum_of_chunks(self, function: Callable[[Objective], Sequence[TensorVariable]]) -> list[TensorVariable]:
         """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
-        chunk = self._whole.on_fresh_inputs("_chunk", [rows.type.shape[1:] for rows in self.stacked])
+        chunk = self._whole.on_fresh_inputs("_chunk")
         vars(chunk)["first"] = first = pt.lscalar("first")
         places: list[Any] = [*chunk.inputs, *chunk.targets]
         length = self.stacked[0].shape[self.data_axes[0] + 1]
@@ -181,7 +160,6 @@ class ChunkedObjective(Objective):
         return [final[f"sum {i}"] for i in range(len(values))]
 
 
-def _stack(v: TensorVariable, shape: tuple[int, ...] | None) -> TensorVariable:
-    """Return a variable for stacked chunks of ``v``, of a shape if it is known."""
-    known: tuple[int | None, ...] = (None, *v.type.shape) if shape is None else shape
-    return pt.tensor(f"{v.name or 'input'}_chunks", dtype=v.type.dtype, shape=known)
+def _stack(v: TensorVariable) -> TensorVariable:
+    """Return a variable for stacked chunks of ``v``."""
+    return pt.tensor(f"{v.name or 'input'}_chunks", dtype=v.type.dtype, shape=(None, *v.type.shape))

@@ -101,7 +101,7 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
             "Its JAX form is not there; use a scan with a fixed number of steps, or mode 'CVM' or 'NUMBA'."
         )
     buffer_variables = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
-    if any(_has_symbolic_length(buffer) for buffer in buffer_variables):
+    if any(_has_computed_length(buffer) for buffer in buffer_variables):
         raise _wants_all_values(op)
     taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
     lookbacks = [-min(each) for each in taps]
@@ -207,12 +207,19 @@ def _constant_length(length: Variable) -> int | None:
     return int(length.data) if isinstance(length, Constant) else None
 
 
-def _has_symbolic_length(buffer: Variable) -> bool:
-    """Tell whether a buffer is, or is cut from, one whose length JAX would have to know and cannot."""
+def _has_computed_length(buffer: Variable) -> bool:
+    """Return whether a buffer is, or is cut from, one whose length depends on values, so that JAX cannot know it."""
     while buffer.owner is not None and isinstance(buffer.owner.op, Subtensor | IncSubtensor):
         buffer = buffer.owner.inputs[0]
     node = buffer.owner
-    return node is not None and isinstance(node.op, AllocEmpty) and node.outputs[0].type.shape[0] is None
+    return node is not None and isinstance(node.op, AllocEmpty) and _depends_on_values(node.inputs[0])
+
+
+def _depends_on_values(v: Variable) -> bool:
+    """Return whether ``v`` is computed from values of arrays, not from their shapes and constants alone."""
+    if isinstance(v, Constant) or (v.owner is not None and isinstance(v.owner.op, Shape | Shape_i)):
+        return False
+    return v.owner is None or any(_depends_on_values(i) for i in v.owner.inputs)
 
 
 def _wants_all_values(op: Scan) -> Exception:

@@ -195,7 +195,7 @@ def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
 
     def split(x: Any, *rest: Any) -> Any:
         *axis, lengths = rest
-        along = int(_concrete(axis[0], "the axis of a split")) if axis else op.axis
+        along = int(_concrete(axis[0], "the axis of a split")) if axis else op.axis  # type: ignore[attr-defined]
         lengths = _concrete(lengths, "the lengths of a split")
         if len(lengths) != op.len_splits or (lengths < 0).any() or lengths.sum() != x.shape[along]:
             raise ValueError(f"Split: expected {op.len_splits} lengths that add up to {x.shape[along]}, got {lengths}.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib.util
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,13 +94,67 @@ def enable_jax() -> None:
     register()
 
 
+_mode: str | Mode | None = None
+
+
+def set_mode(mode: str | Mode | None) -> None:
+    """Set the mode in which symng compiles wherever no ``mode`` is given.
+
+    `compile_step`, `minimize`, `Objective.check` and `LinearOperator.to_scipy` follow it from then on. Without this
+    call the mode is that of PYTENSOR_FLAGS or ``pytensor.config`` where one was set (``mode`` or ``linker``), else JAX
+    where it is installed, else PyTensor's own.
+
+    Parameters
+    ----------
+    mode : str, Mode or None
+        "JAX", "NUMBA", "CVM" (C), "FAST_COMPILE", "FAST_RUN", in any case, or a PyTensor Mode; None goes back to the
+        default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``mode`` is none of these.
+    ImportError
+        If it is JAX, and jax is not installed.
+    NotImplementedError
+        If its backend has no loops (MLX, PyTorch).
+
+    Notes
+    -----
+    Graphs that you compile yourself with `pytensor.function` are not affected.
+
+    Examples
+    --------
+    >>> import symng
+    >>> symng.set_mode("CVM")
+    >>> symng.set_mode(None)
+    """
+    global _mode
+    if mode is not None:
+        usable_backend(mode)
+    _mode = mode
+
+
+def default_mode() -> Mode:
+    """Return the mode that None means: that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own."""
+    if _mode is not None:
+        return resolve_mode(_mode)
+    asked = pytensor.config.mode != "Mode" or pytensor.config.linker != "auto"
+    return get_mode("JAX") if not asked and importlib.util.find_spec("jax") else pytensor_mode()
+
+
+def pytensor_mode() -> Mode:
+    """Return the mode that PyTensor takes by default."""
+    return get_mode(None)
+
+
 def resolve_mode(mode: str | Mode | None) -> Mode:
-    """Return the PyTensor mode that ``mode`` means: a name in any case, a mode, or None for PyTensor's default.
+    """Return the PyTensor mode that ``mode`` means: a name in any case, a mode, or None for the default.
 
     "C" is taken for "CVM": the linker that compiles a whole graph to one piece of C has no scan.
     """
     if mode is None:
-        return get_mode(None)
+        return default_mode()
     if isinstance(mode, Mode):
         return mode
     if not isinstance(mode, str):
@@ -155,7 +210,7 @@ def compile_function(
     inputs, outputs, updates, name, **kwargs
         As in `pytensor.function`.
     mode : str, Mode or None, default None
-        A name in any case, a PyTensor mode, or None for PyTensor's default.
+        A name in any case, a PyTensor mode, or None for the default (see `set_mode`).
 
     Returns
     -------
@@ -182,6 +237,17 @@ def compile_function(
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
         mode = _tuned(resolve_mode(mode), backend)
         return pytensor.function(inputs, outputs, updates=pairs, mode=mode, name=name, **kwargs)
+
+
+def warn_of_other_backend(error: Exception, backend: str) -> None:
+    """Warn that a graph runs on ``backend``, since JAX, which was taken by default, cannot run it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    warnings.warn(
+        f"mode: JAX, the default, cannot run this model ({lines[0]}). It runs on the backend {backend!r}. Choose one "
+        "with mode= or symng.set_mode to have no warning.",
+        UserWarning,
+        stacklevel=2,
+    )
 
 
 @contextmanager

@@ -205,15 +205,10 @@ class Objective:
         value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
         return value
 
-    def on_fresh_inputs(self, suffix: str, shapes: Sequence[tuple[int | None, ...] | None] = ()) -> Objective:
-        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch.
-
-        ``shapes`` are those of the first ones, where they are known.
-        """
+    def on_fresh_inputs(self, suffix: str) -> Objective:
+        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
         roots = [*self.inputs, *self.targets]
-        padded = [*shapes, *[None] * (len(roots) - len(shapes))]
-        types = [v.type if s is None else v.type.clone(shape=s) for v, s in zip(roots, padded, strict=True)]
-        fresh = [t(name=f"{v.name or 'input'}{suffix}") for t, v in zip(types, roots, strict=True)]
+        fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in roots]
         kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
         kept.append(self.example_losses)
         present = list(dict.fromkeys(v for v in kept if v is not None))

@@ -191,20 +191,9 @@ def recurrent(length):
     return X, weights, states
 
 
-@pytest.mark.parametrize(
-    "length",
-    [
-        5,
-        pytest.param(
-            None,
-            marks=pytest.mark.xfail(
-                strict=True, reason="PyTensor's backward scan allocates by its symbolic length, which JAX cannot"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("length", [5, None])
 def test_products_through_a_recurrent_scan(length):
-    """J v and J^T J v need the number of time steps to be declared; the number of examples may be left open."""
+    """J v and J^T J v, with the number of time steps declared or not."""
     X, weights, states = recurrent(length)
     rng = np.random.default_rng(2)
     tangents = [pt.dmatrix("v"), pt.dmatrix("w")]

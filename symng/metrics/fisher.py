@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,7 +12,6 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, check_choice, problem
-from symng._graph import infer_length
 from symng._heads import Head
 from symng._keywords import explain_settings
 from symng._repr import short_repr
@@ -127,11 +125,9 @@ class Fisher(OutputMetric):
         def pull_root(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0
             for r in ends:
-                known = [infer_length(r, axis) for axis in range(r.ndim)]
-                shape = [r.shape[axis] if length is None else length for axis, length in enumerate(known)]
-                size = math.prod(shape)
-                parts.append(u[start : start + size].reshape(shape, ndim=r.ndim))
-                start = start + size
+                stop = start + r.size
+                parts.append(u[start:stop].reshape(r.shape, ndim=r.ndim))
+                start = stop
             return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
 
         return Root(push_root, pull_root)

@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.scan.op import Scan
-from pytensor.tensor.shape import Reshape
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, problem
-from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, has_op, layout_of
+from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, layout_of
 from symng._failures import ARRAY_ERRORS, backend_failure, comes_from
 from symng._keywords import explain_keywords
 from symng._trial import Trial
-from symng.backends import collection_paused, place, settle, usable_backend
+from symng.backends import collection_paused, place, pytensor_mode, settle, usable_backend, warn_of_other_backend
 from symng.objective import Objective
 from symng.optimizers import Optimizer, Step
 from symng.solvers import Woodbury
@@ -66,22 +64,12 @@ class CompiledStep:
         self.objective, self.optimizer, self.mode, self.chunk_size = objective, optimizer, mode, chunk_size
         self.backend = usable_backend(mode)
         self.compile_seconds = 0.0
-        # JAX cannot compute a length in a loop that it must know beforehand.
-        loops = self.backend == "jax" and has_op(objective, Scan)
-        if loops and chunk_size is not None:
-            raise problem(
-                "chunk_size", "none on JAX for a model with a scan", Words("one"),
-                "Leave it out, give smaller batches, or use mode 'NUMBA' or 'CVM'.", NotImplementedError,
-            )  # fmt: skip
         direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
         if direct and chunk_size is not None:
             raise problem(
                 "chunk_size", "none with symng.Woodbury, whose Gram matrix is of a whole batch", Words("one"),
                 "Leave it out, or take symng.CG or symng.MinresQLP.", NotImplementedError,
             )  # fmt: skip
-        self._with_shapes = self.backend == "jax" and (
-            loops or direct or chunk_size is not None or has_op(objective, Reshape)
-        )
         self._state = optimizer.init_state(objective)
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
@@ -216,9 +204,9 @@ class CompiledStep:
     def _key(self, batches: Batches) -> Key:
         """Return what distinguishes the functions that are compiled."""
         axes = self.objective.data_axes
-        layouts = tuple(layout_of(a, axes[: len(a)], self.chunk_size, self._with_shapes) for a in batches.values())
+        layouts = tuple(layout_of(a, axes[: len(a)], self.chunk_size) for a in batches.values())
         key = "metric" in batches, "search" in batches
-        return (*key, layouts) if self._with_shapes or any(layout.chunked for layout in layouts) else key
+        return (*key, layouts) if any(layout.chunked for layout in layouts) else key
 
     def _compile(self, batches: Batches) -> None:
         """Compile the function for a combination of batches, unless that is done."""
@@ -228,11 +216,25 @@ class CompiledStep:
         for name, arrays in batches.items():
             self.try_model(f"{name}_batch", arrays)
         start = time.perf_counter()
+        try:
+            self._make_program(batches)
+        except Exception as error:
+            if self.mode is not None or self.backend != "jax":
+                raise
+            # A model of which JAX lacks something must not fail because JAX is there.
+            self.mode = pytensor_mode()
+            self.backend = usable_backend(self.mode)
+            self._make_program(batches)
+            warn_of_other_backend(error, self.backend)
+        self.compile_seconds += self._build_seconds + time.perf_counter() - start
+        self._build_seconds = 0.0
+
+    def _make_program(self, batches: Batches) -> None:
+        """Compile the function for a combination of batches on the present backend."""
+        key = self._key(batches)
         self._programs[key] = Program(self.build(*key), self.mode)
         if self.backend in ("numba", "jax"):
             self._rehearse(batches)
-        self.compile_seconds += self._build_seconds + time.perf_counter() - start
-        self._build_seconds = 0.0
 
     def try_model(self, name: str, batch: Sequence[Any]) -> None:
         """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
@@ -323,7 +325,8 @@ def compile_step(
     optimizer : Optimizer
         For instance `NaturalGradient`.
     mode : str or Mode, optional
-        PyTensor mode: "CVM" (C), "NUMBA", "JAX", "FAST_COMPILE"; default PyTensor's own.
+        PyTensor mode: "CVM" (C), "NUMBA", "JAX", "FAST_COMPILE". Default: see `set_mode`, as a rule JAX where it is
+        installed; a model that JAX cannot run then runs in PyTensor's own mode, with a warning.
     chunk_size : int, optional
         Compute gradient, products with the metric and losses over chunks of so many examples of a batch, one after
         another, so that memory follows the chunk and not the batch. The results are the same to rounding. The loss must

@@ -1,0 +1,130 @@
+"""Shape arithmetic on JAX: whatever follows from the shapes of the arguments is known while JAX traces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.compile.builders import OpFromGraph
+from pytensor.scan.utils import until
+
+from symng.backends import compile_function, enable_jax, to_numpy
+
+pytest.importorskip("jax")
+
+X = np.random.default_rng(0).standard_normal((6, 4))
+x = pt.dmatrix("x")
+n, k = x.shape
+
+
+def through_an_inner_graph():
+    """Reshape within an op that is a graph."""
+    y = pt.dmatrix()
+    return OpFromGraph([y], [y.reshape((y.shape[0], 2, y.shape[1] // 2)).sum(axis=1)])(x)
+
+
+def through_a_scan():
+    """Give a scan lengths that do not change, which it carries from step to step."""
+    rows, halves = n, k // 2
+    return pytensor.scan(
+        lambda row, rows, halves: row.reshape((2, halves)).sum(axis=0) + pt.arange(rows).sum(),
+        sequences=[x],
+        non_sequences=[rows, halves],
+        return_updates=False,
+        strict=True,
+    )
+
+
+def through_a_while_scan():
+    """Reshape the state of a loop that may stop early."""
+
+    def halve(state, length):
+        return state.reshape((2, length)).T.flatten() / 2, until(abs(state).max() < 1)
+
+    # As long as the initial state only at run time.
+    return pytensor.scan(
+        halve, outputs_info=[8 * x[0]], non_sequences=[k // 2], n_steps=50, return_updates=False, strict=True
+    )[-1]
+
+
+def gradient_through_a_scan():
+    """Differentiate a recurrence over a sequence of a length that only the arguments tell."""
+    last = pytensor.scan(
+        lambda row, h: pt.tanh(row + h), sequences=[x], outputs_info=[pt.zeros((k,))], return_updates=False
+    )[-1]
+    return pt.grad(last.sum(), x)
+
+
+KINDS = {
+    "reshape": lambda: x.reshape((n // 2, 2 * k)),
+    "reshape with -1": lambda: x.reshape((-1, 2, 2)).max(axis=2),
+    "arange": lambda: pt.arange(n * 50)[:: n * 10],
+    "arange of a number": lambda: pt.arange(0, pt.ceil(n / 2.5), 1),
+    "labels": lambda: x[pt.arange(n), pt.arange(n) % k],
+    "split": lambda: pt.split(x, [1, k - 1], n_splits=2, axis=1)[1],
+    "slices": lambda: x[n // 3 : n - 1, : k // 2],
+    "set a slice": lambda: pt.set_subtensor(x[: n // 2], 0.0),
+    "repeat": lambda: pt.repeat(x, n // 2, axis=0),
+    "tile": lambda: pt.tile(x, (2, 1)),
+    "eye": lambda: pt.eye(k) * k,
+    "tril": lambda: pt.tril(x[:k, :k]),
+    "alloc": lambda: pt.zeros((n + 1, k - 1)) + n,
+    "join": lambda: pt.concatenate([x, pt.zeros((n, 1))], axis=1),
+    "pad": lambda: pt.pad(x, [(0, 1), (1, 1)]),
+    "mean by hand": lambda: x.sum(axis=0) / n,
+    "shapes that are added up": lambda: pt.stack([n, k]).prod() + x.size,
+    "inner graph": through_an_inner_graph,
+    "scan": through_a_scan,
+    "while scan": through_a_while_scan,
+    "gradient of a scan": gradient_through_a_scan,
+}
+
+
+@pytest.fixture(scope="module")
+def on_jax():
+    """Compile all kinds at once, for each alone would start JAX anew."""
+    return compile_function([x], [make() for make in KINDS.values()], mode="JAX")
+
+
+@pytest.mark.parametrize("examples", [6, 2, 1])
+def test_what_follows_from_shapes_runs(on_jax, examples):
+    """One example is an axis of length 1 like any other: nothing broadcasts along it."""
+    keep = [i for i, name in enumerate(KINDS) if examples > 2 or name not in ("labels", "tril", "slices", "reshape")]
+    if examples < 6:
+        outputs = [make() for i, make in enumerate(KINDS.values()) if i in keep]
+        got = to_numpy(compile_function([x], outputs, mode="JAX")(X[:examples]))
+    else:
+        outputs, got = [make() for make in KINDS.values()], to_numpy(on_jax(X))
+    expected = compile_function([x], outputs, mode="FAST_COMPILE")(X[:examples])
+    names = [name for i, name in enumerate(KINDS) if i in keep]
+    for name, value, right in zip(names, got, expected, strict=True):
+        assert value.shape == right.shape, name
+        np.testing.assert_allclose(value, right, rtol=1e-12, err_msg=name)
+
+
+def test_another_shape_is_another_trace(on_jax):
+    assert [on_jax(np.ones((rows, 4)))[0].shape for rows in (6, 8, 6)] == [(3, 8), (4, 8), (3, 8)]
+
+
+def test_a_shape_that_is_computed_from_values_is_refused():
+    f = compile_function([x], x.reshape((pt.cast(abs(x[0, 0]), "int64") + 1, -1)), mode="JAX")
+    with pytest.raises(
+        NotImplementedError, match="expected the shape of a reshape to follow from shapes and constants"
+    ):
+        f(X)
+
+
+def test_dtypes_stay_those_of_the_graph():
+    v = pt.fvector("v")
+    f = compile_function(
+        [v], [v / v.shape[0].astype("float32"), v * pt.arange(v.shape[0], dtype="float32")], mode="JAX"
+    )
+    assert [value.dtype for value in f(np.ones(3, dtype="float32"))] == ["float32", "float32"]
+
+
+def test_random_draws_of_a_computed_size():
+    enable_jax()
+    rng = pytensor.shared(np.random.default_rng(0))
+    f = compile_function([x], pt.random.normal(size=(n // 2, k + 1), rng=rng), mode="JAX")
+    assert f(X).shape == (3, 5)
