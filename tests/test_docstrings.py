@@ -14,7 +14,7 @@ import pytest
 import symng
 
 # Only imported where its library is there: it is the JAX side of `symng.enable_jax`.
-NEEDS_JAX = {"symng._jax_scan"}
+NEEDS_JAX = {"symng._jax_scan", "symng._jax_shapes"}
 HAS_JAX = importlib.util.find_spec("jax") is not None
 
 

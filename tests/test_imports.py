@@ -32,6 +32,7 @@ HELPERS = {
     "_initializers": "models",
     "_jax_scan": "backends",
     "_loss_reading": "objective",
+    "_jax_shapes": "backends",
     "_losses": "models",
     "_matching": "objective",
     "_numba": "backends",
