@@ -62,7 +62,7 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
             way_out = "Write params=[...]."
         elif isinstance(params, Mapping):
             way_out = "Give list(params.values())."
-        elif isinstance(params, Iterable) and not isinstance(params, Variable | np.ndarray | str):
+        elif isinstance(params, Iterable) and not isinstance(params, list | tuple | Variable | np.ndarray | str):
             way_out = "Give list(params)."
         raise problem("params", expected, params, way_out)
     for p in params:

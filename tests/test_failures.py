@@ -141,7 +141,7 @@ def test_to_scipy_names_arrays_or_backend():
             super().perform(node, inputs, outputs)
 
     def odd(y):
-        return y + 0 * Odd(ValueError("no kernel"))(y)
+        return y + 2 * Odd(ValueError("no kernel"))(y)
 
     operator = symng.LinearOperator(lambda v: odd(v), size=2, dtype="float64")
     with pytest.raises(RuntimeError, match="got FAST_COMPILE, which fails in .*: no kernel"):
