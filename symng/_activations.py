@@ -12,6 +12,7 @@ import pytensor.scalar.math as psm
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant
+from pytensor.raise_op import CheckAndRaise
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, SpecifyShape
@@ -24,7 +25,7 @@ from symng._recognize import constant_value, evaluate_nodes, find_preactivation,
 from symng._scans import first_round, inner_value, trace_of
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
-VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor, TypeCastingOp)
+VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor, TypeCastingOp, CheckAndRaise)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def _read(output: Any, tanh: Likelihood | None, least_ndim: int = 2) -> tuple[Ac
         end, more = below_views(kept)
         views, guarded = views + more, True
     found = None if end.owner is None else _read_end(end, views, tanh)
+    if found is None and views and not guarded:
+        found, end, views = _read_by_hand(output), output, []  # one that rearranges on its way
     if found is None:
         return None, False
     if found.axes is not None and (output.ndim < least_ndim or _axis_behind(found.axes, views) != output.ndim - 1):
@@ -110,18 +113,26 @@ def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End
         return _End(Categorical(), "exp of log_softmax", r, r, _axes_of(first.owner.op, first))
     if isinstance(op, Scan):
         return _read_in_scan(end, views, tanh)
-    if found := find_preactivation(end):
-        kind, root, scale, axis = found
-        r = root if scale == 1 else np.asarray(scale, root.type.dtype) * root
-        if kind == "softmax":
-            return _End(Categorical(), "softmax by hand", r, root, (axis,), is_plain=False)
-        return _End(Bernoulli(), "sigmoid by hand", r, root, is_plain=False)
+    if found := _read_by_hand(end):
+        return found
     if is_exp:
         return _End(Poisson(), "exp", first, first)
     if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
         # An op with a derivative of its own: what computes the pre-activation is a part of it.
         return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
     return None
+
+
+def _read_by_hand(end: Any) -> _End | None:
+    """Read a likelihood off the values of ``end``."""
+    found = find_preactivation(end)
+    if found is None:
+        return None
+    kind, root, scale, axis = found
+    r = root if scale == 1 else np.asarray(scale, root.type.dtype) * root
+    if kind == "softmax":
+        return _End(Categorical(), "softmax by hand", r, root, (axis,), is_plain=False)
+    return _End(Bernoulli(), "sigmoid by hand", r, root, is_plain=False)
 
 
 def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
@@ -221,4 +232,4 @@ def _moved(node: Apply, axis: int) -> int | None:
             return None
         length = infer_length(before, -1)
         return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
-    return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp) else None
+    return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None

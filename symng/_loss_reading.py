@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.scalar as ps
+from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.gradient import DisconnectedGrad, ZeroGrad
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import toposort
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Alloc, Join, MakeVector
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
@@ -22,10 +24,11 @@ from pytensor.tensor.math import Dot, Sum
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
+from symng._graph import open_op
 from symng._recognize import evaluate_nodes, log_sum_exp, sample, sigmoid, softmax
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
-LINEAR = (DimShuffle, Reshape, SpecifyShape, Subtensor, Sum, TypeCastingOp, Alloc)
+LINEAR = (DimShuffle, Reshape, SpecifyShape, Subtensor, Sum, TypeCastingOp, Alloc, CheckAndRaise)
 LOGARITHMS = {"softmax": "log_softmax", "sigmoid": "softplus-", "1-sigmoid": "softplus", "y": "log", "1-y": "log1m"}
 
 
@@ -82,20 +85,38 @@ def _terms(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Vari
     """Return the functions of ``y`` that ``loss`` depends on."""
     nodes = list(toposort([loss], blockers=[y]))
     kinds = _kinds(nodes, y)
-    below: dict[str, set[Variable]] = {"params": set(params), "targets": set(targets)}
     terms: dict[Variable, frozenset[Term]] = {y: frozenset([Term("y")])}
+    _walk(nodes, kinds, set(params), set(targets), terms)
+    return terms.get(loss, frozenset())
+
+
+def _walk(
+    nodes: Iterable[Apply],
+    kinds: dict[Variable, str | None],
+    params: set[Variable],
+    targets: set[Variable],
+    terms: dict[Variable, frozenset[Term]],
+) -> None:
+    """Add the terms of what ``nodes`` compute to ``terms``, and what depends on the others to their sets."""
     for node in nodes:
         if isinstance(node.op, Shape | Shape_i | ZeroGrad | DisconnectedGrad):
             continue
-        for reached in below.values():
+        for reached in (params, targets):
             if any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
-        for v in node.outputs:
+        if not any(v in terms for v in node.inputs):
+            continue
+        opened: Any = None
+        if isinstance(node.op, OpFromGraph) and node.outputs[0] not in kinds:  # such as t log y in one op
+            opened = open_op(node.op, node.inputs, every=True)
+            _walk(toposort(opened, blockers=node.inputs), kinds, params, targets, terms)
+        for i, v in enumerate(node.outputs):
             if v in kinds:
                 terms[v] = frozenset([Term(kinds[v])] if kinds[v] else ())
-            elif any(i in terms for i in node.inputs) and getattr(v.type, "dtype", "").startswith("float"):
-                terms[v] = frozenset(_passed(node, terms, below["params"], below["targets"]))
-    return terms.get(loss, frozenset())
+            elif opened is not None:
+                terms[v] = terms.get(opened[i], frozenset())
+            elif getattr(v.type, "dtype", "").startswith("float"):
+                terms[v] = frozenset(_passed(node, terms, params, targets))
 
 
 def _passed(node: Apply, terms: dict[Variable, Any], params: set[Variable], targets: set[Variable]) -> Iterable[Term]:
@@ -119,7 +140,10 @@ def _passed(node: Apply, terms: dict[Variable, Any], params: set[Variable], targ
         or isinstance(op, Dot)
         or (isinstance(op, (AdvancedSubtensor, *LINEAR)) and node.inputs[0] in terms)
     )
-    if scaled or isinstance(scalar, ps.Second) or (isinstance(scalar, ps.Switch) and node.inputs[0] not in terms):
+    chosen = isinstance(scalar, ps.Switch) and node.inputs[0] not in terms
+    if chosen and len(within) == 1:
+        return found  # a mask
+    if scaled or chosen or isinstance(scalar, ps.Second):
         return [t._replace(by_params=t.by_params or by_params, by_target=t.by_target or by_target) for t in found]
     mixed = by_params or any(t.by_params for t in found)
     return [t._replace(is_linear=False, by_params=t.by_params or mixed) for t in found if t.kind != "added"]

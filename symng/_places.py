@@ -9,6 +9,7 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import FromFunctionOp, TypeCastingOp
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import ancestors, toposort
+from pytensor.raise_op import CheckAndRaise
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Join
 from pytensor.tensor.blockwise import Blockwise
@@ -52,7 +53,9 @@ def _walk(
         given = [places.get(v, NONE) for v in node.inputs]
         entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
         found: Sequence[Place]
-        if isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
+        if isinstance(node.op, CheckAndRaise):
+            found = given[:1]  # conditions do not enter the value
+        elif isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
             found = [NONE] * len(node.outputs)
         elif MIXED in given or (entered and any(isinstance(p, int) for p in given)):
             found = [MIXED] * len(node.outputs)

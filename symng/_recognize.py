@@ -13,6 +13,7 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import toposort
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Alloc, Join, MakeVector, ScalarFromTensor, TensorFromScalar
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
@@ -23,7 +24,7 @@ from symng._graph import find_equal, open_op
 # Ops that a hand-written activation is made of.
 CHEAP = (
     Elemwise, CAReduce, DimShuffle, Subtensor, Reshape, SpecifyShape, Shape, Shape_i, MakeVector, Alloc, Join,
-    ScalarFromTensor, TensorFromScalar, TypeCastingOp, OpFromGraph,
+    ScalarFromTensor, TensorFromScalar, TypeCastingOp, OpFromGraph, CheckAndRaise,
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import view_op
+from pytensor.raise_op import Assert
 
 import symng
 
@@ -65,6 +66,9 @@ CATEGORICAL = {
     "squeezed": lambda r: softmax(r[None]).squeeze(0),
     "another axis, moved last": lambda r: special.softmax(r.T, axis=0).T,
     "another axis, clipped and moved": lambda r: pt.clip(special.softmax(r.T, axis=0), 1e-7, 1).dimshuffle(1, 0),
+    "divided while transposed": lambda r: (pt.exp(r).T / pt.exp(r).sum(axis=1)).T,
+    "checked": lambda r: Assert("sum")(softmax(r), pt.all(softmax(r) >= 0)),
+    "reshaped": lambda r: softmax(r).reshape((r.shape[0], 1, 4))[:, 0].reshape((-1, 4)),
     "cast": lambda r: softmax(r).astype("float32").astype("float64"),
     "in a scan": lambda r: scanned(softmax, r),
     "in a scan, by hand": lambda r: scanned(by_hand, r),

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.raise_op import Assert
 
 import symng
 
@@ -46,6 +47,10 @@ def binary(y: Any, t: Any) -> Any:
 C, B, P = symng.Categorical, symng.Bernoulli, symng.Poisson
 cross_entropy = symng.models.categorical_cross_entropy_with_logits
 READ = {
+    "one of two logarithms": (
+        False, B, lambda r, t: -rows(pt.switch(t, pt.log(pt.sigmoid(r)), pt.log(1 - pt.sigmoid(r))))
+    ),
+    "a check on the way": (False, C, lambda r, t: -rows(Assert("t")(t * log_softmax(r, axis=-1), pt.all(t >= 0)))),
     "log_softmax, one-hot": (False, C, lambda r, t: -rows(t * log_softmax(r, axis=-1))),
     "log_softmax, labels": (True, C, lambda r, t: -picked(log_softmax(r, axis=1), t).mean()),
     "log of softmax": (False, C, lambda r, t: -rows(t * pt.log(softmax(r, axis=-1)))),
@@ -86,6 +91,11 @@ def unread(r: Any) -> Any:
 
 LOGITS, CLASSES = "symng.Categorical(logits=True)", "symng.Categorical()"
 WARNED = {
+    "t log y in one op": (False, unread, CLASSES, lambda y, t: -rows(pt.special.xlogy(t, y))),
+    "a check on the way": (False, unread, CLASSES, lambda y, t: -rows(Assert("y")(t * pt.log(y), pt.all(y >= 0)))),
+    "a rate, with a mask": (
+        False, pt.softplus, "symng.Poisson()", lambda y, t: rows(pt.switch(t < 0, 0, y - t * pt.log(y)))
+    ),
     "log of probabilities": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(y))),
     "log of clipped ones": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(pt.clip(y, 1e-7, 1.0)))),
     "log of one picked": (True, unread, CLASSES, lambda y, t: -pt.log(picked(y, t)).mean()),

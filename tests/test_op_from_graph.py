@@ -14,6 +14,7 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import ancestors
+from pytensor.raise_op import Assert
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.special import Softmax
 
@@ -161,6 +162,7 @@ def test_an_op_that_cannot_be_opened_is_taken_to_mix_examples() -> None:
     [
         ("mean", lambda h: pt.sort(h, axis=1)),
         (None, lambda h: pt.sort(h, axis=0)),
+        ("mean", lambda h: Assert("h")(h, pt.all(h < 9))),  # a condition does not enter the value
         ("mean", lambda h: pt.cumsum(h, axis=1)),
         (None, lambda h: pt.cumsum(h, axis=0)),
         ("mean", lambda h: pt.special.softmax(h, axis=1)),
