@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -13,6 +14,13 @@ _WIDTH = 88  # of a line
 def short_repr(self: Any) -> str:
     """Return the call that makes a dataclass, with the settings that are not the defaults: a ``__repr__``."""
     return _text(self, 0, 0)
+
+
+def noted_repr(self: Any) -> str:
+    """Return `short_repr` and, in comments below, what is noted on the object: a ``__repr__`` that is code as well."""
+    note = getattr(self, "_note", "")
+    lines = [textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ") for line in note.splitlines()]
+    return "\n".join([short_repr(self), *lines])
 
 
 def full_repr(value: Any) -> str:
@@ -37,8 +45,8 @@ def _text(value: Any, indent: int, before: int) -> str:
 
 
 def _is_configuration(value: Any) -> bool:
-    """Return whether ``value`` prints by `short_repr`."""
-    return getattr(type(value), "__repr__", None) is short_repr
+    """Return whether ``value`` prints by `short_repr` or `noted_repr`."""
+    return getattr(type(value), "__repr__", None) in (short_repr, noted_repr)
 
 
 def _settings(value: Any) -> dict[str, Any]:

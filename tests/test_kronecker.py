@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ import oracles
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.traversal import graph_inputs
 
 import symng
 from symng import KroneckerPreconditioner, Status
@@ -234,3 +238,73 @@ def test_what_it_does_not_take() -> None:
     optimizer = symng.NaturalGradient(preconditioner=KroneckerPreconditioner())
     with pytest.raises(ValueError, match="preconditioner: expected a likelihood with a metric_root"):
         symng.compile_step(odd, optimizer)
+
+
+def odd_models() -> dict[str, tuple[Any, list[str]]]:
+    """Return outputs of x with weights that are no dense layers, and the names of those that are."""
+
+    def weight(name: str, *shape: int) -> Any:
+        return pytensor.shared(0.5 * rng.standard_normal(shape), name=name)
+
+    rng, x = np.random.default_rng(0), pt.matrix("x")
+    W, V, w, b, c = weight("W", 3, 4), weight("V", 4, 2), weight("w", 4), weight("b", 4), weight("c")
+    square, mask = weight("square", 3, 3), pt.constant((rng.random((3, 4)) > 0.5).astype(float))
+    h = pt.tanh(x @ W + b)
+    return {
+        "vector": (h @ w + c, ["W"]),
+        "vector by dot": (pt.dot(h, w), ["W"]),
+        "vector from the left": (pt.dot(w, h.T), ["W"]),
+        "column of a vector": ((h @ w[:, None])[:, 0], ["W"]),
+        "row of a vector": ((x[:, :1] @ w[None, :]) @ V, ["V"]),
+        "vector alone": (x @ weight("u", 3) + c, []),
+        "vector reshaped": (h @ w.reshape((4, 1)), ["W"]),
+        "used twice": (pt.tanh(pt.tanh(x @ square) @ square) @ W, ["W"]),
+        "used transposed too": (pt.tanh(x @ W) @ W.T, []),
+        "transposed": (h @ weight("U", 2, 4).T, ["U", "W"]),
+        "masked": (pt.tanh(x @ (W * mask)) @ V, ["V"]),
+        "from the left": ((W.T @ x.T).T @ V, ["V"]),
+        "cut out": (x @ weight("wide", 3, 8)[:, :4], []),
+        "of three axes": (pt.tanh(x[:, None, :] @ W).mean(axis=1) @ V, ["V"]),
+        "a stack": ((x @ weight("stack", 2, 3, 4)).sum(axis=0), []),
+        "a bias of two layers": (x @ W + b + (x @ weight("R", 3, 4) + b), ["R", "W"]),
+    }
+
+
+@pytest.mark.parametrize("name", odd_models())
+def test_weights_that_are_no_layers_break_nothing(name: str) -> None:
+    """M^-1 is symmetric and positive definite, so that the solution of a system stays what it is."""
+    y, layers = odd_models()[name]
+    params: list[Any] = sorted((v for v in graph_inputs([y]) if isinstance(v, SharedVariable)), key=str)
+    x = next(v for v in graph_inputs([y]) if v.name == "x")
+    objective = symng.Objective(pt.sqr(y - 1).mean(axis=0).sum(), y, params, [x])
+    kronecker, v = Kronecker(objective), pt.vector("v", shape=(objective.size,))
+    product = kronecker.apply(kronecker.invert(kronecker.factors(0), pt.constant(0.1)), v)
+    f = pytensor.function([x, v], product, mode=MODE)
+    X = np.random.default_rng(1).standard_normal((9, 3))
+    matrix = np.stack([f(X, e) for e in np.eye(objective.size)])
+    assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > 0
+    first = KroneckerPreconditioner().describe(objective).splitlines()[0]
+    assert re.findall(r"(\w+) \(", first) == layers and ("none" in first) == (not layers)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        symng.NaturalGradient(preconditioner=KroneckerPreconditioner()).init_state(objective)
+    found = [w for w in caught if "expected dense layers" in str(w.message)]
+    assert len(found) == (not layers)
+
+
+def test_the_layers_are_listed() -> None:
+    preconditioner = KroneckerPreconditioner(refresh=2)
+    case = layers_case(4)
+    optimizer = symng.NaturalGradient(preconditioner=preconditioner)
+    before = repr(optimizer)
+    assert repr(preconditioner) == "KroneckerPreconditioner(refresh=2)"
+    lines = ["dense layers: W (4, 3) + b, V (4, 2)", "diagonal: scale (2,)"]
+    assert preconditioner.describe(case.objective).splitlines() == lines
+    step = symng.compile_step(case.objective, optimizer, mode=MODE)
+    assert repr(preconditioner).splitlines() == ["KroneckerPreconditioner(refresh=2)", *(f"# {line}" for line in lines)]
+    assert [line.strip() for line in repr(step).splitlines()[-2:]] == lines
+    # It is still code that makes it, equal to one that has found nothing, by itself and in an optimizer.
+    assert eval(repr(preconditioner)) == preconditioner == KroneckerPreconditioner(refresh=2)
+    assert repr(optimizer) == before
+    plain = symng.compile_step(case.objective, symng.NaturalGradient(), mode=MODE)
+    assert "dense" not in repr(plain)

@@ -73,6 +73,23 @@ class Kronecker:
             if p not in found:
                 self.blocks.append(Block(numbers[p], None, 0, math.prod(size)))
 
+    def describe(self) -> str:
+        """Return the dense layers that were found, with their biases, and the other parameters."""
+
+        def name(number: int) -> str:
+            return self.params[number].name or f"params[{number}]"
+
+        layers, others = [], []
+        for block in self.blocks:
+            shape = np.shape(self.params[block.weights].get_value(borrow=True))
+            text = f"{name(block.weights)} {shape}"
+            if block.is_diagonal:
+                others.append(text)
+            else:
+                layers.append(text if block.bias is None else f"{text} + {name(block.bias)}")
+        lines = [f"dense layers: {', '.join(layers) or 'none'}"]
+        return "\n".join(lines + [f"diagonal: {', '.join(others)}"] * bool(others))
+
     @property
     def size(self) -> int:
         """Return the length of the flat vector of factors."""

@@ -12,10 +12,10 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_number
+from symng._checks import check_number, warn
 from symng._keywords import explain_settings
 from symng._loop import while_loop
-from symng._repr import short_repr
+from symng._repr import noted_repr, short_repr
 from symng.metrics import Metric
 from symng.metrics._kronecker import Kronecker
 from symng.objective import Objective
@@ -35,6 +35,10 @@ class Preconditioner(ABC):
     @abstractmethod
     def init_state(self, objective: Objective, state: State) -> None:
         """Add the shared variables that it lives on to ``state``."""
+
+    def describe(self, objective: Objective) -> str:
+        """Return what it finds in the model of ``objective``, in lines; by default nothing."""
+        return ""
 
     @abstractmethod
     def build(
@@ -78,8 +82,17 @@ class KroneckerPreconditioner(Preconditioner):
     TypeError, ValueError
         On bad arguments; when an optimizer is built, for a likelihood without a ``metric_root``.
 
+    Warns
+    -----
+    UserWarning
+        When an optimizer is built for a model in which no dense layer is found: M is then the diagonal alone.
+
     Notes
     -----
+    Once an optimizer is built, ``repr`` and that of the step list the layers that were found, and so does `describe`
+    for any objective. A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
+    one that multiplies tensors of three axes are no layers: of them M has the diagonal.
+
     A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N (a^2 + g^2)
     multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made, and a g (a + g) in each
     product with M^-1. Factors and inverses take 2 (a^2 + g^2) numbers. The derivatives g are those of s . B^T r, for
@@ -97,22 +110,35 @@ class KroneckerPreconditioner(Preconditioner):
     >>> symng.NaturalGradient(
     ...     solver=symng.CG(maxiter=5, recompute=False), preconditioner=symng.KroneckerPreconditioner(), warm_start=0.9
     ... ).preconditioner
-    KroneckerPreconditioner(decay=0.95, refresh=5)
+    KroneckerPreconditioner()
     """
 
     decay: float = 0.95
     refresh: int = 5
-    __repr__ = short_repr
+    __repr__ = noted_repr
 
     def __post_init__(self) -> None:
         check_number("decay", self.decay, minimum=0, below=1)
         check_number("refresh", self.refresh, minimum=1, integer=True)
 
     def init_state(self, objective: Objective, state: State) -> None:
-        size = Kronecker(objective).size
+        kronecker = Kronecker(objective)
+        # For the repr: what an optimizer was built for last. It is no setting and changes nothing.
+        object.__setattr__(self, "_note", kronecker.describe())
+        if all(block.is_diagonal for block in kronecker.blocks):
+            warn(
+                "preconditioner: expected dense layers, h @ W with a matrix W and an example in each row of h, got "
+                "none in this model, so KroneckerPreconditioner is a diagonal here. JacobiPreconditioner is for any "
+                "model."
+            )
+        size = kronecker.size
         state.add("kronecker_factors", np.zeros(size))
         state.add("kronecker_inverses", np.zeros(size))
         state.add("kronecker_updates", 0, "int64")
+
+    def describe(self, objective: Objective) -> str:
+        """Return which dense layers are found, with their biases, and of which parameters M has the diagonal."""
+        return Kronecker(objective).describe()
 
     def build(
         self, measured: Objective, metric: Metric, state: State, damping: TensorVariable

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
@@ -34,6 +35,9 @@ class Woodbury:
 
     Notes
     -----
+    Before a step of `symng.compile_step` or `symng.minimize` is compiled for 500 rows or more, a warning says what they
+    cost (`describe_cost`): an iterative solver is cheaper then.
+
     With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n numbers stored. One step
     of iterative refinement takes off most of the rounding errors that a small lambda enlarges. On JAX it runs
     in steps of `symng.compile_step`, which are compiled anew for each length of batch.
@@ -63,6 +67,32 @@ class Woodbury:
 
     def __post_init__(self) -> None:
         check_number("rtol", self.rtol, minimum=0, symbolic=True)
+
+    def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
+        """Return in a sentence what a solve takes.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of R: for `Fisher` examples times outputs, for `EmpiricalFisher` examples.
+        size : int
+            Number of parameters.
+        dtype : str, default "float64"
+            That of the parameters.
+
+        Examples
+        --------
+        >>> import symng
+        >>> symng.Woodbury().describe_cost(rows=5000, size=100_000, dtype="float32")
+        'Woodbury makes a backward pass for each of 5,000 rows and keeps 5,000 x (100,000 + 5,000) numbers (2.1 GB).'
+        """
+        numbers = rows * (size + rows)
+        memory = numbers * np.dtype(dtype).itemsize
+        text = f"{memory / 1e9:.2g} GB" if memory >= 1e9 else f"{max(memory / 1e6, 0.01):.2g} MB"
+        return (
+            f"Woodbury makes a backward pass for each of {rows:,} rows and keeps {rows:,} x ({size:,} + {rows:,}) "
+            f"numbers ({text})."
+        )
 
     def solve(
         self, A: LinearOperator, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None

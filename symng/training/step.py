@@ -21,9 +21,10 @@ from symng._keywords import explain_keywords
 from symng._trial import Trial
 from symng.backends import collection_paused, place, pytensor_mode, settle, usable_backend, warn_of_other_backend
 from symng.objective import Objective
-from symng.optimizers import Optimizer, Step
+from symng.optimizers import Optimizer, Preconditioner, Step
 from symng.solvers import Woodbury
 from symng.training.batches import check_metric_batch
+from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
 from symng.training.settings import Settings
@@ -99,7 +100,10 @@ class CompiledStep:
         return self._metric_inputs
 
     def __repr__(self) -> str:
-        return f"CompiledStep({self.optimizer!r}, backend={self.backend!r})"
+        preconditioner = getattr(self.optimizer, "preconditioner", None)
+        found = preconditioner.describe(self.objective) if isinstance(preconditioner, Preconditioner) else ""
+        lines = [f"  {line}" for line in found.splitlines()]
+        return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
     def build(self, metric_batch: bool, search_batch: bool, layouts: tuple[Layout, ...] = ()) -> Step:
         """Return the symbolic step, with or without batches of their own for metric and line search.
@@ -215,6 +219,8 @@ class CompiledStep:
             return
         for name, arrays in batches.items():
             self.try_model(f"{name}_batch", arrays)
+        if not self._programs:
+            warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
         start = time.perf_counter()
         try:
             self._make_program(batches)

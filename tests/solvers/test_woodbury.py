@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -154,3 +155,30 @@ def test_what_it_cannot_solve_is_told() -> None:
         Woodbury().solve(F, b, damping=1.0, preconditioner=lambda r: r)
     with pytest.raises(ValueError, match="rtol"):
         Woodbury(rtol=-1.0)
+
+
+def test_many_rows_are_warned_of_with_their_cost() -> None:
+    x, t = pt.matrix("x"), pt.matrix("t")
+    w = pytensor.shared(np.ones((3, 4)), name="w")
+    objective = symng.Objective(pt.sqr(x @ w - t).sum(axis=1).mean(), x @ w, [w], [x], [t])
+
+    def said(metric: Any, examples: int, *metric_batch: Any, solver: Any = None) -> list[str]:
+        optimizer = symng.NaturalGradient(metric=metric, solver=solver or Woodbury(), damping=1.0)
+        step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step.compile((np.ones((examples, 3)), np.ones((examples, 4))), *metric_batch)
+        assert all(w.filename == __file__ for w in caught)
+        return [str(w.message) for w in caught]
+
+    (message,) = said(symng.Fisher(), 125)
+    assert message.startswith("solver: " + Woodbury().describe_cost(500, 12)) and "symng.MinresQLP(" in message
+    assert said(symng.Fisher(), 124) == [] and said(symng.Fisher(), 125, solver=symng.CG()) == []
+    assert said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []  # the rows are those of the metric batch
+    assert "each of 800 rows" in said(symng.Fisher(), 10, (np.ones((200, 3)),))[0]
+    assert said(symng.EmpiricalFisher(), 499) == [] and len(said(symng.EmpiricalFisher(), 500)) == 1
+
+
+def test_the_cost_in_words() -> None:
+    text = Woodbury().describe_cost(2000, 10**6, "float32")
+    assert "each of 2,000 rows" in text and "2,000 x (1,000,000 + 2,000) numbers (8 GB)" in text

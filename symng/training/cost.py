@@ -1,0 +1,56 @@
+"""Say what a direct solve will cost before it is compiled, where an iterative one is cheaper."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from symng._checks import warn
+from symng.backends import PLAIN, compile_function
+from symng.metrics import Metric
+from symng.objective import Objective
+from symng.optimizers import Optimizer
+from symng.solvers import Woodbury
+
+# An iterative solve is 50 products by default, each of two passes through the model: this is five times as much.
+_MANY_ROWS = 500
+
+
+def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
+    """Warn of a `Woodbury` solve on so many rows that an iterative one is clearly cheaper, and say what it will cost.
+
+    ``batch`` is that of the metric, with or without targets.
+    """
+    solver, metric = getattr(optimizer, "solver", None), getattr(optimizer, "metric", None)
+    if not isinstance(solver, Woodbury) or not isinstance(metric, Metric):
+        return
+    try:
+        rows = count_rows(objective, metric, batch)
+    except Exception:  # what is the matter is said by the step itself
+        return
+    if rows >= _MANY_ROWS:
+        warn(
+            f"solver: {solver.describe_cost(rows, objective.size, objective.dtype)} An iterative solver takes two "
+            "passes an iteration, and 50 iterations are often enough: symng.MinresQLP(rtol=1e-4, maxiter=50). Or give "
+            "the metric a smaller batch."
+        )
+
+
+def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> int:
+    """Return the number of rows of R, with the metric on a batch equal to R^T R, from two of its examples."""
+    variables, axes = objective.batch_variables(len(batch))
+    count = batch[0].shape[axes[0]]
+    few = min(count, 2)
+    root = metric(objective).root
+    assert root is not None  # else Woodbury refuses it
+    v = pt.vector(dtype=objective.dtype, shape=(objective.size,))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        length = compile_function([*variables, v], root.push(v).shape[0], mode=PLAIN, on_unused_input="ignore")
+        part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
+        rows = int(length(*part, np.zeros(objective.size, objective.dtype)))
+    return rows * count // few
