@@ -168,8 +168,9 @@ def test_many_rows_are_warned_of_with_their_cost() -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             step.compile((np.ones((examples, 3)), np.ones((examples, 4))), *metric_batch)
-        assert all(w.filename == __file__ for w in caught)
-        return [str(w.message) for w in caught]
+        found = [w for w in caught if str(w.message).startswith("solver:")]
+        assert all(w.filename == __file__ for w in found)
+        return [str(w.message) for w in found]
 
     (message,) = said(symng.Fisher(), 125)
     assert message.startswith("solver: " + Woodbury().describe_cost(500, 12)) and "symng.MinresQLP(" in message
