@@ -55,7 +55,7 @@ MINUTES = {"small": 1.0, "paper": 60.0}
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, at which errors are told
 ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # of which the times are told
 # Why a run that is complete has ended; an interrupted one is made again.
-COMPLETE = ("max_seconds", "diverged")
+COMPLETE = ("max_seconds", "diverged", "not_finite", "zero_gradient")
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class ChunkedObjective(Objective):
     def __init__(self, objective: Objective, layouts: Mapping[str, Layout], suffix: str = "") -> None:
         vars(self).update(vars(objective))
         vars(self)["_frozen"] = False
-        self._whole, self.layouts = objective, layouts
+        self._whole, self.layouts, self.suffix = objective, layouts, suffix
         layout = layouts[suffix]
         roots = (*objective.inputs, *objective.targets)
         self.stacked: tuple[Any, ...] = ()
@@ -101,6 +101,9 @@ class ChunkedObjective(Objective):
         stacked, rest = self._counts()
         return stacked if self.rest is None else stacked + rest
 
+    def divided(self, when: TensorVariable | None) -> Objective:
+        return ChunkedObjective(self._whole.divided(when), self.layouts, self.suffix)
+
     def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
         axes = list(self.data_axes[:count])
         variables, places = list(self.stacked[:count]), [axis + 1 for axis in axes] if self.stacked else []
@@ -115,14 +118,19 @@ class ChunkedObjective(Objective):
         summed = scale == "loss" and self.reduction == "sum"
         totals: list[Any] = []
         stacked, rest = self._counts()
+
+        def share(part: Any, chunks: Any = 1) -> Any:
+            """Return the weight of what was computed for a part of the batch, a mean or a sum."""
+            weight = (part / self.count / chunks).astype(self.dtype)
+            when = None if self._divided is None or scale != "loss" else self._divided[1]
+            return weight if when is None else pt.switch(when, weight, pt.ones_like(weight))
+
         if self.stacked:
             sums = self._sum_of_chunks(function)
             chunks = self.stacked[0].shape[0]
-            share = (stacked / self.count / chunks).astype(self.dtype)
-            totals = sums if summed else [share * value for value in sums]
+            totals = sums if summed else [share(stacked, chunks) * value for value in sums]
         if self.rest is not None:
-            share = (rest / self.count).astype(self.dtype)
-            values = [value if summed else share * value for value in function(self.rest)]
+            values = [value if summed else share(rest) * value for value in function(self.rest)]
             totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
         return totals
 

@@ -12,26 +12,27 @@ from typing import Any
 import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
+from pytensor.tensor.basic import Join, MakeVector, get_underlying_scalar_constant_value
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.exceptions import NotScalarConstantError
 from pytensor.tensor.math import Sum
-from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.shape import Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._places import NONE, REDUCED, Place, locate_examples
+from symng._rebuild import rebuild
 
 Found = tuple[TensorVariable, str] | None
 
 
-def find(
-    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int]
-) -> tuple[TensorVariable | None, str | None]:
+def find(loss: TensorVariable, places: Mapping[Variable, Place]) -> tuple[TensorVariable | None, str | None]:
     """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
 
     The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without examples added, as
     weight decay has. The loss is the mean, or the sum, of the vector returned.
     """
-    found = _Finder(locate_examples(loss, known, outputs)).find(loss)
+    found = _Finder(places).find(loss)
     return (None, None) if found is None else found
 
 
@@ -145,3 +146,78 @@ def _shape_of(v: Variable) -> TensorVariable | None:
 def _mapped(found: Found, change: Callable[[TensorVariable], TensorVariable]) -> Found:
     """Apply ``change`` to the terms that were found."""
     return None if found is None else (change(found[0]), found[1])
+
+
+def find_sum(
+    loss: TensorVariable, places: Mapping[Variable, Place], known: Mapping[Any, int], outputs: Mapping[Any, int]
+) -> float | None:
+    """Return c where the loss is c times a sum over examples, or None where it is none or the graph does not show one.
+
+    Terms without examples, such as a prior, may be added. A sum that is divided by the number of examples, or by the
+    sum of their weights, is a mean. Of the factors c holds the plain numbers alone.
+    """
+    if places.get(loss) in (NONE, REDUCED):
+        return _SumFinder(places).factor(loss)
+    # A model that mixes its examples, as by batch normalization, may end in a sum over them.
+    cut: dict[Any, Any] = {y: y.type() for y in outputs}
+    end: Any = rebuild([loss], cut)[0]
+    known = dict(known) | {place: outputs[y] for y, place in cut.items()}
+    return _SumFinder(locate_examples(end, known)).factor(end)
+
+
+class _SumFinder(_Finder):
+    """Walks backward from a loss to the sums over examples in it."""
+
+    def factor(self, v: Any) -> float | None:
+        """Return the number that the sums over examples in ``v`` are multiplied with; None if ``v`` is no sum."""
+        if self.place(v) != REDUCED or v.owner is None:
+            return None
+        op, inputs = v.owner.op, v.owner.inputs
+        if isinstance(op, Sum):
+            if isinstance(self.place(inputs[0]), int):
+                return None if self._is_shared_out(inputs[0]) else 1.0
+            return self.factor(inputs[0])
+        if isinstance(op, DimShuffle | SpecifyShape):
+            return self.factor(inputs[0])
+        scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
+        if isinstance(op, MakeVector | Join) or isinstance(scalar_op, ps.Add | ps.Sub):
+            factors = [self.factor(i) for i in inputs if self.place(i) != NONE]
+            return None if None in factors else max(f for f in factors if f is not None)
+        if isinstance(scalar_op, ps.Neg | ps.Cast):
+            return self.factor(inputs[0])
+        within = [i for i in inputs if self.place(i) != NONE]
+        if isinstance(scalar_op, ps.Mul | ps.TrueDiv) and len(within) == 1:
+            scales = [i for i in inputs if i is not within[0]]
+            factor = self.factor(within[0])
+            if factor is None or any(self._counts_examples(s) for s in scales):
+                return None
+            if isinstance(scalar_op, ps.TrueDiv) and within[0] is not inputs[0]:
+                return None
+            for number in (n for s in scales if (n := _number(s))):
+                factor = factor * number if isinstance(scalar_op, ps.Mul) else factor / number
+            return factor
+        return None
+
+    def _is_shared_out(self, v: Any) -> bool:
+        """Return whether the terms of a sum are divided by the number of examples, or by something summed over them."""
+        if v.owner is None or not isinstance(self.place(v), int):
+            return False
+        op, inputs = v.owner.op, v.owner.inputs
+        scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
+        if isinstance(scalar_op, ps.Mul | ps.TrueDiv):
+            others = [i for i in inputs if not isinstance(self.place(i), int)]
+            if any(self.place(i) == REDUCED or self._counts_examples(i) for i in others):
+                return True
+        elif not isinstance(op, Sum | DimShuffle | SpecifyShape | MakeVector | Join) and not isinstance(
+            scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast
+        ):
+            return False
+        return any(self._is_shared_out(i) for i in inputs)
+
+
+def _number(v: Any) -> float | None:
+    """Return the size of a constant, where all of it is one number."""
+    try:
+        return abs(float(get_underlying_scalar_constant_value(v)))
+    except NotScalarConstantError:
+        return None

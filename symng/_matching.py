@@ -184,7 +184,13 @@ def _judge(objective: Objective, points: Sequence[Point], lengths: Sequence[int]
     elif is_near(examples):
         reduction, what = "sum", "their sum"
     message = f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per example, {what}"
-    message += "." if reduction == "mean" else f" (factor {factor:.6g}): a damping for Fisher is scaled by it."
+    if reduction != "mean":
+        # A sum takes the steps of its mean, whatever else it is multiplied with.
+        by = "it" if objective.sum_factor is None else f"{factor / examples:.6g}, for steps are those of the mean"
+        known = reduction == "sum" and objective.sum_factor is not None
+        what = "steps are those of their mean" if known else f"a damping for Fisher is scaled by {by}"
+        message += f" (factor {factor:.6g}): {what}"
+    message += "."
     # A mean over the examples of another axis than the one that was given.
     others = [a for a, n in enumerate(lengths) if a != axis and n and is_near(examples / n)]
     if reduction is None and others:

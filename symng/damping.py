@@ -53,7 +53,8 @@ class FixedDamping(Damping):
     ----------
     value : float, default 0.0
         lambda, at least 0, in the units of the metric: when `GaussNewton` or `Hessian` is the metric and the loss is
-        scaled by c, scale it by c; by c^2 for `EmpiricalFisher`; not at all for `Fisher`.
+        scaled by c, scale it by c; by c^2 for `EmpiricalFisher`; not at all for `Fisher`. A sum over examples counts as
+        their mean.
 
     Examples
     --------

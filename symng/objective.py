@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng import _examples, _objective_checks, _places, vectors
 from symng._checks import check_batch
+from symng._describe import describe_objective
 from symng._graph import inline, merge_equal
 from symng._heads import make_head, read_off_loss
 from symng._matching import Match, check_match
 from symng._rebuild import rebuild
 from symng._targets import TargetChecks, label_mistake
-from symng.likelihoods import Likelihood, describe_likelihood
+from symng.likelihoods import Likelihood
 
 
 class Objective:
@@ -33,7 +34,8 @@ class Objective:
     Parameters
     ----------
     loss : TensorVariable
-        Symbolic scalar to be minimized; as in the paper a mean over examples, unless told otherwise by `check`.
+        Symbolic scalar to be minimized; as in the paper a mean over examples, or their sum: all optimizers but `SGD`
+        then take the steps of its mean, N (F + lambda I) p = g. Other factors are not compensated; `check` names them.
     output : TensorVariable or list of them
         What the model predicts, with examples along ``example_axis``. The loss may use the pre-activation: ``output``
         need not be its ancestor. With several outputs the metric is the sum of theirs.
@@ -134,22 +136,26 @@ class Objective:
         # A loss that computes the pre-activation once more must still be known to pass through it.
         self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
         self.heads = read_off_loss(self.heads, self.loss, self.params, self.targets or self.inputs)
-        self.example_losses, self.reduction = self._find_example_losses(example_losses)
+        self.example_losses, self.reduction, self.sum_factor = self._find_example_losses(example_losses)
         self._target_checks = TargetChecks(self.loss, self.heads, self.inputs, self.targets)
         self._roots = (*self.inputs, *self.targets)
         self._frozen = True
 
-    def _find_example_losses(self, given: TensorVariable | None) -> tuple[TensorVariable | None, str | None]:
-        """Return the vector of losses of single examples, and how it is reduced to the loss, or "given"."""
+    def _find_example_losses(
+        self, given: TensorVariable | None
+    ) -> tuple[TensorVariable | None, str | None, float | None]:
+        """Return the vector of losses of single examples, how it is reduced to the loss or "given", and c of a sum."""
         known = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
         outputs = {y: head.example_axis for y, head in zip(self.outputs, self.heads, strict=True)}
         # Where the root is not r, the output is a view of it, perhaps with other axes.
         outputs |= {head.root: head.example_axis for head in self.heads if head.root is head.r}
+        places = _places.locate_examples(self.loss, known, outputs)
+        factor = _examples.find_sum(self.loss, places, known, outputs)
         if given is None:
-            return _examples.find(self.loss, known, outputs)
+            return *_examples.find(self.loss, places), factor
         place = _places.locate_examples(given, known, outputs).get(given)
         _objective_checks.check_given_losses(given, self.params, place in (_places.NONE, _places.REDUCED))
-        return given, "given"
+        return given, "given", factor
 
     def __setattr__(self, name: str, value: Any) -> None:
         if getattr(self, "_frozen", False):
@@ -180,11 +186,42 @@ class Objective:
     first: Any = 0
     """The number of the first example, where this is a chunk of a batch: random signs go on from there."""
 
+    # The objective that this one is made of by `divided`, and when its loss is divided.
+    _divided: tuple[Objective, TensorVariable | None] | None = None
+
     @property
     def count(self) -> TensorVariable:
         """The number of examples in the batch, as a symbolic integer."""
         root: Any = (*self.inputs, *self.targets)[0]
         return root.shape[self.data_axes[0]]
+
+    @property
+    def divisor(self) -> Any:
+        """What the loss as given was divided by (`averaged`), in the dtype of the parameters; None for nothing."""
+        if self._divided is None:
+            return None
+        count, when = self.count.astype(self.dtype), self._divided[1]
+        return count if when is None else pt.switch(when, count, pt.ones_like(count))
+
+    def averaged(self) -> Objective:
+        """Return the objective with a loss that is a sum over examples divided by their number; others as they are.
+
+        A sum times a small number may be a mean already, by a number that the user knew. It is divided in batches of
+        more examples than that.
+        """
+        factor = self.sum_factor
+        if factor is None:
+            return self
+        return self.divided(None if factor >= 0.5 else pt.gt(factor * self.count, 1))  # half a sum is a likelihood
+
+    def divided(self, when: TensorVariable | None) -> Objective:
+        """Return the objective with its loss divided by the number of examples, ``when`` that is so."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, sum_factor=None, _divided=(self, when))
+        if self.reduction == "sum":
+            other.__dict__["reduction"] = "mean" if when is None else None
+        other.__dict__["loss"] = self.loss / other.divisor.astype(self.loss.dtype)
+        return other
 
     def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
         """Return the inputs and then targets, the first ``count`` of them, and the axis of examples of each."""
@@ -207,6 +244,8 @@ class Objective:
 
     def on_fresh_inputs(self, suffix: str) -> Objective:
         """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
+        if self._divided is not None:  # for the number of its own examples
+            return self._divided[0].on_fresh_inputs(suffix).divided(self._divided[1])
         roots = [*self.inputs, *self.targets]
         fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in roots]
         kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
@@ -320,25 +359,4 @@ class Objective:
         return check_match(self, batch, mode=mode, seed=seed)
 
     def __repr__(self) -> str:
-        shapes = vectors.param_shapes(self.params)
-        named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(self.params, shapes, strict=True))
-        told = f"{named}, {self.size:,} numbers, {self.dtype}"
-        lines = [textwrap.fill(told, 110, initial_indent="  params:     ", subsequent_indent=" " * 14)]
-        for h in self.heads:
-            axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
-            lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
-        roots = zip((*self.inputs, *self.targets), self.data_axes, strict=True)
-        names = [f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in roots]
-        count = len(self.inputs)
-        lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
-        lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
-        if unchecked := [describe_likelihood(likelihood) for likelihood in self._target_checks.unchecked]:
-            lines.append(f"  unchecked:  targets of {', '.join(unchecked)}, for the loss does not tell which they are")
-        found = {
-            "mean": "the loss is a mean over them",
-            "sum": "the loss is a sum over them",
-            "given": "their losses were given",
-            None: "their single losses were not found (example_losses= gives them)",
-        }
-        lines.append(f"  examples:   {found[self.reduction]}")
-        return "\n".join(["Objective", *lines])
+        return describe_objective(self, self._target_checks.unchecked)

@@ -23,6 +23,7 @@ HELPERS = {
     "_activations": "objective",
     "_chunks": "objective",
     "_convolution": "models",
+    "_describe": "objective",
     "_examples": "objective",
     "_failures": "backends",
     "_files": "history",

@@ -291,7 +291,7 @@ def test_repr():
         "  output:     Gaussian(std=2.0), given, examples along axis 1\n"
         "  inputs:     x\n"
         "  targets:    labels\n"
-        "  examples:   the loss is a sum over them"
+        "  examples:   the loss is a sum over them: steps are those of its mean"
     )
 
 

@@ -38,8 +38,8 @@ class StructuralDamping(Metric):
     metric : Metric, default Fisher()
         A. With `GaussNewton` this is the matrix of Martens and Sutskever.
     coefficient : float or symbolic scalar, default 1.0
-        mu, at least 0. Where the loss is a sum over examples or scaled, `GaussNewton` is scaled with it; scale mu so
-        too.
+        mu, at least 0. Where the loss is scaled, `GaussNewton` is scaled with it; scale mu so too. In an optimizer a
+        sum over examples counts as their mean.
     relative : bool, default False
         Whether mu is ``coefficient`` times the damping lambda of the optimizer, which it then follows from step to
         step, as in [1]_. Outside of an optimizer lambda counts as 1.

@@ -15,7 +15,7 @@ from symng import vectors
 from symng._checks import Words, is_symbolic, problem
 from symng._derivatives import grad
 from symng._graph import sum_narrowly
-from symng.damping import Damping
+from symng.damping import Damping, LevenbergMarquardt
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers.base import State
@@ -30,6 +30,9 @@ NO_GAIN = 1 - 1e-6
 
 # Why an optimizer without a line search refuses a search batch, and the way out.
 NO_SEARCH = ("without a line search", "Leave it out, or give step_size=symng.BacktrackingLineSearch().")
+
+# Records that have the scale of the loss.
+_OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
 
 # Changes of the loss by fewer units of its rounding error than this tell nothing about the model.
 _ROUNDINGS = 4.0
@@ -98,6 +101,14 @@ def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVaria
 
     loss, gradient = objective.total(parts)
     return loss, gradient
+
+
+def in_units_of_loss(averaged: Objective, records: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+    """Return the records of a step on an averaged objective in the units of the loss as given."""
+    scale = averaged.divisor
+    if scale is None:
+        return records
+    return records | {name: records[name] * scale for name in _OF_THE_LOSS if name in records}
 
 
 def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
@@ -248,7 +259,10 @@ def conclude(
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
     judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
     failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
-    accepted = pt.invert(pt.or_(failed, rule.refuses(judged)))
+    refused = rule.refuses(judged)
+    if state.refuses_increases and isinstance(rule, LevenbergMarquardt) and rule.reject_below is None:
+        refused = pt.lt(decrease, -rounding)
+    accepted = pt.invert(pt.or_(failed, refused))
     updates = move(objective, update, accepted)
     updates[damping] = pt.cast(rule.next(damping, judged, failed), state.dtype)
     updates[state.values["step"]] = state.values["step"] + 1

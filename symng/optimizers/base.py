@@ -25,13 +25,15 @@ class State:
 
     ``values`` are what the optimizer updates by itself (damping, previous direction, velocity, number of the step),
     ``hyperparameters`` what a user may set between steps, ``schedules`` callables of the number of the step that set a
-    hyperparameter. A checkpoint holds the first alone.
+    hyperparameter. A checkpoint holds the first alone. ``refuses_increases`` says that a step is undone that raises the
+    loss of its batch, where the damping rule leaves that open.
     """
 
     dtype: str
     values: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, SharedVariable] = field(default_factory=dict)
     schedules: dict[str, Callable[[int], float]] = field(default_factory=dict)
+    refuses_increases: bool = False
 
     def add(self, name: str, value: Any, dtype: str | None = None) -> SharedVariable:
         """Add a variable that the optimizer updates."""

@@ -20,6 +20,7 @@ from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._parts import (
     arrange,
+    in_units_of_loss,
     loss_along,
     loss_and_gradient,
     refuse_batch,
@@ -64,7 +65,7 @@ class HessianFree(DampedOptimizer):
         step took. 0 starts from zero. From 0 to 1.
     preconditioner : "martens", Preconditioner, callable or None, default "martens"
         "martens" is diag(D + lambda)^0.75, with D the mean of the squared gradients of single examples, on the gradient
-        batch (`EmpiricalFisher.diagonal`; their sum where the loss is a sum). None is none, which is also taken, with a
+        batch (`EmpiricalFisher.diagonal`). None is none, which is also taken, with a
         warning, where the losses of single examples are not known. The others are as for `NaturalGradient`.
 
     Notes
@@ -116,6 +117,7 @@ class HessianFree(DampedOptimizer):
     ) -> Step:
         searches = self.step_size.searches or getattr(self.solver, "keep_iterates", None) is not None
         refuse_batch("search_batch", search_batch and not searches, *_NO_SEARCH)
+        objective = objective.averaged()
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
@@ -135,7 +137,7 @@ class HessianFree(DampedOptimizer):
             batches, state, loss, gradient, solution, operator, direction, keep_refused=True
         )
         records |= skipped
-        return Step(batches.inputs, batches.axes, updates | kept, records)
+        return Step(batches.inputs, batches.axes, updates | kept, in_units_of_loss(objective, records))
 
     def _preconditioner(self, objective: Objective, state: State) -> Any:
         """Return the function of metric and damping that gives M^-1, on the gradient batch."""
@@ -149,8 +151,6 @@ class HessianFree(DampedOptimizer):
             )
             return lambda operator, damping: None
         diagonal = EmpiricalFisher().diagonal(objective, seed=state.values["step"])
-        if objective.reduction == "sum":  # then so is the metric
-            diagonal = diagonal * objective.count.astype(diagonal.dtype)
         return lambda operator, damping: diagonal_preconditioner(diagonal, damping)
 
 

@@ -25,6 +25,7 @@ from symng.optimizers._parts import (
     all_finite,
     arrange,
     conclude,
+    in_units_of_loss,
     loss_along,
     loss_and_gradient,
     norm,
@@ -129,6 +130,7 @@ class KrylovSubspaceDescent(Optimizer):
     def build(
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
+        objective = objective.averaged()
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         damping, previous = state.values["damping"], state.values.get("search_direction")
@@ -181,7 +183,8 @@ class KrylovSubspaceDescent(Optimizer):
             "solver_iterations": rank,
             "solver_status": pt.cast(pt.switch(finite, -1, int(Status.NOT_FINITE)), "int64"),
         }
-        return Step(batches.inputs, batches.axes, updates, records, HostSearch(carried, c, searched, find, along))
+        search = HostSearch(carried, c, searched, find, along)
+        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records), search)
 
 
 def krylov_basis(

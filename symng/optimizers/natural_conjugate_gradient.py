@@ -24,6 +24,7 @@ from symng.optimizers._parts import (
     arrange,
     conclude,
     has_direction,
+    in_units_of_loss,
     loss_along,
     loss_and_gradient,
     norm,
@@ -194,6 +195,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     ) -> Step:
         searches = self._searches_plane or self.step_size.searches
         refuse_batch("search_batch", search_batch and not searches, *NO_SEARCH)
+        objective = objective.averaged()
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         if self._searches_plane:
@@ -224,7 +226,7 @@ class NaturalConjugateGradient(DampedOptimizer):
             "beta": pt.switch(goes_on, beta, pt.zeros_like(beta)),
             "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.invert(goes_on)),
         }
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))
 
     def _beta(
         self, state: State, gradient: TensorVariable, natural: TensorVariable, natural_slope: TensorVariable
@@ -259,7 +261,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         remembered = {"search_direction": size * direction, "previous_step_size": size * alpha}
         updates |= _keep(state, remembered, records["accepted"]) | kept
         records |= self._records_of_plane(state, size * alpha, size * b)
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))
 
     def _records_of_plane(self, state: State, alpha: TensorVariable, b: TensorVariable) -> dict[str, TensorVariable]:
         """Return the records of a step alpha n + b d, with d the whole update before it."""
@@ -317,7 +319,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         records |= self._records_of_plane(state, alpha, b)
         records |= {"gradient_norm": gradient_norm, **solve_records(solution)}
         search = HostSearch(carried, coefficients, loss_along(searched, update)(one), self._find)
-        return Step(batches.inputs, batches.axes, updates, records, search)
+        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records), search)
 
     def _find(self, loss_at: Callable[[np.ndarray], float], values: Mapping[str, Any]) -> np.ndarray:
         """Return alpha and b, from what the first stage computed."""

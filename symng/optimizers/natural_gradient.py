@@ -11,6 +11,7 @@ from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._parts import (
     NO_SEARCH,
     arrange,
+    in_units_of_loss,
     loss_and_gradient,
     refuse_batch,
 )
@@ -23,7 +24,8 @@ class NaturalGradient(DampedOptimizer):
     """Descend along the natural gradient (equation 2, algorithm 2 of the appendix).
 
     theta <- theta - eta p, where (F + lambda I) p = g: g is the gradient of the loss on the gradient batch, F the
-    metric on the metric batch (the same one unless another is given), lambda the damping, eta the step size.
+    metric on the metric batch (the same one unless another is given), lambda the damping, eta the step size. A loss
+    that is a sum over N examples takes the step of its mean: N (F + lambda I) p = g.
 
     A step whose loss, direction or solve is not finite, or whose solve met negative curvature before it had made any
     progress, or that the damping rule refuses, or for which a line search finds no step size, leaves the parameters as
@@ -82,9 +84,10 @@ class NaturalGradient(DampedOptimizer):
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
         refuse_batch("search_batch", search_batch and not self.step_size.searches, *NO_SEARCH)
+        objective = objective.averaged()
         wanted = self.metric_inputs(objective) if metric_batch else None
         batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
         loss, gradient = loss_and_gradient(objective)
         solution, operator, kept = self.solve(batches.measured, gradient, state)
         updates, records = self.descend(batches, state, loss, gradient, solution, operator, solution.x)
-        return Step(batches.inputs, batches.axes, updates | kept, records)
+        return Step(batches.inputs, batches.axes, updates | kept, in_units_of_loss(objective, records))

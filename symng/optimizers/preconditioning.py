@@ -143,8 +143,6 @@ class KroneckerPreconditioner(Preconditioner):
     def build(
         self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
-        if measured.reduction == "sum" and metric.scale == "loss":  # then so is the damping; M may have any scale
-            damping = damping / measured.count.astype(state.dtype)
         kronecker = Kronecker(measured)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
 

@@ -22,7 +22,8 @@ class SGD(Optimizer):
     """Descend along the gradient, with momentum if wanted.
 
     v <- mu v + g and theta <- theta - eta v; with ``nesterov`` theta <- theta - eta (g + mu v). A step that is not
-    finite leaves parameters and v as they were and is recorded as rejected.
+    finite leaves parameters and v as they were and is recorded as rejected. g has the scale of the loss:
+    where that is a sum over N examples, divide eta by N.
 
     Parameters
     ----------

@@ -13,7 +13,14 @@ from symng._keywords import explain_settings
 from symng._repr import short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
-from symng.optimizers._parts import all_finite, arrange, init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers._parts import (
+    all_finite,
+    arrange,
+    in_units_of_loss,
+    init_step_size,
+    loss_and_gradient,
+    step_size_of,
+)
 from symng.optimizers.base import Optimizer, State, Step
 
 
@@ -110,6 +117,7 @@ class TONGA(Optimizer):
         self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
     ) -> Step:
         refuse_batches("TONGA", metric_batch, search_batch)
+        objective = objective.averaged()
         loss, gradient = loss_and_gradient(objective)
         decay, damping = setting(state, "decay", self.decay), setting(state, "damping", self.damping)
 
@@ -136,4 +144,5 @@ class TONGA(Optimizer):
             direction=direction, values=values, checked=[gram],
         )  # fmt: skip
         batches = arrange(objective)
-        return Step(batches.inputs, batches.axes, updates, records | {"damping": damping})
+        records |= {"damping": damping}
+        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
@@ -15,15 +16,14 @@ from symng._checks import check_choice, check_flag, check_number, problem
 from symng._keywords import explain_keywords
 from symng.objective import Objective
 from symng.optimizers import Optimizer
-from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
-from symng.solvers import Status
 from symng.training.batches import Feed, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
-from symng.training.step import CompiledStep, compile_step
+from symng.training.step import CompiledStep
+from symng.training.verdicts import Watch, message_of
 
 
 @explain_keywords
@@ -66,7 +66,8 @@ def minimize(
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last batch wait for the
         next epoch. Or a schedule: a function of the number of the step, from 0, as for a batch that grows; it is cut to
         what metric and search batch leave. JAX compiles anew for each new size: let it change seldom. Default: all
-        examples, in order.
+        examples, in order. Then a step that raises the loss is undone where the damping is a `LevenbergMarquardt` with
+        ``reject_below=None``. It is not with a damping that stays, for the next step would be the same.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of which is in the
         gradient batch of the same step; or ``metric_data``.
@@ -123,8 +124,17 @@ def minimize(
     Notes
     -----
     The history has a row a step with the columns step, seconds (of training, up to the end of the step), the fields of
-    `StepInfo` and what ``evaluate`` returns, NaN in the rows without evaluation. Nine steps in a row that are not
-    finite, and after which the damping has not grown, end the run as "diverged".
+    `StepInfo` and what ``evaluate`` returns, NaN in the rows without evaluation.
+
+    A run ends by itself as
+
+    - "diverged" when nine steps in a row have failed and the damping has not grown, or the loss has been a thousand
+      times what it was at the beginning for nine steps and does not come down. Then, or where it is not finite, the
+      parameters with the lowest loss are put back.
+    - "not_finite" when nothing was finite from the beginning, for nine steps: loss, gradient or solve.
+    - "zero_gradient" when the gradient was exactly zero for nine steps and for all batches.
+
+    Where a run reaches its limit before, three steps with such a loss will do, and for the last two all that it took.
 
     Examples
     --------
@@ -168,7 +178,7 @@ def minimize(
     if evaluate_data is not None and (evaluate is None or not isinstance(evaluate_data, tuple | list)):
         expected = "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
         raise problem("evaluate_data", expected, evaluate_data, "Mind the comma of a tuple of one: (X,).", TypeError)
-    step = compile_step(objective, optimizer, mode, chunk_size=chunk_size)
+    step = CompiledStep(objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None)
     feed = Feed(
         objective, step.metric_inputs, data, np.random.default_rng(seed), batch_size=batch_size,
         metric_batch=metric_batch, metric_data=metric_data, metric_batch_size=metric_batch_size,
@@ -188,8 +198,9 @@ def minimize(
         return "max_seconds" if max_seconds is not None and run.seconds >= max_seconds else ""
 
     stopped = reached_limit()
-    hopeless = 0
-    last_saved = time.monotonic()
+    epoch = feed.gradient.count // max(feed.gradient.size, 1)
+    watch = Watch(step, batch_size is None, epoch, run.history["loss"] if run.steps else ())
+    restored, last_saved = False, time.monotonic()
     with ProgressBar(max_steps, max_seconds, quiet=not progress) as bar, step.holding(feed.data, feed.metric_data):
         try:
             if not stopped:
@@ -198,6 +209,7 @@ def minimize(
                 bar.compiled(step.compile_seconds)
             while not stopped:
                 with Interrupt() as interrupt:
+                    watch.remember()
                     start = time.perf_counter()
                     info = step.run(*feed.next(run.steps), settled=False)
                     run.seconds += time.perf_counter() - start
@@ -207,9 +219,9 @@ def minimize(
                         stopped = reached_limit()
                         if target_loss is not None and info.loss <= target_loss:
                             stopped = "target_loss"
-                        hopeless = hopeless + 1 if _is_hopeless(info, step) else 0
-                        if hopeless >= _PATIENCE:
-                            stopped = "diverged"
+                        if stopped != "target_loss" and (verdict := watch.judge(info, last=bool(stopped))):
+                            stopped = verdict
+                        restored = stopped == "diverged" and watch.restore()
                         due = evaluate is not None and (bool(stopped) or run.steps % evaluate_every == 0)
                         if due or callback is not None:
                             step.settle()  # code of the user may read the parameters
@@ -238,25 +250,14 @@ def minimize(
         finally:
             step.settle()
             run.save(final=True)
+    message = message_of(stopped, restored)
+    if message and stopped != "zero_gradient":
+        warnings.warn(f"minimize: {message}", RuntimeWarning, stacklevel=3)
     return TrainingResult(
-        status=stopped, loss=last_loss(run.history), params=copies(objective.params), history=run.history,
-        steps=run.steps, seconds=run.seconds, compile_seconds=step.compile_seconds, step=step,
+        status=stopped, loss=watch.lowest if restored else last_loss(run.history), params=copies(objective.params),
+        history=run.history, steps=run.steps, seconds=run.seconds, compile_seconds=step.compile_seconds,
+        message=message, step=step,
     )  # fmt: skip
-
-
-# Steps in a row that fail, with nothing changed in between, after which a run has diverged.
-_PATIENCE = 9
-
-
-def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
-    """Tell whether a step has failed and the damping has not grown, so that the next one is no better off."""
-    useless = info.status in NO_DIRECTION or (
-        info.status is Status.NEGATIVE_CURVATURE and info.residual_norm >= NO_GAIN * info.gradient_norm
-    )
-    if info.accepted or (np.isfinite(info.loss + info.new_loss) and not useless):
-        return False
-    damping = step.state.get("damping")
-    return damping is None or not float(damping.get_value()) > info.damping
 
 
 def _evaluate(function: Callable[..., Any], arguments: Sequence[Any] | None) -> dict[str, float]:

@@ -22,11 +22,13 @@ class TrainingResult:
     Attributes
     ----------
     status : str
-        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted" or "diverged".
+        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted", "diverged",
+        "not_finite" or "zero_gradient" (see the notes of `minimize`).
         ``stopped`` is an older name of it.
     loss : float
         Loss of the parameters as the last step left them, on the gradient batch of that step. After a step that an
         optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before that step. NaN without steps.
+        After a run whose loss blew up, that of the parameters put back.
     params : dict of array
         Copies of the parameters as they are at the end, by name; by position where there is no name or another
         parameter has it too. The parameters themselves are in their shared variables.
@@ -38,6 +40,8 @@ class TrainingResult:
         Seconds of training, compilation and evaluation not counted.
     compile_seconds : float
         Seconds of compilation in this call.
+    message : str
+        What "diverged", "not_finite" and "zero_gradient" mean, in a sentence; empty for other reasons.
     step : CompiledStep or None
         The compiled step, to go on by hand; None in a result that was unpickled or deep-copied.
 
@@ -66,6 +70,7 @@ class TrainingResult:
     steps: int
     seconds: float
     compile_seconds: float
+    message: str = ""
     step: CompiledStep | None = None
 
     @property
@@ -84,7 +89,7 @@ class TrainingResult:
         if len(params) > 6:
             params[6:] = [f"and {len(params) - 6} more"]
         lines = {
-            "status": self.status,
+            "status": f"{self.status}. {self.message}" if self.message else self.status,
             "loss": f"{self.loss:.6g}",
             "steps": f"{self.steps} in {self.seconds:.3g} s (compilation: {self.compile_seconds:.3g} s)",
             "params": ", ".join(params),

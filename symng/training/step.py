@@ -54,8 +54,9 @@ class CompiledStep:
     """
 
     def __init__(
-        self, objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, chunk_size: int | None = None
-    ) -> None:
+        self, objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, chunk_size: int | None = None,
+        *, refuses_increases: bool = False,
+    ) -> None:  # fmt: skip
         check_instance("objective", objective, Objective, "a symng.Objective")
         check_instance("optimizer", optimizer, Optimizer, "an optimizer such as symng.NaturalGradient()",
                        "Mind the brackets.")  # fmt: skip
@@ -72,6 +73,7 @@ class CompiledStep:
                 "Leave it out, or take symng.CG or symng.MinresQLP.", NotImplementedError,
             )  # fmt: skip
         self._state = optimizer.init_state(objective)
+        self._state.refuses_increases = refuses_increases
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
         self._held: dict[tuple[int, ...], Callable[[], list[Any]]] = {}

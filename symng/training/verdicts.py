@@ -1,0 +1,139 @@
+"""Why a run ends by itself: it diverges, nothing of it is finite, or its gradient is zero."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
+from symng.solvers import Status
+from symng.training.info import StepInfo
+from symng.training.step import CompiledStep
+
+# What the reasons mean that a run has for ending by itself.
+_MESSAGES = {
+    "diverged": "The loss blew up. The parameters are those of its lowest value. Give a smaller step or more damping.",
+    "failed": "Step after step failed and changed nothing. The history names the cause in solver_status and new_loss.",
+    "not_finite": "No step was finite: the loss, its gradient or the metric is NaN or infinite at the parameters that "
+    "the run began with. Look for log(0), 0 / 0 or the norm of zeros there.",
+    "zero_gradient": "The gradient is zero: an optimum, a saddle, or units that do not pass on any gradient.",
+}
+
+# Steps in a row after which a run ends: that fail with nothing changed in between, that have a loss too high, or no
+# gradient. Fewer of high losses will do where the run ends anyway.
+_PATIENCE, _FEW = 9, 3
+
+# A loss is too high from here on, in units of the losses that a run begins with, which count as no smaller than _SMALL:
+# Adam may take parameters of a loss of 1e-9 to one of 1e-3 before it comes back.
+_TOO_HIGH, _SMALL = 1e3, 1e-3
+
+
+def message_of(status: str, restored: bool) -> str:
+    """Return in a sentence what a status means that a run has ended with by itself; empty for others."""
+    return _MESSAGES.get("failed" if status == "diverged" and not restored else status, "")
+
+
+class Watch:
+    """Judge a run after each step, and keep the parameters of its lowest loss.
+
+    ``every_example`` says that each batch holds all of them, ``epoch`` how many batches hold all. ``losses`` are those
+    of the steps before a checkpoint.
+    """
+
+    def __init__(self, step: CompiledStep, every_example: bool, epoch: int, losses: Iterable[float]) -> None:
+        self.step, self.every_example, self.epoch = step, every_example, epoch
+        finite = [float(loss) for loss in losses if np.isfinite(loss)]
+        self._first: list[float] = []
+        self._start = 0.0
+        for loss in finite[:_PATIENCE]:
+            self._begin(loss)
+        self._latest = deque(finite, maxlen=_PATIENCE)
+        self._bottom = min(finite, default=np.inf)
+        self.lowest = np.inf  # of the losses whose parameters are kept
+        self._params: list[Any] = [None] * len(step.objective.params)
+        self._best = list(self._params)
+        self._steps = self._failed = self._not_finite = self._high = self._flat = 0
+        self._moved = bool(finite)
+
+    def remember(self) -> None:
+        """Keep the parameters that a step begins with: a copy, or on JAX the array itself, which nobody writes to."""
+        for i, param in enumerate(self.step.objective.params):
+            value, kept = param.get_value(borrow=True), self._params[i]
+            if not isinstance(value, np.ndarray):
+                self._params[i] = value
+            elif isinstance(kept, np.ndarray):
+                np.copyto(kept, value)
+            else:
+                self._params[i] = value.copy()
+
+    def judge(self, info: StepInfo, last: bool) -> str:
+        """Return why the run ends with the step that began with the remembered parameters, or "".
+
+        ``last`` says that it ends with this one anyway.
+        """
+        self._steps += 1
+        if np.isfinite(info.loss):
+            self._begin(info.loss)
+            self._bottom = min(self._bottom, info.loss)
+            if info.loss < self.lowest:
+                self.lowest = info.loss
+                self._best, self._params = self._params, self._best
+        self._latest.append(info.loss)
+        slope = info.gradient_norm if info.status is None else 0.0  # else the solve has seen it
+        finite = np.isfinite(info.loss + slope) and info.status is not Status.NOT_FINITE
+        self._not_finite = 0 if info.accepted or finite else self._not_finite + 1
+        self._moved |= info.accepted and info.update_norm != 0
+        self._failed = self._failed + 1 if _is_hopeless(info, self.step) else 0
+        self._high = self._high + 1 if info.loss > self._limit() else 0
+        self._flat = self._flat + 1 if info.gradient_norm == 0 == info.update_norm else 0
+
+        if self._is_reached(self._not_finite, _PATIENCE, last) and not self._moved:
+            return "not_finite"
+        if max(self._failed, self._not_finite) >= _PATIENCE or self._rises(_FEW if last else _PATIENCE):
+            return "diverged"
+        if self.every_example:
+            return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else ""
+        # A batch may come first in one epoch and last in the next.
+        return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else ""
+
+    def restore(self) -> bool:
+        """Put the parameters of the lowest loss back where that has blown up, and return whether it has."""
+        blown_up = np.isfinite(self.lowest) and not self._latest[-1] <= self._limit()
+        if blown_up:
+            self.step.settle()
+            for param, value in zip(self.step.objective.params, self._best, strict=True):
+                param.set_value(np.array(value, dtype=param.type.dtype))
+        return bool(blown_up)
+
+    def _begin(self, loss: float) -> None:
+        """Take a loss for one that the run begins with. One of some examples does not show how high the others are."""
+        if len(self._first) < _PATIENCE:
+            self._first.append(loss)
+            first = next(filter(None, self._first), 0.0)
+            self._start = first if self.every_example else float(np.median(self._first))
+
+    def _is_reached(self, count: int, patience: int, last: bool) -> bool:
+        """Return whether something was so in enough steps, or in all of them where the run ends."""
+        return count >= patience or (last and count == self._steps)
+
+    def _limit(self) -> float:
+        """Return the loss from which on one is too high."""
+        return self._bottom + _TOO_HIGH * max(abs(self._start) + self._start - self._bottom, _SMALL)
+
+    def _rises(self, patience: int) -> bool:
+        """Return whether so many losses in a row are too high, and do not come back."""
+        return self._high >= patience and self._latest[-1] >= self._latest[-patience]
+
+
+def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
+    """Return whether a step has failed and the damping has not grown, so that the next one is no better off."""
+    useless = info.status in NO_DIRECTION or (
+        info.status is Status.NEGATIVE_CURVATURE and info.residual_norm >= NO_GAIN * info.gradient_norm
+    )
+    if info.accepted or (np.isfinite(info.loss + info.new_loss) and not useless):
+        return False
+    damping = step.state.get("damping")
+    return damping is None or not float(damping.get_value()) > info.damping

@@ -1,0 +1,173 @@
+"""A loss that is a sum over examples takes the steps of its mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+
+import symng
+
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-1, 1, (14, 2))
+T = np.eye(2)[(X[:, 0] * X[:, 1] > 0).astype(int)]
+EXACT = symng.CG(rtol=1e-10, maxiter=30)
+LM = symng.LevenbergMarquardt(initial=0.5)
+GN, QUADRATIC = symng.GaussNewton(), symng.LevenbergMarquardt(initial=0.5, ratio="quadratic", reject_below=0.0)
+LINE = symng.BacktrackingLineSearch(size=8.0)
+
+
+def make(reduce, seed=1):
+    """Return an objective with a loss that is reduced by a function of the losses and the weights."""
+    x, t = pt.matrix("x"), pt.matrix("t")
+    rng = np.random.default_rng(seed)
+    W = pytensor.shared(rng.standard_normal((2, 3)), name="W")
+    V = pytensor.shared(0.5 * rng.standard_normal((3, 2)), name="V")
+    y = pt.special.softmax(pt.tanh(x @ W) @ V, axis=-1)
+    losses = -(t * pt.log(y)).sum(axis=1)
+    hidden = y.owner.inputs[0].owner.inputs[0]
+    objective = symng.Objective(reduce(losses, W), output=y, params=[W, V], inputs=[x], targets=[t])
+    return objective, hidden
+
+
+def mean(losses, W):
+    return losses.mean()
+
+
+def total(losses, W):
+    return losses.sum()
+
+
+OPTIMIZERS = {
+    "natural": symng.NaturalGradient(damping=LM, solver=EXACT),
+    "minres": symng.NaturalGradient(damping=LM, solver=symng.MinresQLP(rtol=1e-10, maxiter=30)),
+    "gauss-newton": symng.NaturalGradient(metric=GN, damping=LM, solver=EXACT),
+    "quadratic": symng.NaturalGradient(metric=GN, damping=QUADRATIC, solver=EXACT),
+    "hessian": symng.NaturalGradient(metric=symng.Hessian(), damping=2.0, solver=EXACT),
+    "empirical": symng.NaturalGradient(metric=symng.EmpiricalFisher(), damping=LM, solver=EXACT),
+    "centered": symng.NaturalGradient(metric=symng.EmpiricalFisher(centered=True), damping=LM, solver=EXACT),
+    "line search": symng.NaturalGradient(metric=GN, damping=LM, solver=EXACT, step_size=LINE),
+    "warm start": symng.NaturalGradient(metric=GN, damping=LM, solver=symng.CG(rtol=1e-10, maxiter=2), warm_start=0.9),
+    "kronecker": symng.NaturalGradient(
+        metric=GN, damping=LM, solver=symng.CG(maxiter=2), preconditioner=symng.KroneckerPreconditioner()
+    ),
+    "jacobi": symng.NaturalGradient(
+        metric=GN, damping=LM, solver=symng.CG(maxiter=2), preconditioner=symng.JacobiPreconditioner()
+    ),
+    "own preconditioner": symng.NaturalGradient(
+        metric=GN, damping=LM, solver=symng.CG(maxiter=2),
+        preconditioner=lambda operator, damping: symng.diagonal_preconditioner(operator.diagonal(), damping),
+    ),
+    "woodbury": symng.NaturalGradient(damping=LM, solver=symng.Woodbury()),
+    "structural": "structural",
+    "relative": "relative",
+    "hessian-free": symng.HessianFree(),
+    "krylov": symng.KrylovSubspaceDescent(basis_size=3, max_iterations=3),
+    "search": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, max_evaluations=10),
+    "ncg quadratic": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, beta="quadratic"),
+    "formula": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, beta="polak-ribiere"),
+    "tonga": symng.TONGA(rank=2, damping=0.1),
+    "adam": symng.Adam(step_size=0.01),
+}  # fmt: skip
+OTHER = {"batch_size": 7, "metric_batch": "other", "metric_batch_size": 5}
+CASES = [(name, OTHER) for name in OPTIMIZERS if name not in ("woodbury", "tonga", "adam")]
+CASES += [(name, {}) for name in ("woodbury", "gauss-newton", "hessian-free", "search")]
+CASES += [("tonga", {"batch_size": 7, "chunk_size": 3}), ("adam", {"batch_size": 7})]
+CASES += [(name, OTHER | {"chunk_size": 3}) for name in ("gauss-newton", "structural")]
+
+
+def train(name, reduce, setting, steps=3):
+    """Return the parameters after some steps, and the history."""
+    objective, hidden = make(reduce)
+    optimizer = OPTIMIZERS[name]
+    if isinstance(optimizer, str):
+        metric = symng.StructuralDamping(metric=GN, hidden=hidden, coefficient=0.5, relative=name == "relative")
+        optimizer = symng.NaturalGradient(metric=metric, damping=LM, solver=EXACT)
+    result = symng.minimize(
+        objective, optimizer, data=(X, T), max_steps=steps, progress=False, mode="FAST_COMPILE", **setting
+    )
+    return np.concatenate([p.get_value().ravel() for p in objective.params]), result.history
+
+
+@pytest.mark.parametrize(("name", "setting"), CASES, ids=lambda v: v if isinstance(v, str) else "")
+def test_steps_of_a_sum_are_those_of_the_mean(name, setting):
+    (wanted, mean_history), (found, history) = (train(name, reduce, setting) for reduce in (mean, total))
+    assert not np.allclose(wanted, np.concatenate([p.get_value().ravel() for p in make(mean)[0].params]))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+    examples = setting.get("batch_size", len(X))
+    for column, scale in (
+        ("loss", examples), ("new_loss", examples), ("gradient_norm", examples), ("residual_norm", examples),
+        ("damping", 1), ("reduction_ratio", 1), ("step_size", 1), ("beta", 1), ("solver_iterations", 1),
+        ("accepted", 1), ("update_norm", 1),
+    ):  # fmt: skip
+        np.testing.assert_allclose(history[column], scale * mean_history[column], rtol=1e-5, atol=1e-6, err_msg=column)
+
+
+FACTORS = {
+    "sum": (total, 1.0),
+    "sum and penalty": (lambda e, W: e.sum() + pt.sqr(W).sum(), 1.0),
+    "sum of a list": (lambda e, W: pt.sum([e.sum(), pt.sqr(W).sum()]), 1.0),
+    "scaled": (lambda e, W: -(-2 * e).sum() / 4, 0.5),
+    "of two sums": (lambda e, W: 0.5 * e.sum() + 3 * pt.sqr(e).sum(), 3.0),
+    "divided by hand": (lambda e, W: e.sum() / 500, 0.002),
+    "mean": (mean, None),
+    "over the number": (lambda e, W: e.sum() / e.shape[0], None),
+    "over the number inside": (lambda e, W: (e / e.shape[0]).sum(), None),
+    "weighted mean": (lambda e, W: (e * pt.sqr(e) / pt.sqr(e).sum()).sum(), None),
+    "mean and sum": (lambda e, W: e.mean() + e.sum(), None),
+    "root": (lambda e, W: pt.sqrt(e.sum()), None),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_what_is_a_sum(name):
+    reduce, factor = FACTORS[name]
+    objective, _ = make(reduce)
+    assert objective.sum_factor == factor
+    assert ("steps are those of its mean" in repr(objective)) == (factor is not None)
+
+
+def test_a_model_that_mixes_its_examples_may_end_in_a_sum():
+    x, w = pt.matrix("x"), pytensor.shared(np.ones(2), name="w")
+    y = x @ w - (x @ w).mean()
+    objective = symng.Objective(pt.sqr(y).sum(), output=y, params=[w], inputs=[x])
+    assert objective.reduction is None and objective.sum_factor == 1.0
+    assert symng.Objective(pt.sqr(y).mean(), output=y, params=[w], inputs=[x]).sum_factor is None
+
+
+def test_operators_and_plain_descent_keep_the_scale_of_the_loss():
+    for reduce, scale in ((mean, 1), (total, len(X))):
+        objective, _ = make(reduce)
+        before = objective.params[0].get_value()
+        batch = dict(zip((*objective.inputs, *objective.targets), (X, T), strict=True))
+        product = (symng.GaussNewton()(objective) @ np.ones(objective.size)).eval(batch, mode="FAST_COMPILE")
+        symng.compile_step(objective, symng.SGD(step_size=0.1 / scale), mode="FAST_COMPILE")((X, T))
+        if scale == 1:
+            wanted, moved = product, objective.params[0].get_value() - before
+    np.testing.assert_allclose(product, len(X) * wanted, rtol=1e-10)
+    np.testing.assert_allclose(objective.params[0].get_value() - before, moved, rtol=1e-10)
+
+
+@pytest.mark.parametrize("scale, length", [(0.5, 0.5), (3.0, 3.0), (0.1, 0.1), (1 / len(X), 1.0)])
+def test_other_factors_are_not_compensated_and_a_sum_over_a_known_number_is_a_mean(scale, length):
+    moved = []
+    for reduce in (mean, lambda e, W: scale * e.sum()):
+        objective, _ = make(reduce)
+        before = objective.params[0].get_value()
+        optimizer = symng.NaturalGradient(damping=0.5, solver=symng.CG(rtol=1e-12))
+        symng.compile_step(objective, optimizer, mode="FAST_COMPILE")((X, T))
+        moved.append(objective.params[0].get_value() - before)
+    np.testing.assert_allclose(moved[1], length * moved[0], rtol=1e-8)
+
+
+def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():
+    optimizer = symng.NaturalGradient(metric=GN, damping=0.5, solver=EXACT)
+    for number in (7, 2):  # of 7 examples, a mean and a sum
+        found = []
+        for chunk in (None, 3):
+            objective, _ = make(lambda e, W, number=number: e.sum() / number)
+            step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE", chunk_size=chunk)
+            found.append((step((X[:7], T[:7]), metric_batch=(X[7:],)), objective.params[0].get_value()))
+        np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
+        assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-12)
