@@ -108,7 +108,7 @@ FACTORS = {
     "sum": (total, 1.0),
     "sum and penalty": (lambda e, W: e.sum() + pt.sqr(W).sum(), 1.0),
     "sum of a list": (lambda e, W: pt.sum([e.sum(), pt.sqr(W).sum()]), 1.0),
-    "scaled": (lambda e, W: -(-2 * e).sum() / 4, 0.5),
+    "scaled": (lambda e, W: -(-2 * e.sum()) / 4, 0.5),
     "of two sums": (lambda e, W: 0.5 * e.sum() + 3 * pt.sqr(e).sum(), 3.0),
     "divided by hand": (lambda e, W: e.sum() / 500, 0.002),
     "mean": (mean, None),
