@@ -76,7 +76,7 @@ class ChunkedObjective(Objective):
     def __init__(self, objective: Objective, layouts: Mapping[str, Layout], suffix: str = "") -> None:
         vars(self).update(vars(objective))
         vars(self)["_frozen"] = False
-        self._whole, self.layouts, self.suffix = objective, layouts, suffix
+        self._whole, self.layouts = objective, layouts
         layout = layouts[suffix]
         roots = (*objective.inputs, *objective.targets)
         self.stacked: tuple[Any, ...] = ()
@@ -102,7 +102,14 @@ class ChunkedObjective(Objective):
         return stacked if self.rest is None else stacked + rest
 
     def divided(self, when: TensorVariable | None) -> Objective:
-        return ChunkedObjective(self._whole.divided(when), self.layouts, self.suffix)
+        whole = self._whole.divided(when)
+        other = object.__new__(ChunkedObjective)
+        vars(other).update(
+            vars(self), reduction=whole.reduction, sum_factor=None, _divided=whole._divided, _whole=whole
+        )
+        vars(other)["rest"] = None if self.rest is None else self.rest.divided(when)
+        vars(other)["loss"] = other.total(lambda o: [o.loss])[0]
+        return other
 
     def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
         axes = list(self.data_axes[:count])
