@@ -168,6 +168,6 @@ def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():
         for chunk in (None, 3):
             objective, _ = make(lambda e, W, number=number: e.sum() / number)
             step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE", chunk_size=chunk)
-            found.append((step((X[:7], T[:7]), metric_batch=(X[7:],)), objective.params[0].get_value()))
+            found.append((step((X[:7], T[:7]), metric_batch=(X[7:], T[7:])), objective.params[0].get_value()))
         np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
         assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-12)
