@@ -48,7 +48,7 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
     the type of ``error`` says more. ``backend`` is that of `backend_of`.
     """
     mode = _MODE_OF.get(backend, backend)
-    place = _place(error)
+    place = _place(error, backend)
     where = f" in {place}" if place and place not in _cause(error) else ""
     fits = f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}." if arrays else ""
     others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
@@ -103,11 +103,11 @@ def _failing_op(error: Exception) -> Any:
     return None
 
 
-def _place(error: Exception) -> str:
+def _place(error: Exception, backend: str) -> str:
     """Name the op, or the function that stands for it on JAX, in which ``error`` was raised; empty if not known."""
-    op = _failing_op(error)
-    if op is not None:
-        return str(op)
+    if backend in ("c", "python"):  # the others run a graph in one go, and PyTensor names just any op of it
+        op = _failing_op(error)
+        return "" if op is None else str(op)
     dispatch = [name for module, name in _frames(error) if module.startswith("pytensor.link.jax.dispatch.")]
     functions = [name for name in dispatch if not name.startswith("jax_funcify")]  # which makes such functions
     return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""

@@ -67,6 +67,14 @@ def test_way_out_of_a_failure():
     assert "which fails: KeyError." in str(backend_failure(KeyError(), "c"))
 
 
+def test_only_backends_that_run_op_by_op_name_one():
+    f = pytensor.function([], Failing(ValueError("no kernel"), forward=False)(pt.constant(1.0)), mode="FAST_COMPILE")
+    with pytest.raises(ValueError) as caught:
+        f()
+    assert "fails in" in str(backend_failure(caught.value, "python"))
+    assert "which fails: no kernel." in str(backend_failure(caught.value, "numba"))
+
+
 def test_a_backend_without_an_op_is_named_when_it_compiles():
     pytest.importorskip("jax")
     with pytest.raises(NotImplementedError, match=r"got JAX, which fails: No JAX conversion .*Failing.* Try another"):
