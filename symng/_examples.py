@@ -12,6 +12,7 @@ from typing import Any
 import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Join, MakeVector, get_underlying_scalar_constant_value
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.exceptions import NotScalarConstantError
@@ -177,7 +178,7 @@ class _SumFinder(_Finder):
             if isinstance(self.place(inputs[0]), int):
                 return None if self._is_shared_out(inputs[0]) else 1.0
             return self.factor(inputs[0])
-        if isinstance(op, DimShuffle | SpecifyShape):
+        if isinstance(op, DimShuffle | SpecifyShape | CheckAndRaise):
             return self.factor(inputs[0])
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
         if isinstance(op, MakeVector | Join) or isinstance(scalar_op, ps.Add | ps.Sub):
@@ -206,9 +207,10 @@ class _SumFinder(_Finder):
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
         if isinstance(scalar_op, ps.Mul | ps.TrueDiv):
             others = [i for i in inputs if not isinstance(self.place(i), int)]
-            if any(self.place(i) == REDUCED or self._counts_examples(i) for i in others):
+            numbers = [i for i in others if all(i.type.broadcastable)]
+            if any(self.place(i) == REDUCED for i in others) or any(map(self._counts_examples, numbers)):
                 return True
-        elif not isinstance(op, Sum | DimShuffle | SpecifyShape | MakeVector | Join) and not isinstance(
+        elif not isinstance(op, Sum | DimShuffle | SpecifyShape | MakeVector | Join | CheckAndRaise) and not isinstance(
             scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast
         ):
             return False

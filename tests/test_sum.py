@@ -6,6 +6,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor.raise_op import assert_op
 
 import symng
 
@@ -111,6 +112,8 @@ FACTORS = {
     "scaled": (lambda e, W: -(-2 * e.sum()) / 4, 0.5),
     "of two sums": (lambda e, W: 0.5 * e.sum() + 3 * pt.sqr(e).sum(), 3.0),
     "divided by hand": (lambda e, W: e.sum() / 500, 0.002),
+    "checked": (lambda e, W: assert_op(assert_op(e, pt.all(W > -9)).sum(), pt.all(W > -9)), 1.0),
+    "masked by their numbers": (lambda e, W: (e * (pt.arange(e.shape[0]) > 2)).sum(), 1.0),
     "mean": (mean, None),
     "over the number": (lambda e, W: e.sum() / e.shape[0], None),
     "over the number inside": (lambda e, W: (e / e.shape[0]).sum(), None),
