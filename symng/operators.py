@@ -15,7 +15,15 @@ from symng import vectors
 from symng._checks import Words, check_array, check_number, is_symbolic, problem
 from symng._failures import backend_failure, evaluate
 from symng._loop import map_rows
-from symng.backends import PLAIN, backend_of, compile_function
+from symng.backends import (
+    PLAIN,
+    backend_of,
+    compile_function,
+    place,
+    pytensor_mode,
+    settle,
+    warn_of_other_backend,
+)
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -260,7 +268,7 @@ class LinearOperator:
             Values of the inputs that the product needs (`required_inputs`), in that order. Parameters are read from
             their shared variables at each product.
         mode : str or Mode, optional
-            PyTensor mode; default PyTensor's own.
+            PyTensor mode; default that of `set_mode`.
 
         Returns
         -------
@@ -290,15 +298,30 @@ class LinearOperator:
             raise problem("batch", f"{len(needed)} arrays ({names})", Words(f"{len(batch)}"), way_out)
         arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
         vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))
-        product = compile_function([*needed, vector], self.matvec(vector), mode=mode)
+        outputs, zero = self.matvec(vector), np.zeros(self.size, self.dtype)
 
-        def matvec(v: np.ndarray) -> np.ndarray:
-            return np.asarray(product(*arrays, np.asarray(v, dtype=self.dtype).ravel()))
+        def compiled(mode: Any) -> Callable[[np.ndarray], np.ndarray]:
+            """Return the product on a backend, after one to see that it runs."""
+            backend = backend_of(mode)
+            product = compile_function([*needed, vector], outputs, mode=mode)
+            product.trust_input = True  # the arrays are checked, and stay on the device of JAX
+            placed = place(arrays, backend)
+            shared = [] if backend == "jax" else product.get_shared()
+
+            def matvec(v: np.ndarray) -> np.ndarray:
+                settle(shared)
+                return np.asarray(product(*placed, np.asarray(v, dtype=self.dtype).ravel()))
+
+            matvec(zero)
+            return matvec
 
         try:
-            matvec(np.zeros(self.size))
+            matvec = compiled(mode)
         except Exception as error:  # do the arrays not fit?
-            plain = compile_function([*needed, vector], self.matvec(vector), mode=PLAIN)
-            evaluate(lambda a: plain(*a, np.zeros(self.size, self.dtype)), arrays, "batch")
-            raise backend_failure(error, backend_of(mode), arrays) from error
+            plain = compile_function([*needed, vector], outputs, mode=PLAIN)
+            evaluate(lambda a: plain(*a, zero), arrays, "batch")
+            if mode is not None or backend_of(mode) != "jax":
+                raise backend_failure(error, backend_of(mode), arrays) from error
+            matvec = compiled(pytensor_mode())
+            warn_of_other_backend(error, backend_of(pytensor_mode()))
         return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))

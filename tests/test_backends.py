@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from pytensor import shared
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.basic import Constant
 from pytensor.scan.op import Scan
@@ -18,7 +20,7 @@ from pytensor.tensor.math import Dot
 from small_steps import line
 
 import symng
-from symng import _numba
+from symng import _numba, backends
 from symng._loop import while_loop
 from symng.backends import backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
 
@@ -288,3 +290,59 @@ def test_c_is_right_where_pytensor_keeps_intermediates():
             found.append(function(*arrays))
     assert found[0][1] == found[1][1] == 12
     np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["CVM", "FAST_COMPILE"])
+def test_a_step_takes_shared_variables_that_hold_arrays_of_jax(mode):
+    """A function of the user's that was compiled for JAX leaves its arrays in what it updates."""
+    pytest.importorskip("jax")
+    x, w, scale = pt.dmatrix("x"), shared(np.ones(2), name="w"), shared(np.ones(2), name="scale")
+    y = (x * scale) @ w
+    objective = symng.Objective(pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x])
+    pytensor.function([], updates={w: w + 1, scale: scale / 2}, mode="JAX")()
+    assert not any(isinstance(v.get_value(borrow=True), np.ndarray) for v in (w, scale))
+    symng.compile_step(objective, symng.SGD(0.5), mode=mode)((np.eye(2),))
+    np.testing.assert_allclose(w.get_value(), 2 - 0.5 * 0.5 * 2 * 0.5 * 0.5)
+    pytensor.function([], updates={w: w + 1}, mode="JAX")()
+    F = symng.Fisher()(objective).to_scipy(np.eye(2), mode=mode)
+    np.testing.assert_allclose(F @ np.ones(2), np.full(2, 0.125))
+
+
+# The default
+
+
+def test_set_mode_and_the_default(monkeypatch):
+    assert backend_of() == "python"  # the tests set PyTensor's flag
+    for mode in ("CVM", "C", get_mode("NUMBA")):
+        symng.set_mode(mode)
+        assert backend_of() == backend_of(mode)
+    symng.set_mode(None)
+    assert backend_of() == "python"
+    monkeypatch.setattr(pytensor.config, "mode", "Mode")
+    installed = importlib.util.find_spec("jax") is not None
+    assert backend_of() == ("jax" if installed else backend_of(get_mode(None)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert backend_of() == backend_of(get_mode(None))
+    with pytest.raises(ValueError, match="mode: expected one of"):
+        symng.set_mode("gpu")
+
+
+def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
+    """Indexing by a mask, whose length depends on values, is nothing for JAX; by name it is refused."""
+    pytest.importorskip("jax")
+    x, w = pt.dmatrix("x"), shared(np.ones(2), name="w")
+    y = x @ w
+    loss = pt.sqr(y)[pt.gt(y, 0).nonzero()].mean() / 2
+    objective = symng.Objective(loss, output=y, params=[w], inputs=[x], likelihood=symng.Gaussian())
+    X = np.array([[1.0, 0.0], [0.0, -1.0]])
+    with pytest.raises(Exception, match="(?i)jax"):
+        symng.compile_step(objective, symng.SGD(0.5), mode="JAX")((X,))
+    monkeypatch.setattr(backends, "default_mode", lambda: get_mode("JAX"))
+    monkeypatch.setattr(backends, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
+    monkeypatch.setattr(symng.training.step, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
+    step = symng.compile_step(objective, symng.SGD(0.5))
+    with pytest.warns(UserWarning, match="mode: JAX, the default, cannot run this model .* backend 'python'"):
+        step((X,))
+    assert step.backend == "python"
+    np.testing.assert_allclose(w.get_value(), [0.5, 1.0])
+    step((X,))  # and no second warning

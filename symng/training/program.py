@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng.backends import backend_of, compile_function, place, to_numpy
+from symng.backends import backend_of, compile_function, place, settle, to_numpy
 from symng.optimizers import Step
 from symng.optimizers.base import HostSearch
 
@@ -43,9 +43,13 @@ class Program:
             self._loss.trust_input = self.function.trust_input = True
         if self.backend == "jax":  # a check would fetch from the device what is there
             (self.function if search is None else self._first).trust_input = True
+        functions = [self.function] if search is None else [self._first, self._loss, self.function]
+        self._shared = dict.fromkeys(v for function in functions for v in function.get_shared())
 
     def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
         """Take the step; without a search it is one call."""
+        if self.backend != "jax":
+            settle(self._shared)  # a function of the user's may have left arrays of JAX there
         if self.step.search is None:
             return dict(zip(self.step.records, to_numpy(self.function(*arrays)), strict=True))
         arrays = place(arrays, self.backend)
