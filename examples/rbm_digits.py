@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import positive, seed, whole
+from command_line import add_mode, positive, seed, whole
 from matplotlib.figure import Figure
 from scipy.special import expit, logsumexp
 from sklearn.datasets import load_digits
@@ -48,7 +48,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--damping", type=positive, default=0.02, help="damping of the natural gradient")
     parser.add_argument("--step-size", type=positive, default=0.1, help="step size of the natural gradient")
     parser.add_argument("--sgd-step-size", type=positive, default=0.2, help="step size of gradient descent")
-    parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default PyTensor's own")
+    add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0, help="of first weights, chains and order of examples")
     parser.add_argument("--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results")
     options = parser.parse_args(arguments)

@@ -23,7 +23,7 @@ if __name__ == "__main__":  # the matrices of a time step are small: threads wou
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import positive, seed, whole
+from command_line import add_mode, positive, seed, whole
 
 import symng
 from symng.backends import compile_function
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--iterations", type=whole, default=50, help="iterations of CG at most")
     parser.add_argument("--damping", type=positive, default=0.1, help="damping of the first step")
     parser.add_argument("--coefficient", type=positive, default=0.03, help="structural damping, times the damping")
-    parser.add_argument("--mode", help="PyTensor mode: CVM or NUMBA; default PyTensor's own")
+    add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0, help="of sequences, first weights and order of examples")
     parser.add_argument("--out", type=Path, default=Path("results/rnn_adding"), help="folder of the results")
     return parser

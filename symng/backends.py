@@ -1,4 +1,4 @@
-"""What the package needs from PyTensor's backends: compiling, and the while loop that JAX lacks.
+"""What the package needs from PyTensor's backends: compiling, and the loops and lengths that JAX lacks.
 
 This is the only place that calls ``pytensor.function``. Importing it does not import jax.
 """
@@ -40,12 +40,12 @@ _WIDE = ("float64", "complex128")
 
 
 def enable_jax() -> None:
-    """Teach PyTensor's JAX backend to run while scans.
+    """Teach PyTensor's JAX backend to run while scans, and to compute with shapes.
 
     PyTensor refuses to convert a `scan` that may stop early (``until``) to JAX. After this call such a scan becomes a
-    `jax.lax.while_loop`; every other scan goes through PyTensor's own conversion, as before. `symng.compile_step` and
-    `symng.minimize` do it by themselves; call it for graphs that you compile with ``mode="JAX"`` on your own. A second
-    call does nothing.
+    `jax.lax.while_loop`. And whatever follows from the shapes of arrays alone, such as the length of a reshape, an
+    arange or a split, is computed while JAX traces the function. `symng.compile_step` and `symng.minimize` make the
+    call by themselves; make it for graphs that you compile with ``mode="JAX"`` on your own. A second call does nothing.
 
     Raises
     ------
@@ -61,9 +61,6 @@ def enable_jax() -> None:
     Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop to its last value
     when its initial state is a constant, and one that takes a pointless cast to float64 away from float32 sums
     (PyTensor's JAX backend sums in float32 and casts the result).
-
-    A scan with a fixed number of steps can be run whatever its length, but to be differentiated on JAX it needs a
-    length known while compiling: declare the time axis of its sequence, as in ``pt.tensor("X", shape=(20, None, 3))``.
 
     JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX backend is first
     used, or after ``jax.config.update("jax_enable_x64", True)``.

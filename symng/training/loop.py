@@ -106,7 +106,7 @@ def minimize(
     checkpoint_seconds : float, default 60.0
         Seconds between two writings.
     mode : str or Mode, optional
-        PyTensor mode; default PyTensor's own.
+        PyTensor mode; default that of `set_mode`, as a rule JAX where it is installed.
     chunk_size : int, optional
         Examples of a batch that are computed with at a time, as in `compile_step`.
 
