@@ -315,6 +315,13 @@ def test_minimize_warns_once():
         assert len(found) == expected and all(w.filename == __file__ for w in found)
 
 
+def test_nothing_is_warned_of_twice():
+    y = 0.9 * M.softmax + 0.025  # no activation to be read, and the loss takes its logarithm
+    with pytest.warns(UserWarning, match="The loss takes the logarithm"):
+        objective = M.objective(-(M.t * pt.log(y)).sum(axis=1).mean(), y)
+    assert mismatch_warnings(objective, symng.NaturalGradient(), (X, ONE_HOT)) == []
+
+
 def test_a_check_that_fails_is_no_matter_of_training(monkeypatch):
     def fails(*arguments):
         raise MemoryError

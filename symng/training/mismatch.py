@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from symng._checks import warn
+from symng._heads import UNREAD
+from symng._loss_reading import read_loss
 from symng._matching import Match, compare, written
 from symng._output_products import Values
 from symng.backends import PLAIN
@@ -40,6 +42,8 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
             match = compare(values, values.take_examples(batch, *_LIMITS), PLAIN)
     except Exception:  # whatever the matter is, it is none of training's
         return
+    if any(h.source == UNREAD and read_loss(objective.loss, h.y, objective.params, objective.targets) for h in heads):
+        return  # `Objective` has warned of what the loss takes the output for
     if not match and not match.weighted and np.isfinite(match.relative_difference):
         warn(_message(objective, match))
 
