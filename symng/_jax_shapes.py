@@ -151,14 +151,14 @@ def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
 
 
 def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
-    """Compute a node in NumPy; single numbers come back as Python's, as PyTensor hands constants to JAX."""
+    """Compute a node in NumPy. Numbers keep their dtypes: those of Python would take that of the array they meet."""
     storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells: list[list[Any]] = [[None] for _ in node.outputs]
     inputs = [v[()] if isinstance(i.type, ScalarType) else v for v, i in zip(values, node.inputs, strict=True)]
     node.op.perform(node, inputs, cells)
     arrays = [np.asarray(cell[0]) for cell in cells]
-    return [a.item() if a.ndim == 0 and a.dtype.kind != "u" else a for a in arrays]
+    return [a[()] for a in arrays]
 
 
 def _in_numpy(value: Any) -> Any:

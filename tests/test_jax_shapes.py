@@ -116,11 +116,14 @@ def test_a_shape_that_is_computed_from_values_is_refused():
 
 
 def test_dtypes_stay_those_of_the_graph():
-    v = pt.fvector("v")
-    f = compile_function(
-        [v], [v / v.shape[0].astype("float32"), v * pt.arange(v.shape[0], dtype="float32")], mode="JAX"
-    )
-    assert [value.dtype for value in f(np.ones(3, dtype="float32"))] == ["float32", "float32"]
+    v, k = pt.fvector("v"), pt.vector("k", dtype="int8")
+    n = v.shape[0]
+    outputs = [
+        v / n.astype("float32"), v * pt.arange(n, dtype="float32"), v / n.astype("float64"), k * (n + 100),
+    ]  # fmt: skip
+    values = compile_function([v, k], outputs, mode="JAX")(np.ones(3, dtype="float32"), np.full(3, 100, dtype="int8"))
+    assert [value.dtype for value in values] == [output.type.dtype for output in outputs]
+    np.testing.assert_array_equal(values[3], 10300)
 
 
 def test_random_draws_of_a_computed_size():
