@@ -207,12 +207,12 @@ class Objective:
         """Return the objective with a loss that is a sum over examples divided by their number; others as they are.
 
         A sum times a small number may be a mean already, by a number that the user knew. It is divided in batches of
-        more examples than that.
+        more examples than that, and a thousandth more: the number may have been rounded to float32.
         """
         factor = self.sum_factor
         if factor is None:
             return self
-        return self.divided(None if factor >= 0.5 else pt.gt(factor * self.count, 1))  # half a sum is a likelihood
+        return self.divided(None if factor >= 0.5 else pt.gt(factor * self.count, 1.001))  # half a sum is a likelihood
 
     def divided(self, when: TensorVariable | None) -> Objective:
         """Return the objective with its loss divided by the number of examples, ``when`` that is so."""

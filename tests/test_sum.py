@@ -164,6 +164,14 @@ def test_other_factors_are_not_compensated_and_a_sum_over_a_known_number_is_a_me
     np.testing.assert_allclose(moved[1], length * moved[0], rtol=1e-8)
 
 
+def test_a_sum_times_a_rounded_number_is_a_mean():
+    x, w = pt.matrix("x"), pytensor.shared(np.ones(1), name="w")
+    y = x @ w
+    objective = symng.Objective(pt.sqr(y).sum() * np.float32(0.001), output=y, params=[w], inputs=[x]).averaged()
+    for examples, divisor in ((1000, 1), (1002, 1002)):
+        assert objective.divisor.eval({x: np.ones((examples, 1))}, mode="FAST_COMPILE") == divisor
+
+
 def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():
     optimizer = symng.NaturalGradient(metric=GN, damping=0.5, solver=EXACT)
     for number in (7, 2):  # of 7 examples, a mean and a sum
