@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +10,9 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import has_misplaced_softmax, read_activation
-from symng._checks import problem
+from symng._checks import problem, warn
 from symng._loss_reading import read_loss
-from symng.likelihoods import Categorical, Gaussian, Likelihood, describe_likelihood
+from symng.likelihoods import Categorical, Gaussian, Likelihood, written
 
 UNREAD = "no activation known by its end"
 
@@ -50,11 +49,9 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
         head = Head(y, found.preactivation, found.root, found.likelihood, source, axis, found.is_plain)
     elif likelihood is None:
         if has_misplaced_softmax(y):
-            warnings.warn(
+            warn(
                 f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
-                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=.",
-                UserWarning,
-                stacklevel=4,
+                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=."
             )
         head = Head(y, y, y, Gaussian(), UNREAD, axis)
     elif likelihood.is_logits:
@@ -96,15 +93,11 @@ def read_off_loss(
             y = found.likelihood.mean(head.y)
             read.append(replace(head, y=y, likelihood=found.likelihood, source=source, is_plain=False))
         else:
-            line = f"likelihood=symng.{describe_likelihood(found.likelihood)}"
-            line += "" if line.endswith(")") else "()"
             many = f", at its place in a list of {len(heads)}" if len(heads) > 1 else ""
-            warnings.warn(
-                f"The loss takes {found.what} of the output {head.y}, of whose end no activation such as a softmax or "
-                f"sigmoid is known, so it is taken as Gaussian. Write {line}{many} if that is its distribution, or "
-                "likelihood=symng.Gaussian() to keep the present one.",
-                UserWarning,
-                stacklevel=3,
+            warn(
+                f"The loss takes {found.what} of the output {head.y}, which does not end in an activation such as a "
+                f"softmax or sigmoid, so it is taken as Gaussian. Write likelihood={written(found.likelihood)}{many} "
+                "if that is its distribution, or likelihood=symng.Gaussian() to keep the present one."
             )
             read.append(head)
     return tuple(read)

@@ -14,7 +14,7 @@ from symng._output_products import DRAWS, Point, Products, Values, check_passage
 from symng._rebuild import rebuild
 from symng._trial import Trial
 from symng.backends import PLAIN, STABLE, compile_function
-from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, describe_likelihood
+from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, describe_likelihood, written
 
 if TYPE_CHECKING:
     from symng.objective import Objective
@@ -289,12 +289,6 @@ def _is_squared_error(objective: Objective, products: Products) -> bool:
         tangents.append(np.stack(draws).astype(np.float64))
     finite = bool(np.isfinite(curvature).all()) and bool(np.any(curvature))
     return finite and _differ_by_weights(curvature, tangents, Gaussian(), objective)
-
-
-def written(likelihood: Likelihood) -> str:
-    """Return a likelihood as one writes it."""
-    name = describe_likelihood(likelihood)
-    return f"symng.{name}" if "(" in name else f"symng.{name}()"
 
 
 def _names(objective: Objective) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_number, problem
+from symng._checks import Words, check_number, problem, warn
 
 
 def check_loss(loss: Any) -> TensorVariable:
@@ -45,11 +44,9 @@ def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]
     draws = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
     found = [v for v in draws if getattr(v, "default_update", None) is None]
     if found:
-        warnings.warn(
+        warn(
             f"loss, output: the graph draws random numbers (from {found[0]}), and nothing advances their generator: "
-            "the draws are the same at every step. Set its default_update to the generator that comes with the draw.",
-            UserWarning,
-            stacklevel=3,
+            "the draws are the same at every step. Set its default_update to the generator that comes with the draw."
         )
 
 

@@ -333,3 +333,9 @@ def describe_likelihood(likelihood: Likelihood) -> str:
         if is_symbolic(getattr(likelihood, f.name)) or getattr(likelihood, f.name) != f.default
     ]
     return type(likelihood).__name__ + (f"({', '.join(settings)})" if settings else "")
+
+
+def written(likelihood: Likelihood) -> str:
+    """Return the code that makes a likelihood."""
+    name = describe_likelihood(likelihood)
+    return f"symng.{name}" if "(" in name else f"symng.{name}()"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_args
@@ -12,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import check_choice, check_flag, check_number, problem
+from symng._checks import check_choice, check_flag, check_number, problem, warn
 from symng._keywords import explain_keywords
 from symng.objective import Objective
 from symng.optimizers import Optimizer
@@ -252,7 +251,7 @@ def minimize(
             run.save(final=True)
     message = message_of(stopped, restored)
     if message and stopped != "zero_gradient":
-        warnings.warn(f"minimize: {message}", RuntimeWarning, stacklevel=3)
+        warn(f"minimize: {message}", RuntimeWarning)
     return TrainingResult(
         status=stopped, loss=watch.lowest if restored else last_loss(run.history), params=copies(objective.params),
         history=run.history, steps=run.steps, seconds=run.seconds, compile_seconds=step.compile_seconds,

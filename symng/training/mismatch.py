@@ -11,10 +11,10 @@ import numpy as np
 from symng._checks import warn
 from symng._heads import UNREAD
 from symng._loss_reading import read_loss
-from symng._matching import Match, compare, written
+from symng._matching import Match, compare
 from symng._output_products import Values
 from symng.backends import PLAIN
-from symng.likelihoods import describe_likelihood
+from symng.likelihoods import describe_likelihood, written
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
 from symng.optimizers import Optimizer
