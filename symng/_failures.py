@@ -33,7 +33,7 @@ def evaluate(
     try:
         return function(arrays)
     except ARRAY_ERRORS as error:
-        message = f"{name}: the model cannot be evaluated on arrays of shapes {_shapes(arrays)}: {_cause(error)}."
+        message = f"{name}: the model cannot be evaluated on arrays of shapes {_shapes(arrays)}: {first_line(error)}."
         if isinstance(error, LinAlgError):
             raise LinAlgError(f"{message} The shapes are right; the values of arrays or parameters are not.") from error
         if not isinstance(_failing_op(error), CheckAndRaise):  # which speaks for itself
@@ -49,7 +49,7 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
     """
     mode = _MODE_OF.get(backend, backend)
     place = _place(error, backend)
-    where = f" in {place}" if place and place not in _cause(error) else ""
+    where = f" in {place}" if place and place not in first_line(error) else ""
     fits = f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}." if arrays else ""
     others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
     kind: type[Exception] = RuntimeError
@@ -60,7 +60,7 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
         kind, way_out = LinAlgError, "The values are the reason: take smaller steps, or more damping."
     elif isinstance(error, NotImplementedError):
         kind = NotImplementedError
-    return kind(f"mode: expected one that runs this model, got {mode}, which fails{where}: {_cause(error)}."
+    return kind(f"mode: expected one that runs this model, got {mode}, which fails{where}: {first_line(error)}."
                 f"{fits} {way_out}")  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def _frames(error: Exception) -> list[tuple[str, str]]:
     return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
 
 
-def _cause(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of the message of an error, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).strip().rstrip(".:")

@@ -26,8 +26,8 @@ from pytensor.link.numba.linker import NumbaLinker
 from pytensor.link.pytorch.linker import PytorchLinker
 from pytensor.link.vm import VMLinker
 
-from symng._checks import check_number, problem
-from symng._failures import compiling
+from symng._checks import check_number, problem, warn
+from symng._failures import compiling, first_line
 from symng._plain import PLAIN as PLAIN
 from symng._plain import STABLE as STABLE
 
@@ -97,9 +97,9 @@ _mode: str | Mode | None = None
 def set_mode(mode: str | Mode | None) -> None:
     """Set the mode in which symng compiles wherever no ``mode`` is given.
 
-    `compile_step`, `minimize`, `Objective.check` and `LinearOperator.to_scipy` follow it from then on. Without this
-    call the mode is that of PYTENSOR_FLAGS or ``pytensor.config`` where one was set (``mode`` or ``linker``), else JAX
-    where it is installed, else PyTensor's own.
+    `compile_step`, `minimize` and `LinearOperator.to_scipy` follow it from then on. Without this call the mode is that
+    of PYTENSOR_FLAGS or ``pytensor.config`` where one was set (``mode`` or ``linker``), else JAX where it is installed,
+    else PyTensor's own. `Objective.check` computes so little that it runs in plain Python, unless it is given a mode.
 
     Parameters
     ----------
@@ -238,12 +238,10 @@ def compile_function(
 
 def warn_of_other_backend(error: Exception, backend: str) -> None:
     """Warn that a graph runs on ``backend``, since JAX, which was taken by default, cannot run it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    warnings.warn(
-        f"mode: JAX, the default, cannot run this model ({lines[0]}). It runs on the backend {backend!r}. Choose one "
-        "with mode= or symng.set_mode to have no warning.",
-        UserWarning,
-        stacklevel=2,
+    cause = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    warn(
+        f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend {backend!r}. Choose one with "
+        "mode= or symng.set_mode to have no warning."
     )
 
 

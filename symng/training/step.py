@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -76,7 +76,7 @@ class CompiledStep:
         self._state.refuses_increases = refuses_increases
         self._steps: dict[Key, Step] = {}
         self._programs: dict[Key, Program] = {}
-        self._held: dict[tuple[int, ...], Callable[[], list[Any]]] = {}
+        self._held: dict[tuple[int, ...], Any] = {}
         self._metric_inputs: Any = ...  # not known yet
         self._trial = Trial(objective)
         self._settings = Settings(optimizer, self._state)
@@ -232,6 +232,8 @@ class CompiledStep:
             # A model of which JAX lacks something must not fail because JAX is there.
             self.mode = pytensor_mode()
             self.backend = usable_backend(self.mode)
+            for held in self._held.values():
+                held.cache_clear()  # these are arrays of JAX
             self._make_program(batches)
             warn_of_other_backend(error, self.backend)
         self.compile_seconds += self._build_seconds + time.perf_counter() - start
