@@ -263,7 +263,7 @@ class CompiledStep:
 
     def _arrays(self, batches: Batches) -> list[Any]:
         """Return the arrays of all batches in the order of the function's inputs, chunks and what is left apart."""
-        arrays = []
+        arrays: list[Any] = []
         for batch in batches.values():
             held = self._held.get(_identity(batch))
             arrays += self._cut(batch) if held is None else held()
