@@ -15,6 +15,7 @@ from symng._loss_reading import read_loss
 from symng.likelihoods import Categorical, Gaussian, Likelihood, written
 
 UNREAD = "no activation known by its end"
+MISPLACED = "softmax not known to run over its last axis alone"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +49,13 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
         source = f"read off {found.source}"
         head = Head(y, found.preactivation, found.root, found.likelihood, source, axis, found.is_plain)
     elif likelihood is None:
-        if has_misplaced_softmax(y):
+        misplaced = has_misplaced_softmax(y)
+        if misplaced:
             warn(
                 f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
                 "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=."
             )
-        head = Head(y, y, y, Gaussian(), UNREAD, axis)
+        head = Head(y, y, y, Gaussian(), MISPLACED if misplaced else UNREAD, axis)
     elif likelihood.is_logits:
         head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
     elif isinstance(likelihood, Gaussian):

@@ -45,10 +45,12 @@ class Match:
     message : str
         The finding in words.
     weighted : bool
-        Whether G is F but for a factor of its own for each example, time step or unit that is not negative, as with
-        class weights or a mask. Then ``matches`` is False, for Fisher has no such weights, but the pair is right.
+        Whether G is F but for a factor of its own for each example, time step or unit, as with class weights, a mask
+        or advantages. Then ``matches`` is False, for Fisher has no such weights, but the pair is right.
     likelihood : Likelihood or None
         Where they do not match, the one that the loss belongs to, if it is found.
+    where : {"output", "pre-activation", None}
+        What that likelihood is one of.
     """
 
     matches: bool
@@ -58,6 +60,7 @@ class Match:
     message: str
     weighted: bool = False
     likelihood: Likelihood | None = None
+    where: str | None = None
 
     def __bool__(self) -> bool:
         return self.matches
@@ -105,9 +108,15 @@ def _is_same_in_part(objective: Objective, arrays: Sequence[Any]) -> bool:
     return bool(np.isclose(together[0], alone[0], rtol=1e-3, equal_nan=True))
 
 
-def compare(values: Values, arrays: Sequence[Any], mode: Any, seed: int = 0, count: int | None = None) -> Match:
-    """Return the verdict on examples of a batch of ``count``, at their outputs and at random ones near them."""
+def compare(
+    values: Values, arrays: Sequence[Any], mode: Any, seed: int = 0, count: int | None = None, near: float = 0.0
+) -> Match:
+    """Return the verdict on examples of a batch of ``count``, at their outputs and at random ones near them.
+
+    A relative difference of ``near`` does not count, where that is more than rounding.
+    """
     objective = values.objective
+    tolerance = max(near, _tolerance(objective))
     products = Products(values, arrays, mode)
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
@@ -123,10 +132,10 @@ def compare(values: Values, arrays: Sequence[Any], mode: Any, seed: int = 0, cou
         scale = count / lengths[axis]
     if count is not None and objective.reduction in ("mean", "sum"):
         lengths[axis] = count
-    match = _judge(objective, points, lengths, scale)
+    match = _judge(objective, points, lengths, scale, tolerance)
     if match.matches or np.isnan(match.factor):
         return match
-    if _is_weighted(objective, points):
+    if _is_weighted(objective, points, tolerance):
         names = _names(objective)
         message = (
             f"Loss and likelihood match but for weights: the loss is the negative log-likelihood of {names} with a "
@@ -136,7 +145,9 @@ def compare(values: Values, arrays: Sequence[Any], mode: Any, seed: int = 0, cou
     return _suggest(objective, products, points, match)
 
 
-def _judge(objective: Objective, points: Sequence[Point], lengths: Sequence[int], scale: float) -> Match:
+def _judge(
+    objective: Objective, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float
+) -> Match:
     """Turn the products into a verdict in words.
 
     ``lengths`` are those of the first output, and ``scale`` is the factor from the examples compared to all of them.
@@ -164,7 +175,6 @@ def _judge(objective: Objective, points: Sequence[Point], lengths: Sequence[int]
     factor = float(fv @ gv / (fv @ fv))
     difference = float(np.linalg.norm(gv - factor * fv) / np.linalg.norm(gv))
     factor *= scale
-    tolerance = _tolerance(objective)
     if difference > tolerance or factor <= 0:
         message = (
             f"Loss and likelihood do not match: the curvature of the loss is no multiple of the Fisher matrix of "
@@ -201,27 +211,28 @@ def _judge(objective: Objective, points: Sequence[Point], lengths: Sequence[int]
     return Match(True, factor, reduction, difference, message)
 
 
-def _is_weighted(objective: Objective, points: Sequence[Point]) -> bool:
+def _is_weighted(objective: Objective, points: Sequence[Point], tolerance: float) -> bool:
     """Return whether the loss has the curvature of the likelihood but for weights, and no other one."""
     total = sum(float((a**2).sum()) for p in points for a in p.curvature)
     seen = sum(float((a**2).sum()) for p in points for a in p.ends_curvature)
-    if abs(seen - total) > 10 * _tolerance(objective) * total:  # of the roots the heads read parts, or one twice
+    if abs(seen - total) > 10 * tolerance * total:  # of the roots the heads read parts, or one twice
         return False
     return all(
         _differ_by_weights(
-            [p.ends_curvature[i] for p in points], [p.ends_fisher[i] for p in points], head.likelihood, objective
+            [p.ends_curvature[i] for p in points], [p.ends_fisher[i] for p in points], head.likelihood, tolerance
         )
         for i, head in enumerate(objective.heads)
     )
 
 
 def _differ_by_weights(
-    curvature: Sequence[np.ndarray], fisher: Sequence[np.ndarray], likelihood: Likelihood, objective: Objective
+    curvature: Sequence[np.ndarray], fisher: Sequence[np.ndarray], likelihood: Likelihood, tolerance: float
 ) -> bool:
     """Return whether products at several points differ by weights alone, which are the same at all of them.
 
     Each example and time step has its own, and where the units are independent each unit. Where the loss is flat, as a
-    robust one is far from its target, a weight is 0.
+    robust one is far from its target, a weight is 0. Weights may be negative, as advantages are, but a loss of the
+    wrong sign has a weight of -1 everywhere.
     """
     gs, fs = np.stack(curvature), np.stack(fisher)  # points, draws, and the axes of the output
     if not isinstance(likelihood, Categorical):
@@ -232,7 +243,9 @@ def _differ_by_weights(
     squares = (fs**2).sum(axis=(0, 1, -1))
     weights = (fs * gs).sum(axis=(0, 1, -1)) / np.where(squares > 0, squares, 1)
     difference = np.linalg.norm(gs - weights[..., None] * fs) / max(float(np.linalg.norm(gs)), 1e-300)
-    return bool(difference <= _tolerance(objective) and (weights >= -_tolerance(objective) * abs(weights).max()).all())
+    used = weights[abs(weights) > tolerance * abs(weights).max()]
+    is_signed = not used.size or used.max() > 0 or bool(np.ptp(used) > tolerance * abs(used).max())
+    return bool(difference <= tolerance) and is_signed
 
 
 def _suggest(objective: Objective, products: Products, points: Sequence[Point], match: Match) -> Match:
@@ -247,7 +260,8 @@ def _suggest(objective: Objective, products: Products, points: Sequence[Point], 
     if found is None:
         return match
     text = f"{match.message} The loss is that of {type(found).__name__} on {where}: likelihood={written(found)}."
-    return replace(match, message=text, likelihood=found)
+    place = "output" if where == "the output" else "pre-activation"
+    return replace(match, message=text, likelihood=found, where=place)
 
 
 def _fitting(objective: Objective, points: Sequence[Point]) -> Likelihood | None:
@@ -266,7 +280,7 @@ def _fitting(objective: Objective, points: Sequence[Point]) -> Likelihood | None
     ]
     for i, candidate in enumerate(others):
         metric = [np.stack([np.asarray(draw[i], dtype=np.float64) for draw in point]) for point in found]
-        if _differ_by_weights([p.ends_curvature[0] for p in points], metric, candidate, objective):
+        if _differ_by_weights([p.ends_curvature[0] for p in points], metric, candidate, _tolerance(objective)):
             return candidate
     return None
 
@@ -288,7 +302,7 @@ def _is_squared_error(objective: Objective, products: Products) -> bool:
         curvature.append(np.stack([function(*products.arrays, values, u) for u in draws]).astype(np.float64))
         tangents.append(np.stack(draws).astype(np.float64))
     finite = bool(np.isfinite(curvature).all()) and bool(np.any(curvature))
-    return finite and _differ_by_weights(curvature, tangents, Gaussian(), objective)
+    return finite and _differ_by_weights(curvature, tangents, Gaussian(), _tolerance(objective))
 
 
 def _names(objective: Objective) -> str:

@@ -76,7 +76,9 @@ def constant_value(v: Variable) -> Any:
 
 def sample(v: Any, low: float = -6.0, high: float = 6.0) -> np.ndarray:
     """Return values for a tensor, of lengths that differ from axis to axis where they are not known."""
-    shape = [n if n is not None else axis + 3 for axis, n in enumerate(v.type.shape)]
+    # A vector, or a column of one, needs more numbers than a matrix: three show too little of a function.
+    first = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
+    shape = [n if n is not None else axis + first for axis, n in enumerate(v.type.shape)]
     return np.random.default_rng(0).uniform(low, high, shape).astype(v.type.dtype)
 
 

@@ -12,6 +12,7 @@ import pytest
 from pytensor.raise_op import Assert
 
 import symng
+from symng.training.mismatch import warn_of_mismatch
 
 MODE = "FAST_COMPILE"
 RNG = np.random.default_rng(0)
@@ -82,6 +83,27 @@ def test_logits_are_read_off_the_loss(name: str) -> None:
     given = objective_of(loss_of, labels=labels, likelihood=kind(**setting))
     wanted, got = (symng.Fisher()(o).materialise().eval({o.inputs[0]: X}, mode=MODE) for o in (given, read))
     np.testing.assert_array_equal(got, wanted)
+
+
+FORMS = {
+    "softplus(r) - t r": (B, lambda r, t: (pt.softplus(r) - t * r).mean()),
+    "two softplus": (B, lambda r, t: (3 * t * pt.softplus(-r) + (1 - t) * pt.softplus(r)).mean()),
+    "log of sigmoid": (B, lambda r, t: -(t * pt.log(pt.sigmoid(r)) + (1 - t) * pt.log(1 - pt.sigmoid(r))).mean()),
+    "exp(r) - t r": (P, lambda r, t: (pt.exp(r) - t * r).mean()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("columns", [None, 1])
+def test_one_logit_an_example_is_read_too(columns: int | None, form: str) -> None:
+    kind, loss_of = FORMS[form]
+    kind_of = pt.vector if columns is None else pt.matrix
+    x, t = pt.matrix("x"), kind_of("t", shape=(None,) if columns is None else (None, 1))
+    w = pytensor.shared(W[:, 0] if columns is None else W[:, :1], name="w", shape=(3,) if columns is None else (3, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objective = symng.Objective(loss_of(x @ w, t), x @ w, [w], inputs=[x], targets=[t])
+    assert isinstance(objective.likelihood, kind) and objective.likelihood.is_logits
 
 
 def unread(r: Any) -> Any:
@@ -173,6 +195,17 @@ def test_no_warning_that_is_not_deserved(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert objective_of(loss_of, end).likelihood == symng.Gaussian()
+
+
+def test_a_softmax_over_another_axis_is_warned_of_once() -> None:
+    x, t = pt.tensor3("x"), pt.tensor3("t")
+    w = pytensor.shared(W, name="w")
+    y = softmax((x @ w).dimshuffle(0, 2, 1), axis=1)
+    with pytest.warns(UserWarning) as caught:
+        objective = symng.Objective(-(t * pt.log(y)).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t])
+        warn_of_mismatch(objective, symng.NaturalGradient(), [RNG.random((5, 2, 3)), np.full((5, 4, 2), 0.25)])
+    (warning,) = caught
+    assert "over its last axis" in str(warning.message) and objective.likelihood == symng.Gaussian()
 
 
 def test_a_mixture_of_several_outputs_is_left_as_it_is() -> None:

@@ -39,6 +39,9 @@ class Model:
     def cross_entropy(self) -> Any:
         return -(self.t * pt.log(self.softmax)).sum(axis=1)
 
+    def cross_entropy_of_logits(self, sign: int) -> Any:
+        return -sign * (self.t * pt.special.log_softmax(self.r, axis=-1)).sum(axis=1)
+
     def binary(self) -> Any:
         """Return the cross-entropy of targets 0 and 1 in a form that is not read off the loss."""
         return pt.softplus((1 - 2 * self.t) * self.r).sum(axis=1)
@@ -50,6 +53,8 @@ class Model:
 M = Model()
 WEIGHTS = pt.constant(np.array([1.0, 2.0, 3.0, 4.0]))
 D = M.r - M.t
+HETEROSCEDASTIC = pt.sqr(D[:, :2]) * pt.exp(-2 * M.r[:, 2:]) / 2 + M.r[:, 2:]
+CORRELATED = pt.constant(np.eye(4) + 0.5)
 HUBER = pt.switch(abs(D) < 1, D**2 / 2, abs(D) - 0.5)
 
 # What matches, or would but for weights, or says nothing: loss, output, targets, their values, whether it is weighted.
@@ -80,7 +85,13 @@ WRONG: dict[str, tuple[Any, ...]] = {
     "log rates": ((pt.exp(M.r + 0 * M.t) - M.t * M.r).sum(axis=1).mean(), M.r, YES, symng.Poisson(log_rate=True)),
     "squared error of sigmoid": (pt.sqr(M.sigmoid - M.t).sum(axis=1).mean(), M.sigmoid, YES, symng.Gaussian()),
     "squared error of softmax": (pt.sqr(M.softmax - M.t).sum(axis=1).mean(), M.softmax, ONE_HOT, symng.Gaussian()),
-    "log cosh": (pt.log(pt.cosh(M.r - M.t)).sum(axis=1).mean(), M.r, YES, None),
+    "log-scales in the output": (HETEROSCEDASTIC.sum(axis=1).mean(), M.r, YES, None),
+    "norms in another metric": (pt.sqr((M.r - M.t) @ CORRELATED).sum(axis=1).mean(), M.r, YES, None),
+    "log rates of a weighted loss": (
+        (YES[0] * (pt.exp(M.r + 0 * M.t) - M.t * M.r)).sum(axis=1).mean(), M.r, YES, symng.Poisson(log_rate=True)
+    ),
+    "likelihood of the wrong sign": (M.cross_entropy_of_logits(-1).mean(), M.softmax, ONE_HOT, None),
+    "squared logarithms of exp": (pt.sqr(M.r - pt.log1p(M.t)).sum(axis=1).mean(), pt.exp(M.r), YES, symng.Gaussian()),
     "softmax and sigmoid": (M.binary().mean(), M.softmax, ONE_HOT, symng.Bernoulli(logits=True)),
 }  # fmt: skip
 
@@ -139,9 +150,42 @@ def test_wrong_pairs(name):
     given = M.objective(loss, y, likelihood=objective.likelihood)
     assert mismatch_warnings(given, symng.NaturalGradient(), (X, values)) == []
     if wanted is not None:
-        output = M.r if wanted.is_logits else y
+        output = M.r if "output=r" in message else y
         right = M.objective(loss, output, likelihood=wanted).check(X, values)
         assert right.matches or right.weighted
+
+
+ADVANTAGES = RNG.standard_normal(12)
+P = M.softmax[pt.arange(M.labels.shape[0]), M.labels]
+# What is not the likelihood itself, and yet belongs to it: loss, output, targets, their values.
+NEAR: dict[str, tuple[Any, ...]] = {
+    "policy gradient": (-(M.m * pt.log(P)).mean(), M.softmax, [M.labels, M.m], [CLASSES, ADVANTAGES]),
+    "with a bonus for entropy": (
+        -(M.m * pt.log(P)).mean() + 0.01 * (M.softmax * pt.log(M.softmax)).sum(axis=1).mean(),
+        M.softmax, [M.labels, M.m], [CLASSES, ADVANTAGES],
+    ),
+    "negative advantages": (
+        -(M.m * pt.log(P)).mean(), M.softmax, [M.labels, M.m], [CLASSES, -abs(ADVANTAGES)]
+    ),
+    "square and a small penalty": ((pt.sqr(D) + 0.01 * pt.softplus(M.r)).sum(axis=1).mean(), M.r, [M.t], [YES]),
+    "log cosh": (pt.log(pt.cosh(D)).sum(axis=1).mean(), M.r, [M.t], [YES]),
+    "Student's t": (pt.log1p(pt.sqr(D) / 3).sum(axis=1).mean(), M.r, [M.t], [YES]),
+    "root mean square": (pt.sqrt(pt.sqr(D).mean()), M.r, [M.t], [YES]),
+    "logarithm of squares": (pt.log(pt.sqr(D).mean()), M.r, [M.t], [YES]),
+    "distances": (pt.sqrt(pt.sqr(D).sum(axis=1) + 1e-6).mean(), M.r, [M.t], [YES]),
+    "exponential, log-rates": ((M.t * pt.exp(M.r) - M.r).mean(), M.r, [M.t], [YES + 1]),
+    "Gamma, logarithms of means": ((M.t * pt.exp(-M.r) + M.r).mean(), M.r, [M.t], [YES + 1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_what_belongs_to_the_likelihood_is_not_warned_of(name):
+    loss, y, targets, values = NEAR[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objective = M.objective(loss, y, *targets)
+    assert not objective.check(X, *values).matches
+    assert mismatch_warnings(objective, symng.NaturalGradient(), (X, *values)) == []
 
 
 def test_five_equal_rows_with_two_classes():
