@@ -14,13 +14,13 @@ from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scan.op import Scan
-from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng._graph import infer_length, inline, open_op
+from symng._graph import axes_along, axis_after, inline, is_elementwise, open_op
 from symng._recognize import constant_value, evaluate_nodes, find_preactivation, is_near, sample
 from symng._scans import first_round, inner_value, trace_of
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
@@ -102,15 +102,15 @@ def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End
     """Read a likelihood off ``end``, which ``views`` rearrange."""
     op, first = end.owner.op, end.owner.inputs[0]
     if isinstance(op, Softmax):
-        return _End(Categorical(), "softmax", first, first, _axes_of(op, end))
-    if _is_elementwise(op, psm.Sigmoid):
+        return _End(Categorical(), "softmax", first, first, axes_along(end.owner))
+    if is_elementwise(op, psm.Sigmoid):
         return _End(Bernoulli(), "sigmoid", first, first)
-    if tanh is not None and _is_elementwise(op, ps.Tanh):
+    if tanh is not None and is_elementwise(op, ps.Tanh):
         return _End(tanh, "tanh", first, first)
-    is_exp = _is_elementwise(op, ps.Exp)
+    is_exp = is_elementwise(op, ps.Exp)
     if is_exp and first.owner is not None and isinstance(first.owner.op, LogSoftmax):
         r = first.owner.inputs[0]
-        return _End(Categorical(), "exp of log_softmax", r, r, _axes_of(first.owner.op, first))
+        return _End(Categorical(), "exp of log_softmax", r, r, axes_along(first.owner))
     if isinstance(op, Scan):
         return _read_in_scan(end, views, tanh)
     if found := _read_by_hand(end):
@@ -176,21 +176,16 @@ def _starts_at(node: Apply, start: int) -> bool:
     )  # fmt: skip
 
 
-def _is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
-    """Return whether ``op`` applies a scalar op of type ``kind`` elementwise."""
-    return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
-
-
 def _is_view(node: Apply) -> bool:
     """Return whether ``node`` rearranges a tensor, copies it, or casts it from one floating-point type to another."""
-    if _is_elementwise(node.op, ps.Cast):
+    if is_elementwise(node.op, ps.Cast):
         return node.inputs[0].type.dtype.startswith("float")  # type: ignore[attr-defined]
-    return isinstance(node.op, VIEWS) or _is_elementwise(node.op, ps.Identity)
+    return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
 
 
 def _guarded(node: Apply) -> Any:
     """Return what ``node`` computes to 2e-3 on [0, 1], with constants that keep it off 0 and 1; else None."""
-    if not _is_elementwise(node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)):
+    if not is_elementwise(node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)):
         return None
     others = [v for v in node.inputs if constant_value(v) is None]
     if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:  # type: ignore[attr-defined]
@@ -201,35 +196,9 @@ def _guarded(node: Apply) -> Any:
     return others[0] if got is not None and is_near(got, numbers, 2e-3) else None
 
 
-def _axes_of(op: Any, v: TensorVariable) -> tuple[int, ...]:
-    """Return the axes of ``v`` that a softmax runs over."""
-    axes = (op.axis,) if isinstance(op.axis, int) else op.axis
-    return tuple(range(v.ndim)) if axes is None else tuple(a % v.ndim for a in axes)
-
-
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
     """Return the axis that ``views`` make of the only one of ``axes``, or None where it is not kept in one piece."""
     axis: int | None = axes[0] if len(axes) == 1 else None
     for node in reversed(views):
-        axis = None if axis is None else _moved(node, axis)
+        axis = None if axis is None else axis_after(node, axis)
     return axis
-
-
-def _moved(node: Apply, axis: int) -> int | None:
-    """Return the axis that a view makes of an axis of its tensor, or None where it does not keep all of it."""
-    before: Any = node.inputs[0]
-    after: Any = node.outputs[0]
-    op = node.op
-    if isinstance(op, DimShuffle):
-        return op.new_order.index(axis) if axis in op.new_order else None
-    if isinstance(op, Subtensor):
-        indices = [*op.idx_list, *[slice(None)] * before.ndim]
-        if indices[axis] != slice(None):
-            return None
-        return axis - sum(not isinstance(i, slice) for i in indices[:axis])
-    if isinstance(op, Reshape):
-        if axis != before.ndim - 1 or after.ndim == 0:
-            return None
-        length = infer_length(before, -1)
-        return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
-    return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph, SymbolicOp, infer_shape
+from pytensor.compile.ops import TypeCastingOp
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.einsum import Einsum
-from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Sum
+from pytensor.tensor.shape import Reshape, SpecifyShape
+from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._derivatives import grad
@@ -62,16 +66,10 @@ def inline(
     from a call before.
     """
     found = dict(same or {})
-    _rebuild(toposort([v for v in graphs if v is not None]), found)
-    return [found.get(v, v) for v in graphs], found
-
-
-def _rebuild(nodes: Iterable[Apply], same: dict[Variable, Variable]) -> None:
-    """Add to ``same`` what replaces the outputs of ``nodes``: opened ops, and all that is computed from them."""
-    for node in nodes:
-        if node.outputs[0] in same:
+    for node in toposort([v for v in graphs if v is not None]):
+        if node.outputs[0] in found:
             continue
-        inputs = [same.get(v, v) for v in node.inputs]
+        inputs = [found.get(v, v) for v in node.inputs]
         outputs: Sequence[Variable]
         if (opened := open_op(node.op, inputs)) is not None:
             outputs = opened
@@ -80,9 +78,10 @@ def _rebuild(nodes: Iterable[Apply], same: dict[Variable, Variable]) -> None:
         else:
             continue
         for v, other in zip(node.outputs, outputs, strict=True):
-            same[v] = other
+            found[v] = other
             if other.name is None and other not in inputs and not isinstance(other, Constant):
                 other.name = v.name
+    return [found.get(v, v) for v in graphs], found
 
 
 def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
@@ -122,6 +121,45 @@ def _can_be_opened(op: Op, every: bool) -> bool:
         return False
     methods = ("pullback", "pushforward", "L_op", "R_op", "grad")
     return all(getattr(kind, name, None) is getattr(OpFromGraph, name, None) for name in methods)
+
+
+def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
+    """Return whether ``op`` applies a scalar op of type ``kind`` elementwise."""
+    return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
+
+
+def axis_after(node: Apply, axis: int) -> int | None:
+    """Return the axis that a view makes of an axis of its tensor, or None where it does not keep all of it."""
+    before: Any = node.inputs[0]
+    after: Any = node.outputs[0]
+    op = node.op
+    if isinstance(op, DimShuffle):
+        return op.new_order.index(axis) if axis in op.new_order else None
+    if isinstance(op, Subtensor):
+        indices = [*op.idx_list, *[slice(None)] * before.ndim]
+        if indices[axis] != slice(None):
+            return None
+        return axis - sum(not isinstance(i, slice) for i in indices[:axis])
+    if isinstance(op, Reshape):
+        if axis != before.ndim - 1 or after.ndim == 0:
+            return None
+        length = infer_length(before, -1)
+        return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
+    return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None
+
+
+def axes_along(node: Apply) -> Sequence[int] | None:
+    """Return the axes along which an op such as a softmax or a sort runs, or None where they are not known."""
+    op: Any = node.op
+    tensor: Any = node.inputs[0]
+    axes = getattr(op, "axis", None)
+    if len(node.inputs) > 1:  # sorting, in PyTensor before 3.1
+        given = node.inputs[1]
+        if not isinstance(given, Constant):
+            return None
+        axes = int(given.data)
+    axes = range(tensor.ndim) if axes is None else (axes,) if isinstance(axes, int) else axes
+    return [axis % tensor.ndim for axis in axes]
 
 
 def infer_length(v: TensorVariable, axis: int) -> int | None:

@@ -161,7 +161,8 @@ def _judge(
             "through the pre-activation (softplus(r) - t * r, logsumexp(r) - r[t])."
         )
         return Match(False, float("nan"), None, float("nan"), message)
-    fv, gv = (np.concatenate([a.ravel() for p in points for a in part(p)]) for part in (_fisher, _curvature))
+    fv = np.concatenate([a.ravel() for p in points for a in p.fisher])
+    gv = np.concatenate([a.ravel() for p in points for a in p.curvature])
     if not fv.any() or not gv.any():
         whose = "Fisher" if not fv.any() else "Gauss-Newton"
         message = f"No verdict: the {whose} product is zero on this batch, so there is nothing to compare."
@@ -311,11 +312,3 @@ def _names(objective: Objective) -> str:
 
 def _tolerance(objective: Objective) -> float:
     return 1e-3 if objective.dtype == "float32" else 1e-6
-
-
-def _fisher(point: Point) -> list[np.ndarray]:
-    return point.fisher
-
-
-def _curvature(point: Point) -> list[np.ndarray]:
-    return point.curvature

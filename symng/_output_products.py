@@ -96,8 +96,7 @@ class Products:
         pairs = dict(zip(roots, places, strict=True))
         loss = rebuild([objective.loss], pairs)[0]
         curvature = hessian_product(loss, places, tangents)
-        whole: list[Any] = [head.y if head.r is None else head.r for head in heads]
-        ends: list[Any] = rebuild(whole, pairs)
+        ends: list[Any] = rebuild([head.y if head.r is None else head.r for head in heads], pairs)
         number = {root: i for i, root in enumerate(roots)}
 
         def push(vectors: Sequence[Any]) -> list[Any]:

@@ -6,21 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pytensor.compile.builders import OpFromGraph
-from pytensor.compile.ops import FromFunctionOp, TypeCastingOp
+from pytensor.compile.ops import FromFunctionOp
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Join
 from pytensor.tensor.blockwise import Blockwise
-from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.elemwise import CAReduce, Elemwise
 from pytensor.tensor.extra_ops import CumOp
 from pytensor.tensor.math import Dot
-from pytensor.tensor.shape import Shape, Shape_i, SpecifyShape
+from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.sort import ArgSortOp, SortOp
 from pytensor.tensor.special import LogSoftmax, Softmax
-from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor, Subtensor
+from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
 from pytensor.tensor.variable import TensorVariable
+
+from symng._graph import axes_along, axis_after
 
 # What is known of a tensor, beside the number of its axis of examples:
 NONE = "none"  # no example enters it
@@ -155,25 +157,16 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
         return place if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
     if _is_closed(op):
         return MIXED
-    if any(p != NONE for p in given[1:]):
+    if not isinstance(first, int) or any(p != NONE for p in given[1:]):
         return UNKNOWN
-    if isinstance(op, DimShuffle):
-        return first if not isinstance(first, int) else op.new_order.index(first)
-    if isinstance(op, SpecifyShape | TypeCastingOp):
-        return first
     if isinstance(op, CAReduce):
         axes = range(ndim) if op.axis is None else op.axis
-        if not isinstance(first, int):
-            return first
         return REDUCED if first in axes else first - sum(a < first for a in axes)
     if isinstance(op, Softmax | LogSoftmax | CumOp | SortOp | ArgSortOp):
-        along = _axes_along(node)
-        return UNKNOWN if along is None or not isinstance(first, int) else MIXED if first in along else first
-    if isinstance(op, Subtensor) and isinstance(first, int):
-        indices = [*op.idx_list, *[slice(None)] * ndim]
-        if indices[first] == slice(None):
-            return first - sum(not isinstance(i, slice) for i in indices[:first])
-    return UNKNOWN
+        along = axes_along(node)
+        return UNKNOWN if along is None else MIXED if first in along else first
+    after = axis_after(node, first)
+    return UNKNOWN if after is None else after
 
 
 def _place_in_product(node: Apply, given: Sequence[Place]) -> Place:
@@ -198,20 +191,6 @@ def _is_in_batch(node: Apply, given: Sequence[Place]) -> bool:
     """Return whether examples run over axes that a `Blockwise` op does one by one."""
     op: Any = node.op
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
-
-
-def _axes_along(node: Apply) -> Sequence[int] | None:
-    """Return the axes along which the entries of a tensor meet, or None where they are not known."""
-    op: Any = node.op
-    tensor: Any = node.inputs[0]
-    axes = getattr(op, "axis", None)
-    if len(node.inputs) > 1:  # sorting, in PyTensor before 3.1
-        given = node.inputs[1]
-        if not isinstance(given, Constant):
-            return None
-        axes = int(given.data)
-    axes = range(tensor.ndim) if axes is None else (axes,) if isinstance(axes, int) else axes
-    return [axis % tensor.ndim for axis in axes]
 
 
 def _is_closed(op: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.scalar as ps
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import ancestors, toposort
-from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
@@ -18,7 +18,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._activations import VIEWS
 from symng._checks import Words, describe, problem, warn
 from symng._failures import evaluate
-from symng._graph import infer_length
+from symng._graph import infer_length, is_elementwise
 from symng.backends import PLAIN, compile_function
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
 
@@ -40,7 +40,7 @@ class Part:
         """The values, and what they are a rearrangement of, from the outside in."""
         forms = [self.values]
         while (node := forms[-1].owner) is not None and (
-            isinstance(node.op, DimShuffle | Reshape | SpecifyShape) or _is_elemwise(node, ps.Cast)
+            isinstance(node.op, DimShuffle | Reshape | SpecifyShape) or is_elementwise(node.op, ps.Cast)
         ):
             forms.append(node.inputs[0])
         return forms
@@ -49,7 +49,8 @@ class Part:
         """Return the values in the form that has ``ndim`` axes, if there is one."""
         fitting = [v for v in self.forms if v.ndim == ndim]
         # Casts are looked through: 0.5 is no class number, although its integer part is.
-        return next((v for v in fitting if v is fitting[-1] or not _is_elemwise(v.owner, ps.Cast)), None)
+        casts = [v for v in fitting if v.owner is not None and is_elementwise(v.owner.op, ps.Cast)]
+        return next((v for v in fitting if v is fitting[-1] or v not in casts), None)
 
 
 class TargetChecks:
@@ -178,13 +179,14 @@ def _find_parts(
         if isinstance(node.op, Shape | Shape_i):  # what follows from lengths is not a value
             continue
         first: Any = node.inputs[0] if node.inputs else None
-        if first in origin and (isinstance(node.op, VIEWS) or _is_elemwise(node, ps.Cast)):
+        if first in origin and (isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Cast)):
             v = node.outputs[0]
             origin[v], within[v] = origin[first], {v}
             continue
         if node.outputs[0] in model:
             continue
-        inputs = node.inputs[1:] if _is_elemwise(node, ps.Second) else node.inputs  # the first gives its shape alone
+        # The first input of a fill gives its shape alone.
+        inputs = node.inputs[1:] if is_elementwise(node.op, ps.Second) else node.inputs
         met = {head for v in inputs for head in sides.get(v, ())}
         for v in inputs:
             if v in origin:
@@ -212,7 +214,7 @@ def _serves_as_labels(node: Apply, v: Variable, sides: dict[Variable, set[Any]])
     if isinstance(node.op, AdvancedIncSubtensor):
         return v in node.inputs[2:]
     compared: Any = node.inputs
-    return _is_elemwise(node, ps.EQ) and not any(all(i.type.broadcastable) for i in compared)
+    return is_elementwise(node.op, ps.EQ) and not any(all(i.type.broadcastable) for i in compared)
 
 
 def _choose(head: Head, parts: Sequence[Part]) -> list[tuple[TensorVariable, TensorVariable, int]]:
@@ -228,8 +230,3 @@ def _choose(head: Head, parts: Sequence[Part]) -> list[tuple[TensorVariable, Ten
         fitting = [(p.target, v, ndim) for p in parts[:1] if (v := p.with_axes(ndim - 1)) is not None]
         fitting = [found for found in fitting if "int" in found[1].type.dtype]
     return fitting if len(fitting) == 1 else []
-
-
-def _is_elemwise(node: Apply | None, kind: type) -> bool:
-    """Tell whether a node applies a scalar op of type ``kind`` elementwise."""
-    return node is not None and isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, kind)

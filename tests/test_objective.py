@@ -230,6 +230,14 @@ def test_examples_mixed_above_the_output():
         assert symng.Objective(loss, y, [w], [x], roots).reduction == reduction
 
 
+def test_an_axis_of_examples_that_is_dropped():
+    x, w = pt.row("x"), pytensor.shared(np.ones(3), name="w")
+    y = x @ w
+    loss = pt.sqr(y).mean() + pt.sqr(x.squeeze(0) @ w)  # of the one example once more, without its axis
+    objective = symng.Objective(loss, output=y, params=[w], inputs=[x])
+    assert objective.reduction is None and objective.sum_factor is None
+
+
 def test_example_losses_given():
     x, _, _, w = variables()
     losses = pt.sqr(x @ w).max(axis=1)
