@@ -1,4 +1,4 @@
-"""Read likelihood and pre-activation off what ends an output."""
+"""Read the likelihood and the pre-activation off the end of an output."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> 
     found = _within(value, end, "a scan", tanh)
     if found is None or found.r is None:
         return found
-    # A state is kept from before its first round on; a scan hands over what comes behind.
+    # The output of a state also has its start, which the user's graph slices off.
     start = first_round(end)
     skip = 0
     if start:
@@ -197,7 +197,7 @@ def _guarded(node: Apply) -> Any:
 
 
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
-    """Return the axis that ``views`` make of the only one of ``axes``, or None where it is not kept in one piece."""
+    """Return where ``views`` put the axis if ``axes`` is a single one, or None where they do not keep all of it."""
     axis: int | None = axes[0] if len(axes) == 1 else None
     for node in reversed(views):
         axis = None if axis is None else axis_after(node, axis)

@@ -173,13 +173,13 @@ def check_batch(
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
     lengths = [a.shape[axis] for a, axis in zip(checked, axes, strict=True)]
     if len(set(lengths)) > 1:
-        told = ", ".join(f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True))
-        way_out = "Examples along another axis are told by Objective(..., data_axes=...)."
+        got = ", ".join(f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True))
+        way_out = "Where examples run along another axis, give Objective(..., data_axes=...)."
         for v, a, axis in zip(variables, checked, axes, strict=True):
             others = {n for n, other in zip(lengths, variables, strict=True) if other is not v}
             if a.ndim == 2 and len(others) == 1 and a.shape[1 - axis] in others:
                 way_out = f"Is {v} transposed? Give its .T. {way_out}"
-        raise problem(name, "the same number of examples in all arrays", Words(told), way_out)
+        raise problem(name, "the same number of examples in all arrays", Words(got), way_out)
     if lengths and lengths[0] == 0:
         raise problem(name, "at least one example", Words("0 examples"), "Leave empty batches out.")
     if finite:

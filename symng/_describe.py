@@ -20,8 +20,7 @@ def describe_objective(objective: Objective, unchecked: Sequence[Likelihood]) ->
     params = objective.params
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
-    told = f"{named}, {objective.size:,} numbers, {objective.dtype}"
-    lines = [_fill(f"  params:     {told}")]
+    lines = [_fill(f"  params:     {named}, {objective.size:,} numbers, {objective.dtype}")]
     for h in objective.heads:
         axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
         lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
@@ -37,7 +36,7 @@ def describe_objective(objective: Objective, unchecked: Sequence[Likelihood]) ->
 
 
 def _describe_reduction(objective: Objective) -> str:
-    """Return how the loss comes of those of single examples, and how long steps are then."""
+    """Return how the losses of single examples make up the loss, and which steps follow."""
     reduction, factor = objective.reduction, objective.sum_factor
     found = {
         "mean": "the loss is a mean over them",

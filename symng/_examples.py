@@ -152,10 +152,10 @@ def _mapped(found: Found, change: Callable[[TensorVariable], TensorVariable]) ->
 def find_sum(
     loss: TensorVariable, places: Mapping[Variable, Place], known: Mapping[Any, int], outputs: Mapping[Any, int]
 ) -> float | None:
-    """Return c where the loss is c times a sum over examples, or None where it is none or the graph does not show one.
+    """Return c where the loss is c times a sum over examples, or None where the graph shows no such sum.
 
     Terms without examples, such as a prior, may be added. A sum that is divided by the number of examples, or by the
-    sum of their weights, is a mean. Of the factors c holds the plain numbers alone.
+    sum of their weights, is a mean. c counts factors that are plain numbers, and no others.
     """
     if places.get(loss) in (NONE, REDUCED):
         return _SumFinder(places).factor(loss)
@@ -218,7 +218,7 @@ class _SumFinder(_Finder):
 
 
 def _number(v: Any) -> float | None:
-    """Return the size of a constant, where all of it is one number."""
+    """Return the absolute value of a constant, if all its entries are one number."""
     try:
         return abs(float(get_underlying_scalar_constant_value(v)))
     except NotScalarConstantError:

@@ -12,7 +12,7 @@ from numpy.linalg import LinAlgError
 from pytensor.raise_op import CheckAndRaise
 
 ARRAY_ERRORS = (ValueError, IndexError, TypeError, AssertionError)
-"""What arrays that do not fit are reported by."""
+"""Errors that arrays of wrong shapes, dtypes or lengths raise."""
 
 _MODE_OF = {"c": "CVM", "python": "FAST_COMPILE", "numba": "NUMBA", "jax": "JAX"}
 _MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
@@ -21,7 +21,7 @@ _MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
 def evaluate(
     function: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], name: str, hint: Callable[[], str] | None = None
 ) -> Any:
-    """Call a function in plain Python, and say of what goes wrong in it that the arrays do not fit.
+    """Call a function in plain Python, and say that the arrays do not fit where it fails.
 
     ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a sentence.
 
@@ -44,7 +44,7 @@ def evaluate(
 def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) -> Exception:
     """Return what to raise from ``error``, which a compiled function raised on arrays that fit the model.
 
-    It names the mode, the backend's own message and the op, as far as the error tells it. It is a RuntimeError, unless
+    It names the mode, the backend's own message and the op, as far as the error has them. It is a RuntimeError, unless
     the type of ``error`` says more. ``backend`` is that of `backend_of`.
     """
     mode = _MODE_OF.get(backend, backend)
@@ -65,7 +65,7 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
 
 
 def comes_from(error: Exception, package: str) -> bool:
-    """Return whether ``package`` was at work when ``error`` was raised, by other code than that of symng."""
+    """Return whether ``error`` was raised below a call into ``package``, and not by code of symng."""
     modules = [module for module, _ in _frames(error)]
     own = modules[-1].split(".")[0] == __name__.split(".")[0]
     return not own and any(f"{module}.".startswith(f"{package}.") for module in modules)
@@ -73,7 +73,7 @@ def comes_from(error: Exception, package: str) -> bool:
 
 @contextmanager
 def compiling(backend: str) -> Iterator[None]:
-    """Say of an error that a backend raises while it compiles which backend it is, and the way out."""
+    """Name the backend, and a way out, in an error that it raises while it compiles."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Questions to a graph, and small changes of it: what computes the same, what ops contain, how long an axis is."""
+"""Read and change any PyTensor graph: equal variables, graphs inside ops, axes and lengths."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Var
 
 
 def _can_be_opened(op: Op, every: bool) -> bool:
-    """Return whether ``op`` is a graph with nothing of its own beside it: no derivative, no code of a backend."""
+    """Return whether ``op`` is only a graph, with no derivative and no backend code of its own."""
     if not isinstance(op, OpFromGraph):
         return False
     kind = type(op)
@@ -165,7 +165,7 @@ def axes_along(node: Apply) -> Sequence[int] | None:
 def infer_length(v: TensorVariable, axis: int) -> int | None:
     """Return the length of an axis of ``v`` if it follows from constants and shared variables, else None.
 
-    It is not known either where PyTensor fails to infer the shape, as it may for ops of others.
+    None also where PyTensor fails to infer the shape, as it may for third-party ops.
     """
     if v.type.shape[axis] is not None:
         return v.type.shape[axis]
@@ -176,7 +176,7 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
 
 
 def _computed_length(v: TensorVariable, axis: int) -> int | None:
-    """Return the length of an axis, computed from constants and shared variables; None where it takes others."""
+    """Return the length of an axis, computed from constants and shared variables; None where it needs inputs."""
     roots: list[Any] = [i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)]
     lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in roots]
     length = infer_shape([v], roots, lengths)[0][axis]

@@ -130,7 +130,7 @@ def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
 
 
 def _may_be_shapes(node: Apply) -> bool:
-    """Return whether a node may be shape arithmetic: whole numbers, or single numbers on the way to one."""
+    """Return whether a node may be shape arithmetic: integers, or scalars on the way to one."""
     if isinstance(node.op, JAXShapeTuple | Scan) or not node.inputs:
         return False
     if not all(isinstance(v.type, TensorType | ScalarType) for v in (*node.inputs, *node.outputs)):

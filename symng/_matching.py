@@ -75,7 +75,7 @@ def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None,
     check_passage(objective)
     values, trial = Values(objective), Trial(objective)
     few: Sequence[Any] = arrays
-    if objective.reduction in ("mean", "sum"):  # then the factor on some of the examples tells that on all
+    if objective.reduction in ("mean", "sum"):  # then some of the examples show the factor for all
         try:
             few = values.take_examples(arrays, _MAX_EXAMPLES, _MAX_NUMBERS)
             trial("batch", few)

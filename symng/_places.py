@@ -76,7 +76,7 @@ def _walk(
 
 
 def _places_in_graph(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
-    """Return the places of what an op computes that is a graph itself."""
+    """Return the places of the outputs of an op that is a graph."""
     op: Any = node.op
     places = dict(zip(op.fgraph.inputs, given, strict=True))
     _walk(op.fgraph.toposort(), places, _model_within(node, op.fgraph.inputs, model), {})
@@ -84,7 +84,7 @@ def _places_in_graph(node: Apply, given: Sequence[Place], model: set[Variable]) 
 
 
 def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
-    """Return the places of what a scan computes: those within, behind the axis of the rounds."""
+    """Return the places of the outputs of a scan: those inside it, after the axis of its steps."""
     op: Any = node.op
     info, lookup, inputs, values = op.info, op.get_oinp_iinp_iout_oout_mappings(), op.inner_inputs, op.inner_outputs
     traced = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
@@ -122,7 +122,7 @@ def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable])
 
 
 def _joined(places: Sequence[Place]) -> Place:
-    """Return the place of what is one of several in turn, such as a state of a scan."""
+    """Return the place of a variable that takes several values in turn, as a state of a scan does."""
     found = set(places) - {NONE}
     if MIXED in found:
         return MIXED
@@ -194,7 +194,7 @@ def _is_in_batch(node: Apply, given: Sequence[Place]) -> bool:
 
 
 def _is_closed(op: Any) -> bool:
-    """Return whether what ``op`` computes is not to be seen: code of a user's, not PyTensor's."""
+    """Return whether ``op`` cannot be looked into: it is code of a user's, not PyTensor's."""
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 
 

@@ -33,13 +33,13 @@ _INSIDE = Mode(VMLinker(use_cloop=False, c_thunks=False), _QUERY)  # scan asks f
 
 @node_rewriter([OpFromGraph])
 def open_graph(fgraph: FunctionGraph, node: Any) -> list[Any]:
-    """Put what an op is made of in its place."""
+    """Replace an op by the graph inside it."""
     return inline_ofg_node(node)
 
 
 @node_rewriter([Scan])
 def keep_plain(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
-    """Put a loop whose inside is plain Python for one that would be compiled."""
+    """Replace a loop whose inside would be compiled by one in plain Python."""
     if isinstance(node.op.mode, Mode):
         return False
     op = node.op.clone()  # the user's stays as it is

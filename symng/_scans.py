@@ -1,4 +1,4 @@
-"""Look inside of a scan: what it computes in every round, and that for all rounds at once."""
+"""Look inside a scan: at what it computes in each step, and at the same for all steps at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def inner_value(trace: TensorVariable) -> TensorVariable:
 
 
 def first_round(trace: TensorVariable) -> int:
-    """Return where the first round is in ``trace``, an output of a scan: behind what a state starts from."""
+    """Return the row of ``trace``, an output of a scan, that the first step computes: a state starts before it."""
     op: Any = trace.owner.op
     number, info = trace.owner.outputs.index(trace) - op.info.n_mit_mot, op.info
     taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
@@ -36,7 +36,7 @@ def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
     count = trace.shape[0] - first_round(trace)
     numbers = range(info.n_mit_mot, len(node.outputs) - info.n_untraced_sit_sot)
     traces = {_value_of(op, i): node.outputs[i] for i in numbers}
-    # What is at hand in each round: what the scan computes, the states before, and the sequences.
+    # What each step can use: what the scan computes, the states before, and the sequences.
     rounds: dict[Variable, Any] = {value: output[first_round(output) :] for value, output in traces.items()}
     if inner in rounds:
         return rounds[inner], traces[inner]

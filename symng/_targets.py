@@ -76,7 +76,7 @@ class TargetChecks:
         found = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
         self._found = [head for head in heads if found[head]]
         self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
-        # A likelihood that was worked out refuses nothing: only warnings come of a doubtful reading.
+        # A likelihood that was not read off a plain activation may be wrong: it warns, and refuses nothing.
         self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
         if not targets:
             parts = _find_parts(loss, heads, inputs, directly=True)

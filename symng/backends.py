@@ -1,4 +1,4 @@
-"""What the package needs from PyTensor's backends: compiling, and the loops and lengths that JAX lacks.
+"""Compile graphs on PyTensor's backends, and add what JAX lacks: loops and lengths.
 
 This is the only place that calls ``pytensor.function``. Importing it does not import jax.
 """
@@ -230,7 +230,7 @@ def compile_function(
     if backend == "jax":
         _check_width([*inputs, *_listed(outputs), *pairs, *pairs.values()])
     with collection_paused(), warnings.catch_warnings(), compiling(backend):
-        # JAX cannot check while it runs: that is known, and told for each check.
+        # JAX cannot check while it runs, and PyTensor warns of each check.
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
         mode = _tuned(resolve_mode(mode), backend)
         return pytensor.function(inputs, outputs, updates=pairs, mode=mode, name=name, **kwargs)

@@ -336,6 +336,6 @@ def describe_likelihood(likelihood: Likelihood) -> str:
 
 
 def written(likelihood: Likelihood) -> str:
-    """Return the code that makes a likelihood."""
+    """Return a likelihood as code."""
     name = describe_likelihood(likelihood)
     return f"symng.{name}" if "(" in name else f"symng.{name}()"

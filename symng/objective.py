@@ -126,7 +126,7 @@ class Objective:
         graphs = [v for v in (loss, *self.outputs, example_losses) if v is not None]
         checks.check_connections(graphs, self.params, self.inputs, self.targets)
         checks.warn_of_random_draws(loss, self.outputs)
-        # All that is read off the graph looks inside of an op that is a graph, and gradients are the same.
+        # Open the ops that are graphs, so that all readers see what is inside; gradients do not change.
         (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *self.outputs])
         self.outputs = tuple(opened)
         axes = checks.check_example_axis(example_axis, self.outputs)
@@ -175,18 +175,18 @@ class Objective:
 
     @property
     def whole(self) -> Objective:
-        """The objective that is told of by its own inputs: this one, or the one whose batches come in chunks."""
+        """The unchunked objective: ``self``, or the one that this chunked objective was made from."""
         return self
 
     @property
     def undivided(self) -> Objective | None:
-        """The objective on all of its batch at once; none where the batch comes in chunks."""
+        """The objective on all of its batch at once; None where the batch comes in chunks."""
         return self
 
     first: Any = 0
-    """The number of the first example, where this is a chunk of a batch: random signs go on from there."""
+    """Index of this chunk's first example in its batch; random signs are numbered from it."""
 
-    # The objective that this one is made of by `divided`, and when its loss is divided.
+    # The objective that `divided` made this one from, and the condition under which the loss is divided.
     _divided: tuple[Objective, TensorVariable | None] | None = None
 
     @property
@@ -197,7 +197,7 @@ class Objective:
 
     @property
     def divisor(self) -> Any:
-        """What the loss as given was divided by (`averaged`), in the dtype of the parameters; None for nothing."""
+        """What `averaged` divided the loss by, in the dtype of the parameters; None if it did not divide."""
         if self._divided is None:
             return None
         count, when = self.count.astype(self.dtype), self._divided[1]
@@ -206,7 +206,7 @@ class Objective:
     def averaged(self) -> Objective:
         """Return the objective with a loss that is a sum over examples divided by their number; others as they are.
 
-        A sum times a small number may be a mean already, by a number that the user knew. It is divided in batches of
+        A sum times a small number may be a mean already, over a number that the user knew. It is divided in batches of
         more examples than that, and a thousandth more: the number may have been rounded to float32.
         """
         factor = self.sum_factor
@@ -215,7 +215,7 @@ class Objective:
         return self.divided(None if factor >= 0.5 else pt.gt(factor * self.count, 1.001))  # half a sum is a likelihood
 
     def divided(self, when: TensorVariable | None) -> Objective:
-        """Return the objective with its loss divided by the number of examples, ``when`` that is so."""
+        """Return the objective with its loss divided by the number of examples where ``when`` holds; None is always."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, sum_factor=None, _divided=(self, when))
         if self.reduction == "sum":
@@ -282,7 +282,7 @@ class Objective:
             Values of the inputs and, with ``targets``, then the targets.
         targets : bool, default True
             Whether the batch holds targets. They must then be some that the likelihood of the output they are compared
-            with can produce, where the loss tells which it is; where it does not, ``repr`` says so.
+            with can produce, where the loss shows which it is; where it does not, ``repr`` says so.
         finite : bool, default True
             Whether NaN and Inf are looked for.
 
@@ -308,7 +308,7 @@ class Objective:
         return checked
 
     def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Match:
-        """Tell whether loss and likelihood match, and by which factor.
+        """Check whether loss and likelihood match, and up to which factor.
 
         Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of the output with the
         metric M of the likelihood, by products with random vectors in the space of the output: at r and at random

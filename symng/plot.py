@@ -1,7 +1,7 @@
 """Pictures of training runs; needs matplotlib, which only this module imports.
 
 Figures are made without pyplot: no window opens, no global state is touched. Every function returns the
-`matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given (the ending tells the format).
+`matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given, in the format of its ending.
 """
 
 from __future__ import annotations

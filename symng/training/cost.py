@@ -30,7 +30,7 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
         return
     try:
         rows = count_rows(objective, metric, batch)
-    except Exception:  # what is the matter is said by the step itself
+    except Exception:  # the step itself raises a better message
         return
     if rows >= _MANY_ROWS:
         warn(

@@ -46,7 +46,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
             if not match and not match.weighted and match.likelihood is None:
                 match = compare(values, few, PLAIN, near=_NEAR)
             moves = not match and not match.weighted and _moves_with_target(values, few)
-    except Exception:  # whatever the matter is, it is none of training's
+    except Exception:  # this is a courtesy: it must not stop a run
         return
     if moves or any(h.source == MISPLACED for h in heads):
         return
@@ -88,7 +88,7 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
 
 
 def _message(objective: Objective, match: Match) -> str:
-    """Return what is the matter and the line to write."""
+    """Return the text of the warning, with the line to write."""
     heads = objective.heads
     names = " + ".join(f"{describe_likelihood(h.likelihood)} ({h.source})" for h in heads)
     text = f"loss: expected the negative log-likelihood of {names}, which Fisher is the metric of, got "

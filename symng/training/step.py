@@ -172,7 +172,7 @@ class CompiledStep:
 
     @contextmanager
     def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
-        """Let JAX keep on its device those of these batches that steps take; nobody can write to them from then on."""
+        """Keep these batches on the JAX device while the context is open; the arrays are read-only meanwhile."""
         locked = []
 
         def placed(batch: Sequence[Any]) -> list[Any]:
@@ -229,7 +229,7 @@ class CompiledStep:
         except Exception as error:
             if self.mode is not None or self.backend != "jax":
                 raise
-            # A model of which JAX lacks something must not fail because JAX is there.
+            # A model that ran before JAX was installed must still run.
             self.mode = pytensor_mode()
             self.backend = usable_backend(self.mode)
             for held in self._held.values():
@@ -249,7 +249,7 @@ class CompiledStep:
     def try_model(self, name: str, batch: Sequence[Any]) -> None:
         """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
 
-        Arrays of wrong shapes are told at once, and not after the compilation of the step, which may take a minute.
+        Arrays of wrong shapes are refused at once, and not after the step was compiled, which may take a minute.
         """
         if not self._trial.knows(batch):
             self._trial(name, self._first_chunk(batch))
@@ -318,7 +318,7 @@ class CompiledStep:
 
 
 def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
-    """Return what tells the arrays of a batch from others, as long as they are there."""
+    """Return a key for the arrays of a batch, valid while they are alive."""
     return tuple(map(id, batch))
 
 

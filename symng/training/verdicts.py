@@ -1,4 +1,4 @@
-"""Why a run ends by itself: it diverges, nothing of it is finite, or its gradient is zero."""
+"""Why a run ends by itself: it diverges, no step is finite, or the gradient is zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from symng.solvers import Status
 from symng.training.info import StepInfo
 from symng.training.step import CompiledStep
 
-# What the reasons mean that a run has for ending by itself.
+# What each reason means, in a sentence.
 _MESSAGES = {
     "diverged": "The loss blew up. The parameters are those of its lowest value. Give a smaller step or more damping.",
     "failed": "Step after step failed and changed nothing. The history names the cause in solver_status and new_loss.",
