@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.scalar.math as psm
+import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant
@@ -60,6 +61,13 @@ def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -
     1. ``tanh`` is what a tanh stands for; by default nothing.
     """
     return _read(output, tanh)[0]
+
+
+def read_log_softmax(output: TensorVariable) -> Activation | None:
+    """Read the softmax whose logarithm ``output`` is; None if it is no logarithm of one, or of one out of reach."""
+    found = read_activation(pt.exp(output))
+    is_softmax = found is not None and isinstance(found.likelihood, Categorical)
+    return found if is_softmax and found.preactivation is not None else None  # type: ignore[union-attr]
 
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._activations import has_misplaced_softmax, read_activation
+from symng._activations import has_misplaced_softmax, read_activation, read_log_softmax
 from symng._checks import problem, warn
 from symng._loss_reading import read_loss
 from symng.likelihoods import Categorical, Gaussian, Likelihood, written
@@ -92,8 +93,11 @@ def read_off_loss(
             read.append(head)
         elif found.is_clear:
             source = f"read off the loss, which takes {found.what}"
-            y = found.likelihood.mean(head.y)
-            read.append(replace(head, y=y, likelihood=found.likelihood, source=source, is_plain=False))
+            head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
+            if found.likelihood.is_logits:
+                read.append(replace(head, y=found.likelihood.mean(head.y)))
+            elif (softmax := read_log_softmax(head.y)) is not None:
+                read.append(replace(head, y=pt.exp(head.y), r=softmax.preactivation, root=softmax.root))
         else:
             many = f", at its place in a list of {len(heads)}" if len(heads) > 1 else ""
             warn(

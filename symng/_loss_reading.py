@@ -24,6 +24,7 @@ from pytensor.tensor.math import Dot, Sum
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 
+from symng._activations import read_log_softmax
 from symng._graph import open_op
 from symng._recognize import evaluate_nodes, log_sum_exp, sample, sigmoid, softmax
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
@@ -70,6 +71,8 @@ def read_loss(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[V
         return Finding(Bernoulli(logits=True), clear, "the logarithm of the sigmoid")
     if not alone:
         return None
+    if rows and linear == by_target == {"y"} and read_log_softmax(y):
+        return Finding(Categorical(), True, "it for logarithms of probabilities")
     if linear == {"exp", "y"} and by_target == {"y"}:
         return Finding(Poisson(log_rate=True), True, "the exponential")
     if linear == {"log"} and "log" in by_target and rows:

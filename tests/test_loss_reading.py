@@ -169,6 +169,7 @@ def weighted(y: Any, t: Any) -> Any:
 
 
 SILENT = {
+    "errors of log-probabilities": (lambda r: log_softmax(r, axis=-1), lambda y, t: rows(pt.sqr(y - t))),
     "square": (lambda r: r, lambda y, t: rows(pt.sqr(y - t))),
     "absolute": (lambda r: r, lambda y, t: rows(abs(y - t))),
     "with a scale that is learned": (lambda r: r, lambda y, t: rows(pt.sqr(y - t) / SCALE + pt.log(SCALE))),
@@ -195,6 +196,30 @@ def test_no_warning_that_is_not_deserved(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert objective_of(loss_of, end).likelihood == symng.Gaussian()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [lambda r: log_softmax(r, axis=-1), lambda r: pt.log(softmax(r, axis=-1)), lambda r: r - log_sum_exp(r)[:, None]],
+)
+@pytest.mark.parametrize("labels", [True, False])
+def test_logarithms_of_probabilities_as_output(end: Any, labels: bool) -> None:
+    """The metric is that of the softmax, and the loss passes through its pre-activation."""
+    loss_of = (lambda y, t: -picked(y, t).mean()) if labels else (lambda y, t: -rows(t * y))
+    objective = objective_of(loss_of, end, labels)
+    assert objective.likelihood == symng.Categorical()
+    wanted = objective_of(lambda r, t: -rows(t * log_softmax(r, axis=-1)))
+    v = np.arange(12.0)
+    products = [
+        (metric(o) @ v).eval({o.inputs[0]: X, **({} if metric == symng.Fisher() else {o.targets[0]: T})}, mode=MODE)
+        for o, metric, T in (
+            (wanted, symng.Fisher(), None),
+            (objective, symng.Fisher(), None),
+            (objective, symng.GaussNewton(), np.arange(5) % 4 if labels else np.eye(4)[np.arange(5) % 4]),
+        )
+    ]
+    np.testing.assert_allclose(products[1], products[0], rtol=1e-9)
+    np.testing.assert_allclose(products[2], products[0], rtol=1e-9)
 
 
 def test_a_softmax_over_another_axis_is_warned_of_once() -> None:
