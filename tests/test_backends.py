@@ -341,8 +341,10 @@ def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
     monkeypatch.setattr(backends, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
     monkeypatch.setattr(symng.training.step, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
     step = symng.compile_step(objective, symng.SGD(0.5))
-    with pytest.warns(UserWarning, match="mode: JAX, the default, cannot run this model .* backend 'python'"):
+    with pytest.warns(UserWarning, match="mode: JAX, the default, cannot run this model .* backend 'python'") as caught:
         step((X,))
+    (warning,) = [w for w in caught if "JAX, the default" in str(w.message)]
+    assert warning.filename == __file__ and str(warning.message).count("mode: ") == 1  # the user's line, JAX's reason
     assert step.backend == "python"
     np.testing.assert_allclose(w.get_value(), [0.5, 1.0])
     step((X,))  # and no second warning
