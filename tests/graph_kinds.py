@@ -180,6 +180,12 @@ def pad(x: Any) -> Any:
 
 
 @layers
+def roll(x: Any) -> Any:
+    h = hidden(x)
+    return (h * pt.roll(h, 2, axis=1)) @ param("V", 6, 2)
+
+
+@layers
 def outer_products(x: Any) -> Any:
     h = hidden(x, 3)
     return pt.flatten(h[:, :, None] * h[:, None, :], ndim=2) @ param("V", 9, 2)

@@ -35,7 +35,7 @@ MODES = ("JAX", "NUMBA", "CVM")
 NAMES = {"CVM": "C", "NUMBA": "Numba", "JAX": "JAX", REFERENCE: "Python"}
 PLAIN = "plain PyTensor"
 # Where PyTensor's developers know of what fails: mode and kind of graph.
-UPSTREAM: dict[tuple[str, str], str] = {}
+UPSTREAM = {("JAX", "convolution in time"): "https://github.com/pymc-devs/pytensor/issues/2317"}
 
 Results = dict[str, dict[str, Any]]
 
@@ -132,12 +132,14 @@ def verdict(results: Results, mode: str, kind: str, use: str) -> str:
 def table(results: Results, kinds: list[str], uses: list[str], modes: list[str]) -> str:
     """Return the table, one row for each kind of graph and one column for each mode."""
     counts: Counter[str] = Counter()
+    seen: set[str] = set()
     rows = []
     for kind in kinds:
         cells = []
         for mode in modes:
             verdicts = {use: v for use in uses if (v := verdict(results, mode, kind, use)) not in ("", "refused")}
             counts.update(verdicts.values())
+            seen.update(verdicts)
             agree = sum(v == "yes" for v in verdicts.values())
             bad = [use if v == "red" else f"{use} (not in plain PyTensor)" for use, v in verdicts.items() if v != "yes"]
             link = f" [upstream]({UPSTREAM[mode, kind]})" if (mode, kind) in UPSTREAM else ""
@@ -148,9 +150,10 @@ def table(results: Results, kinds: list[str], uses: list[str], modes: list[str])
     ran = red + counts["yes"]
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("pytensor", "jax", "numba", "numpy"))
     head = ["kind of graph", *(NAMES[mode] for mode in modes)]
+    shown = ", ".join(use for use in uses if use in seen)
     return "\n".join([
-        f"{ran} cells, {red} red. Python {sys.version.split()[0]}, {versions}.", "", f"| {' | '.join(head)} |",
-        "|---" * len(head) + "|", *rows, "",
+        f"{ran} cells, {red} red: {shown}. Python {sys.version.split()[0]}, {versions}.", "",
+        f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows, "",
     ])  # fmt: skip
 
 
