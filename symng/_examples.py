@@ -167,10 +167,21 @@ def find_sum(
 
 
 class _SumFinder(_Finder):
-    """Walks backward from a loss to the sums over examples in it."""
+    """Walks backward from a loss to the sums over examples in it, once through each variable."""
+
+    def __init__(self, places: Mapping[Variable, Place]) -> None:
+        super().__init__(places)
+        self._factors: dict[Variable, float | None] = {}
+        self._shared_out: dict[Variable, bool] = {}
 
     def factor(self, v: Any) -> float | None:
         """Return the number that the sums over examples in ``v`` are multiplied with; None if ``v`` is no sum."""
+        if v not in self._factors:
+            self._factors[v] = self._find_factor(v)
+        return self._factors[v]
+
+    def _find_factor(self, v: Any) -> float | None:
+        """Return what `factor` keeps."""
         if self.place(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
@@ -201,6 +212,12 @@ class _SumFinder(_Finder):
 
     def _is_shared_out(self, v: Any) -> bool:
         """Return whether the terms of a sum are divided by the number of examples, or by something summed over them."""
+        if v not in self._shared_out:
+            self._shared_out[v] = self._find_shared_out(v)
+        return self._shared_out[v]
+
+    def _find_shared_out(self, v: Any) -> bool:
+        """Return what `_is_shared_out` keeps."""
         if v.owner is None or not isinstance(self.place(v), int):
             return False
         op, inputs = v.owner.op, v.owner.inputs
