@@ -10,7 +10,7 @@ import numpy as np
 from pytensor.graph.traversal import ancestors
 
 from symng._graph import hessian_product
-from symng._output_products import DRAWS, Point, Products, Values, check_passage, count_of, inputs_of
+from symng._output_products import DRAWS, Point, Products, Values, check_passage, count_of, has_passage, inputs_of
 from symng._rebuild import rebuild
 from symng._trial import Trial
 from symng.backends import PLAIN, STABLE, compile_function
@@ -167,7 +167,7 @@ def _judge(
         whose = "Fisher" if not fv.any() else "Gauss-Newton"
         message = f"No verdict: the {whose} product is zero on this batch, so there is nothing to compare."
         return Match(False, float("nan"), None, float("nan"), message)
-    if any(head.r is None for head in objective.heads):
+    if not all(has_passage(head) for head in objective.heads):
         message = (
             f"No verdict: no pre-activation of the output was found for {names}, and the curvature of the loss can be "
             "compared only there. End the output in sigmoid, softmax or exp, or give it as logits."

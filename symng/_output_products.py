@@ -16,6 +16,7 @@ from symng._rebuild import rebuild
 from symng.backends import PLAIN, compile_function
 
 if TYPE_CHECKING:
+    from symng._heads import Head
     from symng.objective import Objective
 
 DRAWS = 2
@@ -31,6 +32,14 @@ def check_passage(objective: Objective) -> None:
                 Words("one that does not, or that computes it in another way"),
                 "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
             )  # fmt: skip
+
+
+def has_passage(head: Head) -> bool:
+    """Return whether the pre-activation of a head is known as a function of its root, in which curvatures are taken.
+
+    That of a state of a scan may be computed from the states before, beside the output.
+    """
+    return head.r is not None and head.root in set(ancestors([head.r]))
 
 
 class Values:
@@ -96,7 +105,9 @@ class Products:
         pairs = dict(zip(roots, places, strict=True))
         loss = rebuild([objective.loss], pairs)[0]
         curvature = hessian_product(loss, places, tangents)
-        ends: list[Any] = rebuild([head.y if head.r is None else head.r for head in heads], pairs)
+        passes = [has_passage(head) for head in heads]
+        ends: list[Any] = [head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)]
+        ends = rebuild(ends, pairs)
         number = {root: i for i, root in enumerate(roots)}
 
         def push(vectors: Sequence[Any]) -> list[Any]:
@@ -112,9 +123,9 @@ class Products:
 
         along = push(tangents)
         fisher: list[Any] = [v.zeros_like() for v in places]
-        for head, end, tangent in zip(heads, ends, along, strict=True):
+        for head, end, tangent, passed in zip(heads, ends, along, passes, strict=True):
             likelihood, i = head.likelihood, number[head.root]
-            weigh = likelihood.output_metric_product if head.r is None else likelihood.metric_product
+            weigh = likelihood.metric_product if passed else likelihood.output_metric_product
             product: Any = weigh(end, tangent) / end.shape[head.example_axis].astype(end.dtype)
             pulled: Any = [product]
             if end is not places[i]:

@@ -306,6 +306,18 @@ def test_time_major_outputs_of_a_scan():
     assert mismatch_warnings(objective, symng.NaturalGradient(), padded) == []
 
 
+def test_the_state_of_a_scan_with_its_preactivation_beside_it():
+    """Its pre-activation is computed from the states before, so that no curvature can be taken through it."""
+    x, t = pt.tensor3("x"), pt.tensor3("t")
+    u, v = (pytensor.shared(np.full((n, 2), 0.3), name=name) for n, name in ((3, "u"), (2, "v")))
+    h = pytensor.scan(lambda a, h: pt.sigmoid(a @ u + h @ v), [x], [pt.zeros((x.shape[1], 2))], return_updates=False)
+    objective = symng.Objective(pt.sqr(h - t).mean(), h, [u, v], [x], [t], example_axis=1)
+    assert objective.heads[0].r is not None and objective.heads[0].source == "read off sigmoid in a scan"
+    batch = np.ones((2, 4, 3)), np.zeros((2, 4, 2))
+    assert objective.check(*batch).message.startswith("No verdict")
+    assert mismatch_warnings(objective, symng.NaturalGradient(), batch) == []
+
+
 def test_saturated_units_need_no_other_mode():
     model = Model(scale=1e3)
     for loss, y, targets in ((model.cross_entropy(), model.softmax, ONE_HOT), (
