@@ -92,7 +92,9 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)
     is_float = logits.type.dtype.startswith("float")  # else `_pair` refuses it
     if is_float and target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
-        hit = pt.eq(target[..., None], pt.arange(logits.shape[-1]))
+        # Counted with cumsum: PyTensor's JAX backend has no arange of such a length until `enable_jax` is called.
+        classes = pt.cumsum(pt.ones_like(logits, dtype="int64"), axis=-1) - 1
+        hit = pt.eq(target[..., None], classes)
         target = pt.switch(hit.any(axis=-1, keepdims=True), hit.astype(logits.dtype), np.array(np.nan, logits.dtype))
     logits, target = _pair("logits", logits, target)
     return -(target * pt.special.log_softmax(logits, axis=-1)).sum(axis=-1)

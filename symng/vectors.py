@@ -52,8 +52,11 @@ def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[Tenso
 
 
 def places(v: TensorVariable) -> TensorVariable:
-    """Return 1, 2, ... as int64, as many as the vector ``v`` has entries."""
-    return pt.arange(1, v.shape[0] + 1, dtype="int64")
+    """Return 1, 2, ... as int64, as many as the vector ``v`` has entries.
+
+    Counted with cumsum: PyTensor's JAX backend has no arange of such a length until `symng.enable_jax` is called.
+    """
+    return pt.cumsum(pt.ones_like(v, dtype="int64"))
 
 
 def random_signs(

@@ -260,10 +260,14 @@ def test_an_input_of_fixed_length_is_refused():
         symng.compile_step(objective, symng.SGD(step_size=0.1), mode=MODE, chunk_size=CHUNK)
 
 
-def test_structural_damping_beside_a_summed_metric_is_refused():
-    objective = make_objective("sum")
-    hidden = pt.tanh(objective.inputs[0] @ objective.params[0])
-    metric = symng.StructuralDamping(metric=symng.GaussNewton(), hidden=hidden)
-    step = symng.compile_step(objective, symng.NaturalGradient(metric=metric), mode=MODE, chunk_size=CHUNK)
-    with pytest.raises(ValueError, match="chunk_size: expected a metric that is a mean"):
+def test_structural_damping_beside_the_metric_of_a_sum():
+    """The step of a sum is that of its mean, where both metrics are means over examples."""
+    found = []
+    for chunk_size in (None, CHUNK):
+        objective = make_objective("sum")
+        hidden = pt.tanh(objective.inputs[0] @ objective.params[0])
+        metric = symng.StructuralDamping(metric=symng.GaussNewton(), hidden=hidden)
+        step = symng.compile_step(objective, symng.NaturalGradient(metric=metric), mode=MODE, chunk_size=chunk_size)
         step((X, T))
+        found.append(vectors.get_flat(objective.params))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)

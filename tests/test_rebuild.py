@@ -46,7 +46,9 @@ def test_a_step_on_a_recurrent_model_solves_once(name, monkeypatch):
     optimizer, loops = LOOPS[name]
     objective, _ = problems.adding_problem()
     # The graph as PyTensor compiles it; linking it takes longest, and changes no graph.
-    monkeypatch.setattr(FunctionMaker, "create", lambda self, *args, **kwargs: SimpleNamespace(maker=self))
+    monkeypatch.setattr(
+        FunctionMaker, "create", lambda self, *args, **kwargs: SimpleNamespace(maker=self, get_shared=list)
+    )
     program = Program(symng.compile_step(objective, optimizer).build(False, False), "FAST_COMPILE")
     found = {key: count_loops(f.maker.fgraph.toposort()) for key, f in vars(program).items() if hasattr(f, "maker")}
     # With a search on the host the solve is in the first stage alone.

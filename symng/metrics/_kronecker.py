@@ -62,7 +62,7 @@ class Kronecker:
         self.blocks: list[Block] = []
         found: set[Variable] = set()
         for p, use in uses.items():
-            if not use.is_layer():
+            if not (use.is_layer() and use.is_matrix()):
                 continue
             bias = _bias_of(use, uses, biases)
             rows, columns = np.shape(p.get_value(borrow=True))[:: -1 if use.order[0] == 1 else 1]  # type: ignore[attr-defined]

@@ -35,9 +35,11 @@ class Use:
         """Tell whether it is h W, for a matrix h with an example a row."""
         op = self.node.op.core_op if isinstance(self.node.op, Blockwise) else self.node.op
         is_dot = isinstance(op, Dot) and self.node.inputs[1] is self.operand
-        # A vector with an axis added has one column, which is no matrix of weights.
-        is_matrix = sorted(map(str, self.order)) == ["0", "1"]
-        return is_dot and is_matrix and self.axis == 0 and all(v.type.ndim == 2 for v in self.node.inputs)
+        return is_dot and self.axis == 0 and all(v.type.ndim == 2 for v in self.node.inputs)
+
+    def is_matrix(self) -> bool:
+        """Return whether the parameter has two axes by itself, not one and another that was added."""
+        return sorted(map(str, self.order)) == ["0", "1"]
 
     def is_bias(self) -> bool:
         """Tell whether the parameter is added, the same to every example."""

@@ -200,7 +200,7 @@ class JacobiPreconditioner(Preconditioner):
     --------
     >>> import symng
     >>> symng.NaturalGradient(preconditioner=symng.JacobiPreconditioner(draws=2)).preconditioner
-    JacobiPreconditioner(draws=2, decay=0.95)
+    JacobiPreconditioner(draws=2)
     """
 
     draws: int = 1
