@@ -257,5 +257,5 @@ def test_transposed_data_are_recognized():
     objective, _, (X, T) = logistic()
     with pytest.raises(ValueError, match=r"^data: .* x has 2 \(axis 0\), t has 8 \(axis 0\)\. Is x transposed\? Give"):
         objective.check_batch("data", (X.T, T))
-    with pytest.raises(ValueError, match=r"t has 7 \(axis 0\)\. Examples along another axis"):
+    with pytest.raises(ValueError, match=r"t has 7 \(axis 0\)\. Where examples run along another axis"):
         objective.check_batch("data", (X, T[:7]))
