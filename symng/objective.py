@@ -28,8 +28,8 @@ class Objective:
 
     L(theta) = loss(inputs, targets; params), with p(t | x) read off the end of the output: a sigmoid means `Bernoulli`,
     a softmax over the last axis `Categorical`, an exp `Poisson`, anything else `Gaussian` with std 1. A sigmoid or
-    softmax may be written by hand, clipped, or inside a scan or an ``OpFromGraph``; logits are read off a loss that is
-    linear in their log-softmax, or in softplus, as a cross-entropy is, and so is an output that is a log-softmax.
+    softmax may be written by hand, clipped, or inside a scan or an ``OpFromGraph``. Logits, and a log-softmax, are read
+    off a loss that is linear in their log-softmax or softplus, as a cross-entropy is.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def test_wrong_pairs(name):
         assert f"got that of {type(wanted).__name__}. Write " in message
         assert f"likelihood={_matching.written(wanted)})" in message
         assert eval(_matching.written(wanted)) == wanted
-    # The line in the message is the way out, and so is to say what is meant.
+    # Giving the likelihood that is meant silences the warning, too.
     given = M.objective(loss, y, likelihood=objective.likelihood)
     assert mismatch_warnings(given, symng.NaturalGradient(), (X, values)) == []
     if wanted is not None:

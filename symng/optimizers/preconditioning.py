@@ -89,9 +89,9 @@ class KroneckerPreconditioner(Preconditioner):
 
     Notes
     -----
-    Once an optimizer is built, ``repr`` and that of the step list the layers that were found, and so does `describe`
-    for any objective. A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
-    one that multiplies tensors of three axes are no layers: of them M has the diagonal.
+    `describe` lists the layers found in an objective. Once a step is built, the ``repr`` of the preconditioner and of
+    the step list them, too. A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger
+    one, and one that multiplies tensors of three axes are no layers: of them M has the diagonal.
 
     A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N (a^2 + g^2)
     multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made, and a g (a + g) in each
