@@ -95,7 +95,8 @@ def read_off_loss(
             source = f"read off the loss, which takes {found.what}"
             head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
             if found.likelihood.is_logits:
-                read.append(replace(head, y=found.likelihood.mean(head.y)))
+                r = head.y if found.r is None else found.r
+                read.append(replace(head, y=found.likelihood.mean(r), r=r, root=r))
             elif (softmax := read_log_softmax(head.y)) is not None:
                 read.append(replace(head, y=pt.exp(head.y), r=softmax.preactivation, root=softmax.root))
         else:

@@ -38,8 +38,10 @@ class Term(NamedTuple):
 
     kind: str | None  # the function; None for others
     is_linear: bool = True
-    by_target: bool = False  # whether targets are in its coefficients
-    by_params: bool = False  # whether parameters are, or are added before something nonlinear
+    by_target: frozenset[Variable] = frozenset()  # the targets in its coefficients
+    by_params: bool = False  # whether parameters are in them, or are added before something nonlinear
+    is_scaled: bool = False  # whether it has a coefficient at all
+    is_shifted: bool = False  # whether anything was added to it
 
 
 class Finding(NamedTuple):
@@ -48,10 +50,66 @@ class Finding(NamedTuple):
     likelihood: Likelihood
     is_clear: bool
     what: str
+    r: Any = None  # the pre-activation, where it is not the output but that scaled or shifted
 
 
 def read_loss(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]) -> Finding | None:
     """Return the likelihood that ``loss`` shows of ``y``, a tensor that no activation is known of, or None."""
+    scaled, margin = scaled_output(loss, y, params, targets)
+    if margin is not None and _is_logistic(_terms(loss, margin, params, targets)):
+        return Finding(Bernoulli(logits=True), True, "the logarithm of the sigmoid", scaled)
+    found = None if scaled is y else _read(loss, scaled, params, targets)
+    if found is not None and found.is_clear and found.likelihood.is_logits:
+        return found._replace(r=scaled)
+    return _read(loss, y, params, targets)
+
+
+def scaled_output(
+    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+) -> tuple[Any, Variable | None]:
+    """Return what ``loss`` takes ``y`` as, such as y / 2, and the margin: that times targets of 1 and -1, if it is all.
+
+    What ``y`` is multiplied with or what is added depends on no parameter.
+    """
+    nodes = [n for n in toposort([loss], blockers=[y]) if not isinstance(n.op, Shape | Shape_i)]
+    moved, given = set(params), set(targets)
+    for node in nodes:
+        for reached in (moved, given):
+            if any(v in reached for v in node.inputs):
+                reached.update(node.outputs)
+    scaled, end, by_target = y, y, False
+    while True:
+        users = [n for n in nodes if end in n.inputs]
+        if len(users) != 1 or not isinstance(users[0].op, Elemwise):
+            break
+        (node,) = users
+        scalar, others, after = node.op.scalar_op, [v for v in node.inputs if v is not end], node.outputs[0]
+        affine = isinstance(scalar, ps.Mul | ps.Add | ps.Sub | ps.Neg) or (
+            isinstance(scalar, ps.TrueDiv) and node.inputs[0] is end
+        )
+        known = len(others) == len(node.inputs) - 1 and not any(v in moved for v in others)
+        alike = after.type.dtype == y.type.dtype and after.type.broadcastable == y.type.broadcastable
+        if not (affine and known and alike):
+            break
+        entering = [v in given for v in others]
+        if any(entering) or by_target:
+            if not isinstance(scalar, ps.Mul | ps.Neg) or not all(entering):
+                return scaled, None
+            by_target = True
+        end = after
+        scaled = scaled if by_target else end
+    return scaled, end if by_target else None
+
+
+def _is_logistic(terms: Iterable[Term]) -> bool:
+    """Return whether a loss is softplus(-m) or softplus(m) of a margin m."""
+    return all(t.kind in ("softplus", "softplus-") and t.is_linear and not t.by_params for t in terms) and (
+        len({t.kind for t in terms}) == 1
+    )
+
+
+def _read(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]) -> Finding | None:
+    """Return what `read_loss` does where the loss takes ``y`` as it is."""
     terms = [t._replace(kind="y") if t.kind == "1-y" else t for t in _terms(loss, y, params, targets)]
     terms = [t for t in terms if t.kind != "added"]
     linear = {t.kind for t in terms if t.is_linear and not t.by_params}
@@ -73,7 +131,8 @@ def read_loss(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[V
         return None
     if rows and linear == by_target == {"y"} and read_log_softmax(y):
         return Finding(Categorical(), True, "it for logarithms of probabilities")
-    if linear == {"exp", "y"} and by_target == {"y"}:
+    coefficients = {k: frozenset().union(*(t.by_target for t in terms if t.kind == k)) for k in ("exp", "y")}
+    if linear == {"exp", "y"} and coefficients["y"] - coefficients["exp"]:  # e exp(r) - t r, not t exp(r) - r
         return Finding(Poisson(log_rate=True), True, "the exponential")
     if linear == {"log"} and "log" in by_target and rows:
         return Finding(Categorical(), False, "the logarithm")
@@ -88,8 +147,9 @@ def _terms(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Vari
     """Return the functions of ``y`` that ``loss`` depends on."""
     nodes = list(toposort([loss], blockers=[y]))
     kinds = _kinds(nodes, y)
+    roots = {t: frozenset([t]) for t in targets}
     terms: dict[Variable, frozenset[Term]] = {y: frozenset([Term("y")])}
-    _walk(nodes, kinds, set(params), set(targets), terms)
+    _walk(nodes, kinds, set(params), roots, terms)
     return terms.get(loss, frozenset())
 
 
@@ -97,16 +157,17 @@ def _walk(
     nodes: Iterable[Apply],
     kinds: dict[Variable, str | None],
     params: set[Variable],
-    targets: set[Variable],
+    targets: dict[Variable, frozenset[Variable]],
     terms: dict[Variable, frozenset[Term]],
 ) -> None:
     """Add the terms of what ``nodes`` compute to ``terms``, and what depends on the others to their sets."""
     for node in nodes:
         if isinstance(node.op, Shape | Shape_i | ZeroGrad | DisconnectedGrad):
             continue
-        for reached in (params, targets):
-            if any(v in reached for v in node.inputs):
-                reached.update(node.outputs)
+        if any(v in params for v in node.inputs):
+            params.update(node.outputs)
+        if entering := frozenset().union(*(targets.get(v, ()) for v in node.inputs)):
+            targets.update(dict.fromkeys(node.outputs, entering))
         if not any(v in terms for v in node.inputs):
             continue
         opened: Any = None
@@ -122,20 +183,31 @@ def _walk(
                 terms[v] = frozenset(_passed(node, terms, params, targets))
 
 
-def _passed(node: Apply, terms: dict[Variable, Any], params: set[Variable], targets: set[Variable]) -> Iterable[Term]:
+def _passed(
+    node: Apply, terms: dict[Variable, Any], params: set[Variable], targets: dict[Variable, frozenset[Variable]]
+) -> Iterable[Term]:
     """Return the terms of what ``node`` computes."""
     within = [v for v in node.inputs if v in terms]
     others = [v for v in node.inputs if v not in terms]
     found = [t for v in within for t in terms[v]]
-    by_params, by_target = any(v in params for v in others), any(v in targets for v in others)
+    by_params = any(v in params for v in others)
+    by_target = frozenset().union(*(targets.get(v, ()) for v in others))
     scalar = node.op.scalar_op if isinstance(node.op, Elemwise) else None
     if isinstance(scalar, ps.Second) and node.inputs[1] not in terms:
         return []
     op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
     if isinstance(scalar, ps.Log) and all(t.is_linear and t.kind in LOGARITHMS and not t.by_params for t in found):
         return [t._replace(kind=LOGARITHMS[t.kind]) for t in found]  # type: ignore[index]
+    plain = all(t.is_linear and not t.by_params for t in found)
+    if isinstance(scalar, ps.Log) and plain and all(t.kind == "exp" and not t.is_shifted for t in found):
+        return [Term("y", is_shifted=True)]  # and the logarithm of its coefficient
+    if isinstance(scalar, ps.Exp) and plain and all(t.kind == "y" and not t.is_scaled for t in found):
+        return [Term("exp", is_scaled=True)]
     if isinstance(scalar, ps.Add | ps.Sub | ps.Neg | ps.Cast | ps.Identity) or isinstance(op, Join | MakeVector):
         # What parameters are added to is no longer linear in them alone once something nonlinear follows.
+        negated = isinstance(scalar, ps.Neg) or (isinstance(scalar, ps.Sub) and node.inputs[0] not in terms)
+        scaled, shifted = negated or len(within) > 1, len(node.inputs) > 1
+        found = [t._replace(is_scaled=t.is_scaled or scaled, is_shifted=t.is_shifted or shifted) for t in found]
         return found if not by_params or node.outputs[0].type.ndim == 0 else [*found, Term("added", by_params=True)]  # type: ignore[attr-defined]
     scaled = len(within) == 1 and (
         isinstance(scalar, ps.Mul)
@@ -147,7 +219,10 @@ def _passed(node: Apply, terms: dict[Variable, Any], params: set[Variable], targ
     if chosen and len(within) == 1:
         return found  # a mask
     if scaled or chosen or isinstance(scalar, ps.Second):
-        return [t._replace(by_params=t.by_params or by_params, by_target=t.by_target or by_target) for t in found]
+        return [
+            t._replace(by_params=t.by_params or by_params, by_target=t.by_target | by_target, is_scaled=True)
+            for t in found
+        ]
     mixed = by_params or any(t.by_params for t in found)
     return [t._replace(is_linear=False, by_params=t.by_params or mixed) for t in found if t.kind != "added"]
 

@@ -19,6 +19,7 @@ from symng._activations import VIEWS
 from symng._checks import Words, describe, problem, warn
 from symng._failures import evaluate
 from symng._graph import infer_length, is_elementwise
+from symng._loss_reading import scaled_output
 from symng.backends import PLAIN, compile_function
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
 
@@ -82,6 +83,8 @@ class TargetChecks:
             parts = _find_parts(loss, heads, inputs, directly=True)
             sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
             self._warned = {head: _choose(head, [p for p in parts if head in p.heads]) for head in sigmoids}
+        # Labels of 1 and -1, by which the loss multiplies the logits.
+        self._signed = {h for h in heads if _is_signed(loss, h, targets)}
         self._classes: dict[Any, int | None] = {}
         self._compute: Any = None
 
@@ -117,6 +120,8 @@ class TargetChecks:
         self, name: str, head: Head, target: TensorVariable, v: TensorVariable, ndim: int, values: np.ndarray
     ) -> None:
         """Refuse what the likelihood of an output cannot have produced."""
+        if head in self._signed and (abs(values) <= 1).all():
+            return
         what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
         if len(self.heads) > 1:
             what += f" for output {head.y.name or self.heads.index(head)}"
@@ -153,6 +158,11 @@ def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> 
                 Words(f"{describe(array)}, which may be one-hot rows"), "Take their class numbers: T.argmax(axis=-1).",
             )  # fmt: skip
     return None
+
+
+def _is_signed(loss: Any, head: Head, targets: Sequence[TensorVariable]) -> bool:
+    """Return whether the targets of an output of class 0 or 1 may be its signs."""
+    return isinstance(head.likelihood, Bernoulli) and scaled_output(loss, head.root, [], targets)[1] is not None
 
 
 def _find_parts(

@@ -85,6 +85,81 @@ def test_logits_are_read_off_the_loss(name: str) -> None:
     np.testing.assert_array_equal(got, wanted)
 
 
+SIGNED = {
+    "softplus(-t r)": lambda m: pt.softplus(-m),
+    "log1p": lambda m: pt.log1p(pt.exp(-m)),
+    "log of sigmoid": lambda m: -pt.log(pt.sigmoid(m)),
+}
+
+
+@pytest.mark.parametrize("form", SIGNED)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_labels_of_1_and_minus_1(form: str, temperature: float) -> None:
+    signs = np.sign(RNG.standard_normal((5, 4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objective = objective_of(lambda r, t: rows(SIGNED[form](t * (r / temperature))))
+        assert objective.likelihood == symng.Bernoulli(logits=True)
+        match = objective.check(X, signs)
+    assert match and match.factor == pytest.approx(1)
+    given = objective_of(lambda r, t: rows(SIGNED[form](t * r)), likelihood=symng.Bernoulli(logits=True))
+    given.check_batch("data", (X, signs))
+    with pytest.raises(ValueError, match="values from 0 to 1"):
+        given.check_batch("data", (X, 2 * signs))
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss_of"),
+    [
+        (C, lambda q, t: -rows(t * log_softmax(q, axis=-1))),
+        (B, lambda q, t: rows(pt.softplus(q) - t * q)),
+        (P, lambda q, t: rows(pt.exp(q) - t * q)),
+    ],
+)
+def test_a_temperature_or_an_offset_is_part_of_the_preactivation(kind: type, loss_of: Any) -> None:
+    x, t, offset = pt.matrix("x"), pt.matrix("t"), pt.vector("offset")
+    w = pytensor.shared(W, name="w")
+    r = x @ w
+    q = r / 2 + offset[:, None]
+    setting = {"log_rate": True} if kind is symng.Poisson else {"logits": True}
+    products = []
+    for output, likelihood in ((r, None), (q, kind(**setting))):
+        objective = symng.Objective(loss_of(q, t), output, [w], [x, offset], [t], likelihood=likelihood)
+        assert objective.likelihood == kind(**setting)
+        batch = dict(zip(objective.inputs, (X, np.arange(5.0)), strict=True))
+        products.append((symng.Fisher()(objective) @ np.arange(12.0)).eval(batch, mode=MODE))
+    np.testing.assert_allclose(*products, rtol=1e-12)
+
+
+EXPOSURES = {
+    "factor": lambda r, t, e: rows(e * pt.exp(r) - t * r),
+    "rate": lambda r, t, e: rows(e * pt.exp(r) - t * pt.log(e * pt.exp(r))),
+    "offset": lambda r, t, e: rows(pt.exp(r + pt.log(e)) - t * r),
+    "twice": lambda r, t, e: rows(pt.exp(r + pt.log(e)) - t * (r + pt.log(e))),
+    "mask": lambda r, t, e: rows(e * (pt.exp(r) - t * r)),
+}
+OTHERS = {
+    "background": lambda r, t, e: rows(pt.exp(r) + e - t * pt.log(pt.exp(r) + e)),
+    "waiting times, masked": lambda r, t, e: rows(e * (t * pt.exp(r) - r)),
+    "another rate": lambda r, t, e: rows(pt.exp(2 * r + e) - t * r),
+}
+
+
+@pytest.mark.parametrize("name", [*EXPOSURES, *OTHERS])
+def test_counts_with_an_exposure(name: str) -> None:
+    """The exposure is a weight of the rate: the loss has the curvature of counts, but for it."""
+    x, t, e = pt.matrix("x"), pt.matrix("t"), pt.matrix("e")
+    w = pytensor.shared(W, name="w")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss = {**EXPOSURES, **OTHERS}[name](x @ w, t, e)
+        objective = symng.Objective(loss, x @ w, [w], [x], [t, e])
+        is_read = name in EXPOSURES
+        assert objective.likelihood == (symng.Poisson(log_rate=True) if is_read else symng.Gaussian())
+        match = objective.check(X, np.ones((5, 4)), RNG.uniform(1, 2, (5, 4)))
+    assert match.weighted == is_read
+
+
 FORMS = {
     "softplus(r) - t r": (B, lambda r, t: (pt.softplus(r) - t * r).mean()),
     "two softplus": (B, lambda r, t: (3 * t * pt.softplus(-r) + (1 - t) * pt.softplus(r)).mean()),
@@ -185,6 +260,8 @@ SILENT = {
     "log cosh": (lambda r: r, lambda y, t: rows(pt.log(pt.cosh(y - t)))),
     "accuracy beside a square": (lambda r: r, with_accuracy),
     "softmax without a gradient": (lambda r: r, weighted),
+    "a soft threshold of the difference": (lambda r: r, lambda y, t: rows(pt.softplus(y - t))),
+    "a margin of the exponential": (lambda r: r, lambda y, t: rows(pt.exp(-t * y))),
     "exponential": (lambda r: r, lambda y, t: rows(pt.exp(y) * t - y)),
 }  # fmt: skip
 SCALE = pytensor.shared(1.0, name="scale")
