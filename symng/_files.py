@@ -23,6 +23,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     Whatever goes wrong on the way (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the new one is
     removed.
     """
+    _check_path(path)
     # A link is followed, so that the file it points to is replaced, not the link.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -48,6 +49,12 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         raise OSError(error.errno or 0, text) from error
 
 
+def _check_path(path: Any) -> None:
+    """Refuse what is not the name of a file: `open` would take a number for a file that is open."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected the name of a file, got {path!r} ({type(path).__name__}).")
+
+
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to exactly ``path`` as an npz file that `numpy.load` reads too."""
 
@@ -68,6 +75,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``way_out``."""
+    _check_path(path)
     arrays = {}
     with open(path, "rb") as file:  # outside of the try: a file that is not there is not a damaged one
         try:

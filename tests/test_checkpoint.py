@@ -92,6 +92,12 @@ def test_foreign_files_are_named(tmp_path):
         load_checkpoint(tmp_path / "none")
 
 
+def test_names_of_files_are_text():
+    for call in (lambda: save_checkpoint(3, {}), lambda: load_checkpoint(b"run.npz")):
+        with pytest.raises(TypeError, match="^path: expected the name of a file, got "):
+            call()
+
+
 def test_pickled_arrays_are_never_loaded(tmp_path):
     class Trap:
         def __reduce__(self):

@@ -75,3 +75,9 @@ def test_the_annotation_has_the_words_that_are_accepted(annotated, name, call):
         call(**{name: "else"})
     expected = re.match(rf"{name}: expected (.*), got ", str(caught.value))
     assert re.findall(r"'([\w-]+)'", expected[1]) == words
+
+
+def test_the_status_of_a_run_is_one_of_those_described():
+    words = words_of(get_type_hints(symng.TrainingResult)["status"])
+    described = re.search(r"status : str\n(.*?)``stopped``", symng.TrainingResult.__doc__, re.DOTALL)[1]
+    assert re.findall(r'"(\w+)"', described) == words and minimize().status in words

@@ -258,6 +258,7 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         ({"search_batch": "own"}, "search_batch: expected one of 'same', 'other', 'all'"),
         ({"search_batch": "all"}, "search_batch: expected none without a line search"),
         ({"search_batch": "other"}, "search_batch: expected examples outside"),
+        ({"checkpoint": 3}, "checkpoint: expected the name of a file, got 3 \\(int\\)"),
         ({"max_steps": -1}, "max_steps: expected a whole number, at least 0"),
         ({"max_steps": None}, "max_steps: expected a limit"),
         ({"max_seconds": 0}, "max_seconds: expected a number, above 0"),

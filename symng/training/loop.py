@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import check_choice, check_flag, check_number, problem, warn
+from symng._checks import check_choice, check_flag, check_instance, check_number, problem, warn
 from symng._keywords import explain_keywords
 from symng.objective import Objective
 from symng.optimizers import Optimizer
@@ -19,7 +19,7 @@ from symng.training.batches import Feed, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
-from symng.training.result import TrainingResult, copies, last_loss
+from symng.training.result import Ending, TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
 from symng.training.step import CompiledStep
 from symng.training.verdicts import Watch, message_of
@@ -170,6 +170,8 @@ def minimize(
     check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
     check_number("seed", seed, minimum=0, integer=True)
     check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
+    if checkpoint is not None:
+        check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
     check_flag("progress", progress)
     for name, function in (("evaluate", evaluate), ("callback", callback)):
         if function is not None and not callable(function):
@@ -191,10 +193,10 @@ def minimize(
     warn_of_mismatch(objective, optimizer, gradient)
     run = Run(step, feed, checkpoint)
 
-    def reached_limit() -> str:
+    def reached_limit() -> Ending | None:
         if max_steps is not None and run.steps >= max_steps:
             return "max_steps"
-        return "max_seconds" if max_seconds is not None and run.seconds >= max_seconds else ""
+        return "max_seconds" if max_seconds is not None and run.seconds >= max_seconds else None
 
     stopped = reached_limit()
     epoch = feed.gradient.count // max(feed.gradient.size, 1)

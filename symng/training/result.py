@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng.history import History
 from symng.training.step import CompiledStep
+
+Ending = Literal[
+    "max_steps", "max_seconds", "target_loss", "callback", "interrupted", "diverged", "not_finite", "zero_gradient",
+]  # fmt: skip
+"""Why a run ended."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -63,7 +68,7 @@ class TrainingResult:
     ('max_steps', array([3., 4.]), 0.0)
     """
 
-    status: str
+    status: Ending
     loss: float
     params: dict[str | int, np.ndarray]
     history: History
@@ -74,7 +79,7 @@ class TrainingResult:
     step: CompiledStep | None = None
 
     @property
-    def stopped(self) -> str:
+    def stopped(self) -> Ending:
         """The ``status``, by its older name."""
         return self.status
 

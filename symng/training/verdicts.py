@@ -11,6 +11,7 @@ import numpy as np
 from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
 from symng.solvers import Status
 from symng.training.info import StepInfo
+from symng.training.result import Ending
 from symng.training.step import CompiledStep
 
 # What each reason means, in a sentence.
@@ -69,8 +70,8 @@ class Watch:
             else:
                 self._params[i] = value.copy()
 
-    def judge(self, info: StepInfo, last: bool) -> str:
-        """Return why the run ends with the step that began with the remembered parameters, or "".
+    def judge(self, info: StepInfo, last: bool) -> Ending | None:
+        """Return why the run ends with the step that began with the remembered parameters, or None.
 
         ``last`` says that it ends with this one anyway.
         """
@@ -95,9 +96,9 @@ class Watch:
         if max(self._failed, self._not_finite) >= _PATIENCE or self._rises(_FEW if last else _PATIENCE):
             return "diverged"
         if self.every_example:
-            return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else ""
+            return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else None
         # A batch may come first in one epoch and last in the next.
-        return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else ""
+        return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else None
 
     def restore(self) -> bool:
         """Put the parameters of the lowest loss back where that has blown up, and return whether it has."""
