@@ -11,10 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.graph.op import Op
+from pytensor.graph.traversal import toposort
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, problem
 from symng._loop import while_loop
+from symng._places import NONE, is_closed, locate_examples
 from symng._rebuild import rebuild
 from symng.objective import Objective
 
@@ -54,17 +57,34 @@ def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> l
 
 def check_chunks(objective: Objective) -> None:
     """Refuse an objective whose loss is not known to be a mean or sum over examples."""
+    expected = "a loss that is a mean or sum over examples, as the objective tells under 'examples'"
     if objective.reduction not in ("mean", "sum"):
-        raise problem(
-            "chunk_size", "a loss that is a mean or sum over examples, as the objective tells under 'examples'",
-            Words("one that is not known to be"), "Write it so, or give smaller batches in its place.",
-        )  # fmt: skip
+        got, way_out = "one that is not known to be", "Write it so, or give smaller batches in its place."
+        if (op := _find_opaque_op(objective)) is not None:
+            got = f"one with the op {op}, which may mix examples, for its code is not PyTensor's"
+            way_out = (
+                "Leave chunk_size out; or, if the op is right for one example, wrap it: "
+                "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one example."
+            )
+        raise problem("chunk_size", expected, Words(got), way_out)
+    if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
+        got = "a sum of terms that are divided by the number of examples, or by their weights"
+        raise problem("chunk_size", expected, Words(got), "Take the mean() of the terms in its place.")
     for v, axis in zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True):
         if v.type.shape[axis] not in (None, 1):
             raise problem(
                 "chunk_size", f"inputs and targets of any number of examples, {v} too",
                 Words(f"one that is declared to have {v.type.shape[axis]}"), f"Declare it with None in axis {axis}.",
             )  # fmt: skip
+
+
+def _find_opaque_op(objective: Objective) -> Op | None:
+    """Return an op that examples enter and nobody can look into, or None."""
+    places = locate_examples(objective.loss, dict(zip(*objective.batch_variables(), strict=True)))
+    for node in toposort([objective.loss]):
+        if is_closed(node.op) and any(places.get(v, NONE) != NONE for v in node.inputs):
+            return node.op
+    return None
 
 
 class ChunkedObjective(Objective):

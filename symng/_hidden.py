@@ -13,8 +13,6 @@ from pytensor.scan.op import Scan
 from pytensor.tensor.variable import TensorVariable
 
 from symng._activations import below_views, read_activation
-from symng._graph import inline
-from symng._scans import inner_value
 from symng.likelihoods import Gaussian, Likelihood
 from symng.objective import Objective
 
@@ -73,7 +71,7 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
     """
     end, _ = below_views(h)
     in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
-    found = read_activation(inline([inner_value(end)])[0][0] if in_scan else h, tanh=Sign())
+    found = read_activation(h, tanh=Sign())
     where = " in a scan" if in_scan else ""
     if likelihood is not None and likelihood.is_logits:
         return Hidden(likelihood.mean(h), h, likelihood, "given, state taken as logits")
@@ -81,7 +79,7 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
         source = "given" if likelihood else f"no activation known by its end{where}"
         return Hidden(h, None, likelihood or Gaussian(), source)
     if likelihood is None:
-        likelihood, source = found.likelihood, f"read off {found.source}{where}"
+        likelihood, source = found.likelihood, f"read off {found.source}"
     else:
         source = "given"
     has_e = not in_scan and type(found.likelihood) is type(likelihood)

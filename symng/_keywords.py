@@ -39,6 +39,11 @@ _SYNONYMS = {
     "epsilon": "eps",
     "momentum": "mu",
     "preconditioner": "M precond",
+    "loss": "cost criterion objective",
+    "output": "outputs prediction predictions y_pred",
+    "params": "parameters weights variables wrt theta",
+    "inputs": "input x X",
+    "targets": "target labels y Y",
 }
 _MEANT: dict[str, list[str]] = {}
 for _name, _others in _SYNONYMS.items():
@@ -67,7 +72,7 @@ def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
     """Say what to give in place of an argument that does not exist."""
     if name in ("weight_decay", "l2", "l2_penalty"):
         return _DECAY.format(name=name)
-    shown = repr(value) if isinstance(value, Real) else "..."
+    shown = repr(value) if isinstance(value, Real) else ""
     meant = next((other for other in _MEANT.get(name, ()) if other in known), None)
     if meant is not None and "epoch" in name:
         return f"Give {meant}. {_EPOCH}"
@@ -75,22 +80,23 @@ def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
         return "Give beta1 and beta2."
     if meant is not None:
         same = name not in ("verbose", "quiet", "rng", "key", "backend", "device", "tol", "tolerance", "X")
-        return f"symng calls it {meant}: give {meant}={shown if same else '...'}."
+        return f"symng calls it {meant}: give {meant}={shown}." if same and shown else f"symng calls it {meant}."
     for part, (example, names) in _PARTS.items():
         if part in known and name in names.split():
             setting = next((other for other in ("step_size", "maxiter", "rtol") if other in _MEANT.get(name, ())), name)
-            return f"It is a setting of the {part}: {part}={example}({setting}={shown})."
+            return f"It is a setting of the {part}: {part}={example}({setting}={shown or '...'})."
     close = get_close_matches(name, known, n=1)
     return f"Is {close[0]} meant?" if close else f"There are {', '.join(known)}."
 
 
 def explain_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function say which argument is meant when it is given one that it does not have."""
-    known = list(inspect.signature(function).parameters)
+    """Make a function, or the ``__init__`` of a class, say which argument is meant when it has no such argument."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    owner = function.__qualname__.removesuffix(".__init__")
 
     @wraps(function)
     def explained(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_keywords(function.__name__, kwargs, known)
+        check_keywords(owner, kwargs, known)
         return function(*args, **kwargs)
 
     return explained

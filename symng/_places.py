@@ -155,7 +155,7 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
         slices = [*op.idx_list, *[slice(None)] * ndim]
         kept = isinstance(place, int) and slices[place] == slice(None) and all(isinstance(i, slice) for i in slices)
         return place if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
-    if _is_closed(op):
+    if is_closed(op):
         return MIXED
     if not isinstance(first, int) or any(p != NONE for p in given[1:]):
         return UNKNOWN
@@ -193,7 +193,7 @@ def _is_in_batch(node: Apply, given: Sequence[Place]) -> bool:
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
 
 
-def _is_closed(op: Any) -> bool:
+def is_closed(op: Any) -> bool:
     """Return whether ``op`` cannot be looked into: it is code of a user's, not PyTensor's."""
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 

@@ -17,6 +17,7 @@ from symng._checks import check_batch
 from symng._describe import describe_objective
 from symng._graph import inline, merge_equal
 from symng._heads import make_head, read_off_loss
+from symng._keywords import explain_keywords
 from symng._matching import Match, check_match
 from symng._rebuild import rebuild
 from symng._targets import TargetChecks, label_mistake
@@ -100,6 +101,7 @@ class Objective:
       examples:   the loss is a mean over them
     """
 
+    @explain_keywords
     def __init__(
         self,
         loss: Any,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None, and softmax(x) as perhaps a list

@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng import vectors
 from symng._checks import Words, check_array, check_number, is_symbolic, problem
-from symng._failures import backend_failure, evaluate
+from symng._failures import backend_failure, comes_from, evaluate
 from symng._loop import map_rows
 from symng.backends import (
     PLAIN,
@@ -321,6 +321,8 @@ class LinearOperator:
             plain = compile_function([*needed, vector], outputs, mode=PLAIN)
             evaluate(lambda a: plain(*a, zero), arrays, "batch")
             if mode is not None or backend_of(mode) != "jax":
+                if not comes_from(error, "pytensor"):  # it says already what is the matter
+                    raise
                 raise backend_failure(error, backend_of(mode), arrays) from error
             matvec = compiled(pytensor_mode())
             warn_of_other_backend(error, backend_of(pytensor_mode()))

@@ -157,6 +157,22 @@ def test_an_op_that_cannot_be_opened_is_taken_to_mix_examples() -> None:
     assert reduction(Blockwise(Opaque())(x @ w)) == "mean"  # one example after the other
 
 
+def test_chunks_of_a_model_with_an_op_that_cannot_be_opened() -> None:
+    class Unsigned(Opaque):
+        gufunc_signature = None
+
+    def step(op: Any, chunk_size: int | None) -> Any:
+        x, w = pt.matrix("x"), pytensor.shared(np.ones((3, 2)), name="w")
+        y = op(x @ w)
+        objective = symng.Objective(pt.sqr(y - x[:, :2]).sum(axis=1).mean(), y, [w], inputs=[x])
+        return symng.compile_step(objective, symng.SGD(0.1), mode=MODE, chunk_size=chunk_size)
+
+    with pytest.raises(ValueError, match=r"^chunk_size: .* the op Unsigned, which may mix .* wrap it: .*Blockwise\(op"):
+        step(Unsigned(), 2)
+    wrapped = Blockwise(Unsigned(), signature="(k)->(k)")
+    np.testing.assert_allclose(step(wrapped, 2)((X,)).loss, step(wrapped, None)((X,)).loss, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("wanted", "mix"),
     [

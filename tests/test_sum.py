@@ -182,3 +182,19 @@ def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():
             found.append((step((X[:7], T[:7]), metric_batch=(X[7:], T[7:])), objective.params[0].get_value()))
         np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
         assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-12)
+
+
+def test_structural_damping_of_a_sum_over_more_examples_than_a_batch_in_chunks():
+    """The chunks of the Gauss-Newton matrix are added up, those of the hidden states averaged."""
+    norms = []
+    for chunk_size in (None, 4, 3):
+        x, t = pt.matrix("x"), pt.matrix("t")
+        w = pytensor.shared(np.full((3, 2), 0.3), name="w")
+        h = pt.tanh(x @ w)
+        objective = symng.Objective(0.01 * pt.sqr(h - t).sum(), h, [w], inputs=[x], targets=[t])
+        metric = symng.StructuralDamping(metric=symng.GaussNewton(), hidden=h)
+        optimizer = symng.NaturalGradient(metric=metric, damping=0.1)
+        step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE", chunk_size=chunk_size)
+        rng = np.random.default_rng(0)
+        norms.append(step((rng.standard_normal((8, 3)), rng.standard_normal((8, 2)))).update_norm)
+    np.testing.assert_allclose(norms[1:], norms[0], rtol=1e-9)
