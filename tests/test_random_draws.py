@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from pytensor.compile.builders import OpFromGraph
 
 import symng
+from symng.training.program import Program
 
 MODE = "FAST_COMPILE"
 
@@ -75,3 +77,24 @@ def test_gradient_and_metric_have_the_same_draws_and_steps_new_ones(kind: str, m
         losses.append(float(step((np.ones((1, 1)), np.zeros((1, 1)))).loss))
         np.testing.assert_allclose(w.get_value(), 0, atol=1e-12)  # 1 - m^2 / m^2
     assert len(set(losses)) == (1 if kind == "nothing" else 3)
+
+
+@pytest.mark.parametrize("kind", ["default_update", "nothing"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_search_on_the_host_draws_anew(kind: str) -> None:
+    objective = objective_of(draw_from(kind))
+    optimizer = symng.KrylovSubspaceDescent(basis_size=1, max_iterations=1)
+    step = symng.compile_step(objective, optimizer, mode=MODE).build(False, False)
+    assert step.search is not None
+    found = []
+
+    def find(evaluate: Any, carried: Any) -> Any:
+        still = np.zeros(step.search.coefficients.type.shape)
+        found.extend(evaluate(still)[0] for _ in range(3))
+        return still
+
+    step = replace(step, search=replace(step.search, find=find))
+    Program(step, MODE)([np.ones((1, 1)), np.zeros((1, 1))])
+    draws = np.random.default_rng(1).normal(size=4)  # the first is that of gradient and directions
+    wanted = draws[1:] if kind == "default_update" else draws[[0, 0, 0]]
+    np.testing.assert_allclose(found, wanted**2 / 2, rtol=1e-12)

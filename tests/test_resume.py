@@ -164,6 +164,16 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
     assert (finished.step.objective.params[0].get_value() == wanted).all()
 
 
+def test_best_parameters_from_before_a_break_are_put_back(tmp_path):
+    path = tmp_path / "run.npz"
+    train(symng.SGD(step_size=1e3), checkpoint=path, max_steps=2)  # the loss rises from the first step on
+    objective, data = regression()
+    with pytest.warns(RuntimeWarning, match="The loss blew up"):
+        result = train(symng.SGD(step_size=1e3), objective, data, checkpoint=path, max_steps=30)
+    assert result.status == "diverged" and result.steps > 2
+    assert (objective.params[0].get_value() == 0).all() and result.loss == result.history["loss"][0]
+
+
 def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
     path = tmp_path / "run.npz"
     train(symng.SGD(step_size=1e-3), checkpoint=path, max_steps=2)

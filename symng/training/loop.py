@@ -200,7 +200,7 @@ def minimize(
 
     stopped = reached_limit()
     epoch = feed.gradient.count // max(feed.gradient.size, 1)
-    watch = Watch(step, batch_size is None, epoch, run.history["loss"] if run.steps else ())
+    watch = Watch(step, batch_size is None, epoch, run.history["loss"] if run.steps else (), run.best)
     restored, last_saved = False, time.monotonic()
     with ProgressBar(max_steps, max_seconds, quiet=not progress) as bar, step.holding(feed.data, feed.metric_data):
         try:
@@ -239,7 +239,7 @@ def minimize(
                         run.history.append(**row)  # also when Ctrl-C or an error comes in between
                 interrupt.raise_if_asked()
                 if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_seconds:
-                    run.save()
+                    run.save(watch.best)
                     last_saved = time.monotonic()
         except KeyboardInterrupt:
             stopped = "interrupted"
@@ -250,7 +250,7 @@ def minimize(
             raise
         finally:
             step.settle()
-            run.save(final=True)
+            run.save(watch.best, final=True)
     message = message_of(stopped, restored)
     if message and stopped != "zero_gradient":
         warn(f"minimize: {message}", RuntimeWarning)

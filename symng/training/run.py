@@ -29,6 +29,7 @@ class Run:
     def __init__(self, step: CompiledStep, feed: Feed, path: str | os.PathLike[str] | None) -> None:
         self.step, self.feed, self.path = step, feed, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
+        self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
         self.saved, self.warned = 0, False  # steps in the file, and whether a failed writing was told
         if path is None:
             return
@@ -41,8 +42,11 @@ class Run:
         if os.path.exists(path):
             self._load(path)
 
-    def save(self, final: bool = False) -> None:
-        """Write the checkpoint, if there is to be one; a full disk is warned of and does not end the run."""
+    def save(self, best: tuple[float, list[np.ndarray]] | None = None, final: bool = False) -> None:
+        """Write the checkpoint, if there is to be one; a full disk is warned of and does not end the run.
+
+        ``best`` is the lowest loss so far and its parameters.
+        """
         if self.path is None or self.steps == self.saved:
             return
         feed_arrays, feed_meta = self.feed.get_state()
@@ -51,6 +55,9 @@ class Run:
         arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
         meta = {"kind": self._kind(), "steps": self.steps, "seconds": self.seconds, "feed": feed_meta}
         meta |= self.given
+        if best is not None:
+            meta["lowest"] = best[0]
+            arrays |= {f"best_{i}": value for i, value in enumerate(best[1])}
         try:
             save_checkpoint(self.path, arrays, meta)
             self.saved = self.steps
@@ -72,7 +79,7 @@ class Run:
         variables = self._variables()
         wanted = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
         wanted |= {f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()}
-        found = {name: _layout(array) for name, array in arrays.items() if not name.startswith("history_")}
+        found = {name: _layout(array) for name, array in arrays.items() if not name.startswith(("history_", "best_"))}
         kind = str(meta.get("kind", "not written by minimize"))
         if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(wanted, found):
             raise problem(
@@ -88,6 +95,8 @@ class Run:
             variables["state_damping"].set_value(rule.start)
         self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
+        if "lowest" in meta and meta["data"] == self.given["data"]:  # the loss on other data does not compare
+            self.best = meta["lowest"], [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))]
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
 
     def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:

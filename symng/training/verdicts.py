@@ -41,10 +41,13 @@ class Watch:
     """Judge a run after each step, and keep the parameters of its lowest loss.
 
     ``every_example`` says that each batch holds all of them, ``epoch`` how many batches hold all. ``losses`` are those
-    of the steps before a checkpoint.
+    of the steps before a checkpoint, and ``best`` the lowest of them and its parameters, where the file has them.
     """
 
-    def __init__(self, step: CompiledStep, every_example: bool, epoch: int, losses: Iterable[float]) -> None:
+    def __init__(
+        self, step: CompiledStep, every_example: bool, epoch: int, losses: Iterable[float],
+        best: tuple[float, list[np.ndarray]] | None = None,
+    ) -> None:  # fmt: skip
         self.step, self.every_example, self.epoch = step, every_example, epoch
         finite = [float(loss) for loss in losses if np.isfinite(loss)]
         self._first: list[float] = []
@@ -56,6 +59,8 @@ class Watch:
         self.lowest = np.inf  # of the losses whose parameters are kept
         self._params: list[Any] = [None] * len(step.objective.params)
         self._best = list(self._params)
+        if best is not None:
+            self.lowest, self._best = best
         self._steps = self._failed = self._not_finite = self._high = self._flat = 0
         self._moved = bool(finite)
 
@@ -69,6 +74,11 @@ class Watch:
                 np.copyto(kept, value)
             else:
                 self._params[i] = value.copy()
+
+    @property
+    def best(self) -> tuple[float, list[np.ndarray]] | None:
+        """The lowest loss and its parameters; None before there is a finite one."""
+        return (self.lowest, [np.asarray(value) for value in self._best]) if np.isfinite(self.lowest) else None
 
     def judge(self, info: StepInfo, last: bool) -> Ending | None:
         """Return why the run ends with the step that began with the remembered parameters, or None.
