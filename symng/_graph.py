@@ -23,7 +23,7 @@ from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._derivatives import grad
-from symng._rebuild import rebuild
+from symng._rebuild import copy_of_frozen, rebuild
 from symng.backends import PLAIN, compile_function
 
 
@@ -101,8 +101,7 @@ def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Var
     inner: Any = op.fgraph  # type: ignore[attr-defined]
     bound: dict[Variable, Variable] = dict(zip(inner.inputs, inputs, strict=True))
     for node in inner.toposort():
-        # The nodes of a frozen graph are made anew: they belong to that graph alone.
-        fresh = Apply(node.op, [bound.get(v, v) for v in node.inputs], [v.type(name=v.name) for v in node.outputs])
+        fresh = copy_of_frozen(node, bound)
         opened = open_op(fresh.op, fresh.inputs, every) or fresh.outputs
         bound.update(zip(node.outputs, opened, strict=True))
     return [bound.get(v, v) for v in inner.outputs]

@@ -16,6 +16,12 @@ def _copy(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
     return node.clone_with_new_inputs([new.get(v, v) for v in node.inputs]).outputs
 
 
+def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
+    """Return a node on its new inputs with outputs of its own: those of a frozen graph belong to that graph alone."""
+    inputs = [new.get(v, v) for v in node.inputs]
+    return Apply(node.op, inputs, [v.type(name=v.name) for v in node.outputs])
+
+
 def rebuild(outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy) -> list[Any]:
     """Return ``outputs`` with variables replaced, and each node that depends on one of them made anew.
 

@@ -20,6 +20,7 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 
 from symng._graph import find_equal, open_op
+from symng._rebuild import copy_of_frozen
 
 # Ops that a hand-written activation is made of.
 CHEAP = (
@@ -53,7 +54,7 @@ def evaluate_nodes(
 
 def _perform(node: Apply, inputs: list[Any]) -> list[Any]:
     """Return what one node computes from ``inputs``, in Python."""
-    fresh = Apply(node.op, [v.type() for v in node.inputs], [v.type() for v in node.outputs])
+    fresh = copy_of_frozen(node, {v: v.type() for v in node.inputs})
     opened = open_op(fresh.op, fresh.inputs, every=True)
     if opened is not None:
         values = evaluate_nodes(toposort(opened), dict(zip(fresh.inputs, inputs, strict=True)))

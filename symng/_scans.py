@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import toposort
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.variable import TensorVariable
+
+from symng._rebuild import copy_of_frozen
 
 
 def inner_value(trace: TensorVariable) -> TensorVariable:
@@ -63,8 +65,7 @@ def _computed_from(inner: Any, rounds: dict[Variable, Any], outer: dict[Variable
     fresh = {v: v.type() for v in used if v in rounds}
     bound: dict[Variable, Variable] = {**outer, **fresh}
     for node in nodes:
-        same = Apply(node.op, [bound.get(v, v) for v in node.inputs], [v.type() for v in node.outputs])
-        bound.update(zip(node.outputs, same.outputs, strict=True))
+        bound.update(zip(node.outputs, copy_of_frozen(node, bound).outputs, strict=True))
     if not fresh:
         return None
     try:

@@ -154,6 +154,10 @@ def test_to_scipy_names_arrays_or_backend():
     operator = symng.LinearOperator(lambda v: odd(v), size=2, dtype="float64")
     with pytest.raises(RuntimeError, match="got FAST_COMPILE, which fails in .*: no kernel"):
         operator.to_scipy(mode="FAST_COMPILE")
+    pytest.importorskip("jax")
+    with pytest.raises(Exception, match="^mode: expected one that runs this model, got JAX") as caught:
+        operator.to_scipy(mode="JAX")
+    assert str(caught.value).count("expected") == 1  # JAX has no such op: said once
 
 
 def test_other_batches_are_named_beside_a_backend():
