@@ -14,9 +14,10 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Join, MakeVector, get_underlying_scalar_constant_value
+from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.exceptions import NotScalarConstantError
-from pytensor.tensor.math import Sum
+from pytensor.tensor.math import Dot, Sum
 from pytensor.tensor.shape import Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
@@ -53,6 +54,9 @@ class _Finder:
         op, inputs = v.owner.op, v.owner.inputs
         if isinstance(op, Sum):
             return self._find_in_reduction(op, inputs[0])
+        if self._sums_a_product(v):
+            a, b = inputs
+            return a.T[:, :, None] * b[:, None, :], "sum"
         if isinstance(op, DimShuffle):
             order = [o if o == "x" else o + 1 for o in op.new_order]
             return _mapped(self.find(inputs[0]), lambda e: e.dimshuffle(0, *order))
@@ -69,6 +73,12 @@ class _Finder:
         if isinstance(scalar_op, ps.TrueDiv) and self.place(inputs[1]) == NONE:
             return self._scaled(self.find(inputs[0]), [inputs[1]], lambda e, s: e / s)
         return None
+
+    def _sums_a_product(self, v: Any) -> bool:
+        """Return whether ``v`` is a product of matrices that sums over examples, as of residuals with themselves."""
+        op = v.owner.op
+        dot = isinstance(op, Dot) or (isinstance(op, Blockwise) and isinstance(op.core_op, Dot))
+        return dot and v.ndim == 2 and all(isinstance(self.place(i), int) for i in v.owner.inputs)
 
     def _find_in_reduction(self, op: Sum, summed: TensorVariable) -> Found:
         """Return the example terms of a sum that takes the examples away, or of one over what is left of them."""
@@ -189,6 +199,8 @@ class _SumFinder(_Finder):
             if isinstance(self.place(inputs[0]), int):
                 return None if self._is_shared_out(inputs[0]) else 1.0
             return self.factor(inputs[0])
+        if self._sums_a_product(v):
+            return None if any(map(self._is_shared_out, inputs)) else 1.0
         if isinstance(op, DimShuffle | SpecifyShape | CheckAndRaise):
             return self.factor(inputs[0])
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None

@@ -10,6 +10,7 @@ from pytensor.compile.ops import FromFunctionOp
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.raise_op import CheckAndRaise
+from pytensor.scalar import Second
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Join
 from pytensor.tensor.blockwise import Blockwise
@@ -22,7 +23,7 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng._graph import axes_along, axis_after
+from symng._graph import axes_along, axis_after, is_elementwise
 
 # What is known of a tensor, beside the number of its axis of examples:
 NONE = "none"  # no example enters it
@@ -53,6 +54,8 @@ def _walk(
     """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
     for node in nodes:
         given = [places.get(v, NONE) for v in node.inputs]
+        if is_elementwise(node.op, Second) and given[0] == REDUCED:
+            given[0] = NONE  # a shape alone, as in the gradient of a sum over examples
         entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
         found: Sequence[Place]
         if isinstance(node.op, CheckAndRaise):

@@ -114,6 +114,10 @@ FACTORS = {
     "divided by hand": (lambda e, W: e.sum() / 500, 0.002),
     "checked": (lambda e, W: assert_op(assert_op(e, pt.all(W > -9)).sum(), pt.all(W > -9)), 1.0),
     "masked by their numbers": (lambda e, W: (e * (pt.arange(e.shape[0]) > 2)).sum(), 1.0),
+    "product": (lambda e, W: 3 * (e @ e), 3.0),
+    "product of columns": (lambda e, W: (e[:, None].T @ e[:, None]).sum(), 1.0),
+    "product over the number": (lambda e, W: e @ e / e.shape[0], None),
+    "product with shares": (lambda e, W: e @ (pt.sqr(e) / pt.sqr(e).sum()), None),
     "mean": (mean, None),
     "over the number": (lambda e, W: e.sum() / e.shape[0], None),
     "over the number inside": (lambda e, W: (e / e.shape[0]).sum(), None),
@@ -137,6 +141,39 @@ def test_a_model_that_mixes_its_examples_may_end_in_a_sum():
     objective = symng.Objective(pt.sqr(y).sum(), output=y, params=[w], inputs=[x])
     assert objective.reduction is None and objective.sum_factor == 1.0
     assert symng.Objective(pt.sqr(y).mean(), output=y, params=[w], inputs=[x]).sum_factor is None
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_derivatives_by_the_inputs_do_not_mix_examples(reduction):
+    """As in physics-informed networks, where the gradient of a sum holds the derivatives of all examples."""
+    x = pt.matrix("x")
+    params = [pytensor.shared(RNG.standard_normal(shape), name="p") for shape in ((2, 5), (5, 1))]
+    u = pt.tanh(x @ params[0]) @ params[1]
+    slope = pytensor.grad(u.sum(), x)
+    residual = pytensor.grad(slope.sum(), x).sum(axis=1) + u[:, 0]
+    mixed = u - u.mean()
+    for loss in (pt.sqr(residual), pt.sqr(slope).sum(axis=1)):
+        objective = symng.Objective(getattr(loss, reduction)(), u, params, inputs=[x])
+        assert objective.reduction == reduction and (objective.sum_factor == 1.0) == (reduction == "sum")
+        np.testing.assert_allclose(
+            *pytensor.function([x], [objective.example_losses, loss], mode="FAST_COMPILE")(X), rtol=1e-12
+        )
+    slope = pytensor.grad(pt.sqr(mixed).sum(), x)
+    assert symng.Objective(getattr(pt.sqr(slope), reduction)(), u, params, inputs=[x]).reduction is None
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_losses_of_single_examples_in_a_product(reduction):
+    x, t = pt.matrix("x"), pt.matrix("t")
+    w = pytensor.shared(RNG.standard_normal((2, 3)), name="w")
+    d = (x @ w - t)[:, 0]
+    loss = d @ d if reduction == "sum" else d @ d / d.shape[0]
+    objective = symng.Objective(loss, x @ w, [w], inputs=[x], targets=[t])
+    assert objective.reduction == reduction
+    np.testing.assert_allclose(
+        *pytensor.function([x, t], [objective.example_losses, d**2], mode="FAST_COMPILE")(X, X @ np.ones((2, 3))),
+        rtol=1e-12,
+    )
 
 
 def test_operators_and_plain_descent_keep_the_scale_of_the_loss():
