@@ -101,6 +101,17 @@ def scaled_output(
     return scaled, end if by_target else None
 
 
+def find_activation(loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]) -> Finding | None:
+    """Return the likelihood of logits whose activation ``loss`` takes of ``y``, in whatever way, or None."""
+    terms = _terms(loss, y, params, targets)
+    if y.type.ndim > 1 and any(t.kind in ("softmax", "log_softmax") for t in terms):
+        return Finding(Categorical(logits=True), False, "the softmax")
+    signs = {"softplus", "softplus-", "softabs"}  # not linear, they make positive numbers such as scales
+    if any(t.kind in ("sigmoid", "1-sigmoid") or (t.kind in signs and t.is_linear) for t in terms):
+        return Finding(Bernoulli(logits=True), False, "the sigmoid")
+    return None
+
+
 def _is_logistic(terms: Iterable[Term]) -> bool:
     """Return whether a loss is softplus(-m) or softplus(m) of a margin m."""
     return all(t.kind in ("softplus", "softplus-") and t.is_linear and not t.by_params for t in terms) and (

@@ -51,6 +51,8 @@ class Match:
         Where they do not match, the one that the loss belongs to, if it is found.
     where : {"output", "pre-activation", None}
         What that likelihood is one of.
+    outputs : tuple of int
+        Where they do not match, the outputs in whose likelihoods the loss has another curvature.
     """
 
     matches: bool
@@ -61,6 +63,7 @@ class Match:
     weighted: bool = False
     likelihood: Likelihood | None = None
     where: str | None = None
+    outputs: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
         return self.matches
@@ -135,14 +138,15 @@ def compare(
     match = _judge(objective, points, lengths, scale, tolerance)
     if match.matches or np.isnan(match.factor):
         return match
-    if _is_weighted(objective, points, tolerance):
+    different = _different_outputs(objective, points, tolerance)
+    if not different and _is_covered(points, tolerance):
         names = _names(objective)
         message = (
             f"Loss and likelihood match but for weights: the loss is the negative log-likelihood of {names} with a "
             "weight of its own for each example, time step or unit. GaussNewton has these weights, Fisher has none."
         )
         return replace(match, message=message, weighted=True)
-    return _suggest(objective, products, points, match)
+    return _suggest(objective, products, points, replace(match, outputs=different))
 
 
 def _judge(
@@ -212,17 +216,21 @@ def _judge(
     return Match(True, factor, reduction, difference, message)
 
 
-def _is_weighted(objective: Objective, points: Sequence[Point], tolerance: float) -> bool:
-    """Return whether the loss has the curvature of the likelihood but for weights, and no other one."""
+def _is_covered(points: Sequence[Point], tolerance: float) -> bool:
+    """Return whether the outputs show all curvature of the loss: they may read parts of the roots, or one twice."""
     total = sum(float((a**2).sum()) for p in points for a in p.curvature)
     seen = sum(float((a**2).sum()) for p in points for a in p.ends_curvature)
-    if abs(seen - total) > 10 * tolerance * total:  # of the roots the heads read parts, or one twice
-        return False
-    return all(
-        _differ_by_weights(
+    return abs(seen - total) <= 10 * tolerance * total
+
+
+def _different_outputs(objective: Objective, points: Sequence[Point], tolerance: float) -> tuple[int, ...]:
+    """Return the outputs in which the loss has another curvature than that of the likelihood but for weights."""
+    return tuple(
+        i
+        for i, head in enumerate(objective.heads)
+        if not _differ_by_weights(
             [p.ends_curvature[i] for p in points], [p.ends_fisher[i] for p in points], head.likelihood, tolerance
         )
-        for i, head in enumerate(objective.heads)
     )
 
 

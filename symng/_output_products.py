@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pytensor.graph.traversal import ancestors
+from pytensor.gradient import DisconnectedGrad, ZeroGrad
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors, toposort
 
 from symng._checks import Words, problem
 from symng._derivatives import pullback, pushforward
@@ -103,7 +105,7 @@ class Products:
         places: list[Any] = [root.type() for root in roots]
         tangents: list[Any] = [root.type() for root in roots]
         pairs = dict(zip(roots, places, strict=True))
-        loss = rebuild([objective.loss], pairs)[0]
+        loss = rebuild([objective.loss], {**pairs, **_without_gradient(objective.loss)})[0]
         curvature = hessian_product(loss, places, tangents)
         passes = [has_passage(head) for head in heads]
         ends: list[Any] = [head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)]
@@ -146,6 +148,12 @@ class Products:
         stacked = [np.stack([np.asarray(d[i], dtype=np.float64) for d in draws]) for i in range(len(draws[0]))]
         starts = np.cumsum([0, *self._sizes])
         return Point(*(stacked[a:b] for a, b in zip(starts, starts[1:], strict=False)))
+
+
+def _without_gradient(loss: Any) -> dict[Variable, Variable]:
+    """Return what in ``loss`` counts as constant, such as advantages, as a mapping to itself: it keeps its values."""
+    nodes = [n for n in toposort([loss]) if isinstance(n.op, DisconnectedGrad | ZeroGrad)]
+    return {v: v for node in nodes for v in node.outputs}
 
 
 def inputs_of(objective: Objective) -> list[Any]:

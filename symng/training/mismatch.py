@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import toposort
+from pytensor.tensor.shape import Shape, Shape_i
 
 from symng._checks import warn
-from symng._heads import MISPLACED, UNREAD
-from symng._loss_reading import read_loss
+from symng._heads import MISPLACED, UNREAD, Head
+from symng._loss_reading import Finding, find_activation, read_loss
 from symng._matching import Match, compare
 from symng._output_products import Products, Values
 from symng.backends import PLAIN
-from symng.likelihoods import describe_likelihood, written
+from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, written
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
 from symng.optimizers import Optimizer
@@ -52,8 +55,27 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
         return
     if any(h.source == UNREAD and read_loss(objective.loss, h.y, objective.params, objective.targets) for h in heads):
         return  # `Objective` has warned of what the loss takes the output for
-    if not match and not match.weighted and np.isfinite(match.relative_difference):
-        warn(_message(objective, match))
+    if match or match.weighted or not np.isfinite(match.relative_difference):
+        return
+    is_opposite = (
+        match.factor < 0 and match.relative_difference < _NEAR and any(_meets_data(objective, h) for h in heads)
+    )
+    taken = {h: find_activation(objective.loss, h.root, objective.params, objective.targets) for h in heads}
+    doubtful = [h for i, h in enumerate(heads) if i in match.outputs and _is_doubtful(objective, h, taken[h])]
+    if match.likelihood is None and match.outputs and not doubtful and not is_opposite:
+        return
+    warn(_message(objective, match, {h: taken[h] for h in doubtful}, is_opposite))
+
+
+def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:
+    """Return whether a likelihood is a poor choice for a loss that is the negative logarithm of none.
+
+    A softmax or a sigmoid is a distribution whatever the loss, as in a policy gradient. Nothing better is known of an
+    output that is not compared with data, such as an embedding or what a generator draws.
+    """
+    if head.source != UNREAD:
+        return not isinstance(head.likelihood, Bernoulli | Categorical)
+    return taken is not None or _meets_data(objective, head)
 
 
 def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
@@ -87,18 +109,54 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     return False
 
 
-def _message(objective: Objective, match: Match) -> str:
+def _meets_data(objective: Objective, head: Head) -> bool:
+    """Return whether the loss combines an output with what follows from the data without parameters or outputs."""
+    roots = [h.root for h in objective.heads]
+    within: set[Variable] = {head.root}
+    moved: set[Variable] = {*objective.params, *roots}
+    given: set[Variable] = {*objective.inputs, *objective.targets}
+    for node in toposort([objective.loss], blockers=roots):
+        if isinstance(node.op, Shape | Shape_i):
+            continue
+        if any(v in within for v in node.inputs):
+            if any(v in given for v in node.inputs):
+                return True
+            within.update(node.outputs)
+        elif any(v in moved for v in node.inputs):
+            moved.update(node.outputs)
+        elif any(v in given for v in node.inputs):
+            given.update(node.outputs)
+    return False
+
+
+def _message(objective: Objective, match: Match, taken: Mapping[Head, Finding | None], is_opposite: bool) -> str:
     """Return the text of the warning, with the line to write."""
     heads = objective.heads
     names = " + ".join(f"{describe_likelihood(h.likelihood)} ({h.source})" for h in heads)
     text = f"loss: expected the negative log-likelihood of {names}, which Fisher is the metric of, got "
     if match.likelihood is None:
-        given = ", ".join(written(h.likelihood) for h in heads)
+        found = [taken.get(h) for h in heads]
+        given = ", ".join(
+            written(h.likelihood if f is None else f.likelihood) for h, f in zip(heads, found, strict=True)
+        )
         given = given if len(heads) == 1 else f"[{given}]"
+        if is_opposite:
+            return (
+                f"{text}it with the opposite sign. Put a minus before the loss; if it is meant to fall where the "
+                f"likelihood falls, write symng.Objective(..., likelihood={given})."
+            )
+        if what := next((f.what for f in found if f is not None), None):
+            return (
+                f"{text}another loss, which takes {what} of an output. Write symng.Objective(..., likelihood={given}), "
+                "or use GaussNewton(), which takes the curvature of the loss itself."
+            )
         return (
             f"{text}another loss. GaussNewton() takes the curvature of the loss itself; if Fisher is meant as it is, "
             f"write symng.Objective(..., likelihood={given})."
         )
     name = type(match.likelihood).__name__
     output = "..." if match.where == "output" else "..., output=r"
-    return f"{text}that of {name}. Write symng.Objective({output}, likelihood={written(match.likelihood)})."
+    return (
+        f"{text}that of {name}. Write symng.Objective({output}, likelihood={written(match.likelihood)}), or "
+        f"likelihood={written(heads[0].likelihood)} to keep the present one."
+    )
