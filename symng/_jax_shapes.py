@@ -19,30 +19,37 @@ import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.fg import AbstractFunctionGraph
+from pytensor.ifelse import IfElse
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
 from pytensor.link.utils import fgraph_to_python
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar.basic import ScalarType
 from pytensor.scan.op import Scan
-from pytensor.tensor.basic import Alloc, AllocEmpty, ARange, Eye, Split
+from pytensor.tensor.basic import Alloc, AllocEmpty, ARange, Eye, Join, Split
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.extra_ops import Repeat
 from pytensor.tensor.pad import Pad
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Reshape
+from pytensor.tensor.signal.conv import Convolve1d
+from pytensor.tensor.sort import ArgSortOp, SortOp
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType
 
 LARGEST = 4096
 """Entries of an array up to which it counts as shape arithmetic: larger ones are left to JAX."""
 
-# How many inputs of an op are arrays of JAX; the others are shapes, lengths and indices, which stay in NumPy.
+# How many inputs of an op are arrays of JAX; the others are shapes, lengths, indices, axes and modes, which stay in
+# NumPy.
 _ARRAYS = {
     Reshape: 1, Alloc: 1, AllocEmpty: 0, Split: 1, Repeat: 1, Pad: 1, Eye: 0, ARange: 0,
     Subtensor: 1, AdvancedSubtensor: 1, IncSubtensor: 2, AdvancedIncSubtensor: 2,
-    Scan: 0, OpFromGraph: 0, CheckAndRaise: 0,
+    SortOp: 1, ArgSortOp: 1, Convolve1d: 2, Join: 0, Scan: 0, OpFromGraph: 0, CheckAndRaise: 0,
 }  # fmt: skip
 _GROWING = (Alloc, AllocEmpty, ARange, Eye, Repeat)
+_OPERANDS = 32  # of an elementwise op that PyTensor computes in NumPy
 
 
 def register() -> None:
@@ -62,6 +69,17 @@ def register() -> None:
     jax_funcify.register(Reshape, convert_reshape)
     jax_funcify.register(ARange, convert_arange)
     jax_funcify.register(Split, convert_split)
+    jax_funcify.register(Convolve1d, convert_convolution)
+    jax_funcify.register(IfElse, convert_ifelse)
+    own = jax_funcify.dispatch(Blockwise)
+
+    @functools.wraps(own)
+    def convert_blockwise(op: Blockwise, node: Any, **kwargs: Any) -> Callable:
+        """Convert here what has lengths, axes or modes among its inputs, and hand the rest back."""
+        converted = with_known_settings(op, node, **kwargs)
+        return own(op, node=node, **kwargs) if converted is None else converted
+
+    jax_funcify.register(Blockwise, convert_blockwise)
 
 
 def convert_graph(
@@ -105,9 +123,13 @@ def is_known(value: Any) -> bool:
 
 def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
     """Convert a node, to be computed in NumPy where all its inputs are known."""
-    traced = jax_funcify(op, node=node, **kwargs)
-    kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
-    arrays = _ARRAYS[kinds[0]] if kinds else len(node.inputs)
+    try:
+        traced = jax_funcify(op, node=node, **kwargs)
+    except NotImplementedError as error:
+        if not _may_be_shapes(node):
+            raise
+        traced = functools.partial(_refuse, str(error))
+    arrays = _arrays(node)
 
     def trace(*inputs: Any) -> Any:
         given = [jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in inputs[:arrays]]
@@ -123,15 +145,30 @@ def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
             values = [np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)]
         if isinstance(op, _GROWING) and _grown(op, values) > LARGEST:
             return trace(*inputs)
+        if isinstance(op, Elemwise) and len(node.inputs) + len(node.outputs) > _OPERANDS:
+            with jax.ensure_compile_time_eval():
+                return traced(*values)
         outputs = _perform(node, values)
         return outputs[0] if len(outputs) == 1 else outputs
 
     return call
 
 
+def _refuse(message: str, *inputs: Any) -> Any:
+    """Refuse to trace an op that runs only where its inputs are known."""
+    raise NotImplementedError(message)
+
+
+def _arrays(node: Apply) -> int:
+    """Return how many inputs of a node are arrays of JAX."""
+    op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
+    kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
+    return _ARRAYS[kinds[0]] if kinds else len(node.inputs)
+
+
 def _may_be_shapes(node: Apply) -> bool:
     """Return whether a node may be shape arithmetic: integers, or scalars on the way to one."""
-    if isinstance(node.op, JAXShapeTuple | Scan) or not node.inputs:
+    if isinstance(node.op, JAXShapeTuple | Scan | IfElse) or not node.inputs:
         return False
     if not all(isinstance(v.type, TensorType | ScalarType) for v in (*node.inputs, *node.outputs)):
         return False
@@ -203,6 +240,79 @@ def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
         return parts[0] if len(parts) == 1 else parts
 
     return split
+
+
+def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a convolution, whose mode follows from lengths in the gradient of one."""
+
+    def convolve(data: Any, kernel: Any, full: Any) -> Any:
+        return jnp.convolve(data, kernel, mode="full" if _concrete(full, "the mode of a convolution") else "valid")
+
+    return convolve
+
+
+def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a choice: of what is known where the condition is, or where both branches have the same."""
+
+    def same(a: Any, b: Any) -> bool:
+        return is_known(a) and is_known(b) and np.array_equal(_in_numpy(a), _in_numpy(b))
+
+    def ifelse(condition: Any, *branches: Any) -> Any:
+        one, other = branches[: op.n_outs], branches[op.n_outs :]
+        if is_known(condition):
+            chosen = one if bool(_in_numpy(condition)) else other
+        else:
+            chosen = jax.lax.cond(condition, lambda: tuple(one), lambda: tuple(other))
+            chosen = tuple(a if same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True))
+        return chosen[0] if op.n_outs == 1 else chosen
+
+    return ifelse
+
+
+def with_known_settings(op: Blockwise, node: Any, **kwargs: Any) -> Callable | None:
+    """Convert an op on batches whose lengths, axes or mode are the same for the whole batch; None where it has none.
+
+    PyTensor's conversion vectorizes over all inputs, and with that JAX traces them.
+    """
+    arrays = _arrays(node)
+    if arrays == len(node.inputs) or isinstance(op.core_op, Scan):
+        return None
+    core = op._create_dummy_core_node(node.inputs, propagate_unbatched_core_inputs=True)
+    function = _convert_node(core.op, core, **kwargs)
+    parts = [f"({','.join(part)})" for part in op.inputs_sig]
+    outputs = op.signature.split("->")[1]
+
+    def blockwise(*inputs: Any) -> Any:
+        op._check_runtime_broadcast(node, tuple(jnp.asarray(v) for v in inputs))
+        known, batch = {}, (1,) * op.batch_ndim(node)
+        for i in range(arrays, len(inputs)):
+            if is_known(inputs[i]):
+                values = np.asarray(_in_numpy(inputs[i]))
+                lengths, shape = values.shape[: len(batch)], values.shape[len(batch) :]
+                values = values.reshape(-1, *shape)
+                if len(values) and (values == values[0]).all():
+                    known[i], batch = values[0], np.broadcast_shapes(batch, lengths)
+        varying = [i for i in range(len(inputs)) if i not in known]
+
+        def call(*values: Any) -> Any:
+            given = known | dict(zip(varying, values, strict=True))
+            results = function(*(given[i] for i in range(len(inputs))))
+            return tuple(results) if isinstance(results, list) else results
+
+        signature = f"{','.join(parts[i] for i in varying)}->{outputs}"
+        results = jnp.vectorize(call, signature=signature)(*(inputs[i] for i in varying)) if varying else call()
+
+        def spread(result: Any, core_ndim: int) -> Any:
+            """Give a result the lengths of the batch that inputs have which are not vectorized over."""
+            split = result.ndim - core_ndim
+            return jnp.broadcast_to(result, np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:])
+
+        core_ndims = [len(part) for part in op.outputs_sig]
+        if isinstance(results, tuple):
+            return tuple(spread(r, n) for r, n in zip(results, core_ndims, strict=True))
+        return spread(results, core_ndims[0])
+
+    return blockwise
 
 
 def _concrete(value: Any, what: str) -> np.ndarray:

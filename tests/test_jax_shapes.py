@@ -7,7 +7,9 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.builders import OpFromGraph
+from pytensor.ifelse import ifelse
 from pytensor.scan.utils import until
+from pytensor.tensor.signal import convolve1d
 
 from symng.backends import compile_function, enable_jax, to_numpy
 
@@ -56,6 +58,17 @@ def gradient_through_a_scan():
     return pt.grad(last.sum(), x)
 
 
+def convolution(mode):
+    """Differentiate a convolution twice: the modes of the gradients follow from lengths."""
+    slope = pt.grad(pt.sqr(convolve1d(x, x[0, : k // 2], mode=mode)).sum(), x)
+    return pt.grad(pt.sin(slope).sum(), x)
+
+
+def by_rows(function, signature):
+    """Apply a function to each row."""
+    return pt.vectorize(function, signature=signature)(x)
+
+
 KINDS = {
     "reshape": lambda: x.reshape((n // 2, 2 * k)),
     "reshape with -1": lambda: x.reshape((-1, 2, 2)).max(axis=2),
@@ -78,6 +91,16 @@ KINDS = {
     "scan": through_a_scan,
     "while scan": through_a_while_scan,
     "gradient of a scan": gradient_through_a_scan,
+    "valid convolution": lambda: convolution("valid"),
+    "full convolution": lambda: convolution("full"),
+    "rows split": lambda: by_rows(lambda r: pt.split(r, [1, r.shape[0] - 1], n_splits=2)[1], "(a)->(b)"),
+    "gradient of rows split": lambda: pt.grad(pt.sin(KINDS["rows split"]()).sum(), x),
+    "rows sorted": lambda: by_rows(pt.sort, "(a)->(a)"),
+    "rows padded": lambda: by_rows(lambda r: pt.pad(r, 1), "(a)->(b)"),
+    "nonzero": lambda: (x.T @ x)[pt.tril_indices(k)],
+    "choice by lengths": lambda: ifelse(n > k, x[:k], x[: n // 2]),
+    "gradient of a choice": lambda: pt.grad(pt.sin(pt.grad(ifelse(x[0, 0] > 0, x**3, x).sum(), x)).sum(), x),
+    "gradient of a reflection": lambda: pt.grad(pt.sin(pt.pad(x, 1, mode="reflect")).sum(), x),
 }
 
 
@@ -90,7 +113,8 @@ def on_jax():
 @pytest.mark.parametrize("examples", [6, 2, 1])
 def test_what_follows_from_shapes_runs(on_jax, examples):
     """One example is an axis of length 1 like any other: nothing broadcasts along it."""
-    keep = [i for i, name in enumerate(KINDS) if examples > 2 or name not in ("labels", "tril", "slices", "reshape")]
+    many = ("labels", "tril", "slices", "reshape", "gradient of a reflection")
+    keep = [i for i, name in enumerate(KINDS) if examples > 2 or name not in many]
     if examples < 6:
         outputs = [make() for i, make in enumerate(KINDS.values()) if i in keep]
         got = to_numpy(compile_function([x], outputs, mode="JAX")(X[:examples]))

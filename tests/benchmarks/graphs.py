@@ -35,7 +35,7 @@ MODES = ("JAX", "NUMBA", "CVM")
 NAMES = {"CVM": "C", "NUMBA": "Numba", "JAX": "JAX", REFERENCE: "Python"}
 PLAIN = "plain PyTensor"
 # Where PyTensor's developers know of what fails: mode and kind of graph.
-UPSTREAM = {("JAX", "convolution in time"): "https://github.com/pymc-devs/pytensor/issues/2317"}
+UPSTREAM: dict[tuple[str, str], str] = {}
 
 Results = dict[str, dict[str, Any]]
 
