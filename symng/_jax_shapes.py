@@ -38,6 +38,11 @@ from pytensor.tensor.sort import ArgSortOp, SortOp
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
 from pytensor.tensor.type import TensorType
 
+try:
+    from pytensor.conditional.op import LazyIfElse
+except ImportError:  # early PyTensor 3
+    LazyIfElse = None
+
 LARGEST = 4096
 """Entries of an array up to which it counts as shape arithmetic: larger ones are left to JAX."""
 
@@ -71,6 +76,8 @@ def register() -> None:
     jax_funcify.register(Split, convert_split)
     jax_funcify.register(Convolve1d, convert_convolution)
     jax_funcify.register(IfElse, convert_ifelse)
+    if LazyIfElse is not None:
+        jax_funcify.register(LazyIfElse, convert_lazy_ifelse)
     own = jax_funcify.dispatch(Blockwise)
 
     @functools.wraps(own)
@@ -170,6 +177,8 @@ def _may_be_shapes(node: Apply) -> bool:
     """Return whether a node may be shape arithmetic: integers, or scalars on the way to one."""
     if isinstance(node.op, JAXShapeTuple | Scan | IfElse) or not node.inputs:
         return False
+    if LazyIfElse is not None and isinstance(node.op, LazyIfElse):
+        return False
     if not all(isinstance(v.type, TensorType | ScalarType) for v in (*node.inputs, *node.outputs)):
         return False
     return all(np.dtype(v.type.dtype).kind in "iub" or getattr(v.type, "ndim", 0) == 0 for v in node.outputs)
@@ -254,19 +263,38 @@ def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:
 def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
     """Convert a choice: of what is known where the condition is, or where both branches have the same."""
 
-    def same(a: Any, b: Any) -> bool:
-        return is_known(a) and is_known(b) and np.array_equal(_in_numpy(a), _in_numpy(b))
-
     def ifelse(condition: Any, *branches: Any) -> Any:
         one, other = branches[: op.n_outs], branches[op.n_outs :]
         if is_known(condition):
             chosen = one if bool(_in_numpy(condition)) else other
         else:
             chosen = jax.lax.cond(condition, lambda: tuple(one), lambda: tuple(other))
-            chosen = tuple(a if same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True))
+            chosen = tuple(a if _same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True))
         return chosen[0] if op.n_outs == 1 else chosen
 
     return ifelse
+
+
+def convert_lazy_ifelse(op: Any, node: Apply, **kwargs: Any) -> Callable:
+    """Convert a choice between inner graphs, which later PyTensor 3 makes of any, in the same way."""
+    one, other = (jax_funcify(branch, **kwargs) for branch in (op.true_branch, op.false_branch))
+    lengths = all(np.dtype(getattr(v.type, "dtype", float)).kind in "iub" for v in node.outputs)
+
+    def ifelse(condition: Any, *inputs: Any) -> Any:
+        if is_known(condition):
+            return (one if bool(_in_numpy(condition)) else other)(*inputs)
+        if lengths and _same(known := one(*inputs), other(*inputs)):
+            return known
+        return jax.lax.cond(condition, lambda: one(*inputs), lambda: other(*inputs))
+
+    return ifelse
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Return whether two values, or two lists of them, are known and the same."""
+    if isinstance(a, tuple | list):
+        return all(map(_same, a, b))
+    return is_known(a) and is_known(b) and np.array_equal(_in_numpy(a), _in_numpy(b))
 
 
 def with_known_settings(op: Blockwise, node: Any, **kwargs: Any) -> Callable | None:
