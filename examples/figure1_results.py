@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from scipy import stats
 
 import symng
-from symng.checkpoint import load_checkpoint
+from symng.training.checkpoint import load_checkpoint
 
 Arrays = dict[str, np.ndarray]
 

@@ -17,9 +17,9 @@ from figure2_workers import save
 
 import symng
 from symng.backends import compile_function
-from symng.checkpoint import load_checkpoint
 from symng.datasets import LabeledImages, deformed_digits, digits
 from symng.models import categorical_cross_entropy_with_logits, mlp
+from symng.training.checkpoint import load_checkpoint
 
 METHODS = {"sgd": "SGD", "ngd": "NGD"}
 PIXELS, CLASSES = 1024, 10

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from symng.checkpoint import save_checkpoint
+from symng.training.checkpoint import save_checkpoint
 
 
 class Workers:

@@ -1,16 +1,14 @@
 """symng: natural-gradient optimization of models written as PyTensor graphs."""
 
 import importlib as _importlib
+import sys as _sys
 import typing as _typing
 
-from symng import vectors  # noqa: F401 - a module that messages and docs name
 from symng.backends import enable_jax, keep_memory, set_mode
-from symng.damping import Damping, FixedDamping, LevenbergMarquardt
-from symng.energy import EnergyObjective
-from symng.history import History
+from symng.graphs import vectors
 from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
-from symng.metrics import EmpiricalFisher, Fisher, GaussNewton, Hessian, Match, Metric, StructuralDamping
-from symng.objective import Objective
+from symng.metrics import EmpiricalFisher, Fisher, GaussNewton, Hessian, Metric, StructuralDamping
+from symng.objective import EnergyObjective, Match, Objective
 from symng.operators import LinearOperator
 from symng.optimizers import (
     SGD,
@@ -26,11 +24,15 @@ from symng.optimizers import (
     Preconditioner,
     Step,
 )
-from symng.search import BacktrackingLineSearch, FixedStep, StepSize
+from symng.optimizers.damping import Damping, FixedDamping, LevenbergMarquardt
+from symng.optimizers.step_sizes import BacktrackingLineSearch, FixedStep, StepSize
 from symng.solvers import CG, MinresQLP, Solution, Status, Woodbury, diagonal_preconditioner
 from symng.training import CompiledStep, StepInfo, TrainingResult, compile_step, minimize
+from symng.training.history import History
 
 __version__ = "0.1.0"
+
+_sys.modules[f"{__name__}.vectors"] = vectors  # so that it can be imported by its public name
 
 __all__ = [
     "Adam",

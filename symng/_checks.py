@@ -1,4 +1,4 @@
-"""Argument checks with one style of message.
+"""Arguments and settings: checks with one style of message, and how settings print.
 
 Every message reads ``name: expected ..., got .... way out``, so that whoever meets it learns which argument is meant,
 what it should be, what it was, and what to do.
@@ -6,19 +6,27 @@ what it should be, what it was, and what to do.
 
 from __future__ import annotations
 
+import inspect
 import math
-import os
+import re
 import sys
+import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Number, Real
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import partial, wraps
+from numbers import Integral, Real
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 FloatName = Literal["float32", "float64"]
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 def describe(value: Any) -> str:
@@ -155,96 +163,6 @@ def check_flag(name: str, value: Any) -> None:
         raise problem(name, "True or False", value, error=TypeError)
 
 
-def check_batch(
-    name: str, arrays: Any, variables: Sequence[TensorVariable], axes: Sequence[int], *, finite: bool = True
-) -> list[np.ndarray]:
-    """Return the arrays of a batch as NumPy arrays that fit ``variables``, or refuse them.
-
-    Checked are number, dtype, number of axes, known lengths, one number of examples (along ``axes``) for all, at least
-    one example and, with ``finite``, that every value is. Nothing is cast but what loses nothing.
-    """
-    names = ", ".join(str(v) for v in variables)
-    expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
-    if not isinstance(arrays, tuple | list):
-        way_out = _way_to_arrays(arrays, variables) or "Mind the comma of a tuple of one: (X,)."
-        raise problem(name, f"a tuple of {expected}", arrays, way_out, TypeError)
-    if len(arrays) != len(variables):
-        raise problem(name, expected, Words(f"{len(arrays)}"), "Give one for each, in this order.")
-    checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
-    lengths = [a.shape[axis] for a, axis in zip(checked, axes, strict=True)]
-    if len(set(lengths)) > 1:
-        got = ", ".join(f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True))
-        way_out = "Where examples run along another axis, give Objective(..., data_axes=...)."
-        for v, a, axis in zip(variables, checked, axes, strict=True):
-            others = {n for n, other in zip(lengths, variables, strict=True) if other is not v}
-            if a.ndim == 2 and len(others) == 1 and a.shape[1 - axis] in others:
-                way_out = f"Is {v} transposed? Give its .T. {way_out}"
-        raise problem(name, "the same number of examples in all arrays", Words(got), way_out)
-    if lengths and lengths[0] == 0:
-        raise problem(name, "at least one example", Words("0 examples"), "Leave empty batches out.")
-    if finite:
-        for a, v, axis in zip(checked, variables, axes, strict=True):
-            check_finite(f"{name}, {v}", a, axis)
-    return checked
-
-
-def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` if its dtype and shape fit ``variable``."""
-    dtype = np.dtype(variable.type.dtype)
-    if np.ma.is_masked(array):
-        masked = Words(f"a masked array with {np.ma.count_masked(array)} values masked")
-        raise problem(name, "an array without masked values", masked, "Fill them, or leave those examples out.")
-    if way_out := _way_to_arrays(array, ()):
-        raise problem(name, f"an array of {variable.ndim} axes", array, way_out, TypeError)
-    given = array
-    try:
-        array = np.asarray(given)
-    except ValueError:
-        raise problem(name, f"an array of {variable.ndim} axes", given, "Give all rows one length.") from None
-    except Exception as error:  # such as a tensor on a device, or one that keeps gradients
-        raise problem(name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError) from error
-    # Lists and numbers carry no dtype of their own, tables do.
-    if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
-        array = array.astype(dtype)
-    if array.dtype.kind == "O" and hasattr(given, "dtypes"):
-        raise problem(name, f"dtype {dtype}", Words(f"{describe(given)} with columns that are no numbers"),
-                      "Leave those columns out, or encode them as numbers.", TypeError)  # fmt: skip
-    if array.dtype != dtype:
-        # Only to a wider dtype of the same kind: an int array where floats are meant is most often a mistake.
-        same_kind = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
-        if not (same_kind and np.can_cast(array.dtype, dtype)):
-            raise problem(name, f"dtype {dtype}", array, f"Convert it with .astype({str(dtype)!r}).", TypeError)
-        array = array.astype(dtype)
-    if array.ndim != variable.ndim:
-        raise problem(name, f"an array of {variable.ndim} axes", array, "Reshape it, or declare the variable so.")
-    known = variable.type.shape
-    if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
-        raise problem(name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so.")
-    return array
-
-
-def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
-    """Say how to make arrays of what is often given for one, or for a tuple of them; empty where there is no need."""
-    if isinstance(value, Variable):
-        return "Give its values: the symbolic variable is for the graph."
-    if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        return "Sparse matrices are not taken: give its .toarray()."
-    if isinstance(value, Mapping):
-        keys = [str(v) for v in variables]
-        named = f"tuple(data[name] for name in {keys})" if keys and set(keys) <= set(map(str, value)) else "its values"
-        return f"Give {named}, in the order of inputs and targets."
-    if isinstance(value, str | bytes | os.PathLike):
-        return "Load the file, for instance by numpy.load." if variables or not isinstance(value, str) else ""
-    if isinstance(value, Iterable) and not hasattr(value, "__array__") and not hasattr(value, "__len__"):
-        return "A generator is used up by one pass: collect all examples in arrays. Batches are drawn from these."
-    if variables and isinstance(value, Iterable) and not hasattr(value, "__array__"):
-        return "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader
-    if hasattr(value, "columns") and len(variables) > 1:
-        names = ", ".join(f"columns for {v}" for v in variables)
-        return f"Give an array for each: ({names})."
-    return ""
-
-
 def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     """Refuse an array with NaN or Inf, naming the first example along ``axis`` that has one."""
     if array.dtype.kind != "f":
@@ -260,3 +178,190 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     what = "NaN" if np.isnan(array).any() else "Inf"
     raise problem(name, "finite values", Words(f"{what}, first in example {examples[0]} ({len(examples)} in all)"),
                   "Clean the data, or leave those examples out.")  # fmt: skip
+
+
+# Names that other libraries use, by the names here that may be meant.
+_SYNONYMS = {
+    "step_size": "lr learning_rate stepsize rate eta alpha",
+    "size": "lr learning_rate stepsize rate eta alpha step_size",
+    "max_steps": "epochs n_epochs num_epochs max_epochs nb_epoch steps n_steps num_steps max_step iterations n_iter "
+    "num_iterations niter nsteps maxiter max_iter",
+    "max_seconds": "timeout time_limit max_time seconds",
+    "maxiter": "max_iter max_iterations iterations n_iter niter max_steps",
+    "rtol": "tol tolerance eps",
+    "target_loss": "tol tolerance",
+    "progress": "verbose quiet progress_bar progressbar",
+    "seed": "random_state random_seed rng key",
+    "batch_size": "batchsize minibatch_size bs",
+    "data": "dataset train_data X",
+    "mode": "backend device",
+    "damping": "lam lambda_ lamda damp ridge tikhonov",
+    "initial": "lam lambda_ lamda damping value",
+    "value": "lam lambda_ lamda damping initial",
+    "beta1": "betas b1",
+    "beta2": "b2",
+    "epsilon": "eps",
+    "momentum": "mu",
+    "preconditioner": "M precond",
+    "loss": "cost criterion objective",
+    "output": "outputs prediction predictions y_pred",
+    "params": "parameters weights variables wrt theta",
+    "inputs": "input x X",
+    "targets": "target labels y Y",
+}
+_MEANT: dict[str, list[str]] = {}
+for _name, _others in _SYNONYMS.items():
+    for _other in _others.split():
+        _MEANT.setdefault(_other, []).append(_name)
+
+_EPOCH = "An epoch is N // batch_size steps, for N examples."
+_DECAY = "Add it to the loss: loss + 0.5 * {name} * sum((p**2).sum() for p in params)."
+_PARTS = {  # settings of a part, by the argument that takes the part
+    "solver": ("symng.CG", "maxiter rtol atol tol max_iter max_iterations iterations"),
+    "optimizer": ("symng.NaturalGradient", "step_size lr learning_rate damping metric solver momentum preconditioner"),
+}
+
+
+def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse keyword arguments that are not among the known ones, and say which is meant."""
+    for name, value in given.items():
+        if name not in known:
+            raise problem(
+                name, f"an argument of {owner}", Words("one that it does not have"), _way_out(name, value, known),
+                TypeError,
+            )  # fmt: skip
+
+
+def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
+    """Say what to give in place of an argument that does not exist."""
+    if name in ("weight_decay", "l2", "l2_penalty"):
+        return _DECAY.format(name=name)
+    shown = repr(value) if isinstance(value, Real) else ""
+    meant = next((other for other in _MEANT.get(name, ()) if other in known), None)
+    if meant is not None and "epoch" in name:
+        return f"Give {meant}. {_EPOCH}"
+    if name == "betas" and meant is not None:
+        return "Give beta1 and beta2."
+    if meant is not None:
+        same = name not in ("verbose", "quiet", "rng", "key", "backend", "device", "tol", "tolerance", "X")
+        return f"symng calls it {meant}: give {meant}={shown}." if same and shown else f"symng calls it {meant}."
+    for part, (example, names) in _PARTS.items():
+        if part in known and name in names.split():
+            setting = next((other for other in ("step_size", "maxiter", "rtol") if other in _MEANT.get(name, ())), name)
+            return f"It is a setting of the {part}: {part}={example}({setting}={shown or '...'})."
+    close = get_close_matches(name, known, n=1)
+    return f"Is {close[0]} meant?" if close else f"There are {', '.join(known)}."
+
+
+def explain_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function, or the ``__init__`` of a class, say which argument is meant when it has no such argument."""
+    known = [name for name in inspect.signature(function).parameters if name != "self"]
+    owner = function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_keywords(owner, kwargs, known)
+        return function(*args, **kwargs)
+
+    return explained
+
+
+def explain_settings(cls: type[T]) -> type[T]:
+    """Make a dataclass say which setting is meant when it is given one that it does not have, or by position."""
+    make: Any = cls.__init__
+    settings = [f for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    known = [f.name for f in settings]
+    by_position = [f.name for f in settings if not f.kw_only]
+
+    @wraps(make)
+    def __init__(self: T, *args: Any, **kwargs: Any) -> None:
+        check_keywords(cls.__name__, kwargs, known)
+        if known and len(args) > len(by_position):
+            extra = args[len(by_position)]
+            numbers = [n for n in ("step_size", "size", "initial", "value", "maxiter") if isinstance(extra, Real)]
+            left = [n for n in (*numbers, *known) if n in known and n not in by_position]
+            raise problem(
+                cls.__name__, "settings by name", Words(f"{describe(extra)} without one"),
+                f"Write {cls.__name__}({left[0]}=...).", TypeError,
+            )  # fmt: skip
+        make(self, *args, **kwargs)
+
+    setattr(cls, "__init__", __init__)  # noqa: B010 - an assignment would be typed
+    return cls
+
+
+_WIDTH = 88  # of a line
+
+
+def short_repr(self: Any) -> str:
+    """Return the call that makes a dataclass, with the settings that are not the defaults: a ``__repr__``."""
+    return _text(self, 0, 0)
+
+
+def noted_repr(self: Any) -> str:
+    """Return `short_repr` and, in comments below, what is noted on the object: a ``__repr__`` that is code as well."""
+    note = getattr(self, "_note", "")
+    lines = [textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ") for line in note.splitlines()]
+    return "\n".join([short_repr(self), *lines])
+
+
+def full_repr(value: Any) -> str:
+    """Return the call that makes ``value`` with every setting, on one line."""
+    if not _is_configuration(value):
+        return repr(value)
+    settings = ", ".join(f"{name}={full_repr(setting)}" for name, setting in _settings(value).items())
+    return f"{type(value).__qualname__}({settings})"
+
+
+def _text(value: Any, indent: int, before: int) -> str:
+    """Return ``value`` as code; its first line starts after ``before`` characters, the others after ``indent``."""
+    if not _is_configuration(value):
+        return _leaf(value)
+    name, changed = type(value).__qualname__, _changed(value)
+    line = ", ".join(f"{key}={_text(setting, 0, 0)}" for key, setting in changed.items())
+    if "\n" not in line and before + len(name) + len(line) + 2 <= _WIDTH:
+        return f"{name}({line})"
+    inner = indent + 4
+    lines = [f"{key}={_text(setting, inner, inner + len(key) + 2)}," for key, setting in changed.items()]
+    return "\n".join([f"{name}(", *(" " * inner + line for line in lines), " " * indent + ")"])
+
+
+def _is_configuration(value: Any) -> bool:
+    """Return whether ``value`` prints by `short_repr` or `noted_repr`."""
+    return getattr(type(value), "__repr__", None) in (short_repr, noted_repr)
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Return the settings that the constructor takes and a repr shows, by name."""
+    return {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.repr}
+
+
+def _changed(value: Any) -> dict[str, Any]:
+    """Return the settings without which the constructor makes something else."""
+    settings = _settings(value)
+    kept = dict(settings)
+    for name in settings:
+        fewer = {key: setting for key, setting in kept.items() if key != name}
+        try:
+            # Not a comparison with the field's default: a check may make a step size of a number, or fill in a None.
+            if _same(_settings(type(value)(**fewer)), settings):
+                kept = fewer
+        except Exception:  # needed, or refused without it
+            continue
+    return kept
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Return whether all settings are equal and of one type."""
+    return all(a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name])) for name in b)
+
+
+def _leaf(value: Any) -> str:
+    """Return a setting that is no configuration: what its author calls it, where it has a name."""
+    if isinstance(value, partial):
+        given = [repr(a) for a in value.args] + [f"{name}={a!r}" for name, a in value.keywords.items()]
+        return f"partial({', '.join([_leaf(value.func), *given])})"
+    name = getattr(value, "__name__", "<")
+    if callable(value) and "<" not in name:
+        return str(name)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

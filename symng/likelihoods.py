@@ -29,9 +29,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, check_number, is_symbolic, problem
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
 
 
 class Likelihood(ABC):

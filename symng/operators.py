@@ -11,19 +11,12 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._checks import Words, check_array, check_number, is_symbolic, problem
-from symng._failures import backend_failure, comes_from, evaluate
-from symng._loop import map_rows
-from symng.backends import (
-    PLAIN,
-    backend_of,
-    compile_function,
-    place,
-    pytensor_mode,
-    settle,
-    warn_of_other_backend,
-)
+from symng._checks import Words, check_number, is_symbolic, problem
+from symng.backends import PLAIN, backend_of, compile_function, place, pytensor_mode, settle, warn_of_other_backend
+from symng.backends.failures import backend_failure, comes_from, evaluate
+from symng.graphs import vectors
+from symng.graphs.arrays import check_array
+from symng.graphs.loops import map_rows
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg

@@ -11,8 +11,6 @@ from scipy import sparse
 
 from symng._checks import (
     Words,
-    check_array,
-    check_batch,
     check_choice,
     check_finite,
     check_flag,
@@ -22,6 +20,7 @@ from symng._checks import (
     problem,
     warn,
 )
+from symng.graphs.arrays import check_array, check_batch
 
 
 @pytest.mark.parametrize("value, text", [

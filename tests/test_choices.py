@@ -8,7 +8,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytensor.tensor as pt
 import pytest
-from small_steps import descent, train
+from helpers.small_steps import descent, train
 
 import symng
 from symng import datasets, models

@@ -8,7 +8,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from oracles import KINDS, LIKELIHOODS, STD, metric_on_r, output_of
+from helpers.oracles import KINDS, LIKELIHOODS, STD, metric_on_r, output_of
 
 import symng
 from symng.likelihoods import describe_likelihood

@@ -6,10 +6,10 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.oracles import mlp_case, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from oracles import mlp_case, relative_error
 from scipy.sparse.linalg import cg, eigsh
 
 import symng

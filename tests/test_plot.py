@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from symng.history import History
+from symng.training.history import History
 
 pytest.importorskip("matplotlib")
 from symng import plot  # noqa: E402
@@ -162,8 +162,8 @@ def test_a_column_with_negative_values_has_a_linear_axis():
 
 def test_a_notebook_shows_a_figure_without_pyplot():
     code = (
-        "import sys, symng.plot, symng.history\n"
-        "history = symng.history.History.from_dict({'step': [1, 2], 'seconds': [1., 2.], 'loss': [3., 2.]})\n"
+        "import sys, symng.plot, symng.training.history\n"
+        "history = symng.training.history.History.from_dict({'step': [1, 2], 'seconds': [1., 2.], 'loss': [3., 2.]})\n"
         "png = symng.plot.training_curves(history, 'loss')._repr_png_()\n"
         "print(png[:4] == b'\\x89PNG', len(png) > 5000, 'matplotlib.pyplot' in sys.modules)"
     )

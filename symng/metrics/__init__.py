@@ -1,10 +1,9 @@
 """Metrics: from an `Objective` to the product of a curvature matrix with a vector."""
 
-from symng._matching import Match
 from symng.metrics.base import Metric
 from symng.metrics.curvature import GaussNewton, Hessian
 from symng.metrics.empirical import EmpiricalFisher
 from symng.metrics.fisher import Fisher
 from symng.metrics.structural import StructuralDamping
 
-__all__ = ["EmpiricalFisher", "Fisher", "GaussNewton", "Hessian", "Match", "Metric", "StructuralDamping"]
+__all__ = ["EmpiricalFisher", "Fisher", "GaussNewton", "Hessian", "Metric", "StructuralDamping"]

@@ -9,11 +9,11 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._derivatives import grad
-from symng._loop import map_rows
-from symng.metrics._layers import Use, find_uses
+from symng.graphs import vectors
+from symng.graphs.derivatives import grad
+from symng.graphs.loops import map_rows
 from symng.objective import Objective
+from symng.objective.layers import Use, find_uses
 
 
 def mean_squared_gradients(objective: Objective, draws: int, seed: Any) -> TensorVariable:

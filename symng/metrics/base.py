@@ -10,10 +10,10 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
 from symng._checks import check_instance
-from symng._derivatives import pullback, pushforward
-from symng._graph import sum_narrowly
+from symng.graphs import vectors
+from symng.graphs.derivatives import pullback, pushforward
+from symng.graphs.rewrites import sum_narrowly
 from symng.objective import Objective
 from symng.operators import LinearOperator, Root
 

@@ -8,15 +8,13 @@ from typing import Any, ClassVar
 
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._derivatives import grad
-from symng._graph import hessian_product
-from symng._keywords import explain_settings
-from symng._output_products import check_passage
-from symng._rebuild import rebuild
-from symng._repr import short_repr
+from symng._checks import explain_settings, short_repr
+from symng.graphs import vectors
+from symng.graphs.derivatives import grad, hessian_product
+from symng.graphs.rebuild import rebuild
 from symng.metrics.base import Metric, OutputMetric, floats_of
 from symng.objective import Objective
+from symng.objective.output_products import check_passage
 
 
 @explain_settings

@@ -9,10 +9,8 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._checks import Words, check_flag, check_instance, check_number, problem
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_flag, check_instance, check_number, explain_settings, problem, short_repr
+from symng.graphs import vectors
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective

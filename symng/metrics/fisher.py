@@ -10,13 +10,11 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng import vectors
-from symng._checks import Words, check_choice, problem
-from symng._heads import Head
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_choice, explain_settings, problem, short_repr
+from symng.graphs import vectors
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Objective
+from symng.objective.heads import Head
 from symng.operators import Root
 
 Form = Literal["natural", "output"]

@@ -12,11 +12,9 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, check_instance, check_number, problem
-from symng._hidden import Hidden, read_hidden, recurrent_states
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_flag, check_instance, check_number, explain_settings, problem, short_repr
 from symng.likelihoods import Likelihood, describe_likelihood
+from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
 from symng.metrics.base import Metric, OutputMetric, pull, push
 from symng.metrics.fisher import Fisher
 from symng.objective import Objective

@@ -10,11 +10,10 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_instance, check_number, is_symbolic, problem
-from symng.damping import LevenbergMarquardt, as_damping
 from symng.metrics import Fisher, Metric
 from symng.objective import Objective
 from symng.operators import LinearOperator
-from symng.optimizers._parts import (
+from symng.optimizers._step import (
     Batches,
     all_finite,
     conclude,
@@ -25,8 +24,9 @@ from symng.optimizers._parts import (
     take_step_size,
 )
 from symng.optimizers.base import Optimizer, State
-from symng.optimizers.preconditioning import Preconditioner, is_preconditioner
-from symng.search import as_step_size
+from symng.optimizers.damping import LevenbergMarquardt, as_damping
+from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
+from symng.optimizers.step_sizes import as_step_size
 from symng.solvers import MinresQLP, Solution
 
 # Settings of a solver that can be set between steps, and their dtype (None: that of the parameters).

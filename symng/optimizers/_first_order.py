@@ -11,9 +11,9 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import problem
 from symng.objective import Objective
-from symng.optimizers._parts import all_finite, move, norm, refuse_batch
+from symng.optimizers._step import all_finite, move, norm, refuse_batch
 from symng.optimizers.base import State
-from symng.search import FixedStep, as_step_size
+from symng.optimizers.step_sizes import FixedStep, as_step_size
 
 
 def as_fixed_step(value: Any, owner: str) -> FixedStep:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from symng._checks import check_number
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import check_number, explain_settings, short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
-from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers._step import arrange, init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step
 
 

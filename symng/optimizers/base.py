@@ -15,7 +15,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, is_symbolic, problem
-from symng._rebuild import rebuild
+from symng.graphs.rebuild import rebuild
 from symng.objective import Objective
 
 

@@ -10,25 +10,16 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem, warn
-from symng._keywords import explain_settings
-from symng._loop import while_loop
-from symng._repr import short_repr
-from symng.damping import LevenbergMarquardt
+from symng._checks import explain_settings, problem, short_repr, warn
+from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._parts import (
-    arrange,
-    in_units_of_loss,
-    loss_along,
-    loss_and_gradient,
-    refuse_batch,
-    step_size_of,
-)
+from symng.optimizers._step import arrange, in_units_of_loss, loss_along, loss_and_gradient, refuse_batch, step_size_of
 from symng.optimizers.base import State, Step
-from symng.optimizers.preconditioning import Preconditioner, is_preconditioner
-from symng.search import BacktrackingLineSearch
+from symng.optimizers.damping import LevenbergMarquardt
+from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
+from symng.optimizers.step_sizes import BacktrackingLineSearch
 from symng.solvers import CG, diagonal_preconditioner
 
 

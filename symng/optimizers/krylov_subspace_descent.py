@@ -10,18 +10,14 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_flag, check_instance, check_number
-from symng._derivatives import grad
-from symng._keywords import explain_settings
-from symng._loop import while_loop
-from symng._repr import short_repr
-from symng._subspace import search_subspace
-from symng.damping import as_damping
+from symng._checks import check_flag, check_instance, check_number, explain_settings, short_repr
+from symng.graphs.derivatives import grad
+from symng.graphs.loops import while_loop
 from symng.metrics import GaussNewton, Metric
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
-from symng.optimizers._parts import (
+from symng.optimizers._step import (
     all_finite,
     arrange,
     conclude,
@@ -31,7 +27,9 @@ from symng.optimizers._parts import (
     norm,
     predicted_decrease,
 )
+from symng.optimizers._subspace_search import search_subspace
 from symng.optimizers.base import HostSearch, Optimizer, State, Step
+from symng.optimizers.damping import as_damping
 from symng.solvers import Status
 
 

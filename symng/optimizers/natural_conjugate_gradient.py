@@ -10,14 +10,12 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_choice, check_number, problem
-from symng._keywords import explain_settings
-from symng._plane import search_plane
-from symng._repr import short_repr
+from symng._checks import check_choice, check_number, explain_settings, problem, short_repr
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
-from symng.optimizers._parts import (
+from symng.optimizers._plane_search import search_plane
+from symng.optimizers._step import (
     NO_SEARCH,
     Batches,
     all_finite,
@@ -34,7 +32,7 @@ from symng.optimizers._parts import (
     rounding_of,
 )
 from symng.optimizers.base import HostSearch, State, Step
-from symng.search import BacktrackingLineSearch
+from symng.optimizers.step_sizes import BacktrackingLineSearch
 from symng.solvers import Solution
 
 Formula = Literal["polak-ribiere", "fletcher-reeves", "hestenes-stiefel"]

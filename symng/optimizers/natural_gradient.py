@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import explain_settings, short_repr
 from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._parts import (
-    NO_SEARCH,
-    arrange,
-    in_units_of_loss,
-    loss_and_gradient,
-    refuse_batch,
-)
+from symng.optimizers._step import NO_SEARCH, arrange, in_units_of_loss, loss_and_gradient, refuse_batch
 from symng.optimizers.base import State, Step
 
 

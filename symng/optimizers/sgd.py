@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, check_flag, check_number, is_symbolic, problem
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
-from symng.optimizers._parts import arrange, init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers._step import arrange, init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._loop import State, while_loop
+from symng.graphs.loops import State, while_loop
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Solution, Status
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._loop import State, pin, while_loop
+from symng.graphs.loops import State, pin, while_loop
 from symng.solvers._qlp import hypot, qlp_step, reset, vector_weights
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Status

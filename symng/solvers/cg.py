@@ -16,9 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from symng._checks import check_flag, check_number, is_symbolic, problem
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
 from symng.solvers._cg_round import Run
 from symng.solvers._system import check_settings, make_system
 from symng.solvers.solution import Solution

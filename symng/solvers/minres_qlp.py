@@ -16,9 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from symng._checks import check_flag
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import check_flag, explain_settings, short_repr
 from symng.solvers._minres_qlp_round import Run
 from symng.solvers._system import check_settings, make_system, norm
 from symng.solvers.solution import Solution

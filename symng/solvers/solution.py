@@ -107,6 +107,13 @@ _MESSAGES = {
 }
 
 
+# Verdicts of solves that give no direction to go.
+NO_DIRECTION = (Status.NOT_FINITE, Status.NOT_SYMMETRIC, Status.BAD_PRECONDITIONER)
+
+# A residual above this share of norm(b) is that of x = 0, but for rounding errors.
+NO_GAIN = 1 - 1e-6
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
     """Hold what a linear solve returns, as symbolic variables.

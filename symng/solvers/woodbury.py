@@ -9,9 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
-from symng._checks import Words, check_number, is_symbolic, problem
-from symng._keywords import explain_settings
-from symng._repr import short_repr
+from symng._checks import Words, check_number, explain_settings, is_symbolic, problem, short_repr
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
 from symng.solvers.solution import Solution, Status

@@ -11,8 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import check_choice, check_flag, check_instance, check_number, problem, warn
-from symng._keywords import explain_keywords
+from symng._checks import check_choice, check_flag, check_instance, check_number, explain_keywords, problem, warn
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batches import Feed, MetricBatch, SearchBatch

@@ -12,14 +12,14 @@ from pytensor.graph.traversal import toposort
 from pytensor.tensor.shape import Shape, Shape_i
 
 from symng._checks import warn
-from symng._heads import MISPLACED, UNREAD, Head
-from symng._loss_reading import Finding, find_activation, read_loss
-from symng._matching import Match, compare
-from symng._output_products import Products, Values
 from symng.backends import PLAIN
 from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, written
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
+from symng.objective.heads import MISPLACED, UNREAD, Head
+from symng.objective.loss_reading import Finding, find_activation, read_loss
+from symng.objective.matching import Match, compare
+from symng.objective.output_products import Products, Values
 from symng.optimizers import Optimizer
 
 # So few examples, and numbers of their outputs, that it takes no time and no memory worth mentioning.

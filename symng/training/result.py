@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 
-from symng.history import History
+from symng.training.history import History
 from symng.training.step import CompiledStep
 
 Ending = Literal[

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, problem, warn
-from symng._repr import full_repr
-from symng.checkpoint import load_checkpoint, save_checkpoint
-from symng.damping import FixedDamping
-from symng.history import History
+from symng._checks import Words, full_repr, problem, warn
+from symng.optimizers.damping import FixedDamping
 from symng.training.batches import Feed
+from symng.training.checkpoint import load_checkpoint, save_checkpoint
+from symng.training.history import History
 from symng.training.step import CompiledStep
 
 

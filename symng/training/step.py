@@ -14,13 +14,12 @@ from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_instance, check_number, problem
-from symng._chunks import ChunkedObjective, Layout, check_chunks, cut, layout_of
-from symng._failures import ARRAY_ERRORS, backend_failure, comes_from
-from symng._keywords import explain_keywords
-from symng._trial import Trial
+from symng._checks import Words, check_instance, check_number, explain_keywords, problem
 from symng.backends import collection_paused, place, pytensor_mode, settle, usable_backend, warn_of_other_backend
+from symng.backends.failures import ARRAY_ERRORS, backend_failure, comes_from
 from symng.objective import Objective
+from symng.objective.batches import ChunkedObjective, Layout, check_chunks, cut, layout_of
+from symng.objective.dry_run import Trial
 from symng.optimizers import Optimizer, Preconditioner, Step
 from symng.solvers import Woodbury
 from symng.training.batches import check_metric_batch

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from symng.optimizers._parts import NO_DIRECTION, NO_GAIN
 from symng.solvers import Status
+from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 from symng.training.info import StepInfo
 from symng.training.result import Ending
 from symng.training.step import CompiledStep

@@ -72,7 +72,7 @@ def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int
 
     import symng
     from symng.backends import compile_function, place, to_numpy
-    from symng.optimizers._parts import loss_and_gradient
+    from symng.optimizers._step import loss_and_gradient
 
     arrays, images = make_arrays(sizes, examples)
     params = [pytensor.shared(a, name=f"p{i}") for i, a in enumerate(arrays)]

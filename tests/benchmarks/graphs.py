@@ -3,10 +3,10 @@
     python tests/benchmarks/graphs.py
     python tests/benchmarks/graphs.py --modes JAX --uses Fisher Hessian --kinds attention "one time step"
 
-Kinds and uses are those of tests/graphs.py. Each cell is compared with the same one in plain Python (FAST_COMPILE). A
-cell that fails is run in plain PyTensor as well, without symng: loss, gradient and a product with the Hessian. Other
-processes run the cells, so that one which crashes or hangs ends by itself. Results are kept in a file: a second call
-goes on from there; --again runs the failed cells anew.
+Kinds and uses are those of tests/helpers/graphs.py. Each cell is compared with the same one in plain Python
+(FAST_COMPILE). A cell that fails is run in plain PyTensor as well, without symng: loss, gradient and a product with the
+Hessian. Other processes run the cells, so that one which crashes or hangs ends by itself. Results are kept in a file: a
+second call goes on from there; --again runs the failed cells anew.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def work(mode: str) -> None:
     import pytensor
 
     pytensor.config.mode = REFERENCE if mode != "CVM" else "CVM"
-    import graphs
+    from helpers import graphs
 
     warnings.simplefilter("ignore")
     for line in sys.stdin:
@@ -117,7 +117,7 @@ class Worker:
 
 def verdict(results: Results, mode: str, kind: str, use: str) -> str:
     """Return "yes", "red", "symng" (red, but not in plain PyTensor), "refused" (in Python too), or "" if not run."""
-    import graphs
+    from helpers import graphs
 
     wanted, found = (results.get(key_of(m, kind, use)) for m in (REFERENCE, mode))
     if wanted is not None and "error" in wanted:
@@ -171,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.worker:
         return work(options.worker)
-    import graphs
+    from helpers import graphs
 
     kinds, uses = options.kinds or list(graphs.KINDS), options.uses or list(graphs.USES)
     results: Results = json.loads(options.results.read_text()) if options.results.exists() else {}

@@ -23,7 +23,7 @@ from symng import vectors
 from symng.backends import compile_function
 from symng.datasets import curves
 from symng.metrics import EmpiricalFisher
-from symng.optimizers._parts import loss_and_gradient
+from symng.optimizers._step import loss_and_gradient
 
 WARM = ", warm start"
 NAMES = ("none", "jacobi, 1 draw", "jacobi, 8 draws", "martens", "kronecker", f"none{WARM}", f"kronecker{WARM}")

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from linear_problems import cg_iterates, shortest, spectrum, tridiagonal
+from helpers.linear_problems import cg_iterates, shortest, spectrum, tridiagonal
 
 from symng.solvers import CG, Solution, Status, _cg_round
 from symng.solvers.cg import kept_numbers

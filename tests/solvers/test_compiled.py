@@ -14,7 +14,7 @@ from pytensor.compile.mode import get_mode
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
 
-from symng._loop import map_rows, while_loop
+from symng.graphs.loops import map_rows, while_loop
 from symng.solvers import CG, MinresQLP, Status
 
 SOLVERS = [CG(), MinresQLP()]

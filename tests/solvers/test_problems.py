@@ -10,7 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from linear_problems import Problem, cg_iterates, cg_iterations, minres_iterations, problems, shortest
+from helpers.linear_problems import Problem, cg_iterates, cg_iterations, minres_iterations, problems, shortest
 
 from symng.solvers import CG, MinresQLP, Solution, Status
 

@@ -6,10 +6,10 @@ import warnings
 from typing import Any
 
 import numpy as np
-import oracles
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers import oracles
 
 import symng
 from symng import Status, Woodbury

@@ -1,0 +1,41 @@
+"""Compile graphs to C, Numba and JAX, and supply what a backend lacks."""
+
+from symng.backends.compiling import (
+    MODES,
+    PLAIN,
+    STABLE,
+    backend_of,
+    collection_paused,
+    compile_function,
+    default_mode,
+    enable_jax,
+    keep_memory,
+    place,
+    pytensor_mode,
+    resolve_mode,
+    set_mode,
+    settle,
+    to_numpy,
+    usable_backend,
+    warn_of_other_backend,
+)
+
+__all__ = [
+    "MODES",
+    "PLAIN",
+    "STABLE",
+    "backend_of",
+    "collection_paused",
+    "compile_function",
+    "default_mode",
+    "enable_jax",
+    "keep_memory",
+    "place",
+    "pytensor_mode",
+    "resolve_mode",
+    "set_mode",
+    "settle",
+    "to_numpy",
+    "usable_backend",
+    "warn_of_other_backend",
+]

@@ -1,0 +1,245 @@
+"""Loops over named symbolic state: the only module that calls `pytensor.scan`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pytensor
+import pytensor.tensor as pt
+from pytensor.compile.ops import TypeCastingOp
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.traversal import toposort
+from pytensor.scalar.basic import Mul, ScalarType
+from pytensor.scan.utils import until
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs.rebuild import rebuild
+
+State = dict[str, TensorVariable]
+
+
+def while_loop(
+    body: Callable[[State], Mapping[str, Any]],
+    cond: Callable[[State], Any],
+    state: Mapping[str, Any],
+    max_iterations: Any,
+) -> State:
+    """Repeat ``state = body(state)`` while ``cond(state)``, at most ``max_iterations`` times.
+
+    Parameters
+    ----------
+    body : callable
+        Takes the state, a dictionary from name to symbolic tensor, and returns the next one, with the same names. Every
+        entry keeps its number of dimensions; dtype and static shape are those of the initial state.
+    cond : callable
+        Takes the state, returns a symbolic Boolean scalar. It is asked before the first round, too.
+    state : dict
+        The initial state.
+    max_iterations : int or symbolic integer scalar
+        The largest number of rounds.
+
+    Returns
+    -------
+    dict
+        The state after the last round; the initial state if there was none.
+
+    Notes
+    -----
+    Only the last value of each entry is kept. What ``body`` computes from outside variables alone is taken out of the
+    loop here, not left to a later rewrite: it is computed once in every mode, and a random draw in it stays one draw.
+    """
+    names = list(state)
+    initial = {name: pt.as_tensor_variable(state[name]) for name in names}
+    current = {name: value.type() for name, value in initial.items()}
+    result = dict(body(dict(current)))
+    if set(result) != set(names):
+        raise ValueError(f"body: expected the entries {names}, got {list(result)}.")
+    following = {name: _like(result[name], value) for name, value in initial.items()}
+    stop = pt.invert(_as_bool(cond(dict(following))))
+    start = _as_bool(cond(dict(initial)))
+    varying = list(current.values())
+    *values, stop = _gather_factors(_pin_scales([*following.values(), stop], varying), varying)
+    following = dict(zip(names, values, strict=True))
+
+    packing = _Packing(initial)
+    packed = packing.pack(initial)
+    outer = _invariants([*following.values(), stop], current.values())
+
+    def step(*arguments: TensorVariable) -> tuple[list[Any], Any]:
+        values = packing.unpack(arguments[: len(packed)])
+        replace = {current[name]: values[name] for name in current}
+        replace.update(zip(outer, arguments[len(packed) :], strict=True))
+        *new, end = rebuild([*following.values(), stop], replace)
+        return packing.pack(dict(zip(following, new, strict=True))), until(end)
+
+    # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest each walk the graph.
+    n_steps = pt.lscalar("n_steps")
+    finals = pytensor.scan(
+        step,
+        outputs_info=packed,
+        non_sequences=outer,
+        n_steps=n_steps,
+        strict=True,
+        return_updates=False,
+    )
+    finals = finals if isinstance(finals, list | tuple) else [finals]
+    lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
+    steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
+    final = packing.unpack(rebuild(lasts, {n_steps: steps}))
+    return {name: final[name] for name in names}
+
+
+class _Packing:
+    """Say which entries of a state are variables of the loop by themselves, and which numbers share one."""
+
+    def __init__(self, state: Mapping[str, TensorVariable]) -> None:
+        self.arrays = [name for name, value in state.items() if value.type.ndim]
+        self.numbers: dict[str, list[str]] = {}
+        for name, value in state.items():
+            if value.type.ndim == 0:
+                self.numbers.setdefault(value.type.dtype, []).append(name)
+
+    def pack(self, state: Mapping[str, TensorVariable]) -> list[TensorVariable]:
+        """Return the variables of the loop."""
+        vectors = [pt.stack([state[name] for name in names]) for names in self.numbers.values()]
+        return [*(state[name] for name in self.arrays), *vectors]
+
+    def unpack(self, variables: Sequence[Any]) -> State:
+        """Return the entries by name."""
+        state = dict(zip(self.arrays, variables, strict=False))
+        for names, vector in zip(self.numbers.values(), variables[len(self.arrays) :], strict=True):
+            state.update({name: vector[i] for i, name in enumerate(names)})
+        return state
+
+
+class _Pin(TypeCastingOp):
+    """The identity, as an op that no rewrite looks through: what is before it is computed once, by itself."""
+
+    def make_node(self, *inputs: Variable) -> Apply:
+        """Return the same type."""
+        return Apply(self, list(inputs), [inputs[0].type()])
+
+    def do_constant_folding(self, *arguments: Any) -> bool:
+        """Let a pinned constant be computed when the function runs."""
+        return False
+
+    def infer_shape(self, *arguments: Any) -> Any:
+        """Return the same shape."""
+        return arguments[-1]
+
+
+def pin(x: TensorVariable) -> TensorVariable:
+    """Return ``x``, computed by itself.
+
+    PyTensor merges elementwise operations into one loop over the elements as far as it can, and looks through products
+    for factors to gather. A number that scales a vector would be computed anew for each of its elements, and a vector
+    that is at hand would be made once more out of its factors.
+    """
+    pinned: Any = _Pin()(x)
+    return pinned
+
+
+def _pin_scales(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+    """Return ``outputs`` with the numbers that scale arrays pinned."""
+
+    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
+        inputs = [new.get(variable, variable) for variable in node.inputs]
+        source = node.inputs[0]
+        if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
+            inputs[0] = pin(inputs[0])
+        return node.clone_with_new_inputs(inputs).outputs
+
+    return rebuild(outputs, {v: v for v in varying}, rewrite)
+
+
+def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+    """Return ``outputs`` where, of a product of several arrays, those that do not vary are multiplied first.
+
+    For that is then done ahead of the loop: y (1 - y), the derivative of a sigmoid, say.
+    """
+    factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
+    nodes = toposort(outputs, blockers=set(varying))
+    uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
+
+    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
+        results = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs]).outputs
+        if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
+            return results
+        varied, fixed = [], []
+        for variable in node.inputs:
+            inner = factors.get(variable) if uses[variable] == 1 else None
+            if inner is not None:
+                varied += inner[0]
+                fixed += inner[1]
+            else:
+                (varied if variable in new else fixed).append(new.get(variable, variable))
+        factors[node.outputs[0]] = varied, fixed
+        type_ = results[0].type
+        whole = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
+        if not whole or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
+            return results
+        return [pt.mul(*varied, pt.mul(*fixed))]
+
+    return rebuild(outputs, {v: v for v in varying}, rewrite)
+
+
+def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:
+    """Apply ``fn``, from vector to vector, to each row of ``matrix`` and stack what it returns as rows."""
+    matrix = pt.as_tensor_variable(matrix)
+    row = matrix.type.clone(shape=matrix.type.shape[1:])()
+    value = fn(row)
+    outer = _invariants([value], [row])
+
+    def step(*arguments: TensorVariable) -> Variable:
+        return rebuild([value], dict(zip([row, *outer], arguments, strict=True)))[0]
+
+    return pytensor.scan(step, sequences=[matrix], non_sequences=outer, strict=True, return_updates=False)
+
+
+def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
+    """Return the variables that ``outputs`` need and that do not change with ``varying``, as late as possible."""
+    depends = set(varying)
+    needed: list[Variable] = []
+    for node in toposort(outputs, blockers=set(varying)):
+        if any(variable in depends for variable in node.inputs):
+            depends.update(node.outputs)
+            needed += node.inputs
+    needed += outputs
+    found: dict[Variable, None] = {}
+    while needed:
+        v = needed.pop(0)
+        if v in depends or isinstance(v, Constant):
+            continue
+        if isinstance(v.type, ScalarType) and v.owner is not None:
+            needed[:0] = v.owner.inputs  # such as an index: scan takes tensors only
+        else:
+            found[v] = None
+    return list(found)
+
+
+def _like(value: Any, pattern: TensorVariable) -> TensorVariable:
+    """Give ``value`` the dtype and the static shape of ``pattern``."""
+    tensor = pt.cast(pt.as_tensor_variable(value), pattern.type.dtype)
+    if not pattern.type.is_super(tensor.type):
+        tensor = pt.specify_shape(tensor, pattern.type.shape)
+    return tensor
+
+
+def _as_bool(value: Any) -> TensorVariable:
+    """Turn a condition into a symbolic Boolean scalar."""
+    return pt.cast(pt.as_tensor_variable(value), "bool")
+
+
+def _last(trace: TensorVariable, initial: TensorVariable) -> TensorVariable:
+    """Return the last value of a scan output, the initial one if there was no round.
+
+    `pytensor.scan` returns the trace without the initial value, empty after no round; the buffer below it has both.
+    """
+    node = trace.owner
+    if node is None or not node.inputs[0].owner:
+        raise RuntimeError("pytensor.scan returned an output of an unknown form.")
+    last = node.inputs[0][-1]
+    return pt.specify_shape(last, initial.type.shape) if last.type.shape != initial.type.shape else last

@@ -1,0 +1,131 @@
+"""Rewrite graphs: merge what is equal, and open ops that are graphs themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from pytensor.compile.builders import OpFromGraph, SymbolicOp
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.op import Op
+from pytensor.graph.replace import vectorize_graph
+from pytensor.graph.traversal import toposort
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.einsum import Einsum
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.math import Sum
+
+from symng.graphs.rebuild import copy_of_frozen, rebuild
+
+
+def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
+    """Return ``graphs`` with whatever computes the same as one of ``anchors`` replaced by that anchor.
+
+    Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to replace come back as
+    they are.
+    """
+    kept = set(anchors)
+    equal = find_equal([*anchors, *graphs])
+    replace = {v: other for v, other in equal.items() if other is not v and other in kept}
+    return rebuild(graphs, replace)
+
+
+def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
+    """Return the first variable in ``graphs`` that computes the same, for every one that they compute."""
+    same: dict[Variable, Variable] = {}
+    computed: dict[Hashable, Sequence[Variable]] = {}
+    constants: dict[Hashable, Variable] = {}
+
+    def representative(v: Variable) -> Variable:
+        if isinstance(v, Constant) and v not in same:
+            same[v] = constants.setdefault(v.signature(), v)
+        return same.get(v, v)
+
+    for node in dict.fromkeys(n for graph in graphs for n in toposort([graph])):
+        key = (node.op, *(representative(v) for v in node.inputs))
+        same.update(zip(node.outputs, computed.setdefault(key, node.outputs), strict=True))
+    return same
+
+
+def inline(
+    graphs: Sequence[Any], same: Mapping[Variable, Variable] | None = None
+) -> tuple[list[Any], dict[Variable, Variable]]:
+    """Return ``graphs`` with the graph inside of every `OpFromGraph` in its place, and what replaces which variable.
+
+    Kept are ops with a derivative of their own, which a gradient has to use, and PyTensor's own, such as a softmax,
+    which backends know by name. Whatever depends on no other comes back as it is. ``same`` is what replaces variables
+    from a call before.
+    """
+    found = dict(same or {})
+    for node in toposort([v for v in graphs if v is not None]):
+        if node.outputs[0] in found:
+            continue
+        inputs = [found.get(v, v) for v in node.inputs]
+        outputs: Sequence[Variable]
+        if (opened := open_op(node.op, inputs)) is not None:
+            outputs = opened
+        elif any(v is not i for v, i in zip(inputs, node.inputs, strict=True)):
+            outputs = node.clone_with_new_inputs(inputs).outputs
+        else:
+            continue
+        for v, other in zip(node.outputs, outputs, strict=True):
+            found[v] = other
+            if other.name is None and other not in inputs and not isinstance(other, Constant):
+                other.name = v.name
+    return [found.get(v, v) for v in graphs], found
+
+
+def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
+    """Return what ``op`` computes from ``inputs`` as a graph without it, or None where it stays.
+
+    With ``every`` no `OpFromGraph` stays.
+    """
+    if isinstance(op, Blockwise):
+        if not _can_be_opened(op.core_op, every):
+            return None
+        core: Any = op.core_op
+        cores = [t() for t in core.input_types]
+        graphs: Any = open_op(core, cores, every)
+        return list(vectorize_graph(graphs, dict(zip(cores, inputs, strict=True))))
+    if not _can_be_opened(op, every):
+        return None
+    inner: Any = op.fgraph  # type: ignore[attr-defined]
+    bound: dict[Variable, Variable] = dict(zip(inner.inputs, inputs, strict=True))
+    for node in inner.toposort():
+        fresh = copy_of_frozen(node, bound)
+        opened = open_op(fresh.op, fresh.inputs, every) or fresh.outputs
+        bound.update(zip(node.outputs, opened, strict=True))
+    return [bound.get(v, v) for v in inner.outputs]
+
+
+def _can_be_opened(op: Op, every: bool) -> bool:
+    """Return whether ``op`` is only a graph, with no derivative and no backend code of its own."""
+    if not isinstance(op, OpFromGraph):
+        return False
+    kind = type(op)
+    if every:
+        return True
+    if kind.__module__.startswith("pytensor.") and kind not in (OpFromGraph, SymbolicOp):
+        return isinstance(op, Einsum) and bool(op.optimized)
+    if op.pullback_overrides is not None or op.pushforward_overrides is not None:
+        return False
+    methods = ("pullback", "pushforward", "L_op", "R_op", "grad")
+    return all(getattr(kind, name, None) is getattr(OpFromGraph, name, None) for name in methods)
+
+
+def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
+    """Return whether ``op`` applies a scalar op of type ``kind`` elementwise."""
+    return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
+
+
+def sum_narrowly(slope: Any) -> Any:
+    """Return a slope that is a sum, such as that of a bias, with the sum taken in its own dtype.
+
+    PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more exact.
+    """
+    node = slope.owner
+    if node is not None and isinstance(node.op, DimShuffle):
+        return node.op(sum_narrowly(node.inputs[0]))
+    if node is not None and isinstance(node.op, Sum) and node.inputs[0].type.dtype == slope.type.dtype == "float32":
+        return node.op.clone(acc_dtype="float32")(node.inputs[0])
+    return slope

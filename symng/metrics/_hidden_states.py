@@ -1,0 +1,121 @@
+"""Hidden states of a model: found in its scans or given, each with the distribution that its activation stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.traversal import ancestors, toposort
+from pytensor.scan.op import Scan
+from pytensor.tensor.variable import TensorVariable
+
+from symng.likelihoods import Gaussian, Likelihood
+from symng.objective import Objective
+from symng.objective.activations import below_views, read_activation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Likelihood):
+    """Read each unit as the mean of a sign, -1 or 1, after a tanh.
+
+    (1 + h) / 2 = sigmoid(2 e) is the probability of a 1: the pair of tanh and cross-entropy of Martens and Sutskever.
+    The metric is diag(1 - h^2) on the pre-activation e and diag(1 / (1 - h^2)) on h.
+    """
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return pt.tanh(r)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        # No cancellation in 1 - h^2 when h is near 1 or -1.
+        return 4 * pt.sigmoid(2 * r) * pt.sigmoid(-2 * r) * v
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v / (1 - pt.sqr(y))
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        following, draw = rng.bernoulli((1 + y) / 2)
+        return following, 2 * draw.astype(y.dtype) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Hidden:
+    """A hidden state h, its pre-activation e where it is at hand, and p(h) as its activation tells it."""
+
+    h: TensorVariable
+    e: TensorVariable | None
+    likelihood: Likelihood
+    source: str
+
+    @property
+    def end(self) -> TensorVariable:
+        """The variable on which the Fisher matrix of the state is formed."""
+        return self.h if self.e is None else self.e
+
+    def weigh(self, tangent: TensorVariable) -> TensorVariable:
+        """Return the Fisher matrix of p(h) with respect to `end`, times ``tangent``."""
+        if self.e is not None:
+            return self.likelihood.metric_product(self.e, tangent)
+        # On h the metric is diagonal. Where h is saturated to rounding it is 1 / 0, and what it multiplies is 0 or as
+        # good as that: such a unit has no part in the product.
+        weights = self.likelihood.output_metric_product(self.h, pt.ones_like(self.h))
+        return pt.switch(pt.isinf(weights), pt.zeros_like(weights), weights) * tangent
+
+
+def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidden:
+    """Read off the end of ``h`` which distribution it stands for, unless ``likelihood`` tells.
+
+    A trace of a scan is looked up inside: its activation is known then, but its pre-activation stays in the loop.
+    """
+    end, _ = below_views(h)
+    in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
+    found = read_activation(h, tanh=Sign())
+    where = " in a scan" if in_scan else ""
+    if likelihood is not None and likelihood.is_logits:
+        return Hidden(likelihood.mean(h), h, likelihood, "given, state taken as logits")
+    if found is None:
+        source = "given" if likelihood else f"no activation known by its end{where}"
+        return Hidden(h, None, likelihood or Gaussian(), source)
+    if likelihood is None:
+        likelihood, source = found.likelihood, f"read off {found.source}"
+    else:
+        source = "given"
+    has_e = not in_scan and type(found.likelihood) is type(likelihood)
+    return Hidden(h, found.preactivation if has_e else None, likelihood, source)
+
+
+def recurrent_states(objective: Objective) -> list[TensorVariable]:
+    """Return the traces, without what they start from, of the recurrent states that the outputs depend on.
+
+    They are found in the scans that the outputs are computed from, not in scans within scans. States are those that
+    hold floating-point numbers which the parameters enter.
+    """
+    outputs, params = [head.y for head in objective.heads], set(objective.params)
+    reached = set(ancestors(outputs))
+    traces: list[TensorVariable] = []
+    for node in toposort(outputs):
+        if isinstance(node.op, Scan):
+            used = [i for i, v in enumerate(node.outputs) if v in reached]
+            traces += [trace for trace in _traces(node, used) if not params.isdisjoint(ancestors([trace]))]
+    return traces
+
+
+def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
+    """Return the traces of those states of a scan that enter its outputs numbered ``used``."""
+    op: Any = node.op
+    lookup = op.get_oinp_iinp_iout_oout_mappings()
+    inner_inputs, inner_outputs = op.inner_inputs, op.inner_outputs
+    fed_by = {i: {inner_inputs[k] for k in lookup["inner_inp_from_outer_out"][i]} for i in range(len(node.outputs))}
+    needed: set[int] = set()
+    following = set(used)
+    while following:
+        needed |= following
+        values = [inner_outputs[k] for i in following for k in lookup["inner_out_from_outer_out"][i]]
+        reached = set(ancestors(values))
+        following = {i for i, fed in fed_by.items() if i not in needed and not fed.isdisjoint(reached)}
+    for i, taps in enumerate((*op.info.mit_sot_in_slices, *op.info.sit_sot_in_slices), start=op.info.n_mit_mot):
+        buffer: Any = node.outputs[i]
+        if i in needed and buffer.type.dtype.startswith("float"):
+            yield buffer[-min(taps) :]

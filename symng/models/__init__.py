@@ -1,0 +1,22 @@
+"""Small functions that return graphs and parameters: networks, convolution, initializers and stable losses."""
+
+from symng.models._convolution import convolve
+from symng.models._initializers import glorot_init, sparse_init
+from symng.models._losses import (
+    binary_cross_entropy_with_logits,
+    categorical_cross_entropy_with_logits,
+    squared_error,
+)
+from symng.models.networks import Model, autoencoder, mlp
+
+__all__ = [
+    "Model",
+    "autoencoder",
+    "binary_cross_entropy_with_logits",
+    "categorical_cross_entropy_with_logits",
+    "convolve",
+    "glorot_init",
+    "mlp",
+    "sparse_init",
+    "squared_error",
+]

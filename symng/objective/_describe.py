@@ -1,0 +1,56 @@
+"""What an objective prints."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from symng.graphs import vectors
+from symng.likelihoods import Likelihood, describe_likelihood
+
+if TYPE_CHECKING:
+    from symng.objective.objective import Objective
+
+_WIDTH, _INDENT = 110, " " * 14
+
+
+def describe_objective(objective: Objective, unchecked: Sequence[Likelihood]) -> str:
+    """Return the lines that an objective prints; targets of the likelihoods ``unchecked`` are not looked at."""
+    params = objective.params
+    shapes = vectors.param_shapes(params)
+    named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
+    lines = [_fill(f"  params:     {named}, {objective.size:,} numbers, {objective.dtype}")]
+    for h in objective.heads:
+        axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
+        lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
+    roots = zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True)
+    names = [f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in roots]
+    count = len(objective.inputs)
+    lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
+    lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
+    if names := [describe_likelihood(likelihood) for likelihood in unchecked]:
+        lines.append(f"  unchecked:  targets of {', '.join(names)}, for the loss does not tell which they are")
+    lines.append(_fill(f"  examples:   {_describe_reduction(objective)}"))
+    return "\n".join(["Objective", *lines])
+
+
+def _describe_reduction(objective: Objective) -> str:
+    """Return how the losses of single examples make up the loss, and which steps follow."""
+    reduction, factor = objective.reduction, objective.sum_factor
+    found = {
+        "mean": "the loss is a mean over them",
+        "sum": "the loss is a weighted mean over them",  # a sum whose weights their number or sum divides
+        "given": "their losses were given",
+        None: "their single losses were not found (example_losses= gives them)",
+    }[reduction]
+    if factor is None:
+        return found
+    times = "" if factor == 1 else f" times {factor:.3g}"
+    smallest = f" in batches of more than {1 / factor:.4g}" if factor < 0.5 else ""
+    summed = f"the loss is a sum over them{times}: steps are those of its mean{smallest}"
+    return summed if reduction == "sum" else f"{found}; {summed}"
+
+
+def _fill(line: str) -> str:
+    return textwrap.fill(line, _WIDTH, subsequent_indent=_INDENT)

@@ -1,0 +1,212 @@
+"""Find, on a graph, which axis of each tensor runs over examples, and where examples are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pytensor.compile.builders import OpFromGraph
+from pytensor.compile.ops import FromFunctionOp
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.traversal import ancestors, toposort
+from pytensor.raise_op import CheckAndRaise
+from pytensor.scalar import Second
+from pytensor.scan.op import Scan
+from pytensor.tensor.basic import Join
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import CAReduce, Elemwise
+from pytensor.tensor.extra_ops import CumOp
+from pytensor.tensor.math import Dot
+from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.sort import ArgSortOp, SortOp
+from pytensor.tensor.special import LogSoftmax, Softmax
+from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs.axes import axes_along, axis_after
+from symng.graphs.rewrites import is_elementwise
+
+# What is known of a tensor, beside the number of its axis of examples:
+NONE = "none"  # no example enters it
+REDUCED = "reduced"  # examples enter it, and their axis is summed away
+MIXED = "mixed"  # what is summed over examples has gone back into single ones, as in batch normalization
+UNKNOWN = "unknown"
+Place = int | str
+
+
+def locate_examples(
+    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int] | None = None
+) -> dict[Variable, Place]:
+    """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
+
+    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those are believed also
+    where ops below them are not known, unless examples are seen to be mixed there. An op whose code is not PyTensor's
+    and which has no graph inside is taken to mix the examples that enter it.
+    """
+    outputs = {} if outputs is None else outputs
+    places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
+    _walk(toposort([loss, *outputs]), places, set(ancestors(list(outputs))), outputs)
+    return places
+
+
+def _walk(
+    nodes: Iterable[Apply], places: dict[Variable, Place], model: set[Variable], outputs: Mapping[Any, int]
+) -> None:
+    """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
+    for node in nodes:
+        given = [places.get(v, NONE) for v in node.inputs]
+        if is_elementwise(node.op, Second) and given[0] == REDUCED:
+            given[0] = NONE  # a shape alone, as in the gradient of a sum over examples
+        entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
+        found: Sequence[Place]
+        if isinstance(node.op, CheckAndRaise):
+            found = given[:1]  # conditions do not enter the value
+        elif isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
+            found = [NONE] * len(node.outputs)
+        elif MIXED in given or (entered and any(isinstance(p, int) for p in given)):
+            found = [MIXED] * len(node.outputs)
+        elif all(p in (NONE, REDUCED) for p in given):
+            found = [REDUCED] * len(node.outputs)
+        elif isinstance(node.op, OpFromGraph) and not isinstance(node.op, Softmax | LogSoftmax):
+            found = _places_in_graph(node, given, model)
+        elif isinstance(node.op, Scan):
+            found = _places_in_scan(node, given, model)
+        else:
+            found = [_place_of_output(node, given)] * len(node.outputs)
+        for v, place in zip(node.outputs, found, strict=True):
+            places[v] = outputs[v] if v in outputs and place != MIXED else place
+        if any(v in model for v in node.inputs):
+            model.update(node.outputs)
+
+
+def _places_in_graph(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
+    """Return the places of the outputs of an op that is a graph."""
+    op: Any = node.op
+    places = dict(zip(op.fgraph.inputs, given, strict=True))
+    _walk(op.fgraph.toposort(), places, _model_within(node, op.fgraph.inputs, model), {})
+    return [places.get(v, NONE) for v in op.fgraph.outputs]
+
+
+def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
+    """Return the places of the outputs of a scan: those inside it, after the axis of its steps."""
+    op: Any = node.op
+    info, lookup, inputs, values = op.info, op.get_oinp_iinp_iout_oout_mappings(), op.inner_inputs, op.inner_outputs
+    traced = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
+    start: dict[Variable, Place] = {}
+    for i, place in enumerate(given):
+        if i in traced and isinstance(place, int):
+            place = place - 1 if place > 0 else UNKNOWN  # a round for each example
+        start.update((inputs[k], place) for k in lookup["inner_inp_from_outer_inp"].get(i, ()))
+    states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
+    while True:  # until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED
+        places = dict(start)
+        _walk(op.fgraph.toposort(), places, _model_within(node, inputs, model), {})
+        result = {
+            i: _joined([places.get(values[k], NONE) for k in lookup["inner_out_from_outer_out"][i]])
+            for i in range(len(node.outputs))
+        }
+        before = dict(start)
+        for i in states:
+            for k in lookup["inner_inp_from_outer_out"][i]:
+                start[inputs[k]] = _joined([start.get(inputs[k], NONE), result[i]])
+        if start == before:
+            break
+    untraced = range(len(node.outputs) - info.n_untraced_sit_sot, len(node.outputs))
+    return [p + 1 if isinstance(p, int) and i not in untraced else p for i, p in result.items()]
+
+
+def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable]) -> set[Variable]:
+    """Return which variables of the graph inside of ``node``'s op belong to the model."""
+    op: Any = node.op
+    if any(v in model for v in node.outputs):
+        return set(ancestors([*op.fgraph.outputs, *inputs]))
+    if isinstance(op, Scan):
+        return set(inputs) if any(v in model for v in node.inputs) else set()
+    return {v for v, outer in zip(inputs, node.inputs, strict=True) if outer in model}
+
+
+def _joined(places: Sequence[Place]) -> Place:
+    """Return the place of a variable that takes several values in turn, as a state of a scan does."""
+    found = set(places) - {NONE}
+    if MIXED in found:
+        return MIXED
+    return UNKNOWN if len(found) > 1 else found.pop() if found else NONE
+
+
+def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
+    """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
+    op, first = node.op, given[0]
+    ndim: int = getattr(node.inputs[0].type, "ndim", 0)
+    if isinstance(op, Elemwise):
+        return _merged(given)
+    if isinstance(op, Blockwise):
+        if _is_in_batch(node, given):
+            return _merged(given)
+        op = op.core_op
+    if isinstance(op, Dot):
+        return _place_in_product(node, given)
+    if isinstance(op, AdvancedSubtensor):
+        # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they run themselves.
+        by_tensors = not any(isinstance(i, slice) for i in op.idx_list) and first in range(len(op.idx_list))
+        place = _merged(given[1:])
+        return place if by_tensors and isinstance(place, int) else UNKNOWN
+    if isinstance(op, Join):
+        axis, place = node.inputs[0], _merged(given[1:])
+        along = isinstance(axis, Constant) and int(axis.data) % node.outputs[0].type.ndim
+        return place if isinstance(axis, Constant) and place != along else UNKNOWN
+    if isinstance(op, IncSubtensor):
+        place = _merged(given[:2])
+        slices = [*op.idx_list, *[slice(None)] * ndim]
+        kept = isinstance(place, int) and slices[place] == slice(None) and all(isinstance(i, slice) for i in slices)
+        return place if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
+    if is_closed(op):
+        return MIXED
+    if not isinstance(first, int) or any(p != NONE for p in given[1:]):
+        return UNKNOWN
+    if isinstance(op, CAReduce):
+        axes = range(ndim) if op.axis is None else op.axis
+        return REDUCED if first in axes else first - sum(a < first for a in axes)
+    if isinstance(op, Softmax | LogSoftmax | CumOp | SortOp | ArgSortOp):
+        along = axes_along(node)
+        return UNKNOWN if along is None else MIXED if first in along else first
+    after = axis_after(node, first)
+    return UNKNOWN if after is None else after
+
+
+def _place_in_product(node: Apply, given: Sequence[Place]) -> Place:
+    """Return the place of examples in a product of matrices or vectors, whose examples run over no batch axis."""
+    a, b = node.inputs
+    result: Any = node.outputs[0]
+    first, second = given
+    columns = b.type.ndim - 1 if b.type.ndim > 1 else None
+    contracted = first == a.type.ndim - 1, second == max(b.type.ndim - 2, 0)
+    if second == NONE and isinstance(first, int):
+        if contracted[0]:
+            return REDUCED
+        return first if result.ndim <= a.type.ndim else UNKNOWN
+    if first == NONE and isinstance(second, int):
+        return REDUCED if contracted[1] else result.ndim - 1 if second == columns else UNKNOWN
+    if isinstance(first, int) and isinstance(second, int) and a.type.ndim <= 2 and b.type.ndim <= 2:
+        return REDUCED if all(contracted) else MIXED
+    return UNKNOWN
+
+
+def _is_in_batch(node: Apply, given: Sequence[Place]) -> bool:
+    """Return whether examples run over axes that a `Blockwise` op does one by one."""
+    op: Any = node.op
+    return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
+
+
+def is_closed(op: Any) -> bool:
+    """Return whether ``op`` cannot be looked into: it is code of a user's, not PyTensor's."""
+    return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
+
+
+def _merged(places: Sequence[Place]) -> Place:
+    """Return the place of examples in an elementwise function of tensors with the given places."""
+    axes = {p for p in places if isinstance(p, int)}
+    if len(axes) == 1:
+        return axes.pop()
+    if axes or UNKNOWN in places:
+        return UNKNOWN
+    return REDUCED if REDUCED in places else NONE

@@ -1,0 +1,214 @@
+"""Read the likelihood and the pre-activation off the end of an output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytensor.scalar as ps
+import pytensor.scalar.math as psm
+import pytensor.tensor as pt
+from pytensor.compile.builders import OpFromGraph
+from pytensor.compile.ops import TypeCastingOp
+from pytensor.graph.basic import Apply, Constant
+from pytensor.raise_op import CheckAndRaise
+from pytensor.scan.op import Scan
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.shape import Reshape, SpecifyShape
+from pytensor.tensor.special import LogSoftmax, Softmax
+from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs.axes import axes_along, axis_after
+from symng.graphs.evaluation import evaluate_nodes
+from symng.graphs.patterns import constant_value, find_preactivation, is_near, sample
+from symng.graphs.rewrites import inline, is_elementwise, open_op
+from symng.graphs.scans import first_round, inner_value, trace_of
+from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
+
+VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor, TypeCastingOp, CheckAndRaise)
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What was read off the end of an output."""
+
+    likelihood: Likelihood
+    preactivation: TensorVariable | None  # r, elementwise aligned with the output; None where it is out of reach
+    root: TensorVariable  # the variable of the user's graph that r was taken from, else the output
+    source: str
+    is_plain: bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
+
+
+@dataclass(frozen=True)
+class _End:
+    """What was read off a tensor: ``r`` is aligned with it, less its innermost ``skip`` views."""
+
+    likelihood: Likelihood
+    source: str
+    r: Any
+    root: Any = None
+    axes: Sequence[int] | None = None  # those of a softmax
+    skip: int = 0
+    is_plain: bool = True
+
+
+def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -> Activation | None:
+    """Read likelihood and pre-activation off the end of ``output``; None when no activation is known.
+
+    Transpositions, reshapes, slices, copies and casts on the way are looked through: elementwise activations commute
+    with them, a softmax with those that leave its axis the last. So are constants that only keep an output off 0 and
+    1. ``tanh`` is what a tanh stands for; by default nothing.
+    """
+    return _read(output, tanh)[0]
+
+
+def read_log_softmax(output: TensorVariable) -> Activation | None:
+    """Read the softmax whose logarithm ``output`` is; None if it is no logarithm of one, or of one out of reach."""
+    found = read_activation(pt.exp(output))
+    is_softmax = found is not None and isinstance(found.likelihood, Categorical)
+    return found if is_softmax and found.preactivation is not None else None  # type: ignore[union-attr]
+
+
+def has_misplaced_softmax(output: TensorVariable) -> bool:
+    """Return whether ``output`` ends in a softmax that is not known to run over its last axis alone."""
+    return _read(output, None)[1]
+
+
+def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
+    """Return what ``output`` is a rearrangement of, and the nodes passed, the last first."""
+    views = []
+    while output.owner is not None and _is_view(output.owner):
+        views.append(output.owner)
+        output = output.owner.inputs[0]
+    return output, views
+
+
+def _read(output: Any, tanh: Likelihood | None, least_ndim: int = 2) -> tuple[Activation | None, bool]:
+    """Return the activation that ``output`` ends in, and whether it is a softmax over other axes than the last."""
+    end, views = below_views(output)
+    guarded = False
+    while end.owner is not None and (kept := _guarded(end.owner)) is not None:
+        end, more = below_views(kept)
+        views, guarded = views + more, True
+    found = None if end.owner is None else _read_end(end, views, tanh)
+    if found is None and views and not guarded:
+        found, end, views = _read_by_hand(output), output, []  # one that rearranges on its way
+    if found is None:
+        return None, False
+    if found.axes is not None and (output.ndim < least_ndim or _axis_behind(found.axes, views) != output.ndim - 1):
+        return None, True
+    r = found.r
+    if r is not None:
+        for node in reversed(views[: len(views) - found.skip]):
+            r = node.op(r, *node.inputs[1:])
+    root = output if found.root is None else found.root
+    return Activation(found.likelihood, r, root, found.source, found.is_plain and not guarded), False
+
+
+def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off ``end``, which ``views`` rearrange."""
+    op, first = end.owner.op, end.owner.inputs[0]
+    if isinstance(op, Softmax):
+        return _End(Categorical(), "softmax", first, first, axes_along(end.owner))
+    if is_elementwise(op, psm.Sigmoid):
+        return _End(Bernoulli(), "sigmoid", first, first)
+    if tanh is not None and is_elementwise(op, ps.Tanh):
+        return _End(tanh, "tanh", first, first)
+    is_exp = is_elementwise(op, ps.Exp)
+    if is_exp and first.owner is not None and isinstance(first.owner.op, LogSoftmax):
+        r = first.owner.inputs[0]
+        return _End(Categorical(), "exp of log_softmax", r, r, axes_along(first.owner))
+    if isinstance(op, Scan):
+        return _read_in_scan(end, views, tanh)
+    if found := _read_by_hand(end):
+        return found
+    if is_exp:
+        return _End(Poisson(), "exp", first, first)
+    if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
+        # An op with a derivative of its own: what computes the pre-activation is a part of it.
+        return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
+    return None
+
+
+def _read_by_hand(end: Any) -> _End | None:
+    """Read a likelihood off the values of ``end``."""
+    found = find_preactivation(end)
+    if found is None:
+        return None
+    kind, root, scale, axis = found
+    r = root if scale == 1 else np.asarray(scale, root.type.dtype) * root
+    if kind == "softmax":
+        return _End(Categorical(), "softmax by hand", r, root, (axis,), is_plain=False)
+    return _End(Bernoulli(), "sigmoid by hand", r, root, is_plain=False)
+
+
+def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off ``value``, which has the last axes of ``end`` and is computed inside of its op."""
+    inner, misplaced = _read(value, tanh, least_ndim=1)
+    if misplaced:
+        return _End(Categorical(), f"softmax in {where}", None, axes=(), is_plain=False)
+    if inner is None:
+        return None
+    axes = (end.ndim - 1,) if isinstance(inner.likelihood, Categorical) else None
+    return _End(inner.likelihood, f"{inner.source} in {where}", inner.preactivation, axes=axes, is_plain=False)
+
+
+def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+    """Read a likelihood off what a scan computes in every round, with the pre-activations of all rounds."""
+    value: Any = inline([inner_value(end)])[0][0]
+    found = _within(value, end, "a scan", tanh)
+    if found is None or found.r is None:
+        return found
+    # The output of a state also has its start, which the user's graph slices off.
+    start = first_round(end)
+    skip = 0
+    if start:
+        node = views[-1] if views else None
+        sliced = node is not None and isinstance(node.op, Subtensor) and _starts_at(node, start)
+        if not sliced:
+            return replace(found, r=None)
+        skip = 1
+    r, root = trace_of(end, found.r)
+    return replace(found, r=r, root=root, skip=skip)
+
+
+def _starts_at(node: Apply, start: int) -> bool:
+    """Return whether a `Subtensor` takes what its tensor has from ``start`` on, and no other part of it."""
+    op: Any = node.op
+    if len(op.idx_list) != 1 or not isinstance(op.idx_list[0], slice):
+        return False
+    index = op.idx_list[0]
+    return index.stop is None and index.step is None and len(node.inputs) == 2 and (
+        isinstance(node.inputs[1], Constant) and int(node.inputs[1].data) == start
+    )  # fmt: skip
+
+
+def _is_view(node: Apply) -> bool:
+    """Return whether ``node`` rearranges a tensor, copies it, or casts it from one floating-point type to another."""
+    if is_elementwise(node.op, ps.Cast):
+        return node.inputs[0].type.dtype.startswith("float")  # type: ignore[attr-defined]
+    return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
+
+
+def _guarded(node: Apply) -> Any:
+    """Return what ``node`` computes to 2e-3 on [0, 1], with constants that keep it off 0 and 1; else None."""
+    if not is_elementwise(node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)):
+        return None
+    others = [v for v in node.inputs if constant_value(v) is None]
+    if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:  # type: ignore[attr-defined]
+        return None
+    numbers = sample(others[0], 0.0, 1.0)
+    given = {v: constant_value(v) for v in node.inputs if v is not others[0]}
+    got = evaluate_nodes([node], {**given, others[0]: numbers}).get(node.outputs[0])
+    return others[0] if got is not None and is_near(got, numbers, 2e-3) else None
+
+
+def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
+    """Return where ``views`` put the axis if ``axes`` is a single one, or None where they do not keep all of it."""
+    axis: int | None = axes[0] if len(axes) == 1 else None
+    for node in reversed(views):
+        axis = None if axis is None else axis_after(node, axis)
+    return axis

@@ -1,0 +1,78 @@
+"""Evaluate a model once on arrays before anything is compiled for them, which may take a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from symng._checks import Words, problem
+from symng.backends import PLAIN, compile_function
+from symng.backends.failures import evaluate
+from symng.graphs.axes import infer_length
+from symng.likelihoods import Categorical
+
+if TYPE_CHECKING:
+    from symng.objective.objective import Objective
+
+
+class Trial:
+    """Evaluate a model in plain Python, and tell of arrays that do not fit it by the name of their batch."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self._functions: dict[bool, Any] = {}
+        self._seen: set[tuple[Any, ...]] = set()
+
+    def knows(self, arrays: Sequence[Any]) -> bool:
+        """Tell whether the model was evaluated on arrays of these lengths, along all axes but that of examples."""
+        key = self._lengths(arrays)
+        return any(seen[: len(key)] == key for seen in self._seen)
+
+    def __call__(self, name: str, arrays: Sequence[Any]) -> None:
+        """Evaluate the loss on a batch of inputs and targets, the outputs on one of inputs alone.
+
+        Raises
+        ------
+        ValueError
+            When that fails (a LinAlgError where the values are the reason), or ``example_losses`` as given has another
+            length than the batch.
+        """
+        objective, inputs = self.objective, len(self.objective.inputs)
+        whole = len(arrays) == inputs + len(objective.targets)
+        if whole not in self._functions:
+            roots = [*objective.inputs, *objective.targets][: len(arrays)]
+            wanted: list[Any] = [objective.loss] if whole else list(objective.outputs)
+            if whole and objective.reduction == "given":
+                wanted.append(objective.example_losses.shape[0])  # type: ignore[union-attr]
+            self._functions[whole] = compile_function(roots, wanted, mode=PLAIN, on_unused_input="ignore")
+        function = self._functions[whole]
+        with np.errstate(all="ignore"):
+            values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
+        examples = arrays[0].shape[objective.data_axes[0]]
+        if whole and objective.reduction == "given" and int(values[-1]) != examples:
+            raise problem(
+                "example_losses", f"one loss for each of the {examples} examples of {name}", Words(str(values[-1])),
+                "Sum over the axes of outputs and of time alone.",
+            )  # fmt: skip
+        self._seen.add(self._lengths(arrays))
+
+    def hint(self, arrays: Sequence[Any]) -> str:
+        """Say in a sentence what is the most likely reason when the model cannot be evaluated; empty if not known."""
+        objective = self.objective
+        for t, a in zip(objective.targets, arrays[len(objective.inputs) :], strict=False):
+            for head in objective.heads:
+                if isinstance(head.likelihood, Categorical) and head.y.ndim == t.ndim and a.shape[-1] == 1:
+                    return f"A column of class numbers for {t}? One-hot encode them: np.eye(K)[labels]."
+                column = infer_length(head.y, -1) in (1, None) and not isinstance(head.likelihood, Categorical)
+                if head.y.ndim == t.ndim + 1 and column:
+                    return f"An output of shape (N, 1), a target of shape (N,)? Take y[:, 0], or give {t} another axis."
+                if head.y.ndim == t.ndim - 1 and a.shape[-1] == 1:
+                    return f"An output of shape (N,), a target of shape (N, 1)? Take {t}[:, 0] in the loss."
+        return ""
+
+    def _lengths(self, arrays: Sequence[Any]) -> tuple[Any, ...]:
+        """Return the shapes of arrays without the axis of examples."""
+        pairs = zip(arrays, self.objective.data_axes, strict=False)
+        return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)

@@ -1,0 +1,88 @@
+"""Dense layers: where the parameters of a model enter what is computed for single examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytensor.scalar as ps
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.traversal import toposort
+from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.math import Dot
+from pytensor.tensor.shape import Shape, Shape_i
+
+from symng.objective._example_losses import locate_examples
+from symng.objective.objective import Objective
+
+
+@dataclass(frozen=True)
+class Use:
+    """The one place where a parameter enters what is computed for the examples.
+
+    ``operand`` is the parameter with its axes in ``order`` ("x": an axis of length 1 that was added), and ``axis`` the
+    axis of examples of what ``node`` computes from it.
+    """
+
+    node: Apply
+    operand: Any
+    order: Sequence[Any]
+    axis: int
+
+    def is_layer(self) -> bool:
+        """Tell whether it is h W, for a matrix h with an example a row."""
+        op = self.node.op.core_op if isinstance(self.node.op, Blockwise) else self.node.op
+        is_dot = isinstance(op, Dot) and self.node.inputs[1] is self.operand
+        return is_dot and self.axis == 0 and all(v.type.ndim == 2 for v in self.node.inputs)
+
+    def is_matrix(self) -> bool:
+        """Return whether the parameter has two axes by itself, not one and another that was added."""
+        return sorted(map(str, self.order)) == ["0", "1"]
+
+    def is_bias(self) -> bool:
+        """Tell whether the parameter is added, the same to every example."""
+        op = self.node.op
+        is_sum = isinstance(op, Elemwise) and isinstance(op.scalar_op, ps.Add | ps.Sub)
+        return is_sum and self.operand.type.shape[self.axis] == 1
+
+
+def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variable, Use]:
+    """Return where the matrices and biases of dense layers enter, of those parameters that are such.
+
+    ``ends`` are the tensors that are computed for the examples, each with its axis of examples.
+    """
+    tensors: list[Any] = list(ends)
+    nodes = [node for node in toposort(tensors) if not isinstance(node.op, Shape | Shape_i)]
+    clients: dict[Variable, list[Apply]] = {}
+    for node in nodes:
+        for v in node.inputs:
+            clients.setdefault(v, []).append(node)
+
+    # The axis of examples of those tensors whose part n goes into the ends' part n alone.
+    known = dict(zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True))
+    places: dict[Variable, Any] = {}
+    for tensor in tensors:
+        places |= locate_examples(tensor, known)
+    apart: dict[Variable, int] = {}
+    for node in reversed(nodes):
+        for v in node.outputs:
+            axis = places[v]
+            if isinstance(axis, int) and all(out in apart for client in clients.get(v, ()) for out in client.outputs):
+                apart[v] = axis
+
+    uses: dict[Variable, Use] = {}
+    for p in objective.params:
+        v, order = p, list[Any](range(p.type.ndim))
+        while len(clients.get(v, ())) == 1:
+            node = clients[v][0]
+            if isinstance(node.op, DimShuffle):
+                v, order = node.outputs[0], [o if o == "x" else order[o] for o in node.op.new_order]
+                continue
+            if node.outputs[0] in apart:
+                use = Use(node, v, order, apart[node.outputs[0]])
+                if use.is_layer() or use.is_bias():
+                    uses[p] = use
+            break
+    return uses

@@ -1,0 +1,165 @@
+"""The curvatures of a loss and of a likelihood as products in the space of the output, evaluated on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pytensor.gradient import DisconnectedGrad, ZeroGrad
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import ancestors, toposort
+
+from symng._checks import Words, problem
+from symng.backends import PLAIN, compile_function
+from symng.graphs.derivatives import hessian_product, pullback, pushforward
+from symng.graphs.rebuild import rebuild
+
+if TYPE_CHECKING:
+    from symng.objective.heads import Head
+    from symng.objective.objective import Objective
+
+DRAWS = 2
+
+
+def check_passage(objective: Objective) -> None:
+    """Refuse a loss that does not pass through the pre-activation of an output."""
+    reached = set(ancestors([objective.loss]))
+    for head in objective.heads:
+        if head.root not in reached:
+            raise problem(
+                "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
+                Words("one that does not, or that computes it in another way"),
+                "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
+            )  # fmt: skip
+
+
+def has_passage(head: Head) -> bool:
+    """Return whether the pre-activation of a head is known as a function of its root, in which curvatures are taken.
+
+    That of a state of a scan may be computed from the states before, beside the output.
+    """
+    return head.r is not None and head.root in set(ancestors([head.r]))
+
+
+class Values:
+    """Evaluate the pre-activations and outputs of a model on arrays, in plain Python."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.roots = list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
+        wanted: list[Any] = [*self.roots, *objective.outputs, objective.heads[0].y.shape]
+        self._function = compile_function(inputs_of(objective), wanted, mode=PLAIN, on_unused_input="ignore")
+
+    def __call__(self, arrays: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+        """Return the pre-activations, the outputs, and the lengths of the first output."""
+        with np.errstate(all="ignore"):
+            found = self._function(*arrays)
+        count = len(self.roots)
+        return [np.asarray(v) for v in found[:count]], [np.asarray(v) for v in found[count:-1]], [*map(int, found[-1])]
+
+    def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
+        """Return at most ``limit`` examples of a batch, from all over it, whose outputs are ``numbers`` at most."""
+        count, axes = count_of(self.objective, arrays), self.objective.data_axes
+        variables = inputs_of(self.objective)
+        fixed = any(v.type.shape[axis] is not None for v, axis in zip(variables, axes, strict=True))
+        if fixed or count <= 2:
+            return arrays
+
+        def taken(number: int) -> list[Any]:
+            where = np.linspace(0, count - 1, number).round().astype(int)
+            return [np.take(a, where, axis=axis) for a, axis in zip(arrays, axes, strict=True)]
+
+        each = sum(y.size for y in self(taken(2))[1]) // 2
+        limit = min(limit, max(2, numbers // max(each, 1)))
+        return arrays if count <= limit else taken(limit)
+
+
+@dataclass
+class Point:
+    """Products at one value of the pre-activations, draw by draw: of the roots, and of the ends of the heads."""
+
+    fisher: list[np.ndarray]
+    curvature: list[np.ndarray]
+    ends: list[np.ndarray]
+    tangents: list[np.ndarray]
+    ends_fisher: list[np.ndarray]
+    ends_curvature: list[np.ndarray]
+
+    def is_finite(self) -> bool:
+        """Return whether all products are finite."""
+        return all(np.isfinite(a).all() for a in (*self.fisher, *self.curvature))
+
+
+class Products:
+    """Multiply random vectors with both curvatures, at any values of the pre-activations."""
+
+    def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
+        objective, roots = values.objective, values.roots
+        heads, inputs = objective.heads, inputs_of(objective)
+        self.arrays = arrays
+        self.values, self.outputs, self.lengths = values(arrays)
+
+        places: list[Any] = [root.type() for root in roots]
+        tangents: list[Any] = [root.type() for root in roots]
+        pairs = dict(zip(roots, places, strict=True))
+        loss = rebuild([objective.loss], {**pairs, **_without_gradient(objective.loss)})[0]
+        curvature = hessian_product(loss, places, tangents)
+        passes = [has_passage(head) for head in heads]
+        ends: list[Any] = [head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)]
+        ends = rebuild(ends, pairs)
+        number = {root: i for i, root in enumerate(roots)}
+
+        def push(vectors: Sequence[Any]) -> list[Any]:
+            """Return what the ends are along vectors of the roots: as a rule a slice or another order of axes."""
+            pushed = []
+            for head, end in zip(heads, ends, strict=True):
+                i = number[head.root]
+                moved: Any = [vectors[i]]
+                if end is not places[i]:
+                    moved = pushforward([end], [places[i]], moved)
+                pushed.append(moved[0])
+            return pushed
+
+        along = push(tangents)
+        fisher: list[Any] = [v.zeros_like() for v in places]
+        for head, end, tangent, passed in zip(heads, ends, along, passes, strict=True):
+            likelihood, i = head.likelihood, number[head.root]
+            weigh = likelihood.metric_product if passed else likelihood.output_metric_product
+            product: Any = weigh(end, tangent) / end.shape[head.example_axis].astype(end.dtype)
+            pulled: Any = [product]
+            if end is not places[i]:
+                pulled = pullback([end], [places[i]], pulled)
+            fisher[i] += pulled[0]
+        graphs = [fisher, curvature, ends, along, push(fisher), push(curvature)]
+        self._sizes = [len(part) for part in graphs]
+        flat = [v for part in graphs for v in part]
+        self._function = compile_function([*inputs, *places, *tangents], flat, mode=mode, on_unused_input="ignore")
+
+    def __call__(self, values: Sequence[np.ndarray], rng: np.random.Generator) -> Point:
+        """Return the products with a few random vectors."""
+        values = [v.astype(own.dtype) for v, own in zip(values, self.values, strict=True)]
+        draws = []
+        for _ in range(DRAWS):
+            tangents = [rng.standard_normal(v.shape).astype(v.dtype) for v in values]
+            draws.append(self._function(*self.arrays, *values, *tangents))
+        stacked = [np.stack([np.asarray(d[i], dtype=np.float64) for d in draws]) for i in range(len(draws[0]))]
+        starts = np.cumsum([0, *self._sizes])
+        return Point(*(stacked[a:b] for a, b in zip(starts, starts[1:], strict=False)))
+
+
+def _without_gradient(loss: Any) -> dict[Variable, Variable]:
+    """Return what in ``loss`` counts as constant, such as advantages, as a mapping to itself: it keeps its values."""
+    nodes = [n for n in toposort([loss]) if isinstance(n.op, DisconnectedGrad | ZeroGrad)]
+    return {v: v for node in nodes for v in node.outputs}
+
+
+def inputs_of(objective: Objective) -> list[Any]:
+    """Return the inputs and then the targets."""
+    return [*objective.inputs, *objective.targets]
+
+
+def count_of(objective: Objective, arrays: Sequence[Any]) -> int:
+    """Return the number of examples of a batch."""
+    return int(arrays[0].shape[objective.data_axes[0]])

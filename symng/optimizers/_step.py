@@ -1,0 +1,272 @@
+"""Pieces of a step as functions from graph to graph: gradient, step size, acceptance, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, is_symbolic, problem
+from symng.graphs import vectors
+from symng.graphs.derivatives import grad
+from symng.graphs.rewrites import sum_narrowly
+from symng.objective import Objective
+from symng.operators import LinearOperator
+from symng.optimizers.base import State
+from symng.optimizers.damping import Damping, LevenbergMarquardt
+from symng.optimizers.step_sizes import StepSize
+from symng.solvers import Solution, Status
+from symng.solvers.solution import NO_DIRECTION, NO_GAIN
+
+# Why an optimizer without a line search refuses a search batch, and the way out.
+NO_SEARCH = ("without a line search", "Leave it out, or give step_size=symng.BacktrackingLineSearch().")
+
+# Records that have the scale of the loss.
+_OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
+
+# Changes of the loss by fewer units of its rounding error than this tell nothing about the model.
+_ROUNDINGS = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """The objective on the batches of a step: for the gradient, for the metric, for a search."""
+
+    objective: Objective
+    measured: Objective
+    searched: Objective
+    inputs: Mapping[str, Sequence[TensorVariable]]
+    axes: Mapping[str, Sequence[int]]
+
+
+def arrange(
+    objective: Objective,
+    *,
+    metric_inputs: Sequence[TensorVariable] | None = None,
+    metric_batch: bool = False,
+    search_batch: bool = False,
+) -> Batches:
+    """Return the objective on its batches, metric and search on inputs of their own where told so.
+
+    ``metric_inputs`` are those of the objective's inputs and targets that a metric batch holds.
+    """
+    measured = objective.on_fresh_inputs("_metric") if metric_batch else objective
+    searched = objective.on_fresh_inputs("_search") if search_batch else objective
+    inputs: dict[str, Sequence[TensorVariable]] = {}
+    axes: dict[str, Sequence[int]] = {}
+    inputs["gradient"], axes["gradient"] = objective.batch_variables()
+    if metric_batch:
+        inputs["metric"], axes["metric"] = measured.batch_variables(len(metric_inputs or ()))
+    if search_batch:
+        inputs["search"], axes["search"] = searched.batch_variables()
+    return Batches(objective, measured, searched, inputs, axes)
+
+
+def refuse_batch(name: str, given: bool, reason: str, way_out: str = "Leave it out.") -> None:
+    """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
+    if given:
+        raise problem(name, f"none {reason}", Words("one"), way_out)
+
+
+def init_step_size(state: State, rule: StepSize | None) -> None:
+    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic or there is no rule."""
+    state.add("step", 0, "int64")
+    if rule is not None:
+        state.add_hyperparameter("step_size", rule.initial())
+
+
+def step_size_of(state: State, rule: StepSize) -> TensorVariable:
+    """Return the step size that the rule starts from, in the dtype of the parameters."""
+    size = state.hyperparameters.get("step_size", rule.initial())
+    return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
+
+
+def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
+    """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
+
+    def parts(o: Objective) -> list[TensorVariable]:
+        # A parameter that only the output uses has a gradient of zero.
+        slopes: Any = grad(o.loss, o.params, disconnected_inputs="ignore")
+        return [pt.cast(o.loss, o.dtype), vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params)]
+
+    loss, gradient = objective.total(parts)
+    return loss, gradient
+
+
+def in_units_of_loss(averaged: Objective, records: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+    """Return the records of a step on an averaged objective in the units of the loss as given."""
+    scale = averaged.divisor
+    if scale is None:
+        return records
+    return records | {name: records[name] * scale for name in _OF_THE_LOSS if name in records}
+
+
+def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
+    """Return eta -> L(theta - eta direction)."""
+    params: Any = objective.params
+    theta = vectors.ravel(params, params)
+
+    def loss_at(eta: TensorVariable) -> TensorVariable:
+        moved = vectors.split(theta - eta * direction, objective.params)
+        return pt.cast(objective.with_params(moved), objective.dtype)
+
+    return loss_at
+
+
+def take_step_size(
+    rule: StepSize,
+    state: State,
+    objective: Objective,
+    searched: Objective,
+    direction: TensorVariable,
+    loss: TensorVariable,
+    slope: TensorVariable,
+) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+    """Return step size, the loss after it on the gradient batch, and whether the rule found one.
+
+    ``searched`` is the objective on the search batch; ``objective`` itself when there is none.
+    """
+    size = step_size_of(state, rule)
+    loss_at = loss_along(objective, direction)
+    if not rule.searches:
+        return size, loss_at(size), pt.constant(np.array(True))
+    if searched is objective:
+        return rule.find(loss_at, loss, slope, size)
+    size, _, found = rule.find(loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size)
+    return size, loss_at(size), found
+
+
+def all_finite(*tensors: TensorVariable) -> TensorVariable:
+    """Tell whether every value is finite."""
+    checks = [pt.all(pt.isfinite(t)) if t.ndim else pt.isfinite(t) for t in tensors]
+    return checks[0] if len(checks) == 1 else pt.and_(checks[0], all_finite(*tensors[1:]))
+
+
+def rounding_of(loss: TensorVariable) -> TensorVariable:
+    """Return how large a change of the loss may be and yet be its rounding errors."""
+    return _ROUNDINGS * np.finfo(loss.dtype).eps * abs(loss)
+
+
+def norm(vector: TensorVariable) -> TensorVariable:
+    """Return the Euclidean norm, by a dot product: no sum in another dtype."""
+    return pt.sqrt(pt.dot(vector, vector))
+
+
+def move(
+    objective: Objective, update: TensorVariable, accepted: TensorVariable
+) -> dict[SharedVariable, TensorVariable]:
+    """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
+    parts = vectors.split(update, objective.params)
+    return {
+        p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(objective.params, parts, strict=True)
+    }
+
+
+def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
+    """Give ``value`` the static shape of ``param``, which a shared variable with fixed axes asks for."""
+    return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
+
+
+def has_direction(solution: Solution, gradient: TensorVariable | None = None) -> TensorVariable:
+    """Tell whether a solve gave a direction to go.
+
+    With ``gradient``, the right-hand side, one that ended at negative curvature and whose residual is no smaller than
+    that of no direction at all has given none.
+    """
+    good = pt.constant(np.array(True))
+    for verdict in NO_DIRECTION:
+        good = pt.and_(good, pt.neq(solution.status, int(verdict)))
+    if gradient is None:
+        return good
+    no_gain = pt.ge(solution.residual_norm, pt.cast(NO_GAIN, gradient.dtype) * norm(gradient))
+    return pt.and_(good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain)))
+
+
+def predicted_decrease(
+    rule: Damping, operator: LinearOperator, damping: TensorVariable, gradient: TensorVariable, update: TensorVariable,
+    damped: TensorVariable | None = None,
+) -> TensorVariable:  # fmt: skip
+    """Return by how much the model of a damping rule says that theta -> theta - update lowers the loss.
+
+    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``damped`` is (F + lambda I) u
+    where it is known, which spares a product.
+    """
+    predicted = pt.dot(gradient, update)
+    if rule.ratio != "quadratic":
+        return predicted
+    if damped is None:
+        curved = operator @ update
+        if rule.damped_model:
+            curved = curved + damping * update
+    else:
+        curved = damped if rule.damped_model else damped - damping * update
+    return predicted - pt.dot(update, curved) / 2
+
+
+def plane_minimizer(
+    slopes: tuple[TensorVariable, TensorVariable], curvature: tuple[TensorVariable, TensorVariable, TensorVariable]
+) -> tuple[TensorVariable, TensorVariable]:
+    """Return the c at which the quadratic model -c . s + c . K c / 2 in the plane of two vectors is lowest.
+
+    ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but for rounding, one is
+    zero, or K is not positive) the second vector is left out, c_2 = 0; where K_11 is not positive either, c is (1, 0).
+    """
+    (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
+    determinant = k_11 * k_22 - k_12 * k_12
+    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is made of rounding errors.
+    apart = pt.gt(determinant, np.sqrt(np.finfo(s_1.dtype).eps).astype(s_1.dtype) * k_11 * k_22)
+    rises = pt.gt(k_11, 0)
+    both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), apart)
+    alone = pt.switch(rises, s_1 / k_11, pt.ones_like(s_1))
+    c_1 = pt.switch(both, (k_22 * s_1 - k_12 * s_2) / determinant, alone)
+    c_2 = pt.switch(both, (k_11 * s_2 - k_12 * s_1) / determinant, pt.zeros_like(s_2))
+    return c_1, c_2
+
+
+def conclude(
+    objective: Objective,
+    state: State,
+    rule: Damping,
+    *,
+    loss: TensorVariable,
+    new_loss: TensorVariable,
+    update: TensorVariable,
+    predicted: TensorVariable,
+    sound: TensorVariable,
+) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
+    """Accept or refuse theta -> theta - update, and let the damping follow the reduction ratio (equations 17, 32).
+
+    Returns the updates of parameters, damping and number of the step, and the records of them. ``sound`` tells whether
+    solve and search were; a step that is not, or not finite, counts as failed.
+    """
+    damping = state.values["damping"]
+    decrease = loss - new_loss
+    ratio = decrease / predicted
+    # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its ratio. Of changes
+    # that are rounding errors of the loss nothing can be said, as at an optimum, where both are 0.
+    rounding = rounding_of(loss)
+    unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
+    judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
+    judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
+    failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
+    refused = rule.refuses(judged)
+    if state.refuses_increases and isinstance(rule, LevenbergMarquardt) and rule.reject_below is None:
+        refused = pt.lt(decrease, -rounding)
+    accepted = pt.invert(pt.or_(failed, refused))
+    updates = move(objective, update, accepted)
+    updates[damping] = pt.cast(rule.next(damping, judged, failed), state.dtype)
+    updates[state.values["step"]] = state.values["step"] + 1
+    records = {
+        "loss": loss,
+        "new_loss": new_loss,
+        "damping": damping,
+        "reduction_ratio": ratio,
+        "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
+        "accepted": accepted,
+    }
+    return updates, records

@@ -1,0 +1,192 @@
+"""Damping rules: the lambda of F + lambda I, and how it follows the reduction ratio."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, check_choice, check_flag, check_number, explain_settings, problem, short_repr
+
+Ratio = Literal["linear", "quadratic"]
+
+
+class Damping(ABC):
+    """Rule for the damping of a solve; the base of the two below.
+
+    A rule says where the damping starts, and from the reduction ratio rho of a step whether the step is refused and
+    what the damping is next.
+    """
+
+    ratio: Ratio = "linear"
+    damped_model: bool = True
+
+    @property
+    @abstractmethod
+    def start(self) -> float:
+        """The damping of the first step."""
+
+    @abstractmethod
+    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+        """Return the damping that follows ``damping`` after a step of ratio ``rho``, or after a failed step."""
+
+    def refuses(self, rho: TensorVariable) -> TensorVariable:
+        """Tell whether a step of ratio ``rho`` is to be undone; by default no step is."""
+        return pt.zeros_like(rho, dtype="bool")
+
+
+@explain_settings
+@dataclass(frozen=True, kw_only=True)
+class FixedDamping(Damping):
+    """Keep the damping where it is.
+
+    The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone, but lambda stays.
+
+    Parameters
+    ----------
+    value : float, default 0.0
+        lambda, at least 0, in the units of the metric: when `GaussNewton` or `Hessian` is the metric and the loss is
+        scaled by c, scale it by c; by c^2 for `EmpiricalFisher`; not at all for `Fisher`. A sum over examples counts as
+        their mean.
+
+    Examples
+    --------
+    >>> from symng import FixedDamping
+    >>> FixedDamping(value=3.0)
+    FixedDamping(value=3.0)
+    """
+
+    value: float = 0.0
+    __repr__ = short_repr
+
+    def __post_init__(self) -> None:
+        check_number("value", self.value, minimum=0)
+
+    @property
+    def start(self) -> float:
+        return float(self.value)
+
+    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+        return damping
+
+
+@explain_settings
+@dataclass(frozen=True, kw_only=True)
+class LevenbergMarquardt(Damping):
+    """Adapt the damping to how well the model predicts the change of the loss (equations 16, 17, 31, 32).
+
+    With the step delta = -eta p, the reduction ratio is
+
+    - rho = (L(theta + delta) - L(theta)) / (g . delta) for ``ratio="linear"``, the first-order model of the paper,
+    - rho = (L(theta + delta) - L(theta)) / (g . delta + delta . (F + lambda I) delta / 2) for ``ratio="quadratic"``,
+      the model of Martens (2010).
+
+    lambda grows by ``increase`` when rho < ``lower``, or when the model predicts an increase, and shrinks by
+    ``decrease`` when rho > ``upper``. It stays where both changes of the loss, the real and the predicted one, are of
+    the size of its rounding errors, as at an optimum.
+
+    Parameters
+    ----------
+    initial : float, default 3.0
+        lambda of the first step, at least 0, in the units of the metric (see `FixedDamping`).
+    ratio : {"linear", "quadratic"}, default "linear"
+        Which model predicts. Thresholds for one do not suit the other: on a quadratic loss whose Hessian is the metric,
+        with exact solves and step size 1, the linear ratio runs from 1/2 (small lambda) to 1 (large), the quadratic
+        one from 1 to 2.
+    lower, upper : float, default 0.25 and 0.75
+        Thresholds of rho, ``lower`` at most ``upper``.
+    increase, decrease : float, default 3/2 and 2/3
+        Factors, ``increase`` above 1 and ``decrease`` between 0 and 1.
+    minimum, maximum : float, default 1e-4 and 1e10
+        Bounds that lambda does not cross by the rule's own doing. An ``initial`` outside of them is left standing.
+    from_zero : float, default 1e-5
+        What a lambda of 0 grows to.
+    reject_below : float, optional
+        Refuse steps with rho below this; 0.0 refuses all that raise the loss. Default: refuse only steps that are not
+        finite. A refused step leaves the parameters and raises lambda.
+    damped_model : bool, default True
+        Whether the quadratic model has the damping term.
+
+    References
+    ----------
+    .. [1] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 5 and appendix.
+    .. [2] J. Martens, "Deep learning via Hessian-free optimization", ICML 2010, section 4.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pytensor.tensor as pt
+    >>> from symng import LevenbergMarquardt
+    >>> rule = LevenbergMarquardt(initial=3.0)
+    >>> damping, rho, no = (pt.as_tensor_variable(np.array(a)) for a in (3.0, 0.1, False))
+    >>> float(rule.next(damping, rho, no).eval())
+    4.5
+    """
+
+    initial: float = 3.0
+    ratio: Ratio = "linear"
+    lower: float = 0.25
+    upper: float = 0.75
+    increase: float = 1.5
+    decrease: float = 2 / 3
+    minimum: float = 1e-4
+    maximum: float = 1e10
+    from_zero: float = 1e-5
+    reject_below: float | None = None
+    damped_model: bool = True
+    __repr__ = short_repr
+
+    def __post_init__(self) -> None:
+        check_number("initial", self.initial, minimum=0)
+        check_choice("ratio", self.ratio, get_args(Ratio))
+        check_number("lower", self.lower)
+        check_number("upper", self.upper)
+        if self.lower > self.upper:
+            raise problem("lower", "a threshold of at most upper", Words(f"{self.lower} above {self.upper}"))
+        check_number("increase", self.increase, above=1)
+        check_number("decrease", self.decrease, above=0, below=1)
+        check_number("minimum", self.minimum, minimum=0)
+        check_number("maximum", self.maximum, above=0)
+        if self.minimum > self.maximum:
+            raise problem("minimum", "a bound of at most maximum", Words(f"{self.minimum} above {self.maximum}"))
+        check_number("from_zero", self.from_zero, above=0)
+        if self.reject_below is not None:
+            check_number("reject_below", self.reject_below)
+        check_flag("damped_model", self.damped_model)
+
+    @property
+    def start(self) -> float:
+        return float(self.initial)
+
+    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+        largest = float(np.finfo(damping.dtype).max)
+
+        def number(value: float) -> TensorVariable:
+            return pt.constant(max(-largest, min(largest, value)), dtype=damping.dtype)
+
+        raised = pt.maximum(damping * number(self.increase), number(self.from_zero))
+        raised = pt.minimum(raised, pt.maximum(damping, number(self.maximum)))
+        lowered = pt.maximum(damping * number(self.decrease), pt.minimum(damping, number(self.minimum)))
+        grows = failed | pt.lt(rho, number(self.lower)) | self.refuses(rho)
+        return pt.switch(grows, raised, pt.switch(pt.gt(rho, number(self.upper)), lowered, damping))
+
+    def refuses(self, rho: TensorVariable) -> TensorVariable:
+        if self.reject_below is None:
+            return pt.zeros_like(rho, dtype="bool")
+        return pt.lt(rho, pt.constant(self.reject_below, dtype=rho.dtype))
+
+
+def as_damping(name: str, value: Any) -> Damping:
+    """Return ``value`` as a damping rule; a number means `FixedDamping`."""
+    if isinstance(value, Damping):
+        return value
+    way_out = "Give symng.FixedDamping(value=...) or symng.LevenbergMarquardt(initial=...)."
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise problem(name, "a damping rule or a number of at least 0", value, way_out, TypeError)
+    check_number(name, value, minimum=0, way_out=way_out)
+    return FixedDamping(value=float(value))

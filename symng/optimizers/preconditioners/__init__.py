@@ -1,0 +1,10 @@
+"""Preconditioners of the damped metric."""
+
+from symng.optimizers.preconditioners.base import (
+    JacobiPreconditioner,
+    KroneckerPreconditioner,
+    Preconditioner,
+    is_preconditioner,
+)
+
+__all__ = ["JacobiPreconditioner", "KroneckerPreconditioner", "Preconditioner", "is_preconditioner"]

@@ -1,0 +1,205 @@
+"""The Fisher matrix as Kronecker products, one for each dense layer, with its damped inverse.
+
+The references and the user's side are in `symng.optimizers.preconditioning`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.scalar as ps
+import pytensor.tensor as pt
+from pytensor.graph.basic import Variable
+from pytensor.tensor.linalg import matrix_inverse
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Words, problem
+from symng.graphs import vectors
+from symng.graphs.derivatives import pullback
+from symng.metrics.base import floats_of
+from symng.objective import Objective
+from symng.objective.layers import Use, find_uses
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters whose part of the Fisher matrix is approximated by itself.
+
+    ``weights`` and ``bias`` are numbers of parameters: those of a layer h W + b, whose block is E[h h^T] (x) E[g g^T],
+    where g is the derivative by h W + b, and h has a 1 added for the bias. ``weights`` without ``rows`` is a parameter
+    of any other kind, of which the diagonal alone is kept.
+    """
+
+    weights: int
+    bias: int | None
+    rows: int
+    columns: int
+    transposed: bool = False
+
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether this is no layer."""
+        return self.rows == 0
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the factors."""
+        return [(self.columns,)] if self.is_diagonal else [(self.rows,) * 2, (self.columns,) * 2]
+
+
+class Kronecker:
+    """Know the blocks of an objective, and make their factors, inverses and products with these as flat vectors."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.params = objective.params
+        self.objective, self.ends = objective, _ends(objective)
+        self.uses = uses = find_uses(objective, self.ends)
+        numbers: dict[Any, int] = {p: i for i, p in enumerate(objective.params)}
+        biases = {use.node: p for p, use in uses.items() if use.is_bias()}
+        self.blocks: list[Block] = []
+        found: set[Variable] = set()
+        for p, use in uses.items():
+            if not (use.is_layer() and use.is_matrix()):
+                continue
+            bias = _bias_of(use, uses, biases)
+            rows, columns = np.shape(p.get_value(borrow=True))[:: -1 if use.order[0] == 1 else 1]  # type: ignore[attr-defined]
+            number = None if bias is None else numbers[bias]
+            self.blocks.append(Block(numbers[p], number, rows + (bias is not None), columns, use.order[0] == 1))
+            found |= {p, bias} if bias is not None else {p}
+        for p, size in zip(objective.params, vectors.param_shapes(objective.params), strict=True):
+            if p not in found:
+                self.blocks.append(Block(numbers[p], None, 0, math.prod(size)))
+
+    def describe(self) -> str:
+        """Return the dense layers that were found, with their biases, and the other parameters."""
+
+        def name(number: int) -> str:
+            return self.params[number].name or f"params[{number}]"
+
+        layers, others = [], []
+        for block in self.blocks:
+            shape = np.shape(self.params[block.weights].get_value(borrow=True))
+            text = f"{name(block.weights)} {shape}"
+            if block.is_diagonal:
+                others.append(text)
+            else:
+                layers.append(text if block.bias is None else f"{text} + {name(block.bias)}")
+        lines = [f"dense layers: {', '.join(layers) or 'none'}"]
+        return "\n".join(lines + [f"diagonal: {', '.join(others)}"] * bool(others))
+
+    @property
+    def size(self) -> int:
+        """Return the length of the flat vector of factors."""
+        return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
+
+    def factors(self, seed: Any) -> TensorVariable:
+        """Return E[h h^T] and E[g g^T] of each layer on a batch, and the diagonals of the rest, as a flat vector.
+
+        g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the likelihood on r: then
+        E[g g^T] is a part of the Fisher matrix, as with targets drawn from the model. Costs a forward pass, which is
+        shared, a backward pass, and the products.
+        """
+        objective, ends, uses = self.objective, self.ends, self.uses
+        cotangents: Any = [
+            head.likelihood.metric_root(r, vectors.random_signs(r, seed, first=(head.example_axis, objective.first)))
+            for head, r in zip(objective.heads, ends, strict=True)
+        ]
+        count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]
+        params = objective.params
+        wanted: list[Any] = [
+            params[block.weights] if block.is_diagonal else uses[params[block.weights]].node.outputs[0]
+            for block in self.blocks
+        ]
+        with floats_of(objective):
+            slopes: Any = pullback(list(ends), wanted, cotangents, disconnected_inputs="ignore")
+        parts: list[Any] = []
+        for block, slope in zip(self.blocks, slopes, strict=True):
+            if block.is_diagonal:
+                parts.append(pt.sqr(slope).flatten() / count)
+                continue
+            h: Any = uses[params[block.weights]].node.inputs[0]
+            if block.bias is not None:
+                h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
+            parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
+        return pt.specify_shape(pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,))
+
+    def invert(self, factors: TensorVariable, damping: TensorVariable) -> TensorVariable:
+        """Return the inverses of the factors, with the damping divided among them, as a flat vector.
+
+        (A + pi sqrt(lambda) I) (x) (G + sqrt(lambda) / pi I), with pi^2 the ratio of their mean eigenvalues.
+        """
+        dtype = factors.type.dtype
+        tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
+        one = pt.constant(1, dtype=dtype)
+        parts: list[Any] = []
+        for block, tensors in zip(self.blocks, self._split(factors), strict=True):
+            if block.is_diagonal:
+                shifted = tensors[0] + damping
+                parts.append(1 / pt.switch(shifted > 0, shifted, one))
+                continue
+            means = [pt.diagonal(t).mean().astype(dtype) for t in tensors]
+            pi = pt.sqrt(means[0] / means[1])
+            pi = pt.switch((pi > 0) & pt.isfinite(pi), pi, one)
+            root = pt.sqrt(damping)
+            for t, mean, shift in zip(tensors, means, (pi * root, root / pi), strict=True):
+                n = t.type.shape[0]
+                # So that there is an inverse also without damping, and of a layer that is dead.
+                shift = pt.maximum(shift, n * tiny * mean)
+                shift = pt.switch(shift > 0, shift, one)
+                inverse: Any = matrix_inverse(t + shift * pt.eye(n, dtype=dtype))
+                parts.append(((inverse + inverse.T) / 2).astype(dtype).flatten())
+        return pt.concatenate(parts)
+
+    def apply(self, inverses: TensorVariable, v: TensorVariable) -> TensorVariable:
+        """Return the product of the flat vector ``v`` with the inverse of the matrix."""
+        slices = vectors.split(v, self.params)
+        out: list[Any] = [None] * len(slices)
+        for block, tensors in zip(self.blocks, self._split(inverses), strict=True):
+            weights: Any = block.weights
+            if block.is_diagonal:
+                out[weights] = tensors[0].reshape(slices[weights].type.shape) * slices[weights]
+                continue
+            V = slices[weights].T if block.transposed else slices[weights]
+            if block.bias is not None:
+                V = pt.concatenate([V, slices[block.bias].flatten()[None, :]], axis=0)
+            V = pt.dot(pt.dot(tensors[0], V), tensors[1])
+            if block.bias is not None:
+                out[block.bias] = V[-1].reshape(slices[block.bias].type.shape)
+                V = V[:-1]
+            out[weights] = V.T if block.transposed else V
+        return vectors.ravel(out, self.params)
+
+    def _split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
+        """Cut a flat vector of factors into those of each block."""
+        tensors = iter(vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes]))
+        return [[next(tensors) for _ in block.shapes] for block in self.blocks]
+
+
+def _ends(objective: Objective) -> dict[Any, int]:
+    """Return the pre-activations of the outputs, each with its axis of examples."""
+    ends: dict[Any, int] = {}
+    for head in objective.heads:
+        if head.r is None or head.likelihood.metric_root(head.r, head.r) is None:
+            raise problem(
+                "preconditioner", "a likelihood with a metric_root, on a pre-activation that is known",
+                Words(f"{head.likelihood} on {head.y}"),
+                "Write the output with sigmoid, softmax or exp at its end, or give it as logits.",
+            )  # fmt: skip
+        ends[head.r] = head.example_axis
+    return ends
+
+
+def _bias_of(use: Use, uses: dict[Variable, Use], biases: dict[Any, Variable]) -> Any:
+    """Return the parameter that is added to what a layer computes, and to nothing else, if there is one.
+
+    One that is subtracted has derivatives of the other sign: it is no bias of the layer.
+    """
+    product: Any = use.node.outputs[0]
+    for node, p in biases.items():
+        added = isinstance(node.op.scalar_op, ps.Add) and product in node.inputs and len(node.inputs) == 2
+        if added and uses[p].order[-1] == 0 and uses[p].operand.ndim == 2:
+            return p
+    return None

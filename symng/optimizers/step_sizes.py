@@ -1,0 +1,168 @@
+"""How far along a direction: fixed and scheduled step sizes, and a backtracking line search."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import check_number, explain_settings, is_symbolic, problem, short_repr
+from symng.graphs.loops import while_loop
+
+
+class StepSize(ABC):
+    """Rule for the step size; the base of the two below."""
+
+    searches: bool = False  # whether the rule has a `find`, which evaluates the loss, on a batch of choice
+
+    @abstractmethod
+    def initial(self) -> Any:
+        """Return the number, schedule or symbolic scalar that the rule starts from."""
+
+    def find(
+        self,
+        loss_at: Callable[[TensorVariable], TensorVariable],
+        loss: TensorVariable,
+        slope: TensorVariable,
+        size: Any = None,
+    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+        """Return step size, loss there, and whether one was found; only for rules that search."""
+        raise NotImplementedError(f"{type(self).__name__} makes no search.")
+
+
+@explain_settings
+@dataclass(frozen=True, kw_only=True)
+class FixedStep(StepSize):
+    """Take steps of a size that does not depend on the loss.
+
+    Parameters
+    ----------
+    size : float, callable or symbolic scalar, default 1.0
+        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it, which may return 0 or a
+        symbolic scalar; or any symbolic scalar, for instance of your own shared variables.
+
+    Examples
+    --------
+    >>> from symng import FixedStep
+    >>> FixedStep(size=lambda step: 1 / (1 + step / 20)).initial()(20)
+    0.5
+    """
+
+    size: Any = 1.0
+    __repr__ = short_repr
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, type):
+            raise problem("step_size", "a number, a schedule or a symbolic scalar", self.size, "Mind the brackets.",
+                          TypeError)  # fmt: skip
+        if not callable(self.size) or is_symbolic(self.size):
+            check_number("step_size", self.size, above=0, symbolic=True)
+
+    def initial(self) -> Any:
+        return self.size
+
+
+@explain_settings
+@dataclass(frozen=True, kw_only=True)
+class BacktrackingLineSearch(StepSize):
+    """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.
+
+    The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta max(g . p, 0) is taken,
+    c being ``sufficient_decrease``: never one that raises the loss. The loss is that of the search batch; without one,
+    of the gradient batch. g is the gradient on the gradient batch. With full batches and `NaturalGradient` this is
+    the paper's NGD-L.
+
+    Parameters
+    ----------
+    size : float or symbolic scalar, default 1.0
+        The eta tried first, above 0.
+    shrink : float, default 0.5
+        Factor from one eta to the next, between 0 and 1.
+    sufficient_decrease : float, default 1e-4
+        c, at least 0 and below 1.
+    max_evaluations : int, default 20
+        Step sizes tried at most, at least 1. If none will do, the step size is 0 and the step counts as rejected.
+
+    Notes
+    -----
+    One forward pass for each step size tried, and one more where the search batch is another than the gradient batch.
+
+    References
+    ----------
+    .. [1] J. Nocedal and S. Wright, "Numerical Optimization", 2nd edition, algorithm 3.1.
+
+    Examples
+    --------
+    >>> import pytensor.tensor as pt
+    >>> from symng import BacktrackingLineSearch
+    >>> search = BacktrackingLineSearch(size=4.0)
+    >>> theta = pt.as_tensor_variable(1.0)
+    >>> loss = lambda eta: (theta - eta * 2 * theta) ** 2  # along the gradient of theta^2
+    >>> size, value, found = search.find(loss, loss(0.0), pt.as_tensor_variable(4.0))
+    >>> float(size.eval())
+    0.5
+    """
+
+    size: Any = 1.0
+    shrink: float = 0.5
+    sufficient_decrease: float = 1e-4
+    max_evaluations: int = 20
+    __repr__ = short_repr
+
+    searches = True
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, above=0, symbolic=True)
+        check_number("shrink", self.shrink, above=0, below=1)
+        check_number("sufficient_decrease", self.sufficient_decrease, minimum=0, below=1)
+        check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
+
+    def initial(self) -> Any:
+        return self.size
+
+    def find(
+        self,
+        loss_at: Callable[[TensorVariable], TensorVariable],
+        loss: TensorVariable,
+        slope: TensorVariable,
+        size: Any = None,
+    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+        """Return step size, loss there, and whether one was found (otherwise 0 and the loss at 0).
+
+        ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p, its decrease per unit
+        of step size. ``size`` stands in for `size` of the rule.
+        """
+        dtype = loss.dtype
+        first = pt.cast(self.size if size is None else size, dtype)
+        c, shrink = (pt.constant(a, dtype=dtype) for a in (self.sufficient_decrease, self.shrink))
+
+        slope = pt.maximum(slope, pt.zeros_like(slope))
+
+        def enough(eta: TensorVariable, value: TensorVariable) -> TensorVariable:
+            return pt.le(value, loss - c * eta * slope)  # False for NaN
+
+        untried = pt.full_like(loss, pt.constant(float("nan"), dtype=dtype))
+        state = {"eta": first, "next": first, "loss": untried}
+        final = while_loop(
+            lambda s: {"eta": s["next"], "next": s["next"] * shrink, "loss": loss_at(s["next"])},
+            lambda s: ~enough(s["eta"], s["loss"]),
+            state,
+            self.max_evaluations,
+        )
+        found = enough(final["eta"], final["loss"])
+        zero = pt.zeros_like(loss)
+        return pt.switch(found, final["eta"], zero), pt.switch(found, final["loss"], loss), found
+
+
+def as_step_size(name: str, value: Any) -> StepSize:
+    """Return ``value`` as a rule; a number, schedule or symbolic scalar means `FixedStep`."""
+    if isinstance(value, StepSize):
+        return value
+    if isinstance(value, type):
+        raise problem(name, "a number, a schedule or a rule such as symng.BacktrackingLineSearch()", value,
+                      "Mind the brackets.", TypeError)  # fmt: skip
+    return FixedStep(size=value)

@@ -1,0 +1,116 @@
+"""Draw columns of a history; needs matplotlib.
+
+Figures are made without pyplot: no window opens, no global state is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+try:
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import FuncFormatter
+except ImportError as error:
+    raise ImportError(
+        'symng.plot: expected matplotlib to be installed, got none. Run: pip install "symng[examples]"'
+    ) from error
+
+# Distinguishable with all common kinds of color blindness (Okabe and Ito), the palest left out.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_LINES = ("-", "--", ":")
+PANELS = (9.0, 3.8)  # width and height of the two panels, in inches
+_AXES = (("step", "step"), ("seconds", "time of training (seconds)"))
+
+
+class Columns(Protocol):
+    """Arrays of one length by name, such as a `History`."""
+
+    def __getitem__(self, name: str, /) -> np.ndarray: ...
+
+
+class _Figure(Figure):
+    """A figure that a notebook shows, with pyplot or without."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure with a little air around everything; width and height in inches."""
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)
+    return _Figure(figsize=(width, height), layout=layout)
+
+
+def draw_curves(figure: Figure | SubFigure, named: Mapping[str, Sequence[Columns]], column: str) -> None:
+    """Draw the two panels with a common error axis and one legend."""
+    panels = figure.subplots(1, 2, sharey=True)
+    negative = any((np.isfinite(run[column]) & (run[column] < 0)).any() for runs in named.values() for run in runs)
+    scale = "linear" if negative else "log"
+    for panel, (against, label) in zip(panels, _AXES, strict=True):
+        empty = True
+        for i, (name, runs) in enumerate(named.items()):
+            for run in runs:
+                x, y = run[against], run[column]
+                shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & ((y > 0) | negative)
+                empty = empty and not shown.any()
+                panel.plot(
+                    x[shown],
+                    y[shown],
+                    label=name if run is runs[0] else None,
+                    color=_COLORS[i % len(_COLORS)],
+                    linewidth=1.6 if len(runs) == 1 else 1.0,
+                    linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
+                    marker="o" if shown.sum() <= 40 else None,
+                    markersize=3.5,
+                )
+        panel.set_xlabel(label)
+        panel.spines[["top", "right"]].set_visible(False)
+        if empty:
+            panel.text(0.5, 0.5, f"{column} was never evaluated", transform=panel.transAxes, ha="center", color="0.4")
+            panel.set(xticks=[], yticks=[])
+            continue
+        panel.set(xscale="log", yscale=scale, axisbelow=True)
+        panel.tick_params(which="minor", pad=5.0)  # minor ticks are shorter: this brings all labels into one line
+        panel.grid(True, which="major", color="0.85", linewidth=0.8)
+        panel.grid(True, which="minor", color="0.93", linewidth=0.5)
+        for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):
+            _label_ticks(axis)
+    panels[0].set_ylabel(_words(column))
+    if list(named) != [""]:
+        panels[1].legend(frameon=False, fontsize="small")
+
+
+def _words(column: str) -> str:
+    """Name a column on an axis, with its unit where it is known."""
+    if column == "squared_error":
+        return "training squared error per image"
+    return column.replace("_", " ")
+
+
+def _label_ticks(axis: Axis) -> None:
+    """Write plain numbers (0.5, 20, 3000) at powers of ten and, where there are few of those, between them."""
+
+    def between(value: float, _: int) -> str:
+        low, high = axis.get_view_interval()
+        decades = np.log10(high / low)
+        leading = f"{value:e}"[0]
+        return f"{value:g}" if decades < 0.7 or (decades < 2 and leading in "25") else ""
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(between))
+
+
+def finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+    """Write the figure when a path is given."""
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure

@@ -1,0 +1,114 @@
+"""The warning of `minimize` of losses that are no likelihood: where it is deserved, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from helpers.linear_model import ADVANTAGES, CLASSES, ONE_HOT, RNG, YES, M, P, X, mismatch_warnings
+
+import symng
+from symng.likelihoods import written
+
+D = M.r - M.t
+
+
+def focal(p: Any) -> Any:
+    """Return the focal loss of class probabilities."""
+    return -(M.t * pt.sqr(1 - p) * pt.log(p)).sum(axis=1).mean()
+
+
+def surrogate(p: Any) -> Any:
+    """Return the clipped loss of proximal policy optimization."""
+    ratio = p / 0.3
+    return -pt.minimum(ratio * M.m, pt.clip(ratio, 0.8, 1.2) * M.m).mean()
+
+
+def dice(p: Any) -> Any:
+    return 1 - (2 * (p * M.t).sum(axis=1) / (p + M.t).sum(axis=1)).mean()
+
+
+HELD = pytensor.gradient.disconnected_grad
+ENTROPY = (M.softmax * pt.log(M.softmax)).sum(axis=1).mean()
+P_OF_LOGITS = pt.exp(pt.special.log_softmax(M.r, axis=-1)[pt.arange(M.labels.shape[0]), M.labels])
+# Losses that are no likelihood, on an output that has a distribution all the same.
+CHOSEN: dict[str, tuple[Any, ...]] = {
+    "focal, classes": (focal(M.softmax), M.softmax, [M.t], [ONE_HOT]),
+    "focal, binary": (focal(M.sigmoid), M.sigmoid, [M.t], [YES]),
+    "dice": (dice(M.sigmoid), M.sigmoid, [M.t], [YES]),
+    "clipped surrogate": (surrogate(P), M.softmax, [M.labels, M.m], [CLASSES, ADVANTAGES]),
+    "a penalty on entropy": (M.cross_entropy().mean() + ENTROPY, M.softmax, [M.t], [ONE_HOT]),
+    "weights by the losses": (
+        (HELD(pt.exp(-M.cross_entropy())) * M.cross_entropy()).mean(), M.softmax, [M.t], [ONE_HOT]
+    ),
+    "easy examples": ((M.cross_entropy() * pt.lt(M.cross_entropy(), 1)).mean(), M.softmax, [M.t], [ONE_HOT]),
+}  # fmt: skip
+# Logits of such a loss, which are taken as Gaussian: the likelihood that the warning names.
+UNCHOSEN: dict[str, tuple[Any, ...]] = {
+    "focal": (focal(pt.sigmoid(M.r)), [M.t], [YES], "symng.Bernoulli(logits=True)"),
+    "dice": (dice(pt.sigmoid(M.r)), [M.t], [YES], "symng.Bernoulli(logits=True)"),
+    "clipped surrogate": (surrogate(P_OF_LOGITS), [M.labels, M.m], [CLASSES, ADVANTAGES],
+                          "symng.Categorical(logits=True)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_loss_that_is_no_likelihood_does_not_contradict_a_distribution(name):
+    loss, y, targets, values = CHOSEN[name]
+    objective = M.objective(loss, y, *targets)
+    assert not objective.check(X, *values).matches
+    assert mismatch_warnings(objective, symng.NaturalGradient(), (X, *values)) == []
+
+
+@pytest.mark.parametrize("name", UNCHOSEN)
+def test_logits_of_a_loss_that_is_no_likelihood(name):
+    loss, targets, values, wanted = UNCHOSEN[name]
+    (message,) = mismatch_warnings(M.objective(loss, M.r, *targets), symng.NaturalGradient(), (X, *values))
+    assert f"likelihood={wanted})" in message
+    given = M.objective(loss, M.r, *targets, likelihood=eval(wanted))
+    assert mismatch_warnings(given, symng.NaturalGradient(), (X, *values)) == []
+
+
+@pytest.mark.parametrize(("y", "sign"), [(M.softmax, M.cross_entropy_of_logits(-1)), (M.r, -pt.sqr(D).sum(axis=1))])
+def test_the_opposite_sign(y, sign):
+    objective = M.objective(sign.mean(), y)
+    assert not objective.check(X, ONE_HOT).matches
+    (message,) = mismatch_warnings(objective, symng.NaturalGradient(), (X, ONE_HOT))
+    assert "opposite sign" in message and f"likelihood={written(objective.likelihood)})" in message
+
+
+def test_a_policy_with_a_value():
+    """The advantages depend on the value, but count as constant."""
+    x, labels, returns = pt.matrix("x"), pt.lvector("labels"), pt.vector("returns")
+    v = pytensor.shared(np.ones(3), name="v")
+    policy, value = pt.special.softmax(x @ M.w, axis=-1), x @ v
+    log_p = pt.log(policy[pt.arange(labels.shape[0]), labels])
+    loss = (-log_p * HELD(returns - value) + pt.sqr(returns - value)).mean()
+    objective = symng.Objective(loss, [policy, value], [M.w, v], [x], [labels, returns])
+    batch = X, CLASSES, ADVANTAGES
+    assert objective.check(*batch).weighted
+    assert mismatch_warnings(objective, symng.NaturalGradient(), batch) == []
+
+
+def test_outputs_that_no_data_are_compared_with():
+    """An embedding, what a generator draws, and the logarithm of a variance have no distribution to contradict."""
+    x, noise = pt.matrix("x"), pt.matrix("noise")
+    params = [pytensor.shared(0.3 * RNG.standard_normal(s), name="p") for s in ((3, 2), (3, 2), (2, 3))]
+    means, spreads = x @ params[0], x @ params[1]
+    y = pt.sigmoid((means + pt.exp(spreads / 2) * noise) @ params[2])
+    loss = -(x * pt.log(y) + (1 - x) * pt.log(1 - y)).sum(axis=1)
+    loss += 0.5 * (pt.sqr(means) + pt.exp(spreads) - spreads).sum(axis=1)
+    autoencoder = symng.Objective(loss.mean(), [y, means, spreads], params, [x, noise])
+    batch = (YES[:, :3], RNG.standard_normal((12, 2)))
+    assert autoencoder.check(*batch).outputs == (2,)
+    judge = pt.constant(RNG.standard_normal((2, 1)))
+    generator = symng.Objective(pt.softplus(-pt.tanh(means) @ judge).mean(), means, params[:1], [x])
+    near, far = pt.matrix("near"), pt.matrix("far")
+    distances = [pt.sqr(means - other @ params[0]).sum(axis=1) for other in (near, far)]
+    triplets = symng.Objective(pt.softplus(distances[0] - distances[1]).mean(), means, params[:1], [x, near, far])
+    for objective, arrays in ((autoencoder, batch), (generator, (X,)), (triplets, (X, X + 0.1, X[::-1]))):
+        assert not objective.check(*arrays).matches
+        assert mismatch_warnings(objective, symng.NaturalGradient(), arrays) == []

@@ -1,0 +1,33 @@
+"""Every second-order optimizer lowers the loss on every named problem, with no setting changed from its defaults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytensor
+import pytest
+from helpers import problems
+
+import symng
+from symng import vectors
+
+OPTIMIZERS = {
+    "natural gradient": symng.NaturalGradient(),
+    "natural conjugate gradient, search": symng.NaturalConjugateGradient(beta="search"),
+    "natural conjugate gradient, formula": symng.NaturalConjugateGradient(beta="polak-ribiere"),
+    "Hessian-free": symng.HessianFree(),
+    "Krylov subspace descent": symng.KrylovSubspaceDescent(),
+    "natural gradient, empirical Fisher": symng.NaturalGradient(metric=symng.EmpiricalFisher()),
+    "TONGA, online": symng.TONGA(),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("problem", problems.PROBLEMS)
+def test_loss_goes_down(problem, optimizer):
+    objective, data = problems.PROBLEMS[problem]()
+    assert objective.dtype == "float64" and objective.reduction == "mean"
+    loss = pytensor.function([*objective.inputs, *objective.targets], objective.loss)
+    before = loss(*data)
+    result = symng.minimize(objective, optimizer, data, max_steps=3, progress=False)
+    assert result.stopped == "max_steps" and loss(*data) < before
+    assert np.isfinite(vectors.get_flat(objective.params)).all()
