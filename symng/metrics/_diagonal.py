@@ -13,28 +13,30 @@ from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.loops import map_rows
 from symng.objective import Objective
+from symng.objective.batches import Batch
 from symng.objective.layers import Use, find_uses
 
 
-def mean_squared_gradients(objective: Objective, draws: int, seed: Any) -> TensorVariable:
+def mean_squared_gradients(batch: Batch, draws: int, seed: Any) -> TensorVariable:
     """Return 1/N sum_n g_n^2, elementwise, as a flat vector; g_n is the gradient of the loss of example n."""
-    exact = list(_uses(objective.whole))
+    objective = batch.objective
+    exact = list(_uses(objective))
     others = [p for p in objective.params if p not in exact]
 
-    def means(o: Objective) -> list[TensorVariable]:
+    def means(o: Objective, offset: Any) -> list[TensorVariable]:
         found = []
         if exact:
             squares = _layer_squares(o)
             found.append(vectors.ravel([squares[p].astype(o.dtype) for p in exact], exact))
         if others:
-            found.append(_signed_means(o, others, draws, seed).astype(o.dtype))
+            found.append(_signed_means(o, others, draws, seed, offset).astype(o.dtype))
         return found
 
-    parts = objective.total(means, "mean")
+    parts = batch.mean(means)
     squares = dict(zip(exact, vectors.split(parts[0], exact), strict=True)) if exact else {}
     if others:  # (sum_n s_n g_n)^2 / N, whose expectation is 1/N sum_n g_n^2
         weights = pt.full((draws,), 1 / draws, dtype=objective.dtype)
-        estimate = objective.count.astype(objective.dtype) * pt.dot(weights, pt.sqr(parts[-1]))
+        estimate = batch.count.astype(objective.dtype) * pt.dot(weights, pt.sqr(parts[-1]))
         squares |= zip(others, vectors.split(estimate, others), strict=True)
     return vectors.ravel([squares[p] for p in objective.params], objective.params)
 
@@ -79,7 +81,7 @@ def _sum_squares(use: Use, delta: Any) -> TensorVariable:
 # Estimated, for all others
 
 
-def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed: Any) -> TensorVariable:
+def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed: Any, offset: Any) -> TensorVariable:
     """Return 1/N sum_n s_n g_n for some parameters, a row for each draw of random signs s."""
     losses: Any = objective.example_losses
     count = losses.shape[0].astype(losses.dtype)
@@ -88,5 +90,5 @@ def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed:
         slopes: Any = grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
         return vectors.ravel(slopes, params)
 
-    rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, objective.first)))
+    rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, offset)))
     return pt.specify_shape(rows, (draws, vectors.count(params)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pytensor
 import pytensor.tensor as pt
@@ -15,6 +15,7 @@ from symng.graphs import vectors
 from symng.graphs.derivatives import pullback, pushforward
 from symng.graphs.rewrites import sum_narrowly
 from symng.objective import Objective
+from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import LinearOperator, Root
 
 
@@ -23,15 +24,9 @@ class Metric(ABC):
 
     A subclass gives `product`; calling the metric makes the operator.
 
-    Attributes
-    ----------
-    scale : {"mean", "loss"}
-        Whether it is a mean over examples, or has the scale of the loss.
     """
 
-    scale: ClassVar[str] = "mean"
-
-    def __call__(self, objective: Objective) -> LinearOperator:
+    def __call__(self, objective: Objective | Batch) -> LinearOperator:
         """Return the operator of this metric for ``objective``, over the flat parameter vector.
 
         Raises
@@ -39,21 +34,22 @@ class Metric(ABC):
         ValueError
             When the objective lacks what the metric needs; the message tells the way out.
         """
-        check_instance("objective", objective, Objective, "a symng.Objective")
-        self.check(objective.whole)
+        check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
+        batch = as_batch(objective)
+        self.check(batch.objective)
         return LinearOperator(
-            lambda v: self.total(objective, v),
-            size=objective.size,
-            dtype=objective.dtype,
-            inputs=(*objective.inputs, *objective.targets),
+            lambda v: self.apply(batch, v),
+            size=batch.objective.size,
+            dtype=batch.objective.dtype,
+            inputs=batch.variables,
             name=type(self).__name__,
-            root=None if objective.undivided is None else self.root(objective.undivided),
-            draw=self.draw(objective),
+            root=self.root(batch.objective) if isinstance(batch, FullBatch) else None,
+            draw=self.draw(batch),
         )
 
-    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        """Return the product with ``v``, over all chunks where the batch comes in chunks."""
-        return objective.total(lambda o: [self.product(o, v).astype(o.dtype)], self.scale)[0]
+    def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
+        """Return the product with ``v`` over a whole batch: the mean of `product` over its parts."""
+        return batch.mean(lambda o, _: [self.product(o, v).astype(o.dtype)])[0]
 
     def check(self, objective: Objective) -> None:  # noqa: B027
         """Refuse an objective that lacks what the metric needs; by default none."""
@@ -66,8 +62,8 @@ class Metric(ABC):
         """Return R with the metric equal to R^T R, a row for each example and output; by default none is known."""
         return None
 
-    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable] | None:
-        """Return the function from a seed to R^T s, over all chunks: R is that of `root`, s random signs."""
+    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
+        """Return the function from a seed to R^T s, with R that of `root` and s random signs, or None."""
         return None
 
     @abstractmethod

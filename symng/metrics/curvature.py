@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from pytensor.tensor.variable import TensorVariable
 
@@ -60,11 +60,10 @@ class GaussNewton(OutputMetric):
            [ 4.,  2.]])
     """
 
-    scale: ClassVar[str] = "loss"
     __repr__ = short_repr
 
     def check(self, objective: Objective) -> None:
-        check_passage(objective)
+        check_passage(objective.model)
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
         return list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
@@ -108,7 +107,6 @@ class Hessian(Metric):
            [1., 0.]])
     """
 
-    scale: ClassVar[str] = "loss"
     __repr__ = short_repr
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:

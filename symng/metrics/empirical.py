@@ -14,6 +14,7 @@ from symng.graphs import vectors
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
+from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import Root
 
 
@@ -87,12 +88,12 @@ class EmpiricalFisher(Metric):
             along = along - along.mean()
         return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
 
-    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        """Return the product over all chunks, which have one mean."""
-        if not self.centered:
-            return super().total(objective, v)
-        mean = _mean_gradient(objective)
-        return EmpiricalFisher().total(objective, v) - pt.dot(mean, v) * mean
+    def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
+        # The examples are centered around the mean of the batch, not of their part of it.
+        if not self.centered or isinstance(batch, FullBatch):
+            return super().apply(batch, v)
+        mean = _mean_gradient(batch)
+        return EmpiricalFisher().apply(batch, v) - pt.dot(mean, v) * mean
 
     def root(self, objective: Objective) -> Root:
         """Return the matrix whose rows are the g_n, less their mean where centered, over sqrt(N)."""
@@ -107,22 +108,22 @@ class EmpiricalFisher(Metric):
             lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
         )
 
-    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable]:
+    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:
         def drawn(seed: TensorVariable) -> TensorVariable:
-            def means(o: Objective) -> list[TensorVariable]:
+            def means(o: Objective, offset: Any) -> list[TensorVariable]:
                 losses: Any = o.example_losses
-                signs = vectors.random_signs(losses, seed, first=(0, o.first))
+                signs = vectors.random_signs(losses, seed, first=(0, offset))
                 weights = signs / losses.shape[0].astype(losses.dtype)
                 return [pull([losses], o, [weights]).astype(o.dtype), weights.sum().astype(o.dtype)]
 
-            signed, sign = objective.total(means, "mean")
+            signed, sign = batch.mean(means)
             if self.centered:
-                signed = signed - sign * _mean_gradient(objective)
-            return pt.sqrt(objective.count.astype(objective.dtype)) * signed
+                signed = signed - sign * _mean_gradient(batch)
+            return pt.sqrt(batch.count.astype(batch.objective.dtype)) * signed
 
         return drawn
 
-    def diagonal(self, objective: Objective, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
+    def diagonal(self, objective: Objective | Batch, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.
 
         Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a row of h, and for a
@@ -164,19 +165,20 @@ class EmpiricalFisher(Metric):
         >>> symng.EmpiricalFisher(centered=True).diagonal(objective).eval(batch)
         array([1., 0.])
         """
-        check_instance("objective", objective, Objective, "a symng.Objective")
-        self.check(objective)
+        check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
+        batch = as_batch(objective)
+        self.check(batch.objective)
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
-        squares = mean_squared_gradients(objective, draws, seed)
-        return pt.maximum(squares - pt.sqr(_mean_gradient(objective)), 0) if self.centered else squares
+        squares = mean_squared_gradients(batch, draws, seed)
+        return pt.maximum(squares - pt.sqr(_mean_gradient(batch)), 0) if self.centered else squares
 
 
-def _mean_gradient(objective: Objective) -> TensorVariable:
+def _mean_gradient(batch: Batch) -> TensorVariable:
     """Return the mean of the gradients of single examples."""
 
-    def mean(o: Objective) -> list[TensorVariable]:
+    def mean(o: Objective, offset: Any) -> list[TensorVariable]:
         losses: Any = o.example_losses
         return [pull([losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]).astype(o.dtype)]
 
-    return objective.total(mean, "mean")[0]
+    return batch.mean(mean)[0]

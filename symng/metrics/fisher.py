@@ -14,6 +14,7 @@ from symng._checks import Words, check_choice, explain_settings, problem, short_
 from symng.graphs import vectors
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Objective
+from symng.objective.batches import Batch
 from symng.objective.heads import Head
 from symng.operators import Root
 
@@ -130,22 +131,22 @@ class Fisher(OutputMetric):
 
         return Root(push_root, pull_root)
 
-    def draw(self, objective: Objective) -> Callable[[TensorVariable], TensorVariable] | None:
-        if not self._has_root(objective.whole):
+    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
+        if not self._has_root(batch.objective):
             return None
 
         def drawn(seed: TensorVariable) -> TensorVariable:
-            def mean(o: Objective) -> list[TensorVariable]:
+            def mean(o: Objective, offset: Any) -> list[TensorVariable]:
                 ends: list[Any] = [head.r for head in o.heads]
                 parts = []
                 for number, (head, r) in enumerate(zip(o.heads, ends, strict=True)):
                     own = seed * len(ends) + number
-                    signs = vectors.random_signs(r, own, first=(head.example_axis, o.first))
+                    signs = vectors.random_signs(r, own, first=(head.example_axis, offset))
                     count = r.shape[head.example_axis].astype(r.dtype)
                     parts.append(head.likelihood.metric_root(r, signs, False) / count)
                 return [pull(ends, o, parts).astype(o.dtype)]
 
-            return pt.sqrt(objective.count.astype(objective.dtype)) * objective.total(mean, "mean")[0]
+            return pt.sqrt(batch.count.astype(batch.objective.dtype)) * batch.mean(mean)[0]
 
         return drawn
 

@@ -117,43 +117,26 @@ class StructuralDamping(Metric):
         self.metric.check(objective)
         self._states(objective)
 
-    @property
-    def scale(self) -> str:  # type: ignore[override]
-        return self.metric.scale
-
     def with_damping(self, damping: TensorVariable) -> Metric:
         metric = self.metric.with_damping(damping)
         if not self.relative:
             return replace(self, metric=metric)
         return replace(self, metric=metric, coefficient=self.coefficient * damping, relative=False)
 
-    def total(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        if objective.undivided is not None or self.metric.scale == "mean" or objective.reduction == "mean":
-            return super().total(objective, v)
-        # A sum over examples beside a mean: chunks of them add up differently.
-        of_states = objective.total(lambda o: [self._product_on_states(o, v, None).astype(o.dtype)], "mean")[0]
-        return self.metric.total(objective, v) + of_states
-
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        # With a metric of the same form, both share the passes through the model.
-        if isinstance(self.metric, OutputMetric):
-            return self._product_on_states(objective, v, self.metric)
-        return self.metric.product(objective, v) + self._product_on_states(objective, v, None)
-
-    def _product_on_states(
-        self, objective: Objective, v: TensorVariable, shared: OutputMetric | None
-    ) -> TensorVariable:
-        """Return mu F_h v, and the product of a metric that shares the passes added to it."""
         states = self._states(objective)
         head = objective.heads[0]
         scale = pt.cast(self.coefficient, objective.dtype) / head.y.shape[head.example_axis].astype(objective.dtype)
+        # With a metric of the same form, both share the passes through the model.
+        shared = self.metric if isinstance(self.metric, OutputMetric) else None
         outputs = [] if shared is None else shared.outputs(objective)
         ends = [*outputs, *(state.end for state in states)]
         tangents = push(ends, objective, v)
         of_outputs, of_states = tangents[: len(outputs)], tangents[len(outputs) :]
         cotangents = [] if shared is None else shared.weigh(objective, of_outputs)
         cotangents += [scale * state.weigh(tangent) for state, tangent in zip(states, of_states, strict=True)]
-        return pull(ends, objective, cotangents)
+        product = pull(ends, objective, cotangents)
+        return product if shared is not None else self.metric.product(objective, v) + product
 
     def _states(self, objective: Objective) -> list[Hidden]:
         """Return the hidden states on the inputs of ``objective``."""
@@ -165,7 +148,7 @@ class StructuralDamping(Metric):
                     Words("neither"), "Give them: StructuralDamping(hidden=[h]).",
                 )  # fmt: skip
         else:
-            found = objective.follow(self.hidden)
+            found = objective.on_own_inputs(self.hidden)
             known = set(objective.inputs)
             loose = [v for v in graph_inputs(found) if not isinstance(v, SharedVariable | Constant) and v not in known]
             if loose:

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from symng.graphs import vectors
 from symng.likelihoods import Likelihood, describe_likelihood
-
-if TYPE_CHECKING:
-    from symng.objective.objective import Objective
+from symng.objective.model import Model
 
 _WIDTH, _INDENT = 110, " " * 14
 
 
-def describe_objective(objective: Objective, unchecked: Sequence[Likelihood]) -> str:
+def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     """Return the lines that an objective prints; targets of the likelihoods ``unchecked`` are not looked at."""
-    params = objective.params
+    params = model.params
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
-    lines = [_fill(f"  params:     {named}, {objective.size:,} numbers, {objective.dtype}")]
-    for h in objective.heads:
+    lines = [_fill(f"  params:     {named}, {model.size:,} numbers, {model.dtype}")]
+    for h in model.heads:
         axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
         lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
-    roots = zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True)
+    roots = zip((*model.inputs, *model.targets), model.data_axes, strict=True)
     names = [f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in roots]
-    count = len(objective.inputs)
+    count = len(model.inputs)
     lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
     lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
     if names := [describe_likelihood(likelihood) for likelihood in unchecked]:
         lines.append(f"  unchecked:  targets of {', '.join(names)}, for the loss does not tell which they are")
-    lines.append(_fill(f"  examples:   {_describe_reduction(objective)}"))
+    lines.append(_fill(f"  examples:   {_describe_reduction(model)}"))
     return "\n".join(["Objective", *lines])
 
 
-def _describe_reduction(objective: Objective) -> str:
+def _describe_reduction(model: Model) -> str:
     """Return how the losses of single examples make up the loss, and which steps follow."""
-    reduction, factor = objective.reduction, objective.sum_factor
+    reduction, factor = model.reduction, model.sum_factor
     found = {
         "mean": "the loss is a mean over them",
         "sum": "the loss is a weighted mean over them",  # a sum whose weights their number or sum divides

@@ -28,7 +28,9 @@ from symng.objective._example_axes import NONE, REDUCED, Place, locate_examples
 Found = tuple[TensorVariable, str] | None
 
 
-def find(loss: TensorVariable, places: Mapping[Variable, Place]) -> tuple[TensorVariable | None, str | None]:
+def find_example_losses(
+    loss: TensorVariable, places: Mapping[Variable, Place]
+) -> tuple[TensorVariable | None, str | None]:
     """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
 
     The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without examples added, as

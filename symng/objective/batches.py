@@ -1,13 +1,15 @@
-"""An objective on batches that come in chunks, so that memory follows the chunk and not the batch.
+"""How the examples of a batch come: all at once, or in chunks, so that memory follows the chunk and not the batch.
 
-What is a mean or sum over examples is computed chunk by chunk in a loop and added up. A batch is handed over as its
+What is a mean over examples is computed chunk by chunk in a loop and added up. Such a batch is handed over as its
 chunks, stacked along a new first axis, and the examples that are left over: each chunk of a loop has one shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pytensor.tensor as pt
@@ -21,38 +23,218 @@ from symng.graphs.rebuild import rebuild
 from symng.objective._example_axes import NONE, is_closed, locate_examples
 from symng.objective.objective import Objective
 
+PartFunction = Callable[[Objective, Any], Sequence[TensorVariable]]
+"""From the objective on some examples of a batch, and the index of the first of them, to scalars and vectors."""
 
-class Layout(NamedTuple):
-    """How a batch is handed over: whether it has chunks, and whether it has examples beside them.
 
-    One without chunks is not cut.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Batch(ABC):
+    """An objective on the symbolic inputs and targets of one batch.
+
+    Attributes
+    ----------
+    objective : Objective
+        The model. Where the examples come in chunks it is not on the inputs of the batch: compute by `mean`.
+    length : int or None
+        How many of the inputs and targets the batch holds, the first ones; None is all.
+    divisor : symbolic scalar or None
+        What the loss is divided by, so that a sum over examples becomes a mean; None if it is not divided.
     """
 
-    chunked: bool
-    ragged: bool
+    objective: Objective
+    length: int | None = None
+    divisor: TensorVariable | None = None
+
+    @property
+    @abstractmethod
+    def count(self) -> TensorVariable:
+        """The number of examples, as a symbolic integer."""
+
+    @property
+    @abstractmethod
+    def variables(self) -> list[TensorVariable]:
+        """The symbolic arrays that are handed over."""
+
+    @property
+    @abstractmethod
+    def axes(self) -> list[int]:
+        """The axis of examples, or of the chunks' examples, of each variable."""
+
+    @abstractmethod
+    def mean(self, function: PartFunction) -> list[TensorVariable]:
+        """Return the mean over the examples of what ``function`` gives as means over some of them."""
+
+    def loss(self) -> TensorVariable:
+        """Return the loss of the batch."""
+        return self.mean(lambda o, _: [o.loss])[0]
+
+    def averaged(self) -> Self:
+        """Return the batch with a loss that is a sum over examples divided by their number; others as they are.
+
+        A sum times a small number may be a mean already, over a number that the user knew. It is divided in batches of
+        more examples than that, and a thousandth more: the number may have been rounded to float32.
+        """
+        factor = self.objective.sum_factor
+        if factor is None:
+            return self
+        count: Any = self.count.astype(self.objective.dtype)
+        if factor < 0.5:  # half a sum is a likelihood
+            count = pt.switch(pt.gt(factor * self.count, 1.001), count, pt.ones_like(count))
+        return replace(self, divisor=count)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FullBatch(Batch):
+    """A batch whose examples come all at once."""
+
+    @property
+    def count(self) -> TensorVariable:
+        return self.objective.count
+
+    @property
+    def variables(self) -> list[TensorVariable]:
+        return list(self.objective.model.variables[: self.length])
+
+    @property
+    def axes(self) -> list[int]:
+        return list(self.objective.data_axes[: self.length])
+
+    def mean(self, function: PartFunction) -> list[TensorVariable]:
+        return list(function(self.objective, 0))
+
+    def averaged(self) -> Self:
+        batch, whole = super().averaged(), self.objective
+        if batch.divisor is None or whole.sum_factor is None:
+            return batch
+        loss = whole.loss / batch.divisor.astype(whole.loss.type.dtype)
+        always = whole.reduction == "sum" and whole.sum_factor >= 0.5
+        return replace(batch, objective=whole.with_loss(loss, "mean" if always else None))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChunkedBatch(Batch):
+    """A batch whose examples come in chunks.
+
+    Attributes
+    ----------
+    stacked : list of symbolic arrays
+        The chunks of each input and target, along a new first axis.
+    rest : Objective or None
+        The model on the examples that are left over.
+    """
+
+    stacked: list[Any] = field(default_factory=list)
+    rest: Objective | None = None
+
+    @property
+    def count(self) -> TensorVariable:
+        stacked = self._count_of_chunks()
+        return stacked if self.rest is None else stacked + self.rest.count
+
+    @property
+    def variables(self) -> list[TensorVariable]:
+        rest = [] if self.rest is None else self.rest.model.variables
+        return [*self.stacked[: self.length], *rest[: self.length]]
+
+    @property
+    def axes(self) -> list[int]:
+        axes = list(self.objective.data_axes[: self.length])
+        return [axis + 1 for axis in axes] + ([] if self.rest is None else axes)
+
+    def mean(self, function: PartFunction) -> list[TensorVariable]:
+        dtype = self.objective.dtype
+        stacked, count = self._count_of_chunks(), self.count
+        weight = (stacked / count / self.stacked[0].shape[0]).astype(dtype)
+        totals = [weight * value for value in self._sum_of_chunks(function)]
+        if self.rest is not None:
+            weight = (self.rest.count / count).astype(dtype)
+            values = function(self._part(self.rest), stacked)
+            totals = [a + weight * b for a, b in zip(totals, values, strict=True)]
+        return totals
+
+    def _part(self, part: Objective) -> Objective:
+        """Return the objective on a part of the batch so that the loss of the batch is the mean of those of its parts.
+
+        A loss that is a sum over the N examples of the batch is N / n times the sum over the n of the part.
+        """
+        if self.objective.reduction != "sum" and self.objective.sum_factor is None:
+            return part
+        divisor = 1 if self.divisor is None else self.divisor
+        share = self.count / part.count / divisor
+        return part.with_loss(part.loss * share.astype(part.loss.type.dtype))
+
+    def _count_of_chunks(self) -> Any:
+        """Return the number of examples that come in chunks."""
+        return self.stacked[0].shape[0] * self._length_of_chunk()
+
+    def _length_of_chunk(self) -> Any:
+        return self.stacked[0].shape[self.objective.data_axes[0] + 1]
+
+    def _sum_of_chunks(self, function: PartFunction) -> list[TensorVariable]:
+        """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
+        chunk = self.objective.on_fresh_inputs("_chunk")
+        offset = pt.lscalar("offset")
+        placeholders = chunk.model.variables
+        values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
+        length, count = self._length_of_chunk(), self.stacked[0].shape[0]
+
+        def body(s: dict[str, Any]) -> dict[str, Any]:
+            rows: dict[Any, Any] = {v: chunks[s["chunk"]] for v, chunks in zip(placeholders, self.stacked, strict=True)}
+            here = rebuild(values, rows | {offset: s["chunk"] * length})
+            added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
+            return {"chunk": s["chunk"] + 1, **added}
+
+        start: dict[str, Any] = {"chunk": pt.constant(0, dtype="int64")}
+        start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
+        final = while_loop(body, lambda s: s["chunk"] < count, start, count)
+        return [final[f"sum {i}"] for i in range(len(values))]
+
+
+class Layout(NamedTuple):
+    """How a batch is handed over: in chunks or at once, and whether examples are left over beside the chunks."""
+
+    chunked: bool = False
+    ragged: bool = False
 
 
 def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> Layout:
     """Return how a batch is handed over."""
     examples = arrays[0].shape[axes[0]]
     if chunk_size is None or examples <= chunk_size:
-        return Layout(chunked=False, ragged=True)
+        return Layout()
     return Layout(chunked=True, ragged=examples % chunk_size > 0)
 
 
+def make_batch(objective: Objective, layout: Layout = Layout(), length: int | None = None) -> Batch:  # noqa: B008
+    """Return a batch of the objective, on its inputs where the examples come all at once."""
+    if not layout.chunked:
+        return FullBatch(objective=objective, length=length)
+    return ChunkedBatch(
+        objective=objective,
+        length=length,
+        stacked=[_stack(v) for v in objective.model.variables],
+        rest=objective.on_fresh_inputs("_rest") if layout.ragged else None,
+    )
+
+
+def as_batch(objective: Objective | Batch) -> Batch:
+    """Return a batch as it is, and an objective as a batch whose examples come all at once."""
+    return objective if isinstance(objective, Batch) else FullBatch(objective=objective)
+
+
 def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> list[Any]:
-    """Return a batch as a `ChunkedObjective` takes it: the stacked chunks of all arrays, then what is left of them."""
-    examples = arrays[0].shape[axes[0]]
-    if chunk_size is None or examples <= chunk_size:
+    """Return a batch as it is handed over: the stacked chunks of all arrays, then what is left of them."""
+    layout = layout_of(arrays, axes, chunk_size)
+    if chunk_size is None or not layout.chunked:
         return list(arrays)
-    count, ragged = examples // chunk_size, examples % chunk_size > 0
+    count = arrays[0].shape[axes[0]] // chunk_size
     stacked, rest = [], []
     for array, axis in zip(arrays, axes, strict=True):
         even, left = np.split(array, [count * chunk_size], axis=axis)
         shape = (*even.shape[:axis], count, chunk_size, *even.shape[axis + 1 :])
         stacked.append(np.moveaxis(even.reshape(shape), axis, 0))
         rest.append(left)
-    return stacked + rest if ragged else stacked
+    return stacked + rest if layout.ragged else stacked
 
 
 def check_chunks(objective: Objective) -> None:
@@ -70,7 +252,7 @@ def check_chunks(objective: Objective) -> None:
     if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
         got = "a sum of terms that are divided by the number of examples, or by their weights"
         raise problem("chunk_size", expected, Words(got), "Take the mean() of the terms in its place.")
-    for v, axis in zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True):
+    for v, axis in zip(objective.model.variables, objective.data_axes, strict=True):
         if v.type.shape[axis] not in (None, 1):
             raise problem(
                 "chunk_size", f"inputs and targets of any number of examples, {v} too",
@@ -80,119 +262,11 @@ def check_chunks(objective: Objective) -> None:
 
 def _find_opaque_op(objective: Objective) -> Op | None:
     """Return an op that examples enter and nobody can look into, or None."""
-    places = locate_examples(objective.loss, dict(zip(*objective.batch_variables(), strict=True)))
+    places = locate_examples(objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True)))
     for node in toposort([objective.loss]):
         if is_closed(node.op) and any(places.get(v, NONE) != NONE for v in node.inputs):
             return node.op
     return None
-
-
-class ChunkedObjective(Objective):
-    """The same model on batches in chunks: of the batch called ``suffix``, and of those made by `on_fresh_inputs`.
-
-    ``layouts`` tells for each suffix how that batch is handed over.
-    """
-
-    def __init__(self, objective: Objective, layouts: Mapping[str, Layout], suffix: str = "") -> None:
-        vars(self).update(vars(objective))
-        vars(self)["_frozen"] = False
-        self._whole, self.layouts = objective, layouts
-        layout = layouts[suffix]
-        roots = (*objective.inputs, *objective.targets)
-        self.stacked: tuple[Any, ...] = ()
-        if layout.chunked:
-            self.stacked = tuple(map(_stack, roots))
-        self.rest = objective.on_fresh_inputs(f"{suffix}_rest") if layout.ragged else None
-        if self.rest is not None:
-            vars(self.rest)["first"] = self._counts()[0]
-        self.loss = self.total(lambda o: [o.loss])[0]
-        self._frozen = True
-
-    @property
-    def whole(self) -> Objective:
-        return self._whole
-
-    @property
-    def undivided(self) -> Objective | None:
-        return None if self.stacked else self.rest
-
-    @property
-    def count(self) -> TensorVariable:
-        stacked, rest = self._counts()
-        return stacked if self.rest is None else stacked + rest
-
-    def divided(self, when: TensorVariable | None) -> Objective:
-        whole = self._whole.divided(when)
-        other = object.__new__(ChunkedObjective)
-        vars(other).update(
-            vars(self), reduction=whole.reduction, sum_factor=None, _divided=whole._divided, _whole=whole
-        )
-        vars(other)["rest"] = None if self.rest is None else self.rest.divided(when)
-        vars(other)["loss"] = other.total(lambda o: [o.loss])[0]
-        return other
-
-    def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
-        axes = list(self.data_axes[:count])
-        variables, places = list(self.stacked[:count]), [axis + 1 for axis in axes] if self.stacked else []
-        if self.rest is not None:
-            variables += [*self.rest.inputs, *self.rest.targets][:count]
-            places += axes
-        return variables, places
-
-    def total(
-        self, function: Callable[[Objective], Sequence[TensorVariable]], scale: str = "loss"
-    ) -> list[TensorVariable]:
-        summed = scale == "loss" and self.reduction == "sum"
-        totals: list[Any] = []
-        stacked, rest = self._counts()
-
-        def share(part: Any, chunks: Any = 1) -> Any:
-            """Return the weight of what was computed for a part of the batch, a mean or a sum."""
-            weight = (part / self.count / chunks).astype(self.dtype)
-            when = None if self._divided is None or scale != "loss" else self._divided[1]
-            return weight if when is None else pt.switch(when, weight, pt.ones_like(weight))
-
-        if self.stacked:
-            sums = self._sum_of_chunks(function)
-            chunks = self.stacked[0].shape[0]
-            totals = sums if summed else [share(stacked, chunks) * value for value in sums]
-        if self.rest is not None:
-            values = [value if summed else share(rest) * value for value in function(self.rest)]
-            totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
-        return totals
-
-    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
-        return self.total(lambda o: [o.with_params(values)])[0]
-
-    def on_fresh_inputs(self, suffix: str) -> Objective:
-        return ChunkedObjective(self._whole, self.layouts, suffix)
-
-    def _counts(self) -> tuple[Any, Any]:
-        """Return how many examples are in chunks, and how many beside them."""
-        axis = self.data_axes[0]
-        stacked = self.stacked[0].shape[0] * self.stacked[0].shape[axis + 1] if self.stacked else pt.constant(0)
-        rest = pt.constant(0) if self.rest is None else self.rest.count
-        return stacked, rest
-
-    def _sum_of_chunks(self, function: Callable[[Objective], Sequence[TensorVariable]]) -> list[TensorVariable]:
-        """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
-        chunk = self._whole.on_fresh_inputs("_chunk")
-        vars(chunk)["first"] = first = pt.lscalar("first")
-        places: list[Any] = [*chunk.inputs, *chunk.targets]
-        length = self.stacked[0].shape[self.data_axes[0] + 1]
-        values = [pt.as_tensor_variable(value) for value in function(chunk)]
-
-        def body(s: dict[str, Any]) -> dict[str, Any]:
-            replaced = {place: rows[s["chunk"]] for place, rows in zip(places, self.stacked, strict=True)}
-            here = rebuild(values, replaced | {first: s["chunk"] * length})
-            added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
-            return {"chunk": s["chunk"] + 1, **added}
-
-        start: dict[str, Any] = {"chunk": pt.constant(0, dtype="int64")}
-        start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
-        count = self.stacked[0].shape[0]
-        final = while_loop(body, lambda s: s["chunk"] < count, start, count)
-        return [final[f"sum {i}"] for i in range(len(values))]
 
 
 def _stack(v: TensorVariable) -> TensorVariable:

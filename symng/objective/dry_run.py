@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,16 +12,14 @@ from symng.backends import PLAIN, compile_function
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.likelihoods import Categorical
-
-if TYPE_CHECKING:
-    from symng.objective.objective import Objective
+from symng.objective.model import Model
 
 
 class Trial:
     """Evaluate a model in plain Python, and tell of arrays that do not fit it by the name of their batch."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, model: Model) -> None:
+        self.model = model
         self._functions: dict[bool, Any] = {}
         self._seen: set[tuple[Any, ...]] = set()
 
@@ -39,19 +37,19 @@ class Trial:
             When that fails (a LinAlgError where the values are the reason), or ``example_losses`` as given has another
             length than the batch.
         """
-        objective, inputs = self.objective, len(self.objective.inputs)
-        whole = len(arrays) == inputs + len(objective.targets)
+        model, inputs = self.model, len(self.model.inputs)
+        whole = len(arrays) == inputs + len(model.targets)
         if whole not in self._functions:
-            roots = [*objective.inputs, *objective.targets][: len(arrays)]
-            wanted: list[Any] = [objective.loss] if whole else list(objective.outputs)
-            if whole and objective.reduction == "given":
-                wanted.append(objective.example_losses.shape[0])  # type: ignore[union-attr]
+            roots = [*model.inputs, *model.targets][: len(arrays)]
+            wanted: list[Any] = [model.loss] if whole else list(model.outputs)
+            if whole and model.reduction == "given":
+                wanted.append(model.example_losses.shape[0])  # type: ignore[union-attr]
             self._functions[whole] = compile_function(roots, wanted, mode=PLAIN, on_unused_input="ignore")
         function = self._functions[whole]
         with np.errstate(all="ignore"):
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
-        examples = arrays[0].shape[objective.data_axes[0]]
-        if whole and objective.reduction == "given" and int(values[-1]) != examples:
+        examples = arrays[0].shape[model.data_axes[0]]
+        if whole and model.reduction == "given" and int(values[-1]) != examples:
             raise problem(
                 "example_losses", f"one loss for each of the {examples} examples of {name}", Words(str(values[-1])),
                 "Sum over the axes of outputs and of time alone.",
@@ -60,9 +58,9 @@ class Trial:
 
     def hint(self, arrays: Sequence[Any]) -> str:
         """Say in a sentence what is the most likely reason when the model cannot be evaluated; empty if not known."""
-        objective = self.objective
-        for t, a in zip(objective.targets, arrays[len(objective.inputs) :], strict=False):
-            for head in objective.heads:
+        model = self.model
+        for t, a in zip(model.targets, arrays[len(model.inputs) :], strict=False):
+            for head in model.heads:
                 if isinstance(head.likelihood, Categorical) and head.y.ndim == t.ndim and a.shape[-1] == 1:
                     return f"A column of class numbers for {t}? One-hot encode them: np.eye(K)[labels]."
                 column = infer_length(head.y, -1) in (1, None) and not isinstance(head.likelihood, Categorical)
@@ -74,5 +72,5 @@ class Trial:
 
     def _lengths(self, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Return the shapes of arrays without the axis of examples."""
-        pairs = zip(arrays, self.objective.data_axes, strict=False)
+        pairs = zip(arrays, self.model.data_axes, strict=False)
         return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pytensor.graph.traversal import ancestors
@@ -14,6 +14,7 @@ from symng.graphs.derivatives import hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, describe_likelihood, written
 from symng.objective.dry_run import Trial
+from symng.objective.model import Model
 from symng.objective.output_products import (
     DRAWS,
     Point,
@@ -24,9 +25,6 @@ from symng.objective.output_products import (
     has_passage,
     inputs_of,
 )
-
-if TYPE_CHECKING:
-    from symng.objective.objective import Objective
 
 # At most so many examples are compared, and so many numbers of the output, if the loss is a mean or sum over examples.
 _MAX_EXAMPLES, _MAX_NUMBERS = 256, 2**18
@@ -81,27 +79,26 @@ class Match:
         return self.message
 
 
-def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None, seed: int = 0) -> Match:
-    """Compare both curvatures on a batch; the work of `Objective.check`."""
-    arrays = objective.check_batch("batch", batch)
-    check_passage(objective)
-    values, trial = Values(objective), Trial(objective)
+def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: int = 0) -> Match:
+    """Compare both curvatures on the arrays of a batch; the work of `Objective.check`."""
+    check_passage(model)
+    values, trial = Values(model), Trial(model)
     few: Sequence[Any] = arrays
-    if objective.reduction in ("mean", "sum"):  # then some of the examples show the factor for all
+    if model.reduction in ("mean", "sum"):  # then some of the examples show the factor for all
         try:
             few = values.take_examples(arrays, _MAX_EXAMPLES, _MAX_NUMBERS)
             trial("batch", few)
-            if few is not arrays and not _is_same_in_part(objective, few):
+            if few is not arrays and not _is_same_in_part(model, few):
                 few = arrays
         except (ValueError, IndexError, TypeError, AssertionError):
             few = arrays  # a model that is made for one length of batches, or that does not fit them at all
     if few is arrays:
         trial("batch", arrays)
-    count = count_of(objective, arrays)
+    count = count_of(model, arrays)
     match = compare(values, few, PLAIN if mode is None else mode, seed, count)
     if mode is None and "not finite" in match.message:  # log(1 - sigmoid(r)) may be so only without rewrites
         match = compare(values, few, STABLE, seed, count)
-    if match and objective.example_losses is None:
+    if match and model.example_losses is None:
         note = (
             " But the losses of single examples were not found in the loss, so it may mix examples, as an output of "
             "shape (N, 1) with a target of shape (N,) does. If it does not, give Objective(..., example_losses=...)."
@@ -110,10 +107,10 @@ def check_match(objective: Objective, batch: Sequence[Any], *, mode: Any = None,
     return match
 
 
-def _is_same_in_part(objective: Objective, arrays: Sequence[Any]) -> bool:
+def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
     """Return whether the loss of an example does not depend on how many there are, as it does when scaled by that."""
-    inputs, axes = inputs_of(objective), objective.data_axes
-    losses = compile_function(inputs, objective.example_losses, mode=PLAIN, on_unused_input="ignore")
+    inputs, axes = inputs_of(model), model.data_axes
+    losses = compile_function(inputs, model.example_losses, mode=PLAIN, on_unused_input="ignore")
     with np.errstate(all="ignore"):
         together = losses(*arrays)
         alone = losses(*(np.take(a, [0], axis=axis) for a, axis in zip(arrays, axes, strict=True)))
@@ -127,8 +124,8 @@ def compare(
 
     A relative difference of ``near`` does not count, where that is more than rounding.
     """
-    objective = values.objective
-    tolerance = max(near, _tolerance(objective))
+    model = values.model
+    tolerance = max(near, _tolerance(model))
     products = Products(values, arrays, mode)
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
@@ -138,34 +135,32 @@ def compare(
         others = [products([v + rng.standard_normal(v.shape) for v in center], rng) for center in centers]
     points = [own, *(point for point in others if point.is_finite())]
     lengths = products.lengths
-    axis = objective.heads[0].example_axis
+    axis = model.heads[0].example_axis
     scale = 1.0
-    if count is not None and objective.reduction == "sum":
+    if count is not None and model.reduction == "sum":
         scale = count / lengths[axis]
-    if count is not None and objective.reduction in ("mean", "sum"):
+    if count is not None and model.reduction in ("mean", "sum"):
         lengths[axis] = count
-    match = _judge(objective, points, lengths, scale, tolerance)
+    match = _judge(model, points, lengths, scale, tolerance)
     if match.matches or np.isnan(match.factor):
         return match
-    different = _different_outputs(objective, points, tolerance)
+    different = _different_outputs(model, points, tolerance)
     if not different and _is_covered(points, tolerance):
-        names = _names(objective)
+        names = _names(model)
         message = (
             f"Loss and likelihood match but for weights: the loss is the negative log-likelihood of {names} with a "
             "weight of its own for each example, time step or unit. GaussNewton has these weights, Fisher has none."
         )
         return replace(match, message=message, weighted=True)
-    return _suggest(objective, products, points, replace(match, outputs=different))
+    return _suggest(model, products, points, replace(match, outputs=different))
 
 
-def _judge(
-    objective: Objective, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float
-) -> Match:
+def _judge(model: Model, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float) -> Match:
     """Turn the products into a verdict in words.
 
     ``lengths`` are those of the first output, and ``scale`` is the factor from the examples compared to all of them.
     """
-    names = _names(objective)
+    names = _names(model)
     own = points[0]
     if not own.is_finite():
         whose = "Gauss-Newton" if all(np.isfinite(a).all() for a in own.fisher) else "Fisher"
@@ -180,7 +175,7 @@ def _judge(
         whose = "Fisher" if not fv.any() else "Gauss-Newton"
         message = f"No verdict: the {whose} product is zero on this batch, so there is nothing to compare."
         return Match(False, float("nan"), None, float("nan"), message)
-    if not all(has_passage(head) for head in objective.heads):
+    if not all(has_passage(head) for head in model.heads):
         message = (
             f"No verdict: no pre-activation of the output was found for {names}, and the curvature of the loss can be "
             "compared only there. End the output in sigmoid, softmax or exp, or give it as logits."
@@ -201,7 +196,7 @@ def _judge(
         return abs(factor / number - 1) <= 10 * tolerance
 
     reduction, what = None, f"{factor:.6g} times their mean"
-    axis = objective.heads[0].example_axis
+    axis = model.heads[0].example_axis
     examples = lengths[axis]
     if is_near(1):
         reduction, what = "mean", "their mean"
@@ -210,8 +205,8 @@ def _judge(
     message = f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per example, {what}"
     if reduction != "mean":
         # A sum takes the steps of its mean, whatever else it is multiplied with.
-        by = "it" if objective.sum_factor is None else f"{factor / examples:.6g}, for steps are those of the mean"
-        known = reduction == "sum" and objective.sum_factor is not None
+        by = "it" if model.sum_factor is None else f"{factor / examples:.6g}, for steps are those of the mean"
+        known = reduction == "sum" and model.sum_factor is not None
         what = "steps are those of their mean" if known else f"a damping for Fisher is scaled by {by}"
         message += f" (factor {factor:.6g}): {what}"
     message += "."
@@ -232,11 +227,11 @@ def _is_covered(points: Sequence[Point], tolerance: float) -> bool:
     return abs(seen - total) <= 10 * tolerance * total
 
 
-def _different_outputs(objective: Objective, points: Sequence[Point], tolerance: float) -> tuple[int, ...]:
+def _different_outputs(model: Model, points: Sequence[Point], tolerance: float) -> tuple[int, ...]:
     """Return the outputs in which the loss has another curvature than that of the likelihood but for weights."""
     return tuple(
         i
-        for i, head in enumerate(objective.heads)
+        for i, head in enumerate(model.heads)
         if not _differ_by_weights(
             [p.ends_curvature[i] for p in points], [p.ends_fisher[i] for p in points], head.likelihood, tolerance
         )
@@ -266,14 +261,14 @@ def _differ_by_weights(
     return bool(difference <= tolerance) and is_signed
 
 
-def _suggest(objective: Objective, products: Products, points: Sequence[Point], match: Match) -> Match:
+def _suggest(model: Model, products: Products, points: Sequence[Point], match: Match) -> Match:
     """Return the mismatch with the likelihood that the loss belongs to, where there is one output and it is found."""
-    if len(objective.heads) > 1:
+    if len(model.heads) > 1:
         return match
-    head = objective.heads[0]
-    found = _fitting(objective, points)
+    head = model.heads[0]
+    found = _fitting(model, points)
     where = "the output" if head.y is head.r else "its pre-activation, which would then be the output"
-    if found is None and not isinstance(head.likelihood, Gaussian) and _is_squared_error(objective, products):
+    if found is None and not isinstance(head.likelihood, Gaussian) and _is_squared_error(model, products):
         found, where = Gaussian(), "the output"
     if found is None:
         return match
@@ -282,9 +277,9 @@ def _suggest(objective: Objective, products: Products, points: Sequence[Point], 
     return replace(match, message=text, likelihood=found, where=place)
 
 
-def _fitting(objective: Objective, points: Sequence[Point]) -> Likelihood | None:
+def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
     """Return the likelihood whose metric on the pre-activation is the curvature of the loss, but for weights."""
-    head = objective.heads[0]
+    head = model.heads[0]
     assert head.r is not None
     r, u = head.r.type(), head.r.type()
     over_last = head.r.ndim > 1 and head.example_axis != head.r.ndim - 1
@@ -298,20 +293,20 @@ def _fitting(objective: Objective, points: Sequence[Point]) -> Likelihood | None
     ]
     for i, candidate in enumerate(others):
         metric = [np.stack([np.asarray(draw[i], dtype=np.float64) for draw in point]) for point in found]
-        if _differ_by_weights([p.ends_curvature[0] for p in points], metric, candidate, _tolerance(objective)):
+        if _differ_by_weights([p.ends_curvature[0] for p in points], metric, candidate, _tolerance(model)):
             return candidate
     return None
 
 
-def _is_squared_error(objective: Objective, products: Products) -> bool:
+def _is_squared_error(model: Model, products: Products) -> bool:
     """Return whether the loss is quadratic in each unit of the output itself."""
-    y = objective.heads[0].y
-    if y not in set(ancestors([objective.loss])):
+    y = model.heads[0].y
+    if y not in set(ancestors([model.loss])):
         return False
     place, tangent = y.type(), y.type()
-    loss = rebuild([objective.loss], {y: place})[0]
+    loss = rebuild([model.loss], {y: place})[0]
     product = hessian_product(loss, [place], [tangent])[0]
-    function = compile_function([*inputs_of(objective), place, tangent], product, mode=PLAIN, on_unused_input="ignore")
+    function = compile_function([*inputs_of(model), place, tangent], product, mode=PLAIN, on_unused_input="ignore")
     rng = np.random.default_rng(0)
     value = products.outputs[0]
     curvature, tangents = [], []
@@ -320,12 +315,12 @@ def _is_squared_error(objective: Objective, products: Products) -> bool:
         curvature.append(np.stack([function(*products.arrays, values, u) for u in draws]).astype(np.float64))
         tangents.append(np.stack(draws).astype(np.float64))
     finite = bool(np.isfinite(curvature).all()) and bool(np.any(curvature))
-    return finite and _differ_by_weights(curvature, tangents, Gaussian(), _tolerance(objective))
+    return finite and _differ_by_weights(curvature, tangents, Gaussian(), _tolerance(model))
 
 
-def _names(objective: Objective) -> str:
-    return " + ".join(describe_likelihood(head.likelihood) for head in objective.heads)
+def _names(model: Model) -> str:
+    return " + ".join(describe_likelihood(head.likelihood) for head in model.heads)
 
 
-def _tolerance(objective: Objective) -> float:
-    return 1e-3 if objective.dtype == "float32" else 1e-6
+def _tolerance(model: Model) -> float:
+    return 1e-3 if model.dtype == "float32" else 1e-6

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import explain_keywords
-from symng.graphs import vectors
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
 from symng.graphs.rewrites import inline, merge_equal
 from symng.likelihoods import Likelihood
-from symng.objective import _arguments as _objective_checks
-from symng.objective import _example_axes as _places
-from symng.objective import _example_losses as _examples
-from symng.objective._describe import describe_objective
+from symng.objective import _arguments
+from symng.objective._describe import describe_model
+from symng.objective._example_axes import NONE, REDUCED, locate_examples
+from symng.objective._example_losses import find_example_losses, find_sum
 from symng.objective._targets import TargetChecks, label_mistake
-from symng.objective.heads import make_head, read_off_loss
+from symng.objective.heads import Head, make_head, read_off_loss
 from symng.objective.matching import Match, check_match
+from symng.objective.model import Model
 
 
 class Objective:
@@ -118,54 +118,103 @@ class Objective:
         example_axis: int | Sequence[int] = 0,
         data_axes: Sequence[int] | None = None,
     ) -> None:
-        checks = _objective_checks
-        loss = checks.check_loss(loss)
-        self.outputs = checks.check_outputs(output)
+        loss = _arguments.check_loss(loss)
+        outputs = _arguments.check_outputs(output)
+        params = _arguments.check_params(params, outputs)
+        inputs = _arguments.check_roots("inputs", inputs)
+        targets = _arguments.check_roots("targets", targets)
+        _arguments.check_example_losses(example_losses)
+        graphs = [v for v in (loss, *outputs, example_losses) if v is not None]
+        _arguments.check_connections(graphs, params, inputs, targets)
+        _arguments.warn_of_random_draws(loss, outputs)
         self._single = isinstance(output, Variable)
-        self.params = checks.check_params(params, self.outputs)
-        self.dtype: str = self.params[0].type.dtype
-        self.size = vectors.count(self.params)
-        self.inputs = checks.check_roots("inputs", inputs)
-        self.targets = checks.check_roots("targets", targets)
-        checks.check_example_losses(example_losses)
-        graphs = [v for v in (loss, *self.outputs, example_losses) if v is not None]
-        checks.check_connections(graphs, self.params, self.inputs, self.targets)
-        checks.warn_of_random_draws(loss, self.outputs)
         # Open the ops that are graphs, so that all readers see what is inside; gradients do not change.
-        (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *self.outputs])
-        self.outputs = tuple(opened)
-        axes = checks.check_example_axis(example_axis, self.outputs)
-        likelihoods = checks.per_output("likelihood", likelihood, self.outputs)
-        self.heads = tuple(make_head(*parts) for parts in zip(self.outputs, likelihoods, axes, strict=True))
-        self.data_axes = checks.check_data_axes(data_axes, (*self.inputs, *self.targets), axes[0])
+        (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *outputs])
+        outputs = tuple(opened)
+        axes = _arguments.check_example_axis(example_axis, outputs)
+        likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
+        heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
+        data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
-        self.loss: Any = merge_equal([loss], [head.root for head in self.heads])[0]
-        self.heads = read_off_loss(self.heads, self.loss, self.params, self.targets or self.inputs)
-        self.example_losses, self.reduction, self.sum_factor = self._find_example_losses(example_losses)
-        self._target_checks = TargetChecks(self.loss, self.heads, self.inputs, self.targets)
-        self._roots = (*self.inputs, *self.targets)
-        self._frozen = True
-
-    def _find_example_losses(
-        self, given: TensorVariable | None
-    ) -> tuple[TensorVariable | None, str | None, float | None]:
-        """Return the vector of losses of single examples, how it is reduced to the loss or "given", and c of a sum."""
-        known = dict(zip((*self.inputs, *self.targets), self.data_axes, strict=True))
-        outputs = {y: head.example_axis for y, head in zip(self.outputs, self.heads, strict=True)}
-        # Where the root is not r, the output is a view of it, perhaps with other axes.
-        outputs |= {head.root: head.example_axis for head in self.heads if head.root is head.r}
-        places = _places.locate_examples(self.loss, known, outputs)
-        factor = _examples.find_sum(self.loss, places, known, outputs)
-        if given is None:
-            return *_examples.find(self.loss, places), factor
-        place = _places.locate_examples(given, known, outputs).get(given)
-        _objective_checks.check_given_losses(given, self.params, place in (_places.NONE, _places.REDUCED))
-        return given, "given", factor
+        loss = merge_equal([loss], [head.root for head in heads])[0]
+        heads = read_off_loss(heads, loss, params, targets or inputs)
+        model = Model(
+            loss=loss, outputs=outputs, heads=heads, params=params, inputs=inputs, targets=targets,
+            data_axes=data_axes, example_losses=example_losses, reduction="given", sum_factor=None,
+        )  # fmt: skip
+        self._model = _with_example_losses(model)
+        self._variables = model.variables
+        self._target_checks = TargetChecks(loss, heads, inputs, targets)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if getattr(self, "_frozen", False):
+        if not name.startswith("_"):
             raise AttributeError(f"An Objective is frozen: make a new one to change {name!r}.")
-        object.__setattr__(self, name, value)
+        super().__setattr__(name, value)
+
+    @property
+    def model(self) -> Model:
+        """Everything that was read off the graph."""
+        return self._model
+
+    @property
+    def loss(self) -> Any:
+        """The loss, a symbolic scalar."""
+        return self._model.loss
+
+    @property
+    def outputs(self) -> tuple[TensorVariable, ...]:
+        """The outputs."""
+        return self._model.outputs
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The outputs with their likelihoods and pre-activations."""
+        return self._model.heads
+
+    @property
+    def params(self) -> tuple[SharedVariable, ...]:
+        """The parameters."""
+        return self._model.params
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        return self._model.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, the length of the flat vector."""
+        return self._model.size
+
+    @property
+    def inputs(self) -> tuple[TensorVariable, ...]:
+        """The inputs."""
+        return self._model.inputs
+
+    @property
+    def targets(self) -> tuple[TensorVariable, ...]:
+        """The targets."""
+        return self._model.targets
+
+    @property
+    def data_axes(self) -> tuple[int, ...]:
+        """Axis of each input and then each target that runs over examples."""
+        return self._model.data_axes
+
+    @property
+    def example_losses(self) -> TensorVariable | None:
+        """Vector with the loss of every single example, None where it was not found."""
+        return self._model.example_losses
+
+    @property
+    def reduction(self) -> str | None:
+        """How the losses of single examples make up the loss: "mean", "sum", "given", or None where not known."""
+        return self._model.reduction
+
+    @property
+    def sum_factor(self) -> float | None:
+        """c where the loss is c times the sum of the losses of the examples, else None."""
+        return self._model.sum_factor
 
     @property
     def likelihood(self) -> Likelihood | tuple[Likelihood, ...]:
@@ -179,102 +228,34 @@ class Objective:
         return self.outputs[0] if self._single else self.outputs
 
     @property
-    def whole(self) -> Objective:
-        """The unchunked objective: ``self``, or the one that this chunked objective was made from."""
-        return self
-
-    @property
-    def undivided(self) -> Objective | None:
-        """The objective on all of its batch at once; None where the batch comes in chunks."""
-        return self
-
-    first: Any = 0
-    """Index of this chunk's first example in its batch; random signs are numbered from it."""
-
-    # The objective that `divided` made this one from, and the condition under which the loss is divided.
-    _divided: tuple[Objective, TensorVariable | None] | None = None
-
-    @property
     def count(self) -> TensorVariable:
-        """The number of examples in the batch, as a symbolic integer."""
-        root: Any = (*self.inputs, *self.targets)[0]
-        return root.shape[self.data_axes[0]]
-
-    @property
-    def divisor(self) -> Any:
-        """What `averaged` divided the loss by, in the dtype of the parameters; None if it did not divide."""
-        if self._divided is None:
-            return None
-        count, when = self.count.astype(self.dtype), self._divided[1]
-        return count if when is None else pt.switch(when, count, pt.ones_like(count))
-
-    def averaged(self) -> Objective:
-        """Return the objective with a loss that is a sum over examples divided by their number; others as they are.
-
-        A sum times a small number may be a mean already, over a number that the user knew. It is divided in batches of
-        more examples than that, and a thousandth more: the number may have been rounded to float32.
-        """
-        factor = self.sum_factor
-        if factor is None:
-            return self
-        return self.divided(None if factor >= 0.5 else pt.gt(factor * self.count, 1.001))  # half a sum is a likelihood
-
-    def divided(self, when: TensorVariable | None) -> Objective:
-        """Return the objective with its loss divided by the number of examples where ``when`` holds; None is always."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, sum_factor=None, _divided=(self, when))
-        if self.reduction == "sum":
-            other.__dict__["reduction"] = "mean" if when is None else None
-        other.__dict__["loss"] = self.loss / other.divisor.astype(self.loss.dtype)
-        return other
-
-    def batch_variables(self, count: int | None = None) -> tuple[list[TensorVariable], list[int]]:
-        """Return the inputs and then targets, the first ``count`` of them, and the axis of examples of each."""
-        return [*self.inputs, *self.targets][:count], list(self.data_axes[:count])
-
-    def total(
-        self, function: Callable[[Objective], Sequence[TensorVariable]], scale: str = "loss"
-    ) -> list[TensorVariable]:
-        """Return what ``function`` makes of this objective; where the batch comes in chunks, of all of them together.
-
-        It returns scalars and vectors of known length. They are means over the examples with ``scale="mean"``, and with
-        "loss" means or sums, whichever the loss is.
-        """
-        return list(function(self))
+        """The number of examples in a batch, as a symbolic integer."""
+        return self._model.count
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
         value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
         return value
 
-    def on_fresh_inputs(self, suffix: str) -> Objective:
+    def on_fresh_inputs(self, suffix: str) -> Self:
         """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
-        if self._divided is not None:  # for the number of its own examples
-            return self._divided[0].on_fresh_inputs(suffix).divided(self._divided[1])
-        roots = [*self.inputs, *self.targets]
-        fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in roots]
-        kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
-        kept.append(self.example_losses)
-        present = list(dict.fromkeys(v for v in kept if v is not None))
-        copies = rebuild(present, dict(zip(roots, fresh, strict=True)))
-        copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.__dict__.update(
-            loss=copy_of[self.loss],
-            outputs=tuple(copy_of[y] for y in self.outputs),
-            heads=tuple(replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads),
-            inputs=tuple(fresh[: len(self.inputs)]),
-            targets=tuple(fresh[len(self.inputs) :]),
-            example_losses=copy_of[self.example_losses],
-        )
+        fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in self._model.variables]
+        return self._with_model(self._model.on_inputs(fresh))
+
+    def with_loss(self, loss: Any, reduction: str | None = None) -> Self:
+        """Return the objective with another loss, which is the ``reduction`` of the losses of the examples."""
+        return self._with_model(self._model.with_loss(loss, reduction))
+
+    def _with_model(self, model: Model) -> Self:
+        other = copy.copy(self)
+        other._model = model
         return other
 
-    def follow(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
-        """Return ``graphs`` of the user's model as this objective has them: on its own inputs (`on_fresh_inputs`)."""
-        own = (*self.inputs, *self.targets)
+    def on_own_inputs(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Return ``graphs`` of the user's model on the inputs of this objective, those of `on_fresh_inputs`."""
+        own = self._model.variables
         graphs, _ = inline(graphs, self._opened)
-        return list(graphs) if own == self._roots else rebuild(graphs, dict(zip(self._roots, own, strict=True)))
+        return list(graphs) if own == self._variables else rebuild(graphs, dict(zip(self._variables, own, strict=True)))
 
     def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
         """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.
@@ -361,7 +342,23 @@ class Objective:
         True
         False
         """
-        return check_match(self, batch, mode=mode, seed=seed)
+        return check_match(self._model, self.check_batch("batch", batch), mode=mode, seed=seed)
 
     def __repr__(self) -> str:
-        return describe_objective(self, self._target_checks.unchecked)
+        return describe_model(self._model, self._target_checks.unchecked)
+
+
+def _with_example_losses(model: Model) -> Model:
+    """Return the model with the losses of single examples, checked or found, and how they are reduced to the loss."""
+    known = dict(zip(model.variables, model.data_axes, strict=True))
+    outputs = {y: head.example_axis for y, head in zip(model.outputs, model.heads, strict=True)}
+    # Where the root is not r, the output is a view of it, perhaps with other axes.
+    outputs |= {head.root: head.example_axis for head in model.heads if head.root is head.r}
+    axes = locate_examples(model.loss, known, outputs)
+    factor = find_sum(model.loss, axes, known, outputs)
+    if model.example_losses is None:
+        losses, reduction = find_example_losses(model.loss, axes)
+        return replace(model, example_losses=losses, reduction=reduction, sum_factor=factor)
+    axis = locate_examples(model.example_losses, known, outputs).get(model.example_losses)
+    _arguments.check_given_losses(model.example_losses, model.params, axis in (NONE, REDUCED))
+    return replace(model, sum_factor=factor)

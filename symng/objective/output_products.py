@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pytensor.gradient import DisconnectedGrad, ZeroGrad
@@ -15,18 +15,16 @@ from symng._checks import Words, problem
 from symng.backends import PLAIN, compile_function
 from symng.graphs.derivatives import hessian_product, pullback, pushforward
 from symng.graphs.rebuild import rebuild
-
-if TYPE_CHECKING:
-    from symng.objective.heads import Head
-    from symng.objective.objective import Objective
+from symng.objective.heads import Head
+from symng.objective.model import Model
 
 DRAWS = 2
 
 
-def check_passage(objective: Objective) -> None:
+def check_passage(model: Model) -> None:
     """Refuse a loss that does not pass through the pre-activation of an output."""
-    reached = set(ancestors([objective.loss]))
-    for head in objective.heads:
+    reached = set(ancestors([model.loss]))
+    for head in model.heads:
         if head.root not in reached:
             raise problem(
                 "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
@@ -46,11 +44,11 @@ def has_passage(head: Head) -> bool:
 class Values:
     """Evaluate the pre-activations and outputs of a model on arrays, in plain Python."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.roots = list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
-        wanted: list[Any] = [*self.roots, *objective.outputs, objective.heads[0].y.shape]
-        self._function = compile_function(inputs_of(objective), wanted, mode=PLAIN, on_unused_input="ignore")
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.roots = list(dict.fromkeys(head.root for head in model.heads))  # slices of one r have the same root
+        wanted: list[Any] = [*self.roots, *model.outputs, model.heads[0].y.shape]
+        self._function = compile_function(inputs_of(model), wanted, mode=PLAIN, on_unused_input="ignore")
 
     def __call__(self, arrays: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         """Return the pre-activations, the outputs, and the lengths of the first output."""
@@ -61,8 +59,8 @@ class Values:
 
     def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
         """Return at most ``limit`` examples of a batch, from all over it, whose outputs are ``numbers`` at most."""
-        count, axes = count_of(self.objective, arrays), self.objective.data_axes
-        variables = inputs_of(self.objective)
+        count, axes = count_of(self.model, arrays), self.model.data_axes
+        variables = inputs_of(self.model)
         fixed = any(v.type.shape[axis] is not None for v, axis in zip(variables, axes, strict=True))
         if fixed or count <= 2:
             return arrays
@@ -96,15 +94,15 @@ class Products:
     """Multiply random vectors with both curvatures, at any values of the pre-activations."""
 
     def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
-        objective, roots = values.objective, values.roots
-        heads, inputs = objective.heads, inputs_of(objective)
+        model, roots = values.model, values.roots
+        heads, inputs = model.heads, inputs_of(model)
         self.arrays = arrays
         self.values, self.outputs, self.lengths = values(arrays)
 
         places: list[Any] = [root.type() for root in roots]
         tangents: list[Any] = [root.type() for root in roots]
         pairs = dict(zip(roots, places, strict=True))
-        loss = rebuild([objective.loss], {**pairs, **_without_gradient(objective.loss)})[0]
+        loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss)})[0]
         curvature = hessian_product(loss, places, tangents)
         passes = [has_passage(head) for head in heads]
         ends: list[Any] = [head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)]
@@ -155,11 +153,11 @@ def _without_gradient(loss: Any) -> dict[Variable, Variable]:
     return {v: v for node in nodes for v in node.outputs}
 
 
-def inputs_of(objective: Objective) -> list[Any]:
+def inputs_of(model: Model) -> list[Any]:
     """Return the inputs and then the targets."""
-    return [*objective.inputs, *objective.targets]
+    return [*model.inputs, *model.targets]
 
 
-def count_of(objective: Objective, arrays: Sequence[Any]) -> int:
+def count_of(model: Model, arrays: Sequence[Any]) -> int:
     """Return the number of examples of a batch."""
-    return int(arrays[0].shape[objective.data_axes[0]])
+    return int(arrays[0].shape[model.data_axes[0]])

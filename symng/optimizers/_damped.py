@@ -12,9 +12,9 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import check_instance, check_number, is_symbolic, problem
 from symng.metrics import Fisher, Metric
 from symng.objective import Objective
+from symng.objective.batches import Batch
 from symng.operators import LinearOperator
 from symng.optimizers._step import (
-    Batches,
     all_finite,
     conclude,
     has_direction,
@@ -23,7 +23,7 @@ from symng.optimizers._step import (
     predicted_decrease,
     take_step_size,
 )
-from symng.optimizers.base import Optimizer, State
+from symng.optimizers.base import Optimizer, State, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
 from symng.optimizers.step_sizes import as_step_size
@@ -91,16 +91,16 @@ class DampedOptimizer(Optimizer):
         return state
 
     def solve(
-        self, measured: Objective, gradient: TensorVariable, state: State, precondition: Any = None
+        self, batch: Batch, gradient: TensorVariable, state: State, precondition: Any = None
     ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
         """Return the solution p of (F + lambda I) p = g (equation 2), F, and the updates of the preconditioner.
 
-        ``measured`` is the objective on the metric batch. The solve starts from ``warm_start`` times the previous one.
+        ``batch`` is the metric batch. The solve starts from ``warm_start`` times the previous one.
         ``precondition`` stands in for ``preconditioner``.
         """
         damping, previous = state.values["damping"], state.values.get("direction")
         metric = self.metric.with_damping(damping)
-        operator = metric(measured)
+        operator = metric(batch)
         start = None
         if previous is not None:
             start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
@@ -110,14 +110,14 @@ class DampedOptimizer(Optimizer):
         preconditioner: Any = None
         updates: dict[Any, TensorVariable] = {}
         if isinstance(precondition, Preconditioner):
-            preconditioner, updates = precondition.build(measured, metric, state, damping)
+            preconditioner, updates = precondition.build(batch, metric, state, damping)
         elif precondition is not None:
             preconditioner = precondition(operator, damping)
         solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
         return solution, operator, updates
 
     def descend(
-        self, batches: Batches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
+        self, batches: StepBatches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
         operator: LinearOperator, direction: TensorVariable, *, image: TensorVariable | None = None,
         keep_refused: bool = False,
     ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:  # fmt: skip
@@ -128,16 +128,14 @@ class DampedOptimizer(Optimizer):
         step, unless ``keep_refused``.
         """
         slope = pt.dot(gradient, direction)
-        size, new_loss, found = take_step_size(
-            self.step_size, state, batches.objective, batches.searched, direction, loss, slope
-        )
+        size, new_loss, found = take_step_size(self.step_size, state, batches, direction, loss, slope)
         update = size * direction
         if image is None and direction is solution.x:
             image = image_of(solution, gradient)
         damped = None if image is None else size * image
         solved = has_direction(solution, gradient)
         updates, records = conclude(
-            batches.objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
+            batches.params, state, self.damping, loss=loss, new_loss=new_loss, update=update,
             predicted=predicted_decrease(self.damping, operator, state.values["damping"], gradient, update, damped),
             sound=pt.and_(solved, found),
         )  # fmt: skip
@@ -161,7 +159,7 @@ class DampedOptimizer(Optimizer):
 
 def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariable, ...]:
     """Return the objective's inputs, and its targets if the metric needs any."""
-    needed = metric(objective.whole).required_inputs()
+    needed = metric(objective).required_inputs()
     if any(target in needed for target in objective.targets):
         return (*objective.inputs, *objective.targets)
     return objective.inputs

@@ -10,9 +10,8 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import problem
-from symng.objective import Objective
 from symng.optimizers._step import all_finite, move, norm, refuse_batch
-from symng.optimizers.base import State
+from symng.optimizers.base import State, StepBatches
 from symng.optimizers.step_sizes import FixedStep, as_step_size
 
 
@@ -25,10 +24,10 @@ def as_fixed_step(value: Any, owner: str) -> FixedStep:
     return rule
 
 
-def refuse_batches(owner: str, metric_batch: bool, search_batch: bool) -> None:
+def refuse_batches(owner: str, batches: StepBatches) -> None:
     """Refuse batches beside that of the gradient."""
-    refuse_batch("metric_batch", metric_batch, f"for {owner}")
-    refuse_batch("search_batch", search_batch, f"for {owner}")
+    refuse_batch("metric_batch", batches.metric, f"for {owner}")
+    refuse_batch("search_batch", batches.search, f"for {owner}")
 
 
 def setting(state: State, name: str, value: Any) -> TensorVariable:
@@ -37,7 +36,7 @@ def setting(state: State, name: str, value: Any) -> TensorVariable:
 
 
 def descend(
-    objective: Objective,
+    params: Sequence[SharedVariable],
     state: State,
     *,
     loss: TensorVariable,
@@ -53,7 +52,7 @@ def descend(
     """
     update = size * direction
     accepted = all_finite(loss, update, *checked)
-    updates = move(objective, update, accepted)
+    updates = move(params, update, accepted)
     updates[state.values["step"]] = state.values["step"] + 1
     for name, value in values.items():
         updates[state.values[name]] = pt.switch(accepted, value, state.values[name])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.rewrites import sum_narrowly
 from symng.objective import Objective
+from symng.objective.batches import Batch, as_batch
 from symng.operators import LinearOperator
-from symng.optimizers.base import State
+from symng.optimizers.base import State, StepBatches
 from symng.optimizers.damping import Damping, LevenbergMarquardt
 from symng.optimizers.step_sizes import StepSize
 from symng.solvers import Solution, Status
@@ -33,43 +33,9 @@ _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
 _ROUNDINGS = 4.0
 
 
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """The objective on the batches of a step: for the gradient, for the metric, for a search."""
-
-    objective: Objective
-    measured: Objective
-    searched: Objective
-    inputs: Mapping[str, Sequence[TensorVariable]]
-    axes: Mapping[str, Sequence[int]]
-
-
-def arrange(
-    objective: Objective,
-    *,
-    metric_inputs: Sequence[TensorVariable] | None = None,
-    metric_batch: bool = False,
-    search_batch: bool = False,
-) -> Batches:
-    """Return the objective on its batches, metric and search on inputs of their own where told so.
-
-    ``metric_inputs`` are those of the objective's inputs and targets that a metric batch holds.
-    """
-    measured = objective.on_fresh_inputs("_metric") if metric_batch else objective
-    searched = objective.on_fresh_inputs("_search") if search_batch else objective
-    inputs: dict[str, Sequence[TensorVariable]] = {}
-    axes: dict[str, Sequence[int]] = {}
-    inputs["gradient"], axes["gradient"] = objective.batch_variables()
-    if metric_batch:
-        inputs["metric"], axes["metric"] = measured.batch_variables(len(metric_inputs or ()))
-    if search_batch:
-        inputs["search"], axes["search"] = searched.batch_variables()
-    return Batches(objective, measured, searched, inputs, axes)
-
-
-def refuse_batch(name: str, given: bool, reason: str, way_out: str = "Leave it out.") -> None:
+def refuse_batch(name: str, batch: Batch | None, reason: str, way_out: str = "Leave it out.") -> None:
     """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
-    if given:
+    if batch is not None:
         raise problem(name, f"none {reason}", Words("one"), way_out)
 
 
@@ -86,34 +52,35 @@ def step_size_of(state: State, rule: StepSize) -> TensorVariable:
     return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
 
 
-def loss_and_gradient(objective: Objective) -> tuple[TensorVariable, TensorVariable]:
+def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
     """Return the loss and its gradient as a flat vector, in the dtype of the parameters."""
 
-    def parts(o: Objective) -> list[TensorVariable]:
+    def parts(o: Objective, _: Any) -> list[TensorVariable]:
         # A parameter that only the output uses has a gradient of zero.
         slopes: Any = grad(o.loss, o.params, disconnected_inputs="ignore")
         return [pt.cast(o.loss, o.dtype), vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params)]
 
-    loss, gradient = objective.total(parts)
+    loss, gradient = batch.mean(parts)
     return loss, gradient
 
 
-def in_units_of_loss(averaged: Objective, records: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
-    """Return the records of a step on an averaged objective in the units of the loss as given."""
-    scale = averaged.divisor
+def in_units_of_loss(batch: Batch, records: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+    """Return the records of a step whose loss was divided in the units of the loss as given."""
+    scale = batch.divisor
     if scale is None:
         return records
     return records | {name: records[name] * scale for name in _OF_THE_LOSS if name in records}
 
 
-def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
+def loss_along(batch: Batch | Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
     """Return eta -> L(theta - eta direction)."""
-    params: Any = objective.params
+    batch = as_batch(batch)
+    params: Any = batch.objective.params
     theta = vectors.ravel(params, params)
 
     def loss_at(eta: TensorVariable) -> TensorVariable:
-        moved = vectors.split(theta - eta * direction, objective.params)
-        return pt.cast(objective.with_params(moved), objective.dtype)
+        moved = vectors.split(theta - eta * direction, params)
+        return pt.cast(batch.mean(lambda o, _: [o.with_params(moved)])[0], batch.objective.dtype)
 
     return loss_at
 
@@ -121,23 +88,20 @@ def loss_along(objective: Objective, direction: TensorVariable) -> Callable[[Ten
 def take_step_size(
     rule: StepSize,
     state: State,
-    objective: Objective,
-    searched: Objective,
+    batches: StepBatches,
     direction: TensorVariable,
     loss: TensorVariable,
     slope: TensorVariable,
 ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return step size, the loss after it on the gradient batch, and whether the rule found one.
-
-    ``searched`` is the objective on the search batch; ``objective`` itself when there is none.
-    """
+    """Return step size, the loss after it on the gradient batch, and whether the rule found one."""
     size = step_size_of(state, rule)
-    loss_at = loss_along(objective, direction)
+    loss_at = loss_along(batches.gradient, direction)
     if not rule.searches:
         return size, loss_at(size), pt.constant(np.array(True))
-    if searched is objective:
+    if batches.search is None:
         return rule.find(loss_at, loss, slope, size)
-    size, _, found = rule.find(loss_along(searched, direction), pt.cast(searched.loss, objective.dtype), slope, size)
+    searched = pt.cast(batches.search.loss(), state.dtype)
+    size, _, found = rule.find(loss_along(batches.search, direction), searched, slope, size)
     return size, loss_at(size), found
 
 
@@ -158,13 +122,11 @@ def norm(vector: TensorVariable) -> TensorVariable:
 
 
 def move(
-    objective: Objective, update: TensorVariable, accepted: TensorVariable
+    params: Sequence[SharedVariable], update: TensorVariable, accepted: TensorVariable
 ) -> dict[SharedVariable, TensorVariable]:
     """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
-    parts = vectors.split(update, objective.params)
-    return {
-        p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(objective.params, parts, strict=True)
-    }
+    parts = vectors.split(update, params)
+    return {p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(params, parts, strict=True)}
 
 
 def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
@@ -229,7 +191,7 @@ def plane_minimizer(
 
 
 def conclude(
-    objective: Objective,
+    params: Sequence[SharedVariable],
     state: State,
     rule: Damping,
     *,
@@ -258,7 +220,7 @@ def conclude(
     if state.refuses_increases and isinstance(rule, LevenbergMarquardt) and rule.reject_below is None:
         refused = pt.lt(decrease, -rounding)
     accepted = pt.invert(pt.or_(failed, refused))
-    updates = move(objective, update, accepted)
+    updates = move(params, update, accepted)
     updates[damping] = pt.cast(rule.next(damping, judged, failed), state.dtype)
     updates[state.values["step"]] = state.values["step"] + 1
     records = {

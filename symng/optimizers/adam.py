@@ -11,8 +11,8 @@ import pytensor.tensor as pt
 from symng._checks import check_number, explain_settings, short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
-from symng.optimizers._step import arrange, init_step_size, loss_and_gradient, step_size_of
-from symng.optimizers.base import Optimizer, State, Step
+from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
 @explain_settings
@@ -82,11 +82,9 @@ class Adam(Optimizer):
             state.add(f"{name}_weight", 0.0)
         return state
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        refuse_batches("Adam", metric_batch, search_batch)
-        loss, gradient = loss_and_gradient(objective)
+    def build(self, batches: StepBatches, state: State) -> Step:
+        refuse_batches("Adam", batches)
+        loss, gradient = loss_and_gradient(batches.gradient)
         beta1, beta2, epsilon = (setting(state, name, getattr(self, name)) for name in ("beta1", "beta2", "epsilon"))
         values, means = {}, []
         for name, beta, power in (("first_moment", beta1, gradient), ("second_moment", beta2, pt.sqr(gradient))):
@@ -96,8 +94,7 @@ class Adam(Optimizer):
             values[weight] = beta * state.values[weight] + (1 - beta)
             means.append(values[name] / values[weight])
         updates, records = descend(
-            objective, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
+            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
             direction=means[0] / (pt.sqrt(means[1]) + epsilon), values=values, checked=[means[1]],
         )  # fmt: skip
-        batches = arrange(objective)
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches, updates, records)

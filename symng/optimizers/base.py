@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, check_instance, check_number, is_symbolic, problem
 from symng.graphs.rebuild import rebuild
 from symng.objective import Objective
+from symng.objective.batches import Batch, FullBatch
 
 
 @dataclass
@@ -103,16 +104,56 @@ class HostSearch:
     gradient: TensorVariable | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StepBatches:
+    """The batches of a step.
+
+    Attributes
+    ----------
+    gradient : Batch
+        For the gradient, the loss and the reduction ratio.
+    metric, search : Batch or None
+        Where the metric, or a search along the direction, has a batch of its own.
+    """
+
+    gradient: Batch
+    metric: Batch | None = None
+    search: Batch | None = None
+
+    @property
+    def params(self) -> tuple[SharedVariable, ...]:
+        """The parameters."""
+        return self.gradient.objective.params
+
+    @property
+    def for_metric(self) -> Batch:
+        """The batch that the metric is taken on."""
+        return self.gradient if self.metric is None else self.metric
+
+    @property
+    def for_search(self) -> Batch:
+        """The batch that a search looks at."""
+        return self.gradient if self.search is None else self.search
+
+    @property
+    def by_name(self) -> dict[str, Batch]:
+        """The batches that are handed over, in order."""
+        named = {"gradient": self.gradient, "metric": self.metric, "search": self.search}
+        return {name: batch for name, batch in named.items() if batch is not None}
+
+    def averaged(self) -> StepBatches:
+        """Return the batches with losses that are sums over examples divided by their number."""
+        return StepBatches(**{name: batch.averaged() for name, batch in self.by_name.items()})
+
+
 @dataclass(frozen=True)
 class Step:
     """One step as symbolic graphs: what it takes, what it changes, what it tells.
 
     Attributes
     ----------
-    batches : dict
-        From "gradient", and "metric" or "search" where they have a batch of their own, to the symbolic inputs.
-    axes : dict
-        From the same names to the axis of examples of each input.
+    batches : StepBatches
+        What the step is built on, whose variables are its inputs.
     updates : dict
         From shared variable to next value.
     records : dict
@@ -121,8 +162,7 @@ class Step:
         What happens on the host before ``updates`` and ``records`` can be computed; None for a step of one stage.
     """
 
-    batches: Mapping[str, Sequence[TensorVariable]]
-    axes: Mapping[str, Sequence[int]]
+    batches: StepBatches
     updates: Mapping[SharedVariable, TensorVariable]
     records: Mapping[str, TensorVariable]
     search: HostSearch | None = None
@@ -139,10 +179,8 @@ class Optimizer(ABC):
         """Return the shared variables that the steps of this optimizer on ``objective`` live on."""
 
     @abstractmethod
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        """Return the symbolic step; metric and line search on batches of their own where told so."""
+    def build(self, batches: StepBatches, state: State) -> Step:
+        """Return the symbolic step on these batches."""
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...] | None:
         """Return which of the objective's inputs and targets a metric batch holds; None without a metric."""
@@ -183,7 +221,7 @@ class Optimizer(ABC):
         """
         check_instance("objective", objective, Objective, "a symng.Objective")
         state = self.init_state(objective)
-        step = self.build(objective, state)
+        step = self.build(StepBatches(gradient=FullBatch(objective=objective)), state)
         if step.search is not None:
             raise problem(
                 "optimizer", "one whose step is a single stage",

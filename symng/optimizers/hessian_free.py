@@ -13,10 +13,10 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import explain_settings, problem, short_repr, warn
 from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
-from symng.objective import Objective
+from symng.objective.batches import Batch
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._step import arrange, in_units_of_loss, loss_along, loss_and_gradient, refuse_batch, step_size_of
-from symng.optimizers.base import State, Step
+from symng.optimizers._step import in_units_of_loss, loss_along, loss_and_gradient, refuse_batch, step_size_of
+from symng.optimizers.base import State, Step, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt
 from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
 from symng.optimizers.step_sizes import BacktrackingLineSearch
@@ -103,23 +103,20 @@ class HessianFree(DampedOptimizer):
             expected = "'martens', None, a Preconditioner or a callable of operator and damping"
             raise problem("preconditioner", expected, value)
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
+    def build(self, batches: StepBatches, state: State) -> Step:
         searches = self.step_size.searches or getattr(self.solver, "keep_iterates", None) is not None
-        refuse_batch("search_batch", search_batch and not searches, *_NO_SEARCH)
-        objective = objective.averaged()
-        wanted = self.metric_inputs(objective) if metric_batch else None
-        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
-        loss, gradient = loss_and_gradient(objective)
-        solution, operator, kept = self.solve(batches.measured, gradient, state, self._preconditioner(objective, state))
+        refuse_batch("search_batch", None if searches else batches.search, *_NO_SEARCH)
+        batches = batches.averaged()
+        loss, gradient = loss_and_gradient(batches.gradient)
+        precondition = self._preconditioner(batches.gradient, state)
+        solution, operator, kept = self.solve(batches.for_metric, gradient, state, precondition)
         direction, skipped = solution.x, {}
 
         # Back over the iterates, then along the one taken.
         if solution.iterates is not None and solution.iterates_count is not None:
             first = step_size_of(state, self.step_size)
             taken = backtrack(
-                lambda p: loss_along(batches.searched, p)(first), solution.iterates, solution.iterates_count
+                lambda p: loss_along(batches.for_search, p)(first), solution.iterates, solution.iterates_count
             )
             direction = solution.iterates[taken]
             skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
@@ -128,20 +125,20 @@ class HessianFree(DampedOptimizer):
             batches, state, loss, gradient, solution, operator, direction, keep_refused=True
         )
         records |= skipped
-        return Step(batches.inputs, batches.axes, updates | kept, in_units_of_loss(objective, records))
+        return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))
 
-    def _preconditioner(self, objective: Objective, state: State) -> Any:
+    def _preconditioner(self, batch: Batch, state: State) -> Any:
         """Return the function of metric and damping that gives M^-1, on the gradient batch."""
         if self.preconditioner != "martens":
             return self.preconditioner
-        if objective.example_losses is None:
+        if batch.objective.example_losses is None:
             warn(
                 "HessianFree: the losses of single examples were not found in the loss, so that the solve goes without "
                 "a preconditioner. Give Objective(..., example_losses=...), or preconditioner=None to say that it is "
                 "meant so."
             )
             return lambda operator, damping: None
-        diagonal = EmpiricalFisher().diagonal(objective, seed=state.values["step"])
+        diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])
         return lambda operator, damping: diagonal_preconditioner(diagonal, damping)
 
 

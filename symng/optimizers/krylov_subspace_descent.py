@@ -19,7 +19,6 @@ from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
 from symng.optimizers._step import (
     all_finite,
-    arrange,
     conclude,
     in_units_of_loss,
     loss_along,
@@ -28,7 +27,7 @@ from symng.optimizers._step import (
     predicted_decrease,
 )
 from symng.optimizers._subspace_search import search_subspace
-from symng.optimizers.base import HostSearch, Optimizer, State, Step
+from symng.optimizers.base import HostSearch, Optimizer, State, Step, StepBatches
 from symng.optimizers.damping import as_damping
 from symng.solvers import Status
 
@@ -125,17 +124,14 @@ class KrylovSubspaceDescent(Optimizer):
             state.add("search_direction", np.zeros(objective.size))
         return state
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        objective = objective.averaged()
-        wanted = self.metric_inputs(objective) if metric_batch else None
-        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
+    def build(self, batches: StepBatches, state: State) -> Step:
+        batches = batches.averaged()
+        objective = batches.gradient.objective
         damping, previous = state.values["damping"], state.values.get("search_direction")
 
         # The first stage: the subspace, and the quadratic model in it.
-        first_loss, gradient = loss_and_gradient(objective)
-        operator = self.metric.with_damping(damping)(batches.measured)
+        first_loss, gradient = loss_and_gradient(batches.gradient)
+        operator = self.metric.with_damping(damping)(batches.for_metric)
         found_basis, found_metric, found_rank = krylov_basis(operator, gradient, self.basis_size, previous)
         rows, dtype = found_basis.type.shape[0], objective.dtype
         basis = pt.matrix("basis", dtype=dtype, shape=(rows, objective.size))
@@ -152,12 +148,12 @@ class KrylovSubspaceDescent(Optimizer):
         update = pt.dot(c, basis)
         one = pt.constant(1, dtype=dtype)
 
-        def loss_and_slopes(o: Objective) -> list[TensorVariable]:
+        def loss_and_slopes(o: Objective, _: Any) -> list[TensorVariable]:
             value = loss_along(o, update)(one)
             slope: Any = grad(value, [c])[0]
             return [value, slope]
 
-        searched, along = batches.searched.total(loss_and_slopes)
+        searched, along = batches.for_search.mean(loss_and_slopes)
 
         def find(loss_at: Callable[[np.ndarray], Any], values: Mapping[str, Any]) -> np.ndarray:
             """Return the coefficients of the lowest loss that a search came by."""
@@ -166,12 +162,12 @@ class KrylovSubspaceDescent(Optimizer):
             return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
 
         # The second stage. Where the gradient is zero, so is the update, and that is no failure.
-        new_loss = loss_along(objective, update)(one)
+        new_loss = loss_along(batches.gradient, update)(one)
         model = LinearOperator(lambda v: pt.dot(projected, v), rows, dtype)
         finite = all_finite(projected, slopes)
         moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
         updates, records = conclude(
-            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update,
+            objective.params, state, self.damping, loss=loss, new_loss=new_loss, update=update,
             predicted=predicted_decrease(self.damping, model, damping, slopes, c), sound=pt.and_(finite, moved),
         )  # fmt: skip
         if previous is not None:
@@ -182,7 +178,7 @@ class KrylovSubspaceDescent(Optimizer):
             "solver_status": pt.cast(pt.switch(finite, -1, int(Status.NOT_FINITE)), "int64"),
         }
         search = HostSearch(carried, c, searched, find, along)
-        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records), search)
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
 
 
 def krylov_basis(

@@ -17,9 +17,7 @@ from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
 from symng.optimizers._plane_search import search_plane
 from symng.optimizers._step import (
     NO_SEARCH,
-    Batches,
     all_finite,
-    arrange,
     conclude,
     has_direction,
     in_units_of_loss,
@@ -31,7 +29,7 @@ from symng.optimizers._step import (
     refuse_batch,
     rounding_of,
 )
-from symng.optimizers.base import HostSearch, State, Step
+from symng.optimizers.base import HostSearch, State, Step, StepBatches
 from symng.optimizers.step_sizes import BacktrackingLineSearch
 from symng.solvers import Solution
 
@@ -188,25 +186,20 @@ class NaturalConjugateGradient(DampedOptimizer):
             state.add("previous_slope", 0.0)
         return state
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
+    def build(self, batches: StepBatches, state: State) -> Step:
         searches = self._searches_plane or self.step_size.searches
-        refuse_batch("search_batch", search_batch and not searches, *NO_SEARCH)
-        objective = objective.averaged()
-        wanted = self.metric_inputs(objective) if metric_batch else None
-        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
+        refuse_batch("search_batch", None if searches else batches.search, *NO_SEARCH)
+        batches = batches.averaged()
         if self._searches_plane:
             return self._build_search(batches, state)
         if self.beta == "quadratic":
             return self._build_quadratic(batches, state)
         return self._build_formula(batches, state)
 
-    def _build_formula(self, batches: Batches, state: State) -> Step:
+    def _build_formula(self, batches: StepBatches, state: State) -> Step:
         """Return the step of one stage, beta by a formula."""
-        objective = batches.objective
-        loss, gradient = loss_and_gradient(objective)
-        solution, operator, kept = self.solve(batches.measured, gradient, state)
+        loss, gradient = loss_and_gradient(batches.gradient)
+        solution, operator, kept = self.solve(batches.for_metric, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
         # Combine with the previous direction, which is zero after a rejected step, or restart.
@@ -224,7 +217,7 @@ class NaturalConjugateGradient(DampedOptimizer):
             "beta": pt.switch(goes_on, beta, pt.zeros_like(beta)),
             "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.invert(goes_on)),
         }
-        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records))
 
     def _beta(
         self, state: State, gradient: TensorVariable, natural: TensorVariable, natural_slope: TensorVariable
@@ -237,11 +230,10 @@ class NaturalConjugateGradient(DampedOptimizer):
             return -pt.dot(natural, change) / pt.dot(state.values["search_direction"], change)
         return pt.dot(natural, change) / state.values["previous_slope"]
 
-    def _build_quadratic(self, batches: Batches, state: State) -> Step:
+    def _build_quadratic(self, batches: StepBatches, state: State) -> Step:
         """Return the step of one stage, alpha and b from the quadratic model."""
-        objective = batches.objective
-        loss, gradient = loss_and_gradient(objective)
-        solution, operator, kept = self.solve(batches.measured, gradient, state)
+        loss, gradient = loss_and_gradient(batches.gradient)
+        solution, operator, kept = self.solve(batches.for_metric, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
         # The lowest point of the model in the plane of both. After a rejected step d is zero.
@@ -259,7 +251,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         remembered = {"search_direction": size * direction, "previous_step_size": size * alpha}
         updates |= _keep(state, remembered, records["accepted"]) | kept
         records |= self._records_of_plane(state, size * alpha, size * b)
-        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records))
 
     def _records_of_plane(self, state: State, alpha: TensorVariable, b: TensorVariable) -> dict[str, TensorVariable]:
         """Return the records of a step alpha n + b d, with d the whole update before it."""
@@ -270,9 +262,8 @@ class NaturalConjugateGradient(DampedOptimizer):
             "restarted": pt.and_(pt.gt(state.values["step"], 0), pt.all(pt.eq(previous, 0))),
         }
 
-    def _build_search(self, batches: Batches, state: State) -> Step:
+    def _build_search(self, batches: StepBatches, state: State) -> Step:
         """Return the step of two stages, alpha and b by a search on the host between them."""
-        objective, searched = batches.objective, batches.searched
         damping, previous = state.values["damping"], state.values["search_direction"]
         carried: dict[TensorVariable, TensorVariable] = {}
 
@@ -283,13 +274,13 @@ class NaturalConjugateGradient(DampedOptimizer):
             return variable
 
         # The first stage: the natural direction, and the quadratic model in its plane with the previous direction.
-        loss, gradient = loss_and_gradient(objective)
-        solution, operator, kept = self.solve(batches.measured, gradient, state)
+        loss, gradient = loss_and_gradient(batches.gradient)
+        solution, operator, kept = self.solve(batches.for_metric, gradient, state)
         plane = pt.stack([solution.x, previous])
         images = pt.stack(_images(operator.damped(damping), solution, gradient, previous))
         slopes = carry("slopes", pt.dot(plane, gradient))
         carry("curvature", pt.dot(plane, images.T))
-        carry("searched_loss", pt.cast(searched.loss, state.dtype))
+        carry("searched_loss", pt.cast(batches.for_search.loss(), state.dtype))
         # Not of the update that is found: see the notes above.
         promised = carry("promised", predicted_decrease(self.damping, operator, damping, gradient, solution.x))
         solved = carry("solved", has_direction(solution, gradient))
@@ -304,11 +295,11 @@ class NaturalConjugateGradient(DampedOptimizer):
         alpha, b = coefficients[0], coefficients[1]
         update = alpha * solution.x + b * previous
         one = pt.constant(1, dtype=state.dtype)
-        new_loss = loss_along(objective, update)(one)
+        new_loss = loss_along(batches.gradient, update)(one)
         # Where nothing is to be gained, at an optimum, that nothing was found is no failure.
         found = pt.or_(pt.any(pt.neq(coefficients, 0)), pt.le(abs(slopes[0]), rounding_of(loss)))
         updates, records = conclude(
-            objective, state, self.damping, loss=loss, new_loss=new_loss, update=update, predicted=promised,
+            batches.params, state, self.damping, loss=loss, new_loss=new_loss, update=update, predicted=promised,
             sound=pt.and_(solved, found),
         )  # fmt: skip
         updates |= self.keep_direction(state, solution.x, slopes[0], pt.and_(solved, all_finite(loss, new_loss)))
@@ -316,8 +307,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         updates |= {variable: carry(str(variable.name), value) for variable, value in kept.items()}
         records |= self._records_of_plane(state, alpha, b)
         records |= {"gradient_norm": gradient_norm, **solve_records(solution)}
-        search = HostSearch(carried, coefficients, loss_along(searched, update)(one), self._find)
-        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records), search)
+        search = HostSearch(carried, coefficients, loss_along(batches.for_search, update)(one), self._find)
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
 
     def _find(self, loss_at: Callable[[np.ndarray], float], values: Mapping[str, Any]) -> np.ndarray:
         """Return alpha and b, from what the first stage computed."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from symng._checks import explain_settings, short_repr
-from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._step import NO_SEARCH, arrange, in_units_of_loss, loss_and_gradient, refuse_batch
-from symng.optimizers.base import State, Step
+from symng.optimizers._step import NO_SEARCH, in_units_of_loss, loss_and_gradient, refuse_batch
+from symng.optimizers.base import State, Step, StepBatches
 
 
 @explain_settings
@@ -73,14 +72,10 @@ class NaturalGradient(DampedOptimizer):
 
     __repr__ = short_repr
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        refuse_batch("search_batch", search_batch and not self.step_size.searches, *NO_SEARCH)
-        objective = objective.averaged()
-        wanted = self.metric_inputs(objective) if metric_batch else None
-        batches = arrange(objective, metric_inputs=wanted, metric_batch=metric_batch, search_batch=search_batch)
-        loss, gradient = loss_and_gradient(objective)
-        solution, operator, kept = self.solve(batches.measured, gradient, state)
+    def build(self, batches: StepBatches, state: State) -> Step:
+        refuse_batch("search_batch", None if self.step_size.searches else batches.search, *NO_SEARCH)
+        batches = batches.averaged()
+        loss, gradient = loss_and_gradient(batches.gradient)
+        solution, operator, kept = self.solve(batches.for_metric, gradient, state)
         updates, records = self.descend(batches, state, loss, gradient, solution, operator, solution.x)
-        return Step(batches.inputs, batches.axes, updates | kept, in_units_of_loss(objective, records))
+        return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))

@@ -10,8 +10,8 @@ import numpy as np
 from symng._checks import Words, check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
-from symng.optimizers._step import arrange, init_step_size, loss_and_gradient, step_size_of
-from symng.optimizers.base import Optimizer, State, Step
+from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
+from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
 @explain_settings
@@ -80,19 +80,16 @@ class SGD(Optimizer):
             state.add("velocity", np.zeros(objective.size))
         return state
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        refuse_batches("SGD", metric_batch, search_batch)
-        loss, gradient = loss_and_gradient(objective)
+    def build(self, batches: StepBatches, state: State) -> Step:
+        refuse_batches("SGD", batches)
+        loss, gradient = loss_and_gradient(batches.gradient)
         direction, values = gradient, {}
         if self._has_momentum:
             mu = setting(state, "momentum", self.momentum)
             velocity = mu * state.values["velocity"] + gradient
             direction, values = gradient + mu * velocity if self.nesterov else velocity, {"velocity": velocity}
         updates, records = descend(
-            objective, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
+            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
             direction=direction, values=values,
         )  # fmt: skip
-        batches = arrange(objective)
-        return Step(batches.inputs, batches.axes, updates, records)
+        return Step(batches, updates, records)

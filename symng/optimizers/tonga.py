@@ -13,13 +13,12 @@ from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
 from symng.optimizers._step import (
     all_finite,
-    arrange,
     in_units_of_loss,
     init_step_size,
     loss_and_gradient,
     step_size_of,
 )
-from symng.optimizers.base import Optimizer, State, Step
+from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
 @explain_settings
@@ -111,12 +110,10 @@ class TONGA(Optimizer):
             state.add("mean", np.zeros(objective.size))
         return state
 
-    def build(
-        self, objective: Objective, state: State, *, metric_batch: bool = False, search_batch: bool = False
-    ) -> Step:
-        refuse_batches("TONGA", metric_batch, search_batch)
-        objective = objective.averaged()
-        loss, gradient = loss_and_gradient(objective)
+    def build(self, batches: StepBatches, state: State) -> Step:
+        refuse_batches("TONGA", batches)
+        batches = batches.averaged()
+        loss, gradient = loss_and_gradient(batches.gradient)
         decay, damping = setting(state, "decay", self.decay), setting(state, "damping", self.damping)
 
         # W C as X^T X; around the mean, g adds (1 - 1/W) (g - m)(g - m)^T, where m is the mean before it.
@@ -138,9 +135,8 @@ class TONGA(Optimizer):
         along = pt.dot(Q.T, pt.dot(X, gradient)) / (pt.maximum(eigenvalues, 0) + weight * damping)
         direction = (gradient - pt.dot(pt.dot(Q, along), X)) / damping
         updates, records = descend(
-            objective, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
+            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
             direction=direction, values=values, checked=[gram],
         )  # fmt: skip
-        batches = arrange(objective)
         records |= {"damping": damping}
-        return Step(batches.inputs, batches.axes, updates, in_units_of_loss(objective, records))
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records))

@@ -13,6 +13,7 @@ from symng._checks import warn
 from symng.backends import PLAIN, compile_function
 from symng.metrics import Metric
 from symng.objective import Objective
+from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
 from symng.solvers import Woodbury
 
@@ -42,7 +43,8 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
 
 def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> int:
     """Return the number of rows of R, with the metric on a batch equal to R^T R, from two of its examples."""
-    variables, axes = objective.batch_variables(len(batch))
+    held = FullBatch(objective=objective, length=len(batch))
+    variables, axes = held.variables, held.axes
     count = batch[0].shape[axes[0]]
     few = min(count, 2)
     root = metric(objective).root

@@ -20,7 +20,7 @@ from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending, TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
-from symng.training.step import CompiledStep
+from symng.training.step import CompiledStep, at_once
 from symng.training.verdicts import Watch, message_of
 
 
@@ -184,7 +184,8 @@ def minimize(
         metric_batch=metric_batch, metric_data=metric_data, metric_batch_size=metric_batch_size,
         search_batch=search_batch,
     )  # fmt: skip
-    step.build(metric_batch != "same", search_batch != "same")
+    own = {"metric": metric_batch != "same", "search": search_batch != "same"}
+    step.build(at_once("gradient", *(name for name, wanted in own.items() if wanted)))
     gradient, metric, _ = feed.peek()
     step.try_model("data", gradient)
     if metric_batch == "own":

@@ -43,7 +43,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            values = Values(objective)
+            values = Values(objective.model)
             few = values.take_examples(batch, *_LIMITS)
             match = compare(values, few, PLAIN)
             if not match and not match.weighted and match.likelihood is None:
@@ -84,10 +84,10 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     Then the Fisher matrix of each unit is the same everywhere, as that of a Gaussian is: the loss may be that of
     Student's or a logistic distribution, log cosh or a norm of the difference, of an exponential or a Gamma one.
     """
-    objective = values.objective
-    if len(objective.heads) > 1 or objective.heads[0].source != UNREAD:
+    model = values.model
+    if len(model.heads) > 1 or model.heads[0].source != UNREAD:
         return False
-    roots = [*objective.inputs, *objective.targets]
+    roots = [*model.inputs, *model.targets]
     products = Products(values, arrays, PLAIN)
     shift = 0.5
 
@@ -100,7 +100,7 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
         return False  # quadratic, with another matrix than that of independent units
     for i, v in enumerate(roots):
         t = np.asarray(arrays[i])
-        if v not in (objective.targets or roots) or t.dtype.kind != "f" or t.size != products.outputs[0].size:
+        if v not in (model.targets or roots) or t.dtype.kind != "f" or t.size != products.outputs[0].size:
             continue
         for other in (t + shift, t * np.exp(shift), t * np.exp(-shift)):
             products.arrays = [*arrays[:i], other.astype(t.dtype), *arrays[i + 1 :]]

@@ -21,7 +21,8 @@ class Program:
 
     def __init__(self, step: Step, mode: str | Mode | None) -> None:
         self.step, self.backend = step, backend_of(mode)
-        batches = [v for batch in step.batches.values() for v in batch]
+        held = {name: batch.variables for name, batch in step.batches.by_name.items()}
+        batches = [v for variables in held.values() for v in variables]
         records, search = list(step.records.values()), step.search
         between = [] if search is None else [*search.carried, search.coefficients]
         self.function = compile_function(
@@ -31,9 +32,9 @@ class Program:
             self._first = compile_function(
                 batches, list(search.carried.values()), mode=mode, name="symng_directions", on_unused_input="ignore"
             )
-            name = "search" if "search" in step.batches else "gradient"
-            searched = step.batches[name]
-            start = sum(len(batch) for batch in list(step.batches.values())[: list(step.batches).index(name)])
+            name = "search" if "search" in held else "gradient"
+            searched = held[name]
+            start = sum(len(variables) for variables in list(held.values())[: list(held).index(name)])
             self._searched = slice(start, start + len(searched))
             outputs = search.loss if search.gradient is None else [search.loss, search.gradient]
             self._loss = compile_function(
@@ -43,8 +44,8 @@ class Program:
             self._loss.trust_input = self.function.trust_input = True
         if self.backend == "jax":  # a check would fetch from the device what is there
             (self.function if search is None else self._first).trust_input = True
-        functions = [self.function] if search is None else [self._first, self._loss, self.function]
-        self._shared = dict.fromkeys(v for function in functions for v in function.get_shared())
+        self.functions = [self.function] if search is None else [self._first, self._loss, self.function]
+        self._shared = dict.fromkeys(v for function in self.functions for v in function.get_shared())
 
     def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
         """Take the step; without a search it is one call."""

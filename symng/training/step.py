@@ -18,9 +18,10 @@ from symng._checks import Words, check_instance, check_number, explain_keywords,
 from symng.backends import collection_paused, place, pytensor_mode, settle, usable_backend, warn_of_other_backend
 from symng.backends.failures import ARRAY_ERRORS, backend_failure, comes_from
 from symng.objective import Objective
-from symng.objective.batches import ChunkedObjective, Layout, check_chunks, cut, layout_of
+from symng.objective.batches import Layout, check_chunks, cut, layout_of, make_batch
 from symng.objective.dry_run import Trial
 from symng.optimizers import Optimizer, Preconditioner, Step
+from symng.optimizers.base import StepBatches
 from symng.solvers import Woodbury
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
@@ -28,9 +29,15 @@ from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
 from symng.training.settings import Settings
 
-# Which batches of their own a step takes, for the metric and for the line search; and how each batch is handed over
-# where one comes in chunks.
-Key = tuple[bool, bool] | tuple[bool, bool, tuple[Layout, ...]]
+# The batches of a step, "gradient" and perhaps "metric" and "search", and how each is handed over.
+Layouts = tuple[tuple[str, Layout], ...]
+
+
+def at_once(*names: str) -> Layouts:
+    """Return the layouts of batches whose examples come all at once."""
+    return tuple((name, Layout()) for name in names)
+
+
 # The arrays of "gradient", and of "metric" and "search" where they have a batch of their own.
 Batches = Mapping[str, Sequence[Any]]
 
@@ -73,14 +80,14 @@ class CompiledStep:
             )  # fmt: skip
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
-        self._steps: dict[Key, Step] = {}
-        self._programs: dict[Key, Program] = {}
+        self._steps: dict[Layouts, Step] = {}
+        self._programs: dict[Layouts, Program] = {}
         self._held: dict[tuple[int, ...], Any] = {}
         self._metric_inputs: Any = ...  # not known yet
-        self._trial = Trial(objective)
+        self._trial = Trial(objective.model)
         self._settings = Settings(optimizer, self._state)
         start = time.perf_counter()
-        self.build(False, False)  # so that a model that does not fit is told now
+        self.build()  # so that a model that does not fit is told now
         self._build_seconds = time.perf_counter() - start
 
     @property
@@ -106,22 +113,23 @@ class CompiledStep:
         lines = [f"  {line}" for line in found.splitlines()]
         return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
-    def build(self, metric_batch: bool, search_batch: bool, layouts: tuple[Layout, ...] = ()) -> Step:
-        """Return the symbolic step, with or without batches of their own for metric and line search.
+    @property
+    def functions(self) -> list[Any]:
+        """The compiled functions of all combinations of batches so far."""
+        return [function for program in self._programs.values() for function in program.functions]
 
-        ``layouts`` tells how each batch is handed over where one comes in chunks.
-        """
-        key: Key = (metric_batch, search_batch, layouts) if layouts else (metric_batch, search_batch)
-        if key not in self._steps:
-            objective = self.objective
+    def build(self, layouts: Layouts | None = None) -> Step:
+        """Return the symbolic step on batches that are handed over like this; by default one, all at once."""
+        layouts = at_once("gradient") if layouts is None else layouts
+        if layouts not in self._steps:
             with collection_paused():
-                if layouts:
-                    names = ["", *["_metric"] * metric_batch, *["_search"] * search_batch]
-                    objective = ChunkedObjective(objective, dict(zip(names, layouts, strict=True)))
-                self._steps[key] = self.optimizer.build(
-                    objective, self._state, metric_batch=metric_batch, search_batch=search_batch
-                )
-        return self._steps[key]
+                batches = {}
+                for name, layout in layouts:
+                    on = self.objective if name == "gradient" else self.objective.on_fresh_inputs(f"_{name}")
+                    held = len(self.metric_inputs or ()) if name == "metric" else None
+                    batches[name] = make_batch(on, layout, held)
+                self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
+        return self._steps[layouts]
 
     def compile(
         self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
@@ -206,17 +214,15 @@ class CompiledStep:
         self._settings.follow()
         return make_info(values)
 
-    def _key(self, batches: Batches) -> Key:
-        """Return what distinguishes the functions that are compiled."""
+    def _layouts(self, batches: Batches) -> Layouts:
+        """Return which batches there are and how each is handed over: for each combination a function is compiled."""
         axes = self.objective.data_axes
-        layouts = tuple(layout_of(a, axes[: len(a)], self.chunk_size) for a in batches.values())
-        key = "metric" in batches, "search" in batches
-        return (*key, layouts) if any(layout.chunked for layout in layouts) else key
+        return tuple((name, layout_of(a, axes[: len(a)], self.chunk_size)) for name, a in batches.items())
 
     def _compile(self, batches: Batches) -> None:
         """Compile the function for a combination of batches, unless that is done."""
-        key = self._key(batches)
-        if key in self._programs:
+        layouts = self._layouts(batches)
+        if layouts in self._programs:
             return
         for name, arrays in batches.items():
             self.try_model(f"{name}_batch", arrays)
@@ -240,8 +246,8 @@ class CompiledStep:
 
     def _make_program(self, batches: Batches) -> None:
         """Compile the function for a combination of batches on the present backend."""
-        key = self._key(batches)
-        self._programs[key] = Program(self.build(*key), self.mode)
+        layouts = self._layouts(batches)
+        self._programs[layouts] = Program(self.build(layouts), self.mode)
         if self.backend in ("numba", "jax"):
             self._rehearse(batches)
 
@@ -275,7 +281,7 @@ class CompiledStep:
     def _call(self, batches: Batches) -> dict[str, Any]:
         """Call what is compiled; when it fails, name the batch that does not fit the model, or else the backend."""
         try:
-            return self._programs[self._key(batches)](self._arrays(batches))
+            return self._programs[self._layouts(batches)](self._arrays(batches))
         except Exception as error:
             if not comes_from(error, "pytensor"):  # but from a search on the host
                 raise
@@ -286,17 +292,17 @@ class CompiledStep:
 
     def _rehearse(self, batches: Batches) -> None:
         """Call the function once, so that the backend compiles, and undo what it did."""
-        key = self._key(batches)
-        step = self.build(*key)
+        layouts = self._layouts(batches)
+        step = self.build(layouts)
         kept = {v: np.array(v.get_value(borrow=True)) for v in step.updates}
         try:
             with np.errstate(all="ignore"):
                 if self.backend == "numba":  # what it compiles does not depend on shapes: two examples will do
-                    axes = [axis for batch in step.axes.values() for axis in batch]
+                    axes = [axis for batch in step.batches.by_name.values() for axis in batch.axes]
                     arrays = zip(self._arrays(batches), axes, strict=True)
                     few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in arrays]
                     try:
-                        self._programs[key](few)
+                        self._programs[layouts](few)
                         return
                     except ARRAY_ERRORS:  # the model is made for one length of batches
                         pass
@@ -310,7 +316,9 @@ class CompiledStep:
         batches: dict[str, Sequence[Any]] = {"gradient": self.objective.check_batch("gradient_batch", gradient_batch)}
         if metric_batch is not None:
             batches["metric"] = check_metric_batch("metric_batch", metric_batch, self.objective, self.metric_inputs)
-        self.build(metric_batch is not None, search_batch is not None)  # refuses a batch that nothing uses
+        given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
+        # Refuses a batch that nothing uses.
+        self.build(at_once(*(name for name, batch in given.items() if batch is not None)))
         if search_batch is not None:
             batches["search"] = self.objective.check_batch("search_batch", search_batch)
         return batches

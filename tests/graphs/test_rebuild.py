@@ -49,11 +49,10 @@ def test_a_step_on_a_recurrent_model_solves_once(name, monkeypatch):
     monkeypatch.setattr(
         FunctionMaker, "create", lambda self, *args, **kwargs: SimpleNamespace(maker=self, get_shared=list)
     )
-    program = Program(symng.compile_step(objective, optimizer).build(False, False), "FAST_COMPILE")
-    found = {key: count_loops(f.maker.fgraph.toposort()) for key, f in vars(program).items() if hasattr(f, "maker")}
+    program = Program(symng.compile_step(objective, optimizer).build(), "FAST_COMPILE")
+    found = [count_loops(f.maker.fgraph.toposort()) for f in program.functions]
     # With a search on the host the solve is in the first stage alone.
-    expected = {"function": 0, "_first": loops, "_loss": 0} if "_first" in found else {"function": loops}
-    assert found == expected
+    assert found in ([loops], [loops, 0, 0])
 
 
 def halvings(x):

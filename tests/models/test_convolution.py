@@ -126,7 +126,7 @@ def test_patches_of_data_are_gathered_outside_of_the_loop():
     solver = symng.CG(maxiter=10, recompute=False)
     optimizer = symng.NaturalGradient(solver=solver, damping=symng.FixedDamping(value=1.0))
     step = symng.compile_step(objective, optimizer, mode=REWRITTEN)
-    outside = Program(step.build(False, False), REWRITTEN).function.maker.fgraph.toposort()
+    outside = Program(step.build(), REWRITTEN).function.maker.fgraph.toposort()
     (loop,) = [node for node in outside if isinstance(node.op, Scan)]
     inside = nodes_of(loop.op.fgraph)
     assert sum("AdvancedSubtensor" in str(node.op) for node in outside) == 1

@@ -13,7 +13,7 @@ import pytest
 import symng
 from symng import vectors
 from symng.models import mlp
-from symng.objective.batches import ChunkedObjective, cut, layout_of
+from symng.objective.batches import Batch, as_batch, cut, layout_of, make_batch
 
 MODE = "FAST_COMPILE"
 RNG = np.random.default_rng(0)
@@ -33,14 +33,14 @@ def make_objective(reduction: str = "mean", decay: float = 0.0) -> symng.Objecti
     return symng.Objective(loss, output=model.output, params=model.params, inputs=[x], targets=[t])
 
 
-def chunked(objective: symng.Objective, arrays: tuple[Any, ...]) -> tuple[symng.Objective, list[Any]]:
-    """Return the objective on chunks, and a batch as it takes it."""
-    layout = layout_of(arrays, objective.data_axes, CHUNK)
-    return ChunkedObjective(objective, {"": layout}), cut(arrays, objective.data_axes, CHUNK)
+def chunked(objective: symng.Objective, arrays: tuple[Any, ...]) -> tuple[Batch, list[Any]]:
+    """Return the objective on a batch in chunks, and the arrays as it takes them."""
+    batch = make_batch(objective, layout_of(arrays, objective.data_axes, CHUNK))
+    return batch, cut(arrays, objective.data_axes, CHUNK)
 
 
-def evaluate(objective: symng.Objective, graph: Any, arrays: Any) -> Any:
-    return pytensor.function(objective.batch_variables()[0], graph, mode=MODE, on_unused_input="ignore")(*arrays)
+def evaluate(batch: symng.Objective | Batch, graph: Any, arrays: Any) -> Any:
+    return pytensor.function(as_batch(batch).variables, graph, mode=MODE, on_unused_input="ignore")(*arrays)
 
 
 @pytest.mark.parametrize("examples", [23, 20, 6], ids=["ragged", "even", "one chunk and one example"])
@@ -100,7 +100,8 @@ def test_loss_and_count(reduction, decay):
     other, parts = chunked(objective, (X, T))
     moved = [p + 0.1 for p in objective.params]
     wanted = evaluate(objective, [objective.loss, objective.with_params(moved), objective.count], (X, T))
-    found = evaluate(other, [other.loss, other.with_params(moved), other.count], parts)
+    losses = other.mean(lambda o, _: [o.loss, o.with_params(moved)])
+    found = evaluate(other, [*losses, other.count], parts)
     np.testing.assert_allclose(found, wanted, rtol=1e-13)
 
 

@@ -9,6 +9,7 @@ import pytest
 from pytensor.raise_op import assert_op
 
 import symng
+from symng.objective.batches import FullBatch
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (14, 2))
@@ -204,9 +205,12 @@ def test_other_factors_are_not_compensated_and_a_sum_over_a_known_number_is_a_me
 def test_a_sum_times_a_rounded_number_is_a_mean():
     x, w = pt.matrix("x"), pytensor.shared(np.ones(1), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y).sum() * np.float32(0.001), output=y, params=[w], inputs=[x]).averaged()
+    objective = symng.Objective(pt.sqr(y).sum() * np.float32(0.001), output=y, params=[w], inputs=[x])
     for examples, divisor in ((1000, 1), (1002, 1002)):
-        assert objective.divisor.eval({x: np.ones((examples, 1))}, mode="FAST_COMPILE") == divisor
+        assert (
+            FullBatch(objective=objective).averaged().divisor.eval({x: np.ones((examples, 1))}, mode="FAST_COMPILE")
+            == divisor
+        )
 
 
 def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():

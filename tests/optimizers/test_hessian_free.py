@@ -280,10 +280,10 @@ def test_float32_stays():
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
-    nodes = nodes_of(step._programs[False, False].function.maker.fgraph)
+    nodes = nodes_of(step.functions[0].maker.fgraph)
     wide = [v for node in nodes for v in node.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
     assert not wide
-    for name, record in step.build(False, False).records.items():
+    for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 
 

@@ -16,6 +16,8 @@ from pytensor.graph.traversal import graph_inputs
 
 import symng
 from symng import KroneckerPreconditioner, Status
+from symng.objective.batches import FullBatch
+from symng.optimizers.base import StepBatches
 from symng.optimizers.preconditioners._factors import Kronecker
 
 MODE = "FAST_COMPILE"
@@ -196,8 +198,8 @@ def test_the_running_means_and_when_the_inverses_are_made() -> None:
         solver=symng.CG(maxiter=3), damping=1.0, preconditioner=KroneckerPreconditioner(decay=0.5, refresh=3)
     )
     state = optimizer.init_state(objective)
-    built = optimizer.build(objective, state)
-    step = pytensor.function(list(built.batches["gradient"]), updates=list(built.updates.items()), mode=MODE)
+    built = optimizer.build(StepBatches(gradient=FullBatch(objective=objective)), state)
+    step = pytensor.function(list(objective.model.variables), updates=list(built.updates.items()), mode=MODE)
     kronecker = Kronecker(objective)
     fresh = pytensor.function(
         list(objective.inputs), kronecker.factors(state.values["step"]), mode=MODE, on_unused_input="ignore"

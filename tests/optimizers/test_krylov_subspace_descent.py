@@ -318,11 +318,11 @@ def test_float32_stays():
     info = step(tuple(case.givens.values()))
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     assert step.state["search_direction"].get_value().dtype == case.params[0].get_value().dtype == "float32"
-    program = step._programs[False, False]
-    for function in (program.function, program._first, program._loss):
+    assert len(step.functions) == 3
+    for function in step.functions:
         nodes = nodes_of(function.maker.fgraph)
         assert not [v for n in nodes for v in n.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
-    for name, record in step.build(False, False).records.items():
+    for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 
 

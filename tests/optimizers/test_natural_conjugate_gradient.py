@@ -482,12 +482,11 @@ def test_float32_stays(beta, step_size):
     assert all(info.accepted and info.new_loss < info.loss for info in infos)
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
-    program = step._programs[False, False]
-    functions = [program.function] if beta != "search" else [program.function, program._first, program._loss]
-    for function in functions:
+    assert len(step.functions) == (3 if beta == "search" else 1)
+    for function in step.functions:
         wide = [v for node in nodes_of(function.maker.fgraph) for v in node.outputs if v.type.dtype == "float64"]
         assert not [v for v in wide if v.type.ndim]
-    for name, record in step.build(False, False).records.items():
+    for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 
 

@@ -166,12 +166,12 @@ def test_metric_batch_of_its_own(metric):
     way_out = "needs no targets: give inputs alone" if metric == "fisher" else "reaches the targets: give them too"
     with pytest.raises(ValueError, match=f"^metric_batch: expected . arrays? .*, got {len(wrong)}.*{way_out}"):
         step(batch, metric_batch=wrong)
-    assert len(step._programs) == 1
+    assert len(step.functions) == 1
 
 
-def products_outside_of_loops(step, key):
+def products_outside_of_loops(function):
     """Count the matrix products that a compiled step makes once."""
-    names = [type(node.op).__name__ for node in step._programs[key].function.maker.fgraph.toposort()]
+    names = [type(node.op).__name__ for node in function.maker.fgraph.toposort()]
     return sum(name in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul", "BatchedDot") for name in names)
 
 
@@ -185,8 +185,8 @@ def test_gradient_and_metric_share_the_forward_pass():
     X, T = rng.standard_normal((6, 5)), oracles.draw_targets("categorical", rng, (6, 3))
     step.compile((X, T)).compile((X, T), (X,))
     # Forward 2, gradient 3, new loss 2; another batch asks for a forward pass of its own.
-    assert products_outside_of_loops(step, (False, False)) == 7
-    assert products_outside_of_loops(step, (True, False)) == 9
+    assert products_outside_of_loops(step.functions[0]) == 7
+    assert products_outside_of_loops(step.functions[1]) == 9
 
 
 @pytest.mark.parametrize("solver", [symng.CG(), symng.MinresQLP(recompute=False)], ids=["CG", "MinresQLP"])
@@ -196,9 +196,7 @@ def test_solves_once(solver, step_size):
     case = oracles.mlp_case("categorical")
     step, _ = start(symng.NaturalGradient(solver=solver, step_size=step_size), case.objective, REWRITTEN)
     step.compile(tuple(case.givens.values()))
-    loops = [
-        node for node in step._programs[False, False].function.maker.fgraph.toposort() if isinstance(node.op, Scan)
-    ]
+    loops = [node for node in step.functions[0].maker.fgraph.toposort() if isinstance(node.op, Scan)]
     assert len(loops) == (1 if step_size == 1.0 else 2)
 
 
@@ -222,7 +220,7 @@ def test_settings_change_between_steps_without_a_recompilation():
 
     plain = again()
     assert plain.status is symng.Status.CONVERGED and plain.solver_iterations > 8
-    function = step._programs[False, False]
+    functions = list(step.functions)
     limited = again(maxiter=3)
     assert limited.solver_iterations == 3 and limited.status is symng.Status.MAX_ITERATIONS
     rough = again(maxiter=100, rtol=0.1)
@@ -238,7 +236,7 @@ def test_settings_change_between_steps_without_a_recompilation():
     cold = again(direction=solution, warm_start=0.0)
     assert cold.solver_iterations > 5
     assert again(atol=1e6, warm_start=0.0).solver_iterations == 0
-    assert step._programs == {(False, False): function}
+    assert step.functions == functions
 
 
 def test_float32_settings_take_plain_numbers():
@@ -282,11 +280,11 @@ def test_float32_stays(optimizer):
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     wide = [
-        (node, v) for node in nodes_of(step._programs[False, False].function.maker.fgraph) for v in node.outputs
+        (node, v) for node in nodes_of(step.functions[0].maker.fgraph) for v in node.outputs
         if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
     ]  # fmt: skip
     assert not wide
-    for name, record in step.build(False, False).records.items():
+    for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 
 

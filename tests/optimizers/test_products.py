@@ -45,7 +45,7 @@ def test_a_step_makes_no_product_too_many(mode):
     solver = symng.CG(maxiter=10, recompute=False)
     damping = symng.FixedDamping(value=1.0)
     step = symng.compile_step(objective, symng.NaturalGradient(solver=solver, damping=damping), mode=mode)
-    graph = Program(step.build(False, False), mode).function.maker.fgraph
+    graph = Program(step.build(), mode).function.maker.fgraph
     outside = graph.toposort()
     (loop,) = [node.op for node in outside if isinstance(node.op, Scan)]
     fn = loop.fn.maker.fgraph if mode == "CVM" else loop.fgraph

@@ -154,7 +154,7 @@ def test_float32_stays(centered):
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
-    nodes = nodes_of(step._programs[False, False].function.maker.fgraph)
+    nodes = nodes_of(step.functions[0].maker.fgraph)
     assert not [v for n in nodes for v in n.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
 
 

@@ -33,7 +33,7 @@ def test_settings_of_an_optimizer(name, value, message):
     (step.state | step.hyperparameters)[name].set_value(value)
     with pytest.raises(ValueError, match=f"^{name}: expected {message}"):
         step(model.batch)
-    assert not step._programs and (model.value == 0).all() and step.state["step"].get_value() == 0
+    assert not step.functions and (model.value == 0).all() and step.state["step"].get_value() == 0
 
 
 @pytest.mark.parametrize("solver", [symng.CG(maxiter=5), symng.MinresQLP(maxiter=5, rtol=1e-4, max_norm=1e9)])

@@ -31,7 +31,7 @@ def step():
     objective, _ = classifier()
     made = symng.compile_step(objective, symng.NaturalGradient(solver=Unit()))
     yield made
-    assert not made._programs and made.compile_seconds == 0
+    assert not made.functions and made.compile_seconds == 0
 
 
 X, T = classifier()[1]
@@ -123,7 +123,7 @@ def test_batches_that_nothing_uses(step):
         sgd((X, T), metric_batch=(X,))
     with pytest.raises(ValueError, match="^search_batch: expected none for SGD"):
         sgd((X, T), search_batch=(X, T))
-    assert not sgd._programs
+    assert not sgd.functions
 
 
 def test_bad_search_batch():
@@ -133,7 +133,7 @@ def test_bad_search_batch():
         step((X, T), search_batch=(X,))
     with pytest.raises(ValueError, match="^search_batch, t: expected one-hot"):
         step((X, T), search_batch=(X, 2 * T))
-    assert not step._programs
+    assert not step.functions
 
 
 @pytest.mark.parametrize("wrong, value", [(4, 4), (1, -1)])
@@ -142,7 +142,7 @@ def test_class_numbers_out_of_range(wrong, value):
     step = symng.compile_step(objective, symng.SGD())
     with pytest.raises(ValueError, match=rf"^gradient_batch, t: expected class numbers .* got {value} at \({wrong},\)"):
         step((inputs, changed(labels, wrong, value)))
-    assert not step._programs
+    assert not step.functions
     assert step((inputs, labels)).accepted
 
 
@@ -203,10 +203,10 @@ def test_compile_leaves_everything_as_it_was():
     assert step.compile(model.batch) is step and step.compile_seconds > 0
     assert (model.value == [1.0, 2.0]).all() and step.state["step"].get_value() == 0
     assert step.state["damping"].get_value() == 3.0 and (step.state["direction"].get_value() == 0).all()
-    seconds, functions = step.compile_seconds, dict(step._programs)
+    seconds, functions = step.compile_seconds, list(step.functions)
     step.compile(model.batch)
     assert step(model.batch).accepted and step(tuple(a[:2] for a in model.batch)).accepted  # another length
-    assert step.compile_seconds == seconds and step._programs == functions
+    assert step.compile_seconds == seconds and step.functions == functions
 
 
 def test_checked_and_unchecked_calls_agree():

@@ -33,7 +33,7 @@ def test_wrong_shapes_are_told_before_compiling():
     step = symng.compile_step(objective, symng.NaturalGradient())
     with pytest.raises(ValueError, match=r"^gradient_batch: the model cannot be evaluated on arrays of shapes"):
         step((X[:, :1], T))
-    assert not step._programs
+    assert not step.functions
 
 
 @pytest.fixture

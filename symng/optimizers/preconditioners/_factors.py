@@ -95,16 +95,16 @@ class Kronecker:
         """Return the length of the flat vector of factors."""
         return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
 
-    def factors(self, seed: Any) -> TensorVariable:
+    def factors(self, seed: Any, offset: Any = 0) -> TensorVariable:
         """Return E[h h^T] and E[g g^T] of each layer on a batch, and the diagonals of the rest, as a flat vector.
 
         g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the likelihood on r: then
         E[g g^T] is a part of the Fisher matrix, as with targets drawn from the model. Costs a forward pass, which is
-        shared, a backward pass, and the products.
+        shared, a backward pass, and the products. ``offset`` is the index of the first example in its batch.
         """
         objective, ends, uses = self.objective, self.ends, self.uses
         cotangents: Any = [
-            head.likelihood.metric_root(r, vectors.random_signs(r, seed, first=(head.example_axis, objective.first)))
+            head.likelihood.metric_root(r, vectors.random_signs(r, seed, first=(head.example_axis, offset)))
             for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]

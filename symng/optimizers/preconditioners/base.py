@@ -16,6 +16,7 @@ from symng._checks import check_number, explain_settings, noted_repr, short_repr
 from symng.graphs.loops import while_loop
 from symng.metrics import Metric
 from symng.objective import Objective
+from symng.objective.batches import Batch
 from symng.optimizers.base import State
 from symng.optimizers.preconditioners._factors import Kronecker
 from symng.solvers import diagonal_preconditioner
@@ -40,12 +41,11 @@ class Preconditioner(ABC):
 
     @abstractmethod
     def build(
-        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
+        self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         """Return the product of a flat vector with M^-1, and the updates of the shared variables.
 
-        ``measured`` is the objective on the metric batch, ``metric`` what is solved with, and ``damping`` what is added
-        to it.
+        ``batch`` is the metric batch, ``metric`` what is solved with, and ``damping`` what is added to it.
         """
 
 
@@ -139,16 +139,16 @@ class KroneckerPreconditioner(Preconditioner):
         return Kronecker(objective).describe()
 
     def build(
-        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
+        self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
-        kronecker = Kronecker(measured)
+        kronecker = Kronecker(batch.objective)
         old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
 
-        def factors_of(o: Objective) -> list[TensorVariable]:
-            blocks = kronecker if o is measured else Kronecker(o)  # of a chunk
-            return [blocks.factors(state.values["step"])]
+        def factors_of(o: Objective, offset: Any) -> list[TensorVariable]:
+            blocks = kronecker if o is batch.objective else Kronecker(o)  # of a chunk
+            return [blocks.factors(state.values["step"], offset)]
 
-        new = measured.total(factors_of, "mean")[0]
+        new = batch.mean(factors_of)[0]
         factors, counted, sound = _running_mean(old, new, count, self.decay)
         # A loop of one round or none, for not every backend has a branch that is not computed.
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & sound
@@ -214,10 +214,10 @@ class JacobiPreconditioner(Preconditioner):
         state.add("jacobi_updates", 0, "int64")
 
     def build(
-        self, measured: Objective, metric: Metric, state: State, damping: TensorVariable
+        self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         old, count = state.values["jacobi_diagonal"], state.values["jacobi_updates"]
-        estimate = metric(measured).diagonal(self.draws, seed=state.values["step"])
+        estimate = metric(batch).diagonal(self.draws, seed=state.values["step"])
         diagonal, counted, _ = _running_mean(old, estimate, count, self.decay)
         positive = pt.maximum(diagonal, pt.zeros_like(diagonal))
         return diagonal_preconditioner(positive, damping, exponent=1.0), {old: diagonal, count: counted}

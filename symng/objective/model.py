@@ -1,0 +1,85 @@
+"""A model as it was read off the user's graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs import vectors
+from symng.graphs.rebuild import rebuild
+from symng.objective.heads import Head
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """Loss and outputs on one set of inputs and targets, and what is known of them.
+
+    Attributes
+    ----------
+    heads : tuple of Head
+        The outputs with their likelihoods.
+    data_axes : tuple of int
+        Axis of each input and then each target that runs over examples.
+    example_losses : symbolic vector or None
+        The loss of every single example, where it is known.
+    reduction : {"mean", "sum", "given", None}
+        How the loss follows from these.
+    sum_factor : float or None
+        c, where the loss is c times the sum of the losses of the examples.
+    """
+
+    loss: Any
+    outputs: tuple[TensorVariable, ...]
+    heads: tuple[Head, ...]
+    params: tuple[SharedVariable, ...]
+    inputs: tuple[TensorVariable, ...]
+    targets: tuple[TensorVariable, ...]
+    data_axes: tuple[int, ...]
+    example_losses: TensorVariable | None
+    reduction: str | None
+    sum_factor: float | None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        return self.params[0].type.dtype  # type: ignore[no-any-return]
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, the length of the flat vector."""
+        return vectors.count(self.params)
+
+    @property
+    def variables(self) -> tuple[TensorVariable, ...]:
+        """The inputs and then the targets."""
+        return (*self.inputs, *self.targets)
+
+    @property
+    def count(self) -> TensorVariable:
+        """The number of examples, as a symbolic integer."""
+        first: Any = self.variables[0]
+        return first.shape[self.data_axes[0]]
+
+    def on_inputs(self, variables: list[TensorVariable]) -> Model:
+        """Return the same model on other inputs and targets."""
+        kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
+        kept.append(self.example_losses)
+        present = list(dict.fromkeys(v for v in kept if v is not None))
+        copies = rebuild(present, dict(zip(self.variables, variables, strict=True)))
+        copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
+        return replace(
+            self,
+            loss=copy_of[self.loss],
+            outputs=tuple(copy_of[y] for y in self.outputs),
+            heads=tuple(replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads),
+            inputs=tuple(variables[: len(self.inputs)]),
+            targets=tuple(variables[len(self.inputs) :]),
+            example_losses=copy_of[self.example_losses],
+        )
+
+    def with_loss(self, loss: Any, reduction: str | None) -> Model:
+        """Return the model with another loss, which is the ``reduction`` of the losses of the examples."""
+        return replace(self, loss=loss, reduction=reduction, sum_factor=None)
