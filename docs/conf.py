@@ -19,7 +19,7 @@ settings = ConfigParser()
 settings.read(HERE.parent / "setup.cfg")
 repository = dict(
     line.split(" = ") for line in settings["metadata"]["project_urls"].strip().splitlines()
-)["Source"]  # fmt: skip
+)["Source"]
 
 project = "symng"
 author = "The symng developers"

@@ -3,8 +3,8 @@
     python examples/chessboard.py                  # 15 steps
     python examples/chessboard.py --steps 40 --seed 1
 
-Leaves chessboard.png in --out: the probability of one of the two classes over the square, before training, after a
-fifth and two fifths of it, and at the end.
+Leaves chessboard.png in --out: the probability of one of the two classes over the square, before
+training, after a fifth and two fifths of it, and at the end.
 """
 
 from __future__ import annotations
@@ -26,16 +26,22 @@ SIDE = 101  # points of the grid along each edge of the square
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=whole, default=15, help="steps of natural gradient")
     parser.add_argument("--examples", type=whole, default=1000, help="points to learn from")
     parser.add_argument("--seed", type=seed, default=0, help="of points and weights")
     add_mode(parser)
-    parser.add_argument("--out", type=Path, default=Path("results/chessboard"), help="folder of the picture")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/chessboard"), help="folder of the picture"
+    )
     return parser.parse_args(arguments)
 
 
-def train(options: argparse.Namespace) -> tuple[list[tuple[int, float, np.ndarray]], np.ndarray, np.ndarray]:
+def train(
+    options: argparse.Namespace,
+) -> tuple[list[tuple[int, float, np.ndarray]], np.ndarray, np.ndarray]:
     """Return step, loss and probabilities on a grid at four moments of training, and the points with their targets."""
     rng = np.random.default_rng(options.seed)
     points = rng.uniform(-1, 1, (options.examples, 2))
@@ -59,22 +65,30 @@ def train(options: argparse.Namespace) -> tuple[list[tuple[int, float, np.ndarra
     seen = []
     for done in range(options.steps + 1):
         if done in moments:
-            seen.append((done, float(measure(points, targets)), np.asarray(look(grid)).reshape(SIDE, SIDE)))
+            seen.append(
+                (done, float(measure(points, targets)), np.asarray(look(grid)).reshape(SIDE, SIDE))
+            )
             print(f"step {done:3d}  loss {seen[-1][1]:.3f}")
         if done < options.steps:
             step((points, targets))
     return seen, points, targets
 
 
-def draw(seen: list[tuple[int, float, np.ndarray]], points: np.ndarray, targets: np.ndarray, path: Path) -> None:
+def draw(
+    seen: list[tuple[int, float, np.ndarray]], points: np.ndarray, targets: np.ndarray, path: Path
+) -> None:
     """Draw one panel for each moment, with a few of the points in the first."""
     figure = Figure(figsize=(9.6, 2.7), layout="constrained")
     panels = figure.subplots(1, len(seen), squeeze=False)[0]
     for panel, (done, loss, probabilities) in zip(panels, seen, strict=True):
-        panel.imshow(probabilities, cmap="RdBu", vmin=0, vmax=1, origin="lower", extent=(-1, 1, -1, 1))
+        panel.imshow(
+            probabilities, cmap="RdBu", vmin=0, vmax=1, origin="lower", extent=(-1, 1, -1, 1)
+        )
         panel.set(xticks=[], yticks=[], title=f"step {done}, loss {loss:.2f}")
     shown = slice(200)
-    panels[0].scatter(*points[shown].T, c=targets[shown, 0], cmap="RdBu", vmin=0, vmax=1, s=9, ec="0.3", lw=0.3)
+    panels[0].scatter(
+        *points[shown].T, c=targets[shown, 0], cmap="RdBu", vmin=0, vmax=1, s=9, ec="0.3", lw=0.3
+    )
     panels[0].set(xlim=(-1, 1), ylim=(-1, 1))
     figure.savefig(path, dpi=110)
 

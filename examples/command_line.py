@@ -32,9 +32,11 @@ def positive(text: str) -> float:
 def add_mode(parser: argparse.ArgumentParser) -> None:
     """Let the user choose a backend: JAX where it is installed, if nothing is said."""
     parser.add_argument(
-        "--mode", default="JAX" if importlib.util.find_spec("jax") else None,
-        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's own",
-    )  # fmt: skip
+        "--mode",
+        default="JAX" if importlib.util.find_spec("jax") else None,
+        help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's "
+        "own",
+    )
 
 
 def in_terms_of(option: str, error: BaseException) -> str:

@@ -5,8 +5,8 @@
     python examples/curves.py --preset small       # fewer images and a narrower network
     python examples/curves.py --optimizer ncg-l    # natural conjugate gradient
 
-Leaves in --out: history.npz (one row a step; squared_error is the training squared error per image over the whole
-training set, evaluated every few steps), curves.png and config.json.
+Leaves in --out: history.npz (one row a step; squared_error is the training squared error per image
+over the whole training set, evaluated every few steps), curves.png and config.json.
 """
 
 from __future__ import annotations
@@ -42,19 +42,41 @@ OPTIMIZERS = {
     "nesterov": "gradient descent with Nesterov's momentum",
     "adam": "Adam",
 }
-_FULL = dict(batch=None, metric_batch="same", metric_examples=None, search_batch="same", damping=3.0, evaluate_every=1)
-_SMALL_BATCHES = dict(batch=100, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=200)
+_FULL = dict(
+    batch=None,
+    metric_batch="same",
+    metric_examples=None,
+    search_batch="same",
+    damping=3.0,
+    evaluate_every=1,
+)
+_SMALL_BATCHES = dict(
+    batch=100, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=200
+)
 # The paper's solver and damping.
-_NATURAL = dict(warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4)
+_NATURAL = dict(
+    warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4
+)
 
 # A few iterations from a warm start, on fewer images than the gradient.
 _CHEAP = dict(
-    batch=2000, metric_batch="other", metric_examples=500, search_batch="same", damping=10.0, iterations=3,
-    warm_start=0.9, solver="cg", preconditioner="kronecker", ratio="quadratic", rtol=0.0, step_size=1.0,
+    batch=2000,
+    metric_batch="other",
+    metric_examples=500,
+    search_batch="same",
+    damping=10.0,
+    iterations=3,
+    warm_start=0.9,
+    solver="cg",
+    preconditioner="kronecker",
+    ratio="quadratic",
+    rtol=0.0,
+    step_size=1.0,
     evaluate_every=20,
-)  # fmt: skip
+)
 
-# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores (docs/curves.md).
+# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores
+# (docs/curves.md).
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ngd": _CHEAP,
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
@@ -62,11 +84,25 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
     "ncg-q": _CHEAP,
     "hf": dict(
-        batch=5000, metric_batch="other", metric_examples=1000, search_batch="same", damping=3.0, iterations=50,
-        warm_start=0.95, preconditioner="martens", rtol=0.0, step_size=1.0, evaluate_every=2,
+        batch=5000,
+        metric_batch="other",
+        metric_examples=1000,
+        search_batch="same",
+        damping=3.0,
+        iterations=50,
+        warm_start=0.95,
+        preconditioner="martens",
+        rtol=0.0,
+        step_size=1.0,
+        evaluate_every=2,
     ),
     "ksd": dict(
-        batch=5000, metric_batch="other", metric_examples=1000, search_batch="other", damping=0.0, iterations=20,
+        batch=5000,
+        metric_batch="other",
+        metric_examples=1000,
+        search_batch="other",
+        damping=0.0,
+        iterations=20,
         evaluate_every=2,
     ),
     "tonga": _SMALL_BATCHES | dict(damping=0.1, step_size=0.1),
@@ -74,29 +110,42 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "momentum": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
     "nesterov": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
     "adam": _SMALL_BATCHES | dict(step_size=0.001),
-}  # fmt: skip
+}
 
-# The appendix of the paper; full batches of all optimizers that search. What is not named is as in DEFAULTS.
+# The appendix of the paper; full batches of all optimizers that search. What is not named is as in
+# DEFAULTS.
 _PAPER = dict(batch=None, metric_batch="same", metric_examples=None, warm_start=0.0, iterations=250)
 PAPER: dict[str, dict[str, Any]] = {
-    "ngd": _NATURAL | dict(
-        batch=5000, metric_batch="same", metric_examples=None, damping=3.0, iterations=250, evaluate_every=1
+    "ngd": _NATURAL
+    | dict(
+        batch=5000,
+        metric_batch="same",
+        metric_examples=None,
+        damping=3.0,
+        iterations=250,
+        evaluate_every=1,
     ),
     "ngd-l": _PAPER,
     "ncg-l": _PAPER,
     "ncg-f": _PAPER,
-    "hf": dict(batch=None, metric_batch="same", metric_examples=None, iterations=250, evaluate_every=1),
-    "ksd": dict(batch=None, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=1),
-}  # fmt: skip
+    "hf": dict(
+        batch=None, metric_batch="same", metric_examples=None, iterations=250, evaluate_every=1
+    ),
+    "ksd": dict(
+        batch=None, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=1
+    ),
+}
 
-# The paper's settings scaled to 2,000 images: minibatches are a quarter of them, as 5,000 are of 20,000.
+# The paper's settings scaled to 2,000 images: minibatches are a quarter of them, as 5,000 are of
+# 20,000.
 SMALL: dict[str, dict[str, Any]] = {
     **PAPER,
     "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
     "ncg-q": dict(batch=500),
 }
 
-# Damping rules of natural gradient: the paper's, and Martens's, which refuses steps that raise the loss.
+# Damping rules of natural gradient: the paper's, and Martens's, which refuses steps that raise the
+# loss.
 RATIOS: dict[str, dict[str, Any]] = {
     "linear": {},
     "quadratic": dict(ratio="quadratic", minimum=1e-3, reject_below=0.0),
@@ -104,7 +153,9 @@ RATIOS: dict[str, dict[str, Any]] = {
 
 # Images, units and limits of each preset.
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": dict(examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=180.0, steps=None),
+    "default": dict(
+        examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=180.0, steps=None
+    ),
     "paper": dict(examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=None, steps=200),
     "small": dict(examples=2000, sizes=[784, 100, 50, 25, 12, 6], seconds=60.0, steps=None),
 }
@@ -120,33 +171,57 @@ def layers(text: str) -> list[int]:
     """Read the units of every layer from the input to the code."""
     sizes = [whole(part) for part in text.split("-")]
     if len(sizes) < 2 or sizes[0] != 784:
-        raise argparse.ArgumentTypeError(f"expected units such as 784-100-50-6, 784 pixels first, got {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected units such as 784-100-50-6, 784 pixels first, got {text}"
+        )
     return sizes
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="default")
     parser.add_argument("--optimizer", choices=list(OPTIMIZERS), default="ngd")
     parser.add_argument("--steps", type=whole, help="steps at most")
-    parser.add_argument("--seconds", type=positive, help="seconds of training at most; given alone, no limit of steps")
+    parser.add_argument(
+        "--seconds",
+        type=positive,
+        help="seconds of training at most; given alone, no limit of steps",
+    )
     parser.add_argument("--examples", type=whole, help="training images")
-    parser.add_argument("--sizes", type=layers, help="units from the pixels to the code, as in 784-100-50-6")
+    parser.add_argument(
+        "--sizes", type=layers, help="units from the pixels to the code, as in 784-100-50-6"
+    )
     parser.add_argument("--batch", type=whole, help="images in a gradient batch")
     parser.add_argument("--metric-batch", choices=["same", "other"], help="images for the metric")
-    parser.add_argument("--metric-examples", type=whole, help="how many other images for the metric")
+    parser.add_argument(
+        "--metric-examples", type=whole, help="how many other images for the metric"
+    )
     parser.add_argument("--solver", choices=["cg", "minres-qlp"])
-    parser.add_argument("--preconditioner", choices=["none", "kronecker", "martens"], help="of the solver")
-    parser.add_argument("--iterations", type=whole, help="iterations of the solver at most; size of the Krylov space")
-    parser.add_argument("--warm-start", type=float, help="each solve starts from this times the previous direction")
+    parser.add_argument(
+        "--preconditioner", choices=["none", "kronecker", "martens"], help="of the solver"
+    )
+    parser.add_argument(
+        "--iterations",
+        type=whole,
+        help="iterations of the solver at most; size of the Krylov space",
+    )
+    parser.add_argument(
+        "--warm-start", type=float, help="each solve starts from this times the previous direction"
+    )
     parser.add_argument("--damping", type=float, help="damping, of the first step where it adapts")
-    parser.add_argument("--ratio", choices=["linear", "quadratic"], help="model that the damping follows")
+    parser.add_argument(
+        "--ratio", choices=["linear", "quadratic"], help="model that the damping follows"
+    )
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=float)
     add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--out", type=Path, default=Path("results/curves"), help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/curves"), help="folder of the results"
+    )
     return parser
 
 
@@ -156,13 +231,26 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     settings = settings_of(options.optimizer, options.preset)
     for name in (
-        "iterations", "warm_start", "damping", "step_size", "momentum", "solver", "preconditioner", "ratio"
-    ):  # fmt: skip
+        "iterations",
+        "warm_start",
+        "damping",
+        "step_size",
+        "momentum",
+        "solver",
+        "preconditioner",
+        "ratio",
+    ):
         if getattr(options, name, None) is not None and name not in settings:
             parser.error(f"--{name.replace('_', '-')}: {OPTIMIZERS[options.optimizer]} has none")
     if options.preconditioner == "martens" and options.optimizer != "hf":
         parser.error("--preconditioner martens: only Hessian-free has it")
-    if options.metric_batch == "other" and options.optimizer in ("tonga", "sgd", "momentum", "nesterov", "adam"):
+    if options.metric_batch == "other" and options.optimizer in (
+        "tonga",
+        "sgd",
+        "momentum",
+        "nesterov",
+        "adam",
+    ):
         parser.error(f"--metric-batch other: {OPTIMIZERS[options.optimizer]} has no metric batch")
     # A limit that is given replaces those of the preset.
     if options.steps is not None or options.seconds is not None:
@@ -171,11 +259,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for name, value in settings.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
-    options.batch = options.examples if options.batch is None else min(options.batch, options.examples)
+    options.batch = (
+        options.examples if options.batch is None else min(options.batch, options.examples)
+    )
     others = options.examples - options.batch
     if others == 0:
         if asked_for_others:
-            parser.error("--metric-batch other: no images are left beside the batch; give a smaller --batch")
+            parser.error(
+                "--metric-batch other: no images are left beside the batch; give a smaller --batch"
+            )
         options.metric_batch = options.search_batch = "same"
     if options.metric_batch == "same":
         options.metric_examples = None
@@ -189,7 +281,9 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     name = options.optimizer
     if name in ("sgd", "momentum", "nesterov"):
         momentum = 0.0 if name == "sgd" else options.momentum
-        return symng.SGD(step_size=options.step_size, momentum=momentum, nesterov=name == "nesterov")
+        return symng.SGD(
+            step_size=options.step_size, momentum=momentum, nesterov=name == "nesterov"
+        )
     if name == "adam":
         return symng.Adam(step_size=options.step_size)
     if name == "tonga":
@@ -202,9 +296,15 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     if name == "hf":
         return symng.HessianFree(
             solver=symng.CG(
-                rtol=options.rtol, maxiter=options.iterations, progress_rtol=5e-4, keep_iterates=1.3, recompute=False
+                rtol=options.rtol,
+                maxiter=options.iterations,
+                progress_rtol=5e-4,
+                keep_iterates=1.3,
+                recompute=False,
             ),
-            damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic", reject_below=0.0),
+            damping=symng.LevenbergMarquardt(
+                initial=options.damping, ratio="quadratic", reject_below=0.0
+            ),
             step_size=symng.BacktrackingLineSearch(size=options.step_size),
             warm_start=options.warm_start,
             preconditioner=preconditioner,
@@ -219,7 +319,9 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     if name == "ngd":
         return symng.NaturalGradient(step_size=options.step_size, **settings)
     if name == "ncg-q":
-        return symng.NaturalConjugateGradient(beta="quadratic", step_size=options.step_size, **settings)
+        return symng.NaturalConjugateGradient(
+            beta="quadratic", step_size=options.step_size, **settings
+        )
     if name == "ncg-l":
         return symng.NaturalConjugateGradient(beta="search", **settings)
     search = symng.BacktrackingLineSearch(size=options.step_size)
@@ -237,10 +339,14 @@ def describe(options: argparse.Namespace) -> str:
             f"metric on {options.metric_examples or 'the same'}{' other' * bool(options.metric_examples)} images"
         )
     for setting, words in (
-        ("iterations", "up to {} iterations"), ("solver", "of {}"), ("preconditioner", "preconditioner {}"),
-        ("warm_start", "warm start {:g}"), ("damping", "damping from {:g}"),
-        ("momentum", "momentum {:g}"), ("step_size", "step size {:g}"),
-    ):  # fmt: skip
+        ("iterations", "up to {} iterations"),
+        ("solver", "of {}"),
+        ("preconditioner", "preconditioner {}"),
+        ("warm_start", "warm start {:g}"),
+        ("damping", "damping from {:g}"),
+        ("momentum", "momentum {:g}"),
+        ("step_size", "step size {:g}"),
+    ):
         value = getattr(options, setting, None)
         if value is not None:
             parts.append(words.format(value))
@@ -282,7 +388,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(describe(options))
 
     print("Compiling the evaluation ...", flush=True)
-    reconstruct = compile_function([x], [model.output, pt.sqr(model.output - x).sum()], mode=options.mode)
+    reconstruct = compile_function(
+        [x], [model.output, pt.sqr(model.output - x).sum()], mode=options.mode
+    )
     chunks = np.array_split(images, -(-len(images) // 5000))
     reconstruct(images[:2])
 
@@ -296,7 +404,9 @@ def main(arguments: list[str] | None = None) -> int:
         search_batch=options.search_batch,
         max_steps=options.steps,
         max_seconds=options.seconds,
-        evaluate=lambda: {"squared_error": sum(float(reconstruct(c)[1]) for c in chunks) / len(images)},
+        evaluate=lambda: {
+            "squared_error": sum(float(reconstruct(c)[1]) for c in chunks) / len(images)
+        },
         evaluate_every=options.evaluate_every,
         seed=options.seed,
         mode=options.mode,
@@ -305,20 +415,35 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"No step was taken ({result.status}): nothing to write.")
         return 1
     history, sample = result.history, images[:12]
-    evaluated = history["squared_error"][np.isfinite(history["squared_error"])] if "squared_error" in history else []
+    evaluated = (
+        history["squared_error"][np.isfinite(history["squared_error"])]
+        if "squared_error" in history
+        else []
+    )
     told = f"squared error {evaluated[-1]:.3f} per image" if len(evaluated) else "not evaluated"
-    print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
-          f"{result.compile_seconds:.1f} s of compilation: {told}")  # fmt: skip
-    outcome = {"stopped": result.status, "steps": result.steps, "compile_seconds": round(result.compile_seconds, 1)}
+    print(
+        f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
+        f"{result.compile_seconds:.1f} s of compilation: {told}"
+    )
+    outcome = {
+        "stopped": result.status,
+        "steps": result.steps,
+        "compile_seconds": round(result.compile_seconds, 1),
+    }
     try:
         history.save(options.out / "history.npz")
         if len(evaluated):
-            curves_summary(history, sample, np.asarray(reconstruct(sample)[0]), path=options.out / "curves.png")
+            curves_summary(
+                history, sample, np.asarray(reconstruct(sample)[0]), path=options.out / "curves.png"
+            )
         write_config(options.out, config | {"result": outcome})
     except OSError as error:
         print(f"--out: cannot write the results to {options.out}: {error}", file=sys.stderr)
         return 1
-    print(f"Wrote {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_file()))} to {options.out}")
+    print(
+        f"Wrote {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_file()))} to "
+        f"{options.out}"
+    )
     return 0
 
 

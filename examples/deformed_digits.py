@@ -1,7 +1,7 @@
 """Draw samples of the stream of deformed digits: originals, each module alone, and all five one after the other.
 
-    python examples/deformed_digits.py                     # scikit-learn's digits, or MNIST where there is a copy
-    python examples/deformed_digits.py --path mnist.npz --complexity 1
+    python examples/deformed_digits.py                     # scikit-learn's digits, or MNIST where
+    there is a copy python examples/deformed_digits.py --path mnist.npz --complexity 1
 
 Leaves deformed_digits.png in --out.
 """
@@ -32,11 +32,17 @@ COLUMNS = 14
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--path", type=Path, help="a copy of mnist.npz; looked for, unless given")
     parser.add_argument("--seed", type=seed, default=0, help="of the stream")
-    parser.add_argument("--complexity", type=float, default=0.7, help="of each module at most, from 0 to 1")
-    parser.add_argument("--out", type=Path, default=Path("results/deformed_digits"), help="folder of the picture")
+    parser.add_argument(
+        "--complexity", type=float, default=0.7, help="of each module at most, from 0 to 1"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/deformed_digits"), help="folder of the picture"
+    )
     options = parser.parse_args(arguments)
     if not 0 <= options.complexity <= 1:
         parser.error(f"--complexity: expected a number from 0 to 1, got {options.complexity}")
@@ -48,7 +54,9 @@ def draw(base: LabeledImages, seed: int, complexity: float, path: Path) -> None:
     figure = Figure(figsize=(9.0, 4.9), layout="constrained")
     panels = figure.subplots(len(ROWS), 1)
     for panel, (name, modules) in zip(panels, ROWS.items(), strict=True):
-        images, _ = deformed_digits(base, 0, COLUMNS, seed=seed, complexity=complexity, modules=modules)
+        images, _ = deformed_digits(
+            base, 0, COLUMNS, seed=seed, complexity=complexity, modules=modules
+        )
         framed = np.pad(images.reshape(-1, 32, 32), ((0, 0), (1, 1), (1, 1)), constant_values=0.2)
         panel.imshow(np.hstack(framed), cmap="gray_r", vmin=0.0, vmax=1.0, interpolation="nearest")
         panel.set(xticks=[], yticks=[])

@@ -1,17 +1,19 @@
 """Figure 1 of the paper: which examples the metric of natural gradient is measured on, few of them labeled.
 
-    python examples/figure1.py                     # small preset: a quarter of an hour or so on 2 cores
-    python examples/figure1.py --seeds 3 --variants same other
-    python examples/figure1.py --preset paper --data TFD_48x48.mat    # for a GPU
+    python examples/figure1.py                     # small preset: a quarter of an hour or so on 2
+    cores python examples/figure1.py --seeds 3 --variants same other python examples/figure1.py
+    --preset paper --data TFD_48x48.mat    # for a GPU
 
-The network of the paper's appendix: a convolutional sigmoid layer, a dense sigmoid layer, sigmoid outputs; images after
-local contrast normalization. The gradient is taken on 256 training examples, the metric on (same) those, (other) 384
-other training examples, (unlabeled) 384 unlabeled ones, or (mixture) half of each. With one seed all variants start
-from the same weights and see the same gradient batches.
+The network of the paper's appendix: a convolutional sigmoid layer, a dense sigmoid layer, sigmoid
+outputs; images after local contrast normalization. The gradient is taken on 256 training examples,
+the metric on (same) those, (other) 384 other training examples, (unlabeled) 384 unlabeled ones, or
+(mixture) half of each. With one seed all variants start from the same weights and see the same
+gradient batches.
 
-Each run is kept in a file of its own in --out. After an interruption the same command goes on where it was; with more
---steps or --seeds it goes on from what is there. Leaves in --out: figure1.png (training and test error against updates,
-mean and 95% confidence interval over the seeds) and table.md.
+Each run is kept in a file of its own in --out. After an interruption the same command goes on where
+it was; with more --steps or --seeds it goes on from what is there. Leaves in --out: figure1.png
+(training and test error against updates, mean and 95% confidence interval over the seeds) and
+table.md.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.run import Interrupt
 
 GRADIENT_BATCH, METRIC_BATCH = 256, 384
-# The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step size 0.2.
+# The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step
+# size 0.2.
 OPTIMIZER = symng.NaturalGradient(
     solver=symng.MinresQLP(maxiter=50, recompute=False),
     damping=symng.LevenbergMarquardt(initial=5.0),
@@ -67,18 +70,36 @@ PARTS = ("train", "valid", "test")
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line; what is not given comes from the preset."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT",
-                        help=f"which of {', '.join(VARIANTS)}; default all")  # fmt: skip
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=list(VARIANTS),
+        default=list(VARIANTS),
+        metavar="VARIANT",
+        help=f"which of {', '.join(VARIANTS)}; default all",
+    )
     for name, (*_, words) in SETTINGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=whole, help=words)
-    parser.add_argument("--data", type=Path, help="TFD_48x48.mat, or a folder of idx files; default Fashion-MNIST")
-    parser.add_argument("--download", action="store_true", help="fetch Fashion-MNIST from OpenML if it is not there")
-    parser.add_argument("--fold", type=int, default=3, help="from 0 to 4; the paper's fold 4 is 3, the default")
-    parser.add_argument("--labeled", type=whole, help="labeled examples, in training, validation and test sets")
+    parser.add_argument(
+        "--data", type=Path, help="TFD_48x48.mat, or a folder of idx files; default Fashion-MNIST"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch Fashion-MNIST from OpenML if it is not there"
+    )
+    parser.add_argument(
+        "--fold", type=int, default=3, help="from 0 to 4; the paper's fold 4 is 3, the default"
+    )
+    parser.add_argument(
+        "--labeled", type=whole, help="labeled examples, in training, validation and test sets"
+    )
     add_mode(parser)
-    parser.add_argument("--out", type=Path, default=Path("results/figure1"), help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/figure1"), help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     for name, values in SETTINGS.items():
         if getattr(options, name) is None:
@@ -98,17 +119,23 @@ class Data:
         self.images = {part: preprocess(getattr(found, f"{part}_images"), pool) for part in PARTS}
         self.labels = {part: getattr(found, f"{part}_labels") for part in PARTS}
         self.targets = np.eye(found.classes, dtype="float32")[self.labels["train"]]
-        self.unlabeled = preprocess(found.unlabeled_images, pool) if with_unlabeled else self.images["train"][:0]
+        self.unlabeled = (
+            preprocess(found.unlabeled_images, pool) if with_unlabeled else self.images["train"][:0]
+        )
 
-    def batches(self, variant: str, seed: int, step: int) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
+    def batches(
+        self, variant: str, seed: int, step: int
+    ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
         """Return gradient and metric batch of a step, told by seed and number of the step alone.
 
-        So a run goes on after an interruption as if there had been none. An epoch is a permutation of the training set,
-        cut into batches; what the metric takes from the training set is not in the gradient batch.
+        So a run goes on after an interruption as if there had been none. An epoch is a permutation
+        of the training set, cut into batches; what the metric takes from the training set is not in
+        the gradient batch.
         """
         train = self.images["train"]
         epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
-        # Not [seed, 0, epoch]: zeros at the end of a seed do not count, and the dense weights are drawn from seed.
+        # Not [seed, 0, epoch]: zeros at the end of a seed do not count, and the dense weights are
+        # drawn from seed.
         order = np.random.default_rng([seed, 3, epoch]).permutation(len(train))
         first = place * GRADIENT_BATCH
         gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
@@ -118,7 +145,9 @@ class Data:
         from_train = {"other": METRIC_BATCH, "unlabeled": 0, "mixture": METRIC_BATCH // 2}[variant]
         rest = np.concatenate([order[:first], order[first + GRADIENT_BATCH :]])
         others = train[rng.choice(rest, from_train, replace=False)]
-        unlabeled = self.unlabeled[rng.choice(len(self.unlabeled), METRIC_BATCH - from_train, replace=False)]
+        unlabeled = self.unlabeled[
+            rng.choice(len(self.unlabeled), METRIC_BATCH - from_train, replace=False)
+        ]
         return gradient, (np.concatenate([others, unlabeled]),)
 
 
@@ -134,7 +163,9 @@ def preprocess(images: np.ndarray, pool: int) -> np.ndarray:
 
 def read_data(options: argparse.Namespace) -> Data:
     """Return the data, or refuse data that is too little for the batches or too small for the filters."""
-    found = faces(options.data, fold=options.fold, labeled=options.labeled, download=options.download)
+    found = faces(
+        options.data, fold=options.fold, labeled=options.labeled, download=options.download
+    )
     train, unlabeled = len(found.train_labels), len(found.unlabeled_images)
     needed = GRADIENT_BATCH + METRIC_BATCH
     if train < needed or unlabeled < METRIC_BATCH:
@@ -142,11 +173,16 @@ def read_data(options: argparse.Namespace) -> Data:
         raise ValueError(f"--labeled: expected {wanted}, got {train} and {unlabeled}.")
     side = min(found.train_images.shape[1:]) // options.pool
     if options.filter_size > side:
-        raise ValueError(f"--filter-size: expected at most the {side} pixels of an image, got {options.filter_size}.")
+        raise ValueError(
+            f"--filter-size: expected at most the {side} pixels of an image, got "
+            f"{options.filter_size}."
+        )
     return Data(found, options.pool, bool({"unlabeled", "mixture"} & set(options.variants)))
 
 
-def make_objective(options: argparse.Namespace, side: Sequence[int], classes: int, seed: int) -> symng.Objective:
+def make_objective(
+    options: argparse.Namespace, side: Sequence[int], classes: int, seed: int
+) -> symng.Objective:
     """Return the network and its cross-entropy, with the weights of a seed."""
     size, count = options.filter_size, options.filters
     x = pt.tensor3("x", dtype="float32", shape=(None, side[0], side[1]))
@@ -156,9 +192,16 @@ def make_objective(options: argparse.Namespace, side: Sequence[int], classes: in
     b = pytensor.shared(np.zeros(count, "float32"), name="b")
     hidden = pt.sigmoid(convolve(x, W, b, stride=options.stride))
     features = math.prod(hidden.type.shape[1:])
-    network = mlp(hidden.reshape((-1, features)), [features, options.units, classes], output="sigmoid", seed=seed)
+    network = mlp(
+        hidden.reshape((-1, features)),
+        [features, options.units, classes],
+        output="sigmoid",
+        seed=seed,
+    )
     loss = binary_cross_entropy_with_logits(network.preactivation, t).mean()
-    return symng.Objective(loss, output=network.output, params=[W, b, *network.params], inputs=[x], targets=[t])
+    return symng.Objective(
+        loss, output=network.output, params=[W, b, *network.params], inputs=[x], targets=[t]
+    )
 
 
 class Trainer:
@@ -166,11 +209,15 @@ class Trainer:
 
     def __init__(self, data: Data, options: argparse.Namespace) -> None:
         self.data, self.options = data, options
-        self.fresh = functools.partial(make_objective, options, data.images["train"].shape[1:], data.classes)
+        self.fresh = functools.partial(
+            make_objective, options, data.images["train"].shape[1:], data.classes
+        )
         self.objective = self.fresh(0)
         self.step = symng.compile_step(self.objective, OPTIMIZER, mode=options.mode)
         self.start = {name: v.get_value() for name, v in self.step.state.items()}
-        self.predict = compile_function(self.objective.inputs, self.objective.heads[0].r, mode=options.mode)
+        self.predict = compile_function(
+            self.objective.inputs, self.objective.heads[0].r, mode=options.mode
+        )
 
     def variables(self) -> dict[str, Any]:
         """Return every variable that a step changes, by its name in the file of a run."""
@@ -190,7 +237,9 @@ class Trainer:
         row = {}
         for part, images in self.data.images.items():
             labels = self.data.labels[part]
-            r = np.concatenate([self.predict(images[i : i + PIECE]) for i in range(0, len(images), PIECE)])
+            r = np.concatenate(
+                [self.predict(images[i : i + PIECE]) for i in range(0, len(images), PIECE)]
+            )
             t = np.eye(self.data.classes)[labels]
             wrong = (r.argmax(axis=1) != labels) | ~np.isfinite(r).all(axis=1)
             row[f"{part}_error"] = float(wrong.mean())
@@ -213,7 +262,9 @@ class Trainer:
         saved, intact = time.monotonic(), True
         try:
             while taken < steps:
-                with Interrupt() as interrupt:  # Ctrl-C waits until the step is whole; a second one does not
+                with (
+                    Interrupt() as interrupt
+                ):  # Ctrl-C waits until the step is whole; a second one does not
                     begun, intact = time.perf_counter(), False
                     info = self.step.run(*self.data.batches(variant, seed, taken), settled=False)
                     taken, seconds = taken + 1, seconds + time.perf_counter() - begun
@@ -227,16 +278,29 @@ class Trainer:
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self.save(file, settings, history, taken, seconds)
                     saved = time.monotonic()
-                    print(f"   {taken} updates, loss {info.loss:.3f}, damping {info.damping:.3g}", flush=True)
+                    print(
+                        f"   {taken} updates, loss {info.loss:.3f}, damping {info.damping:.3g}",
+                        flush=True,
+                    )
         finally:
             if intact:
                 self.step.settle()
                 self.save(file, settings, history, taken, seconds)
         last = history.last
-        print(f"   {taken} updates in {seconds:.1f} s: training error {last['train_error']:.2%}, "
-              f"test error {last['test_error']:.2%}", flush=True)  # fmt: skip
+        print(
+            f"   {taken} updates in {seconds:.1f} s: training error {last['train_error']:.2%}, "
+            f"test error {last['test_error']:.2%}",
+            flush=True,
+        )
 
-    def save(self, file: Path, settings: dict[str, Any], history: symng.History, taken: int, seconds: float) -> None:
+    def save(
+        self,
+        file: Path,
+        settings: dict[str, Any],
+        history: symng.History,
+        taken: int,
+        seconds: float,
+    ) -> None:
         """Write the run."""
         arrays = {name: np.asarray(v.get_value()) for name, v in self.variables().items()}
         arrays |= {f"history_{name}": column for name, column in history.to_dict().items()}
@@ -245,7 +309,10 @@ class Trainer:
 
 def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
     """Return what all runs of a figure have in common, steps aside."""
-    network = {name: getattr(options, name) for name in ("filters", "filter_size", "stride", "units", "pool")}
+    network = {
+        name: getattr(options, name)
+        for name in ("filters", "filter_size", "stride", "units", "pool")
+    }
     return network | {
         "fold": options.fold,
         "data": data.told,
@@ -263,9 +330,15 @@ def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
         found, taken = meta["settings"], meta["steps"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"--out: {file}: {error} Delete it to make that run anew.") from None
-    other = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in settings.items() if found.get(key) != value]
+    other = [
+        f"{key} {found.get(key)!r}, not {value!r}"
+        for key, value in settings.items()
+        if found.get(key) != value
+    ]
     if other:
-        raise ValueError(f"--out: {file} holds a run with {'; '.join(other)}. Give another folder, or delete it.")
+        raise ValueError(
+            f"--out: {file} holds a run with {'; '.join(other)}. Give another folder, or delete it."
+        )
     return taken >= steps
 
 
@@ -277,14 +350,21 @@ def main(arguments: list[str] | None = None) -> int:
         data = read_data(options)
         settings = settings_of(options, data)
         options.out.mkdir(parents=True, exist_ok=True)
-        files = {(v, seed): options.out / f"{v}-{seed}.npz" for seed in range(options.seeds) for v in options.variants}
+        files = {
+            (v, seed): options.out / f"{v}-{seed}.npz"
+            for seed in range(options.seeds)
+            for v in options.variants
+        }
         missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
     except (OSError, ValueError, TypeError, ImportError) as error:
         # symng.datasets.faces names its own arguments.
         words = in_terms_of("--data", error)
         print(words.replace("download=True", "--download"), file=sys.stderr)
         return 2
-    print(f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.", flush=True)
+    print(
+        f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.",
+        flush=True,
+    )
     try:
         if missing:
             trainer = Trainer(data, options)

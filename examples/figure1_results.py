@@ -15,7 +15,8 @@ from symng.training.checkpoint import load_checkpoint
 
 Arrays = dict[str, np.ndarray]
 
-# What the metric is measured on: name, color and line of the paper's figure (the mixture is not in it).
+# What the metric is measured on: name, color and line of the paper's figure (the mixture is not in
+# it).
 VARIANTS = {
     "same": ("the gradient's examples", "#009E73", ":"),
     "other": ("other training examples", "#0072B2", "--"),
@@ -29,7 +30,9 @@ PAIRS = (("other", "same"), ("unlabeled", "same"), ("mixture", "same"), ("unlabe
 def history_of(arrays: Arrays) -> symng.History:
     """Return the history among the arrays of a run."""
     prefix = "history_"
-    return symng.History.from_dict({k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)})
+    return symng.History.from_dict(
+        {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+    )
 
 
 def half_interval(values: np.ndarray) -> np.ndarray:
@@ -49,26 +52,49 @@ def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[
     runs: dict[str, list[Arrays]] = {}
     for (variant, _), file in files.items():
         rows = history_of(load_checkpoint(file)[0]).to_dict()
-        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(rows["step"], 1)  # so far, on average
+        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(
+            rows["step"], 1
+        )  # so far, on average
         known = np.isfinite(rows["train_error"]) & (rows["step"] <= steps)
         runs.setdefault(variant, []).append({name: column[known] for name, column in rows.items()})
-    shared = functools.reduce(np.intersect1d, [run["step"] for every in runs.values() for run in every])
+    shared = functools.reduce(
+        np.intersect1d, [run["step"] for every in runs.values() for run in every]
+    )
     return {
-        variant: [{name: column[np.isin(run["step"], shared)] for name, column in run.items()} for run in every]
+        variant: [
+            {name: column[np.isin(run["step"], shared)] for name, column in run.items()}
+            for run in every
+        ]
         for variant, every in runs.items()
     }
 
 
 def make_tables(runs: dict[str, list[Arrays]]) -> str:
     """Return the figures after the last update, and differences on the same seeds, as two tables in Markdown."""
-    lasts = {v: {name: np.array([run[name][-1] for run in every]) for name in every[0]} for v, every in runs.items()}
+    lasts = {
+        v: {name: np.array([run[name][-1] for run in every]) for name in every[0]}
+        for v, every in runs.items()
+    }
     errors = {"training": "train_error", "validation": "valid_error", "test": "test_error"}
-    columns = ["metric on", "updates", "training cross-entropy", *(f"{part} error (%)" for part in errors), "damping",
-               "iterations", "seconds per update"]  # fmt: skip
+    columns = [
+        "metric on",
+        "updates",
+        "training cross-entropy",
+        *(f"{part} error (%)" for part in errors),
+        "damping",
+        "iterations",
+        "seconds per update",
+    ]
     figures = [columns, ["---"] * len(columns)]
     for variant, last in lasts.items():
-        cells = [tell(last["train_loss"], ".3f"), *(tell(100 * last[name], ".2f") for name in errors.values())]
-        cost = [f"{last['iterations'].mean():.0f}", f"{(last['seconds'] / last['step']).mean():.2f}"]
+        cells = [
+            tell(last["train_loss"], ".3f"),
+            *(tell(100 * last[name], ".2f") for name in errors.values()),
+        ]
+        cost = [
+            f"{last['iterations'].mean():.0f}",
+            f"{(last['seconds'] / last['step']).mean():.2f}",
+        ]
         damping = f"{np.median(last['damping']):.2g}"
         figures.append([f"`{variant}`", f"{last['step'][0]:.0f}", *cells, damping, *cost])
     columns = ["difference", "training cross-entropy", *(f"{part} error (%)" for part in errors)]
@@ -91,11 +117,16 @@ def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
         words, color, line = VARIANTS[variant]
         for panel, column in zip(panels, ("train_error", "test_error"), strict=True):
             values = 100 * np.array([run[column] for run in every])
-            mean, spread = values.mean(axis=0), half_interval(values) if len(values) > 1 else 0 * values[0]
+            mean, spread = (
+                values.mean(axis=0),
+                half_interval(values) if len(values) > 1 else 0 * values[0],
+            )
             panel.plot(every[0]["step"], mean, line, color=color, label=words)
             # A logarithmic axis has no place below the smallest value.
             low = np.maximum(mean - spread, values.min(axis=0))
-            panel.fill_between(every[0]["step"], low, mean + spread, color=color, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                every[0]["step"], low, mean + spread, color=color, alpha=0.15, linewidth=0
+            )
     panels[0].set_yscale("log")
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].yaxis.set_minor_locator(NullLocator())

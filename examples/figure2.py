@@ -4,11 +4,12 @@
     python examples/figure2.py --seeds 3          # several seeds, one after the other
     python examples/figure2.py --preset paper     # 32.7 million examples: days
 
-A network is trained on a stream of deformed digits in order, each example once, by gradient descent and by natural
-gradient. The first half of the stream has ten segments. Each is replaced five times by fresh examples, the network is
-trained from scratch, and the variance of its outputs among the five is taken on held-out examples. The step sizes are
-chosen so that both methods reach about the same validation error. A run that is complete is not made again: after an
-interruption the same command goes on with what is missing. Leaves in --out: figure2.png, table.md, results.json, and a
+A network is trained on a stream of deformed digits in order, each example once, by gradient descent
+and by natural gradient. The first half of the stream has ten segments. Each is replaced five times
+by fresh examples, the network is trained from scratch, and the variance of its outputs among the
+five is taken on held-out examples. The step sizes are chosen so that both methods reach about the
+same validation error. A run that is complete is not made again: after an interruption the same
+command goes on with what is missing. Leaves in --out: figure2.png, table.md, results.json, and a
 folder for each seed with data, runs, settings.json and choice.json.
 """
 
@@ -26,7 +27,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before NumPy starts its threads: one for each process, and NPROC is JAX's name for that
+if (
+    __name__ == "__main__"
+):  # before NumPy starts its threads: one for each process, and NPROC is JAX's name for that
     for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
         os.environ.setdefault(_name, "1")
 
@@ -34,7 +37,17 @@ import numpy as np
 import pytensor
 from command_line import add_mode, in_terms_of, positive, whole
 from figure2_results import SAMPLES, draw, log_variances, make_table, summarize
-from figure2_runs import METHODS, PIXELS, FolderError, Part, Run, Settings, base_digits, fingerprint, refuse_others
+from figure2_runs import (
+    METHODS,
+    PIXELS,
+    FolderError,
+    Part,
+    Run,
+    Settings,
+    base_digits,
+    fingerprint,
+    refuse_others,
+)
 from figure2_workers import Workers
 
 import symng
@@ -48,7 +61,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 # Step sizes to begin with; a grid whose best value is at an end goes on.
 GRID = {"sgd": (0.25, 0.5, 1.0, 2.0), "ngd": (1.0, 2.0, 4.0, 8.0)}
 LOOKS, TOLERANCE = 6, 0.0025
-# Runs whose mean error is taken: gradient descent is cheap, and at its best step size its runs differ more.
+# Runs whose mean error is taken: gradient descent is cheap, and at its best step size its runs
+# differ more.
 TUNED_ON = {"sgd": 10, "ngd": 2}
 
 Errors = dict[str, dict[float, float]]
@@ -56,27 +70,56 @@ Errors = dict[str, dict[float, float]]
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=list(PRESETS), default="small")
-    parser.add_argument("--samples", type=whole, help="training examples of a run, the paper's 32.7 million scaled")
-    parser.add_argument("--segments", type=whole, default=10, help="segments of the first half of them")
-    parser.add_argument("--replicas", type=whole, default=5, help="times that a segment is replaced, at least 2")
+    parser.add_argument(
+        "--samples", type=whole, help="training examples of a run, the paper's 32.7 million scaled"
+    )
+    parser.add_argument(
+        "--segments", type=whole, default=10, help="segments of the first half of them"
+    )
+    parser.add_argument(
+        "--replicas", type=whole, default=5, help="times that a segment is replaced, at least 2"
+    )
     parser.add_argument("--hidden", type=whole, default=500, help="hidden units")
-    parser.add_argument("--batch", type=whole, default=512, help="examples in a batch, for gradient and metric")
+    parser.add_argument(
+        "--batch", type=whole, default=512, help="examples in a batch, for gradient and metric"
+    )
     parser.add_argument("--damping", type=float, default=3.0, help="damping of natural gradient")
-    parser.add_argument("--iterations", type=whole, default=50, help="iterations of MinRes-QLP at most")
-    parser.add_argument("--step-sizes", type=positive, nargs=2, metavar=("SGD", "NGD"),
-                        help="step sizes, which are then not chosen")  # fmt: skip
-    parser.add_argument("--aim", type=positive, help="validation error, as in 0.5, that step sizes are chosen for; "
-                        "default the best that both methods reach")  # fmt: skip
+    parser.add_argument(
+        "--iterations", type=whole, default=50, help="iterations of MinRes-QLP at most"
+    )
+    parser.add_argument(
+        "--step-sizes",
+        type=positive,
+        nargs=2,
+        metavar=("SGD", "NGD"),
+        help="step sizes, which are then not chosen",
+    )
+    parser.add_argument(
+        "--aim",
+        type=positive,
+        help="validation error, as in 0.5, that step sizes are chosen for; "
+        "default the best that both methods reach",
+    )
     parser.add_argument("--held-out", type=whole, default=10_000, help="held-out examples")
-    parser.add_argument("--validation", type=whole, default=10_000, help="examples for the validation error")
-    parser.add_argument("--digits", type=Path, help="a copy of mnist.npz; without it, symng.datasets.digits looks")
+    parser.add_argument(
+        "--validation", type=whole, default=10_000, help="examples for the validation error"
+    )
+    parser.add_argument(
+        "--digits", type=Path, help="a copy of mnist.npz; without it, symng.datasets.digits looks"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of data and first weights")
     parser.add_argument("--seeds", type=whole, default=1, help="number of seeds, from --seed on")
-    parser.add_argument("--jobs", type=whole, default=_cores(), help="processes, one thread each; default all cores")
+    parser.add_argument(
+        "--jobs", type=whole, default=_cores(), help="processes, one thread each; default all cores"
+    )
     add_mode(parser)
-    parser.add_argument("--out", type=Path, default=Path("results/figure2"), help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/figure2"), help="folder of the results"
+    )
     return parser
 
 
@@ -95,21 +138,28 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     if options.replicas < 2:
-        parser.error(f"--replicas: expected at least 2, which a variance needs, got {options.replicas}")
+        parser.error(
+            f"--replicas: expected at least 2, which a variance needs, got {options.replicas}"
+        )
     if options.samples % (2 * options.segments):
         fewer = options.samples // (2 * options.segments) * 2 * options.segments
         parser.error(
-            f"--samples: expected a multiple of {2 * options.segments}, twice the segments, got {options.samples}; "
+            f"--samples: expected a multiple of {2 * options.segments}, twice the segments, got "
+            f"{options.samples}; "
             f"{fewer or 2 * options.segments} is one"
         )
     if options.samples < options.batch:
-        parser.error(f"--samples: expected at least one batch of {options.batch}, got {options.samples}")
+        parser.error(
+            f"--samples: expected at least one batch of {options.batch}, got {options.samples}"
+        )
     if options.aim is not None and (options.step_sizes or options.aim >= 1):
         parser.error("--aim: expected a number below 1, and none with step sizes that are given")
     if not 0 <= options.damping < math.inf:
         parser.error(f"--damping: expected a finite number of at least 0, got {options.damping}")
     if not 0 <= options.seed <= 2**32 - options.seeds:
-        parser.error(f"--seed: expected at least 0 and at most {2**32 - options.seeds}, got {options.seed}")
+        parser.error(
+            f"--seed: expected at least 0 and at most {2**32 - options.seeds}, got {options.seed}"
+        )
     return options
 
 
@@ -117,11 +167,19 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """Return what the results of the first seed depend on."""
     source = None if options.digits is None else str(options.digits)
     return Settings(
-        samples=options.samples, segments=options.segments, hidden=options.hidden, batch=options.batch,
-        damping=options.damping, iterations=options.iterations, rtol=1e-4, held_out=options.held_out,
-        validation=options.validation, seed=options.seed, digits=fingerprint(source),
+        samples=options.samples,
+        segments=options.segments,
+        hidden=options.hidden,
+        batch=options.batch,
+        damping=options.damping,
+        iterations=options.iterations,
+        rtol=1e-4,
+        held_out=options.held_out,
+        validation=options.validation,
+        seed=options.seed,
+        digits=fingerprint(source),
         mode=str(options.mode or pytensor.config.mode).upper(),
-    )  # fmt: skip
+    )
 
 
 # The choice of the step sizes
@@ -137,8 +195,9 @@ def choose(
     measure : callable
         From (method, step size) pairs to validation errors.
     aim : float, optional
-        The error aimed at; by default the best of the method whose best is worse. A method that is better at its best
-        step size gets a smaller one, which moves it less far, found by interpolation.
+        The error aimed at; by default the best of the method whose best is worse. A method that is
+        better at its best step size gets a smaller one, which moves it less far, found by
+        interpolation.
     """
     errors: Errors = {method: {} for method in GRID}
 
@@ -151,11 +210,16 @@ def choose(
 
     def closest(method: str, aim: float) -> float:
         seen = errors[method]
-        return min((size for size in seen if size <= best(method)), key=lambda size: abs(seen[size] - aim))
+        return min(
+            (size for size in seen if size <= best(method)), key=lambda size: abs(seen[size] - aim)
+        )
 
     look([(method, size) for method in GRID for size in GRID[method]])
     for _ in range(LOOKS):
-        ends = {method: {min(errors[method]): 0.5, max(errors[method]): 2.0}.get(best(method)) for method in GRID}
+        ends = {
+            method: {min(errors[method]): 0.5, max(errors[method]): 2.0}.get(best(method))
+            for method in GRID
+        }
         if not any(ends.values()):
             break
         look([(method, best(method) * factor) for method, factor in ends.items() if factor])
@@ -163,13 +227,19 @@ def choose(
     for _ in range(LOOKS):
         more = []
         for method, seen in errors.items():
-            low = max((size for size in seen if size < best(method) and seen[size] > aim), default=0.0)
+            low = max(
+                (size for size in seen if size < best(method) and seen[size] > aim), default=0.0
+            )
             high = min(size for size in seen if size > low)
             middle = high / 2
             if low:  # straight over the logarithm of the step size
                 share = (seen[low] - aim) / (seen[low] - seen[high])
                 middle = float(f"{low * (high / low) ** share:.3g}")
-            if seen[best(method)] < aim and abs(seen[closest(method, aim)] - aim) > TOLERANCE and middle not in seen:
+            if (
+                seen[best(method)] < aim
+                and abs(seen[closest(method, aim)] - aim) > TOLERANCE
+                and middle not in seen
+            ):
                 more.append((method, middle))
         if not more:
             break
@@ -183,8 +253,15 @@ def choose(
 class Experiment:
     """Algorithm 1 for one seed, in one folder."""
 
-    def __init__(self, settings: Settings, options: argparse.Namespace, folder: Path, workers: Workers) -> None:
-        self.settings, self.replicas, self.folder, self.workers = settings, options.replicas, folder, workers
+    def __init__(
+        self, settings: Settings, options: argparse.Namespace, folder: Path, workers: Workers
+    ) -> None:
+        self.settings, self.replicas, self.folder, self.workers = (
+            settings,
+            options.replicas,
+            folder,
+            workers,
+        )
         self.source = None if options.digits is None else str(options.digits)
         for place in (folder / "data", folder / "runs"):
             place.mkdir(parents=True, exist_ok=True)
@@ -205,7 +282,8 @@ class Experiment:
         """Make the runs that are missing, and the data that they need; return outputs and notes of all."""
         missing = [run for run in runs if run.load(self.settings, self.folder) is None]
         parts = sorted(
-            {part for run in missing for part in run.parts(self.settings)}, key=lambda p: (p.segment, p.replica)
+            {part for run in missing for part in run.parts(self.settings)},
+            key=lambda p: (p.segment, p.replica),
         )
         parts = [part for part in parts if not part.path(self.folder).exists()]
         for run in missing:
@@ -215,7 +293,9 @@ class Experiment:
             self.workers.make(what, tasks, self.settings, self.folder, self.source)
         made = [run.load(self.settings, self.folder) for run in runs]
         if any(m is None for m in made):
-            raise RuntimeError(f"Files of {self.folder} that were just written are damaged or gone.")
+            raise RuntimeError(
+                f"Files of {self.folder} that were just written are damaged or gone."
+            )
         return [m for m in made if m is not None]
 
     def examples_to_make(self) -> int:
@@ -225,7 +305,9 @@ class Experiment:
         segments = range(1, self.settings.segments + 1)
         parts = {Part(i, r) for i in segments for r in range(1, self.replicas + 1)}
         parts.update(Run("sgd", 1.0, 0, 0).parts(self.settings))
-        return sum(part.size(self.settings) for part in parts if not part.path(self.folder).exists())
+        return sum(
+            part.size(self.settings) for part in parts if not part.path(self.folder).exists()
+        )
 
     def choose(self, aim: float | None) -> dict[str, float]:
         """Return step sizes that reach about the same validation error, and record the choice."""
@@ -236,17 +318,30 @@ class Experiment:
                 segments = np.linspace(1, last, min(TUNED_ON[method], last)).round().astype(int)
                 runs.append([Run(method, size, int(i), 1) for i in segments])
             made = iter(self.make("step sizes", [run for same in runs for run in same]))
-            errors = [float(np.mean([next(made)[1]["validation_error"] for _ in same])) for same in runs]
+            errors = [
+                float(np.mean([next(made)[1]["validation_error"] for _ in same])) for same in runs
+            ]
             for (method, size), error in zip(pairs, errors, strict=True):
-                print(f"Validation error of {METHODS[method]} with step size {size:g}: {error:.2%}", flush=True)
+                print(
+                    f"Validation error of {METHODS[method]} with step size {size:g}: {error:.2%}",
+                    flush=True,
+                )
             return errors
 
         sizes, errors, aim = choose(measure, aim)
         for method, size in sizes.items():
             if abs(errors[method][size] - aim) > TOLERANCE:
-                print(f"No step size of {METHODS[method]} was found with a validation error within {TOLERANCE:.2%} of "
-                      f"{aim:.2%}; with {size:g} it is {errors[method][size]:.2%}.", flush=True)  # fmt: skip
-        record = {"step_sizes": sizes, "validation_error_aimed_at": aim, "validation_errors_of_step_sizes": errors}
+                print(
+                    f"No step size of {METHODS[method]} was found with a validation error within "
+                    f"{TOLERANCE:.2%} of "
+                    f"{aim:.2%}; with {size:g} it is {errors[method][size]:.2%}.",
+                    flush=True,
+                )
+        record = {
+            "step_sizes": sizes,
+            "validation_error_aimed_at": aim,
+            "validation_errors_of_step_sizes": errors,
+        }
         self.record_choice(record)
         return sizes
 
@@ -257,26 +352,40 @@ class Experiment:
     def carry_out(self, sizes: dict[str, float]) -> dict[str, Any]:
         """Make all runs, and return the logarithms of their variances and what they noted."""
         numbers = range(1, self.settings.segments + 1), range(1, self.replicas + 1)
-        runs = [Run(method, sizes[method], i, r) for method in ("ngd", "sgd") for i in numbers[0] for r in numbers[1]]
+        runs = [
+            Run(method, sizes[method], i, r)
+            for method in ("ngd", "sgd")
+            for i in numbers[0]
+            for r in numbers[1]
+        ]
         made = dict(zip(runs, self.make("runs", runs), strict=True))
         return {
             method: {
                 "step_size": sizes[method],
                 "notes": [meta for run, (_, meta) in made.items() if run.method == method],
-                "logs": np.array([
-                    log_variances(np.stack([made[Run(method, sizes[method], i, r)][0] for r in numbers[1]]))
-                    for i in numbers[0]
-                ]),
+                "logs": np.array(
+                    [
+                        log_variances(
+                            np.stack(
+                                [made[Run(method, sizes[method], i, r)][0] for r in numbers[1]]
+                            )
+                        )
+                        for i in numbers[0]
+                    ]
+                ),
             }
             for method in METHODS
-        }  # fmt: skip
+        }
 
 
 def check_space(folder: Path, examples: int) -> None:
     """Refuse to begin data that the disk has no room for."""
     needed, free = examples * (PIXELS + 1), shutil.disk_usage(folder).free
     if needed > free:
-        raise FolderError(f"--out: expected {needed / 1e9:.1f} GB of free space in {folder}, got {free / 1e9:.1f}.")
+        raise FolderError(
+            f"--out: expected {needed / 1e9:.1f} GB of free space in {folder}, got "
+            f"{free / 1e9:.1f}."
+        )
 
 
 def write(path: Path, text: str) -> None:
@@ -298,18 +407,26 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     parts = options.samples // (2 * options.segments) * options.segments * (2 + options.replicas)
     print(base_digits(None if options.digits is None else str(options.digits)))
-    print(f"{options.segments} segments, each replaced {options.replicas} times: "
-          f"{2 * options.segments * options.replicas} runs of {options.samples:,} examples a seed on {options.jobs} "
-          f"processes; data of {parts * (PIXELS + 1) / 1e9:.2g} GB a seed in {options.out}")  # fmt: skip
+    print(
+        f"{options.segments} segments, each replaced {options.replicas} times: "
+        f"{2 * options.segments * options.replicas} runs of {options.samples:,} examples a seed on "
+        f"{options.jobs} "
+        f"processes; data of {parts * (PIXELS + 1) / 1e9:.2g} GB a seed in {options.out}"
+    )
     try:
-        folders = [options.out / f"seed-{seed}" for seed in range(options.seed, options.seed + options.seeds)]
+        folders = [
+            options.out / f"seed-{seed}"
+            for seed in range(options.seed, options.seed + options.seeds)
+        ]
         results = []
         with Workers(options.jobs) as workers:
             experiments = [
                 Experiment(replace(settings, seed=options.seed + i), options, folder, workers)
                 for i, folder in enumerate(folders)
             ]
-            check_space(options.out, sum(experiment.examples_to_make() for experiment in experiments))
+            check_space(
+                options.out, sum(experiment.examples_to_make() for experiment in experiments)
+            )
             for experiment in experiments:
                 if options.step_sizes:
                     sizes = dict(zip(METHODS, options.step_sizes, strict=True))
@@ -319,7 +436,10 @@ def main(arguments: list[str] | None = None) -> int:
                 results.append(experiment.carry_out(sizes))
         summary = summarize(results)
         table = make_table(summary, options.jobs)
-        write(options.out / "results.json", json.dumps({"settings": asdict(settings)} | summary, indent=2))
+        write(
+            options.out / "results.json",
+            json.dumps({"settings": asdict(settings)} | summary, indent=2),
+        )
         write(options.out / "table.md", table)
         draw(summary, options.out / "figure2.png")
     except KeyboardInterrupt:
@@ -336,5 +456,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it does as after Ctrl-C
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # told to end, it does as after Ctrl-C
     sys.exit(main())

@@ -13,7 +13,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 APART = 0.01  # a difference of validation errors that is told
-# The paper's: examples of a run, runs of each method, and examples that are made for one example of a run.
+# The paper's: examples of a run, runs of each method, and examples that are made for one example of
+# a run.
 SAMPLES, RUNS, MADE = 32_700_000, 50, 3.5
 _COLORS = {"sgd": "#D55E00", "ngd": "#0072B2"}
 
@@ -21,7 +22,10 @@ _COLORS = {"sgd": "#D55E00", "ngd": "#0072B2"}
 def log_variances(outputs: np.ndarray) -> np.ndarray:
     """Return the logarithm of the mean variance of outputs (replica, example, unit), and those without each replica."""
     outputs = outputs.astype("float64")
-    chosen = [outputs, *(np.delete(outputs, r, axis=0) for r in range(len(outputs)) if len(outputs) > 2)]
+    chosen = [
+        outputs,
+        *(np.delete(outputs, r, axis=0) for r in range(len(outputs)) if len(outputs) > 2),
+    ]
     with np.errstate(divide="ignore"):
         return np.log([o.var(axis=0, ddof=1).mean() for o in chosen])
 
@@ -29,8 +33,8 @@ def log_variances(outputs: np.ndarray) -> np.ndarray:
 def interval(logs: np.ndarray) -> tuple[float, float]:
     """Return a confidence interval of what `log_variances` tells, mean over seeds; ``logs`` is (seed, 1 + replicas).
 
-    By the jackknife over replicas and Student's distribution (R. G. Miller, "Jackknifing variances", 1968), the
-    variances given the seeds; NaN for two replicas, or where none differ.
+    By the jackknife over replicas and Student's distribution (R. G. Miller, "Jackknifing
+    variances", 1968), the variances given the seeds; NaN for two replicas, or where none differ.
     """
     whole, left = logs[:, :1], logs[:, 1:]
     seeds, replicas = left.shape
@@ -45,8 +49,8 @@ def interval(logs: np.ndarray) -> tuple[float, float]:
 def ratio_of_all(logs: np.ndarray) -> dict[str, float]:
     """Return the geometric mean of ratios (seed, segment, 1 + replicas), with its confidence interval.
 
-    By Student's distribution on the logarithms: over the seeds, for the segments of one have first weights and base
-    stream in common; over the segments, given these, where there is one seed.
+    By Student's distribution on the logarithms: over the seeds, for the segments of one have first
+    weights and base stream in common; over the segments, given these, where there is one seed.
     """
     ratios = logs[:, :, 0]
     values = ratios.mean(axis=1) if len(ratios) > 1 else ratios[0]
@@ -59,20 +63,31 @@ def ratio_of_all(logs: np.ndarray) -> dict[str, float]:
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the variances of each segment and what the runs of each method noted, over all seeds.
 
-    A result has for each method ``logs``, (segment, 1 + replicas) of `log_variances`, ``notes`` of each run and
-    ``step_size``.
+    A result has for each method ``logs``, (segment, 1 + replicas) of `log_variances`, ``notes`` of
+    each run and ``step_size``.
     """
     logs = {method: np.array([result[method]["logs"] for result in results]) for method in METHODS}
     logs["ratio"] = logs["sgd"] - logs["ngd"]
-    summary: dict[str, Any] = {"seeds": len(results), "segments": {}, "all": ratio_of_all(logs["ratio"]), "methods": {}}
+    summary: dict[str, Any] = {
+        "seeds": len(results),
+        "segments": {},
+        "all": ratio_of_all(logs["ratio"]),
+        "methods": {},
+    }
     for name, values in logs.items():
         rows = [(math.exp(v[:, 0].mean()), *interval(v)) for v in np.moveaxis(values, 1, 0)]
-        summary["segments"][name] = [dict(zip(("value", "low", "high"), row, strict=True)) for row in rows]
+        summary["segments"][name] = [
+            dict(zip(("value", "low", "high"), row, strict=True)) for row in rows
+        ]
     every = [meta for result in results for method in METHODS for meta in result[method]["notes"]]
     summary["made_a_second"] = float(np.median([meta["made_a_second"] for meta in every]))
     for method in METHODS:
         notes = [meta for result in results for meta in result[method]["notes"]]
-        column = {name: np.array([meta[name] for meta in notes]) for name in notes[0] if name != "settings"}
+        column = {
+            name: np.array([meta[name] for meta in notes])
+            for name in notes[0]
+            if name != "settings"
+        }
         summary["methods"][method] = {
             "step_sizes": [result[method]["step_size"] for result in results],
             "runs": len(notes),
@@ -80,7 +95,9 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "validation_error_deviation": float(column["validation_error"].std(ddof=1)),
             "held_out_error": float(column["held_out_error"].mean()),
             "examples_a_second": float(np.median(column["examples"] / column["seconds"])),
-            "solver_iterations": None if method == "sgd" else float(column["solver_iterations"].mean()),
+            "solver_iterations": None
+            if method == "sgd"
+            else float(column["solver_iterations"].mean()),
             "steps": int(column["steps"].sum()),
             "refused": int(column["refused"].sum()),
             "unsolved": int(column["unsolved"].sum()),
@@ -90,12 +107,16 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def cost(summary: dict[str, Any], jobs: int) -> str:
     """Say what the paper's numbers of examples and runs would take at the speeds that were measured."""
-    hours = {METHODS[m]: RUNS * SAMPLES / summary["methods"][m]["examples_a_second"] / 3600 for m in METHODS}
+    hours = {
+        METHODS[m]: RUNS * SAMPLES / summary["methods"][m]["examples_a_second"] / 3600
+        for m in METHODS
+    }
     hours = {"making the data": MADE * SAMPLES / summary["made_a_second"] / 3600} | hours
     total = sum(hours.values())
     parts = ", ".join(f"{name} {value:,.0f}" for name, value in hours.items())
     return (
-        f"All {SAMPLES / 1e6:g} million examples, {RUNS} runs of each method, would take {total:,.0f} hours of one "
+        f"All {SAMPLES / 1e6:g} million examples, {RUNS} runs of each method, would take "
+        f"{total:,.0f} hours of one "
         f"process ({parts}), {total / jobs / 24:,.1f} days on {jobs} such processes, and "
         f"{MADE * SAMPLES * 1025 / 1e9:,.0f} GB of disk."
     )
@@ -108,34 +129,59 @@ def make_table(summary: dict[str, Any], jobs: int) -> str:
     lines = [["segment", *names], ["---"] * 4]
     for i in range(len(summary["segments"]["ratio"])):
         rows = [summary["segments"][column][i] for column in columns]
-        lines.append([str(i + 1), *(_cell(row, ".3g" if row is rows[-1] else ".2e") for row in rows)])
+        lines.append(
+            [str(i + 1), *(_cell(row, ".3g" if row is rows[-1] else ".2e") for row in rows)]
+        )
     lines.append(["all, geometric mean", "", "", _cell(summary["all"], ".3g")])
-    about = [[
-        "method", "step size", "runs", "validation error", "held-out error", "examples a second", "iterations a solve",
-        "steps", "refused", "solves without success",
-    ]]  # fmt: skip
+    about = [
+        [
+            "method",
+            "step size",
+            "runs",
+            "validation error",
+            "held-out error",
+            "examples a second",
+            "iterations a solve",
+            "steps",
+            "refused",
+            "solves without success",
+        ]
+    ]
     about.append(["---"] * len(about[0]))
     for method, name in METHODS.items():
         m = summary["methods"][method]
         iterations = "" if m["solver_iterations"] is None else f"{m['solver_iterations']:.1f}"
-        about.append([
-            name, ", ".join(f"{size:g}" for size in m["step_sizes"]), str(m["runs"]),
-            f"{m['validation_error']:.2%} ± {m['validation_error_deviation']:.2%}", f"{m['held_out_error']:.2%}",
-            f"{m['examples_a_second']:,.0f}", iterations, str(m["steps"]), str(m["refused"]), str(m["unsolved"]),
-        ])  # fmt: skip
+        about.append(
+            [
+                name,
+                ", ".join(f"{size:g}" for size in m["step_sizes"]),
+                str(m["runs"]),
+                f"{m['validation_error']:.2%} ± {m['validation_error_deviation']:.2%}",
+                f"{m['held_out_error']:.2%}",
+                f"{m['examples_a_second']:,.0f}",
+                iterations,
+                str(m["steps"]),
+                str(m["refused"]),
+                str(m["unsolved"]),
+            ]
+        )
     tables = ["".join(f"| {' | '.join(line)} |\n" for line in table) for table in (lines, about)]
     seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
     over = "seeds" if summary["seeds"] > 1 else "segments"
     note = (
-        f"Variance of the outputs among the replicas of a segment, mean over held-out examples and outputs, {seeds}; "
-        f"in brackets intervals of {CONFIDENCE:.0%}, of a segment by the jackknife over replicas, of the mean by "
+        "Variance of the outputs among the replicas of a segment, mean over held-out examples and "
+        f"outputs, {seeds}; "
+        f"in brackets intervals of {CONFIDENCE:.0%}, of a segment by the jackknife over replicas, "
+        "of the mean by "
         f"Student's t over {over}. Errors are means ± standard deviations over runs.\n"
     )
     errors = [m["validation_error"] for m in summary["methods"].values()]
     if abs(errors[0] - errors[1]) > APART:
         note += (
-            f"The validation errors differ by {abs(errors[0] - errors[1]):.2%}: the models of one method have moved "
-            "further than those of the other, which alone makes their variance larger. Choose step sizes by --aim.\n"
+            f"The validation errors differ by {abs(errors[0] - errors[1]):.2%}: the models of one "
+            "method have moved "
+            "further than those of the other, which alone makes their variance larger. Choose step "
+            "sizes by --aim.\n"
         )
     told = f"{summary['made_a_second']:,.0f} images a second were made in one process. {cost(summary, jobs)}\n"
     return "\n".join([*tables, note, told])
@@ -155,14 +201,20 @@ def draw(summary: dict[str, Any], path: Path) -> Any:
     axes, shown = figure.subplots(), np.empty(0)
     for method, name in METHODS.items():
         value, low, high = (
-            np.array([row[part] for row in summary["segments"][method]]) for part in ("value", "low", "high")
+            np.array([row[part] for row in summary["segments"][method]])
+            for part in ("value", "low", "high")
         )
         segments = np.arange(1, len(value) + 1)
         shown = np.concatenate([shown, value[value > 0]])
         axes.plot(segments, value, color=_COLORS[method], marker="o", markersize=4, label=name)
         if np.isfinite(high).all():
             axes.fill_between(segments, low, high, color=_COLORS[method], alpha=0.15, linewidth=0)
-    axes.set(yscale="log", xlabel="segment that was replaced", ylabel="variance of the outputs", xticks=segments)
+    axes.set(
+        yscale="log",
+        xlabel="segment that was replaced",
+        ylabel="variance of the outputs",
+        xticks=segments,
+    )
     if len(shown):  # where few replicas differ greatly an interval would hide all else
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, shown.min() / 10), min(top, 10 * shown.max()))

@@ -78,9 +78,9 @@ def fingerprint(path: str | None) -> str:
 class Part:
     """A stretch of examples that is made and read as a whole: (segment, replica) in the stream, or 0 beside it.
 
-    Segments 1, 2, ... are those of the first chunk, then as many that make up the second. Replica 0 is the base stream,
-    a higher one replaces the segment. Segment 0 is made from held-out digits: examples to compare runs on (0), and for
-    the validation error (1).
+    Segments 1, 2, ... are those of the first chunk, then as many that make up the second. Replica 0
+    is the base stream, a higher one replaces the segment. Segment 0 is made from held-out digits:
+    examples to compare runs on (0), and for the validation error (1).
     """
 
     segment: int
@@ -108,7 +108,12 @@ class Part:
         for start in range(0, count, _AT_ONCE):
             here = slice(start, min(start + _AT_ONCE, count))
             made, labels[here] = deformed_digits(
-                pool, start, here.stop, segment=self.segment, replica=self.replica, seed=settings.seed
+                pool,
+                start,
+                here.stop,
+                segment=self.segment,
+                replica=self.replica,
+                seed=settings.seed,
             )
             images[here] = np.rint(255 * made)
         meta = self._meta(settings) | {"seconds": time.perf_counter() - start_time}
@@ -131,16 +136,26 @@ class Part:
 
     def _meta(self, settings: Settings) -> dict[str, Any]:
         return {
-            "segment": self.segment, "replica": self.replica, "size": self.size(settings), "seed": settings.seed,
+            "segment": self.segment,
+            "replica": self.replica,
+            "size": self.size(settings),
+            "seed": settings.seed,
             "digits": settings.digits,
-        }  # fmt: skip
+        }
 
 
 def refuse_others(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse a file that was made with other settings."""
-    other = [f"{name} {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value]
+    other = [
+        f"{name} {found.get(name)!r}, not {value!r}"
+        for name, value in wanted.items()
+        if found.get(name) != value
+    ]
     if other:
-        raise FolderError(f"--out: {path} was made with {'; '.join(other)}. Give another folder, or empty this one.")
+        raise FolderError(
+            f"--out: {path} was made with {'; '.join(other)}. Give another folder, or empty this "
+            "one."
+        )
 
 
 def stream_of(settings: Settings, segment: int, replica: int) -> list[Part]:
@@ -148,7 +163,9 @@ def stream_of(settings: Settings, segment: int, replica: int) -> list[Part]:
     return [Part(i, replica if i == segment else 0) for i in range(1, 2 * settings.segments + 1)]
 
 
-def batches(parts: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def batches(
+    parts: Iterable[tuple[np.ndarray, np.ndarray]], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut the examples of the parts, in their order, into batches of images and of targets.
 
     A batch may reach over the end of a part. What does not fill the last one is left out.
@@ -158,7 +175,10 @@ def batches(parts: Iterable[tuple[np.ndarray, np.ndarray]], size: int) -> Iterat
         start = 0
         if len(left[0]):  # by the part before
             start = min(size - len(left[0]), len(images))
-            left = tuple(np.concatenate([old, new[:start]]) for old, new in zip(left, (images, labels), strict=True))
+            left = tuple(
+                np.concatenate([old, new[:start]])
+                for old, new in zip(left, (images, labels), strict=True)
+            )
             if len(left[0]) < size:
                 continue
             yield _batch(*left)
@@ -188,13 +208,24 @@ class Trainer:
         self.settings = settings
         x, t = pt.matrix("x", dtype="float32"), pt.matrix("t", dtype="float32")
         sizes = [PIXELS, settings.hidden, CLASSES]
-        model = mlp(x, sizes, settings.activation, output="softmax", seed=settings.seed, dtype="float32")
+        model = mlp(
+            x, sizes, settings.activation, output="softmax", seed=settings.seed, dtype="float32"
+        )
         loss = categorical_cross_entropy_with_logits(model.preactivation, t).mean()
-        objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x], targets=[t])
+        objective = symng.Objective(
+            loss, output=model.output, params=model.params, inputs=[x], targets=[t]
+        )
         self.params, self.first = model.params, [p.get_value() for p in model.params]
-        self.step = symng.compile_step(objective, make_optimizer(method, settings), mode=settings.mode)
-        self.first_state = {name: variable.get_value() for name, variable in self.step.state.items()}
-        blank = np.zeros((settings.batch, PIXELS), "float32"), np.eye(CLASSES, dtype="float32")[[0] * settings.batch]
+        self.step = symng.compile_step(
+            objective, make_optimizer(method, settings), mode=settings.mode
+        )
+        self.first_state = {
+            name: variable.get_value() for name, variable in self.step.state.items()
+        }
+        blank = (
+            np.zeros((settings.batch, PIXELS), "float32"),
+            np.eye(CLASSES, dtype="float32")[[0] * settings.batch],
+        )
         self.step.compile(blank)
         self._predict = compile_function([x], model.output, mode=settings.mode)
 
@@ -212,7 +243,10 @@ class Trainer:
         return params | {f"state_{name}": variable for name, variable in self.step.state.items()}
 
     def train(
-        self, told: dict[str, Any], data: Iterable[tuple[np.ndarray, np.ndarray]], keep: Callable[[], None]
+        self,
+        told: dict[str, Any],
+        data: Iterable[tuple[np.ndarray, np.ndarray]],
+        keep: Callable[[], None],
     ) -> None:
         """Train on the batches in their order and count what is ``told`` of the run; call ``keep`` now and then."""
         kept = time.monotonic()
@@ -263,7 +297,12 @@ class Run:
 
     def path(self, folder: Path) -> Path:
         """Return the file of the run."""
-        return folder / "runs" / f"{self.method}-{self.step_size:g}" / f"{self.segment:02}-{self.replica}.npz"
+        return (
+            folder
+            / "runs"
+            / f"{self.method}-{self.step_size:g}"
+            / f"{self.segment:02}-{self.replica}.npz"
+        )
 
     def parts(self, settings: Settings) -> list[Part]:
         """Return all the data that the run reads."""
@@ -272,12 +311,16 @@ class Run:
     def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
         """Train, and write the outputs on the held-out examples; return what was noted.
 
-        What a long run has done is written now and then, so that an interruption loses a minute of it at most.
+        What a long run has done is written now and then, so that an interruption loses a minute of
+        it at most.
         """
         trainer, file = trainer_of(self.method, settings), self.path(folder)
         under_way = file.with_name(f"{file.stem}.under-way.npz")
         trainer.start(self.step_size)
-        told = dict.fromkeys(("steps", "refused", "unsolved", "solver_iterations"), 0) | {"seconds": 0.0, "made": []}
+        told = dict.fromkeys(("steps", "refused", "unsolved", "solver_iterations"), 0) | {
+            "seconds": 0.0,
+            "made": [],
+        }
         meta = asdict(self) | {"settings": asdict(settings)}
         if under_way.exists():
             try:
@@ -287,11 +330,18 @@ class Run:
                     variable.set_value(arrays[name])
                 told = found["told"]
             except (ValueError, KeyError) as error:
-                print(f"{under_way} is not taken, the run begins anew: {error}", file=sys.stderr, flush=True)
+                print(
+                    f"{under_way} is not taken, the run begins anew: {error}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 trainer.start(self.step_size)
 
         def keep() -> None:
-            arrays = {name: np.asarray(variable.get_value()) for name, variable in trainer.variables().items()}
+            arrays = {
+                name: np.asarray(variable.get_value())
+                for name, variable in trainer.variables().items()
+            }
             save(under_way, arrays, meta | {"told": told})
 
         def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:

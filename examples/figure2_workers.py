@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from symng.training.checkpoint import save_checkpoint
 
@@ -29,7 +36,9 @@ class Workers:
     @staticmethod
     def _start(jobs: int) -> ProcessPoolExecutor:
         # Not a fork: the threads of BLAS and JAX would not survive it.
-        return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+        return ProcessPoolExecutor(
+            jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+        )
 
     def __enter__(self) -> Workers:
         return self
@@ -57,15 +66,19 @@ class Workers:
                     results[i] = task.make(*arguments)
                     bar.advance()
             else:
-                futures = {self._pool.submit(_make, task, *arguments): i for i, task in enumerate(tasks)}
+                futures = {
+                    self._pool.submit(_make, task, *arguments): i for i, task in enumerate(tasks)
+                }
                 try:
                     for future in as_completed(futures):
                         results[futures[future]] = future.result()
                         bar.advance()
                 except BrokenProcessPool:
                     raise RuntimeError(
-                        f"A process ended before its work did, for want of memory perhaps. What is complete is kept: "
-                        f"the same command goes on from here; a lower --jobs than {self.jobs} takes less memory."
+                        "A process ended before its work did, for want of memory perhaps. What is "
+                        "complete is kept: "
+                        f"the same command goes on from here; a lower --jobs than {self.jobs} "
+                        "takes less memory."
                     ) from None
         return [results[i] for i in range(len(tasks))]
 
@@ -123,9 +136,15 @@ class _Bar:
         self.lines = not console.is_terminal
         self._start, self._last = time.monotonic(), 0.0
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left:"), TimeRemainingColumn(), console=console, disable=self.lines,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=self.lines,
+        )
         self._task = self._progress.add_task(title, total=total)
 
     def __enter__(self) -> _Bar:

@@ -1,13 +1,14 @@
 """Compare the optimizers of Figure 3 of the paper, and others beside them, on Curves-like images at equal time.
 
-    python examples/figure3.py                    # small preset: fewer images, a narrower network; half an hour or so
-    python examples/figure3.py --seeds 3          # several seeds
-    python examples/figure3.py --preset paper --minutes 60 --mode JAX
+    python examples/figure3.py                    # small preset: fewer images, a narrower network;
+    half an hour or so python examples/figure3.py --seeds 3          # several seeds python
+    examples/figure3.py --preset paper --minutes 60 --mode JAX
 
-Every run is one call of curves.py with a folder of its own in --out. A run that has ended is not made again: after an
-interruption the same command goes on with the runs that are missing. The step sizes of the first-order methods are
-chosen from a small grid, each value for a quarter of the time. Leaves in --out: figure3.png (training squared error
-against iterations and against seconds), table.csv and table.md.
+Every run is one call of curves.py with a folder of its own in --out. A run that has ended is not
+made again: after an interruption the same command goes on with the runs that are missing. The step
+sizes of the first-order methods are chosen from a small grid, each value for a quarter of the time.
+Leaves in --out: figure3.png (training squared error against iterations and against seconds),
+table.csv and table.md.
 """
 
 from __future__ import annotations
@@ -71,9 +72,19 @@ class Run:
     def command(self, options: argparse.Namespace) -> list[str]:
         """Return the command line of the run."""
         command = [
-            sys.executable, str(CURVES), "--preset", options.preset, "--optimizer", self.method,
-            "--seed", str(self.seed), "--seconds", f"{self.seconds:g}", "--out", str(self.folder),
-        ]  # fmt: skip
+            sys.executable,
+            str(CURVES),
+            "--preset",
+            options.preset,
+            "--optimizer",
+            self.method,
+            "--seed",
+            str(self.seed),
+            "--seconds",
+            f"{self.seconds:g}",
+            "--out",
+            str(self.folder),
+        ]
         if self.step_size is not None:
             command += ["--step-size", f"{self.step_size:g}"]
         return command + (["--mode", options.mode] if options.mode else [])
@@ -88,17 +99,23 @@ class Run:
     def is_done(self) -> bool:
         """Tell whether the run is complete; refuse a folder that holds a run of another kind."""
         config = self.config()
-        if config.get("result", {}).get("stopped") not in COMPLETE or not (self.folder / "history.npz").exists():
+        if (
+            config.get("result", {}).get("stopped") not in COMPLETE
+            or not (self.folder / "history.npz").exists()
+        ):
             return False
         wanted = {"optimizer": self.method, "seed": self.seed, "seconds": self.seconds}
         if self.step_size is not None:
             wanted["step_size"] = self.step_size
         other = [
-            f"{name} {config.get(name)!r}, not {value!r}" for name, value in wanted.items() if config.get(name) != value
+            f"{name} {config.get(name)!r}, not {value!r}"
+            for name, value in wanted.items()
+            if config.get(name) != value
         ]
         if other:
             raise SystemExit(
-                f"--out: {self.folder} holds a run with {', '.join(other)}. Give another folder, or delete it."
+                f"--out: {self.folder} holds a run with {', '.join(other)}. Give another folder, "
+                "or delete it."
             )
         return True
 
@@ -109,14 +126,24 @@ class Run:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=list(MINUTES), default="small")
     parser.add_argument("--minutes", type=positive, help="minutes of training of each run")
     parser.add_argument("--seeds", type=whole, default=1, help="number of seeds, from 0 on")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD",
-                        help=f"which of {', '.join(METHODS)}; default all")  # fmt: skip
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=list(METHODS),
+        default=list(METHODS),
+        metavar="METHOD",
+        help=f"which of {', '.join(METHODS)}; default all",
+    )
     parser.add_argument("--mode", help="PyTensor mode: CVM, NUMBA or JAX; default as in curves.py")
-    parser.add_argument("--out", type=Path, default=Path("results/figure3"), help="folder of the results")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/figure3"), help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     if options.minutes is None:
         options.minutes = MINUTES[options.preset]
@@ -135,10 +162,13 @@ def make(run: Run, options: argparse.Namespace) -> None:
     ended = subprocess.run(run.command(options))
     if ended.returncode:
         raise SystemExit(
-            f"The run in {run.folder} ended with exit status {ended.returncode}: {' '.join(run.command(options))}"
+            f"The run in {run.folder} ended with exit status {ended.returncode}: "
+            f"{' '.join(run.command(options))}"
         )
     if not run.is_done():
-        raise SystemExit(f"The run in {run.folder} is not complete. The same command goes on from here.")
+        raise SystemExit(
+            f"The run in {run.folder} is not complete. The same command goes on from here."
+        )
 
 
 def last_error(run: Run) -> float:
@@ -150,7 +180,10 @@ def last_error(run: Run) -> float:
 def tune(method: str, options: argparse.Namespace) -> float:
     """Return the step size of the grid that gets furthest in a share of the time."""
     seconds = round(60 * options.minutes * TUNING_SHARE, 3)
-    runs = [Run(method, 0, seconds, options.out / f"{method}-tuning-{size:g}", step_size=size) for size in GRID[method]]
+    runs = [
+        Run(method, 0, seconds, options.out / f"{method}-tuning-{size:g}", step_size=size)
+        for size in GRID[method]
+    ]
     for run in runs:
         make(run, options)
     best = min(runs, key=last_error)
@@ -190,7 +223,9 @@ def make_table(runs: dict[str, list[Run]], seconds: float) -> tuple[list[str], l
         step_size = seeds[0].config().get("step_size")
         row = [
             METHODS[method],
-            "searched" if step_size is None or method in ("ngd-l", "ncg-f", "hf") else f"{step_size:g}",
+            "searched"
+            if step_size is None or method in ("ngd-l", "ncg-f", "hf")
+            else f"{step_size:g}",
             f"{np.mean([r['steps'] for r in results]):.0f}",
             f"{np.mean([r['compile_seconds'] for r in results]):.0f}",
         ]
@@ -228,17 +263,22 @@ def main(arguments: list[str] | None = None) -> int:
         for method in options.methods:
             step_size = tune(method, options) if method in GRID else None
             runs[method] = [
-                Run(method, seed, seconds, options.out / f"{method}-{seed}", step_size) for seed in range(options.seeds)
+                Run(method, seed, seconds, options.out / f"{method}-{seed}", step_size)
+                for seed in range(options.seeds)
             ]
             for run in runs[method]:
                 make(run, options)
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with the runs that are missing.", file=sys.stderr)
+        print(
+            "Interrupted. The same command goes on with the runs that are missing.", file=sys.stderr
+        )
         return 130
     columns, rows = make_table(runs, seconds)
     try:
         write_table(options.out, columns, rows)
-        histories = {METHODS[method]: [run.history() for run in seeds] for method, seeds in runs.items()}
+        histories = {
+            METHODS[method]: [run.history() for run in seeds] for method, seeds in runs.items()
+        }
         training_curves(histories, path=options.out / "figure3.png")
     except OSError as error:
         print(f"--out: cannot write the results to {options.out}: {error}", file=sys.stderr)

@@ -3,11 +3,12 @@
     python examples/rbm_digits.py                  # 12 hidden units, 15 seconds of training by each
     python examples/rbm_digits.py --hidden 8 --steps 300
 
-The samples of the model come from chains of Gibbs sampling that go on from step to step, and the Fisher matrix is their
-covariance of gradients. With few hidden units the likelihood can be computed exactly, and is: nats per image are the
-negative log-likelihood of images that are not trained on.
+The samples of the model come from chains of Gibbs sampling that go on from step to step, and the
+Fisher matrix is their covariance of gradients. With few hidden units the likelihood can be computed
+exactly, and is: nats per image are the negative log-likelihood of images that are not trained on.
 
-Leaves in --out: history-natural.npz and history-sgd.npz (one row a step), rbm_digits.png and config.json.
+Leaves in --out: history-natural.npz and history-sgd.npz (one row a step), rbm_digits.png and
+config.json.
 """
 
 from __future__ import annotations
@@ -37,23 +38,42 @@ HELD_OUT = 297
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hidden", type=whole, default=12, help="hidden units, at most 14")
     parser.add_argument("--steps", type=whole, help="optimization steps at most")
-    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 15 unless --steps is given")
+    parser.add_argument(
+        "--seconds", type=positive, help="seconds of training at most; 15 unless --steps is given"
+    )
     parser.add_argument("--batch", type=whole, default=250, help="images in a gradient batch")
     parser.add_argument("--chains", type=whole, default=500, help="chains of Gibbs sampling")
-    parser.add_argument("--sweeps", type=whole, default=1, help="sweeps of the chains before each step")
+    parser.add_argument(
+        "--sweeps", type=whole, default=1, help="sweeps of the chains before each step"
+    )
     parser.add_argument("--iterations", type=whole, default=20, help="iterations of CG at most")
-    parser.add_argument("--damping", type=positive, default=0.02, help="damping of the natural gradient")
-    parser.add_argument("--step-size", type=positive, default=0.1, help="step size of the natural gradient")
-    parser.add_argument("--sgd-step-size", type=positive, default=0.2, help="step size of gradient descent")
+    parser.add_argument(
+        "--damping", type=positive, default=0.02, help="damping of the natural gradient"
+    )
+    parser.add_argument(
+        "--step-size", type=positive, default=0.1, help="step size of the natural gradient"
+    )
+    parser.add_argument(
+        "--sgd-step-size", type=positive, default=0.2, help="step size of gradient descent"
+    )
     add_mode(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="of first weights, chains and order of examples")
-    parser.add_argument("--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of first weights, chains and order of examples"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/rbm_digits"), help="folder of the results"
+    )
     options = parser.parse_args(arguments)
     if options.hidden > 14:
-        parser.error("--hidden: expected at most 14, for the partition function is a sum over 2^hidden states")
+        parser.error(
+            "--hidden: expected at most 14, for the partition function is a sum over 2^hidden "
+            "states"
+        )
     if options.batch > 1797 - HELD_OUT:
         parser.error(f"--batch: expected at most {1797 - HELD_OUT}")
     if options.seconds is None and options.steps is None:
@@ -74,7 +94,9 @@ class Machine:
     def __init__(self, hidden: int, images: np.ndarray, seed: int) -> None:
         rng = np.random.default_rng(seed)
         means = images.mean(axis=0).clip(0.01, 0.99)
-        self.W = pytensor.shared(rng.normal(0, 0.01, (images.shape[1], hidden)).astype("float32"), name="W")
+        self.W = pytensor.shared(
+            rng.normal(0, 0.01, (images.shape[1], hidden)).astype("float32"), name="W"
+        )
         self.b = pytensor.shared(np.log(means / (1 - means)).astype("float32"), name="b")
         self.c = pytensor.shared(np.zeros(hidden, "float32"), name="c")
         self.params = [self.W, self.b, self.c]
@@ -109,7 +131,9 @@ def make_optimizer(options: argparse.Namespace, name: str) -> symng.Optimizer:
     )
 
 
-def train(options: argparse.Namespace, name: str, images: np.ndarray, unseen: np.ndarray) -> tuple[Any, ...]:
+def train(
+    options: argparse.Namespace, name: str, images: np.ndarray, unseen: np.ndarray
+) -> tuple[Any, ...]:
     """Return machine, chains and history of a run; all start from the same weights and chains."""
     machine = Machine(options.hidden, images, options.seed)
     v, s = pt.matrix("v", dtype="float32"), pt.matrix("samples", dtype="float32")
@@ -118,10 +142,15 @@ def train(options: argparse.Namespace, name: str, images: np.ndarray, unseen: np
     rng = np.random.default_rng(options.seed)
     chains = (rng.random((options.chains, images.shape[1])) < images.mean(axis=0)).astype("float32")
     step.compile((images[: options.batch], chains))
-    print(f"{RUNS[name]}: compiled in {step.compile_seconds:.1f} s; {machine.nats(unseen):.2f} nats per image at first")
+    print(
+        f"{RUNS[name]}: compiled in {step.compile_seconds:.1f} s; {machine.nats(unseen):.2f} nats "
+        "per image at first"
+    )
     history, seconds, number = symng.History(), 0.0, 0
     every = 1
-    while (options.steps is None or number < options.steps) and (options.seconds is None or seconds < options.seconds):
+    while (options.steps is None or number < options.steps) and (
+        options.seconds is None or seconds < options.seconds
+    ):
         start = time.perf_counter()
         for _ in range(options.sweeps):
             chains = machine.sweep(chains, rng)
@@ -129,11 +158,15 @@ def train(options: argparse.Namespace, name: str, images: np.ndarray, unseen: np
         seconds += time.perf_counter() - start
         number += 1
         nats = math.nan
-        if number % every == 0:  # often at first, later at about every fiftieth part of the steps so far
+        if (
+            number % every == 0
+        ):  # often at first, later at about every fiftieth part of the steps so far
             nats, every = machine.nats(unseen), max(every, number // 50)
         history.append(step=number, seconds=seconds, nats_per_image=nats, **info.to_dict())
-    print(f"  {number} steps in {seconds:.1f} s: {machine.nats(unseen):.2f} nats per image, "
-          f"{machine.nats(images):.2f} on the training images")  # fmt: skip
+    print(
+        f"  {number} steps in {seconds:.1f} s: {machine.nats(unseen):.2f} nats per image, "
+        f"{machine.nats(images):.2f} on the training images"
+    )
     return machine, chains, history
 
 
@@ -142,7 +175,9 @@ def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> No
     figure = Figure(figsize=(10.0, 6.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, 2.6))
     panels = top.subplots(1, 2, sharey=True)
-    for panel, (against, label) in zip(panels, (("step", "step"), ("seconds", "seconds of training")), strict=True):
+    for panel, (against, label) in zip(
+        panels, (("step", "step"), ("seconds", "seconds of training")), strict=True
+    ):
         for name, (_, _, history) in runs.items():
             seen = np.isfinite(history["nats_per_image"])
             panel.plot(history[against][seen], history["nats_per_image"][seen], label=RUNS[name])
@@ -150,12 +185,22 @@ def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> No
         panel.grid(True, color="0.9")
         panel.legend(frameon=False)
     panels[0].set_ylabel("nats per image, held out")
-    sheets = {"images": images} | {f"samples, {RUNS[name]}": chains for name, (_, chains, _) in runs.items()}
-    filters = {f"filters, {RUNS[name]}": machine.W.get_value().T for name, (machine, _, _) in runs.items()}
+    sheets = {"images": images} | {
+        f"samples, {RUNS[name]}": chains for name, (_, chains, _) in runs.items()
+    }
+    filters = {
+        f"filters, {RUNS[name]}": machine.W.get_value().T for name, (machine, _, _) in runs.items()
+    }
     row = bottom.subplots(1, len(sheets) + 1)
-    for panel, (title, tiles) in zip(row, (sheets | filters).items(), strict=False):  # filters of the first run
+    for panel, (title, tiles) in zip(
+        row, (sheets | filters).items(), strict=False
+    ):  # filters of the first run
         limit = float(abs(tiles).max())
-        ink = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit} if title in filters else {"cmap": "gray_r"}
+        ink = (
+            {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+            if title in filters
+            else {"cmap": "gray_r"}
+        )
         picture = panel.imshow(tile(tiles[:30]), **ink)
         picture.set_cmap(picture.get_cmap().with_extremes(bad="0.85"))
         panel.set(xticks=[], yticks=[])

@@ -1,11 +1,12 @@
 """Train a recurrent network on the adding problem by Hessian-free, with and without structural damping.
 
-    python examples/rnn_adding.py                  # sequences of 50 steps, both ways, 60 seconds of training each
-    python examples/rnn_adding.py --length 30 --hidden 30
-    python examples/rnn_adding.py --runs structural --seed 1
+    python examples/rnn_adding.py                  # sequences of 50 steps, both ways, 60 seconds of
+    training each python examples/rnn_adding.py --length 30 --hidden 30 python
+    examples/rnn_adding.py --runs structural --seed 1
 
-Leaves in --out: history-plain.npz and history-structural.npz (one row a step; test_error is the mean squared error on
-sequences that are not trained on, solved the share of them with an error below 0.04), rnn_adding.png and config.json.
+Leaves in --out: history-plain.npz and history-structural.npz (one row a step; test_error is the
+mean squared error on sequences that are not trained on, solved the share of them with an error
+below 0.04), rnn_adding.png and config.json.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # the matrices of a time step are small: threads would wait for each other, most of all
+if (
+    __name__ == "__main__"
+):  # the matrices of a time step are small: threads would wait for each other, most of all
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # where other work shares the cores
 
 import numpy as np
@@ -36,22 +39,41 @@ RUNS = {"plain": "Hessian-free", "structural": "with structural damping"}
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", choices=[*RUNS, "both"], default="both", help="without or with structural damping")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", choices=[*RUNS, "both"], default="both", help="without or with structural damping"
+    )
     parser.add_argument("--length", type=whole, default=50, help="steps of a sequence, at least 6")
     parser.add_argument("--hidden", type=whole, default=50, help="hidden units")
-    parser.add_argument("--radius", type=positive, default=1.1, help="spectral radius of the first recurrent weights")
+    parser.add_argument(
+        "--radius",
+        type=positive,
+        default=1.1,
+        help="spectral radius of the first recurrent weights",
+    )
     parser.add_argument("--steps", type=whole, help="optimization steps at most")
-    parser.add_argument("--seconds", type=positive, help="seconds of training at most; 60 unless --steps is given")
+    parser.add_argument(
+        "--seconds", type=positive, help="seconds of training at most; 60 unless --steps is given"
+    )
     parser.add_argument("--examples", type=whole, default=10_000, help="training sequences")
     parser.add_argument("--batch", type=whole, default=500, help="sequences in a gradient batch")
-    parser.add_argument("--metric-examples", type=whole, default=250, help="other sequences for the metric")
+    parser.add_argument(
+        "--metric-examples", type=whole, default=250, help="other sequences for the metric"
+    )
     parser.add_argument("--iterations", type=whole, default=50, help="iterations of CG at most")
     parser.add_argument("--damping", type=positive, default=0.1, help="damping of the first step")
-    parser.add_argument("--coefficient", type=positive, default=0.03, help="structural damping, times the damping")
+    parser.add_argument(
+        "--coefficient", type=positive, default=0.03, help="structural damping, times the damping"
+    )
     add_mode(parser)
-    parser.add_argument("--seed", type=seed, default=0, help="of sequences, first weights and order of examples")
-    parser.add_argument("--out", type=Path, default=Path("results/rnn_adding"), help="folder of the results")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="of sequences, first weights and order of examples"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results/rnn_adding"), help="folder of the results"
+    )
     return parser
 
 
@@ -71,8 +93,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def make_objective(hidden: int, radius: float, seed: int) -> symng.Objective:
     """Return a network of tanh units, x (time, example, 2) to y (example, 1), and half its squared error.
 
-    The weights are those of Martens and Sutskever: 15 incoming ones a unit, the recurrent ones scaled to a spectral
-    radius.
+    The weights are those of Martens and Sutskever: 15 incoming ones a unit, the recurrent ones
+    scaled to a spectral radius.
     """
     rng = np.random.default_rng(seed)
     recurrent = sparse_init(rng, hidden, hidden, "float64")
@@ -102,15 +124,23 @@ def make_optimizer(options: argparse.Namespace, structural: bool) -> symng.Optim
     """Return Hessian-free, its matrix with that of the hidden states added or not."""
     metric: symng.Metric = symng.Fisher()  # which the Gauss-Newton matrix equals here
     if structural:
-        metric = symng.StructuralDamping(metric=metric, coefficient=options.coefficient, relative=True)
+        metric = symng.StructuralDamping(
+            metric=metric, coefficient=options.coefficient, relative=True
+        )
     return symng.HessianFree(
         metric=metric,
         solver=symng.CG(
-            rtol=0.0, maxiter=options.iterations, progress_rtol=5e-4, keep_iterates=1.3, recompute=False
+            rtol=0.0,
+            maxiter=options.iterations,
+            progress_rtol=5e-4,
+            keep_iterates=1.3,
+            recompute=False,
         ),
-        damping=symng.LevenbergMarquardt(initial=options.damping, ratio="quadratic", reject_below=0.0),
+        damping=symng.LevenbergMarquardt(
+            initial=options.damping, ratio="quadratic", reject_below=0.0
+        ),
         preconditioner=None,  # its diagonal would be an estimate by 8 passes back through time
-    )  # fmt: skip
+    )
 
 
 def train(options: argparse.Namespace, name: str) -> symng.TrainingResult:
@@ -122,9 +152,15 @@ def train(options: argparse.Namespace, name: str) -> symng.TrainingResult:
 
     def evaluate() -> dict[str, float]:
         errors = np.asarray(predict(unseen)) - wanted
-        return {"test_error": float((errors**2).mean()), "solved": float((abs(errors) < 0.04).mean())}
+        return {
+            "test_error": float((errors**2).mean()),
+            "solved": float((abs(errors) < 0.04).mean()),
+        }
 
-    print(f"\n{RUNS[name]}: {objective.size:,} parameters, test error {evaluate()['test_error']:.4f} at the start")
+    print(
+        f"\n{RUNS[name]}: {objective.size:,} parameters, test error {evaluate()['test_error']:.4f} "
+        "at the start"
+    )
     return symng.minimize(
         objective,
         make_optimizer(options, name == "structural"),
@@ -143,7 +179,9 @@ def train(options: argparse.Namespace, name: str) -> symng.TrainingResult:
 def main(arguments: list[str] | None = None) -> int:
     """Train both ways, and leave histories, picture and configuration in the folder of results."""
     options = parse(arguments)
-    config: dict[str, Any] = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
+    config: dict[str, Any] = {
+        name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()
+    }
     try:
         symng.backends.resolve_mode(options.mode)
         options.out.mkdir(parents=True, exist_ok=True)
@@ -160,14 +198,23 @@ def main(arguments: list[str] | None = None) -> int:
         history = result.history
         history.save(options.out / f"history-{name}.npz")
         histories[RUNS[name]] = history
-        outcome[name] = {"stopped": result.status, "steps": result.steps, "seconds": round(result.seconds, 1),
-                         "compile_seconds": round(result.compile_seconds, 1)}  # fmt: skip
-        print(f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
-              f"{result.compile_seconds:.1f} s of compilation: test error {history['test_error'][-1]:.5f}, "
-              f"{history['solved'][-1]:.1%} solved")  # fmt: skip
+        outcome[name] = {
+            "stopped": result.status,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 1),
+            "compile_seconds": round(result.compile_seconds, 1),
+        }
+        print(
+            f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
+            f"{result.compile_seconds:.1f} s of compilation: test error "
+            f"{history['test_error'][-1]:.5f}, "
+            f"{history['solved'][-1]:.1%} solved"
+        )
         if result.status == "interrupted":
             break
-    (options.out / "config.json").write_text(json.dumps(config | {"outcome": outcome}, indent=2) + "\n")
+    (options.out / "config.json").write_text(
+        json.dumps(config | {"outcome": outcome}, indent=2) + "\n"
+    )
     if not histories:
         return 1
     training_curves(histories, "test_error", path=options.out / "rnn_adding.png")

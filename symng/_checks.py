@@ -1,7 +1,7 @@
 """Arguments and settings: checks with one style of message, and how settings print.
 
-Every message reads ``name: expected ..., got .... way out``, so that whoever meets it learns which argument is meant,
-what it should be, what it was, and what to do.
+Every message reads ``name: expected ..., got .... way out``, so that whoever meets it learns which
+argument is meant, what it should be, what it was, and what to do.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ def describe(value: Any) -> str:
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"
 
 
-def problem(name: str, expected: str, got: Any, way_out: str = "", error: type[Exception] = ValueError) -> Exception:
+def problem(
+    name: str, expected: str, got: Any, way_out: str = "", error: type[Exception] = ValueError
+) -> Exception:
     """Return (not raise) the exception for an argument that is not what it should be.
 
-    ``got`` is put through `describe` unless it is already a sentence, told by being wrapped as ``Words``.
+    ``got`` is put through `describe` unless it is already a sentence, told by being wrapped as
+    ``Words``.
     """
     text = got if isinstance(got, Words) else describe(got)
     message = f"{name}: expected {expected}, got {text}."
@@ -96,8 +99,9 @@ def check_number(
 ) -> None:
     """Refuse ``value`` unless it is a number in range.
 
-    ``minimum`` and ``maximum`` belong to the range, ``above`` and ``below`` do not. With ``symbolic=True`` a symbolic
-    scalar passes too (its value cannot be checked). Booleans never pass.
+    ``minimum`` and ``maximum`` belong to the range, ``above`` and ``below`` do not. With
+    ``symbolic=True`` a symbolic scalar passes too (its value cannot be checked). Booleans never
+    pass.
     """
     parts = ["a whole number" if integer else "a finite number" if finite else "a number"]
     if minimum is not None:
@@ -151,7 +155,9 @@ def check_float(name: str, value: Any, way_out: str = "") -> FloatName:
     return dtype
 
 
-def check_instance(name: str, value: Any, kinds: type | tuple[type, ...], expected: str, way_out: str = "") -> None:
+def check_instance(
+    name: str, value: Any, kinds: type | tuple[type, ...], expected: str, way_out: str = ""
+) -> None:
     """Refuse ``value`` unless it is an instance of one of ``kinds``."""
     if not isinstance(value, kinds):
         raise problem(name, expected, value, way_out, TypeError)
@@ -176,15 +182,20 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     others = tuple(a for a in range(array.ndim) if a != axis)
     examples = np.flatnonzero(bad.any(axis=others))
     what = "NaN" if np.isnan(array).any() else "Inf"
-    raise problem(name, "finite values", Words(f"{what}, first in example {examples[0]} ({len(examples)} in all)"),
-                  "Clean the data, or leave those examples out.")  # fmt: skip
+    raise problem(
+        name,
+        "finite values",
+        Words(f"{what}, first in example {examples[0]} ({len(examples)} in all)"),
+        "Clean the data, or leave those examples out.",
+    )
 
 
 # Names that other libraries use, by the names here that may be meant.
 _SYNONYMS = {
     "step_size": "lr learning_rate stepsize rate eta alpha",
     "size": "lr learning_rate stepsize rate eta alpha step_size",
-    "max_steps": "epochs n_epochs num_epochs max_epochs nb_epoch steps n_steps num_steps max_step iterations n_iter "
+    "max_steps": "epochs n_epochs num_epochs max_epochs nb_epoch steps n_steps num_steps max_step "
+    "iterations n_iter "
     "num_iterations niter nsteps maxiter max_iter",
     "max_seconds": "timeout time_limit max_time seconds",
     "maxiter": "max_iter max_iterations iterations n_iter niter max_steps",
@@ -218,7 +229,10 @@ _EPOCH = "An epoch is N // batch_size steps, for N examples."
 _DECAY = "Add it to the loss: loss + 0.5 * {name} * sum((p**2).sum() for p in params)."
 _PARTS = {  # settings of a part, by the argument that takes the part
     "solver": ("symng.CG", "maxiter rtol atol tol max_iter max_iterations iterations"),
-    "optimizer": ("symng.NaturalGradient", "step_size lr learning_rate damping metric solver momentum preconditioner"),
+    "optimizer": (
+        "symng.NaturalGradient",
+        "step_size lr learning_rate damping metric solver momentum preconditioner",
+    ),
 }
 
 
@@ -227,9 +241,12 @@ def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -
     for name, value in given.items():
         if name not in known:
             raise problem(
-                name, f"an argument of {owner}", Words("one that it does not have"), _way_out(name, value, known),
+                name,
+                f"an argument of {owner}",
+                Words("one that it does not have"),
+                _way_out(name, value, known),
                 TypeError,
-            )  # fmt: skip
+            )
 
 
 def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
@@ -243,11 +260,32 @@ def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
     if name == "betas" and meant is not None:
         return "Give beta1 and beta2."
     if meant is not None:
-        same = name not in ("verbose", "quiet", "rng", "key", "backend", "device", "tol", "tolerance", "X")
-        return f"symng calls it {meant}: give {meant}={shown}." if same and shown else f"symng calls it {meant}."
+        same = name not in (
+            "verbose",
+            "quiet",
+            "rng",
+            "key",
+            "backend",
+            "device",
+            "tol",
+            "tolerance",
+            "X",
+        )
+        return (
+            f"symng calls it {meant}: give {meant}={shown}."
+            if same and shown
+            else f"symng calls it {meant}."
+        )
     for part, (example, names) in _PARTS.items():
         if part in known and name in names.split():
-            setting = next((other for other in ("step_size", "maxiter", "rtol") if other in _MEANT.get(name, ())), name)
+            setting = next(
+                (
+                    other
+                    for other in ("step_size", "maxiter", "rtol")
+                    if other in _MEANT.get(name, ())
+                ),
+                name,
+            )
             return f"It is a setting of the {part}: {part}={example}({setting}={shown or '...'})."
     close = get_close_matches(name, known, n=1)
     return f"Is {close[0]} meant?" if close else f"There are {', '.join(known)}."
@@ -278,12 +316,19 @@ def explain_settings(cls: type[T]) -> type[T]:
         check_keywords(cls.__name__, kwargs, known)
         if known and len(args) > len(by_position):
             extra = args[len(by_position)]
-            numbers = [n for n in ("step_size", "size", "initial", "value", "maxiter") if isinstance(extra, Real)]
+            numbers = [
+                n
+                for n in ("step_size", "size", "initial", "value", "maxiter")
+                if isinstance(extra, Real)
+            ]
             left = [n for n in (*numbers, *known) if n in known and n not in by_position]
             raise problem(
-                cls.__name__, "settings by name", Words(f"{describe(extra)} without one"),
-                f"Write {cls.__name__}({left[0]}=...).", TypeError,
-            )  # fmt: skip
+                cls.__name__,
+                "settings by name",
+                Words(f"{describe(extra)} without one"),
+                f"Write {cls.__name__}({left[0]}=...).",
+                TypeError,
+            )
         make(self, *args, **kwargs)
 
     setattr(cls, "__init__", __init__)  # noqa: B010 - an assignment would be typed
@@ -301,7 +346,10 @@ def short_repr(self: Any) -> str:
 def noted_repr(self: Any) -> str:
     """Return `short_repr` and, in comments below, what is noted on the object: a ``__repr__`` that is code as well."""
     note = getattr(self, "_note", "")
-    lines = [textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ") for line in note.splitlines()]
+    lines = [
+        textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ")
+        for line in note.splitlines()
+    ]
     return "\n".join([short_repr(self), *lines])
 
 
@@ -309,7 +357,9 @@ def full_repr(value: Any) -> str:
     """Return the call that makes ``value`` with every setting, on one line."""
     if not _is_configuration(value):
         return repr(value)
-    settings = ", ".join(f"{name}={full_repr(setting)}" for name, setting in _settings(value).items())
+    settings = ", ".join(
+        f"{name}={full_repr(setting)}" for name, setting in _settings(value).items()
+    )
     return f"{type(value).__qualname__}({settings})"
 
 
@@ -322,7 +372,9 @@ def _text(value: Any, indent: int, before: int) -> str:
     if "\n" not in line and before + len(name) + len(line) + 2 <= _WIDTH:
         return f"{name}({line})"
     inner = indent + 4
-    lines = [f"{key}={_text(setting, inner, inner + len(key) + 2)}," for key, setting in changed.items()]
+    lines = [
+        f"{key}={_text(setting, inner, inner + len(key) + 2)}," for key, setting in changed.items()
+    ]
     return "\n".join([f"{name}(", *(" " * inner + line for line in lines), " " * indent + ")"])
 
 
@@ -343,7 +395,8 @@ def _changed(value: Any) -> dict[str, Any]:
     for name in settings:
         fewer = {key: setting for key, setting in kept.items() if key != name}
         try:
-            # Not a comparison with the field's default: a check may make a step size of a number, or fill in a None.
+            # Not a comparison with the field's default: a check may make a step size of a number,
+            # or fill in a None.
             if _same(_settings(type(value)(**fewer)), settings):
                 kept = fewer
         except Exception:  # needed, or refused without it
@@ -353,13 +406,18 @@ def _changed(value: Any) -> dict[str, Any]:
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Return whether all settings are equal and of one type."""
-    return all(a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name])) for name in b)
+    return all(
+        a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name]))
+        for name in b
+    )
 
 
 def _leaf(value: Any) -> str:
     """Return a setting that is no configuration: what its author calls it, where it has a name."""
     if isinstance(value, partial):
-        given = [repr(a) for a in value.args] + [f"{name}={a!r}" for name, a in value.keywords.items()]
+        given = [repr(a) for a in value.args] + [
+            f"{name}={a!r}" for name, a in value.keywords.items()
+        ]
         return f"partial({', '.join([_leaf(value.func), *given])})"
     name = getattr(value, "__name__", "<")
     if callable(value) and "<" not in name:

@@ -14,20 +14,32 @@ from typing import IO, Any
 import numpy as np
 
 # What zipfile and numpy are seen to raise for a damaged file.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, KeyError, OSError, RuntimeError)
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+)
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
     """Call ``write`` on a new file in the folder of ``path``, then move that file over ``path``.
 
-    Whatever goes wrong on the way (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the new one is
-    removed.
+    Whatever goes wrong on the way (a full disk, Ctrl-C), an older file at ``path`` stays as it was
+    and the new one is removed.
     """
     _check_path(path)
     # A link is followed, so that the file it points to is replaced, not the link.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise OSError(f"path: expected the name of a file, got {os.fspath(path)!r}, which is a folder or a device.")
+        raise OSError(
+            f"path: expected the name of a file, got {os.fspath(path)!r}, which is a folder or a "
+            "device."
+        )
     temporary = target.with_name(f".symng-{secrets.token_hex(8)}.tmp")
     try:
         try:
@@ -61,7 +73,8 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for name, array in arrays.items():
-                # Not numpy.savez: it takes names as keyword arguments, so an array called "file" would not pass.
+                # Not numpy.savez: it takes names as keyword arguments, so an array called "file"
+                # would not pass.
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
@@ -69,7 +82,9 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
         if not isinstance(name, str) or "\0" in name:
             raise ValueError(f"name of an array: expected text without NUL, got {name!r}.")
         if array.dtype.hasobject:
-            raise ValueError(f"{name}: expected an array of numbers, booleans or text, got dtype {array.dtype}.")
+            raise ValueError(
+                f"{name}: expected an array of numbers, booleans or text, got dtype {array.dtype}."
+            )
     write_atomically(path, write)
 
 
@@ -77,7 +92,9 @@ def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str,
     """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``way_out``."""
     _check_path(path)
     arrays = {}
-    with open(path, "rb") as file:  # outside of the try: a file that is not there is not a damaged one
+    with open(
+        path, "rb"
+    ) as file:  # outside of the try: a file that is not there is not a damaged one
         try:
             with zipfile.ZipFile(file) as archive:
                 # Checksums first: a damaged header could ask for an array of any size.
@@ -87,10 +104,13 @@ def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str,
                     if not entry.endswith(".npy"):
                         raise ValueError(f"it holds the entry {entry!r}, which is not an array")
                     with archive.open(entry) as content:
-                        arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(content, allow_pickle=False)
+                        arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(
+                            content, allow_pickle=False
+                        )
         except _DAMAGE as error:
             raise ValueError(
-                f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something else "
+                f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something "
+                "else "
                 f"({error}). {way_out}"
             ) from error
     return arrays

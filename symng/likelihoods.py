@@ -1,7 +1,8 @@
 """Likelihoods: which distribution of the targets an output stands for, and its metric on the output.
 
-A neural network's output y is read as the parameter of p(t | x) (section 2.1 of the paper). Each likelihood knows the
-Fisher matrix of one example with respect to the pre-activation r (the natural parameter) and with respect to y:
+A neural network's output y is read as the parameter of p(t | x) (section 2.1 of the paper). Each
+likelihood knows the Fisher matrix of one example with respect to the pre-activation r (the natural
+parameter) and with respect to y:
 
 ============  ==============  ======================  ===================
 likelihood    y               metric on r             metric on y
@@ -12,8 +13,8 @@ Categorical   softmax(r)      diag(y) - y y^T         diag(1 / y)
 Poisson       exp(r)          diag(y)                 diag(1 / y)
 ============  ==============  ======================  ===================
 
-The last column is the recipe of the paper (equations 7, 8 and 30); the column before it follows by the chain rule
-(equations 11 to 15) and stays finite when an output saturates.
+The last column is the recipe of the paper (equations 7, 8 and 30); the column before it follows by
+the chain rule (equations 11 to 15) and stays finite when an output saturates.
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
+from symng._checks import (
+    Words,
+    check_flag,
+    check_number,
+    explain_settings,
+    is_symbolic,
+    problem,
+    short_repr,
+)
 
 
 class Likelihood(ABC):
@@ -47,7 +56,9 @@ class Likelihood(ABC):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         """Return the Fisher matrix with respect to the output y, times v (equations 7, 8 and 30)."""
 
-    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable | None:
+    def metric_root(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable | None:
         """Return B v or B^T v, with B B^T the Fisher matrix with respect to r; None if no such B is known."""
         return None
 
@@ -55,8 +66,8 @@ class Likelihood(ABC):
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         """Return the next generator and targets drawn from p(t | y), of the shape and dtype of y.
 
-        ``rng`` is a symbolic generator, such as ``pt.random.shared_rng(np.random.default_rng(0))``; make the next one
-        its update. The targets of a `Categorical` are one-hot.
+        ``rng`` is a symbolic generator, such as ``pt.random.shared_rng(np.random.default_rng(0))``;
+        make the next one its update. The targets of a `Categorical` are one-hot.
         """
 
     def check_targets(  # noqa: B027
@@ -64,7 +75,8 @@ class Likelihood(ABC):
     ) -> None:
         """Refuse an array of targets that this distribution cannot have produced; by default none.
 
-        ``output_ndim`` and ``classes`` are the number of axes of the output and the length of its last one, if known.
+        ``output_ndim`` and ``classes`` are the number of axes of the output and the length of its
+        last one, if known.
         """
 
     @property
@@ -83,11 +95,13 @@ class Gaussian(Likelihood):
     Parameters
     ----------
     std : float or symbolic scalar, default 1.0
-        Standard deviation in units of the targets, above 0. A symbolic one is made of shared variables alone.
+        Standard deviation in units of the targets, above 0. A symbolic one is made of shared
+        variables alone.
 
     Notes
     -----
-    Equation 7 of the paper prints std^2 for the factor; the Fisher matrix of this distribution has 1 / std^2.
+    Equation 7 of the paper prints std^2 for the factor; the Fisher matrix of this distribution has
+    1 / std^2.
 
     Examples
     --------
@@ -102,12 +116,16 @@ class Gaussian(Likelihood):
     def __post_init__(self) -> None:
         check_number("std", self.std, above=0, symbolic=True)
         if is_symbolic(self.std):
-            loose = [v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)]
+            loose = [
+                v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)
+            ]
             if loose:
                 raise problem(
-                    "std", "a number or a scalar made of shared variables", self.std,
+                    "std",
+                    "a number or a scalar made of shared variables",
+                    self.std,
                     f"Make {loose[0]} a shared variable: pytensor.shared(value).",
-                )  # fmt: skip
+                )
 
     def mean(self, r: TensorVariable) -> TensorVariable:
         return r
@@ -122,7 +140,9 @@ class Gaussian(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return self.metric_product(y, v)
 
-    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+    def metric_root(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable:
         return v / pt.cast(pt.as_tensor_variable(self.std, dtype=None), v.dtype)
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
@@ -134,7 +154,8 @@ class Gaussian(Likelihood):
 class Bernoulli(Likelihood):
     """Read each output unit as the probability of a yes, after a sigmoid.
 
-    p(t | x) = prod_i y_i^t_i (1 - y_i)^(1 - t_i) (equation 27), with metric diag(y (1 - y)) on the pre-activation.
+    p(t | x) = prod_i y_i^t_i (1 - y_i)^(1 - t_i) (equation 27), with metric diag(y (1 - y)) on the
+    pre-activation.
 
     Parameters
     ----------
@@ -169,22 +190,28 @@ class Bernoulli(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / (y * (1 - y))
 
-    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+    def metric_root(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable:
         return pt.sqrt(pt.sigmoid(r) * pt.sigmoid(-r)) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         following, draw = rng.bernoulli(y)
         return following, draw.astype(y.dtype)
 
-    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+    def check_targets(
+        self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
+    ) -> None:
         inside = (targets >= 0) & (targets <= 1)
         if inside.all():
             return
         value, where = _first(targets, ~inside)
         raise problem(
-            name, "values from 0 to 1 (Bernoulli likelihood)", Words(f"{value} at {where}"),
+            name,
+            "values from 0 to 1 (Bernoulli likelihood)",
+            Words(f"{value} at {where}"),
             "Rescale them, or give the likelihood that they have.",
-        )  # fmt: skip
+        )
 
 
 @explain_settings
@@ -192,7 +219,8 @@ class Bernoulli(Likelihood):
 class Categorical(Likelihood):
     """Read the last axis of the output as the probabilities of classes, after a softmax.
 
-    p(t | x) = prod_i y_i^t_i (equation 29), with metric diag(y) - y y^T on the pre-activation (equation 15).
+    p(t | x) = prod_i y_i^t_i (equation 29), with metric diag(y) - y y^T on the pre-activation
+    (equation 15).
 
     Parameters
     ----------
@@ -227,7 +255,9 @@ class Categorical(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
 
-    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+    def metric_root(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable:
         # B = diag(q) - y q^T with q the roots of the probabilities y, whose squares sum to 1.
         y = self.mean(r)
         q = pt.sqrt(y)
@@ -239,7 +269,9 @@ class Categorical(Likelihood):
         following, classes = rng.categorical(y)
         return following, pt.eq(pt.expand_dims(classes, -1), pt.arange(y.shape[-1])).astype(y.dtype)
 
-    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+    def check_targets(
+        self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
+    ) -> None:
         suffix = " (Categorical likelihood)"
         column = targets.ndim == output_ndim and targets.shape[-1] == 1 and classes != 1
         if targets.ndim == output_ndim - 1 or column:
@@ -250,16 +282,30 @@ class Categorical(Likelihood):
                 expected = f"class numbers from 0 to {classes - 1}"
             if wrong.any():
                 value, where = _first(targets, wrong)
-                raise problem(name, expected + suffix, Words(f"{value} at {where}"), "Number the classes from 0.")
+                raise problem(
+                    name,
+                    expected + suffix,
+                    Words(f"{value} at {where}"),
+                    "Number the classes from 0.",
+                )
         elif targets.ndim == output_ndim:
             if classes not in (None, targets.shape[-1]):
                 expected = f"rows of {classes} numbers, one for each class"
-                raise problem(name, expected + suffix, targets, "Make output and targets of one width.")
+                raise problem(
+                    name, expected + suffix, targets, "Make output and targets of one width."
+                )
             expected = "one-hot rows (or probabilities that sum to 1)"
-            wrong = (targets < 0).any(axis=-1) | (np.abs(targets.sum(axis=-1, dtype=np.float64) - 1) > 1e-3)
+            wrong = (targets < 0).any(axis=-1) | (
+                np.abs(targets.sum(axis=-1, dtype=np.float64) - 1) > 1e-3
+            )
             if wrong.any():
                 row, where = _first(targets, wrong)
-                raise problem(name, expected + suffix, Words(f"{row} at {where}"), "One-hot encode the labels.")
+                raise problem(
+                    name,
+                    expected + suffix,
+                    Words(f"{row} at {where}"),
+                    "One-hot encode the labels.",
+                )
 
 
 @explain_settings
@@ -301,20 +347,26 @@ class Poisson(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
 
-    def metric_root(self, r: TensorVariable, v: TensorVariable, transposed: bool = False) -> TensorVariable:
+    def metric_root(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable:
         return pt.exp(r / 2) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
         following, draw = rng.poisson(y)
         return following, draw.astype(y.dtype)
 
-    def check_targets(self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None) -> None:
+    def check_targets(
+        self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
+    ) -> None:
         if (targets < 0).any():
             value, where = _first(targets, targets < 0)
             raise problem(
-                name, "counts of at least 0 (Poisson likelihood)", Words(f"{value} at {where}"),
+                name,
+                "counts of at least 0 (Poisson likelihood)",
+                Words(f"{value} at {where}"),
                 "Clean the data, or give the likelihood that they have.",
-            )  # fmt: skip
+            )
 
 
 def _first(array: np.ndarray, mask: np.ndarray) -> tuple[Any, tuple[int, ...]]:

@@ -12,7 +12,15 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_number, is_symbolic, problem
-from symng.backends import PLAIN, backend_of, compile_function, place, pytensor_mode, settle, warn_of_other_backend
+from symng.backends import (
+    PLAIN,
+    backend_of,
+    compile_function,
+    place,
+    pytensor_mode,
+    settle,
+    warn_of_other_backend,
+)
 from symng.backends.failures import backend_failure, comes_from, evaluate
 from symng.graphs import vectors
 from symng.graphs.arrays import check_array
@@ -57,8 +65,8 @@ def identity_like(v: TensorVariable) -> TensorVariable:
 class LinearOperator:
     """Represent a symmetric matrix A by its product with a symbolic vector, v -> A v.
 
-    The matrix is never formed, except by `materialise`. Operators of one size add up, scale by a number and take
-    damping; each of these is again an operator.
+    The matrix is never formed, except by `materialise`. Operators of one size add up, scale by a
+    number and take damping; each of these is again an operator.
 
     Parameters
     ----------
@@ -69,15 +77,16 @@ class LinearOperator:
     dtype : str, default "float64"
         "float32" or "float64", that of vectors and products.
     inputs : sequence of TensorVariable, default ()
-        Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their values.
+        Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their
+        values.
     name : str, default "A"
         Shown by ``repr``.
     root : Root, optional
-        A matrix R of few rows with A = R^T R, where there is one: what `symng.solvers.Woodbury` needs. A sum or a
-        multiple has none.
+        A matrix R of few rows with A = R^T R, where there is one: what `symng.solvers.Woodbury`
+        needs. A sum or a multiple has none.
     draw : callable, optional
-        From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a function of the seed: what
-        `diagonal` estimates from where it can.
+        From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a
+        function of the seed: what `diagonal` estimates from where it can.
 
     Notes
     -----
@@ -108,7 +117,12 @@ class LinearOperator:
 
     def __post_init__(self) -> None:
         if not callable(self.matvec):
-            raise problem("matvec", "a callable from symbolic vector to symbolic vector", self.matvec, error=TypeError)
+            raise problem(
+                "matvec",
+                "a callable from symbolic vector to symbolic vector",
+                self.matvec,
+                error=TypeError,
+            )
         check_number("size", self.size, minimum=1, integer=True)
         if self.dtype not in ("float32", "float64"):
             raise problem("dtype", "'float32' or 'float64'", self.dtype)
@@ -137,10 +151,19 @@ class LinearOperator:
             if array.dtype.kind not in "fiu":
                 raise problem("v", expected, v, error=TypeError)
             v = pt.as_tensor_variable(array.astype(self.dtype))
-        if not isinstance(v, TensorVariable) or v.ndim not in (1, 2) or v.type.dtype not in ("float32", "float64"):
+        if (
+            not isinstance(v, TensorVariable)
+            or v.ndim not in (1, 2)
+            or v.type.dtype not in ("float32", "float64")
+        ):
             raise problem("v", expected, v, error=TypeError)
         if v.type.shape[0] not in (None, self.size):
-            raise problem("v", expected, v, "The flat vector is the parameters in order, each raveled in C order.")
+            raise problem(
+                "v",
+                expected,
+                v,
+                "The flat vector is the parameters in order, each raveled in C order.",
+            )
         return v if v.type.dtype == self.dtype else v.astype(self.dtype)
 
     def __add__(self, other: Any) -> LinearOperator:
@@ -151,12 +174,20 @@ class LinearOperator:
             mine, theirs = (f"size {a.size} and dtype {a.dtype}" for a in (self, other))
             raise problem("A + B", f"two operators of {mine}", Words(f"one of {theirs}"))
         inputs = list(self.inputs) + [v for v in other.inputs if v not in self.inputs]
-        return self._derived(lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs)
+        return self._derived(
+            lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs
+        )
 
     def __mul__(self, scale: Any) -> LinearOperator:
         """Return the operator c A for a number or symbolic scalar c."""
         if isinstance(scale, LinearOperator):
-            raise problem("scale", "a number or a symbolic scalar", scale, "Use A @ v for products.", TypeError)
+            raise problem(
+                "scale",
+                "a number or a symbolic scalar",
+                scale,
+                "Use A @ v for products.",
+                TypeError,
+            )
         check_number("scale", scale, symbolic=True)
         c = pt.cast(scale, self.dtype)
         return self._derived(lambda v: c * self.matvec(v), f"{scale} * ({self.name})")
@@ -190,7 +221,9 @@ class LinearOperator:
         inputs: Sequence[TensorVariable] | None = None,
     ) -> LinearOperator:
         """Return an operator of the same size and dtype with another product."""
-        return LinearOperator(matvec, self.size, self.dtype, self.inputs if inputs is None else inputs, name)
+        return LinearOperator(
+            matvec, self.size, self.dtype, self.inputs if inputs is None else inputs, name
+        )
 
     def materialise(self) -> TensorVariable:
         """Return the matrix itself, symbolic, of shape (size, size).
@@ -207,22 +240,24 @@ class LinearOperator:
         Parameters
         ----------
         draws : int, optional
-            How many vectors s of random signs to average over, at least 1. Where a matrix R with A = R^T R is known, as
-            `symng.Fisher` and `symng.EmpiricalFisher` know one, what is averaged is (R^T s)^2, elementwise: never
-            negative, with a standard deviation of at most sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s)
-            [1]_, whose variance is 2 / draws times the sum of squares of the row beside the diagonal, and which may be
+            How many vectors s of random signs to average over, at least 1. Where a matrix R with A
+            = R^T R is known, as `symng.Fisher` and `symng.EmpiricalFisher` know one, what is
+            averaged is (R^T s)^2, elementwise: never negative, with a standard deviation of at most
+            sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s) [1]_, whose variance is 2
+            / draws times the sum of squares of the row beside the diagonal, and which may be
             negative where the diagonal is not. Neither has a bias. Default: exact.
         seed : int or symbolic integer scalar, default 0
             The signs are a function of it.
 
         Notes
         -----
-        Costs ``draws`` products, or as many with R^T; the exact one ``size`` products and the whole matrix.
+        Costs ``draws`` products, or as many with R^T; the exact one ``size`` products and the whole
+        matrix.
 
         References
         ----------
-        .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix", Applied Numerical
-           Mathematics 57, 2007.
+        .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix",
+           Applied Numerical Mathematics 57, 2007.
 
         Examples
         --------
@@ -249,7 +284,9 @@ class LinearOperator:
 
     def required_inputs(self) -> tuple[TensorVariable, ...]:
         """Return those of ``inputs`` that the product's graph reaches."""
-        reached = set(ancestors([self.matvec(pt.vector("v", dtype=self.dtype, shape=(self.size,)))]))
+        reached = set(
+            ancestors([self.matvec(pt.vector("v", dtype=self.dtype, shape=(self.size,)))])
+        )
         return tuple(v for v in self.inputs if v in reached)
 
     def to_scipy(self, *batch: Any, mode: Any = None) -> scipy.sparse.linalg.LinearOperator:
@@ -258,8 +295,8 @@ class LinearOperator:
         Parameters
         ----------
         *batch : array
-            Values of the inputs that the product needs (`required_inputs`), in that order. Parameters are read from
-            their shared variables at each product.
+            Values of the inputs that the product needs (`required_inputs`), in that order.
+            Parameters are read from their shared variables at each product.
         mode : str or Mode, optional
             PyTensor mode; default that of `set_mode`.
 
@@ -271,7 +308,8 @@ class LinearOperator:
         Raises
         ------
         TypeError, ValueError
-            When the arrays do not fit the inputs, or the product cannot be evaluated on them: one is made to see.
+            When the arrays do not fit the inputs, or the product cannot be evaluated on them: one
+            is made to see.
 
         Examples
         --------
@@ -288,7 +326,9 @@ class LinearOperator:
         if len(batch) != len(needed):
             names = ", ".join(str(v) for v in needed) or "none"
             way_out = "Give those that the product needs, in this order: A.to_scipy(*batch)."
-            raise problem("batch", f"{len(needed)} arrays ({names})", Words(f"{len(batch)}"), way_out)
+            raise problem(
+                "batch", f"{len(needed)} arrays ({names})", Words(f"{len(batch)}"), way_out
+            )
         arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
         vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))
         outputs, zero = self.matvec(vector), np.zeros(self.size, self.dtype)

@@ -1,7 +1,8 @@
 """Pictures of training runs; needs matplotlib.
 
-Figures are made without pyplot: no window opens, no global state is touched. Every function returns the
-`matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given, in the format of its ending.
+Figures are made without pyplot: no window opens, no global state is touched. Every function returns
+the `matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given, in the
+format of its ending.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ def training_curves(
 ) -> Figure:
     """Draw a column of one or more histories against steps and against seconds.
 
-    The panels are those of Figure 3 of the paper, with a logarithmic error axis as well; a linear one if the column
-    has negative values, as the loss of a density or a reduction ratio may have.
+    The panels are those of Figure 3 of the paper, with a logarithmic error axis as well; a linear
+    one if the column has negative values, as the loss of a density or a reduction ratio may have.
 
     Parameters
     ----------
     histories : History or mapping of str to History or sequence of History
-        One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A name may stand for
-        the runs of several seeds: they get one color.
+        One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A
+        name may stand for the runs of several seeds: they get one color.
     column : str, default "squared_error"
-        What to draw. Rows where it is NaN (not evaluated) or a coordinate is one that a logarithmic axis cannot show
-        (0, or steps below it) are left out.
+        What to draw. Rows where it is NaN (not evaluated) or a coordinate is one that a logarithmic
+        axis cannot show (0, or steps below it) are left out.
     path : path-like, optional
         Where to write the picture.
 
@@ -89,7 +90,8 @@ def reconstructions(
     Raises
     ------
     ValueError
-        If the two differ in shape, hold no images, or do not have rows times columns pixels; if ``n`` is below 1.
+        If the two differ in shape, hold no images, or do not have rows times columns pixels; if
+        ``n`` is below 1.
     """
     pair = _pair(originals, reconstructions, shape, n)
     count = pair.shape[1]
@@ -151,7 +153,10 @@ def _named(histories: Any) -> dict[str, list[History]]:
     for name, runs in histories.items():
         runs = list(runs) if isinstance(runs, list | tuple) else [runs]
         if not runs or not all(isinstance(run, History) for run in runs):
-            raise TypeError(f"{expected}, got {type(histories).__name__} with {runs!r:.60} at {name!r}. {way_out}")
+            raise TypeError(
+                f"{expected}, got {type(histories).__name__} with {runs!r:.60} at {name!r}. "
+                f"{way_out}"
+            )
         named[str(name)] = runs
     return named
 
@@ -164,11 +169,15 @@ def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) 
         raise ValueError(f"n: expected at least 1, got {n}.")
     if first.ndim != 2 or len(first) < 1 or first.shape[1] != rows * columns:
         raise ValueError(
-            f"originals: expected images of shape (images, {rows * columns}) for shape={shape}, got an "
+            f"originals: expected images of shape (images, {rows * columns}) for shape={shape}, "
+            "got an "
             f"array of shape {first.shape}."
         )
     if first.shape != second.shape:
-        raise ValueError(f"reconstructions: expected the shape of the originals, {first.shape}, got {second.shape}.")
+        raise ValueError(
+            f"reconstructions: expected the shape of the originals, {first.shape}, got "
+            f"{second.shape}."
+        )
     return np.stack([first[:n], second[:n]]).reshape(2, -1, rows, columns)
 
 

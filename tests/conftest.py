@@ -8,11 +8,13 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of OpenBLAS wait for each other: half the speed where each worker has a core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # What is compiled here runs for milliseconds: without optimization g++ takes two thirds of its time.
+    # What is compiled here runs for milliseconds: without optimization g++ takes two thirds of its
+    # time.
     given = os.environ.get("PYTENSOR_FLAGS")
     os.environ["PYTENSOR_FLAGS"] = "gcc__cxxflags=-O0" + (f",{given}" if given else "")
 
 import pytensor
 
-# Python thunks and few rewrites: starts in a fraction of the time of the default. A test of a backend names its mode.
+# Python thunks and few rewrites: starts in a fraction of the time of the default. A test of a
+# backend names its mode.
 pytensor.config.mode = "FAST_COMPILE"

@@ -23,13 +23,20 @@ from symng._checks import (
 from symng.graphs.arrays import check_array, check_batch
 
 
-@pytest.mark.parametrize("value, text", [
-    (None, "None"), (True, "True"), (3, "3 (int)"), ("a", "'a' (str)"), (int, "the class int (not an instance of it)"),
-    (np.zeros((2, 3), "float32"), "an array of shape (2, 3) and dtype float32"),
-    (pt.vector("v"), "the symbolic tensor 'v' of type Vector(float64, shape=(?,))"),
-    (pt.vector(), "the symbolic tensor of type Vector(float64, shape=(?,))"),
-    ("x" * 100, "'" + "x" * 76 + "... (str)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "None"),
+        (True, "True"),
+        (3, "3 (int)"),
+        ("a", "'a' (str)"),
+        (int, "the class int (not an instance of it)"),
+        (np.zeros((2, 3), "float32"), "an array of shape (2, 3) and dtype float32"),
+        (pt.vector("v"), "the symbolic tensor 'v' of type Vector(float64, shape=(?,))"),
+        (pt.vector(), "the symbolic tensor of type Vector(float64, shape=(?,))"),
+        ("x" * 100, "'" + "x" * 76 + "... (str)"),
+    ],
+)
 def test_describe(value, text):
     assert describe(value) == text
 
@@ -40,34 +47,52 @@ def test_problem():
     assert str(problem("a", "b", Words("none"))) == "a: expected b, got none."
 
 
-@pytest.mark.parametrize("value, options", [
-    (1, {}), (1.5, {}), (np.float32(1), {}), (np.int64(3), {"integer": True}), (np.array(2.0), {}),
-    (0, {"minimum": 0}), (1, {"maximum": 1}), (float("inf"), {"finite": False}), (pt.scalar(), {"symbolic": True}),
-    (pt.lscalar(), {"symbolic": True, "integer": True}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, options",
+    [
+        (1, {}),
+        (1.5, {}),
+        (np.float32(1), {}),
+        (np.int64(3), {"integer": True}),
+        (np.array(2.0), {}),
+        (0, {"minimum": 0}),
+        (1, {"maximum": 1}),
+        (float("inf"), {"finite": False}),
+        (pt.scalar(), {"symbolic": True}),
+        (pt.lscalar(), {"symbolic": True, "integer": True}),
+    ],
+)
 def test_numbers_that_pass(value, options):
     check_number("n", value, **options)
 
 
-@pytest.mark.parametrize("value, options, error, message", [
-    (True, {}, TypeError, "n: expected a finite number, got True."),
-    (np.True_, {}, TypeError, "n: expected a finite number"),
-    ("1", {}, TypeError, r"got '1' \(str\)"),
-    (None, {}, TypeError, "got None"),
-    (1j, {}, TypeError, "got 1j"),
-    (np.ones(2), {}, TypeError, "got an array of shape"),
-    (1.0, {"integer": True}, TypeError, "expected a whole number, got 1.0"),
-    (float("nan"), {"finite": False}, ValueError, "expected a number, got nan"),
-    (float("inf"), {}, ValueError, "expected a finite number, got inf"),
-    (-1, {"minimum": 0}, ValueError, "expected a finite number, at least 0, got -1"),
-    (0, {"above": 0, "below": 1}, ValueError, "above 0 and below 1, got 0"),
-    (1, {"above": 0, "below": 1}, ValueError, "got 1"),
-    (2, {"maximum": 1}, ValueError, "at most 1, got 2"),
-    (pt.scalar("s"), {}, TypeError, "got the symbolic tensor 's'"),
-    (pt.vector("s"), {"symbolic": True}, TypeError, r"\(or a symbolic scalar\), got the symbolic tensor 's'"),
-    (pt.scalar("s"), {"symbolic": True, "integer": True}, TypeError, "whole number"),
-    (2, {"maximum": 1, "way_out": "Use less."}, ValueError, "Use less.$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, options, error, message",
+    [
+        (True, {}, TypeError, "n: expected a finite number, got True."),
+        (np.True_, {}, TypeError, "n: expected a finite number"),
+        ("1", {}, TypeError, r"got '1' \(str\)"),
+        (None, {}, TypeError, "got None"),
+        (1j, {}, TypeError, "got 1j"),
+        (np.ones(2), {}, TypeError, "got an array of shape"),
+        (1.0, {"integer": True}, TypeError, "expected a whole number, got 1.0"),
+        (float("nan"), {"finite": False}, ValueError, "expected a number, got nan"),
+        (float("inf"), {}, ValueError, "expected a finite number, got inf"),
+        (-1, {"minimum": 0}, ValueError, "expected a finite number, at least 0, got -1"),
+        (0, {"above": 0, "below": 1}, ValueError, "above 0 and below 1, got 0"),
+        (1, {"above": 0, "below": 1}, ValueError, "got 1"),
+        (2, {"maximum": 1}, ValueError, "at most 1, got 2"),
+        (pt.scalar("s"), {}, TypeError, "got the symbolic tensor 's'"),
+        (
+            pt.vector("s"),
+            {"symbolic": True},
+            TypeError,
+            r"\(or a symbolic scalar\), got the symbolic tensor 's'",
+        ),
+        (pt.scalar("s"), {"symbolic": True, "integer": True}, TypeError, "whole number"),
+        (2, {"maximum": 1, "way_out": "Use less."}, ValueError, "Use less.$"),
+    ],
+)
 def test_numbers_that_do_not(value, options, error, message):
     with pytest.raises(error, match=message):
         check_number("n", value, **options)
@@ -100,35 +125,63 @@ def test_batch_that_fits_is_not_copied():
     assert x is ZEROS and y is labels
 
 
-@pytest.mark.parametrize("value, variable", [
-    ([[1.0, 2.0]], X), ([[1, 2]], X), (ZEROS.astype("float16"), X), ([1, 2], LABELS), (np.int32([1]), LABELS),
-    (np.uint8([1]), LABELS), (ZEROS[:, [0, 0, 0]], TALL),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, variable",
+    [
+        ([[1.0, 2.0]], X),
+        ([[1, 2]], X),
+        (ZEROS.astype("float16"), X),
+        ([1, 2], LABELS),
+        (np.int32([1]), LABELS),
+        (np.uint8([1]), LABELS),
+        (ZEROS[:, [0, 0, 0]], TALL),
+    ],
+)
 def test_values_that_lose_nothing_are_cast(value, variable):
     (array,) = check_batch("b", [value], [variable], [0])
     assert array.dtype == variable.type.dtype
     np.testing.assert_array_equal(array, value)
 
 
-@pytest.mark.parametrize("value, variable, error, message", [
-    (ZEROS.astype("float64"), X, TypeError, r"b, x: expected dtype float32, .* float64. Convert .*\('float32'\)"),
-    (np.zeros((2, 2), int), X, TypeError, "b, x: expected dtype float32"),
-    ([0.5, 1.0], LABELS, TypeError, "b, labels: expected dtype int64"),
-    ([True, False], LABELS, TypeError, "b, labels: expected dtype int64"),
-    (np.array(["a"]), LABELS, TypeError, "b, labels: expected dtype int64"),
-    (None, X, TypeError, "b, x: expected dtype float32"),
-    ([[1.0], [1.0, 2.0]], X, ValueError, "b, x: expected an array"),
-    (ZEROS[0], X, ValueError, r"b, x: expected an array of 2 axes, got an array of shape \(2,\)"),
-    (np.zeros((4, 2)), TALL, ValueError, r"b, tall: expected shape \(None, 3\) \(None: any\), got .* \(4, 2\)"),
-    (ZEROS[:0], X, ValueError, "b: expected at least one example, got 0 examples"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, variable, error, message",
+    [
+        (
+            ZEROS.astype("float64"),
+            X,
+            TypeError,
+            r"b, x: expected dtype float32, .* float64. Convert .*\('float32'\)",
+        ),
+        (np.zeros((2, 2), int), X, TypeError, "b, x: expected dtype float32"),
+        ([0.5, 1.0], LABELS, TypeError, "b, labels: expected dtype int64"),
+        ([True, False], LABELS, TypeError, "b, labels: expected dtype int64"),
+        (np.array(["a"]), LABELS, TypeError, "b, labels: expected dtype int64"),
+        (None, X, TypeError, "b, x: expected dtype float32"),
+        ([[1.0], [1.0, 2.0]], X, ValueError, "b, x: expected an array"),
+        (
+            ZEROS[0],
+            X,
+            ValueError,
+            r"b, x: expected an array of 2 axes, got an array of shape \(2,\)",
+        ),
+        (
+            np.zeros((4, 2)),
+            TALL,
+            ValueError,
+            r"b, tall: expected shape \(None, 3\) \(None: any\), got .* \(4, 2\)",
+        ),
+        (ZEROS[:0], X, ValueError, "b: expected at least one example, got 0 examples"),
+    ],
+)
 def test_values_that_do_not_fit(value, variable, error, message):
     with pytest.raises(error, match=message):
         check_batch("b", (value,), (variable,), (0,))
 
 
 def test_number_of_arrays_and_of_examples():
-    with pytest.raises(TypeError, match=r"b: expected a tuple of 2 arrays \(x, labels\), got an array .*\(X,\)"):
+    with pytest.raises(
+        TypeError, match=r"b: expected a tuple of 2 arrays \(x, labels\), got an array .*\(X,\)"
+    ):
         check_batch("b", ZEROS, (X, LABELS), (0, 0))
     with pytest.raises(ValueError, match=r"b: expected 2 arrays \(x, labels\), got 1"):
         check_batch("b", (ZEROS,), (X, LABELS), (0, 0))
@@ -141,7 +194,10 @@ def test_values_that_are_not_finite():
     bad = np.zeros((5, 3, 2))
     check_finite("b", bad)
     bad[1, 2, 0] = np.inf
-    with pytest.raises(ValueError, match=r"b: expected finite values, got Inf, first in example 1 \(1 in all\). Clean"):
+    with pytest.raises(
+        ValueError,
+        match=r"b: expected finite values, got Inf, first in example 1 \(1 in all\). Clean",
+    ):
         check_finite("b", bad)
     bad[3:, 1] = np.nan
     with pytest.raises(ValueError, match=r"got NaN, first in example 1 \(3 in all\)"):
@@ -185,18 +241,27 @@ def test_a_table_is_treated_as_the_array_in_it():
     (array,) = check_batch("b", (Table(ZEROS),), (X,), (0,))
     assert array.dtype == "float32" and array.shape == (4, 2)
     for given in (np.zeros((4, 2), int), Table(np.zeros((4, 2), int))):
-        with pytest.raises(TypeError, match=r"^b, x: expected dtype float32, got an array .* int64. Convert .*float32"):
+        with pytest.raises(
+            TypeError,
+            match=r"^b, x: expected dtype float32, got an array .* int64. Convert .*float32",
+        ):
             check_batch("b", (given,), (X,), (0,))
-    with pytest.raises(TypeError, match=r"^b, x: .* got a Table of shape \(1, 2\) with columns that are no numbers"):
+    with pytest.raises(
+        TypeError, match=r"^b, x: .* got a Table of shape \(1, 2\) with columns that are no numbers"
+    ):
         check_batch("b", (Table(np.array([["a", 1.0]], dtype=object)),), (X,), (0,))
-    with pytest.raises(TypeError, match=r"got a Table of shape .* \(columns for x, columns for labels\)"):
+    with pytest.raises(
+        TypeError, match=r"got a Table of shape .* \(columns for x, columns for labels\)"
+    ):
         check_batch("b", Table(ZEROS), (X, LABELS), (0, 0))
 
 
 def test_pandas():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
-    with pytest.raises(TypeError, match="^b, x: expected dtype float32, got an array of shape .* int64"):
+    with pytest.raises(
+        TypeError, match="^b, x: expected dtype float32, got an array of shape .* int64"
+    ):
         check_batch("b", (frame,), (X,), (0,))
     (array, labels) = check_batch("b", (frame.astype("float32"), frame["a"]), (X, LABELS), (0, 0))
     assert array.tolist() == [[1.0, 3.0], [2.0, 4.0]] and labels.tolist() == [1, 2]
@@ -216,26 +281,45 @@ class Speechless:
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("value, message", [
-    (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
-    ((row for row in ZEROS), "A generator is used up by one pass: collect all examples in arrays"),
-    ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
-    (X, "the symbolic variable is for the graph"), (Keeping(), r"NumPy says: use detach\(\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
+        (
+            (row for row in ZEROS),
+            "A generator is used up by one pass: collect all examples in arrays",
+        ),
+        ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
+        (X, "the symbolic variable is for the graph"),
+        (Keeping(), r"NumPy says: use detach\(\)"),
+    ],
+)
 def test_what_to_give_in_place_of_what_is_no_array(value, message):
     with pytest.raises(TypeError, match=rf"^b, x: .*{message}"):
         check_batch("b", (value,), (X,), (0,))
 
 
-@pytest.mark.parametrize("value, message", [
-    (sparse.eye(3, format="csr"), "toarray"), ((row for row in ZEROS), "A generator is used up"),
-    ({"x": ZEROS, "labels": 0}, r"Give tuple\(data\[name\] for name in \['x', 'labels'\]\), in the order"),
-    ({"images": ZEROS}, "Give its values, in the order"), ("data.npz", "numpy.load"), (None, "comma"),
-    ({1, 2}, "Collect all examples in arrays"),
-    (ZEROS, r"Mind the comma of a tuple of one: \(X,\)"), (Speechless(), "a Speechless"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        (sparse.eye(3, format="csr"), "toarray"),
+        ((row for row in ZEROS), "A generator is used up"),
+        (
+            {"x": ZEROS, "labels": 0},
+            r"Give tuple\(data\[name\] for name in \['x', 'labels'\]\), in the order",
+        ),
+        ({"images": ZEROS}, "Give its values, in the order"),
+        ("data.npz", "numpy.load"),
+        (None, "comma"),
+        ({1, 2}, "Collect all examples in arrays"),
+        (ZEROS, r"Mind the comma of a tuple of one: \(X,\)"),
+        (Speechless(), "a Speechless"),
+    ],
+)
 def test_what_to_give_in_place_of_what_is_no_tuple(value, message):
-    with pytest.raises(TypeError, match=rf"^b: expected a tuple of 2 arrays \(x, labels\), got .*{message}"):
+    with pytest.raises(
+        TypeError, match=rf"^b: expected a tuple of 2 arrays \(x, labels\), got .*{message}"
+    ):
         check_batch("b", value, (X, LABELS), (0, 0))
 
 

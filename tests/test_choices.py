@@ -60,7 +60,10 @@ def words_of(hint):
     if get_origin(hint) is Literal:
         return list(get_args(hint))
     return [
-        word for part in get_args(hint) if part is not ... and not isinstance(part, list) for word in words_of(part)
+        word
+        for part in get_args(hint)
+        if part is not ... and not isinstance(part, list)
+        for word in words_of(part)
     ]
 
 
@@ -79,5 +82,7 @@ def test_the_annotation_has_the_words_that_are_accepted(annotated, name, call):
 
 def test_the_status_of_a_run_is_one_of_those_described():
     words = words_of(get_type_hints(symng.TrainingResult)["status"])
-    described = re.search(r"status : str\n(.*?)``stopped``", symng.TrainingResult.__doc__, re.DOTALL)[1]
+    described = re.search(
+        r"status : str\n(.*?)``stopped``", symng.TrainingResult.__doc__, re.DOTALL
+    )[1]
     assert re.findall(r'"(\w+)"', described) == words and minimize().status in words

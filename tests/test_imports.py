@@ -18,7 +18,8 @@ import symng
 PACKAGE = Path(symng.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {
-    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in FILES
 }
 MAX_LINES = 400
 
@@ -82,7 +83,9 @@ def imports_of(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             line = f"{path.name}:{node.lineno}"
-            assert node.level == 0 and node.module, f"{line} imports relatively: write symng.{node.module}"
+            assert node.level == 0 and node.module, (
+                f"{line} imports relatively: write symng.{node.module}"
+            )
             assert all(alias.name != "*" for alias in node.names), f"{line} imports *"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -120,8 +123,13 @@ class TestFile:
                 function = node.func
                 if isinstance(function.value, ast.Name):
                     owner = CALLERS.get((function.value.id, function.attr))
-                    assert owner is None or f"{name}.".startswith(f"{owner}."), f"line {node.lineno} calls it"
-            if isinstance(node, ast.ImportFrom) and node.module in ("pytensor", "pytensor.gradient"):
+                    assert owner is None or f"{name}.".startswith(f"{owner}."), (
+                        f"line {node.lineno} calls it"
+                    )
+            if isinstance(node, ast.ImportFrom) and node.module in (
+                "pytensor",
+                "pytensor.gradient",
+            ):
                 taken = {alias.name for alias in node.names} & {function for _, function in CALLERS}
                 assert not taken, f"line {node.lineno} hides a call of pytensor.{', '.join(taken)}"
 
@@ -131,14 +139,19 @@ def test_every_room_is_there_and_in_the_table():
 
 
 def test_modules_do_not_import_each_other_in_a_circle():
-    graph = {name: {other for other in imports_of(path) if other in MODULES} for name, path in MODULES.items()}
+    graph = {
+        name: {other for other in imports_of(path) if other in MODULES}
+        for name, path in MODULES.items()
+    }
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("module", ["jax", "matplotlib", "pandas", "scipy", "sklearn", "torch", "IPython", "rich"])
+@pytest.mark.parametrize(
+    "module", ["jax", "matplotlib", "pandas", "scipy", "sklearn", "torch", "IPython", "rich"]
+)
 def test_import_symng_does_not_import(module):
     code = f"import sys, symng; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
@@ -147,8 +160,15 @@ def test_import_symng_does_not_import(module):
 def test_datasets_and_models_come_when_they_are_asked_for():
     code = (
         "import sys, symng\n"
-        "print([name for name in sys.modules if name.startswith(('symng.datasets', 'symng.models'))])\n"
-        "print(symng.datasets.curves.__module__, symng.models.mlp.__module__, hasattr(symng, 'nothing'))"
+        "print([name for name in sys.modules if name.startswith(('symng.datasets', "
+        "'symng.models'))])\n"
+        "print(symng.datasets.curves.__module__, symng.models.mlp.__module__, hasattr(symng, "
+        "'nothing'))"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["[]", "symng.datasets.curves symng.models.networks False"], done
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], timeout=120, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [
+        "[]",
+        "symng.datasets.curves symng.models.networks False",
+    ], done

@@ -21,15 +21,20 @@ V = np.array([1.0, -2.0, 3.0])
 
 def dense(matrix, dtype="float64", **options):
     matrix = np.asarray(matrix, dtype)
-    return LinearOperator(lambda v: pt.dot(pt.as_tensor(matrix), v), size=len(matrix), dtype=dtype, **options)
+    return LinearOperator(
+        lambda v: pt.dot(pt.as_tensor(matrix), v), size=len(matrix), dtype=dtype, **options
+    )
 
 
 A = dense(MATRIX)
 B = LinearOperator(lambda v: 2.0 * v, size=3, name="B")
 
 
-@pytest.mark.parametrize("v", [V, list(V), tuple(V), np.array([1, -2, 3]), pt.as_tensor(V), V.astype("float32")],
-                         ids=["array", "list", "tuple", "integers", "symbolic", "float32"])  # fmt: skip
+@pytest.mark.parametrize(
+    "v",
+    [V, list(V), tuple(V), np.array([1, -2, 3]), pt.as_tensor(V), V.astype("float32")],
+    ids=["array", "list", "tuple", "integers", "symbolic", "float32"],
+)
 def test_product_with_a_vector(v):
     product = A @ v
     assert product.type.dtype == "float64" and product.ndim == 1
@@ -43,21 +48,24 @@ def test_product_with_a_matrix(columns):
     np.testing.assert_allclose((A @ pt.as_tensor(v)).eval(), MATRIX @ v)
 
 
-@pytest.mark.parametrize("operator, wanted", [
-    (A + B, MATRIX + 2 * np.eye(3)),
-    (A - B, MATRIX - 2 * np.eye(3)),
-    (-A, -MATRIX),
-    (2 * A, 2 * MATRIX),
-    (A * 2, 2 * MATRIX),
-    (np.float64(2) * A, 2 * MATRIX),
-    (np.array(2) * A, 2 * MATRIX),
-    (pt.as_tensor(2.0) * A, 2 * MATRIX),
-    (A * pytensor.shared(2.0), 2 * MATRIX),
-    (A.damped(0.5), MATRIX + 0.5 * np.eye(3)),
-    (A.damped(-0.5), MATRIX - 0.5 * np.eye(3)),
-    (A.damped(pytensor.shared(np.float32(0.5))), MATRIX + 0.5 * np.eye(3)),
-    ((0.5 * A + B).damped(1) - 3 * (A + A), -5.5 * MATRIX + 3 * np.eye(3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "operator, wanted",
+    [
+        (A + B, MATRIX + 2 * np.eye(3)),
+        (A - B, MATRIX - 2 * np.eye(3)),
+        (-A, -MATRIX),
+        (2 * A, 2 * MATRIX),
+        (A * 2, 2 * MATRIX),
+        (np.float64(2) * A, 2 * MATRIX),
+        (np.array(2) * A, 2 * MATRIX),
+        (pt.as_tensor(2.0) * A, 2 * MATRIX),
+        (A * pytensor.shared(2.0), 2 * MATRIX),
+        (A.damped(0.5), MATRIX + 0.5 * np.eye(3)),
+        (A.damped(-0.5), MATRIX - 0.5 * np.eye(3)),
+        (A.damped(pytensor.shared(np.float32(0.5))), MATRIX + 0.5 * np.eye(3)),
+        ((0.5 * A + B).damped(1) - 3 * (A + A), -5.5 * MATRIX + 3 * np.eye(3)),
+    ],
+)
 def test_algebra(operator, wanted):
     assert operator.shape == (3, 3) and operator.dtype == "float64"
     np.testing.assert_allclose((operator @ V).eval(), wanted @ V)
@@ -80,29 +88,64 @@ def test_float32_stays_float32():
     assert small.to_scipy().matvec(V).dtype == "float32"
 
 
-@pytest.mark.parametrize("make, error, message", [
-    (lambda: LinearOperator(3, size=3), TypeError, "matvec: expected a callable from symbolic vector .* got 3"),
-    (lambda: LinearOperator(abs, size=0), ValueError, "size: expected a whole number, at least 1, got 0"),
-    (lambda: LinearOperator(abs, size=2.0), TypeError, "size: expected a whole number"),
-    (lambda: LinearOperator(abs, size=2, dtype="int64"), ValueError, "dtype: expected 'float32' or 'float64', got 'i"),
-    (lambda: A @ np.ones(4), ValueError, r"v: expected a vector .* of 3 floating-point rows, .*shape=\(4,\).* in or"),
-    (lambda: A @ np.ones((4, 3)), ValueError, "v: expected a vector"),
-    (lambda: A @ 1.0, TypeError, "v: expected a vector"),
-    (lambda: A @ np.ones((3, 1, 1)), TypeError, "v: expected a vector"),
-    (lambda: A @ ["a", "b", "c"], TypeError, "v: expected a vector"),
-    (lambda: A @ pt.lvector("v"), TypeError, "v: expected a vector .* got the symbolic tensor 'v'"),
-    (lambda: A @ B, TypeError, r"v: expected a vector .* got a LinearOperator of shape"),
-    (lambda: A * B, TypeError, r"scale: expected .* got a LinearOperator .* Use A @ v for products"),
-    (lambda: A * np.ones(3), TypeError, "scale: expected a finite number"),
-    (lambda: float("nan") * A, ValueError, "scale: expected a finite number"),
-    (lambda: A + dense(np.eye(2)), ValueError, r"A \+ B: expected two operators of size 3 and dtype float64, got one"),
-    (lambda: A + dense(MATRIX, "float32"), ValueError, "dtype float32"),
-    (lambda: A + 1.0, TypeError, "unsupported operand"),
-    (lambda: A - 1.0, TypeError, "unsupported operand"),
-    (lambda: np.ones(3) @ A, TypeError, "unsupported operand"),
-    (lambda: A.damped(float("inf")), ValueError, "damping: expected a finite number"),
-    (lambda: A.damped(pt.vector()), TypeError, "damping: expected a finite number .or a symbolic scalar."),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (
+            lambda: LinearOperator(3, size=3),
+            TypeError,
+            "matvec: expected a callable from symbolic vector .* got 3",
+        ),
+        (
+            lambda: LinearOperator(abs, size=0),
+            ValueError,
+            "size: expected a whole number, at least 1, got 0",
+        ),
+        (lambda: LinearOperator(abs, size=2.0), TypeError, "size: expected a whole number"),
+        (
+            lambda: LinearOperator(abs, size=2, dtype="int64"),
+            ValueError,
+            "dtype: expected 'float32' or 'float64', got 'i",
+        ),
+        (
+            lambda: A @ np.ones(4),
+            ValueError,
+            r"v: expected a vector .* of 3 floating-point rows, .*shape=\(4,\).* in or",
+        ),
+        (lambda: A @ np.ones((4, 3)), ValueError, "v: expected a vector"),
+        (lambda: A @ 1.0, TypeError, "v: expected a vector"),
+        (lambda: A @ np.ones((3, 1, 1)), TypeError, "v: expected a vector"),
+        (lambda: A @ ["a", "b", "c"], TypeError, "v: expected a vector"),
+        (
+            lambda: A @ pt.lvector("v"),
+            TypeError,
+            "v: expected a vector .* got the symbolic tensor 'v'",
+        ),
+        (lambda: A @ B, TypeError, r"v: expected a vector .* got a LinearOperator of shape"),
+        (
+            lambda: A * B,
+            TypeError,
+            r"scale: expected .* got a LinearOperator .* Use A @ v for products",
+        ),
+        (lambda: A * np.ones(3), TypeError, "scale: expected a finite number"),
+        (lambda: float("nan") * A, ValueError, "scale: expected a finite number"),
+        (
+            lambda: A + dense(np.eye(2)),
+            ValueError,
+            r"A \+ B: expected two operators of size 3 and dtype float64, got one",
+        ),
+        (lambda: A + dense(MATRIX, "float32"), ValueError, "dtype float32"),
+        (lambda: A + 1.0, TypeError, "unsupported operand"),
+        (lambda: A - 1.0, TypeError, "unsupported operand"),
+        (lambda: np.ones(3) @ A, TypeError, "unsupported operand"),
+        (lambda: A.damped(float("inf")), ValueError, "damping: expected a finite number"),
+        (
+            lambda: A.damped(pt.vector()),
+            TypeError,
+            "damping: expected a finite number .or a symbolic scalar.",
+        ),
+    ],
+)
 def test_errors(make, error, message):
     with pytest.raises(error, match=message):
         make()
@@ -142,7 +185,10 @@ def test_to_scipy_refuses_other_batches():
         F.to_scipy(x, t)
     with pytest.raises(ValueError, match=r"batch: expected 2 arrays \(x, t\), got 0"):
         H.to_scipy()
-    with pytest.raises(TypeError, match=r"batch, x: expected dtype float32, .* Convert it with .astype\('float32'\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"batch, x: expected dtype float32, .* Convert it with .astype\('float32'\)",
+    ):
         F.to_scipy(x.astype("float64"))
     with pytest.raises(ValueError, match="batch, x: expected an array of 2 axes"):
         F.to_scipy(x[0])
@@ -159,11 +205,18 @@ def test_inputs_of_sums_are_those_of_both_in_order():
 
 # What metrics promise, on drawn vectors
 
-SEMI_DEFINITE = {"fisher": symng.Fisher(), "output": symng.Fisher(form="output"), "gauss_newton": symng.GaussNewton(),
-                 "empirical": symng.EmpiricalFisher(), "centered": symng.EmpiricalFisher(centered=True)}  # fmt: skip
+SEMI_DEFINITE = {
+    "fisher": symng.Fisher(),
+    "output": symng.Fisher(form="output"),
+    "gauss_newton": symng.GaussNewton(),
+    "empirical": symng.EmpiricalFisher(),
+    "centered": symng.EmpiricalFisher(centered=True),
+}
 SYMMETRIC = {**SEMI_DEFINITE, "hessian": symng.Hessian()}
 SIZE = mlp_case("categorical").size
-VECTORS = arrays("float64", SIZE, elements=st.floats(-10, 10).map(lambda a: a if abs(a) > 1e-50 else 0.0))
+VECTORS = arrays(
+    "float64", SIZE, elements=st.floats(-10, 10).map(lambda a: a if abs(a) > 1e-50 else 0.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +224,9 @@ def products():
     """Return a function from a vector to the products of all metrics, compiled once, on a loss convex in r."""
     c = mlp_case("categorical")
     v = pt.vector("v")
-    f = pytensor.function([*c.givens, v], [metric(c.objective) @ v for metric in SYMMETRIC.values()])
+    f = pytensor.function(
+        [*c.givens, v], [metric(c.objective) @ v for metric in SYMMETRIC.values()]
+    )
     return lambda vector: dict(zip(SYMMETRIC, f(*c.givens.values(), vector), strict=True))
 
 
@@ -187,7 +242,10 @@ def norms(products):
 def test_metrics_are_symmetric(products, norms, u, v):
     au, av = products(u), products(v)
     for name in SYMMETRIC:
-        assert abs(u @ av[name] - v @ au[name]) <= 1e-12 * np.linalg.norm(u) * np.linalg.norm(v) * norms[name], name
+        assert (
+            abs(u @ av[name] - v @ au[name])
+            <= 1e-12 * np.linalg.norm(u) * np.linalg.norm(v) * norms[name]
+        ), name
 
 
 @settings(max_examples=50, deadline=None)
@@ -226,7 +284,9 @@ def test_diagonal():
     assert (estimate != operator.diagonal(draws, seed=4).eval()).all()
 
 
-@pytest.mark.parametrize(("options", "name"), [({"draws": 0}, "draws"), ({"draws": 2, "seed": 0.5}, "seed")])
+@pytest.mark.parametrize(
+    ("options", "name"), [({"draws": 0}, "draws"), ({"draws": 2, "seed": 0.5}, "seed")]
+)
 def test_what_diagonal_does_not_take(options, name):
     with pytest.raises((TypeError, ValueError), match=name):
         symng.LinearOperator(lambda v: v, size=2).diagonal(**options)

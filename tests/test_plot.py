@@ -108,7 +108,9 @@ def test_number_of_images(images, n, shown):
 
 @pytest.mark.parametrize("name", ["curves.png", "curves.pdf", "curves.svg"])
 def test_summary_is_written(name, tmp_path):
-    figure = plot.curves_summary({"a": make(), "b": make(factor=2)}, IMAGES, IMAGES, path=tmp_path / name)
+    figure = plot.curves_summary(
+        {"a": make(), "b": make(factor=2)}, IMAGES, IMAGES, path=tmp_path / name
+    )
     assert len(figure.axes) == 2 + 2 * 12
     assert (tmp_path / name).stat().st_size > 5_000
 
@@ -116,15 +118,43 @@ def test_summary_is_written(name, tmp_path):
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: plot.training_curves([make()]), TypeError, "histories: expected a History or a mapping"),
-        (lambda: plot.training_curves({"a": 3}), TypeError, "histories: expected a History or a mapping"),
+        (
+            lambda: plot.training_curves([make()]),
+            TypeError,
+            "histories: expected a History or a mapping",
+        ),
+        (
+            lambda: plot.training_curves({"a": 3}),
+            TypeError,
+            "histories: expected a History or a mapping",
+        ),
         (lambda: plot.training_curves({}), ValueError, "histories: expected at least one run"),
-        (lambda: plot.training_curves(make(), column="eror"), KeyError, ".no column 'eror'; the columns are: step"),
-        (lambda: plot.reconstructions(IMAGES, IMAGES[:4]), ValueError, r"reconstructions: expected the shape"),
+        (
+            lambda: plot.training_curves(make(), column="eror"),
+            KeyError,
+            ".no column 'eror'; the columns are: step",
+        ),
+        (
+            lambda: plot.reconstructions(IMAGES, IMAGES[:4]),
+            ValueError,
+            r"reconstructions: expected the shape",
+        ),
         (lambda: plot.reconstructions(IMAGES, IMAGES, n=0), ValueError, "n: expected at least 1"),
-        (lambda: plot.reconstructions(IMAGES[:0], IMAGES[:0]), ValueError, "originals: expected images of shape"),
-        (lambda: plot.reconstructions(IMAGES[0], IMAGES[0]), ValueError, "originals: expected images of shape"),
-        (lambda: plot.curves_summary(make(), IMAGES, IMAGES, shape=(8, 8)), ValueError, r"originals: .*\(images, 64\)"),
+        (
+            lambda: plot.reconstructions(IMAGES[:0], IMAGES[:0]),
+            ValueError,
+            "originals: expected images of shape",
+        ),
+        (
+            lambda: plot.reconstructions(IMAGES[0], IMAGES[0]),
+            ValueError,
+            "originals: expected images of shape",
+        ),
+        (
+            lambda: plot.curves_summary(make(), IMAGES, IMAGES, shape=(8, 8)),
+            ValueError,
+            r"originals: .*\(images, 64\)",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, words):
@@ -133,7 +163,9 @@ def test_bad_arguments_are_named(call, error, words):
 
 
 def run(program):
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     return done.stdout.split("\n")[0]
 
 
@@ -144,7 +176,10 @@ def test_without_matplotlib_the_error_says_what_to_install():
 
 
 def test_neither_symng_nor_drawing_imports_pyplot():
-    assert run("import sys, symng, symng.models, symng.datasets; print('matplotlib' in sys.modules)") == "False"
+    assert (
+        run("import sys, symng, symng.models, symng.datasets; print('matplotlib' in sys.modules)")
+        == "False"
+    )
     program = "import sys, symng.plot, numpy\nimages = numpy.ones((2, 4))\n"
     program += "symng.plot.reconstructions(images, images, shape=(2, 2)).canvas.draw()\n"
     assert run(program + "print('matplotlib.pyplot' in sys.modules)") == "False"
@@ -163,9 +198,12 @@ def test_a_column_with_negative_values_has_a_linear_axis():
 def test_a_notebook_shows_a_figure_without_pyplot():
     code = (
         "import sys, symng.plot, symng.training.history\n"
-        "history = symng.training.history.History.from_dict({'step': [1, 2], 'seconds': [1., 2.], 'loss': [3., 2.]})\n"
+        "history = symng.training.history.History.from_dict({'step': [1, 2], 'seconds': [1., 2.], "
+        "'loss': [3., 2.]})\n"
         "png = symng.plot.training_curves(history, 'loss')._repr_png_()\n"
         "print(png[:4] == b'\\x89PNG', len(png) > 5000, 'matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.split() == ["True", "True", "False"], done.stderr

@@ -20,9 +20,12 @@ def decay(number, start=1.0):
 
 def test_a_long_one_spans_lines():
     optimizer = symng.NaturalGradient(
-        metric=symng.GaussNewton(), warm_start=0.5,
-        solver=symng.MinresQLP(rtol=1e-3, maxiter=100, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),
-    )  # fmt: skip
+        metric=symng.GaussNewton(),
+        warm_start=0.5,
+        solver=symng.MinresQLP(
+            rtol=1e-3, maxiter=100, max_norm=1e4, condition_limit=1e5, transition_condition=1.0
+        ),
+    )
     assert repr(optimizer).splitlines() == [
         "NaturalGradient(",
         "    metric=GaussNewton(),",
@@ -42,10 +45,19 @@ def test_a_long_one_spans_lines():
 @pytest.mark.parametrize(
     "made, text",
     [
-        (symng.HessianFree(solver=symng.CG()), "HessianFree(solver=CG())"),  # a default of CG, none of HessianFree
+        (
+            symng.HessianFree(solver=symng.CG()),
+            "HessianFree(solver=CG())",
+        ),  # a default of CG, none of HessianFree
         (symng.Adam(step_size=0.001), "Adam()"),
-        (symng.NaturalConjugateGradient(beta="quadratic"), "NaturalConjugateGradient(beta='quadratic')"),
-        (symng.NaturalConjugateGradient(beta="polak-ribiere"), "NaturalConjugateGradient(beta='polak-ribiere')"),
+        (
+            symng.NaturalConjugateGradient(beta="quadratic"),
+            "NaturalConjugateGradient(beta='quadratic')",
+        ),
+        (
+            symng.NaturalConjugateGradient(beta="polak-ribiere"),
+            "NaturalConjugateGradient(beta='polak-ribiere')",
+        ),
         (symng.CG(check=True, maxiter=1), "CG(maxiter=1, check=True)"),
     ],
 )
@@ -67,11 +79,17 @@ def test_schedules_and_symbols_go_by_their_names(size, text):
 
 
 def test_no_line_is_long_and_a_line_that_fits_is_not_broken():
-    made = [symng.CG(rtol=10.0**-n, maxiter=10**n, atol=2.0**-n, progress_rtol=3.0**-n) for n in range(1, 30)]
+    made = [
+        symng.CG(rtol=10.0**-n, maxiter=10**n, atol=2.0**-n, progress_rtol=3.0**-n)
+        for n in range(1, 30)
+    ]
     printed = [repr(solver) for solver in made]
     assert all(len(line) <= 88 for text in printed for line in text.splitlines())
     assert {"\n" in text for text in printed} == {True, False}
-    joined = [text.replace(",\n)", ")").replace("(\n    ", "(").replace(",\n    ", ", ") for text in printed]
+    joined = [
+        text.replace(",\n)", ")").replace("(\n    ", "(").replace(",\n    ", ", ")
+        for text in printed
+    ]
     assert [len(line) > 88 for line in joined] == ["\n" in text for text in printed]
 
 
@@ -100,13 +118,19 @@ def test_it_never_fails():
 
 def test_the_full_one_has_every_setting():
     text = full_repr(symng.HessianFree())
-    assert text.startswith("HessianFree(metric=GaussNewton(), solver=CG(rtol=1e-05, atol=0.0, maxiter=250,")
+    assert text.startswith(
+        "HessianFree(metric=GaussNewton(), solver=CG(rtol=1e-05, atol=0.0, maxiter=250,"
+    )
     assert eval(text, vars(symng)) == symng.HessianFree()
 
 
 def test_a_message_has_it_on_one_line():
-    solver = symng.MinresQLP(rtol=1e-3, maxiter=100, max_norm=1e4, condition_limit=1e5, transition_condition=1.0)
+    solver = symng.MinresQLP(
+        rtol=1e-3, maxiter=100, max_norm=1e4, condition_limit=1e5, transition_condition=1.0
+    )
     assert "\n" in repr(solver)
-    with pytest.raises(TypeError, match=r"got MinresQLP\( rtol=0.001, .*\.\.\. \(MinresQLP\)") as caught:
+    with pytest.raises(
+        TypeError, match=r"got MinresQLP\( rtol=0.001, .*\.\.\. \(MinresQLP\)"
+    ) as caught:
         symng.compile_step(solver, symng.SGD())  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

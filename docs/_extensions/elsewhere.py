@@ -1,7 +1,7 @@
 """Names of other projects that the pages and docstrings speak of, so that pages are built without a network.
 
-Intersphinx reads inventories. Those of the projects would have to be fetched, and hold thousands of names; these are
-written from the table below while the pages are built.
+Intersphinx reads inventories. Those of the projects would have to be fetched, and hold thousands of
+names; these are written from the table below while the pages are built.
 """
 
 from __future__ import annotations
@@ -14,11 +14,23 @@ PROJECTS = {
     "pytensor": (
         "https://pytensor.readthedocs.io/en/latest/",
         {
-            "pytensor.function": ("function", "library/compile/function.html#pytensor.compile.function.function"),
+            "pytensor.function": (
+                "function",
+                "library/compile/function.html#pytensor.compile.function.function",
+            ),
             "pytensor.scan": ("function", "library/scan.html#module-pytensor.scan"),
-            "pytensor.shared": ("function", "library/compile/shared.html#pytensor.compile.sharedvalue.shared"),
-            "pytensor.tensor.TensorVariable": ("class", "library/tensor/basic.html#pytensor.tensor.TensorVariable"),
-            "pytensor.tensor.matrix": ("function", "library/tensor/basic.html#pytensor.tensor.matrix"),
+            "pytensor.shared": (
+                "function",
+                "library/compile/shared.html#pytensor.compile.sharedvalue.shared",
+            ),
+            "pytensor.tensor.TensorVariable": (
+                "class",
+                "library/tensor/basic.html#pytensor.tensor.TensorVariable",
+            ),
+            "pytensor.tensor.matrix": (
+                "function",
+                "library/tensor/basic.html#pytensor.tensor.matrix",
+            ),
         },
     ),
     "numpy": (
@@ -27,14 +39,20 @@ PROJECTS = {
             "numpy.dot": ("function", "reference/generated/numpy.dot.html#numpy.dot"),
             "numpy.load": ("function", "reference/generated/numpy.load.html#numpy.load"),
             "numpy.ndarray": ("class", "reference/generated/numpy.ndarray.html#numpy.ndarray"),
-            "numpy.random.Generator": ("class", "reference/random/generator.html#numpy.random.Generator"),
+            "numpy.random.Generator": (
+                "class",
+                "reference/random/generator.html#numpy.random.Generator",
+            ),
         },
     ),
     "scipy": (
         "https://docs.scipy.org/doc/scipy/",
         {
             "scipy.optimize": ("module", "reference/optimize.html#module-scipy.optimize"),
-            "scipy.sparse.linalg": ("module", "reference/sparse.linalg.html#module-scipy.sparse.linalg"),
+            "scipy.sparse.linalg": (
+                "module",
+                "reference/sparse.linalg.html#module-scipy.sparse.linalg",
+            ),
             "scipy.sparse.linalg.LinearOperator": (
                 "class",
                 "reference/generated/scipy.sparse.linalg.LinearOperator.html#scipy.sparse.linalg.LinearOperator",
@@ -46,7 +64,10 @@ PROJECTS = {
         {
             "jax.jit": ("function", "_autosummary/jax.jit.html#jax.jit"),
             "jax.vjp": ("function", "_autosummary/jax.vjp.html#jax.vjp"),
-            "jax.lax.while_loop": ("function", "_autosummary/jax.lax.while_loop.html#jax.lax.while_loop"),
+            "jax.lax.while_loop": (
+                "function",
+                "_autosummary/jax.lax.while_loop.html#jax.lax.while_loop",
+            ),
         },
     ),
     "matplotlib": (

@@ -7,7 +7,8 @@
     curves
     ```
 
-names program and page; the page has the name of the program unless it is given. A program that is left out is an error.
+names program and page; the page has the name of the program unless it is given. A program that is
+left out is an error.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ class Gallery(SphinxDirective):
             self.env.note_dependency(str(Path(self.env.srcdir).parent / "examples" / f"{name}.py"))
             if page not in self.env.found_docs:
                 raise self.error(f"gallery: there is no page {page}.")
-            picture = nodes.image(uri=f"/generated/thumbnails/{name}.png", alt=f"Picture made by {name}.py")
+            picture = nodes.image(
+                uri=f"/generated/thumbnails/{name}.png", alt=f"Picture made by {name}.py"
+            )
             result = self.link(page, nodes.Text("Result"))
             source = self.link(f"generated/examples/{name}", nodes.Text("Source"))
             gallery += nodes.container(

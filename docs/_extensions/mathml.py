@@ -15,7 +15,9 @@ FUNCTION = re.compile(r"<mi>(log|exp|min|max|diag)</mi>(?!<mrow>|<mo[^>]*>(?:\(|
 
 def mathml(latex: str, display: str) -> str:
     """Return a formula as an element of HTML."""
-    return FUNCTION.sub(r'<mi>\1</mi><mspace width="0.17em"/>', convert(latex.strip(), display=display))
+    return FUNCTION.sub(
+        r'<mi>\1</mi><mspace width="0.17em"/>', convert(latex.strip(), display=display)
+    )
 
 
 def visit_inline(writer: Any, node: nodes.math) -> None:

@@ -1,8 +1,9 @@
 """Names in the guides lead to the reference, names of examples to their source.
 
-A guide says `` `Fisher` ``, `` `symng.models.mlp` ``, `` `Objective.check` ``, `` `objective.check(X, T)` `` or
-`` `examples/curves.py` ``, without any role. A name that begins with ``symng.`` and is not in the reference is a
-warning. What is not to be linked is written `` {code}`SGD(model)` ``.
+A guide says `` `Fisher` ``, `` `symng.models.mlp` ``, `` `Objective.check` ``, ``
+`objective.check(X, T)` `` or `` `examples/curves.py` ``, without any role. A name that begins with
+``symng.`` and is not in the reference is a warning. What is not to be linked is written ``
+{code}`SGD(model)` ``.
 """
 
 from __future__ import annotations
@@ -23,12 +24,19 @@ import symng
 logger = logging.getLogger(__name__)
 
 # What instances are called in the guides.
-INSTANCES = {"objective": "Objective", "history": "History", "result": "TrainingResult", "solution": "Solution"}
+INSTANCES = {
+    "objective": "Objective",
+    "history": "History",
+    "result": "TrainingResult",
+    "solution": "Solution",
+}
 MODULES = ("models", "datasets", "plot")
 MODULE_NAMES = {f"symng.{module}" for module in MODULES}
 SHORT = {"np": "numpy", "pt": "pytensor.tensor"}
 # A dotted name, or the path of an example; not a part of a longer path, an option or a string.
-NAME = re.compile(r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])")
+NAME = re.compile(
+    r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])"
+)
 # The same in a block of code, as Pygments marks it up.
 CODE = re.compile(
     r'<span class="n">symng</span>(?:<span class="o">\.</span><span class="n">\w+</span>)+'
@@ -36,7 +44,9 @@ CODE = re.compile(
 )
 
 
-def target_of(name: str, literal: str, known: Container[str], elsewhere: Container[str]) -> str | None:
+def target_of(
+    name: str, literal: str, known: Container[str], elsewhere: Container[str]
+) -> str | None:
     """Return the full name that a name in a literal stands for, or None where it stands for nothing documented.
 
     Parameters
@@ -44,8 +54,9 @@ def target_of(name: str, literal: str, known: Container[str], elsewhere: Contain
     name : str
         As it is written, with or without its module.
     literal : str
-        All of the literal. The name of a function without ``symng.`` counts only where the literal is that name or a
-        call of it, and that of a function in a module of symng only where it is a call.
+        All of the literal. The name of a function without ``symng.`` counts only where the literal
+        is that name or a call of it, and that of a function in a module of symng only where it is a
+        call.
     known, elsewhere : container of str
         Full names in the reference, and in those of other projects.
     """
@@ -59,7 +70,11 @@ def target_of(name: str, literal: str, known: Container[str], elsewhere: Contain
     elif first in INSTANCES and rest:
         tries = [f"symng.{INSTANCES[first]}.{'.'.join(rest)}"]
     elif first[0].isupper() or literal == name or called:
-        tries = [f"symng.{name}", f"symng.Status.{name}", *(f"symng.{module}.{name}" for module in MODULES if called)]
+        tries = [
+            f"symng.{name}",
+            f"symng.Status.{name}",
+            *(f"symng.{module}.{name}" for module in MODULES if called),
+        ]
         tries = [full for full in tries if full not in MODULE_NAMES]
     else:
         tries = []
@@ -94,7 +109,9 @@ class LinkNames(SphinxPostTransform):
         elsewhere = self.elsewhere()
         for literal in list(self.document.findall(nodes.literal)):
             above = literal.parent
-            while above is not None and not isinstance(above, nodes.reference | nodes.title | addnodes.pending_xref):
+            while above is not None and not isinstance(
+                above, nodes.reference | nodes.title | addnodes.pending_xref
+            ):
                 above = above.parent
             if above is None and not literal["classes"] and not literal.astext().startswith("-"):
                 self.link(literal, known, elsewhere)
@@ -102,9 +119,16 @@ class LinkNames(SphinxPostTransform):
     def elsewhere(self) -> Mapping[str, Any]:
         """Return the names of other projects."""
         inventory = InventoryAdapter(self.env).main_inventory
-        return {name: item for kind in inventory if kind.startswith("py:") for name, item in inventory[kind].items()}
+        return {
+            name: item
+            for kind in inventory
+            if kind.startswith("py:")
+            for name, item in inventory[kind].items()
+        }
 
-    def link(self, literal: nodes.literal, known: Container[str], elsewhere: Container[str]) -> None:
+    def link(
+        self, literal: nodes.literal, known: Container[str], elsewhere: Container[str]
+    ) -> None:
         """Put references around the names in a literal."""
         text = literal.astext()
         children: list[nodes.Node] = []
@@ -112,7 +136,9 @@ class LinkNames(SphinxPostTransform):
         for found in NAME.finditer(text):
             name = found[0]
             if name.startswith("examples/"):
-                reference = self.reference("std", "doc", f"/generated/{name.removesuffix('.py')}", name)
+                reference = self.reference(
+                    "std", "doc", f"/generated/{name.removesuffix('.py')}", name
+                )
             elif full := target_of(name, text, known, elsewhere):
                 reference = self.reference("py", "obj", full, name)
             else:
@@ -128,13 +154,23 @@ class LinkNames(SphinxPostTransform):
     def reference(self, domain: str, kind: str, target: str, text: str) -> addnodes.pending_xref:
         """Return a reference that is a warning where its target is missing."""
         return addnodes.pending_xref(
-            "", nodes.inline("", text), refdomain=domain, reftype=kind, reftarget=target, refexplicit=True,
-            refwarn=True, refdoc=self.env.docname,
-        )  # fmt: skip
+            "",
+            nodes.inline("", text),
+            refdomain=domain,
+            reftype=kind,
+            reftarget=target,
+            refexplicit=True,
+            refwarn=True,
+            refdoc=self.env.docname,
+        )
 
 
 def link_code(
-    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.Node | None
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: nodes.Node | None,
 ) -> None:
     """Put links on what a block of code takes from symng: ``symng.Fisher``, ``from symng.plot``."""
     if doctree is None or not str(app.env.doc2path(pagename)).endswith(".md"):
@@ -144,7 +180,9 @@ def link_code(
     def link(name: str, marked: str) -> str:
         # A method of an instance that is made in the block is not among the names.
         parts = name.split(".")
-        target = next((known[full] for cut in (3, 2) if (full := ".".join(parts[:cut])) in known), None)
+        target = next(
+            (known[full] for cut in (3, 2) if (full := ".".join(parts[:cut])) in known), None
+        )
         if target is None:
             return marked
         address = f"{app.builder.get_relative_uri(pagename, target.docname)}#{target.node_id}"
@@ -154,7 +192,11 @@ def link_code(
         module = found["module"]
         if module is None:
             return link(re.sub("<.*?>", "", found[0]), found[0])
-        names = re.sub(r'<span class="n">(\w+)</span>', lambda n: link(f"{module}.{n[1]}", n[0]), found["imported"])
+        names = re.sub(
+            r'<span class="n">(\w+)</span>',
+            lambda n: link(f"{module}.{n[1]}", n[0]),
+            found["imported"],
+        )
         return link(module, f'<span class="nn">{module}</span>') + names
 
     context["body"] = CODE.sub(replace, context["body"])

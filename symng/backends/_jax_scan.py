@@ -43,11 +43,13 @@ def register() -> None:
     jax_funcify.register(Scan, convert_scan)
     _jax_shapes.register()
     # Before PyTensor's "scan_reduce_trace" (1.612), which looks for the buffers as scan made them.
-    optdb.register("symng_whole_initial_state", dfs_rewriter(whole_initial_state), "jax", position=1.6)
+    optdb.register(
+        "symng_whole_initial_state", dfs_rewriter(whole_initial_state), "jax", position=1.6
+    )
     optdb.register("symng_narrow_reduction", dfs_rewriter(narrow_reduction), "jax", position=1.6)
     if "scan_inner_graph" not in optdb:
-        # Early PyTensor 3 leaves out what is also meant for Numba when it rewrites the inside of a fixed scan for JAX,
-        # and this with it; a while scan in there would keep all its values.
+        # Early PyTensor 3 leaves out what is also meant for Numba when it rewrites the inside of a
+        # fixed scan for JAX, and this with it; a while scan in there would keep all its values.
         rewrite = dfs_rewriter(scan_reduce_trace_no_prealloc, ignore_newtrees=True)
         optdb.register("symng_reduce_trace", rewrite, "jax", position=1.613)
     _registered = True
@@ -57,8 +59,9 @@ def register() -> None:
 def whole_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
     """Give a scan buffer its whole initial state, ``empty[:k] = alloc(value, k, ...)``, not a value to broadcast.
 
-    PyTensor drops the `Alloc` of a constant initial state, and then no longer knows the buffer for one that it can
-    shorten to the last value; the buffer keeps the length of the scan, which JAX cannot allocate when it is symbolic.
+    PyTensor drops the `Alloc` of a constant initial state, and then no longer knows the buffer for
+    one that it can shorten to the last value; the buffer keeps the length of the scan, which JAX
+    cannot allocate when it is symbolic.
     """
     if not node.op.set_instead_of_inc or node.op.idx_list != (slice(None, 0),):
         return False
@@ -67,8 +70,13 @@ def whole_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bo
         return False
     lengths = buffer.owner.inputs[1:]
     missing = buffer.ndim - value.ndim
-    broadcast = [axis < missing or value.type.broadcastable[axis - missing] for axis in range(1, buffer.ndim)]
-    if not any(spread and not whole for spread, whole in zip(broadcast, buffer.type.broadcastable[1:], strict=True)):
+    broadcast = [
+        axis < missing or value.type.broadcastable[axis - missing] for axis in range(1, buffer.ndim)
+    ]
+    if not any(
+        spread and not whole
+        for spread, whole in zip(broadcast, buffer.type.broadcastable[1:], strict=True)
+    ):
         return False
     return [node.op(buffer, pt.alloc(value, stop, *lengths), stop)]
 
@@ -77,8 +85,9 @@ def whole_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bo
 def narrow_reduction(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
     """Accumulate a float32 sum in float32.
 
-    PyTensor's JAX backend ignores the accumulator while it sums and casts the result to it, so the float64 accumulator
-    of a float32 sum makes nothing more exact and only turns what follows into float64.
+    PyTensor's JAX backend ignores the accumulator while it sums and casts the result to it, so the
+    float64 accumulator of a float32 sum makes nothing more exact and only turns what follows into
+    float64.
     """
     wide = getattr(node.op, "acc_dtype", None)
     dtype = node.inputs[0].type.dtype
@@ -90,15 +99,18 @@ def narrow_reduction(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
 def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
     """Convert a while scan to a function on JAX arrays.
 
-    Recurrent outputs live in the buffers that the graph provides, written around in a circle as PyTensor's own scan
-    does; at the end each buffer is rolled so that the newest value is its last entry. A buffer that could end up with
-    entries never written would have to be cut, which JAX cannot: it is refused.
+    Recurrent outputs live in the buffers that the graph provides, written around in a circle as
+    PyTensor's own scan does; at the end each buffer is rolled so that the newest value is its last
+    entry. A buffer that could end up with entries never written would have to be cut, which JAX
+    cannot: it is refused.
     """
     info = op.info
     if info.n_mit_mot:
         raise NotImplementedError(
-            f"{op}: expected a while scan without several outputs per state, got one from the gradient of a loop. "
-            "Its JAX form is not there; use a scan with a fixed number of steps, or mode 'CVM' or 'NUMBA'."
+            f"{op}: expected a while scan without several outputs per state, got one from the "
+            "gradient of a loop. "
+            "Its JAX form is not there; use a scan with a fixed number of steps, or mode 'CVM' or "
+            "'NUMBA'."
         )
     buffer_variables = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
     if any(_has_computed_length(buffer) for buffer in buffer_variables):
@@ -119,13 +131,17 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
         sequences = [jnp.asarray(sequence) for sequence in op.outer_seqs(arguments)]
         constants = op.outer_non_seqs(arguments)
         given = [*op.outer_mitsot(arguments), *op.outer_sitsot(arguments)]
-        buffers = [_as_carry(value, dtype) for value, dtype in zip(given, buffer_dtypes, strict=True)]
+        buffers = [
+            _as_carry(value, dtype) for value, dtype in zip(given, buffer_dtypes, strict=True)
+        ]
         for buffer, lookback in zip(buffers, lookbacks, strict=True):
             if buffer.shape[0] > lookback:
                 raise _wants_all_values(op)
         singles = [
             _as_carry(value, dtype)
-            for value, dtype in zip(op.outer_untraced_sit_sot(arguments), single_dtypes, strict=True)
+            for value, dtype in zip(
+                op.outer_untraced_sit_sot(arguments), single_dtypes, strict=True
+            )
         ]
 
         def call(i: Any, buffers: list[Any], singles: list[Any]) -> list[Any]:
@@ -135,17 +151,26 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
                 for buffer, lookback, each in zip(buffers, lookbacks, taps, strict=True)
                 for tap in each
             ]
-            return list(inner(*(sequence[i] for sequence in sequences), *reads, *singles, *constants))
+            return list(
+                inner(*(sequence[i] for sequence in sequences), *reads, *singles, *constants)
+            )
 
         def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             """Make one step."""
             i, _, buffers, singles, last = carry
             results = call(i, buffers, singles)
             buffers = [
-                buffer.at[(i + lookback) % buffer.shape[0]].set(jnp.asarray(value, dtype=buffer.dtype))
-                for buffer, lookback, value in zip(buffers, lookbacks, results[: len(taps)], strict=True)
+                buffer.at[(i + lookback) % buffer.shape[0]].set(
+                    jnp.asarray(value, dtype=buffer.dtype)
+                )
+                for buffer, lookback, value in zip(
+                    buffers, lookbacks, results[: len(taps)], strict=True
+                )
             ]
-            last = [_like(old, value) for old, value in zip(last, op.inner_nitsot_outs(results), strict=True)]
+            last = [
+                _like(old, value)
+                for old, value in zip(last, op.inner_nitsot_outs(results), strict=True)
+            ]
             new = op.inner_untraced_sit_sot_outs(results)
             singles = [_like(old, value) for old, value in zip(singles, new, strict=True)]
             return i + 1, jnp.asarray(results[-1], dtype=bool).reshape(()), buffers, singles, last
@@ -158,7 +183,9 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
         shapes = jax.eval_shape(call, start, buffers, singles)
         # No step, no last value: NaN says so where PyTensor's other backends raise an IndexError.
         last = [
-            jnp.full(shape.shape, jnp.nan if jnp.issubdtype(shape.dtype, jnp.inexact) else 0, shape.dtype)
+            jnp.full(
+                shape.shape, jnp.nan if jnp.issubdtype(shape.dtype, jnp.inexact) else 0, shape.dtype
+            )
             for shape in op.inner_nitsot_outs(list(shapes))
         ]
         carry = (start, jnp.asarray(False), buffers, singles, last)
@@ -176,7 +203,8 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
 def _inner_graph(op: Scan) -> Any:
     """Return the inner graph, rewritten for JAX.
 
-    Early PyTensor 3 leaves that to the conversion; later on it is done before, and the graph is frozen.
+    Early PyTensor 3 leaves that to the conversion; later on it is done before, and the graph is
+    frozen.
     """
     if not isinstance(op.fgraph, FunctionGraph):
         return op.fgraph
@@ -212,7 +240,9 @@ def _has_computed_length(buffer: Variable) -> bool:
     while buffer.owner is not None and isinstance(buffer.owner.op, Subtensor | IncSubtensor):
         buffer = buffer.owner.inputs[0]
     node = buffer.owner
-    return node is not None and isinstance(node.op, AllocEmpty) and _depends_on_values(node.inputs[0])
+    return (
+        node is not None and isinstance(node.op, AllocEmpty) and _depends_on_values(node.inputs[0])
+    )
 
 
 def _depends_on_values(v: Variable) -> bool:
@@ -225,8 +255,11 @@ def _depends_on_values(v: Variable) -> bool:
 def _wants_all_values(op: Scan) -> Exception:
     """Return the error for a while scan of which more than the last value is read."""
     return NotImplementedError(
-        f"{op}: expected a while scan of which only the last value of each output is read (out[-1]) on JAX, got one of "
-        "which more is wanted (all values, the gradient through the loop, or a mode without PyTensor's scan rewrites). "
-        "JAX arrays cannot end where a loop stops: read out[-1] only, use a scan with a fixed number of steps, or mode "
+        f"{op}: expected a while scan of which only the last value of each output is read "
+        "(out[-1]) on JAX, got one of "
+        "which more is wanted (all values, the gradient through the loop, or a mode without "
+        "PyTensor's scan rewrites). "
+        "JAX arrays cannot end where a loop stops: read out[-1] only, use a scan with a fixed "
+        "number of steps, or mode "
         "'CVM' or 'NUMBA'."
     )

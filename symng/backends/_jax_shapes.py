@@ -1,9 +1,10 @@
 """Shape arithmetic for PyTensor's JAX backend. Imports jax: to be imported by `symng._jax_scan` alone.
 
-JAX knows every shape while it traces a function, but only as long as nothing touches the number: ``jnp.add`` of two
-lengths is an array that is not computed yet, and a reshape to it is refused. Here a node whose inputs are all known
-while JAX traces is computed at once, in NumPy, by the op itself. Lengths, indices, numbers of steps and sections of a
-split stay numbers, through inner graphs too, and a new shape of the arguments is a new trace.
+JAX knows every shape while it traces a function, but only as long as nothing touches the number:
+``jnp.add`` of two lengths is an array that is not computed yet, and a reshape to it is refused.
+Here a node whose inputs are all known while JAX traces is computed at once, in NumPy, by the op
+itself. Lengths, indices, numbers of steps and sections of a split stay numbers, through inner
+graphs too, and a new shape of the arguments is a new trace.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Reshape
 from pytensor.tensor.signal.conv import Convolve1d
 from pytensor.tensor.sort import ArgSortOp, SortOp
-from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, IncSubtensor, Subtensor
+from pytensor.tensor.subtensor import (
+    AdvancedIncSubtensor,
+    AdvancedSubtensor,
+    IncSubtensor,
+    Subtensor,
+)
 from pytensor.tensor.type import TensorType
 
 try:
@@ -46,13 +52,29 @@ except ImportError:  # early PyTensor 3
 LARGEST = 4096
 """Entries of an array up to which it counts as shape arithmetic: larger ones are left to JAX."""
 
-# How many inputs of an op are arrays of JAX; the others are shapes, lengths, indices, axes and modes, which stay in
-# NumPy.
+# How many inputs of an op are arrays of JAX; the others are shapes, lengths, indices, axes and
+# modes, which stay in NumPy.
 _ARRAYS = {
-    Reshape: 1, Alloc: 1, AllocEmpty: 0, Split: 1, Repeat: 1, Pad: 1, Eye: 0, ARange: 0,
-    Subtensor: 1, AdvancedSubtensor: 1, IncSubtensor: 2, AdvancedIncSubtensor: 2,
-    SortOp: 1, ArgSortOp: 1, Convolve1d: 2, Join: 0, Scan: 0, OpFromGraph: 0, CheckAndRaise: 0,
-}  # fmt: skip
+    Reshape: 1,
+    Alloc: 1,
+    AllocEmpty: 0,
+    Split: 1,
+    Repeat: 1,
+    Pad: 1,
+    Eye: 0,
+    ARange: 0,
+    Subtensor: 1,
+    AdvancedSubtensor: 1,
+    IncSubtensor: 2,
+    AdvancedIncSubtensor: 2,
+    SortOp: 1,
+    ArgSortOp: 1,
+    Convolve1d: 2,
+    Join: 0,
+    Scan: 0,
+    OpFromGraph: 0,
+    CheckAndRaise: 0,
+}
 _GROWING = (Alloc, AllocEmpty, ARange, Eye, Repeat)
 _OPERANDS = 32  # of an elementwise op that PyTensor computes in NumPy
 
@@ -90,14 +112,20 @@ def register() -> None:
 
 
 def convert_graph(
-    fgraph: Any, node: Any = None, fgraph_name: str = "jax_funcified_fgraph", known: Any = None, **kwargs: Any
+    fgraph: Any,
+    node: Any = None,
+    fgraph_name: str = "jax_funcified_fgraph",
+    known: Any = None,
+    **kwargs: Any,
 ) -> Callable:
     """Convert a graph to a function on JAX arrays that computes at once what is known while JAX traces.
 
-    ``known`` is a dictionary from the position of an input to a value that stands in for it whenever the function is
-    called: a loop hands over what does not change, which JAX would trace.
+    ``known`` is a dictionary from the position of an input to a value that stands in for it
+    whenever the function is called: a loop hands over what does not change, which JAX would trace.
     """
-    function = fgraph_to_python(fgraph, _convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs)
+    function = fgraph_to_python(
+        fgraph, _convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs
+    )
     if known is None:
         return function
     return lambda *inputs: function(*(known.get(i, value) for i, value in enumerate(inputs)))
@@ -125,7 +153,10 @@ def is_known(value: Any) -> bool:
         return all(is_known(v) for v in value)
     if isinstance(value, jax.core.Tracer):
         return False
-    return isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.size(value) <= LARGEST
+    return (
+        isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
+        and np.size(value) <= LARGEST
+    )
 
 
 def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
@@ -149,7 +180,9 @@ def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
         if not all(is_known(v) for v in inputs):
             return trace(*inputs)
         with jax.ensure_compile_time_eval():
-            values = [np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)]
+            values = [
+                np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)
+            ]
         if isinstance(op, _GROWING) and _grown(op, values) > LARGEST:
             return trace(*inputs)
         if isinstance(op, Elemwise) and len(node.inputs) + len(node.outputs) > _OPERANDS:
@@ -181,7 +214,10 @@ def _may_be_shapes(node: Apply) -> bool:
         return False
     if not all(isinstance(v.type, TensorType | ScalarType) for v in (*node.inputs, *node.outputs)):
         return False
-    return all(np.dtype(v.type.dtype).kind in "iub" or getattr(v.type, "ndim", 0) == 0 for v in node.outputs)
+    return all(
+        np.dtype(v.type.dtype).kind in "iub" or getattr(v.type, "ndim", 0) == 0
+        for v in node.outputs
+    )
 
 
 def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
@@ -201,7 +237,10 @@ def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
     storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells: list[list[Any]] = [[None] for _ in node.outputs]
-    inputs = [v[()] if isinstance(i.type, ScalarType) else v for v, i in zip(values, node.inputs, strict=True)]
+    inputs = [
+        v[()] if isinstance(i.type, ScalarType) else v
+        for v, i in zip(values, node.inputs, strict=True)
+    ]
     node.op.perform(node, inputs, cells)
     arrays = [np.asarray(cell[0]) for cell in cells]
     return [a[()] for a in arrays]
@@ -221,7 +260,9 @@ def convert_reshape(op: Reshape, node: Apply, **kwargs: Any) -> Callable:
 
     def reshape(x: Any, shape: Any) -> Any:
         lengths = shape if constant is None else constant
-        return jnp.reshape(x, tuple(int(n) for n in np.atleast_1d(_concrete(lengths, "the shape of a reshape"))))
+        return jnp.reshape(
+            x, tuple(int(n) for n in np.atleast_1d(_concrete(lengths, "the shape of a reshape")))
+        )
 
     return reshape
 
@@ -244,7 +285,10 @@ def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
         along = int(_concrete(axis[0], "the axis of a split")) if axis else op.axis  # type: ignore[attr-defined]
         lengths = _concrete(lengths, "the lengths of a split")
         if len(lengths) != op.len_splits or (lengths < 0).any() or lengths.sum() != x.shape[along]:
-            raise ValueError(f"Split: expected {op.len_splits} lengths that add up to {x.shape[along]}, got {lengths}.")
+            raise ValueError(
+                f"Split: expected {op.len_splits} lengths that add up to {x.shape[along]}, got "
+                f"{lengths}."
+            )
         parts = jnp.split(x, np.cumsum(lengths)[:-1], axis=along)
         return parts[0] if len(parts) == 1 else parts
 
@@ -255,7 +299,9 @@ def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:
     """Convert a convolution, whose mode follows from lengths in the gradient of one."""
 
     def convolve(data: Any, kernel: Any, full: Any) -> Any:
-        return jnp.convolve(data, kernel, mode="full" if _concrete(full, "the mode of a convolution") else "valid")
+        return jnp.convolve(
+            data, kernel, mode="full" if _concrete(full, "the mode of a convolution") else "valid"
+        )
 
     return convolve
 
@@ -269,7 +315,9 @@ def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
             chosen = one if bool(_in_numpy(condition)) else other
         else:
             chosen = jax.lax.cond(condition, lambda: tuple(one), lambda: tuple(other))
-            chosen = tuple(a if _same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True))
+            chosen = tuple(
+                a if _same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True)
+            )
         return chosen[0] if op.n_outs == 1 else chosen
 
     return ifelse
@@ -328,12 +376,18 @@ def with_known_settings(op: Blockwise, node: Any, **kwargs: Any) -> Callable | N
             return tuple(results) if isinstance(results, list) else results
 
         signature = f"{','.join(parts[i] for i in varying)}->{outputs}"
-        results = jnp.vectorize(call, signature=signature)(*(inputs[i] for i in varying)) if varying else call()
+        results = (
+            jnp.vectorize(call, signature=signature)(*(inputs[i] for i in varying))
+            if varying
+            else call()
+        )
 
         def spread(result: Any, core_ndim: int) -> Any:
             """Give a result the lengths of the batch that inputs have which are not vectorized over."""
             split = result.ndim - core_ndim
-            return jnp.broadcast_to(result, np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:])
+            return jnp.broadcast_to(
+                result, np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:]
+            )
 
         core_ndims = [len(part) for part in op.outputs_sig]
         if isinstance(results, tuple):
@@ -349,8 +403,10 @@ def _concrete(value: Any, what: str) -> np.ndarray:
         return np.array([_concrete(v, what) for v in value])
     if isinstance(value, jax.core.Tracer):
         raise NotImplementedError(
-            f"JAX: expected {what} to follow from shapes and constants, got one that is computed from values. "
-            "Use mode 'CVM' or 'NUMBA', or write the model with arrays of a shape that does not depend on values."
+            f"JAX: expected {what} to follow from shapes and constants, got one that is computed "
+            "from values. "
+            "Use mode 'CVM' or 'NUMBA', or write the model with arrays of a shape that does not "
+            "depend on values."
         )
     with jax.ensure_compile_time_eval():
         return np.asarray(value)

@@ -2,14 +2,14 @@
 
 Imports numba: for `symng.backends` alone.
 
-Early PyTensor 3 types a transposed or expanded array in Numba as one of unknown layout, and `numpy.dot` in Numba
-copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient and both vectors of an inner
-product. BLAS takes transposed matrices as they are, so here the layout is looked at when the product is made, as later
-PyTensor does.
+Early PyTensor 3 types a transposed or expanded array in Numba as one of unknown layout, and
+`numpy.dot` in Numba copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a
+gradient and both vectors of an inner product. BLAS takes transposed matrices as they are, so here
+the layout is looked at when the product is made, as later PyTensor does.
 
-Numba does not write the addresses of arrays to its cache, and arrays above a megabyte that are constants of a graph are
-addresses in what it compiles. PyTensor makes such constants of zeros whose length it knows, so of the initial state of
-every solver.
+Numba does not write the addresses of arrays to its cache, and arrays above a megabyte that are
+constants of a graph are addresses in what it compiles. PyTensor makes such constants of zeros whose
+length it knows, so of the initial state of every solver.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class LayoutDot(Op):
 
     def make_node(self, *inputs: Any) -> Apply:
         """Return the product as a node, of the type that `Dot` gives it."""
-        return Apply(self, list(inputs), [output.clone() for output in Dot().make_node(*inputs).outputs])
+        return Apply(
+            self, list(inputs), [output.clone() for output in Dot().make_node(*inputs).outputs]
+        )
 
     def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
         """Multiply with NumPy."""
@@ -60,7 +62,11 @@ def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
     """Put a product that minds layouts for one of two float matrices."""
     x, y = node.inputs
     dtype = x.type.dtype
-    if dtype not in ("float32", "float64") or y.type.dtype != dtype or not x.type.ndim == y.type.ndim == 2:
+    if (
+        dtype not in ("float32", "float64")
+        or y.type.dtype != dtype
+        or not x.type.ndim == y.type.ndim == 2
+    ):
         return False
     return [LayoutDot()(x, y)]
 
@@ -81,7 +87,11 @@ def fill_at_run_time(fgraph: FunctionGraph) -> None:
     """Make large constants of one value when the function runs."""
     for v in list(fgraph.variables):
         data = v.data if isinstance(v, Constant) else None
-        if not isinstance(data, np.ndarray) or data.nbytes <= LARGEST_IN_CACHE or (data != data.flat[0]).any():
+        if (
+            not isinstance(data, np.ndarray)
+            or data.nbytes <= LARGEST_IN_CACHE
+            or (data != data.flat[0]).any()
+        ):
             continue
         filled: Any = pt.alloc(pin(pt.constant(data.flat[0], dtype=data.dtype)), *data.shape)
         fgraph.replace(v, filled, reason="fill_at_run_time", import_missing=True)
@@ -91,7 +101,9 @@ def register() -> None:
     """Register the dispatch and the rewrites, once."""
     if "symng_numba_fill" in optdb:
         return
-    optdb.register("symng_numba_fill", fill_at_run_time, TAG, position=49.2, use_db_name_as_tag=False)
+    optdb.register(
+        "symng_numba_fill", fill_at_run_time, TAG, position=49.2, use_db_name_as_tag=False
+    )
     if COPIES:
         _register_dot()
 
@@ -122,5 +134,13 @@ def _register_dot() -> None:
         return dot, 1
 
     # After all that PyTensor knows of products, before what works in place.
-    optdb.register("symng_numba_scan", dfs_rewriter(tag_inner_mode), TAG, position=49.0, use_db_name_as_tag=False)
-    optdb.register("symng_numba_dot", dfs_rewriter(use_layouts), TAG, position=49.1, use_db_name_as_tag=False)
+    optdb.register(
+        "symng_numba_scan",
+        dfs_rewriter(tag_inner_mode),
+        TAG,
+        position=49.0,
+        use_db_name_as_tag=False,
+    )
+    optdb.register(
+        "symng_numba_dot", dfs_rewriter(use_layouts), TAG, position=49.1, use_db_name_as_tag=False
+    )

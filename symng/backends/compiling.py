@@ -34,7 +34,12 @@ from symng.backends.plain import STABLE as STABLE
 MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
 """The modes that run every graph of this package, by name."""
 
-_OTHER_MODES = ("MODE", "DEBUGMODE", "DEBUG_MODE", "NANGUARDMODE")  # known to PyTensor, for debugging
+_OTHER_MODES = (
+    "MODE",
+    "DEBUGMODE",
+    "DEBUG_MODE",
+    "NANGUARDMODE",
+)  # known to PyTensor, for debugging
 _LINKERS = {JAXLinker: "jax", NumbaLinker: "numba", PytorchLinker: "pytorch", MLXLinker: "mlx"}
 _WIDE = ("float64", "complex128")
 
@@ -42,10 +47,11 @@ _WIDE = ("float64", "complex128")
 def enable_jax() -> None:
     """Teach PyTensor's JAX backend to run while scans, and to compute with shapes.
 
-    PyTensor refuses to convert a `scan` that may stop early (``until``) to JAX. After this call such a scan becomes a
-    `jax.lax.while_loop`. And whatever follows from the shapes of arrays alone, such as the length of a reshape, an
-    arange or a split, is computed while JAX traces the function. `symng.compile_step` and `symng.minimize` make the
-    call by themselves; make it for graphs that you compile with ``mode="JAX"`` on your own. A second call does nothing.
+    PyTensor refuses to convert a `scan` that may stop early (``until``) to JAX. After this call
+    such a scan becomes a `jax.lax.while_loop`. And whatever follows from the shapes of arrays
+    alone, such as the length of a reshape, an arange or a split, is computed while JAX traces the
+    function. `symng.compile_step` and `symng.minimize` make the call by themselves; make it for
+    graphs that you compile with ``mode="JAX"`` on your own. A second call does nothing.
 
     Raises
     ------
@@ -54,16 +60,17 @@ def enable_jax() -> None:
 
     Notes
     -----
-    JAX arrays have fixed shapes, so of a loop that may stop early only the last value of each output can be read
-    (``out[-1]``); a graph that wants all of them, as the gradient through such a loop does, is refused with a
-    NotImplementedError while it is compiled. The number of steps may be symbolic.
+    JAX arrays have fixed shapes, so of a loop that may stop early only the last value of each
+    output can be read (``out[-1]``); a graph that wants all of them, as the gradient through such a
+    loop does, is refused with a NotImplementedError while it is compiled. The number of steps may
+    be symbolic.
 
-    Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop to its last value
-    when its initial state is a constant, and one that takes a pointless cast to float64 away from float32 sums
-    (PyTensor's JAX backend sums in float32 and casts the result).
+    Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop
+    to its last value when its initial state is a constant, and one that takes a pointless cast to
+    float64 away from float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
 
-    JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX backend is first
-    used, or after ``jax.config.update("jax_enable_x64", True)``.
+    JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX
+    backend is first used, or after ``jax.config.update("jax_enable_x64", True)``.
 
     Examples
     --------
@@ -84,7 +91,8 @@ def enable_jax() -> None:
         import jax  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "mode: expected an installed jax for the JAX backend, got none. Install it with: pip install jax"
+            "mode: expected an installed jax for the JAX backend, got none. Install it with: pip "
+            "install jax"
         ) from error
     from symng.backends._jax_scan import register
 
@@ -97,15 +105,16 @@ _mode: str | Mode | None = None
 def set_mode(mode: str | Mode | None) -> None:
     """Set the mode in which symng compiles wherever no ``mode`` is given.
 
-    `compile_step`, `minimize` and `LinearOperator.to_scipy` follow it from then on. Without this call the mode is that
-    of PYTENSOR_FLAGS or ``pytensor.config`` where one was set (``mode`` or ``linker``), else JAX where it is installed,
-    else PyTensor's own. `Objective.check` computes so little that it runs in plain Python, unless it is given a mode.
+    `compile_step`, `minimize` and `LinearOperator.to_scipy` follow it from then on. Without this
+    call the mode is that of PYTENSOR_FLAGS or ``pytensor.config`` where one was set (``mode`` or
+    ``linker``), else JAX where it is installed, else PyTensor's own. `Objective.check` computes so
+    little that it runs in plain Python, unless it is given a mode.
 
     Parameters
     ----------
     mode : str, Mode or None
-        "JAX", "NUMBA", "CVM" (C), "FAST_COMPILE", "FAST_RUN", in any case, or a PyTensor Mode; None goes back to the
-        default.
+        "JAX", "NUMBA", "CVM" (C), "FAST_COMPILE", "FAST_RUN", in any case, or a PyTensor Mode; None
+        goes back to the default.
 
     Raises
     ------
@@ -195,7 +204,9 @@ def usable_backend(mode: str | Mode | None = None) -> str:
 def compile_function(
     inputs: Sequence[Variable],
     outputs: Variable | Sequence[Variable] | None = None,
-    updates: Mapping[SharedVariable, Variable] | Iterable[tuple[SharedVariable, Variable]] | None = None,
+    updates: Mapping[SharedVariable, Variable]
+    | Iterable[tuple[SharedVariable, Variable]]
+    | None = None,
     mode: str | Mode | None = None,
     name: str | None = None,
     **kwargs: Any,
@@ -212,9 +223,10 @@ def compile_function(
     Returns
     -------
     pytensor.compile.executor.Function
-        The compiled function. On JAX it hands back JAX arrays, before they are computed: see `to_numpy`. Its arguments
-        are checked and turned into NumPy arrays unless its ``trust_input`` is set to True, which is right only where
-        every argument is known to be an array of the declared dtype and number of dimensions.
+        The compiled function. On JAX it hands back JAX arrays, before they are computed: see
+        `to_numpy`. Its arguments are checked and turned into NumPy arrays unless its
+        ``trust_input`` is set to True, which is right only where every argument is known to be an
+        array of the declared dtype and number of dimensions.
 
     Raises
     ------
@@ -240,7 +252,8 @@ def warn_of_other_backend(error: Exception, backend: str) -> None:
     """Warn that a graph runs on ``backend``, since JAX, which was taken by default, cannot run it."""
     cause = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     warn(
-        f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend {backend!r}. Choose one with "
+        f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend "
+        f"{backend!r}. Choose one with "
         "mode= or symng.set_mode to have no warning."
     )
 
@@ -249,8 +262,8 @@ def warn_of_other_backend(error: Exception, backend: str) -> None:
 def collection_paused() -> Iterator[None]:
     """Do without Python's cyclic garbage collector for a while.
 
-    Graphs are made of a hundred thousand objects that live on. To look through them again and again takes a fifth of
-    the time that it takes to build and rewrite one.
+    Graphs are made of a hundred thousand objects that live on. To look through them again and again
+    takes a fifth of the time that it takes to build and rewrite one.
     """
     if not gc.isenabled():
         yield
@@ -265,8 +278,8 @@ def collection_paused() -> Iterator[None]:
 def to_numpy(values: Any) -> Any:
     """Return what a compiled function returned as NumPy arrays of one's own, waiting for JAX to finish.
 
-    Lists, tuples and dictionaries are gone through. The arrays are writable and share no memory with a device buffer
-    that a later call may reuse.
+    Lists, tuples and dictionaries are gone through. The arrays are writable and share no memory
+    with a device buffer that a later call may reuse.
     """
     if isinstance(values, Mapping):
         return {key: to_numpy(value) for key, value in values.items()}
@@ -278,14 +291,16 @@ def to_numpy(values: Any) -> Any:
 def keep_memory(size: int = 2**31 - 1) -> bool:
     """Let the process keep the memory of arrays that are done with for the arrays that come next.
 
-    The C library hands a large array's memory back to the system as soon as the array is gone, and the system clears it
-    page by page for the next array. With models of a million parameters or batches of thousands of examples that is a
-    tenth to a fifth of the time of a step on the CPU. This setting is the whole process's, so it is left to you.
+    The C library hands a large array's memory back to the system as soon as the array is gone, and
+    the system clears it page by page for the next array. With models of a million parameters or
+    batches of thousands of examples that is a tenth to a fifth of the time of a step on the CPU.
+    This setting is the whole process's, so it is left to you.
 
     Parameters
     ----------
     size : int, default 2147483647
-        How many bytes may be kept, and how large an array may be whose memory is; from 1 to 2147483647.
+        How many bytes may be kept, and how large an array may be whose memory is; from 1 to
+        2147483647.
 
     Returns
     -------
@@ -299,9 +314,10 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
 
     Notes
     -----
-    It is ``mallopt`` of M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. The same without a call, for any program: start it with
-    the environment variables ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` set to ``size``. The largest
-    amount of memory in use at a time stays about what it was; what is freed later is not seen by other processes.
+    It is ``mallopt`` of M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. The same without a call, for any
+    program: start it with the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
+    ``MALLOC_TRIM_THRESHOLD_`` set to ``size``. The largest amount of memory in use at a time stays
+    about what it was; what is freed later is not seen by other processes.
 
     Examples
     --------
@@ -321,8 +337,9 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
 def place(arrays: Iterable[Any], backend: str) -> list[Any]:
     """Put arrays that serve many calls where ``backend`` (of `backend_of`) reads them without a copy.
 
-    For JAX that is its device, and it spares the copy only in functions with ``trust_input`` set to True: otherwise
-    PyTensor turns every argument into a NumPy array, which is sent anew. Elsewhere arrays are made contiguous.
+    For JAX that is its device, and it spares the copy only in functions with ``trust_input`` set to
+    True: otherwise PyTensor turns every argument into a NumPy array, which is sent anew. Elsewhere
+    arrays are made contiguous.
     """
     if backend == "jax":
         import jax
@@ -334,9 +351,9 @@ def place(arrays: Iterable[Any], backend: str) -> list[Any]:
 def settle(variables: Iterable[SharedVariable]) -> None:
     """Make shared variables hold NumPy arrays of their own dtype again.
 
-    An update made on JAX leaves a JAX array in the shared variable: ``get_value`` then hands out one, which cannot be
-    written to, and functions compiled for C or Numba refuse it. Costs a copy to the host, and one back at the next
-    call; waits for JAX to finish.
+    An update made on JAX leaves a JAX array in the shared variable: ``get_value`` then hands out
+    one, which cannot be written to, and functions compiled for C or Numba refuse it. Costs a copy
+    to the host, and one back at the next call; waits for JAX to finish.
     """
     for variable in variables:
         value = variable.get_value(borrow=True)
@@ -344,16 +361,21 @@ def settle(variables: Iterable[SharedVariable]) -> None:
             variable.set_value(np.array(value, dtype=variable.type.dtype), borrow=True)
 
 
-# Rewrites that ask of each matrix product whether a factor is diagonal, orthogonal or a selection. The products of a
-# model are not, and to ask takes a twelfth of the time of all rewrites.
-_LINEAR_ALGEBRA = ("dot_diag_to_elemwise", "selection_dot_to_indexing", "orthogonal_dot_transpose_to_eye")
+# Rewrites that ask of each matrix product whether a factor is diagonal, orthogonal or a selection.
+# The products of a model are not, and to ask takes a twelfth of the time of all rewrites.
+_LINEAR_ALGEBRA = (
+    "dot_diag_to_elemwise",
+    "selection_dot_to_indexing",
+    "orthogonal_dot_transpose_to_eye",
+)
 
 
 def _tuned(mode: Mode, backend: str) -> Mode:
     """Return the mode with what makes loops over long vectors fast on its backend, and their compilation short."""
     mode = mode.excluding(*_LINEAR_ALGEBRA)
-    # The state of a loop is handed from round to round, as on the other backends, instead of being copied into its
-    # buffer each time. Not where PyTensor keeps the memory of intermediates: it would write the next over the state.
+    # The state of a loop is handed from round to round, as on the other backends, instead of being
+    # copied into its buffer each time. Not where PyTensor keeps the memory of intermediates: it
+    # would write the next over the state.
     if backend == "c" and pytensor.config.allow_gc:
         return mode.including("scan_save_mem_no_prealloc").excluding("scan_save_mem_prealloc")
     if backend == "numba":

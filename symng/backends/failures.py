@@ -19,11 +19,15 @@ _MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
 
 
 def evaluate(
-    function: Callable[[Sequence[Any]], Any], arrays: Sequence[Any], name: str, hint: Callable[[], str] | None = None
+    function: Callable[[Sequence[Any]], Any],
+    arrays: Sequence[Any],
+    name: str,
+    hint: Callable[[], str] | None = None,
 ) -> Any:
     """Call a function in plain Python, and say that the arrays do not fit where it fails.
 
-    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a sentence.
+    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a
+    sentence.
 
     Raises
     ------
@@ -35,7 +39,9 @@ def evaluate(
     except ARRAY_ERRORS as error:
         message = f"{name}: the model cannot be evaluated on arrays of shapes {_shapes(arrays)}: {first_line(error)}."
         if isinstance(error, LinAlgError):
-            raise LinAlgError(f"{message} The shapes are right; the values of arrays or parameters are not.") from error
+            raise LinAlgError(
+                f"{message} The shapes are right; the values of arrays or parameters are not."
+            ) from error
         if not isinstance(_failing_op(error), CheckAndRaise):  # which speaks for itself
             message += " Check them against the shapes of the parameters."
         raise ValueError(f"{message} {_quietly(hint)}".rstrip()) from error
@@ -44,24 +50,34 @@ def evaluate(
 def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) -> Exception:
     """Return what to raise from ``error``, which a compiled function raised on arrays that fit the model.
 
-    It names the mode, the backend's own message and the op, as far as the error has them. It is a RuntimeError, unless
-    the type of ``error`` says more. ``backend`` is that of `backend_of`.
+    It names the mode, the backend's own message and the op, as far as the error has them. It is a
+    RuntimeError, unless the type of ``error`` says more. ``backend`` is that of `backend_of`.
     """
     mode = _MODE_OF.get(backend, backend)
     place = _place(error, backend)
     where = f" in {place}" if place and place not in first_line(error) else ""
-    fits = f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}." if arrays else ""
+    fits = (
+        f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}."
+        if arrays
+        else ""
+    )
     others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
     kind: type[Exception] = RuntimeError
     way_out = f"Try another mode: {', '.join(others[:-1])} or {others[-1]}."
     if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY):
         kind, way_out = MemoryError, "Take smaller batches, or chunk_size=."
     elif isinstance(error, LinAlgError):
-        kind, way_out = LinAlgError, "The values are the reason: take smaller steps, or more damping."
+        kind, way_out = (
+            LinAlgError,
+            "The values are the reason: take smaller steps, or more damping.",
+        )
     elif isinstance(error, NotImplementedError):
         kind = NotImplementedError
-    return kind(f"mode: expected one that runs this model, got {mode}, which fails{where}: {first_line(error)}."
-                f"{fits} {way_out}")  # fmt: skip
+    return kind(
+        f"mode: expected one that runs this model, got {mode}, which fails{where}: "
+        f"{first_line(error)}."
+        f"{fits} {way_out}"
+    )
 
 
 def comes_from(error: Exception, package: str) -> bool:
@@ -105,11 +121,18 @@ def _failing_op(error: Exception) -> Any:
 
 def _place(error: Exception, backend: str) -> str:
     """Name the op, or the function that stands for it on JAX, in which ``error`` was raised; empty if not known."""
-    if backend in ("c", "python"):  # the others run a graph in one go, and PyTensor names just any op of it
+    if backend in (
+        "c",
+        "python",
+    ):  # the others run a graph in one go, and PyTensor names just any op of it
         op = _failing_op(error)
         return "" if op is None else str(op)
-    dispatch = [name for module, name in _frames(error) if module.startswith("pytensor.link.jax.dispatch.")]
-    functions = [name for name in dispatch if not name.startswith("jax_funcify")]  # which makes such functions
+    dispatch = [
+        name for module, name in _frames(error) if module.startswith("pytensor.link.jax.dispatch.")
+    ]
+    functions = [
+        name for name in dispatch if not name.startswith("jax_funcify")
+    ]  # which makes such functions
     return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
 
 

@@ -1,7 +1,8 @@
 """Plain Python all the way down: no op compiles a function of its own in another mode.
 
-PyTensor evaluates an `OpFromGraph`, as a softmax is one, with a function that it compiles in the default mode. Early
-PyTensor 3 compiles the inside of a scan to C too. Either takes half a minute, to evaluate something a single time.
+PyTensor evaluates an `OpFromGraph`, as a softmax is one, with a function that it compiles in the
+default mode. Early PyTensor 3 compiles the inside of a scan to C too. Either takes half a minute,
+to evaluate something a single time.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ def keep_plain(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
 
 
 optdb.register(f"{TAG}_graphs", dfs_rewriter(open_graph), TAG, position=-0.02)
-optdb.register(f"{TAG}_graphs_late", dfs_rewriter(open_graph), f"{TAG}_late", position=1.6)  # "stabilize" is at 1.5
+optdb.register(
+    f"{TAG}_graphs_late", dfs_rewriter(open_graph), f"{TAG}_late", position=1.6
+)  # "stabilize" is at 1.5
 if not hasattr(Scan, "link_mode"):  # later ones take the mode of the function around them
     optdb.register(f"{TAG}_scans", dfs_rewriter(keep_plain), TAG, f"{TAG}_late", position=-0.01)

@@ -1,8 +1,8 @@
 """The five deformations of NISTP, each from an image, random numbers and a complexity to an image.
 
-Images are squares of `SIDE` pixels, float64 from 0 (background) to 1 (ink). Nothing is drawn outside of the frame, and
-what leaves it is lost. A complexity of 0 leaves an image as it is. Each deformation is a function that draws its
-parameters and one that applies them.
+Images are squares of `SIDE` pixels, float64 from 0 (background) to 1 (ink). Nothing is drawn
+outside of the frame, and what leaves it is lost. A complexity of 0 leaves an image as it is. Each
+deformation is a function that draws its parameters and one that applies them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ SIDE = 32
 _ROWS, _COLUMNS = np.indices((SIDE, SIDE))
 
 # What one pixel takes its extreme over, from thin to thick. Erosion has the first five.
-_SQUARE = [np.ones(shape, bool) for shape in ((1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3))]
+_SQUARE = [
+    np.ones(shape, bool)
+    for shape in ((1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3))
+]
 FOOTPRINTS = [*_SQUARE[:3], ndimage.generate_binary_structure(2, 1), *_SQUARE[3:]]
 _EROSIONS, _DILATIONS = 5, len(FOOTPRINTS)
 
@@ -51,11 +54,15 @@ def thickness(image: np.ndarray, rng: np.random.Generator, complexity: float) ->
     return image
 
 
-def thicken(image: np.ndarray, change: Callable[..., np.ndarray], footprint: np.ndarray) -> np.ndarray:
+def thicken(
+    image: np.ndarray, change: Callable[..., np.ndarray], footprint: np.ndarray
+) -> np.ndarray:
     """Erode or dilate, and bring the darkest pixel back to what it was."""
     changed = change(image, footprint=footprint)
     darkest = changed.max()
-    if darkest == 0.0:  # blank, or too thin for this erosion: a label without a digit would teach nothing
+    if (
+        darkest == 0.0
+    ):  # blank, or too thin for this erosion: a label without a digit would teach nothing
         return image
     return changed / darkest * image.max()
 
@@ -86,7 +93,8 @@ def elastic(image: np.ndarray, rng: np.random.Generator, complexity: float) -> n
 def smooth(fields: np.ndarray, width: float) -> np.ndarray:
     """Weigh values at distance d by exp(-(d / width)^2) on each axis, as far as round(0.75 width).
 
-    The fields go on periodically beyond the frame, so that they are as strong at its border as inside.
+    The fields go on periodically beyond the frame, so that they are as strong at its border as
+    inside.
     """
     sigma, radius = width / math.sqrt(2.0), math.floor(0.75 * width + 0.5)
     return ndimage.gaussian_filter(fields, sigma, mode="wrap", radius=radius, axes=(1, 2))
@@ -105,7 +113,9 @@ def pinch(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.
 def pinch_by(image: np.ndarray, amount: float) -> np.ndarray:
     """Give each pixel at distance d < r from the center the value at d sin(pi d / 2 r)^(-p) in the same direction."""
     factor = _SINE**-amount
-    return _interpolate(image, _CENTER + (_ROWS - _CENTER) * factor, _CENTER + (_COLUMNS - _CENTER) * factor)
+    return _interpolate(
+        image, _CENTER + (_ROWS - _CENTER) * factor, _CENTER + (_COLUMNS - _CENTER) * factor
+    )
 
 
 def _look_up(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -119,4 +129,10 @@ def _interpolate(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
     return ndimage.map_coordinates(image, (rows, columns), order=1, mode="grid-constant")
 
 
-DEFORMATIONS = {"slant": slant, "thickness": thickness, "affine": affine, "elastic": elastic, "pinch": pinch}
+DEFORMATIONS = {
+    "slant": slant,
+    "thickness": thickness,
+    "affine": affine,
+    "elastic": elastic,
+    "pinch": pinch,
+}

@@ -16,7 +16,12 @@ from symng._checks import Words, problem
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Images and labels of the two parts; gzipped ones have another .gz.
-_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 _CLASSES = 10
 _GET_AGAIN = "Get the files once more."
 
@@ -38,22 +43,39 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
         files = [_existing(folder, name) for name in _FILES]
         if any(files):
             if missing := [name for name, file in zip(_FILES, files, strict=True) if file is None]:
-                raise problem("path", f"the files {', '.join(_FILES)}, gzipped or not",
-                              Words(f"the folder {str(folder)!r} without {', '.join(missing)}"), _GET_AGAIN,
-                              FileNotFoundError)  # fmt: skip
+                raise problem(
+                    "path",
+                    f"the files {', '.join(_FILES)}, gzipped or not",
+                    Words(f"the folder {str(folder)!r} without {', '.join(missing)}"),
+                    _GET_AGAIN,
+                    FileNotFoundError,
+                )
             return (*_read_parts([file for file in files if file is not None]), str(folder))
     if path is not None:
-        what = f"the folder {str(path)!r} without them" if path.is_dir() else f"the file {str(path)!r}"
+        what = (
+            f"the folder {str(path)!r} without them" if path.is_dir() else f"the file {str(path)!r}"
+        )
         error: type[Exception] = FileNotFoundError if path.is_dir() else ValueError
-        raise problem("path", "a TFD_48x48.mat, or a folder of idx files", Words(what), way_to_fashion(), error)
+        raise problem(
+            "path",
+            "a TFD_48x48.mat, or a folder of idx files",
+            Words(what),
+            way_to_fashion(),
+            error,
+        )
     fetched = _fetched_before()
     if fetched is not None:
         return (*_read_arff(fetched), str(fetched))
     if download:
         return (*_fetch(), "OpenML's Fashion-MNIST")
     looked = ", ".join([*map(str, below), str(_scikit_learn_home())])
-    raise problem("path", "Fashion-MNIST in one of the usual places", Words(f"none in {looked}"), way_to_fashion(),
-                  FileNotFoundError)  # fmt: skip
+    raise problem(
+        "path",
+        "Fashion-MNIST in one of the usual places",
+        Words(f"none in {looked}"),
+        way_to_fashion(),
+        FileNotFoundError,
+    )
 
 
 def _places() -> list[Path]:
@@ -63,8 +85,13 @@ def _places() -> list[Path]:
         return [DEBIAN]
     folder = Path(own).expanduser()
     if not folder.is_dir():
-        raise problem("SYMNG_DATA", "the name of a folder", Words(f"{own!r}, which is none"),
-                      "Set this environment variable to another one, or unset it.", FileNotFoundError)  # fmt: skip
+        raise problem(
+            "SYMNG_DATA",
+            "the name of a folder",
+            Words(f"{own!r}, which is none"),
+            "Set this environment variable to another one, or unset it.",
+            FileNotFoundError,
+        )
     return [folder, DEBIAN]
 
 
@@ -89,8 +116,12 @@ def _read_parts(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         if labels.size and labels.max() >= _CLASSES:
             raise _damaged(file, f"labels from 0 to {_CLASSES - 1}", str(labels.max()))
     if first.shape[1:] != second.shape[1:]:
-        raise _damaged(files[2], f"images of {first.shape[1]} x {first.shape[2]}", str(second.shape[1:]))
-    return np.concatenate([first, second]), np.concatenate([first_labels, second_labels]).astype("int64")
+        raise _damaged(
+            files[2], f"images of {first.shape[1]} x {first.shape[2]}", str(second.shape[1:])
+        )
+    return np.concatenate([first, second]), np.concatenate([first_labels, second_labels]).astype(
+        "int64"
+    )
 
 
 def _read_idx(file: Path) -> np.ndarray:
@@ -103,7 +134,11 @@ def _read_idx(file: Path) -> np.ndarray:
     start = 4 + 4 * content[3]
     shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
     if len(content) - start != math.prod(shape):
-        raise _damaged(file, f"{math.prod(shape):,} bytes for the shape {tuple(shape)}", f"{len(content) - start:,}")
+        raise _damaged(
+            file,
+            f"{math.prod(shape):,} bytes for the shape {tuple(shape)}",
+            f"{len(content) - start:,}",
+        )
     return np.frombuffer(content, dtype="uint8", offset=start).reshape(shape)
 
 
@@ -122,7 +157,9 @@ def _damaged(file: Path, expected: str, got: str) -> Exception:
 
 def _scikit_learn_home() -> Path:
     """Return where scikit-learn keeps what it fetches; without asking it, for it would make the folder."""
-    return Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser() / "openml"
+    return (
+        Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser() / "openml"
+    )
 
 
 def _fetched_before() -> Path | None:
@@ -130,7 +167,9 @@ def _fetched_before() -> Path | None:
     for file in sorted(_scikit_learn_home().glob("openml.org/data/**/*.gz")):
         try:
             with gzip.open(file) as lines:
-                if b"@relation fashion-mnist" in lines.read(10_000).lower().replace(b"'", b"").replace(b'"', b""):
+                if b"@relation fashion-mnist" in lines.read(10_000).lower().replace(
+                    b"'", b""
+                ).replace(b'"', b""):
                     return file
         except (OSError, EOFError, zlib.error):
             continue
@@ -145,12 +184,18 @@ def _read_arff(file: Path) -> tuple[np.ndarray, np.ndarray]:
         raise _damaged(file, "an ARFF file with @DATA", "one without it")
     try:
         lines = io.BytesIO(content[found.end() :])
-        values = np.loadtxt(lines, dtype="uint8", delimiter=",", comments="%", ndmin=2, encoding="ascii")
+        values = np.loadtxt(
+            lines, dtype="uint8", delimiter=",", comments="%", ndmin=2, encoding="ascii"
+        )
     except (ValueError, OverflowError) as error:
         raise _damaged(file, "lines of whole numbers", f"others ({error})") from error
     side = math.isqrt(max(values.shape[1] - 1, 0))
     if not len(values) or side * side + 1 != values.shape[1]:
-        raise _damaged(file, "lines of the pixels of a square image and a label", f"an array of shape {values.shape}")
+        raise _damaged(
+            file,
+            "lines of the pixels of a square image and a label",
+            f"an array of shape {values.shape}",
+        )
     if values[:, -1].max() >= _CLASSES:
         raise _damaged(file, f"labels from 0 to {_CLASSES - 1}", str(values[:, -1].max()))
     return values[:, :-1].reshape(-1, side, side), values[:, -1].astype("int64")
@@ -162,11 +207,14 @@ def _fetch() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import fetch_openml
     except ImportError as error:
         raise ImportError(
-            'download: expected scikit-learn to be installed, got none. Run: pip install "symng[examples]"'
+            "download: expected scikit-learn to be installed, got none. Run: pip install "
+            '"symng[examples]"'
         ) from error
     try:
         found = fetch_openml("Fashion-MNIST", version=1, as_frame=False, parser="liac-arff")
     except OSError as error:
-        raise OSError(f"download: expected Fashion-MNIST from OpenML, got {error}. {way_to_fashion()}") from error
+        raise OSError(
+            f"download: expected Fashion-MNIST from OpenML, got {error}. {way_to_fashion()}"
+        ) from error
     images = np.asarray(found.data).astype("uint8").reshape(-1, 28, 28)
     return images, np.asarray(found.target).astype("int64")

@@ -11,11 +11,14 @@ from symng._checks import check_finite, check_number, problem
 _CHUNK = 1000  # images filtered at a time: bounds what is in use beside images and result
 
 
-def local_contrast_normalization(images: Any, sigma: float = 2.0, radius: int = 4, floor: float = 1e-4) -> np.ndarray:
+def local_contrast_normalization(
+    images: Any, sigma: float = 2.0, radius: int = 4, floor: float = 1e-4
+) -> np.ndarray:
     """Subtract from each pixel the mean around it, and divide by the deviation around it.
 
-    v = x - G * x, s = sqrt(G * v^2), y = v / max(s, mean(s), floor), with the mean over the image, and with a Gaussian
-    window G that is cut off and normalized to sum 1; beyond the border the image is reflected.
+    v = x - G * x, s = sqrt(G * v^2), y = v / max(s, mean(s), floor), with the mean over the image,
+    and with a Gaussian window G that is cut off and normalized to sum 1; beyond the border the
+    image is reflected.
 
     Parameters
     ----------
@@ -26,8 +29,8 @@ def local_contrast_normalization(images: Any, sigma: float = 2.0, radius: int = 
     radius : int, default 4
         G has 2 radius + 1 pixels in each direction, by default 9 x 9; at least 1.
     floor : float, default 1e-4
-        What is divided by is at least this, in the units of ``images``; above 0. It leaves images without contrast at
-        zero.
+        What is divided by is at least this, in the units of ``images``; above 0. It leaves images
+        without contrast at zero.
 
     Returns
     -------
@@ -41,8 +44,8 @@ def local_contrast_normalization(images: Any, sigma: float = 2.0, radius: int = 
 
     References
     ----------
-    .. [1] K. Jarrett, K. Kavukcuoglu, M. Ranzato and Y. LeCun, "What is the best multi-stage architecture for object
-       recognition?", ICCV 2009.
+    .. [1] K. Jarrett, K. Kavukcuoglu, M. Ranzato and Y. LeCun, "What is the best multi-stage
+       architecture for object recognition?", ICCV 2009.
 
     Examples
     --------
@@ -65,7 +68,9 @@ def local_contrast_normalization(images: Any, sigma: float = 2.0, radius: int = 
     dtype = "float64" if images.dtype == "float64" else "float32"
 
     def blur(x: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(x, sigma=(0.0, sigma, sigma), radius=(0, radius, radius), mode="reflect")
+        return ndimage.gaussian_filter(
+            x, sigma=(0.0, sigma, sigma), radius=(0, radius, radius), mode="reflect"
+        )
 
     normalized = np.empty(images.shape, dtype=dtype)
     for start in range(0, len(images), _CHUNK):

@@ -12,24 +12,27 @@ _POINTS = 33
 _INK = 43.0
 _BLUR = 0.418
 _BLUR_PASSES = 4
-# Images drawn from one random stream. It is part of what a seed means: another number gives other images.
+# Images drawn from one random stream. It is part of what a seed means: another number gives other
+# images.
 _CHUNK = 250
 
 
-def curves(n: int, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtype = "float32") -> np.ndarray:
+def curves(
+    n: int, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtype = "float32"
+) -> np.ndarray:
     """Make Curves-like images, calibrated to the published statistics of the Curves data set.
 
-    Each image is one parabola x(t) = sum_k c_k t^k, 0 <= t <= 1, in the plane through three random points, inked at 33
-    uniform values of t; each point shares its ink bilinearly among its four nearest pixels. Four passes of a 3 x 3 blur
-    and clipping to [0, 1] follow.
+    Each image is one parabola x(t) = sum_k c_k t^k, 0 <= t <= 1, in the plane through three random
+    points, inked at 33 uniform values of t; each point shares its ink bilinearly among its four
+    nearest pixels. Four passes of a 3 x 3 blur and clipping to [0, 1] follow.
 
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     seed : int, default 0
-        At least 0. The same seed gives the same images, and a larger ``n`` only adds images at the end:
-        ``curves(200, seed)[:100]`` equals ``curves(100, seed)``.
+        At least 0. The same seed gives the same images, and a larger ``n`` only adds images at the
+        end: ``curves(200, seed)[:100]`` equals ``curves(100, seed)``.
     dtype : {"float32", "float64"}, default "float32"
         Of the result.
 
@@ -45,17 +48,18 @@ def curves(n: int, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtyp
 
     Notes
     -----
-    The original file is not distributed, and of its recipe [1]_ the amount of ink, the width of the blur and the law of
-    the points are not published. Here the three heights are uniform on [2, 26], the three horizontal positions are
-    sorted uniform numbers with gaps of at least 2, and two constants were fitted to two published numbers: the variance
-    around the mean image, 17.0, and the squared error of PCA with 18 components, 5.90 per image. So the images look and
-    weigh like Curves, but errors are not comparable digit for digit with those published on the original file.
+    The original file is not distributed, and of its recipe [1]_ the amount of ink, the width of the
+    blur and the law of the points are not published. Here the three heights are uniform on [2, 26],
+    the three horizontal positions are sorted uniform numbers with gaps of at least 2, and two
+    constants were fitted to two published numbers: the variance around the mean image, 17.0, and
+    the squared error of PCA with 18 components, 5.90 per image. So the images look and weigh like
+    Curves, but errors are not comparable digit for digit with those published on the original file.
     20,000 images take a second or two; beside the result a few megabytes are in use.
 
     References
     ----------
-    .. [1] G. E. Hinton and R. R. Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science
-       313, 2006, supporting material.
+    .. [1] G. E. Hinton and R. R. Salakhutdinov, "Reducing the dimensionality of data with neural
+       networks", Science 313, 2006, supporting material.
 
     Examples
     --------
@@ -71,7 +75,8 @@ def curves(n: int, seed: int = 0, dtype: FloatName | type[np.floating] | np.dtyp
     name = check_float("dtype", dtype)
     images = np.empty((n, SIDE * SIDE), dtype=name)
     for start in range(0, n, _CHUNK):
-        # The whole chunk is drawn even when only its first images are wanted: this keeps prefixes equal.
+        # The whole chunk is drawn even when only its first images are wanted: this keeps prefixes
+        # equal.
         uniform = np.random.default_rng([int(seed), start // _CHUNK]).random((2, _CHUNK, 3))
         part = images[start : start + _CHUNK]
         part[:] = _draw(uniform[:, : len(part)]).reshape(len(part), -1)
@@ -95,7 +100,8 @@ def _ink(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Share the ink of points of shape (images, points) among their four nearest pixels."""
     inside = (x > -1) & (x < SIDE) & (y > -1) & (y < SIDE)
     image, _ = np.nonzero(inside)
-    # A frame one pixel wider on every side takes the ink that falls off, and is cut away at the end.
+    # A frame one pixel wider on every side takes the ink that falls off, and is cut away at the
+    # end.
     count, side = len(x), SIDE + 2
     x, y = x[inside] + 1, y[inside] + 1
     column, row = x.astype("int64"), y.astype("int64")

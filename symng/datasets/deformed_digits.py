@@ -13,7 +13,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from symng._checks import FloatName, check_choice, check_float, check_instance, check_number, problem
+from symng._checks import (
+    FloatName,
+    check_choice,
+    check_float,
+    check_instance,
+    check_number,
+    problem,
+)
 from symng.datasets.digits import LabeledImages, check_examples
 
 Module = Literal["slant", "thickness", "affine", "elastic", "pinch"]
@@ -38,22 +45,25 @@ def deformed_digits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make examples ``start`` to ``stop`` - 1 of a stream of deformed digits.
 
-    Each example is an image of ``base`` picked at random, put in the middle of 32 x 32 pixels and deformed by all
-    modules, one after the other. Each module is given a complexity of its own, c ~ U[0, ``complexity``]. Example i of
-    a seed, segment and replica has random numbers of its own, told by these four: it never depends on the examples
-    before it, and a call for a few examples gives just those that a call for more of them has there.
+    Each example is an image of ``base`` picked at random, put in the middle of 32 x 32 pixels and
+    deformed by all modules, one after the other. Each module is given a complexity of its own, c ~
+    U[0, ``complexity``]. Example i of a seed, segment and replica has random numbers of its own,
+    told by these four: it never depends on the examples before it, and a call for a few examples
+    gives just those that a call for more of them has there.
 
     Parameters
     ----------
     base : LabeledImages or (ndarray, ndarray)
-        What `digits` returns, of which the images to train on are taken; or images of shape (images, side, side) with
-        gray values from 0 (background) to 1 (ink) and side at most 32, and their labels, whole numbers.
+        What `digits` returns, of which the images to train on are taken; or images of shape
+        (images, side, side) with gray values from 0 (background) to 1 (ink) and side at most 32,
+        and their labels, whole numbers.
     start, stop : int
         Which examples, from 0; ``stop``, at least ``start``, is the first that is left out.
     segment, replica : int, default 0
         Which stream; those of two segments or replicas have no random numbers in common.
     seed : int, default 0
-        Of all streams. Like ``segment``, ``replica`` and the number of an example from 0 to 2^32 - 1.
+        Of all streams. Like ``segment``, ``replica`` and the number of an example from 0 to 2^32 -
+        1.
     complexity : float, default 0.7
         Of each module at most, from 0 (no deformation) to 1.
     modules : sequence of {"slant", "thickness", "affine", "elastic", "pinch"}
@@ -61,8 +71,9 @@ def deformed_digits(
     dtype : {"float32", "float64"}, default "float32"
         Of the images.
     jobs : int, default 1
-        Worker processes. The images are the same with any number. Workers import the package first, which takes them
-        a few seconds, and the script that starts them: it needs ``if __name__ == "__main__":``.
+        Worker processes. The images are the same with any number. Workers import the package first,
+        which takes them a few seconds, and the script that starts them: it needs ``if __name__ ==
+        "__main__":``.
 
     Returns
     -------
@@ -80,24 +91,26 @@ def deformed_digits(
 
     Notes
     -----
-    The recipe is that of NISTP [1]_ without its noise modules; base images and classes are those of ``base``. With
-    complexity c, pixels (x, y) and rows i counted from the upper left corner:
+    The recipe is that of NISTP [1]_ without its noise modules; base images and classes are those of
+    ``base``. With complexity c, pixels (x, y) and rows i counted from the upper left corner:
 
     - slant: row i moves by round(i s), s ~ U[-c, c], and the whole back by the mean of that;
-    - thickness: one of ceil(5 c) erosions, ceil(9 c) dilations or nothing, all with the same probability, by the first
-      of the footprints 1 x 2, 2 x 1, 2 x 2, cross of 3 x 3, 2 x 3, 3 x 2, 3 x 3, 3 x 4, 4 x 3; then scaled to the old
-      maximum; an erosion that would leave nothing is left out;
-    - affine: (x, y) takes the pixel at (a x + b y + c', d x + e y + f), a and e ~ U[1 - 0.4 c, 1 + 0.4 c], b and d
-      ~ U[-0.4 c, 0.4 c], c' and f ~ U[-4.5 c, 4.5 c];
-    - elastic: every pixel takes the bilinear value at a random displacement, for each axis 10 q times a field of
-      U[-1, 1] smoothed by a Gaussian of standard deviation w / sqrt(2) that is cut off at 0.75 w, w = 10 - 7 q and
-      q = c^(1/3);
-    - pinch: a pixel at distance d < r = 16 from the center takes the bilinear value at d sin(pi d / 2r)^(-p) in the
-      same direction, p ~ U[-c, 0.7 c].
+    - thickness: one of ceil(5 c) erosions, ceil(9 c) dilations or nothing, all with the same
+      probability, by the first of the footprints 1 x 2, 2 x 1, 2 x 2, cross of 3 x 3, 2 x 3, 3 x 2,
+      3 x 3, 3 x 4, 4 x 3; then scaled to the old maximum; an erosion that would leave nothing is
+      left out;
+    - affine: (x, y) takes the pixel at (a x + b y + c', d x + e y + f), a and e ~ U[1 - 0.4 c, 1 +
+      0.4 c], b and d ~ U[-0.4 c, 0.4 c], c' and f ~ U[-4.5 c, 4.5 c];
+    - elastic: every pixel takes the bilinear value at a random displacement, for each axis 10 q
+      times a field of U[-1, 1] smoothed by a Gaussian of standard deviation w / sqrt(2) that is cut
+      off at 0.75 w, w = 10 - 7 q and q = c^(1/3);
+    - pinch: a pixel at distance d < r = 16 from the center takes the bilinear value at d sin(pi d /
+      2r)^(-p) in the same direction, p ~ U[-c, 0.7 c].
 
     References
     ----------
-    .. [1] Y. Bengio et al., "Deep learners benefit more from out-of-distribution examples", AISTATS 2011.
+    .. [1] Y. Bengio et al., "Deep learners benefit more from out-of-distribution examples", AISTATS
+       2011.
 
     Examples
     --------
@@ -114,7 +127,13 @@ def deformed_digits(
     True
     """
     base_images, base_labels = _check_base(base)
-    for name, value in (("start", start), ("stop", stop), ("segment", segment), ("replica", replica), ("seed", seed)):
+    for name, value in (
+        ("start", start),
+        ("stop", stop),
+        ("segment", segment),
+        ("replica", replica),
+        ("seed", seed),
+    ):
         # Each is one word of 32 bits of the entropy: longer ones could run into each other.
         check_number(name, value, minimum=0, maximum=2**32 - 1, integer=True)
     check_number("stop", stop, minimum=start, integer=True)
@@ -152,16 +171,27 @@ def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
         images, labels = base
         check_examples("base, images", "base, labels", images, labels)
     else:
-        raise problem("base", "what digits() returns, or a pair of images and labels", base, error=TypeError)
+        raise problem(
+            "base", "what digits() returns, or a pair of images and labels", base, error=TypeError
+        )
     if images.shape[1] > _SIDE:
-        raise problem("base, images", f"a side of at most {_SIDE}", images, "Cut off their margins or shrink them.")
+        raise problem(
+            "base, images",
+            f"a side of at most {_SIDE}",
+            images,
+            "Cut off their margins or shrink them.",
+        )
     return images, labels
 
 
 def _check_modules(modules: Any) -> tuple[Module, ...]:
     """Return the names of modules as a tuple."""
     check_instance(
-        "modules", modules, (tuple, list), "a tuple of names", 'Mind the comma of a tuple of one: ("slant",).'
+        "modules",
+        modules,
+        (tuple, list),
+        "a tuple of names",
+        'Mind the comma of a tuple of one: ("slant",).',
     )
     for name in modules:
         check_choice("modules", name, MODULES)
@@ -184,7 +214,9 @@ def _make(
     dtype: str,
 ) -> np.ndarray:
     """Deform one picked image for each number."""
-    from symng.datasets._deformations import DEFORMATIONS  # here, because SciPy takes long to import
+    from symng.datasets._deformations import (
+        DEFORMATIONS,
+    )  # here, because SciPy takes long to import
 
     side = base_images.shape[1]
     margin = (_SIDE - side) // 2
@@ -209,14 +241,18 @@ def _in_processes(tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[np.nd
     try:
         for task in tasks:
             waiting.append(pool.submit(_make, *task))
-            if len(waiting) >= 2 * jobs:  # work for all while the oldest is taken, and little memory
+            if (
+                len(waiting) >= 2 * jobs
+            ):  # work for all while the oldest is taken, and little memory
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"jobs: expected {jobs} worker processes, got one that ended before its work. A script that starts workers "
-            'needs if __name__ == "__main__": around what it does; if it has that, memory may be short. jobs=1 starts '
+            f"jobs: expected {jobs} worker processes, got one that ended before its work. A script "
+            "that starts workers "
+            'needs if __name__ == "__main__": around what it does; if it has that, memory may be '
+            "short. jobs=1 starts "
             "none."
         ) from error
     finally:

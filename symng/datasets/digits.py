@@ -59,7 +59,8 @@ class LabeledImages:
     def __repr__(self) -> str:
         _, rows, columns = self.train_images.shape
         return (
-            f"LabeledImages({len(self.train_images)} images to train on and {len(self.test_images)} held out, "
+            f"LabeledImages({len(self.train_images)} images to train on and "
+            f"{len(self.test_images)} held out, "
             f"{rows} x {columns}, from {self.source})"
         )
 
@@ -70,16 +71,18 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
     Parameters
     ----------
     path : path-like, optional
-        An npz file with the arrays of MNIST as Keras keeps it: images ``x_train`` and ``x_test`` of 28 x 28 pixels,
-        uint8, and labels ``y_train`` and ``y_test`` from 0 to 9. By default ``mnist.npz`` in the folder that the
-        environment variable ``SYMNG_DATA`` names, or else ``data/mnist.npz`` in the working directory. Where there is
-        neither, scikit-learn's 1,797 digits are taken.
+        An npz file with the arrays of MNIST as Keras keeps it: images ``x_train`` and ``x_test`` of
+        28 x 28 pixels, uint8, and labels ``y_train`` and ``y_test`` from 0 to 9. By default
+        ``mnist.npz`` in the folder that the environment variable ``SYMNG_DATA`` names, or else
+        ``data/mnist.npz`` in the working directory. Where there is neither, scikit-learn's 1,797
+        digits are taken.
 
     Returns
     -------
     LabeledImages
-        ``train_images`` and ``test_images`` of shape (images, 28, 28), float32, from 0 (background) to 1 (ink);
-        ``train_labels`` and ``test_labels``, int64; ``source``, the name of the file or "scikit-learn's digits".
+        ``train_images`` and ``test_images`` of shape (images, 28, 28), float32, from 0 (background)
+        to 1 (ink); ``train_labels`` and ``test_labels``, int64; ``source``, the name of the file or
+        "scikit-learn's digits".
 
     Raises
     ------
@@ -92,8 +95,8 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
 
     Notes
     -----
-    The digits of scikit-learn have 8 x 8 pixels. They are enlarged by cubic splines to 20 x 20 and framed by 4 pixels
-    of background, as those of MNIST are; the last 297 are held out.
+    The digits of scikit-learn have 8 x 8 pixels. They are enlarged by cubic splines to 20 x 20 and
+    framed by 4 pixels of background, as those of MNIST are; the last 297 are held out.
 
     Examples
     --------
@@ -111,13 +114,20 @@ def check_examples(images_name: str, labels_name: str, images: Any, labels: Any)
     """Refuse images that are not squares of values from 0 to 1, and labels that are not a whole number for each."""
     expected = "an array of floats of shape (images, side, side)"
     if not isinstance(images, np.ndarray) or images.dtype.kind != "f":
-        way_out = "Bring gray values to the range from 0 to 1: images / 255 for those of type uint8."
+        way_out = (
+            "Bring gray values to the range from 0 to 1: images / 255 for those of type uint8."
+        )
         raise problem(images_name, expected, images, way_out, TypeError)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.size == 0:
         raise problem(images_name, expected, images, "Reshape rows of pixels to squares.")
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):  # nor NaN
-        raise problem(images_name, "gray values from 0 to 1", Words(f"{low:g} to {high:g}"), "Rescale or clip them.")
+        raise problem(
+            images_name,
+            "gray values from 0 to 1",
+            Words(f"{low:g} to {high:g}"),
+            "Rescale or clip them.",
+        )
     expected = f"an array of {len(images)} whole numbers, one for each image"
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         raise problem(labels_name, expected, labels, error=TypeError)
@@ -130,8 +140,12 @@ def _find() -> Path | None:
     folders = [Path("data")]
     if named := os.environ.get(FOLDER):
         if not Path(named).is_dir():
-            raise problem(FOLDER, "the name of a folder in this environment variable", Words(repr(named)),
-                          "Correct or unset it.")  # fmt: skip
+            raise problem(
+                FOLDER,
+                "the name of a folder in this environment variable",
+                Words(repr(named)),
+                "Correct or unset it.",
+            )
         folders.insert(0, Path(named))
     return next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
 
@@ -154,7 +168,12 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != "uint8" or images.shape[1:] != (28, 28) or len(images) == 0:
-            raise problem(f"path, x_{part} in {name}", "uint8 images of shape (images, 28, 28)", images, way_out)
+            raise problem(
+                f"path, x_{part} in {name}",
+                "uint8 images of shape (images, 28, 28)",
+                images,
+                way_out,
+            )
         expected = f"{len(images)} labels, whole numbers from 0 to 9"
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise problem(f"path, y_{part} in {name}", expected, labels, way_out)
@@ -178,12 +197,16 @@ def _bundled() -> LabeledImages:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            f"digits: expected scikit-learn to be installed or a file {FILE} in the folder that {FOLDER} names or in "
-            f"'data', got neither. Run: pip install \"symng[examples]\", or give digits the path of such a file."
+            f"digits: expected scikit-learn to be installed or a file {FILE} in the folder that "
+            f"{FOLDER} names or in "
+            "'data', got neither. Run: pip install \"symng[examples]\", or give digits the path "
+            "of such a file."
         ) from error
     small, labels = load_digits(return_X_y=True)
     images = np.zeros((len(small), 28, 28), "float32")
-    large = ndimage.zoom(small.reshape(-1, 8, 8) / 16, (1, 2.5, 2.5), mode="grid-constant", grid_mode=True)
+    large = ndimage.zoom(
+        small.reshape(-1, 8, 8) / 16, (1, 2.5, 2.5), mode="grid-constant", grid_mode=True
+    )
     images[:, 4:-4, 4:-4] = large.clip(0.0, 1.0)
     train, test = slice(None, -_HELD_OUT), slice(-_HELD_OUT, None)
     labels = labels.astype("int64")

@@ -47,7 +47,10 @@ class FacesFold:
 
     def __repr__(self) -> str:
         height, width = self.train_images.shape[1:]
-        counts = [len(a) for a in (self.train_labels, self.valid_labels, self.test_labels, self.unlabeled_images)]
+        counts = [
+            len(a)
+            for a in (self.train_labels, self.valid_labels, self.test_labels, self.unlabeled_images)
+        ]
         told = " / ".join(f"{count:,}" for count in counts[:3])
         return (
             f"<FacesFold: {told} labeled, {counts[3]:,} unlabeled images of {height} x {width}, "
@@ -65,30 +68,32 @@ def faces(
 ) -> FacesFold:
     """Read a fold of the Toronto Face Dataset, or of Fashion-MNIST in its shape.
 
-    The Toronto Face Dataset [1]_ has 4,178 images of faces, labeled with one of seven expressions, in five folds of
-    2,925 to train with, 418 to validate and 835 to test, and some hundred thousand unlabeled ones. It is handed out on
-    request only. The default is Fashion-MNIST [2]_, 70,000 images of clothes of ten classes, cut in the same shape:
-    4,178 labeled, the labels of the others left out.
+    The Toronto Face Dataset [1]_ has 4,178 images of faces, labeled with one of seven expressions,
+    in five folds of 2,925 to train with, 418 to validate and 835 to test, and some hundred thousand
+    unlabeled ones. It is handed out on request only. The default is Fashion-MNIST [2]_, 70,000
+    images of clothes of ten classes, cut in the same shape: 4,178 labeled, the labels of the others
+    left out.
 
     Parameters
     ----------
     path : path-like, optional
-        A file whose name ends in ``.mat``, your TFD_48x48.mat; or a folder with the four idx files of Fashion-MNIST (or
-        of MNIST, whose names are the same), gzipped or not. Default: Fashion-MNIST, looked for in the folder that the
-        environment variable ``SYMNG_DATA`` names and in ``fashion-mnist`` below it, in
-        /usr/share/datasets/fashion-mnist (of the Debian package dataset-fashion-mnist), and among what scikit-learn has
-        fetched from OpenML before.
+        A file whose name ends in ``.mat``, your TFD_48x48.mat; or a folder with the four idx files
+        of Fashion-MNIST (or of MNIST, whose names are the same), gzipped or not. Default:
+        Fashion-MNIST, looked for in the folder that the environment variable ``SYMNG_DATA`` names
+        and in ``fashion-mnist`` below it, in /usr/share/datasets/fashion-mnist (of the Debian
+        package dataset-fashion-mnist), and among what scikit-learn has fetched from OpenML before.
     fold : int, default 0
         From 0 to 4; fold 4 of the paper is 3 here.
     labeled : int, optional
-        Labeled images in all, at least 10 and at most as many as there are; a tenth of them validates and a fifth
-        tests. Default: 4,178, or all that the ``.mat`` file has; fewer of the file leave each part its share.
+        Labeled images in all, at least 10 and at most as many as there are; a tenth of them
+        validates and a fifth tests. Default: 4,178, or all that the ``.mat`` file has; fewer of the
+        file leave each part its share.
     seed : int, default 0
-        Which images of Fashion-MNIST are labeled and how they are folded, at least 0; of a ``.mat`` file, whose folds
-        are given, which ones are left when ``labeled`` asks for fewer.
+        Which images of Fashion-MNIST are labeled and how they are folded, at least 0; of a ``.mat``
+        file, whose folds are given, which ones are left when ``labeled`` asks for fewer.
     download : bool, default False
-        Let scikit-learn fetch Fashion-MNIST from OpenML if it is found nowhere (some 30 MB, kept where scikit-learn
-        keeps its data). Without it nothing goes online.
+        Let scikit-learn fetch Fashion-MNIST from OpenML if it is found nowhere (some 30 MB, kept
+        where scikit-learn keeps its data). Without it nothing goes online.
 
     Returns
     -------
@@ -98,8 +103,8 @@ def faces(
     Raises
     ------
     FileNotFoundError
-        If there is nothing at ``path``, or Fashion-MNIST is found nowhere; the message tells where it was looked for
-        and how to get it.
+        If there is nothing at ``path``, or Fashion-MNIST is found nowhere; the message tells where
+        it was looked for and how to get it.
     ImportError
         If ``download`` needs scikit-learn and it is not installed.
     OSError
@@ -109,15 +114,15 @@ def faces(
 
     Notes
     -----
-    The test parts of the five folds have no image in common. Labeled images that ``labeled`` leaves out count among
-    the unlabeled ones. Fashion-MNIST is read in about a second and takes 55 MB.
+    The test parts of the five folds have no image in common. Labeled images that ``labeled`` leaves
+    out count among the unlabeled ones. Fashion-MNIST is read in about a second and takes 55 MB.
 
     References
     ----------
-    .. [1] J. Susskind, A. Anderson and G. E. Hinton, "The Toronto Face Database", technical report UTML TR 2010-001,
-       University of Toronto, 2010.
-    .. [2] H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
-       algorithms", 2017, arXiv:1708.07747.
+    .. [1] J. Susskind, A. Anderson and G. E. Hinton, "The Toronto Face Database", technical report
+       UTML TR 2010-001, University of Toronto, 2010.
+    .. [2] H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
+       machine learning algorithms", 2017, arXiv:1708.07747.
 
     Examples
     --------
@@ -139,12 +144,18 @@ def faces(
     check_number("seed", seed, minimum=0, integer=True)
     check_flag("download", download)
     if path is not None:
-        check_instance("path", path, (str, os.PathLike), "the name of a file or folder", way_to_fashion())
+        check_instance(
+            "path", path, (str, os.PathLike), "the name of a file or folder", way_to_fashion()
+        )
         path = Path(path)
         if not path.exists():
             told = Words(f"{str(path)!r}, which is not there")
             raise problem(
-                "path", "a TFD_48x48.mat, or a folder of idx files", told, way_to_fashion(), FileNotFoundError
+                "path",
+                "a TFD_48x48.mat, or a folder of idx files",
+                told,
+                way_to_fashion(),
+                FileNotFoundError,
             )
     if path is not None and path.suffix.lower() == ".mat" and not path.is_dir():
         images, labels, codes = _read_tfd(path, fold)
@@ -166,7 +177,9 @@ def faces(
 def _fold(count: int, labeled: int, fold: int, seed: int) -> np.ndarray:
     """Return the codes of ``count`` images of which as many as told are labeled, drawn by seed."""
     test, valid = labeled // FOLDS, round(labeled / 10)
-    chosen = np.roll(np.random.default_rng(int(seed)).permutation(count)[:labeled], -test * int(fold))
+    chosen = np.roll(
+        np.random.default_rng(int(seed)).permutation(count)[:labeled], -test * int(fold)
+    )
     codes = np.full(count, _UNLABELED)
     codes[chosen] = _TRAIN
     codes[chosen[:test]] = _TEST
@@ -195,18 +208,32 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     from scipy import io
 
     wanted = "a TFD_48x48.mat with images, folds and labs_ex"
-    with open(path, "rb") as file:  # outside of the try: a file that may not be read is not a damaged one
+    with open(
+        path, "rb"
+    ) as file:  # outside of the try: a file that may not be read is not a damaged one
         try:
             content = io.loadmat(file, variable_names=["images", "folds", "labs_ex"])
         except NotImplementedError:
-            raise problem("path", wanted, Words(f"{str(path)!r}, of MATLAB's format 7.3"),
-                          "Save it in MATLAB anew with the option -v7.") from None  # fmt: skip
-        except Exception as error:  # damage shows as anything: zlib.error, TypeError, MemoryError, ...
-            raise problem("path", wanted, Words(f"{str(path)!r}, which is damaged or something else ({error})"),
-                          "Get the file once more.") from error  # fmt: skip
+            raise problem(
+                "path",
+                wanted,
+                Words(f"{str(path)!r}, of MATLAB's format 7.3"),
+                "Save it in MATLAB anew with the option -v7.",
+            ) from None
+        except (
+            Exception
+        ) as error:  # damage shows as anything: zlib.error, TypeError, MemoryError, ...
+            raise problem(
+                "path",
+                wanted,
+                Words(f"{str(path)!r}, which is damaged or something else ({error})"),
+                "Get the file once more.",
+            ) from error
     missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
     if missing:
-        raise problem("path", wanted, Words(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE)
+        raise problem(
+            "path", wanted, Words(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
+        )
     images, folds, labels = (np.asarray(content[name]) for name in ("images", "folds", "labs_ex"))
     _check_tfd(path, images, folds, labels)
     codes, labels = folds[:, fold].astype("int64"), labels.ravel().astype("int64")
@@ -216,8 +243,12 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raise problem("path", "images to train with, to validate and to test", told, _OTHER_FILE)
     known = labels[codes > 0]
     if known.min() < 1 or known.max() > _EXPRESSIONS:
-        raise problem("path", f"labels from 1 to {_EXPRESSIONS} of all labeled images",
-                      Words(f"{str(path)!r} with labels from {known.min()} to {known.max()}"), _OTHER_FILE)  # fmt: skip
+        raise problem(
+            "path",
+            f"labels from 1 to {_EXPRESSIONS} of all labeled images",
+            Words(f"{str(path)!r} with labels from {known.min()} to {known.max()}"),
+            _OTHER_FILE,
+        )
     return images, labels - 1, codes
 
 
@@ -233,9 +264,15 @@ def _check_tfd(path: Path, images: np.ndarray, folds: np.ndarray, labels: np.nda
     )
     for name, array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "iuf":
-            told = Words(f"an array of shape {array.shape} and dtype {array.dtype} in {str(path)!r}")
+            told = Words(
+                f"an array of shape {array.shape} and dtype {array.dtype} in {str(path)!r}"
+            )
             raise problem("path", f"{name} of shape {shape}", told, _OTHER_FILE)
     if images.dtype != "uint8":
-        raise problem("path", "images of dtype uint8", Words(f"{images.dtype} in {str(path)!r}"), _OTHER_FILE)
+        raise problem(
+            "path", "images of dtype uint8", Words(f"{images.dtype} in {str(path)!r}"), _OTHER_FILE
+        )
     if not np.isin(folds, range(4)).all():
-        raise problem("path", "codes 0, 1, 2 and 3 in folds", Words(f"others in {str(path)!r}"), _OTHER_FILE)
+        raise problem(
+            "path", "codes 0, 1, 2 and 3 in folds", Words(f"others in {str(path)!r}"), _OTHER_FILE
+        )

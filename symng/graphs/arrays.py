@@ -15,12 +15,18 @@ from symng._checks import Words, check_finite, describe, problem
 
 
 def check_batch(
-    name: str, arrays: Any, variables: Sequence[TensorVariable], axes: Sequence[int], *, finite: bool = True
+    name: str,
+    arrays: Any,
+    variables: Sequence[TensorVariable],
+    axes: Sequence[int],
+    *,
+    finite: bool = True,
 ) -> list[np.ndarray]:
     """Return the arrays of a batch as NumPy arrays that fit ``variables``, or refuse them.
 
-    Checked are number, dtype, number of axes, known lengths, one number of examples (along ``axes``) for all, at least
-    one example and, with ``finite``, that every value is. Nothing is cast but what loses nothing.
+    Checked are number, dtype, number of axes, known lengths, one number of examples (along
+    ``axes``) for all, at least one example and, with ``finite``, that every value is. Nothing is
+    cast but what loses nothing.
     """
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
@@ -32,7 +38,9 @@ def check_batch(
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
     lengths = [a.shape[axis] for a, axis in zip(checked, axes, strict=True)]
     if len(set(lengths)) > 1:
-        got = ", ".join(f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True))
+        got = ", ".join(
+            f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True)
+        )
         way_out = "Where examples run along another axis, give Objective(..., data_axes=...)."
         for v, a, axis in zip(variables, checked, axes, strict=True):
             others = {n for n, other in zip(lengths, variables, strict=True) if other is not v}
@@ -52,33 +60,61 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     dtype = np.dtype(variable.type.dtype)
     if np.ma.is_masked(array):
         masked = Words(f"a masked array with {np.ma.count_masked(array)} values masked")
-        raise problem(name, "an array without masked values", masked, "Fill them, or leave those examples out.")
+        raise problem(
+            name,
+            "an array without masked values",
+            masked,
+            "Fill them, or leave those examples out.",
+        )
     if way_out := _way_to_arrays(array, ()):
         raise problem(name, f"an array of {variable.ndim} axes", array, way_out, TypeError)
     given = array
     try:
         array = np.asarray(given)
     except ValueError:
-        raise problem(name, f"an array of {variable.ndim} axes", given, "Give all rows one length.") from None
+        raise problem(
+            name, f"an array of {variable.ndim} axes", given, "Give all rows one length."
+        ) from None
     except Exception as error:  # such as a tensor on a device, or one that keeps gradients
-        raise problem(name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError) from error
+        raise problem(
+            name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError
+        ) from error
     # Lists and numbers carry no dtype of their own, tables do.
     if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
         array = array.astype(dtype)
     if array.dtype.kind == "O" and hasattr(given, "dtypes"):
-        raise problem(name, f"dtype {dtype}", Words(f"{describe(given)} with columns that are no numbers"),
-                      "Leave those columns out, or encode them as numbers.", TypeError)  # fmt: skip
+        raise problem(
+            name,
+            f"dtype {dtype}",
+            Words(f"{describe(given)} with columns that are no numbers"),
+            "Leave those columns out, or encode them as numbers.",
+            TypeError,
+        )
     if array.dtype != dtype:
-        # Only to a wider dtype of the same kind: an int array where floats are meant is most often a mistake.
+        # Only to a wider dtype of the same kind: an int array where floats are meant is most often
+        # a mistake.
         same_kind = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
         if not (same_kind and np.can_cast(array.dtype, dtype)):
-            raise problem(name, f"dtype {dtype}", array, f"Convert it with .astype({str(dtype)!r}).", TypeError)
+            raise problem(
+                name,
+                f"dtype {dtype}",
+                array,
+                f"Convert it with .astype({str(dtype)!r}).",
+                TypeError,
+            )
         array = array.astype(dtype)
     if array.ndim != variable.ndim:
-        raise problem(name, f"an array of {variable.ndim} axes", array, "Reshape it, or declare the variable so.")
+        raise problem(
+            name,
+            f"an array of {variable.ndim} axes",
+            array,
+            "Reshape it, or declare the variable so.",
+        )
     known = variable.type.shape
     if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
-        raise problem(name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so.")
+        raise problem(
+            name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so."
+        )
     return array
 
 
@@ -90,14 +126,28 @@ def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
         return "Sparse matrices are not taken: give its .toarray()."
     if isinstance(value, Mapping):
         keys = [str(v) for v in variables]
-        named = f"tuple(data[name] for name in {keys})" if keys and set(keys) <= set(map(str, value)) else "its values"
+        named = (
+            f"tuple(data[name] for name in {keys})"
+            if keys and set(keys) <= set(map(str, value))
+            else "its values"
+        )
         return f"Give {named}, in the order of inputs and targets."
     if isinstance(value, str | bytes | os.PathLike):
-        return "Load the file, for instance by numpy.load." if variables or not isinstance(value, str) else ""
-    if isinstance(value, Iterable) and not hasattr(value, "__array__") and not hasattr(value, "__len__"):
+        return (
+            "Load the file, for instance by numpy.load."
+            if variables or not isinstance(value, str)
+            else ""
+        )
+    if (
+        isinstance(value, Iterable)
+        and not hasattr(value, "__array__")
+        and not hasattr(value, "__len__")
+    ):
         return "A generator is used up by one pass: collect all examples in arrays. Batches are drawn from these."
     if variables and isinstance(value, Iterable) and not hasattr(value, "__array__"):
-        return "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader
+        return (
+            "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader
+        )
     if hasattr(value, "columns") and len(variables) > 1:
         names = ", ".join(f"columns for {v}" for v in variables)
         return f"Give an array for each: ({names})."

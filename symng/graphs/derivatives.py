@@ -1,7 +1,8 @@
 """Derivatives by PyTensor: the only module that takes them, so that what PyTensor lacks is named once.
 
-`grad`, `pullback` and `pushforward` are PyTensor's, with two differences. An op without the derivative is named, with a
-way out. And the gradient of a scan that stops early is right on PyTensor 3.0 to 3.2, too.
+`grad`, `pullback` and `pushforward` are PyTensor's, with two differences. An op without the
+derivative is named, with a way out. And the gradient of a scan that stops early is right on
+PyTensor 3.0 to 3.2, too.
 """
 
 from __future__ import annotations
@@ -22,31 +23,42 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, problem
 from symng.graphs.rebuild import rebuild
 
-# pytensor#2217: the gradient takes a scan that stops early for longer than it was, by its initial rows.
+# pytensor#2217: the gradient takes a scan that stops early for longer than it was, by its initial
+# rows.
 _COUNTS_INITIAL_ROWS = tuple(int(part) for part in pytensor.__version__.split(".")[:2]) < (3, 3)
 
 
 def grad(cost: Any, wrt: Sequence[Any], *, of: Any = None, **options: Any) -> Any:
     """Return the gradient of a scalar, as `pytensor.grad` does.
 
-    Where ``cost`` is computed from a gradient, ``of`` is the variable that it is the gradient of: the user knows the
-    ops of that.
+    Where ``cost`` is computed from a gradient, ``of`` is the variable that it is the gradient of:
+    the user knows the ops of that.
     """
-    return _checked(lambda: pytensor.grad(cost, wrt, **options), [cost] if of is None else [of], wrt,
-                    "first" if of is None else "second")  # fmt: skip
+    return _checked(
+        lambda: pytensor.grad(cost, wrt, **options),
+        [cost] if of is None else [of],
+        wrt,
+        "first" if of is None else "second",
+    )
 
 
-def pullback(f: Sequence[Any], wrt: Sequence[Any], cotangents: Sequence[Any], **options: Any) -> Any:
+def pullback(
+    f: Sequence[Any], wrt: Sequence[Any], cotangents: Sequence[Any], **options: Any
+) -> Any:
     """Return J^T u, as `pytensor.gradient.pullback` does."""
     return _checked(lambda: gradient.pullback(f, wrt, cotangents, **options), f, wrt, "first")
 
 
-def pushforward(f: Sequence[Any], wrt: Sequence[Any], tangents: Sequence[Any], *options: Any) -> Any:
+def pushforward(
+    f: Sequence[Any], wrt: Sequence[Any], tangents: Sequence[Any], *options: Any
+) -> Any:
     """Return J v, as `pytensor.gradient.pushforward` does: the derivative of J^T u with respect to u."""
     return _checked(lambda: gradient.pushforward(f, wrt, tangents, *options), f, wrt, "along")
 
 
-def _checked(take: Callable[[], Any], outputs: Sequence[Any], wrt: Sequence[Any], which: str) -> Any:
+def _checked(
+    take: Callable[[], Any], outputs: Sequence[Any], wrt: Sequence[Any], which: str
+) -> Any:
     """Return a derivative, or name the op that has none."""
     try:
         taken = take()
@@ -63,9 +75,18 @@ def _checked(take: Callable[[], Any], outputs: Sequence[Any], wrt: Sequence[Any]
 
 def _refusal(op: Any, which: str) -> Exception:
     """Return the error that names an op without a derivative, and the way out."""
-    name = "first derivative" if which == "first" else "second derivative, which products with a metric need"
-    return problem("loss, output", f"operations with a {name}", Words(f"{op}, which has none in PyTensor"),
-                   _way_out(op, which), NotImplementedError)  # fmt: skip
+    name = (
+        "first derivative"
+        if which == "first"
+        else "second derivative, which products with a metric need"
+    )
+    return problem(
+        "loss, output",
+        f"operations with a {name}",
+        Words(f"{op}, which has none in PyTensor"),
+        _way_out(op, which),
+        NotImplementedError,
+    )
 
 
 def _nodes_between(outputs: Sequence[Any], wrt: Iterable[Any]) -> tuple[list[Apply], set[Any]]:
@@ -100,8 +121,14 @@ def _find_in_scans(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> An
             continue
         inputs, results = _inner(node.op)
         outer = node.op.get_oinp_iinp_iout_oout_mappings()["outer_inp_from_inner_inp"]
-        states = {*node.op.inner_mitmot(inputs), *node.op.inner_mitsot(inputs), *node.op.inner_sitsot(inputs)}
-        varying = [v for i, v in enumerate(inputs) if v in states or node.inputs[outer[i]] in depends]
+        states = {
+            *node.op.inner_mitmot(inputs),
+            *node.op.inner_mitsot(inputs),
+            *node.op.inner_sitsot(inputs),
+        }
+        varying = [
+            v for i, v in enumerate(inputs) if v in states or node.inputs[outer[i]] in depends
+        ]
         op = _find_lacking(results, varying, which)
         if op is not None:
             return op
@@ -129,7 +156,9 @@ def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], which: st
         slopes: Any = gradient.pullback(ends, varying, u, disconnected_inputs="ignore")
         if which != "first":
             again = [*u, *(varying if which == "second" else ())]
-            gradient.pullback(slopes, again, [slope.type() for slope in slopes], disconnected_inputs="ignore")
+            gradient.pullback(
+                slopes, again, [slope.type() for slope in slopes], disconnected_inputs="ignore"
+            )
     except Exception:
         return True
     return False
@@ -143,11 +172,16 @@ def _is_float(v: Variable) -> bool:
 def _way_out(op: Any, which: str) -> str:
     """Say what to write instead of an op without a derivative."""
     if isinstance(op, Prod):
-        how = ("Where no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else pt.cumprod of the "
-               "factors, or where all are positive pt.exp(pt.log(x).sum(axis=...)).")  # fmt: skip
+        how = (
+            "Where no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else "
+            "pt.cumprod of the "
+            "factors, or where all are positive pt.exp(pt.log(x).sum(axis=...))."
+        )
     elif which == "first":
-        return ("Write it with other operations, or keep the derivative out of it by "
-                "pytensor.gradient.disconnected_grad of its input.")  # fmt: skip
+        return (
+            "Write it with other operations, or keep the derivative out of it by "
+            "pytensor.gradient.disconnected_grad of its input."
+        )
     else:
         how = "Write it with other operations."
     return f"{how} symng.SGD, symng.Adam and symng.TONGA need first derivatives alone."
@@ -156,8 +190,8 @@ def _way_out(op: Any, which: str) -> str:
 def _without_initial_rows(derivatives: Any) -> Any:
     """Return derivatives in which a scan that stops early counts as long as it was.
 
-    The gradient of such a scan cuts its sequences, and the slopes of its outputs, to the length of its first output.
-    Where that is a state, its initial rows are no steps.
+    The gradient of such a scan cuts its sequences, and the slopes of its outputs, to the length of
+    its first output. Where that is a state, its initial rows are no steps.
     """
     listed = list(derivatives) if isinstance(derivatives, list | tuple) else [derivatives]
     scans = [node for node in toposort(listed) if isinstance(node.op, Scan)]
@@ -174,8 +208,11 @@ def _without_initial_rows(derivatives: Any) -> Any:
                 used.update(ancestors(cut.owner.inputs[1:], blockers=ends))
                 cut = cut.owner.inputs[0]
     traces = {count: _stopped_trace(count) for count in used - right}
-    # The length of a slice, which is not taken for one of these again when the result is differentiated.
-    replace: dict[Any, Any] = {n: x[_initial_rows(x) :].shape[0] for n, x in traces.items() if x is not None}
+    # The length of a slice, which is not taken for one of these again when the result is
+    # differentiated.
+    replace: dict[Any, Any] = {
+        n: x[_initial_rows(x) :].shape[0] for n, x in traces.items() if x is not None
+    }
     mended = rebuild(listed, replace)
     return mended if isinstance(derivatives, list | tuple) else mended[0]
 
@@ -189,7 +226,12 @@ def _stopped_trace(count: Any) -> TensorVariable | None:
         return None
     trace = node.inputs[0].owner.inputs[0]
     loop = trace.owner
-    if loop is None or not isinstance(loop.op, Scan) or not loop.op.info.as_while or loop.outputs[0] is not trace:
+    if (
+        loop is None
+        or not isinstance(loop.op, Scan)
+        or not loop.op.info.as_while
+        or loop.outputs[0] is not trace
+    ):
         return None
     return trace if _initial_rows(trace) else None
 

@@ -21,13 +21,29 @@ from symng.graphs.rewrites import open_op
 
 # Ops that a hand-written activation is made of.
 CHEAP = (
-    Elemwise, CAReduce, DimShuffle, Subtensor, Reshape, SpecifyShape, Shape, Shape_i, MakeVector, Alloc, Join,
-    ScalarFromTensor, TensorFromScalar, TypeCastingOp, OpFromGraph, CheckAndRaise,
-)  # fmt: skip
+    Elemwise,
+    CAReduce,
+    DimShuffle,
+    Subtensor,
+    Reshape,
+    SpecifyShape,
+    Shape,
+    Shape_i,
+    MakeVector,
+    Alloc,
+    Join,
+    ScalarFromTensor,
+    TensorFromScalar,
+    TypeCastingOp,
+    OpFromGraph,
+    CheckAndRaise,
+)
 
 
 def evaluate_nodes(
-    nodes: Iterable[Apply], given: Mapping[Variable, Any], same: Mapping[Variable, Variable] | None = None
+    nodes: Iterable[Apply],
+    given: Mapping[Variable, Any],
+    same: Mapping[Variable, Variable] | None = None,
 ) -> dict[Variable, Any]:
     """Return the values of all that ``nodes`` compute from ``given`` and constants by cheap ops, without compiling.
 
@@ -39,7 +55,10 @@ def evaluate_nodes(
         for node in nodes:
             if not isinstance(node.op, CHEAP) or any(v in values for v in node.outputs):
                 continue
-            inputs = [v.data if isinstance(v, Constant) else values.get(same.get(v, v)) for v in node.inputs]
+            inputs = [
+                v.data if isinstance(v, Constant) else values.get(same.get(v, v))
+                for v in node.inputs
+            ]
             if any(value is None for value in inputs):
                 continue
             try:
@@ -56,7 +75,9 @@ def _perform(node: Apply, inputs: list[Any]) -> list[Any]:
     if opened is not None:
         values = evaluate_nodes(toposort(opened), dict(zip(fresh.inputs, inputs, strict=True)))
         return [v.data if isinstance(v, Constant) else values[v] for v in opened]
-    storage: dict[Variable, list[Any]] = {v: [value] for v, value in zip(fresh.inputs, inputs, strict=True)}
+    storage: dict[Variable, list[Any]] = {
+        v: [value] for v, value in zip(fresh.inputs, inputs, strict=True)
+    }
     storage |= {v: [None] for v in fresh.outputs}
     computed = {v: [v in fresh.inputs] for v in storage}
     fresh.op.make_thunk(fresh, storage, computed, [], impl="py")()  # type: ignore[arg-type]

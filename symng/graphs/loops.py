@@ -32,8 +32,9 @@ def while_loop(
     Parameters
     ----------
     body : callable
-        Takes the state, a dictionary from name to symbolic tensor, and returns the next one, with the same names. Every
-        entry keeps its number of dimensions; dtype and static shape are those of the initial state.
+        Takes the state, a dictionary from name to symbolic tensor, and returns the next one, with
+        the same names. Every entry keeps its number of dimensions; dtype and static shape are those
+        of the initial state.
     cond : callable
         Takes the state, returns a symbolic Boolean scalar. It is asked before the first round, too.
     state : dict
@@ -48,8 +49,9 @@ def while_loop(
 
     Notes
     -----
-    Only the last value of each entry is kept. What ``body`` computes from outside variables alone is taken out of the
-    loop here, not left to a later rewrite: it is computed once in every mode, and a random draw in it stays one draw.
+    Only the last value of each entry is kept. What ``body`` computes from outside variables alone
+    is taken out of the loop here, not left to a later rewrite: it is computed once in every mode,
+    and a random draw in it stays one draw.
     """
     names = list(state)
     initial = {name: pt.as_tensor_variable(state[name]) for name in names}
@@ -75,7 +77,8 @@ def while_loop(
         *new, end = rebuild([*following.values(), stop], replace)
         return packing.pack(dict(zip(following, new, strict=True))), until(end)
 
-    # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest each walk the graph.
+    # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest
+    # each walk the graph.
     n_steps = pt.lscalar("n_steps")
     finals = pytensor.scan(
         step,
@@ -134,9 +137,10 @@ class _Pin(TypeCastingOp):
 def pin(x: TensorVariable) -> TensorVariable:
     """Return ``x``, computed by itself.
 
-    PyTensor merges elementwise operations into one loop over the elements as far as it can, and looks through products
-    for factors to gather. A number that scales a vector would be computed anew for each of its elements, and a vector
-    that is at hand would be made once more out of its factors.
+    PyTensor merges elementwise operations into one loop over the elements as far as it can, and
+    looks through products for factors to gather. A number that scales a vector would be computed
+    anew for each of its elements, and a vector that is at hand would be made once more out of its
+    factors.
     """
     pinned: Any = _Pin()(x)
     return pinned
@@ -165,7 +169,9 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
     uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
 
     def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
-        results = node.clone_with_new_inputs([new.get(variable, variable) for variable in node.inputs]).outputs
+        results = node.clone_with_new_inputs(
+            [new.get(variable, variable) for variable in node.inputs]
+        ).outputs
         if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
             return results
         varied, fixed = [], []
@@ -178,7 +184,9 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
                 (varied if variable in new else fixed).append(new.get(variable, variable))
         factors[node.outputs[0]] = varied, fixed
         type_ = results[0].type
-        whole = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
+        whole = [
+            f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)
+        ]
         if not whole or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
             return results
         return [pt.mul(*varied, pt.mul(*fixed))]
@@ -186,7 +194,9 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
     return rebuild(outputs, {v: v for v in varying}, rewrite)
 
 
-def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable) -> TensorVariable:
+def map_rows(
+    fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable
+) -> TensorVariable:
     """Apply ``fn``, from vector to vector, to each row of ``matrix`` and stack what it returns as rows."""
     matrix = pt.as_tensor_variable(matrix)
     row = matrix.type.clone(shape=matrix.type.shape[1:])()
@@ -196,7 +206,9 @@ def map_rows(fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVaria
     def step(*arguments: TensorVariable) -> Variable:
         return rebuild([value], dict(zip([row, *outer], arguments, strict=True)))[0]
 
-    return pytensor.scan(step, sequences=[matrix], non_sequences=outer, strict=True, return_updates=False)
+    return pytensor.scan(
+        step, sequences=[matrix], non_sequences=outer, strict=True, return_updates=False
+    )
 
 
 def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
@@ -236,10 +248,15 @@ def _as_bool(value: Any) -> TensorVariable:
 def _last(trace: TensorVariable, initial: TensorVariable) -> TensorVariable:
     """Return the last value of a scan output, the initial one if there was no round.
 
-    `pytensor.scan` returns the trace without the initial value, empty after no round; the buffer below it has both.
+    `pytensor.scan` returns the trace without the initial value, empty after no round; the buffer
+    below it has both.
     """
     node = trace.owner
     if node is None or not node.inputs[0].owner:
         raise RuntimeError("pytensor.scan returned an output of an unknown form.")
     last = node.inputs[0][-1]
-    return pt.specify_shape(last, initial.type.shape) if last.type.shape != initial.type.shape else last
+    return (
+        pt.specify_shape(last, initial.type.shape)
+        if last.type.shape != initial.type.shape
+        else last
+    )

@@ -27,7 +27,8 @@ def constant_value(v: Variable) -> Any:
 
 def sample(v: Any, low: float = -6.0, high: float = 6.0) -> np.ndarray:
     """Return values for a tensor, of lengths that differ from axis to axis where they are not known."""
-    # A vector, or a column of one, needs more numbers than a matrix: three show too little of a function.
+    # A vector, or a column of one, needs more numbers than a matrix: three show too little of a
+    # function.
     first = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
     shape = [n if n is not None else axis + first for axis, n in enumerate(v.type.shape)]
     return np.random.default_rng(0).uniform(low, high, shape).astype(v.type.dtype)
@@ -54,8 +55,9 @@ def is_near(got: Any, wanted: np.ndarray, tolerance: float) -> bool:
 def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
     """Return ("sigmoid" or "softmax", c, a, axis) with ``end`` that function of a c, or None.
 
-    Of several such c the exact one that is computed first is returned: a softmax of r less its maximum is one of r.
-    Constants as small as 1e-3, added against zeros and ones, are looked through.
+    Of several such c the exact one that is computed first is returned: a softmax of r less its
+    maximum is one of r. Constants as small as 1e-3, added against zeros and ones, are looked
+    through.
     """
     nodes = _cone(end)
     if len(nodes) < 2 and not isinstance(end.owner.op, OpFromGraph):
@@ -86,7 +88,9 @@ def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
 def _known(r: np.ndarray) -> list[tuple[str, float, int, np.ndarray]]:
     """Return the functions that an output may be of its pre-activation, with their values on ``r``."""
     found = [("sigmoid", a, -1, sigmoid(a * r)) for a in (1.0, 2.0, -1.0, -2.0)]
-    return found + [("softmax", 1.0, axis, softmax(r, axis)) for axis in range(r.ndim) if r.shape[axis] > 1]
+    return found + [
+        ("softmax", 1.0, axis, softmax(r, axis)) for axis in range(r.ndim) if r.shape[axis] > 1
+    ]
 
 
 def _cone(end: Any, most: int = 60) -> list[Apply]:

@@ -22,22 +22,26 @@ def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
     return Apply(node.op, inputs, [v.type(name=v.name) for v in node.outputs])
 
 
-def rebuild(outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy) -> list[Any]:
+def rebuild(
+    outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy
+) -> list[Any]:
     """Return ``outputs`` with variables replaced, and each node that depends on one of them made anew.
 
-    All other nodes stay the same objects. PyTensor's `graph_replace` and `clone_replace` may copy those as well: a
-    copied loop is compiled and run a second time, for equal loops are not always merged.
+    All other nodes stay the same objects. PyTensor's `graph_replace` and `clone_replace` may copy
+    those as well: a copied loop is compiled and run a second time, for equal loops are not always
+    merged.
 
     Parameters
     ----------
     outputs : sequence of variables
         The graph.
     replace : mapping
-        From variables, which may be anywhere in the graph, to what stands in for them. Those that the graph does not
-        reach are ignored. A replacement is not searched for variables to replace.
+        From variables, which may be anywhere in the graph, to what stands in for them. Those that
+        the graph does not reach are ignored. A replacement is not searched for variables to
+        replace.
     rewrite : callable, optional
-        Takes a node and what has become of the variables before it, and returns its new outputs. Default: the same op
-        on the new inputs.
+        Takes a node and what has become of the variables before it, and returns its new outputs.
+        Default: the same op on the new inputs.
     """
     new: dict[Variable, Any] = dict(replace)
     for node in toposort(list(outputs), blockers=replace):

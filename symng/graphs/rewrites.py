@@ -21,8 +21,8 @@ from symng.graphs.rebuild import copy_of_frozen, rebuild
 def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
     """Return ``graphs`` with whatever computes the same as one of ``anchors`` replaced by that anchor.
 
-    Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to replace come back as
-    they are.
+    Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to
+    replace come back as they are.
     """
     kept = set(anchors)
     equal = find_equal([*anchors, *graphs])
@@ -52,9 +52,9 @@ def inline(
 ) -> tuple[list[Any], dict[Variable, Variable]]:
     """Return ``graphs`` with the graph inside of every `OpFromGraph` in its place, and what replaces which variable.
 
-    Kept are ops with a derivative of their own, which a gradient has to use, and PyTensor's own, such as a softmax,
-    which backends know by name. Whatever depends on no other comes back as it is. ``same`` is what replaces variables
-    from a call before.
+    Kept are ops with a derivative of their own, which a gradient has to use, and PyTensor's own,
+    such as a softmax, which backends know by name. Whatever depends on no other comes back as it
+    is. ``same`` is what replaces variables from a call before.
     """
     found = dict(same or {})
     for node in toposort([v for v in graphs if v is not None]):
@@ -121,11 +121,16 @@ def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
 def sum_narrowly(slope: Any) -> Any:
     """Return a slope that is a sum, such as that of a bias, with the sum taken in its own dtype.
 
-    PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more exact.
+    PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more
+    exact.
     """
     node = slope.owner
     if node is not None and isinstance(node.op, DimShuffle):
         return node.op(sum_narrowly(node.inputs[0]))
-    if node is not None and isinstance(node.op, Sum) and node.inputs[0].type.dtype == slope.type.dtype == "float32":
+    if (
+        node is not None
+        and isinstance(node.op, Sum)
+        and node.inputs[0].type.dtype == slope.type.dtype == "float32"
+    ):
         return node.op.clone(acc_dtype="float32")(node.inputs[0])
     return slope

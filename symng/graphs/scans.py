@@ -29,8 +29,9 @@ def first_round(trace: TensorVariable) -> int:
 def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
     """Return the values over all rounds of ``inner``, which the value behind ``trace`` is computed from, and a root.
 
-    They are an output of the scan or a sequence of it, which is the root then. Else they are computed beside the scan
-    from these, and the root is None; where that is not possible both are None.
+    They are an output of the scan or a sequence of it, which is the root then. Else they are
+    computed beside the scan from these, and the root is None; where that is not possible both are
+    None.
     """
     node: Any = trace.owner
     op, info = node.op, node.op.info
@@ -39,7 +40,9 @@ def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
     numbers = range(info.n_mit_mot, len(node.outputs) - info.n_untraced_sit_sot)
     traces = {_value_of(op, i): node.outputs[i] for i in numbers}
     # What each step can use: what the scan computes, the states before, and the sequences.
-    rounds: dict[Variable, Any] = {value: output[first_round(output) :] for value, output in traces.items()}
+    rounds: dict[Variable, Any] = {
+        value: output[first_round(output) :] for value, output in traces.items()
+    }
     if inner in rounds:
         return rounds[inner], traces[inner]
     taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
@@ -51,7 +54,9 @@ def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
         rounds[op.inner_inputs[i]] = node.inputs[1 + i][:count]
     if inner in op.inner_inputs[: info.n_seqs]:
         return rounds[inner], node.inputs[1 + op.inner_inputs.index(inner)]
-    outer = dict(zip(op.inner_non_seqs(op.inner_inputs), op.outer_non_seqs(node.inputs), strict=True))
+    outer = dict(
+        zip(op.inner_non_seqs(op.inner_inputs), op.outer_non_seqs(node.inputs), strict=True)
+    )
     return _computed_from(inner, rounds, outer), None
 
 
@@ -76,4 +81,6 @@ def _computed_from(inner: Any, rounds: dict[Variable, Any], outer: dict[Variable
 
 def _value_of(op: Any, number: int) -> Any:
     """Return the variable inside of a scan that becomes the output with this number."""
-    return op.inner_outputs[op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"][number][-1]]
+    return op.inner_outputs[
+        op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"][number][-1]
+    ]

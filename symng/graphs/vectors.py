@@ -1,7 +1,8 @@
 """Parameters as one flat vector and back.
 
-The flat vector holds the parameters in the order given, each raveled in C order. Shapes are those the shared variables
-have when the graph is built: constants in the graph, as JAX needs them and as compiles fastest.
+The flat vector holds the parameters in the order given, each raveled in C order. Shapes are those
+the shared variables have when the graph is built: constants in the graph, as JAX needs them and as
+compiles fastest.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ def count(params: Sequence[Any]) -> int:
 def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVariable:
     """Join ``tensors`` of the shapes of ``params`` into one flat vector, in the order given and C order.
 
-    Its length is a constant of the graph: JAX cannot make the state of a solver from one that is computed.
+    Its length is a constant of the graph: JAX cannot make the state of a solver from one that is
+    computed.
     """
-    parts = [t.reshape((math.prod(shape),)) for t, shape in zip(tensors, param_shapes(params), strict=True)]
+    parts = [
+        t.reshape((math.prod(shape),))
+        for t, shape in zip(tensors, param_shapes(params), strict=True)
+    ]
     return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
 
@@ -54,7 +59,8 @@ def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[Tenso
 def places(v: TensorVariable) -> TensorVariable:
     """Return 1, 2, ... as int64, as many as the vector ``v`` has entries.
 
-    Counted with cumsum: PyTensor's JAX backend has no arange of such a length until `symng.enable_jax` is called.
+    Counted with cumsum: PyTensor's JAX backend has no arange of such a length until
+    `symng.enable_jax` is called.
     """
     return pt.cumsum(pt.ones_like(v, dtype="int64"))
 
@@ -66,9 +72,13 @@ def random_signs(
 
     ``first`` is an axis and the number that its places are counted from.
 
-    They are bits of a hash of seed and place, not draws of a generator, whose state not every backend gives back.
+    They are bits of a hash of seed and place, not draws of a generator, whose state not every
+    backend gives back.
     """
-    axes = [places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)]) for k in range(like.ndim)]
+    axes = [
+        places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)])
+        for k in range(like.ndim)
+    ]
     axes[first[0]] = axes[first[0]] + first[1]
     if draws is not None:
         axes.insert(0, pt.as_tensor_variable(np.arange(draws)))
@@ -100,5 +110,7 @@ def set_flat(params: Sequence[Any], values: np.ndarray) -> None:
     start = 0
     for param, shape in zip(params, param_shapes(params), strict=True):
         stop = start + math.prod(shape)
-        param.set_value(values[start:stop].astype(param.type.dtype).reshape(shape))  # astype: a copy
+        param.set_value(
+            values[start:stop].astype(param.type.dtype).reshape(shape)
+        )  # astype: a copy
         start = stop

@@ -55,12 +55,16 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     losses: Any = objective.example_losses
     uses = _uses(objective)
     count = losses.shape[0].astype(objective.dtype)
-    # The backward pass of the loss is made for its gradient anyway; a mean has divided its deltas by N.
+    # The backward pass of the loss is made for its gradient anyway; a mean has divided its deltas
+    # by N.
     known = objective.reduction in ("mean", "sum")
     total = objective.loss if known else losses.sum()
     deltas: Any = grad(total, [use.node.outputs[0] for use in uses.values()])
     factor = count if objective.reduction == "mean" else 1 / count
-    return {p: factor * _sum_squares(use, delta) for (p, use), delta in zip(uses.items(), deltas, strict=True)}
+    return {
+        p: factor * _sum_squares(use, delta)
+        for (p, use), delta in zip(uses.items(), deltas, strict=True)
+    }
 
 
 def _sum_squares(use: Use, delta: Any) -> TensorVariable:
@@ -71,7 +75,9 @@ def _sum_squares(use: Use, delta: Any) -> TensorVariable:
     if use.is_layer():
         squares = pt.dot(pt.sqr(use.node.inputs[0]).T, pt.sqr(delta))
     else:
-        repeated = [a for a, length in enumerate(use.operand.type.shape) if length == 1 and a != use.axis]
+        repeated = [
+            a for a, length in enumerate(use.operand.type.shape) if length == 1 and a != use.axis
+        ]
         squares = pt.sqr(delta.sum(axis=repeated, keepdims=True)).sum(axis=use.axis, keepdims=True)
     own = sorted((o, a) for a, o in enumerate(use.order) if o != "x")
     added = [a for a, o in enumerate(use.order) if o == "x"]
@@ -81,13 +87,17 @@ def _sum_squares(use: Use, delta: Any) -> TensorVariable:
 # Estimated, for all others
 
 
-def _signed_means(objective: Objective, params: Sequence[Any], draws: int, seed: Any, offset: Any) -> TensorVariable:
+def _signed_means(
+    objective: Objective, params: Sequence[Any], draws: int, seed: Any, offset: Any
+) -> TensorVariable:
     """Return 1/N sum_n s_n g_n for some parameters, a row for each draw of random signs s."""
     losses: Any = objective.example_losses
     count = losses.shape[0].astype(losses.dtype)
 
     def signed_mean(signs: TensorVariable) -> TensorVariable:
-        slopes: Any = grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
+        slopes: Any = grad(
+            pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore"
+        )
         return vectors.ravel(slopes, params)
 
     rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, offset)))

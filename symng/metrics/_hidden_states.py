@@ -21,8 +21,9 @@ from symng.objective.activations import below_views, read_activation
 class Sign(Likelihood):
     """Read each unit as the mean of a sign, -1 or 1, after a tanh.
 
-    (1 + h) / 2 = sigmoid(2 e) is the probability of a 1: the pair of tanh and cross-entropy of Martens and Sutskever.
-    The metric is diag(1 - h^2) on the pre-activation e and diag(1 / (1 - h^2)) on h.
+    (1 + h) / 2 = sigmoid(2 e) is the probability of a 1: the pair of tanh and cross-entropy of
+    Martens and Sutskever. The metric is diag(1 - h^2) on the pre-activation e and diag(1 / (1 -
+    h^2)) on h.
     """
 
     def mean(self, r: TensorVariable) -> TensorVariable:
@@ -58,8 +59,8 @@ class Hidden:
         """Return the Fisher matrix of p(h) with respect to `end`, times ``tangent``."""
         if self.e is not None:
             return self.likelihood.metric_product(self.e, tangent)
-        # On h the metric is diagonal. Where h is saturated to rounding it is 1 / 0, and what it multiplies is 0 or as
-        # good as that: such a unit has no part in the product.
+        # On h the metric is diagonal. Where h is saturated to rounding it is 1 / 0, and what it
+        # multiplies is 0 or as good as that: such a unit has no part in the product.
         weights = self.likelihood.output_metric_product(self.h, pt.ones_like(self.h))
         return pt.switch(pt.isinf(weights), pt.zeros_like(weights), weights) * tangent
 
@@ -67,7 +68,8 @@ class Hidden:
 def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidden:
     """Read off the end of ``h`` which distribution it stands for, unless ``likelihood`` tells.
 
-    A trace of a scan is looked up inside: its activation is known then, but its pre-activation stays in the loop.
+    A trace of a scan is looked up inside: its activation is known then, but its pre-activation
+    stays in the loop.
     """
     end, _ = below_views(h)
     in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
@@ -89,8 +91,8 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
 def recurrent_states(objective: Objective) -> list[TensorVariable]:
     """Return the traces, without what they start from, of the recurrent states that the outputs depend on.
 
-    They are found in the scans that the outputs are computed from, not in scans within scans. States are those that
-    hold floating-point numbers which the parameters enter.
+    They are found in the scans that the outputs are computed from, not in scans within scans.
+    States are those that hold floating-point numbers which the parameters enter.
     """
     outputs, params = [head.y for head in objective.heads], set(objective.params)
     reached = set(ancestors(outputs))
@@ -98,7 +100,9 @@ def recurrent_states(objective: Objective) -> list[TensorVariable]:
     for node in toposort(outputs):
         if isinstance(node.op, Scan):
             used = [i for i, v in enumerate(node.outputs) if v in reached]
-            traces += [trace for trace in _traces(node, used) if not params.isdisjoint(ancestors([trace]))]
+            traces += [
+                trace for trace in _traces(node, used) if not params.isdisjoint(ancestors([trace]))
+            ]
     return traces
 
 
@@ -107,15 +111,24 @@ def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
     op: Any = node.op
     lookup = op.get_oinp_iinp_iout_oout_mappings()
     inner_inputs, inner_outputs = op.inner_inputs, op.inner_outputs
-    fed_by = {i: {inner_inputs[k] for k in lookup["inner_inp_from_outer_out"][i]} for i in range(len(node.outputs))}
+    fed_by = {
+        i: {inner_inputs[k] for k in lookup["inner_inp_from_outer_out"][i]}
+        for i in range(len(node.outputs))
+    }
     needed: set[int] = set()
     following = set(used)
     while following:
         needed |= following
-        values = [inner_outputs[k] for i in following for k in lookup["inner_out_from_outer_out"][i]]
+        values = [
+            inner_outputs[k] for i in following for k in lookup["inner_out_from_outer_out"][i]
+        ]
         reached = set(ancestors(values))
-        following = {i for i, fed in fed_by.items() if i not in needed and not fed.isdisjoint(reached)}
-    for i, taps in enumerate((*op.info.mit_sot_in_slices, *op.info.sit_sot_in_slices), start=op.info.n_mit_mot):
+        following = {
+            i for i, fed in fed_by.items() if i not in needed and not fed.isdisjoint(reached)
+        }
+    for i, taps in enumerate(
+        (*op.info.mit_sot_in_slices, *op.info.sit_sot_in_slices), start=op.info.n_mit_mot
+    ):
         buffer: Any = node.outputs[i]
         if i in needed and buffer.type.dtype.startswith("float"):
             yield buffer[-min(taps) :]

@@ -74,7 +74,8 @@ class Metric(ABC):
 class OutputMetric(Metric):
     """A metric J^T H J: J the Jacobian of some outputs of the model, H small or cheap to multiply with.
 
-    A subclass gives `outputs` and `weigh`, which is H. Metrics of this form can share one pass through the model.
+    A subclass gives `outputs` and `weigh`, which is H. Metrics of this form can share one pass
+    through the model.
     """
 
     @abstractmethod
@@ -82,7 +83,9 @@ class OutputMetric(Metric):
         """Return the variables of the model that J is the Jacobian of."""
 
     @abstractmethod
-    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def weigh(
+        self, objective: Objective, tangents: Sequence[TensorVariable]
+    ) -> list[TensorVariable]:
         """Return H times ``tangents``, one for each of the outputs."""
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
@@ -90,10 +93,14 @@ class OutputMetric(Metric):
         return pull(outputs, objective, self.weigh(objective, push(outputs, objective, v)))
 
 
-def push(outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable) -> list[TensorVariable]:
+def push(
+    outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable
+) -> list[TensorVariable]:
     """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
     with floats_of(objective):
-        tangents: Any = pushforward(_apart(outputs), objective.params, vectors.split(v, objective.params), "ignore")
+        tangents: Any = pushforward(
+            _apart(outputs), objective.params, vectors.split(v, objective.params), "ignore"
+        )
     return list(tangents)
 
 
@@ -102,15 +109,17 @@ def pull(
 ) -> TensorVariable:
     """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
     with floats_of(objective):
-        slopes: Any = pullback(_apart(outputs), objective.params, cotangents, disconnected_inputs="ignore")
+        slopes: Any = pullback(
+            _apart(outputs), objective.params, cotangents, disconnected_inputs="ignore"
+        )
     return vectors.ravel([sum_narrowly(slope) for slope in slopes], objective.params)
 
 
 def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
     """Return several outputs as copies, none of which is computed from another.
 
-    PyTensor's pullback takes the cotangent of an output for all of its gradient: what comes from another output that is
-    computed from this one would be lost.
+    PyTensor's pullback takes the cotangent of an output for all of its gradient: what comes from
+    another output that is computed from this one would be lost.
     """
     return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
 
@@ -118,6 +127,7 @@ def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
 def floats_of(objective: Objective) -> Any:
     """Return a context in which PyTensor's floatX is the dtype of the parameters.
 
-    The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of a float32 model.
+    The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of
+    a float32 model.
     """
     return pytensor.config.change_flags(floatX=objective.dtype)

@@ -22,10 +22,11 @@ from symng.objective.output_products import check_passage
 class GaussNewton(OutputMetric):
     """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
 
-    G = J_r^T H J_r (equation 10), with r the pre-activation of the output, J_r its Jacobian with respect to the
-    parameters for the whole batch, and H the Hessian of the loss with respect to r, by automatic differentiation. It
-    has the scale of the loss: with a mean over examples it is a mean, with a sum a sum, and a loss scaled by c gives
-    c G, so that a damping tuned for it scales with c. Positive semi-definite where the loss is convex in r.
+    G = J_r^T H J_r (equation 10), with r the pre-activation of the output, J_r its Jacobian with
+    respect to the parameters for the whole batch, and H the Hessian of the loss with respect to r,
+    by automatic differentiation. It has the scale of the loss: with a mean over examples it is a
+    mean, with a sum a sum, and a loss scaled by c gives c G, so that a damping tuned for it scales
+    with c. Positive semi-definite where the loss is convex in r.
 
     Raises
     ------
@@ -34,15 +35,16 @@ class GaussNewton(OutputMetric):
 
     Notes
     -----
-    One product costs a pushforward and a pullback through the model and one reverse pass through the loss's end.
-    Terms of the loss that do not pass through r, such as weight decay, are left out. For matching pairs of output
-    and loss it equals the Fisher matrix (equations 11 to 15). Its graph may reach the targets (the operator's
-    ``required_inputs`` tells): a metric batch for it then holds inputs and targets.
+    One product costs a pushforward and a pullback through the model and one reverse pass through
+    the loss's end. Terms of the loss that do not pass through r, such as weight decay, are left
+    out. For matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). Its
+    graph may reach the targets (the operator's ``required_inputs`` tells): a metric batch for it
+    then holds inputs and targets.
 
     References
     ----------
-    .. [1] N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural
-       Computation 14(7), 2002.
+    .. [1] N. Schraudolph, "Fast curvature matrix-vector products for second-order gradient
+       descent", Neural Computation 14(7), 2002.
     .. [2] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 5.
 
     Examples
@@ -66,11 +68,16 @@ class GaussNewton(OutputMetric):
         check_passage(objective.model)
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
-        return list(dict.fromkeys(head.root for head in objective.heads))  # slices of one r have the same root
+        return list(
+            dict.fromkeys(head.root for head in objective.heads)
+        )  # slices of one r have the same root
 
-    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def weigh(
+        self, objective: Objective, tangents: Sequence[TensorVariable]
+    ) -> list[TensorVariable]:
         roots = self.outputs(objective)
-        # The loss as a function of the pre-activations alone, also where one of them is computed from another.
+        # The loss as a function of the pre-activations alone, also where one of them is computed
+        # from another.
         places: list[Any] = [r.type() for r in roots]
         loss = rebuild([objective.loss], dict(zip(roots, places, strict=True)))[0]
         curved: Any = hessian_product(loss, places, tangents)
@@ -82,17 +89,19 @@ class GaussNewton(OutputMetric):
 class Hessian(Metric):
     """Hessian of the loss with respect to the parameters.
 
-    H = d^2 L / d theta^2, with the scale of the loss: a loss scaled by c gives c H, and a damping tuned for it scales
-    with c. Symmetric, in general indefinite: solve with `MinresQLP`, or damp it enough.
+    H = d^2 L / d theta^2, with the scale of the loss: a loss scaled by c gives c H, and a damping
+    tuned for it scales with c. Symmetric, in general indefinite: solve with `MinresQLP`, or damp it
+    enough.
 
     Notes
     -----
-    One product costs a forward-over-reverse pass, about the work of two gradients. Its graph may reach the targets: a
-    metric batch for it holds inputs and targets.
+    One product costs a forward-over-reverse pass, about the work of two gradients. Its graph may
+    reach the targets: a metric batch for it holds inputs and targets.
 
     References
     ----------
-    .. [1] B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1), 1994.
+    .. [1] B. Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6(1),
+       1994.
 
     Examples
     --------
@@ -114,5 +123,11 @@ class Hessian(Metric):
         with floats_of(objective):
             slopes: Any = grad(objective.loss, params, disconnected_inputs="ignore")
             along = (vectors.ravel(slopes, params) * v).sum()
-            curved: Any = grad(along, params, of=objective.loss, consider_constant=[v], disconnected_inputs="ignore")
+            curved: Any = grad(
+                along,
+                params,
+                of=objective.loss,
+                consider_constant=[v],
+                disconnected_inputs="ignore",
+            )
         return vectors.ravel(curved, params)

@@ -9,7 +9,15 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, check_instance, check_number, explain_settings, problem, short_repr
+from symng._checks import (
+    Words,
+    check_flag,
+    check_instance,
+    check_number,
+    explain_settings,
+    problem,
+    short_repr,
+)
 from symng.graphs import vectors
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
@@ -23,10 +31,10 @@ from symng.operators import Root
 class EmpiricalFisher(Metric):
     """Covariance of the gradients g_n of the losses of single examples, with the targets of the data.
 
-    U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the mean of the g_n,
-    centered. A mean over the N examples of a batch, whether the loss is their mean or their sum; when the loss is
-    scaled by c the matrix scales by c^2, and a damping tuned for it with it. Positive semi-definite, of rank at most
-    N (N - 1 when centered).
+    U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the
+    mean of the g_n, centered. A mean over the N examples of a batch, whether the loss is their mean
+    or their sum; when the loss is scaled by c the matrix scales by c^2, and a damping tuned for it
+    with it. Positive semi-definite, of rank at most N (N - 1 when centered).
 
     Parameters
     ----------
@@ -40,13 +48,15 @@ class EmpiricalFisher(Metric):
 
     Notes
     -----
-    One product costs a pushforward and a pullback through the loss, and two vectors of length N; no g_n is formed.
-    Its graph reaches the targets: a metric batch for it holds inputs and targets. It is not the Fisher matrix: the
-    expectation is over the targets of the data, not those of the model (section 4).
+    One product costs a pushforward and a pullback through the loss, and two vectors of length N; no
+    g_n is formed. Its graph reaches the targets: a metric batch for it holds inputs and targets. It
+    is not the Fisher matrix: the expectation is over the targets of the data, not those of the
+    model (section 4).
 
     References
     ----------
-    .. [1] N. Le Roux, P.-A. Manzagol and Y. Bengio, "Topmoumoute online natural gradient algorithm", NIPS 2007.
+    .. [1] N. Le Roux, P.-A. Manzagol and Y. Bengio, "Topmoumoute online natural gradient
+       algorithm", NIPS 2007.
     .. [2] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 4, equation 9.
 
     Examples
@@ -76,9 +86,11 @@ class EmpiricalFisher(Metric):
     def check(self, objective: Objective) -> None:
         if objective.example_losses is None:
             raise problem(
-                "example_losses", "a vector of the losses of single examples",
-                Words("a loss that is not a plain mean or sum over one"), "Give Objective(..., example_losses=...).",
-            )  # fmt: skip
+                "example_losses",
+                "a vector of the losses of single examples",
+                Words("a loss that is not a plain mean or sum over one"),
+                "Give Objective(..., example_losses=...).",
+            )
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         losses = objective.example_losses
@@ -123,13 +135,16 @@ class EmpiricalFisher(Metric):
 
         return drawn
 
-    def diagonal(self, objective: Objective | Batch, *, draws: int = 8, seed: Any = 0) -> TensorVariable:
+    def diagonal(
+        self, objective: Objective | Batch, *, draws: int = 8, seed: Any = 0
+    ) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.
 
-        Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a row of h, and for a
-        bias added to such rows. For all other parameters (shared by layers, in a scan, with a weight decay) it is the
-        estimate 1/N (sum_n s_n g_n)^2, averaged over ``draws`` of random signs s_n. Its expectation is the mean of
-        g_n^2 and its standard deviation at most sqrt(2 / draws) times that, unless centered.
+        Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a
+        row of h, and for a bias added to such rows. For all other parameters (shared by layers, in
+        a scan, with a weight decay) it is the estimate 1/N (sum_n s_n g_n)^2, averaged over
+        ``draws`` of random signs s_n. Its expectation is the mean of g_n^2 and its standard
+        deviation at most sqrt(2 / draws) times that, unless centered.
 
         Parameters
         ----------
@@ -147,9 +162,9 @@ class EmpiricalFisher(Metric):
 
         Notes
         -----
-        The exact part costs a matrix product for each matrix, and shares the backward pass of the loss where the loss
-        is a mean or sum of its examples; else one backward pass more. The estimate costs a backward pass for each draw.
-        No g_n is formed.
+        The exact part costs a matrix product for each matrix, and shares the backward pass of the
+        loss where the loss is a mean or sum of its examples; else one backward pass more. The
+        estimate costs a backward pass for each draw. No g_n is formed.
 
         Examples
         --------
@@ -179,6 +194,10 @@ def _mean_gradient(batch: Batch) -> TensorVariable:
 
     def mean(o: Objective, offset: Any) -> list[TensorVariable]:
         losses: Any = o.example_losses
-        return [pull([losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]).astype(o.dtype)]
+        return [
+            pull([losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]).astype(
+                o.dtype
+            )
+        ]
 
     return batch.mean(mean)[0]

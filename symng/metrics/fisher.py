@@ -26,17 +26,17 @@ Form = Literal["natural", "output"]
 class Fisher(OutputMetric):
     """Fisher information matrix, the metric of natural gradient.
 
-    F = 1/N sum_n J_r(n)^T M(r_n) J_r(n), a mean over the N examples of a batch, summed over the outputs (and time
-    steps) of one: r is the pre-activation of the output, J_r(n) its Jacobian with respect to the parameters and M the
-    metric of the likelihood (`symng.likelihoods`). It is positive semi-definite, and it does not change when the loss
-    is scaled.
+    F = 1/N sum_n J_r(n)^T M(r_n) J_r(n), a mean over the N examples of a batch, summed over the
+    outputs (and time steps) of one: r is the pre-activation of the output, J_r(n) its Jacobian with
+    respect to the parameters and M the metric of the likelihood (`symng.likelihoods`). It is
+    positive semi-definite, and it does not change when the loss is scaled.
 
     Parameters
     ----------
     form : {"natural", "output"}, default "natural"
-        "natural" is the product through r, equal to "output" in exact arithmetic (equations 11 to 15) and finite for
-        saturated outputs. "output" is the recipe of the paper on y (equations 7, 8 and 30, Lop of a weighted Rop),
-        0 / 0 where a unit saturates.
+        "natural" is the product through r, equal to "output" in exact arithmetic (equations 11 to
+        15) and finite for saturated outputs. "output" is the recipe of the paper on y (equations 7,
+        8 and 30, Lop of a weighted Rop), 0 / 0 where a unit saturates.
 
     Raises
     ------
@@ -45,15 +45,16 @@ class Fisher(OutputMetric):
 
     Notes
     -----
-    One product costs a pushforward and a pullback through the model: 4 matrix products a dense layer (2 in the
-    first), beside the forward pass, which a solver's loop does once. The targets are not needed and not reached.
-    With a loss that is c times the mean negative log-likelihood, the Gauss-Newton matrix is c F: a damping tuned for
-    one suits the other when scaled by c.
+    One product costs a pushforward and a pullback through the model: 4 matrix products a dense
+    layer (2 in the first), beside the forward pass, which a solver's loop does once. The targets
+    are not needed and not reached. With a loss that is c times the mean negative log-likelihood,
+    the Gauss-Newton matrix is c F: a damping tuned for one suits the other when scaled by c.
 
     References
     ----------
-    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 2.1,
-       equations 7, 8, 26, 28, 30, and the pseudo-code of the appendix.
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584, section 2.1, equations 7, 8, 26, 28, 30, and the pseudo-code of the
+       appendix.
 
     Examples
     --------
@@ -81,20 +82,29 @@ class Fisher(OutputMetric):
         for target in objective.targets:
             if target in reached:
                 raise problem(
-                    "targets", "variables that the output does not depend on (Fisher never needs targets)",
-                    Words(f"{target}, which the output depends on"), f"List {target} among the inputs.",
-                )  # fmt: skip
+                    "targets",
+                    "variables that the output does not depend on (Fisher never needs targets)",
+                    Words(f"{target}, which the output depends on"),
+                    f"List {target} among the inputs.",
+                )
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
         return [head.y if r is None else r for head, r in self._parts(objective)]
 
-    def weigh(self, objective: Objective, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def weigh(
+        self, objective: Objective, tangents: Sequence[TensorVariable]
+    ) -> list[TensorVariable]:
         cotangents = []
         for (head, r), tangent in zip(self._parts(objective), tangents, strict=True):
             end = head.y if r is None else r
-            weigh = head.likelihood.output_metric_product if r is None else head.likelihood.metric_product
+            weigh = (
+                head.likelihood.output_metric_product
+                if r is None
+                else head.likelihood.metric_product
+            )
             count = end.shape[head.example_axis].astype(end.dtype)
-            # A factor, not a divisor: a solver's loop gathers it with those that do not change from product to product.
+            # A factor, not a divisor: a solver's loop gathers it with those that do not change from
+            # product to product.
             cotangents.append(weigh(end, tangent) * (1 / count))
         return cotangents
 
@@ -114,12 +124,15 @@ class Fisher(OutputMetric):
 
         def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[Any]:
             return [
-                head.likelihood.metric_root(r, v, transposed) / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
+                head.likelihood.metric_root(r, v, transposed)
+                / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
 
         def push_root(v: TensorVariable) -> TensorVariable:
-            return pt.concatenate([u.flatten() for u in scaled(push(ends, objective, v), transposed=True)])
+            return pt.concatenate(
+                [u.flatten() for u in scaled(push(ends, objective, v), transposed=True)]
+            )
 
         def pull_root(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0

@@ -12,7 +12,15 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_flag, check_instance, check_number, explain_settings, problem, short_repr
+from symng._checks import (
+    Words,
+    check_flag,
+    check_instance,
+    check_number,
+    explain_settings,
+    problem,
+    short_repr,
+)
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
 from symng.metrics.base import Metric, OutputMetric, pull, push
@@ -25,44 +33,47 @@ from symng.objective import Objective
 class StructuralDamping(Metric):
     """Add the Fisher matrix of the hidden states to a metric, so that a step may not change them much.
 
-    S = A + mu F_h with F_h = 1/N sum_n J_e(n)^T M(e_n) J_e(n), a mean over the N examples of a batch, summed over the
-    units and time steps of one (equation 18): A is ``metric``, e the pre-activation of the hidden states, J_e(n) its
-    Jacobian with respect to the parameters and M the metric of what the activation stands for: `Bernoulli` for a
-    sigmoid, signs of mean h for a tanh (M = 1 - h^2), `Gaussian` with std 1 on h itself where no activation is known.
-    With `Fisher` and mu = 1, S is the Fisher matrix of p(t, h | x), with t and h independent given x.
+    S = A + mu F_h with F_h = 1/N sum_n J_e(n)^T M(e_n) J_e(n), a mean over the N examples of a
+    batch, summed over the units and time steps of one (equation 18): A is ``metric``, e the
+    pre-activation of the hidden states, J_e(n) its Jacobian with respect to the parameters and M
+    the metric of what the activation stands for: `Bernoulli` for a sigmoid, signs of mean h for a
+    tanh (M = 1 - h^2), `Gaussian` with std 1 on h itself where no activation is known. With
+    `Fisher` and mu = 1, S is the Fisher matrix of p(t, h | x), with t and h independent given x.
 
     Parameters
     ----------
     metric : Metric, default Fisher()
         A. With `GaussNewton` this is the matrix of Martens and Sutskever.
     coefficient : float or symbolic scalar, default 1.0
-        mu, at least 0. Where the loss is scaled, `GaussNewton` is scaled with it; scale mu so too. In an optimizer a
-        sum over examples counts as their mean.
+        mu, at least 0. Where the loss is scaled, `GaussNewton` is scaled with it; scale mu so too.
+        In an optimizer a sum over examples counts as their mean.
     relative : bool, default False
-        Whether mu is ``coefficient`` times the damping lambda of the optimizer, which it then follows from step to
-        step, as in [1]_. Outside of an optimizer lambda counts as 1.
+        Whether mu is ``coefficient`` times the damping lambda of the optimizer, which it then
+        follows from step to step, as in [1]_. Outside of an optimizer lambda counts as 1.
     hidden : TensorVariable or sequence of them, optional
-        The hidden states h, computed from the inputs of the objective. Default: the traces of all recurrent states of
-        scans that the outputs depend on, initial values left out.
+        The hidden states h, computed from the inputs of the objective. Default: the traces of all
+        recurrent states of scans that the outputs depend on, initial values left out.
     likelihood : Likelihood or list of them, optional
-        Overrides what is read off the activations; ``Bernoulli(logits=True)`` tells that h is a pre-activation.
+        Overrides what is read off the activations; ``Bernoulli(logits=True)`` tells that h is a
+        pre-activation.
 
     Raises
     ------
     TypeError, ValueError
-        On bad arguments; when called, where no hidden state is found or one depends on other variables than inputs.
+        On bad arguments; when called, where no hidden state is found or one depends on other
+        variables than inputs.
 
     Notes
     -----
-    One product costs a pushforward and a pullback through the model, shared with those of `Fisher` and `GaussNewton`.
-    It needs no targets beyond those that ``metric`` needs. The product on the states of a scan is formed on h, with
-    M / h'^2 for M, and units that are saturated to rounding are left out of it: their part is of the size of rounding
-    errors.
+    One product costs a pushforward and a pullback through the model, shared with those of `Fisher`
+    and `GaussNewton`. It needs no targets beyond those that ``metric`` needs. The product on the
+    states of a scan is formed on h, with M / h'^2 for M, and units that are saturated to rounding
+    are left out of it: their part is of the size of rounding errors.
 
     References
     ----------
-    .. [1] J. Martens and I. Sutskever, "Learning recurrent neural networks with Hessian-free optimization", ICML 2011,
-       section 3.2.
+    .. [1] J. Martens and I. Sutskever, "Learning recurrent neural networks with Hessian-free
+       optimization", ICML 2011, section 3.2.
     .. [2] R. Pascanu and Y. Bengio, arXiv:1301.3584, section 5, equation 18.
 
     Examples
@@ -89,7 +100,9 @@ class StructuralDamping(Metric):
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_instance("metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")
+        check_instance(
+            "metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets."
+        )
         check_number("coefficient", self.coefficient, minimum=0, symbolic=True)
         check_flag("relative", self.relative)
         given = (self.hidden,) if isinstance(self.hidden, Variable) else self.hidden
@@ -98,20 +111,34 @@ class StructuralDamping(Metric):
             if not isinstance(given, list | tuple) or not given:
                 raise problem("hidden", expected, given, error=TypeError)
             for h in given:
-                if not isinstance(h, TensorVariable) or h.ndim == 0 or not h.type.dtype.startswith("float"):
+                if (
+                    not isinstance(h, TensorVariable)
+                    or h.ndim == 0
+                    or not h.type.dtype.startswith("float")
+                ):
                     raise problem("hidden", expected, h, error=TypeError)
             object.__setattr__(self, "hidden", tuple(given))
-        likelihoods = self.likelihood if isinstance(self.likelihood, list | tuple) else (self.likelihood,)
+        likelihoods = (
+            self.likelihood if isinstance(self.likelihood, list | tuple) else (self.likelihood,)
+        )
         for likelihood in likelihoods:
             if likelihood is not None:
-                check_instance("likelihood", likelihood, Likelihood, "an instance such as symng.Bernoulli()",
-                               "Mind the brackets.")  # fmt: skip
+                check_instance(
+                    "likelihood",
+                    likelihood,
+                    Likelihood,
+                    "an instance such as symng.Bernoulli()",
+                    "Mind the brackets.",
+                )
         if isinstance(self.likelihood, list):
             object.__setattr__(self, "likelihood", tuple(likelihoods))
 
     def describe(self, objective: Objective) -> str:
         """Tell which hidden states are looked at and what their activations stand for, one line a state."""
-        return "\n".join(f"{s.h}: {describe_likelihood(s.likelihood)}, {s.source}" for s in self._states(objective))
+        return "\n".join(
+            f"{s.h}: {describe_likelihood(s.likelihood)}, {s.source}"
+            for s in self._states(objective)
+        )
 
     def check(self, objective: Objective) -> None:
         self.metric.check(objective)
@@ -126,7 +153,9 @@ class StructuralDamping(Metric):
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         states = self._states(objective)
         head = objective.heads[0]
-        scale = pt.cast(self.coefficient, objective.dtype) / head.y.shape[head.example_axis].astype(objective.dtype)
+        scale = pt.cast(self.coefficient, objective.dtype) / head.y.shape[head.example_axis].astype(
+            objective.dtype
+        )
         # With a metric of the same form, both share the passes through the model.
         shared = self.metric if isinstance(self.metric, OutputMetric) else None
         outputs = [] if shared is None else shared.outputs(objective)
@@ -134,7 +163,9 @@ class StructuralDamping(Metric):
         tangents = push(ends, objective, v)
         of_outputs, of_states = tangents[: len(outputs)], tangents[len(outputs) :]
         cotangents = [] if shared is None else shared.weigh(objective, of_outputs)
-        cotangents += [scale * state.weigh(tangent) for state, tangent in zip(states, of_states, strict=True)]
+        cotangents += [
+            scale * state.weigh(tangent) for state, tangent in zip(states, of_states, strict=True)
+        ]
         product = pull(ends, objective, cotangents)
         return product if shared is not None else self.metric.product(objective, v) + product
 
@@ -144,20 +175,34 @@ class StructuralDamping(Metric):
             found: Sequence[TensorVariable] = recurrent_states(objective)
             if not found:
                 raise problem(
-                    "hidden", "the hidden states, or a scan with a recurrent state that the output depends on",
-                    Words("neither"), "Give them: StructuralDamping(hidden=[h]).",
-                )  # fmt: skip
+                    "hidden",
+                    "the hidden states, or a scan with a recurrent state that the output depends on",
+                    Words("neither"),
+                    "Give them: StructuralDamping(hidden=[h]).",
+                )
         else:
             found = objective.on_own_inputs(self.hidden)
             known = set(objective.inputs)
-            loose = [v for v in graph_inputs(found) if not isinstance(v, SharedVariable | Constant) and v not in known]
+            loose = [
+                v
+                for v in graph_inputs(found)
+                if not isinstance(v, SharedVariable | Constant) and v not in known
+            ]
             if loose:
                 raise problem(
-                    "hidden", "states that are computed from the objective's inputs alone",
-                    Words(f"one that needs {loose[0]}"), "A hidden state cannot depend on targets.",
-                )  # fmt: skip
+                    "hidden",
+                    "states that are computed from the objective's inputs alone",
+                    Words(f"one that needs {loose[0]}"),
+                    "A hidden state cannot depend on targets.",
+                )
         if not isinstance(self.likelihood, tuple):
             return [read_hidden(h, self.likelihood) for h in found]
         if len(self.likelihood) != len(found):
-            raise problem("likelihood", f"one for each of {len(found)} hidden states", Words(str(len(self.likelihood))))
-        return [read_hidden(h, likelihood) for h, likelihood in zip(found, self.likelihood, strict=True)]
+            raise problem(
+                "likelihood",
+                f"one for each of {len(found)} hidden states",
+                Words(str(len(self.likelihood))),
+            )
+        return [
+            read_hidden(h, likelihood) for h, likelihood in zip(found, self.likelihood, strict=True)
+        ]

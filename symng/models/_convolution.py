@@ -12,12 +12,14 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Words, check_instance, check_number, problem
 
 
-def convolve(images: TensorVariable, filters: TensorVariable, bias: Any = None, stride: int = 1) -> TensorVariable:
+def convolve(
+    images: TensorVariable, filters: TensorVariable, bias: Any = None, stride: int = 1
+) -> TensorVariable:
     """Slide filters over images, without a border and without flipping the filters.
 
-    y[n, i, j, k] = sum_{a, b, c} images[n, s i + a, s j + b, c] filters[a, b, c, k] + bias[k], with the stride s: the
-    cross-correlation that neural networks call a convolution. The patches under all positions are gathered into one
-    matrix, which is multiplied with the matrix of the filters.
+    y[n, i, j, k] = sum_{a, b, c} images[n, s i + a, s j + b, c] filters[a, b, c, k] + bias[k], with
+    the stride s: the cross-correlation that neural networks call a convolution. The patches under
+    all positions are gathered into one matrix, which is multiplied with the matrix of the filters.
 
     Parameters
     ----------
@@ -28,13 +30,14 @@ def convolve(images: TensorVariable, filters: TensorVariable, bias: Any = None, 
     bias : TensorVariable of shape (count,), optional
         Added to the response of each filter; default none.
     stride : int, default 1
-        Pixels from one position to the next, in both directions; at least 1. Pixels at the far border that no position
-        reaches are not looked at.
+        Pixels from one position to the next, in both directions; at least 1. Pixels at the far
+        border that no position reaches are not looked at.
 
     Returns
     -------
     TensorVariable of shape (N, positions down, positions across, count)
-        (height - rows) // stride + 1 positions down, likewise across; it may be the input of another convolution.
+        (height - rows) // stride + 1 positions down, likewise across; it may be the input of
+        another convolution.
 
     Raises
     ------
@@ -43,10 +46,10 @@ def convolve(images: TensorVariable, filters: TensorVariable, bias: Any = None, 
 
     Notes
     -----
-    One matrix product forward and one back to the filters; another back to the images where these are not data. The
-    patches take N * positions * rows * columns * channels numbers, and are gathered once, outside of a solver's loop,
-    where the images are data. JAX has to know the number of images too, for the way back to images: `compile_step` and
-    `minimize` see to that.
+    One matrix product forward and one back to the filters; another back to the images where these
+    are not data. The patches take N * positions * rows * columns * channels numbers, and are
+    gathered once, outside of a solver's loop, where the images are data. JAX has to know the number
+    of images too, for the way back to images: `compile_step` and `minimize` see to that.
 
     Examples
     --------
@@ -65,7 +68,12 @@ def convolve(images: TensorVariable, filters: TensorVariable, bias: Any = None, 
     if None in images.type.shape[1:]:
         raise problem("images", "height, width and channels known to the graph", images, _DECLARE)
     if images.type.dtype not in ("float32", "float64"):
-        raise problem("images", "an image of floating-point numbers", images, 'Cast it with .astype("float32").')
+        raise problem(
+            "images",
+            "an image of floating-point numbers",
+            images,
+            'Cast it with .astype("float32").',
+        )
     check_number("stride", stride, minimum=1, integer=True)
     stride = int(stride)
     sides = [int(side) for side in images.type.shape[1:]]  # type: ignore[arg-type]
@@ -75,12 +83,16 @@ def convolve(images: TensorVariable, filters: TensorVariable, bias: Any = None, 
         if bias.type.ndim != 1:
             raise problem("bias", "a symbolic vector, an entry for each filter", bias)
 
-    down, across = ((side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True))
+    down, across = (
+        (side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True)
+    )
     patches = images.reshape((-1, int(np.prod(sides))))[:, _places(sides, window, stride)]
     matrix = patches.reshape((-1, int(np.prod(window))))
-    # The shape is told to the graph: JAX has to know it in a loop, where the derivative takes its own shape from there.
+    # The shape is told to the graph: JAX has to know it in a loop, where the derivative takes its
+    # own shape from there.
     known: Any = pt.specify_shape(filters, (*window, count))
-    # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS call.
+    # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
+    # call.
     responses = pt.dot(matrix, known.reshape((-1, count)))
     if bias is not None:
         responses = responses + bias
@@ -92,19 +104,35 @@ _DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(N
 
 def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
     """Return rows, columns, channels where there are, and count of the filters; refuse those that do not fit."""
-    check_instance("filters", filters, TensorVariable, "a symbolic tensor", "For example a pytensor.shared one.")
+    check_instance(
+        "filters",
+        filters,
+        TensorVariable,
+        "a symbolic tensor",
+        "For example a pytensor.shared one.",
+    )
     expected = "(rows, columns, channels, count)" if len(sides) > 2 else "(rows, columns, count)"
     if filters.type.ndim != len(sides) + 1:
         raise problem("filters", f"{expected}, as many axes as the images", filters)
     value = filters.get_value(borrow=True) if isinstance(filters, SharedVariable) else None
     shape: tuple[Any, ...] = filters.type.shape if value is None else value.shape
     if None in shape:
-        raise problem("filters", "a shape known to the graph", filters, "Give a shared variable, or specify its shape.")
+        raise problem(
+            "filters",
+            "a shape known to the graph",
+            filters,
+            "Give a shared variable, or specify its shape.",
+        )
     if any(size < 1 for size in shape):
-        raise problem("filters", "at least one filter of at least one pixel", Words(f"shape {shape}"))
+        raise problem(
+            "filters", "at least one filter of at least one pixel", Words(f"shape {shape}")
+        )
     if any(size > side for size, side in zip(shape[:2], sides[:2], strict=True)):
-        raise problem("filters", f"at most the {sides[0]} x {sides[1]} pixels of an image",
-                      Words(f"{shape[0]} x {shape[1]}"))  # fmt: skip
+        raise problem(
+            "filters",
+            f"at most the {sides[0]} x {sides[1]} pixels of an image",
+            Words(f"{shape[0]} x {shape[1]}"),
+        )
     if shape[2:-1] != tuple(sides[2:]):
         raise problem("filters", f"{sides[2]} channels, as the images have", Words(f"{shape[2]}"))
     return shape
@@ -113,5 +141,7 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
 def _places(sides: list[int], window: list[int], stride: int) -> np.ndarray:
     """Return for all pixels of all patches, one patch after the other, their places in a flattened image."""
     numbered = np.arange(np.prod(sides)).reshape(*sides[:2], -1)
-    patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window[:2]), axis=(0, 1))[::stride, ::stride]
+    patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window[:2]), axis=(0, 1))[
+        ::stride, ::stride
+    ]
     return patches.transpose(0, 1, 3, 4, 2).ravel()

@@ -9,7 +9,9 @@ import numpy as np
 from symng._checks import check_instance, check_number
 
 
-def glorot_init(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = "float64") -> np.ndarray:
+def glorot_init(
+    rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = "float64"
+) -> np.ndarray:
     """Draw weights uniformly from [-s, s] with s = sqrt(6 / (fan_in + fan_out)).
 
     Parameters
@@ -28,7 +30,8 @@ def glorot_init(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any 
 
     References
     ----------
-    .. [1] X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010.
+    .. [1] X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward
+       neural networks", 2010.
 
     Examples
     --------
@@ -96,6 +99,12 @@ def sparse_init(
 
 def _check_init(rng: Any, fan_in: Any, fan_out: Any) -> None:
     """Check the arguments that all initialisers share."""
-    check_instance("rng", rng, np.random.Generator, "a numpy.random.Generator", "Write numpy.random.default_rng(0).")
+    check_instance(
+        "rng",
+        rng,
+        np.random.Generator,
+        "a numpy.random.Generator",
+        "Write numpy.random.default_rng(0).",
+    )
     check_number("fan_in", fan_in, minimum=1, integer=True)
     check_number("fan_out", fan_out, minimum=1, integer=True)

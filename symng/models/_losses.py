@@ -39,7 +39,8 @@ def squared_error(output: Any, target: Any) -> TensorVariable:
 def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
     """Return the cross-entropy of sigmoid outputs of every example, sum_k softplus(r_k) - t_k r_k.
 
-    Equal to -sum_k t_k log y_k + (1 - t_k) log(1 - y_k) with y = sigmoid(r), and finite for every finite r.
+    Equal to -sum_k t_k log y_k + (1 - t_k) log(1 - y_k) with y = sigmoid(r), and finite for every
+    finite r.
 
     Parameters
     ----------
@@ -74,13 +75,14 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     logits : tensor-like of shape (..., K)
         Pre-activations r of the softmax over the last axis.
     target : tensor-like of shape (..., K), or of integers of shape (...)
-        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to K - 1.
+        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to
+        K - 1.
 
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example, in nats; NaN for a label out of range, so that it is never taken for one that costs
-        nothing; give padding a label in range and a weight of 0.
+        One number an example, in nats; NaN for a label out of range, so that it is never taken for
+        one that costs nothing; give padding a label in range and a weight of 0.
 
     Examples
     --------
@@ -92,10 +94,15 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)
     is_float = logits.type.dtype.startswith("float")  # else `_pair` refuses it
     if is_float and target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
-        # Counted with cumsum: PyTensor's JAX backend has no arange of such a length until `enable_jax` is called.
+        # Counted with cumsum: PyTensor's JAX backend has no arange of such a length until
+        # `enable_jax` is called.
         classes = pt.cumsum(pt.ones_like(logits, dtype="int64"), axis=-1) - 1
         hit = pt.eq(target[..., None], classes)
-        target = pt.switch(hit.any(axis=-1, keepdims=True), hit.astype(logits.dtype), np.array(np.nan, logits.dtype))
+        target = pt.switch(
+            hit.any(axis=-1, keepdims=True),
+            hit.astype(logits.dtype),
+            np.array(np.nan, logits.dtype),
+        )
     logits, target = _pair("logits", logits, target)
     return -(target * pt.special.log_softmax(logits, axis=-1)).sum(axis=-1)
 
@@ -110,4 +117,6 @@ def _pair(name: str, prediction: Any, target: Any) -> tuple[TensorVariable, Tens
     # Broadcasting one against the other would give a loss of the wrong shape without a word.
     if target.type.ndim != prediction.type.ndim:
         raise problem("target", f"{prediction.type.ndim} axes, as {name} has", target)
-    return prediction, target if target.type.dtype == prediction.type.dtype else target.astype(prediction.type.dtype)
+    return prediction, target if target.type.dtype == prediction.type.dtype else target.astype(
+        prediction.type.dtype
+    )

@@ -18,7 +18,9 @@ from symng.models._initializers import glorot_init, sparse_init
 Function = Callable[[TensorVariable], TensorVariable]
 Activation = Literal["sigmoid", "tanh", "relu", "softplus", "linear"] | Function
 Output = Literal["linear", "sigmoid", "softmax", "exp"] | Function
-Initializer = Literal["glorot", "sparse"] | Callable[[np.random.Generator, int, int, str], np.ndarray]
+Initializer = (
+    Literal["glorot", "sparse"] | Callable[[np.random.Generator, int, int, str], np.ndarray]
+)
 
 _ACTIVATIONS: dict[str, Function] = {
     "sigmoid": pt.sigmoid,
@@ -45,8 +47,8 @@ class Model:
     output : TensorVariable of shape (..., sizes[-1])
         The prediction, after the output activation.
     preactivation : TensorVariable of shape (..., sizes[-1])
-        What goes into the output activation; a loss written on it is stable. The same variable as ``output`` when the
-        output is linear.
+        What goes into the output activation; a loss written on it is stable. The same variable as
+        ``output`` when the output is linear.
     params : list of shared variables
         ``W1, b1, W2, b2, ...``: weights of shape (fan_in, fan_out) and biases of shape (fan_out,).
     hidden : tuple of TensorVariable
@@ -90,13 +92,13 @@ def mlp(
     output : {"linear", "sigmoid", "softmax", "exp"} or callable, default "linear"
         Activation of the last layer; the softmax is over the last axis.
     initializer : {"glorot", "sparse"} or callable, default "glorot"
-        `glorot_init`, `sparse_init`, or a function of the same four arguments ``(rng, fan_in, fan_out, dtype)``. Biases
-        start at zero.
+        `glorot_init`, `sparse_init`, or a function of the same four arguments ``(rng, fan_in,
+        fan_out, dtype)``. Biases start at zero.
     seed : int, default 0
         Seed of the initial weights, at least 0.
     dtype : {"float32", "float64"}, optional
-        Of the parameters; the default is the dtype of ``x`` or, when that is an integer, ``pytensor.config.floatX``.
-        ``x`` is cast to it.
+        Of the parameters; the default is the dtype of ``x`` or, when that is an integer,
+        ``pytensor.config.floatX``. ``x`` is cast to it.
 
     Returns
     -------
@@ -134,15 +136,17 @@ def autoencoder(
 ) -> Model:
     """Build a deep autoencoder: an encoder, a linear code, and the encoder's mirror image as decoder.
 
-    ``sizes=(784, 400, 200, 100, 50, 25, 6)`` is the network of section 10 of [1]_: 784-400-200-100-50-25-6 and back,
-    twelve weight matrices. Encoder and decoder have weights of their own.
+    ``sizes=(784, 400, 200, 100, 50, 25, 6)`` is the network of section 10 of [1]_:
+    784-400-200-100-50-25-6 and back, twelve weight matrices. Encoder and decoder have weights of
+    their own.
 
     Parameters
     ----------
     x : TensorVariable of shape (..., sizes[0])
         The input, one example a row.
     sizes : sequence of int
-        Units of the layers from the input to the code, both included; at least two numbers, each at least 1.
+        Units of the layers from the input to the code, both included; at least two numbers, each at
+        least 1.
     activation : {"sigmoid", "tanh", "relu", "softplus", "linear"} or callable, default "sigmoid"
         Of the hidden layers but the code, which is linear.
     output : {"linear", "sigmoid", "softmax", "exp"} or callable, default "sigmoid"
@@ -162,7 +166,8 @@ def autoencoder(
 
     References
     ----------
-    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", 2013, arXiv:1301.3584.
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", 2013,
+       arXiv:1301.3584.
 
     Examples
     --------
@@ -177,7 +182,14 @@ def autoencoder(
     sides = [f] * (len(sizes) - 2)
     mirrored = [*sizes, *reversed(list(sizes)[:-1])]
     return _network(
-        x, mirrored, [*sides, _ACTIVATIONS["linear"], *sides], output, initializer, seed, dtype, code=len(sizes) - 2
+        x,
+        mirrored,
+        [*sides, _ACTIVATIONS["linear"], *sides],
+        output,
+        initializer,
+        seed,
+        dtype,
+        code=len(sizes) - 2,
     )
 
 
@@ -211,11 +223,19 @@ def _network(
     code: int | None = None,
 ) -> Model:
     """Build the layers; ``code`` is the position of the code in ``hidden``."""
-    check_instance("x", x, TensorVariable, "a symbolic tensor", 'Write for example x = pytensor.tensor.matrix("x").')
+    check_instance(
+        "x",
+        x,
+        TensorVariable,
+        "a symbolic tensor",
+        'Write for example x = pytensor.tensor.matrix("x").',
+    )
     if x.type.ndim == 0 or x.type.shape[-1] not in (None, sizes[0]):
         raise problem("x", f"{sizes[0]} entries along the last axis, as sizes[0] says", x)
     last = _function("output", output, _OUTPUTS)
-    initialize = _function("initializer", initializer, {"glorot": glorot_init, "sparse": sparse_init})
+    initialize = _function(
+        "initializer", initializer, {"glorot": glorot_init, "sparse": sparse_init}
+    )
     check_number("seed", seed, minimum=0, integer=True)
     if dtype is None:
         dtype = x.type.dtype if x.type.dtype.startswith("float") else pytensor.config.floatX
@@ -225,14 +245,21 @@ def _network(
     layer = x if x.type.dtype == dtype else x.astype(dtype)
     params: list[SharedVariable] = []
     layers = []
-    for i, (fan_in, fan_out, f) in enumerate(zip(sizes[:-1], sizes[1:], [*activations, last], strict=True), start=1):
+    for i, (fan_in, fan_out, f) in enumerate(
+        zip(sizes[:-1], sizes[1:], [*activations, last], strict=True), start=1
+    ):
         weights = np.asarray(initialize(rng, fan_in, fan_out, dtype), dtype=dtype)
         if weights.shape != (fan_in, fan_out):
-            raise problem("initializer", f"a function that returns an array of shape {(fan_in, fan_out)}", weights)
+            raise problem(
+                "initializer",
+                f"a function that returns an array of shape {(fan_in, fan_out)}",
+                weights,
+            )
         W = pytensor.shared(weights, name=f"W{i}")
         b = pytensor.shared(np.zeros(fan_out, dtype=dtype), name=f"b{i}")
         params += [W, b]
-        # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS call.
+        # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
+        # call.
         preactivation = pt.dot(layer, W) + b
         layer = f(preactivation)
         layers.append(layer)

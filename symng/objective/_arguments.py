@@ -19,9 +19,13 @@ def check_loss(loss: Any) -> TensorVariable:
     """Return ``loss`` if it is a symbolic floating-point scalar."""
     expected = "a symbolic floating-point scalar"
     if not isinstance(loss, TensorVariable):
-        raise problem("loss", expected, loss, "Build it with PyTensor from output and targets.", TypeError)
+        raise problem(
+            "loss", expected, loss, "Build it with PyTensor from output and targets.", TypeError
+        )
     if loss.ndim != 0:
-        raise problem("loss", expected, loss, "Take its mean over examples, for instance loss.mean().")
+        raise problem(
+            "loss", expected, loss, "Take its mean over examples, for instance loss.mean()."
+        )
     if not loss.type.dtype.startswith("float"):
         raise problem("loss", expected, loss, error=TypeError)
     return loss
@@ -29,7 +33,13 @@ def check_loss(loss: Any) -> TensorVariable:
 
 def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
     """Return the outputs as a tuple of floating-point tensors with at least one axis."""
-    outputs = (output,) if isinstance(output, Variable) else tuple(output) if isinstance(output, list | tuple) else None
+    outputs = (
+        (output,)
+        if isinstance(output, Variable)
+        else tuple(output)
+        if isinstance(output, list | tuple)
+        else None
+    )
     expected = "a symbolic floating-point tensor with an axis of examples (or a list of them)"
     if not outputs:
         raise problem("output", expected, output, error=TypeError)
@@ -45,8 +55,10 @@ def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]
     found = [v for v in draws if getattr(v, "default_update", None) is None]
     if found:
         warn(
-            f"loss, output: the graph draws random numbers (from {found[0]}), and nothing advances their generator: "
-            "the draws are the same at every step. Set its default_update to the generator that comes with the draw."
+            f"loss, output: the graph draws random numbers (from {found[0]}), and nothing advances "
+            "their generator: "
+            "the draws are the same at every step. Set its default_update to the generator that "
+            "comes with the draw."
         )
 
 
@@ -59,12 +71,16 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
             way_out = "Write params=[...]."
         elif isinstance(params, Mapping):
             way_out = "Give list(params.values())."
-        elif isinstance(params, Iterable) and not isinstance(params, list | tuple | Variable | np.ndarray | str):
+        elif isinstance(params, Iterable) and not isinstance(
+            params, list | tuple | Variable | np.ndarray | str
+        ):
             way_out = "Give list(params)."
         raise problem("params", expected, params, way_out)
     for p in params:
         if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
-            raise problem("params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError)
+            raise problem(
+                "params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError
+            )
         if p.type.dtype not in ("float32", "float64"):
             raise problem("params", expected, p, "Cast its value to float32 or float64.", TypeError)
         if np.size(p.get_value(borrow=True)) == 0:
@@ -73,12 +89,21 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
         raise problem("params", "each variable once", Words("one of them twice"))
     dtypes = sorted({p.type.dtype for p in params})
     if len(dtypes) > 1:
-        raise problem("params", "one dtype for all", Words(" and ".join(dtypes)), "Cast all to one of them.", TypeError)
+        raise problem(
+            "params",
+            "one dtype for all",
+            Words(" and ".join(dtypes)),
+            "Cast all to one of them.",
+            TypeError,
+        )
     reached = set(ancestors(outputs))
     for p in params:
         if p not in reached:
             raise problem(
-                "params", "variables that the output depends on", p, "Leave it out, or give the output that uses it."
+                "params",
+                "variables that the output depends on",
+                p,
+                "Leave it out, or give the output that uses it.",
             )
     return tuple(params)
 
@@ -91,12 +116,19 @@ def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
     for v in variables:
         if not isinstance(v, TensorVariable) or isinstance(v, SharedVariable | Constant):
             arrays = not isinstance(v, Variable)
-            raise problem(name, expected, v, "The arrays come later, as the data of minimize." if arrays else "",
-                          TypeError)  # fmt: skip
+            raise problem(
+                name,
+                expected,
+                v,
+                "The arrays come later, as the data of minimize." if arrays else "",
+                TypeError,
+            )
         if v.owner is not None:
             raise problem(name, expected, Words(f"{v}, which is computed from others"))
         if v.ndim == 0:
-            raise problem(name, "variables with an axis of examples", v, "Make scalars shared variables.")
+            raise problem(
+                name, "variables with an axis of examples", v, "Make scalars shared variables."
+            )
     return tuple(variables)
 
 
@@ -105,19 +137,27 @@ def check_example_losses(given: Any) -> None:
     expected = "a symbolic floating-point vector, one loss an example"
     if given is None:
         return
-    if not isinstance(given, TensorVariable) or given.ndim != 1 or not given.type.dtype.startswith("float"):
+    if (
+        not isinstance(given, TensorVariable)
+        or given.ndim != 1
+        or not given.type.dtype.startswith("float")
+    ):
         raise problem("example_losses", expected, given, error=TypeError)
 
 
-def check_given_losses(losses: TensorVariable, params: Sequence[SharedVariable], without_examples: bool) -> None:
+def check_given_losses(
+    losses: TensorVariable, params: Sequence[SharedVariable], without_examples: bool
+) -> None:
     """Refuse losses of single examples that depend on no parameter, or that are known to have no axis of examples."""
     if not any(p in set(ancestors([losses])) for p in params):
         raise problem("example_losses", "a vector that depends on params", losses)
     if without_examples:
         raise problem(
-            "example_losses", "one loss an example", Words(f"{losses}, which does not run over examples"),
+            "example_losses",
+            "one loss an example",
+            Words(f"{losses}, which does not run over examples"),
             "Sum over the axes of outputs and of time alone.",
-        )  # fmt: skip
+        )
 
 
 def check_connections(
@@ -131,26 +171,35 @@ def check_connections(
     if len(set(roots)) < len(roots):
         twice = next(v for v in roots if roots.count(v) > 1)
         raise problem(
-            "inputs, targets", "each variable once", Words(f"{twice} twice"),
+            "inputs, targets",
+            "each variable once",
+            Words(f"{twice} twice"),
             "When the input is its own target, as in an autoencoder, leave it out of targets.",
-        )  # fmt: skip
+        )
     graph = set(graph_inputs(graphs))
     for name, variables in (("inputs", inputs), ("targets", targets)):
         for v in variables:
             if v not in graph:
-                raise problem(name, "variables that the loss or the output depends on", v, "Leave it out.")
+                raise problem(
+                    name, "variables that the loss or the output depends on", v, "Leave it out."
+                )
     missing = graph.difference(roots)
     loose = sorted(str(v) for v in missing if not isinstance(v, SharedVariable | Constant))
     if loose:
         raise problem(
-            "inputs, targets", "every symbolic input of the loss and the output",
+            "inputs, targets",
+            "every symbolic input of the loss and the output",
             Words(f"a graph that needs {', '.join(loose)} too"),
-            "Add it to inputs if the output needs it, else to targets; make scalars and generators shared variables.",
-        )  # fmt: skip
+            "Add it to inputs if the output needs it, else to targets; make scalars and generators "
+            "shared variables.",
+        )
     reached = set(ancestors(graphs[:1]))
     if not any(p in reached for p in params):
         raise problem(
-            "loss", "a scalar that depends on params", graphs[0], "List the parameters of this loss, or give theirs."
+            "loss",
+            "a scalar that depends on params",
+            graphs[0],
+            "List the parameters of this loss, or give theirs.",
         )
 
 
@@ -178,7 +227,9 @@ def check_data_axes(data_axes: Any, roots: Sequence[TensorVariable], axis: int) 
     if data_axes is None:
         return tuple(axis if v.ndim > axis else 0 for v in roots)
     if not isinstance(data_axes, list | tuple) or len(data_axes) != len(roots):
-        raise problem("data_axes", f"one axis for each of {len(roots)} inputs and targets", data_axes)
+        raise problem(
+            "data_axes", f"one axis for each of {len(roots)} inputs and targets", data_axes
+        )
     for v, a in zip(roots, data_axes, strict=True):
         check_number("data_axes", a, integer=True, minimum=0, maximum=v.ndim - 1)
     return tuple(data_axes)

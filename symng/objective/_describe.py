@@ -27,7 +27,10 @@ def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
     lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
     if names := [describe_likelihood(likelihood) for likelihood in unchecked]:
-        lines.append(f"  unchecked:  targets of {', '.join(names)}, for the loss does not tell which they are")
+        lines.append(
+            f"  unchecked:  targets of {', '.join(names)}, for the loss does not tell which they "
+            "are"
+        )
     lines.append(_fill(f"  examples:   {_describe_reduction(model)}"))
     return "\n".join(["Objective", *lines])
 

@@ -35,13 +35,16 @@ Place = int | str
 
 
 def locate_examples(
-    loss: TensorVariable, known: Mapping[TensorVariable, int], outputs: Mapping[Any, int] | None = None
+    loss: TensorVariable,
+    known: Mapping[TensorVariable, int],
+    outputs: Mapping[Any, int] | None = None,
 ) -> dict[Variable, Place]:
     """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
 
-    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those are believed also
-    where ops below them are not known, unless examples are seen to be mixed there. An op whose code is not PyTensor's
-    and which has no graph inside is taken to mix the examples that enter it.
+    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those
+    are believed also where ops below them are not known, unless examples are seen to be mixed
+    there. An op whose code is not PyTensor's and which has no graph inside is taken to mix the
+    examples that enter it.
     """
     outputs = {} if outputs is None else outputs
     places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
@@ -50,7 +53,10 @@ def locate_examples(
 
 
 def _walk(
-    nodes: Iterable[Apply], places: dict[Variable, Place], model: set[Variable], outputs: Mapping[Any, int]
+    nodes: Iterable[Apply],
+    places: dict[Variable, Place],
+    model: set[Variable],
+    outputs: Mapping[Any, int],
 ) -> None:
     """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
     for node in nodes:
@@ -90,7 +96,12 @@ def _places_in_graph(node: Apply, given: Sequence[Place], model: set[Variable]) 
 def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
     """Return the places of the outputs of a scan: those inside it, after the axis of its steps."""
     op: Any = node.op
-    info, lookup, inputs, values = op.info, op.get_oinp_iinp_iout_oout_mappings(), op.inner_inputs, op.inner_outputs
+    info, lookup, inputs, values = (
+        op.info,
+        op.get_oinp_iinp_iout_oout_mappings(),
+        op.inner_inputs,
+        op.inner_outputs,
+    )
     traced = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
     start: dict[Variable, Place] = {}
     for i, place in enumerate(given):
@@ -98,7 +109,9 @@ def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -
             place = place - 1 if place > 0 else UNKNOWN  # a round for each example
         start.update((inputs[k], place) for k in lookup["inner_inp_from_outer_inp"].get(i, ()))
     states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
-    while True:  # until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED
+    while (
+        True
+    ):  # until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED
         places = dict(start)
         _walk(op.fgraph.toposort(), places, _model_within(node, inputs, model), {})
         result = {
@@ -146,8 +159,11 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     if isinstance(op, Dot):
         return _place_in_product(node, given)
     if isinstance(op, AdvancedSubtensor):
-        # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they run themselves.
-        by_tensors = not any(isinstance(i, slice) for i in op.idx_list) and first in range(len(op.idx_list))
+        # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they
+        # run themselves.
+        by_tensors = not any(isinstance(i, slice) for i in op.idx_list) and first in range(
+            len(op.idx_list)
+        )
         place = _merged(given[1:])
         return place if by_tensors and isinstance(place, int) else UNKNOWN
     if isinstance(op, Join):
@@ -157,7 +173,11 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
     if isinstance(op, IncSubtensor):
         place = _merged(given[:2])
         slices = [*op.idx_list, *[slice(None)] * ndim]
-        kept = isinstance(place, int) and slices[place] == slice(None) and all(isinstance(i, slice) for i in slices)
+        kept = (
+            isinstance(place, int)
+            and slices[place] == slice(None)
+            and all(isinstance(i, slice) for i in slices)
+        )
         return place if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
     if is_closed(op):
         return MIXED

@@ -1,7 +1,8 @@
 """Find, on the graph of a loss, the vector of the losses of single examples.
 
-Two steps: `locate_examples` walks the graph forward once and finds which axis of each tensor runs over examples;
-`find` walks it backward from the loss, through what is linear, to the sum over that axis.
+Two steps: `locate_examples` walks the graph forward once and finds which axis of each tensor runs
+over examples; `find` walks it backward from the loss, through what is linear, to the sum over that
+axis.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def find_example_losses(
 ) -> tuple[TensorVariable | None, str | None]:
     """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
 
-    The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without examples added, as
-    weight decay has. The loss is the mean, or the sum, of the vector returned.
+    The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without
+    examples added, as weight decay has. The loss is the mean, or the sum, of the vector returned.
     """
     found = _Finder(places).find(loss)
     return (None, None) if found is None else found
@@ -112,7 +113,9 @@ class _Finder:
             total = total + term.astype(total.dtype)
         return total, reductions.pop()
 
-    def _scaled(self, found: Found, scales: Sequence[TensorVariable], scale: Callable[[Any, Any], Any]) -> Found:
+    def _scaled(
+        self, found: Found, scales: Sequence[TensorVariable], scale: Callable[[Any, Any], Any]
+    ) -> Found:
         """Scale what was found; a sum divided by the number of examples is a mean."""
         if found is None:
             return None
@@ -151,7 +154,11 @@ class _Finder:
 
 def _shape_of(v: Variable) -> TensorVariable | None:
     """Return the tensor whose shape, cast or not, is ``v``."""
-    while v.owner is not None and isinstance(v.owner.op, Elemwise) and isinstance(v.owner.op.scalar_op, ps.Cast):
+    while (
+        v.owner is not None
+        and isinstance(v.owner.op, Elemwise)
+        and isinstance(v.owner.op.scalar_op, ps.Cast)
+    ):
         v = v.owner.inputs[0]
     return v.owner.inputs[0] if v.owner is not None and isinstance(v.owner.op, Shape) else None
 
@@ -162,12 +169,16 @@ def _mapped(found: Found, change: Callable[[TensorVariable], TensorVariable]) ->
 
 
 def find_sum(
-    loss: TensorVariable, places: Mapping[Variable, Place], known: Mapping[Any, int], outputs: Mapping[Any, int]
+    loss: TensorVariable,
+    places: Mapping[Variable, Place],
+    known: Mapping[Any, int],
+    outputs: Mapping[Any, int],
 ) -> float | None:
     """Return c where the loss is c times a sum over examples, or None where the graph shows no such sum.
 
-    Terms without examples, such as a prior, may be added. A sum that is divided by the number of examples, or by the
-    sum of their weights, is a mean. c counts factors that are plain numbers, and no others.
+    Terms without examples, such as a prior, may be added. A sum that is divided by the number of
+    examples, or by the sum of their weights, is a mean. c counts factors that are plain numbers,
+    and no others.
     """
     if places.get(loss) in (NONE, REDUCED):
         return _SumFinder(places).factor(loss)
@@ -239,11 +250,13 @@ class _SumFinder(_Finder):
         if isinstance(scalar_op, ps.Mul | ps.TrueDiv):
             others = [i for i in inputs if not isinstance(self.place(i), int)]
             numbers = [i for i in others if all(i.type.broadcastable)]
-            if any(self.place(i) == REDUCED for i in others) or any(map(self._counts_examples, numbers)):
+            if any(self.place(i) == REDUCED for i in others) or any(
+                map(self._counts_examples, numbers)
+            ):
                 return True
-        elif not isinstance(op, Sum | DimShuffle | SpecifyShape | MakeVector | Join | CheckAndRaise) and not isinstance(
-            scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast
-        ):
+        elif not isinstance(
+            op, Sum | DimShuffle | SpecifyShape | MakeVector | Join | CheckAndRaise
+        ) and not isinstance(scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast):
             return False
         return any(self._is_shared_out(i) for i in inputs)
 

@@ -42,7 +42,8 @@ class Part:
         """The values, and what they are a rearrangement of, from the outside in."""
         forms = [self.values]
         while (node := forms[-1].owner) is not None and (
-            isinstance(node.op, DimShuffle | Reshape | SpecifyShape) or is_elementwise(node.op, ps.Cast)
+            isinstance(node.op, DimShuffle | Reshape | SpecifyShape)
+            or is_elementwise(node.op, ps.Cast)
         ):
             forms.append(node.inputs[0])
         return forms
@@ -58,12 +59,13 @@ class Part:
 class TargetChecks:
     """Check the values of targets by the likelihoods of the outputs that they are compared with.
 
-    A part of a target is compared with an output whose pre-activation it meets on the way to the loss before those of
-    others are there. It is checked where its role is clear: it serves as class numbers, or is the only one with as
-    many axes as the output; a weight of examples has fewer.
+    A part of a target is compared with an output whose pre-activation it meets on the way to the
+    loss before those of others are there. It is checked where its role is clear: it serves as class
+    numbers, or is the only one with as many axes as the output; a weight of examples has fewer.
 
-    Where there are no targets at all, an output may be compared with what it is computed from, as the images of an
-    autoencoder. Of such inputs is only warned, once: the loss may leave those values out, or use them in another way.
+    Where there are no targets at all, an output may be compared with what it is computed from, as
+    the images of an autoencoder. Of such inputs is only warned, once: the loss may leave those
+    values out, or use them in another way.
     """
 
     def __init__(
@@ -78,12 +80,15 @@ class TargetChecks:
         found = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
         self._found = [head for head in heads if found[head]]
         self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
-        # A likelihood that was not read off a plain activation may be wrong: it warns, and refuses nothing.
+        # A likelihood that was not read off a plain activation may be wrong: it warns, and refuses
+        # nothing.
         self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
         if not targets:
             parts = _find_parts(loss, heads, inputs, directly=True)
             sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
-            self._warned = {head: _choose(head, [p for p in parts if head in p.heads]) for head in sigmoids}
+            self._warned = {
+                head: _choose(head, [p for p in parts if head in p.heads]) for head in sigmoids
+            }
         # Labels of 1 and -1, by which the loss multiplies the logits.
         self._signed = {h for h in heads if _is_signed(loss, h, targets)}
         self._classes: dict[Any, int | None] = {}
@@ -92,7 +97,11 @@ class TargetChecks:
     @property
     def unchecked(self) -> list[Likelihood]:
         """Likelihoods that refuse some targets, but of whose outputs the graph does not tell the targets."""
-        able = [h for h in self.heads if type(h.likelihood).check_targets is not Likelihood.check_targets]
+        able = [
+            h
+            for h in self.heads
+            if type(h.likelihood).check_targets is not Likelihood.check_targets
+        ]
         return [h.likelihood for h in able if h not in self._found] if self.targets else []
 
     def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
@@ -104,7 +113,9 @@ class TargetChecks:
             if self._compute is None:
                 roots = [*self.inputs, *self.targets]
                 self._compute = compile_function(roots, rest, mode=PLAIN, on_unused_input="ignore")
-            values.update(zip(rest, evaluate(lambda a: self._compute(*a), arrays, name), strict=True))
+            values.update(
+                zip(rest, evaluate(lambda a: self._compute(*a), arrays, name), strict=True)
+            )
         for head, checked in self._checked.items():
             for target, v, ndim in checked:
                 self._check(name, head, target, v, ndim, values[v])
@@ -118,7 +129,13 @@ class TargetChecks:
                     self._warned = {}  # once will do
 
     def _check(
-        self, name: str, head: Head, target: TensorVariable, v: TensorVariable, ndim: int, values: np.ndarray
+        self,
+        name: str,
+        head: Head,
+        target: TensorVariable,
+        v: TensorVariable,
+        ndim: int,
+        values: np.ndarray,
     ) -> None:
         """Refuse what the likelihood of an output cannot have produced."""
         if head in self._signed and (abs(values) <= 1).all():
@@ -148,37 +165,49 @@ def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> 
             classes = infer_length(head.y, -1)
             rows = f"np.eye({classes or 'K'}, dtype={target.type.dtype!r})[labels]"
             return problem(
-                f"{name}, {target}", f"one-hot rows, an array of {target.ndim} axes and dtype {target.type.dtype}",
+                f"{name}, {target}",
+                f"one-hot rows, an array of {target.ndim} axes and dtype {target.type.dtype}",
                 Words(f"{describe(array)}, which may be class numbers"),
-                f"One-hot encode them: {rows}; or declare the target as pt.ivector and index the output by it.",
-            )  # fmt: skip
+                f"One-hot encode them: {rows}; or declare the target as pt.ivector and index the "
+                "output by it.",
+            )
         labels = target.type.dtype.startswith(("int", "uint")) and target.ndim == head.y.ndim - 1
         if labels and len(shape) == head.y.ndim and shape[-1] != 1:
             return problem(
-                f"{name}, {target}", f"class numbers, an array of {target.ndim} axes and dtype {target.type.dtype}",
-                Words(f"{describe(array)}, which may be one-hot rows"), "Take their class numbers: T.argmax(axis=-1).",
-            )  # fmt: skip
+                f"{name}, {target}",
+                f"class numbers, an array of {target.ndim} axes and dtype {target.type.dtype}",
+                Words(f"{describe(array)}, which may be one-hot rows"),
+                "Take their class numbers: T.argmax(axis=-1).",
+            )
     return None
 
 
 def _is_signed(loss: Any, head: Head, targets: Sequence[TensorVariable]) -> bool:
     """Return whether the targets of an output of class 0 or 1 may be its signs."""
-    return isinstance(head.likelihood, Bernoulli) and scaled_output(loss, head.root, [], targets)[1] is not None
+    return (
+        isinstance(head.likelihood, Bernoulli)
+        and scaled_output(loss, head.root, [], targets)[1] is not None
+    )
 
 
 def _find_parts(
-    loss: TensorVariable, heads: Sequence[Head], targets: Sequence[TensorVariable], directly: bool = False
+    loss: TensorVariable,
+    heads: Sequence[Head],
+    targets: Sequence[TensorVariable],
+    directly: bool = False,
 ) -> list[Part]:
     """Return the parts of targets that enter the loss, each with the outputs that it is compared with.
 
-    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it asks that no function
-    of a part, but the part itself, meets the output, and outside of the model. What the model does not take is left
-    out, for it may be a weight.
+    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it
+    asks that no function of a part, but the part itself, meets the output, and outside of the
+    model. What the model does not take is left out, for it may be a weight.
     """
     model = set(ancestors([head.root for head in heads])) if directly else set()
     targets = [t for t in targets if t in model or not directly]
     origin: dict[Variable, TensorVariable] = {t: t for t in targets}  # the target behind each part
-    within: dict[Variable, set[Variable]] = {t: {t} for t in targets}  # the parts that a variable is made of
+    within: dict[Variable, set[Variable]] = {
+        t: {t} for t in targets
+    }  # the parts that a variable is made of
     sides: dict[Variable, set[Any]] = {}  # the heads that it is made of
     v: Any
     for head in heads:
@@ -207,7 +236,9 @@ def _find_parts(
                 for inner in within.get(v, ()):
                     parts[inner].heads |= met if len(met) == 1 else set()
         for v in node.outputs:
-            within[v] = set() if directly else {inner for i in inputs for inner in within.get(i, ())}
+            within[v] = (
+                set() if directly else {inner for i in inputs for inner in within.get(i, ())}
+            )
             if met and v not in marks:
                 sides[v] = met
     found = list(parts.values())
@@ -233,11 +264,19 @@ def _choose(head: Head, parts: Sequence[Part]) -> list[tuple[TensorVariable, Ten
     ndim, categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
     labels = [p for p in parts if p.labels and categorical]
     if labels:
-        shaped = [(p.target, p.forms[-1] if (v := p.with_axes(ndim - 1)) is None else v) for p in labels]
+        shaped = [
+            (p.target, p.forms[-1] if (v := p.with_axes(ndim - 1)) is None else v) for p in labels
+        ]
         return [(target, v, v.ndim + 1) for target, v in dict.fromkeys(shaped)]
     by_source = {p.forms[-1]: p for p in parts}  # t and t[:, None] are the same values
-    fitting = [(p.target, v, ndim) for p in by_source.values() if (v := p.with_axes(ndim)) is not None]
-    if categorical and len(by_source) == 1 and not fitting:  # class numbers whose use is hidden, say in a scan
-        fitting = [(p.target, v, ndim) for p in parts[:1] if (v := p.with_axes(ndim - 1)) is not None]
+    fitting = [
+        (p.target, v, ndim) for p in by_source.values() if (v := p.with_axes(ndim)) is not None
+    ]
+    if (
+        categorical and len(by_source) == 1 and not fitting
+    ):  # class numbers whose use is hidden, say in a scan
+        fitting = [
+            (p.target, v, ndim) for p in parts[:1] if (v := p.with_axes(ndim - 1)) is not None
+        ]
         fitting = [found for found in fitting if "int" in found[1].type.dtype]
     return fitting if len(fitting) == 1 else []

@@ -28,7 +28,15 @@ from symng.graphs.rewrites import inline, is_elementwise, open_op
 from symng.graphs.scans import first_round, inner_value, trace_of
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
-VIEWS = (DimShuffle, Reshape, SpecifyShape, Subtensor, AdvancedSubtensor, TypeCastingOp, CheckAndRaise)
+VIEWS = (
+    DimShuffle,
+    Reshape,
+    SpecifyShape,
+    Subtensor,
+    AdvancedSubtensor,
+    TypeCastingOp,
+    CheckAndRaise,
+)
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,14 @@ class Activation:
     """What was read off the end of an output."""
 
     likelihood: Likelihood
-    preactivation: TensorVariable | None  # r, elementwise aligned with the output; None where it is out of reach
+    preactivation: (
+        TensorVariable | None
+    )  # r, elementwise aligned with the output; None where it is out of reach
     root: TensorVariable  # the variable of the user's graph that r was taken from, else the output
     source: str
-    is_plain: bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
+    is_plain: (
+        bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
+    )
 
 
 @dataclass(frozen=True)
@@ -58,8 +70,9 @@ class _End:
 def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -> Activation | None:
     """Read likelihood and pre-activation off the end of ``output``; None when no activation is known.
 
-    Transpositions, reshapes, slices, copies and casts on the way are looked through: elementwise activations commute
-    with them, a softmax with those that leave its axis the last. So are constants that only keep an output off 0 and
+    Transpositions, reshapes, slices, copies and casts on the way are looked through: elementwise
+    activations commute with them, a softmax with those that leave its axis the last. So are
+    constants that only keep an output off 0 and
     1. ``tanh`` is what a tanh stands for; by default nothing.
     """
     return _read(output, tanh)[0]
@@ -86,7 +99,9 @@ def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
     return output, views
 
 
-def _read(output: Any, tanh: Likelihood | None, least_ndim: int = 2) -> tuple[Activation | None, bool]:
+def _read(
+    output: Any, tanh: Likelihood | None, least_ndim: int = 2
+) -> tuple[Activation | None, bool]:
     """Return the activation that ``output`` ends in, and whether it is a softmax over other axes than the last."""
     end, views = below_views(output)
     guarded = False
@@ -98,14 +113,18 @@ def _read(output: Any, tanh: Likelihood | None, least_ndim: int = 2) -> tuple[Ac
         found, end, views = _read_by_hand(output), output, []  # one that rearranges on its way
     if found is None:
         return None, False
-    if found.axes is not None and (output.ndim < least_ndim or _axis_behind(found.axes, views) != output.ndim - 1):
+    if found.axes is not None and (
+        output.ndim < least_ndim or _axis_behind(found.axes, views) != output.ndim - 1
+    ):
         return None, True
     r = found.r
     if r is not None:
         for node in reversed(views[: len(views) - found.skip]):
             r = node.op(r, *node.inputs[1:])
     root = output if found.root is None else found.root
-    return Activation(found.likelihood, r, root, found.source, found.is_plain and not guarded), False
+    return Activation(
+        found.likelihood, r, root, found.source, found.is_plain and not guarded
+    ), False
 
 
 def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
@@ -153,7 +172,13 @@ def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End |
     if inner is None:
         return None
     axes = (end.ndim - 1,) if isinstance(inner.likelihood, Categorical) else None
-    return _End(inner.likelihood, f"{inner.source} in {where}", inner.preactivation, axes=axes, is_plain=False)
+    return _End(
+        inner.likelihood,
+        f"{inner.source} in {where}",
+        inner.preactivation,
+        axes=axes,
+        is_plain=False,
+    )
 
 
 def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
@@ -181,9 +206,12 @@ def _starts_at(node: Apply, start: int) -> bool:
     if len(op.idx_list) != 1 or not isinstance(op.idx_list[0], slice):
         return False
     index = op.idx_list[0]
-    return index.stop is None and index.step is None and len(node.inputs) == 2 and (
-        isinstance(node.inputs[1], Constant) and int(node.inputs[1].data) == start
-    )  # fmt: skip
+    return (
+        index.stop is None
+        and index.step is None
+        and len(node.inputs) == 2
+        and (isinstance(node.inputs[1], Constant) and int(node.inputs[1].data) == start)
+    )
 
 
 def _is_view(node: Apply) -> bool:
@@ -195,7 +223,9 @@ def _is_view(node: Apply) -> bool:
 
 def _guarded(node: Apply) -> Any:
     """Return what ``node`` computes to 2e-3 on [0, 1], with constants that keep it off 0 and 1; else None."""
-    if not is_elementwise(node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)):
+    if not is_elementwise(
+        node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
+    ):
         return None
     others = [v for v in node.inputs if constant_value(v) is None]
     if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:  # type: ignore[attr-defined]

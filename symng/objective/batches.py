@@ -1,7 +1,8 @@
 """How the examples of a batch come: all at once, or in chunks, so that memory follows the chunk and not the batch.
 
-What is a mean over examples is computed chunk by chunk in a loop and added up. Such a batch is handed over as its
-chunks, stacked along a new first axis, and the examples that are left over: each chunk of a loop has one shape.
+What is a mean over examples is computed chunk by chunk in a loop and added up. Such a batch is
+handed over as its chunks, stacked along a new first axis, and the examples that are left over: each
+chunk of a loop has one shape.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ class Batch(ABC):
     Attributes
     ----------
     objective : Objective
-        The model. Where the examples come in chunks it is not on the inputs of the batch: compute by `mean`.
+        The model. Where the examples come in chunks it is not on the inputs of the batch: compute
+        by `mean`.
     length : int or None
         How many of the inputs and targets the batch holds, the first ones; None is all.
     divisor : symbolic scalar or None
-        What the loss is divided by, so that a sum over examples becomes a mean; None if it is not divided.
+        What the loss is divided by, so that a sum over examples becomes a mean; None if it is not
+        divided.
     """
 
     objective: Objective
@@ -71,8 +74,9 @@ class Batch(ABC):
     def averaged(self) -> Self:
         """Return the batch with a loss that is a sum over examples divided by their number; others as they are.
 
-        A sum times a small number may be a mean already, over a number that the user knew. It is divided in batches of
-        more examples than that, and a thousandth more: the number may have been rounded to float32.
+        A sum times a small number may be a mean already, over a number that the user knew. It is
+        divided in batches of more examples than that, and a thousandth more: the number may have
+        been rounded to float32.
         """
         factor = self.objective.sum_factor
         if factor is None:
@@ -155,7 +159,8 @@ class ChunkedBatch(Batch):
     def _part(self, part: Objective) -> Objective:
         """Return the objective on a part of the batch so that the loss of the batch is the mean of those of its parts.
 
-        A loss that is a sum over the N examples of the batch is N / n times the sum over the n of the part.
+        A loss that is a sum over the N examples of the batch is N / n times the sum over the n of
+        the part.
         """
         if self.objective.reduction != "sum" and self.objective.sum_factor is None:
             return part
@@ -179,13 +184,17 @@ class ChunkedBatch(Batch):
         length, count = self._length_of_chunk(), self.stacked[0].shape[0]
 
         def body(s: dict[str, Any]) -> dict[str, Any]:
-            rows: dict[Any, Any] = {v: chunks[s["chunk"]] for v, chunks in zip(placeholders, self.stacked, strict=True)}
+            rows: dict[Any, Any] = {
+                v: chunks[s["chunk"]] for v, chunks in zip(placeholders, self.stacked, strict=True)
+            }
             here = rebuild(values, rows | {offset: s["chunk"] * length})
             added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
             return {"chunk": s["chunk"] + 1, **added}
 
         start: dict[str, Any] = {"chunk": pt.constant(0, dtype="int64")}
-        start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
+        start |= {
+            f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)
+        }
         final = while_loop(body, lambda s: s["chunk"] < count, start, count)
         return [final[f"sum {i}"] for i in range(len(values))]
 
@@ -241,28 +250,38 @@ def check_chunks(objective: Objective) -> None:
     """Refuse an objective whose loss is not known to be a mean or sum over examples."""
     expected = "a loss that is a mean or sum over examples, as the objective tells under 'examples'"
     if objective.reduction not in ("mean", "sum"):
-        got, way_out = "one that is not known to be", "Write it so, or give smaller batches in its place."
+        got, way_out = (
+            "one that is not known to be",
+            "Write it so, or give smaller batches in its place.",
+        )
         if (op := _find_opaque_op(objective)) is not None:
             got = f"one with the op {op}, which may mix examples, for its code is not PyTensor's"
             way_out = (
                 "Leave chunk_size out; or, if the op is right for one example, wrap it: "
-                "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one example."
+                "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one "
+                "example."
             )
         raise problem("chunk_size", expected, Words(got), way_out)
     if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
         got = "a sum of terms that are divided by the number of examples, or by their weights"
-        raise problem("chunk_size", expected, Words(got), "Take the mean() of the terms in its place.")
+        raise problem(
+            "chunk_size", expected, Words(got), "Take the mean() of the terms in its place."
+        )
     for v, axis in zip(objective.model.variables, objective.data_axes, strict=True):
         if v.type.shape[axis] not in (None, 1):
             raise problem(
-                "chunk_size", f"inputs and targets of any number of examples, {v} too",
-                Words(f"one that is declared to have {v.type.shape[axis]}"), f"Declare it with None in axis {axis}.",
-            )  # fmt: skip
+                "chunk_size",
+                f"inputs and targets of any number of examples, {v} too",
+                Words(f"one that is declared to have {v.type.shape[axis]}"),
+                f"Declare it with None in axis {axis}.",
+            )
 
 
 def _find_opaque_op(objective: Objective) -> Op | None:
     """Return an op that examples enter and nobody can look into, or None."""
-    places = locate_examples(objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True)))
+    places = locate_examples(
+        objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True))
+    )
     for node in toposort([objective.loss]):
         if is_closed(node.op) and any(places.get(v, NONE) != NONE for v in node.inputs):
             return node.op

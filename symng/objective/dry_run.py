@@ -34,8 +34,8 @@ class Trial:
         Raises
         ------
         ValueError
-            When that fails (a LinAlgError where the values are the reason), or ``example_losses`` as given has another
-            length than the batch.
+            When that fails (a LinAlgError where the values are the reason), or ``example_losses``
+            as given has another length than the batch.
         """
         model, inputs = self.model, len(self.model.inputs)
         whole = len(arrays) == inputs + len(model.targets)
@@ -44,16 +44,20 @@ class Trial:
             wanted: list[Any] = [model.loss] if whole else list(model.outputs)
             if whole and model.reduction == "given":
                 wanted.append(model.example_losses.shape[0])  # type: ignore[union-attr]
-            self._functions[whole] = compile_function(roots, wanted, mode=PLAIN, on_unused_input="ignore")
+            self._functions[whole] = compile_function(
+                roots, wanted, mode=PLAIN, on_unused_input="ignore"
+            )
         function = self._functions[whole]
         with np.errstate(all="ignore"):
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
         examples = arrays[0].shape[model.data_axes[0]]
         if whole and model.reduction == "given" and int(values[-1]) != examples:
             raise problem(
-                "example_losses", f"one loss for each of the {examples} examples of {name}", Words(str(values[-1])),
+                "example_losses",
+                f"one loss for each of the {examples} examples of {name}",
+                Words(str(values[-1])),
                 "Sum over the axes of outputs and of time alone.",
-            )  # fmt: skip
+            )
         self._seen.add(self._lengths(arrays))
 
     def hint(self, arrays: Sequence[Any]) -> str:
@@ -61,9 +65,15 @@ class Trial:
         model = self.model
         for t, a in zip(model.targets, arrays[len(model.inputs) :], strict=False):
             for head in model.heads:
-                if isinstance(head.likelihood, Categorical) and head.y.ndim == t.ndim and a.shape[-1] == 1:
+                if (
+                    isinstance(head.likelihood, Categorical)
+                    and head.y.ndim == t.ndim
+                    and a.shape[-1] == 1
+                ):
                     return f"A column of class numbers for {t}? One-hot encode them: np.eye(K)[labels]."
-                column = infer_length(head.y, -1) in (1, None) and not isinstance(head.likelihood, Categorical)
+                column = infer_length(head.y, -1) in (1, None) and not isinstance(
+                    head.likelihood, Categorical
+                )
                 if head.y.ndim == t.ndim + 1 and column:
                     return f"An output of shape (N, 1), a target of shape (N,)? Take y[:, 0], or give {t} another axis."
                 if head.y.ndim == t.ndim - 1 and a.shape[-1] == 1:

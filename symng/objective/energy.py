@@ -24,7 +24,8 @@ from symng.objective.objective import Objective
 class Boltzmann(Likelihood):
     """Read the output as the energies of samples of p = exp(-E) / Z.
 
-    The Fisher matrix with respect to the energies of N samples, N times that of one, is I - 1 1^T / N: it centers.
+    The Fisher matrix with respect to the energies of N samples, N times that of one, is I - 1 1^T /
+    N: it centers.
     """
 
     @property
@@ -47,43 +48,49 @@ class Boltzmann(Likelihood):
 class EnergyObjective(Objective):
     """Describe a model p(x) = exp(-E(x)) / Z by its energy and by samples of it, Z unknown.
 
-    The loss L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples, has the gradient of the
-    mean negative log-likelihood, the samples standing for p. The Fisher matrix is F = 1/M sum_m (g_m - g)(g_m - g)^T,
-    g_m the gradient of E(s_m) and g the mean of the g_m: the centered covariance over model samples [1]_.
+    The loss L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples, has
+    the gradient of the mean negative log-likelihood, the samples standing for p. The Fisher matrix
+    is F = 1/M sum_m (g_m - g)(g_m - g)^T, g_m the gradient of E(s_m) and g the mean of the g_m: the
+    centered covariance over model samples [1]_.
 
     Parameters
     ----------
     energy : callable
-        From a symbolic batch to the vector of its energies, one a row. Give the free energy where latent units are
-        summed out; or let batches hold the latent units too.
+        From a symbolic batch to the vector of its energies, one a row. Give the free energy where
+        latent units are summed out; or let batches hold the latent units too.
     params : sequence of shared variables
         As for `Objective`.
     data : TensorVariable
         Symbolic batch of examples, along its first axis.
     samples : TensorVariable
-        Symbolic batch of samples of the model, along its first axis; any number of them. Or a shared variable, such as
-        the state of chains, which is then no part of the batches: update it between steps. So `minimize` can be used.
+        Symbolic batch of samples of the model, along its first axis; any number of them. Or a
+        shared variable, such as the state of chains, which is then no part of the batches: update
+        it between steps. So `minimize` can be used.
 
     Raises
     ------
     TypeError, ValueError
-        When a part has the wrong type or does not fit the graph; the message names the argument and the way out.
+        When a part has the wrong type or does not fit the graph; the message names the argument and
+        the way out.
 
     Notes
     -----
-    Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples alone; with shared
-    samples they are (data,), and a checkpoint of `minimize` does not hold the samples.
+    Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples
+    alone; with shared samples they are (data,), and a checkpoint of `minimize` does not hold the
+    samples.
 
-    The loss after a step, for line searches and reduction ratios, is L plus the change of the mean energy of the data
-    plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the change of log Z as estimated from the
-    samples before it. When a step is so long that few samples carry the weight, the estimate is too low.
+    The loss after a step, for line searches and reduction ratios, is L plus the change of the mean
+    energy of the data plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the
+    change of log Z as estimated from the samples before it. When a step is so long that few samples
+    carry the weight, the estimate is too low.
 
-    `GaussNewton` equals `Fisher`, and `EmpiricalFisher` is the (centered) second moment of the gradients over the data.
+    `GaussNewton` equals `Fisher`, and `EmpiricalFisher` is the (centered) second moment of the
+    gradients over the data.
 
     References
     ----------
-    .. [1] G. Desjardins, R. Pascanu, A. Courville and Y. Bengio, "Metric-free natural gradient for joint-training of
-       Boltzmann machines", ICLR 2013.
+    .. [1] G. Desjardins, R. Pascanu, A. Courville and Y. Bengio, "Metric-free natural gradient for
+       joint-training of Boltzmann machines", ICLR 2013.
 
     Examples
     --------
@@ -112,10 +119,21 @@ class EnergyObjective(Objective):
         samples: TensorVariable,
     ) -> None:
         if not callable(energy):
-            raise problem("energy", "a callable from symbolic batch to vector of energies", energy, error=TypeError)
+            raise problem(
+                "energy",
+                "a callable from symbolic batch to vector of energies",
+                energy,
+                error=TypeError,
+            )
         for name, batch in (("data", data), ("samples", samples)):
-            if not isinstance(batch, TensorVariable) or isinstance(batch, Constant) or batch.ndim == 0:
-                raise problem(name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError)
+            if (
+                not isinstance(batch, TensorVariable)
+                or isinstance(batch, Constant)
+                or batch.ndim == 0
+            ):
+                raise problem(
+                    name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError
+                )
         # Shared samples; others are the second input, of this objective or on fresh inputs.
         self._samples = samples if isinstance(samples, SharedVariable) else None
         of_data, of_samples = (_energies(energy, batch) for batch in (data, samples))
@@ -134,31 +152,54 @@ class EnergyObjective(Objective):
         before = self.outputs[0]
         after = rebuild([before], dict(zip(self.params, values, strict=True)))[0]
         # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
-        return super().with_params(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
+        return (
+            super().with_params(values)
+            + after.mean()
+            - before.mean()
+            + _log_mean_exp(before - after)
+        )
 
-    def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
+    def check_batch(
+        self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True
+    ) -> list[np.ndarray]:
         if not isinstance(arrays, tuple | list) or len(arrays) != len(self.inputs):
             return super().check_batch(name, arrays, targets=targets, finite=finite)
         # Data and samples may differ in number.
         pairs = zip(arrays, self.inputs, strict=True)
-        return [a for array, v in pairs for a in check_batch(name, (array,), (v,), (0,), finite=finite)]
+        return [
+            a for array, v in pairs for a in check_batch(name, (array,), (v,), (0,), finite=finite)
+        ]
 
     def __repr__(self) -> str:
         params = super().__repr__().split("  output:")[0].splitlines()[1:]
         samples = self.inputs[1] if self._samples is None else f"{self._samples}, a shared variable"
-        return "\n".join([
-            type(self).__name__, *params, "  model:      p = exp(-energy) / Z, Fisher matrix from its samples",
-            f"  data:       {self.inputs[0]}", f"  samples:    {samples}",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                type(self).__name__,
+                *params,
+                "  model:      p = exp(-energy) / Z, Fisher matrix from its samples",
+                f"  data:       {self.inputs[0]}",
+                f"  samples:    {samples}",
+            ]
+        )
 
 
-def _energies(energy: Callable[[TensorVariable], TensorVariable], batch: TensorVariable) -> TensorVariable:
+def _energies(
+    energy: Callable[[TensorVariable], TensorVariable], batch: TensorVariable
+) -> TensorVariable:
     """Return the energies of a batch, if they are a vector."""
     energies = energy(batch)
-    if not isinstance(energies, TensorVariable) or energies.ndim != 1 or not energies.type.dtype.startswith("float"):
-        raise problem("energy", f"a floating-point vector of energies, one for each row of {batch}",
-                      energies if isinstance(energies, Variable) else Words(type(energies).__name__),
-                      "Sum over all axes but the first.")  # fmt: skip
+    if (
+        not isinstance(energies, TensorVariable)
+        or energies.ndim != 1
+        or not energies.type.dtype.startswith("float")
+    ):
+        raise problem(
+            "energy",
+            f"a floating-point vector of energies, one for each row of {batch}",
+            energies if isinstance(energies, Variable) else Words(type(energies).__name__),
+            "Sum over all axes but the first.",
+        )
     return energies
 
 

@@ -23,8 +23,8 @@ MISPLACED = "softmax not known to run over its last axis alone"
 class Head:
     """One output with its likelihood: y, and the pre-activation r that it comes from.
 
-    ``r`` is None when the likelihood is known but no pre-activation could be read; ``root`` is the variable of the
-    user's graph in which the curvature of the loss is taken.
+    ``r`` is None when the likelihood is known but no pre-activation could be read; ``root`` is the
+    variable of the user's graph in which the curvature of the loss is taken.
     """
 
     y: TensorVariable
@@ -40,7 +40,11 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
     """Return the head of one output: likelihood as given or as read, and its pre-activation."""
     if likelihood is not None and not isinstance(likelihood, Likelihood):
         raise problem(
-            "likelihood", "an instance such as symng.Bernoulli()", likelihood, "Mind the brackets.", TypeError
+            "likelihood",
+            "an instance such as symng.Bernoulli()",
+            likelihood,
+            "Mind the brackets.",
+            TypeError,
         )
     found = read_activation(y)
     over_classes = axis == y.ndim - 1
@@ -48,28 +52,52 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
         found = None if isinstance(found.likelihood, Categorical) else found
     if likelihood is None and found is not None:
         source = f"read off {found.source}"
-        head = Head(y, found.preactivation, found.root, found.likelihood, source, axis, found.is_plain)
+        head = Head(
+            y, found.preactivation, found.root, found.likelihood, source, axis, found.is_plain
+        )
     elif likelihood is None:
         misplaced = has_misplaced_softmax(y)
         if misplaced:
             warn(
-                f"The output {y} comes from a softmax that is not known to run over its last axis alone, so it is "
-                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give likelihood=."
+                f"The output {y} comes from a softmax that is not known to run over its last axis "
+                "alone, so it is "
+                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give "
+                "likelihood=."
             )
         head = Head(y, y, y, Gaussian(), MISPLACED if misplaced else UNREAD, axis)
     elif likelihood.is_logits:
         head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
     elif isinstance(likelihood, Gaussian):
         head = Head(y, y, y, likelihood, "given", axis)
-    elif found is not None and type(found.likelihood) is type(likelihood) and found.preactivation is not None:
-        head = Head(y, found.preactivation, found.root, likelihood, f"given, pre-activation of {found.source}", axis)
+    elif (
+        found is not None
+        and type(found.likelihood) is type(likelihood)
+        and found.preactivation is not None
+    ):
+        head = Head(
+            y,
+            found.preactivation,
+            found.root,
+            likelihood,
+            f"given, pre-activation of {found.source}",
+            axis,
+        )
     else:
-        head = Head(y, None, y, likelihood, "given, no pre-activation found (product formed on the output)", axis)
+        head = Head(
+            y,
+            None,
+            y,
+            likelihood,
+            "given, no pre-activation found (product formed on the output)",
+            axis,
+        )
     if isinstance(head.likelihood, Categorical) and over_classes:
         raise problem(
-            "example_axis", f"another axis than the last of {y}, which runs over its classes", axis,
+            "example_axis",
+            f"another axis than the last of {y}, which runs over its classes",
+            axis,
             "Categorical outputs have one row of probabilities an example.",
-        )  # fmt: skip
+        )
     return head
 
 
@@ -81,14 +109,17 @@ def read_off_loss(
     Warns
     -----
     UserWarning
-        When the loss takes an output for other than the mean of a Gaussian, and does not show beyond doubt for what.
+        When the loss takes an output for other than the mean of a Gaussian, and does not show
+        beyond doubt for what.
     """
     read = []
     for head in heads:
         found = read_loss(loss, head.y, params, targets) if head.source == UNREAD else None
-        over_classes = found is not None and isinstance(found.likelihood, Categorical) and head.example_axis == (
-            head.y.ndim - 1
-        )  # fmt: skip
+        over_classes = (
+            found is not None
+            and isinstance(found.likelihood, Categorical)
+            and head.example_axis == (head.y.ndim - 1)
+        )
         if found is None or over_classes:
             read.append(head)
         elif found.is_clear:
@@ -98,13 +129,18 @@ def read_off_loss(
                 r = head.y if found.r is None else found.r
                 read.append(replace(head, y=found.likelihood.mean(r), r=r, root=r))
             elif (softmax := read_log_softmax(head.y)) is not None:
-                read.append(replace(head, y=pt.exp(head.y), r=softmax.preactivation, root=softmax.root))
+                read.append(
+                    replace(head, y=pt.exp(head.y), r=softmax.preactivation, root=softmax.root)
+                )
         else:
             many = f", at its place in a list of {len(heads)}" if len(heads) > 1 else ""
             warn(
-                f"The loss takes {found.what} of the output {head.y}, which does not end in an activation such as a "
-                f"softmax or sigmoid, so it is taken as Gaussian. Write likelihood={written(found.likelihood)}{many} "
-                "if that is its distribution, or likelihood=symng.Gaussian() to keep the present one."
+                f"The loss takes {found.what} of the output {head.y}, which does not end in an "
+                "activation such as a "
+                "softmax or sigmoid, so it is taken as Gaussian. Write "
+                f"likelihood={written(found.likelihood)}{many} "
+                "if that is its distribution, or likelihood=symng.Gaussian() to keep the present "
+                "one."
             )
             read.append(head)
     return tuple(read)

@@ -22,8 +22,8 @@ from symng.objective.objective import Objective
 class Use:
     """The one place where a parameter enters what is computed for the examples.
 
-    ``operand`` is the parameter with its axes in ``order`` ("x": an axis of length 1 that was added), and ``axis`` the
-    axis of examples of what ``node`` computes from it.
+    ``operand`` is the parameter with its axes in ``order`` ("x": an axis of length 1 that was
+    added), and ``axis`` the axis of examples of what ``node`` computes from it.
     """
 
     node: Apply
@@ -69,7 +69,9 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
     for node in reversed(nodes):
         for v in node.outputs:
             axis = places[v]
-            if isinstance(axis, int) and all(out in apart for client in clients.get(v, ()) for out in client.outputs):
+            if isinstance(axis, int) and all(
+                out in apart for client in clients.get(v, ()) for out in client.outputs
+            ):
                 apart[v] = axis
 
     uses: dict[Variable, Use] = {}

@@ -12,7 +12,15 @@ from pytensor.graph.traversal import ancestors
 from symng.backends import PLAIN, STABLE, compile_function
 from symng.graphs.derivatives import hessian_product
 from symng.graphs.rebuild import rebuild
-from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson, describe_likelihood, written
+from symng.likelihoods import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    Poisson,
+    describe_likelihood,
+    written,
+)
 from symng.objective.dry_run import Trial
 from symng.objective.model import Model
 from symng.objective.output_products import (
@@ -26,13 +34,17 @@ from symng.objective.output_products import (
     inputs_of,
 )
 
-# At most so many examples are compared, and so many numbers of the output, if the loss is a mean or sum over examples.
+# At most so many examples are compared, and so many numbers of the output, if the loss is a mean or
+# sum over examples.
 _MAX_EXAMPLES, _MAX_NUMBERS = 256, 2**18
 
 # What the loss may belong to instead, on the output as it is.
 _CANDIDATES: tuple[Likelihood, ...] = (
-    Categorical(logits=True), Bernoulli(logits=True), Poisson(log_rate=True), Gaussian(),
-)  # fmt: skip
+    Categorical(logits=True),
+    Bernoulli(logits=True),
+    Poisson(log_rate=True),
+    Gaussian(),
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +58,16 @@ class Match:
     factor : float
         The best c; NaN when F u is zero or not finite.
     reduction : {"mean", "sum", None}
-        What the loss is of the negative log-likelihoods of the examples: c = 1 is a mean, c = N a sum.
+        What the loss is of the negative log-likelihoods of the examples: c = 1 is a mean, c = N a
+        sum.
     relative_difference : float
         norm(G u - c F u) / norm(G u).
     message : str
         The finding in words.
     weighted : bool
-        Whether G is F but for a factor of its own for each example, time step or unit, as with class weights, a mask
-        or advantages. Then ``matches`` is False, for Fisher has no such weights, but the pair is right.
+        Whether G is F but for a factor of its own for each example, time step or unit, as with
+        class weights, a mask or advantages. Then ``matches`` is False, for Fisher has no such
+        weights, but the pair is right.
     likelihood : Likelihood or None
         Where they do not match, the one that the loss belongs to, if it is found.
     where : {"output", "pre-activation", None}
@@ -96,12 +110,16 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
         trial("batch", arrays)
     count = count_of(model, arrays)
     match = compare(values, few, PLAIN if mode is None else mode, seed, count)
-    if mode is None and "not finite" in match.message:  # log(1 - sigmoid(r)) may be so only without rewrites
+    if (
+        mode is None and "not finite" in match.message
+    ):  # log(1 - sigmoid(r)) may be so only without rewrites
         match = compare(values, few, STABLE, seed, count)
     if match and model.example_losses is None:
         note = (
-            " But the losses of single examples were not found in the loss, so it may mix examples, as an output of "
-            "shape (N, 1) with a target of shape (N,) does. If it does not, give Objective(..., example_losses=...)."
+            " But the losses of single examples were not found in the loss, so it may mix "
+            "examples, as an output of "
+            "shape (N, 1) with a target of shape (N,) does. If it does not, give Objective(..., "
+            "example_losses=...)."
         )
         match = replace(match, message=match.message + note)
     return match
@@ -118,7 +136,12 @@ def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
 
 
 def compare(
-    values: Values, arrays: Sequence[Any], mode: Any, seed: int = 0, count: int | None = None, near: float = 0.0
+    values: Values,
+    arrays: Sequence[Any],
+    mode: Any,
+    seed: int = 0,
+    count: int | None = None,
+    near: float = 0.0,
 ) -> Match:
     """Return the verdict on examples of a batch of ``count``, at their outputs and at random ones near them.
 
@@ -130,9 +153,12 @@ def compare(
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
         own = products(products.values, rng)
-        # At an output of zero, or where all examples are alike, two curvatures may be equal that are not elsewhere.
+        # At an output of zero, or where all examples are alike, two curvatures may be equal that
+        # are not elsewhere.
         centers = products.values, [np.clip(v, -2, 2) for v in products.values]
-        others = [products([v + rng.standard_normal(v.shape) for v in center], rng) for center in centers]
+        others = [
+            products([v + rng.standard_normal(v.shape) for v in center], rng) for center in centers
+        ]
     points = [own, *(point for point in others if point.is_finite())]
     lengths = products.lengths
     axis = model.heads[0].example_axis
@@ -148,24 +174,30 @@ def compare(
     if not different and _is_covered(points, tolerance):
         names = _names(model)
         message = (
-            f"Loss and likelihood match but for weights: the loss is the negative log-likelihood of {names} with a "
-            "weight of its own for each example, time step or unit. GaussNewton has these weights, Fisher has none."
+            "Loss and likelihood match but for weights: the loss is the negative log-likelihood "
+            f"of {names} with a "
+            "weight of its own for each example, time step or unit. GaussNewton has these weights, "
+            "Fisher has none."
         )
         return replace(match, message=message, weighted=True)
     return _suggest(model, products, points, replace(match, outputs=different))
 
 
-def _judge(model: Model, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float) -> Match:
+def _judge(
+    model: Model, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float
+) -> Match:
     """Turn the products into a verdict in words.
 
-    ``lengths`` are those of the first output, and ``scale`` is the factor from the examples compared to all of them.
+    ``lengths`` are those of the first output, and ``scale`` is the factor from the examples
+    compared to all of them.
     """
     names = _names(model)
     own = points[0]
     if not own.is_finite():
         whose = "Gauss-Newton" if all(np.isfinite(a).all() for a in own.fisher) else "Fisher"
         message = (
-            f"No verdict: the {whose} product is not finite on this batch. Try smaller parameters, or write the loss "
+            f"No verdict: the {whose} product is not finite on this batch. Try smaller parameters, "
+            "or write the loss "
             "through the pre-activation (softplus(r) - t * r, logsumexp(r) - r[t])."
         )
         return Match(False, float("nan"), None, float("nan"), message)
@@ -177,7 +209,8 @@ def _judge(model: Model, points: Sequence[Point], lengths: Sequence[int], scale:
         return Match(False, float("nan"), None, float("nan"), message)
     if not all(has_passage(head) for head in model.heads):
         message = (
-            f"No verdict: no pre-activation of the output was found for {names}, and the curvature of the loss can be "
+            f"No verdict: no pre-activation of the output was found for {names}, and the curvature "
+            "of the loss can be "
             "compared only there. End the output in sigmoid, softmax or exp, or give it as logits."
         )
         return Match(False, float("nan"), None, float("nan"), message)
@@ -186,9 +219,12 @@ def _judge(model: Model, points: Sequence[Point], lengths: Sequence[int], scale:
     factor *= scale
     if difference > tolerance or factor <= 0:
         message = (
-            f"Loss and likelihood do not match: the curvature of the loss is no multiple of the Fisher matrix of "
-            f"{names} (relative difference {difference:.2g}). Fisher and GaussNewton will differ. If that is not "
-            "meant, use the negative log-likelihood of the output as loss, or give the likelihood that belongs to it."
+            "Loss and likelihood do not match: the curvature of the loss is no multiple of the "
+            "Fisher matrix of "
+            f"{names} (relative difference {difference:.2g}). Fisher and GaussNewton will differ. "
+            "If that is not "
+            "meant, use the negative log-likelihood of the output as loss, or give the likelihood "
+            "that belongs to it."
         )
         return Match(False, factor, None, difference, message)
 
@@ -205,17 +241,25 @@ def _judge(model: Model, points: Sequence[Point], lengths: Sequence[int], scale:
     message = f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per example, {what}"
     if reduction != "mean":
         # A sum takes the steps of its mean, whatever else it is multiplied with.
-        by = "it" if model.sum_factor is None else f"{factor / examples:.6g}, for steps are those of the mean"
+        by = (
+            "it"
+            if model.sum_factor is None
+            else f"{factor / examples:.6g}, for steps are those of the mean"
+        )
         known = reduction == "sum" and model.sum_factor is not None
-        what = "steps are those of their mean" if known else f"a damping for Fisher is scaled by {by}"
+        what = (
+            "steps are those of their mean" if known else f"a damping for Fisher is scaled by {by}"
+        )
         message += f" (factor {factor:.6g}): {what}"
     message += "."
     # A mean over the examples of another axis than the one that was given.
     others = [a for a, n in enumerate(lengths) if a != axis and n and is_near(examples / n)]
     if reduction is None and others:
         message += (
-            f" That is the ratio of the output's lengths along axes {axis} and {others[0]} ({examples} and "
-            f"{lengths[others[0]]}): if examples run along axis {others[0]}, give example_axis={others[0]}."
+            f" That is the ratio of the output's lengths along axes {axis} and {others[0]} "
+            f"({examples} and "
+            f"{lengths[others[0]]}): if examples run along axis {others[0]}, give "
+            f"example_axis={others[0]}."
         )
     return Match(True, factor, reduction, difference, message)
 
@@ -233,19 +277,25 @@ def _different_outputs(model: Model, points: Sequence[Point], tolerance: float) 
         i
         for i, head in enumerate(model.heads)
         if not _differ_by_weights(
-            [p.ends_curvature[i] for p in points], [p.ends_fisher[i] for p in points], head.likelihood, tolerance
+            [p.ends_curvature[i] for p in points],
+            [p.ends_fisher[i] for p in points],
+            head.likelihood,
+            tolerance,
         )
     )
 
 
 def _differ_by_weights(
-    curvature: Sequence[np.ndarray], fisher: Sequence[np.ndarray], likelihood: Likelihood, tolerance: float
+    curvature: Sequence[np.ndarray],
+    fisher: Sequence[np.ndarray],
+    likelihood: Likelihood,
+    tolerance: float,
 ) -> bool:
     """Return whether products at several points differ by weights alone, which are the same at all of them.
 
-    Each example and time step has its own, and where the units are independent each unit. Where the loss is flat, as a
-    robust one is far from its target, a weight is 0. Weights may be negative, as advantages are, but a loss of the
-    wrong sign has a weight of -1 everywhere.
+    Each example and time step has its own, and where the units are independent each unit. Where the
+    loss is flat, as a robust one is far from its target, a weight is 0. Weights may be negative, as
+    advantages are, but a loss of the wrong sign has a weight of -1 everywhere.
     """
     gs, fs = np.stack(curvature), np.stack(fisher)  # points, draws, and the axes of the output
     if not isinstance(likelihood, Categorical):
@@ -255,7 +305,9 @@ def _differ_by_weights(
     fs = np.where((gs == 0).all(axis=(1, -1), keepdims=True), 0, fs)
     squares = (fs**2).sum(axis=(0, 1, -1))
     weights = (fs * gs).sum(axis=(0, 1, -1)) / np.where(squares > 0, squares, 1)
-    difference = np.linalg.norm(gs - weights[..., None] * fs) / max(float(np.linalg.norm(gs)), 1e-300)
+    difference = np.linalg.norm(gs - weights[..., None] * fs) / max(
+        float(np.linalg.norm(gs)), 1e-300
+    )
     used = weights[abs(weights) > tolerance * abs(weights).max()]
     is_signed = not used.size or used.max() > 0 or bool(np.ptp(used) > tolerance * abs(used).max())
     return bool(difference <= tolerance) and is_signed
@@ -267,8 +319,14 @@ def _suggest(model: Model, products: Products, points: Sequence[Point], match: M
         return match
     head = model.heads[0]
     found = _fitting(model, points)
-    where = "the output" if head.y is head.r else "its pre-activation, which would then be the output"
-    if found is None and not isinstance(head.likelihood, Gaussian) and _is_squared_error(model, products):
+    where = (
+        "the output" if head.y is head.r else "its pre-activation, which would then be the output"
+    )
+    if (
+        found is None
+        and not isinstance(head.likelihood, Gaussian)
+        and _is_squared_error(model, products)
+    ):
         found, where = Gaussian(), "the output"
     if found is None:
         return match
@@ -285,15 +343,24 @@ def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
     over_last = head.r.ndim > 1 and head.example_axis != head.r.ndim - 1
     others = [c for c in _CANDIDATES if type(c) is not type(head.likelihood)]
     others = [c for c in others if over_last or not isinstance(c, Categorical)]
-    weigh = compile_function([r, u], [c.metric_product(r, u) for c in others], mode=PLAIN, on_unused_input="ignore")
+    weigh = compile_function(
+        [r, u], [c.metric_product(r, u) for c in others], mode=PLAIN, on_unused_input="ignore"
+    )
     dtype = r.type.dtype
     found = [
-        [weigh(end.astype(dtype), tangent.astype(dtype)) for end, tangent in zip(p.ends[0], p.tangents[0], strict=True)]
+        [
+            weigh(end.astype(dtype), tangent.astype(dtype))
+            for end, tangent in zip(p.ends[0], p.tangents[0], strict=True)
+        ]
         for p in points
     ]
     for i, candidate in enumerate(others):
-        metric = [np.stack([np.asarray(draw[i], dtype=np.float64) for draw in point]) for point in found]
-        if _differ_by_weights([p.ends_curvature[0] for p in points], metric, candidate, _tolerance(model)):
+        metric = [
+            np.stack([np.asarray(draw[i], dtype=np.float64) for draw in point]) for point in found
+        ]
+        if _differ_by_weights(
+            [p.ends_curvature[0] for p in points], metric, candidate, _tolerance(model)
+        ):
             return candidate
     return None
 
@@ -306,13 +373,17 @@ def _is_squared_error(model: Model, products: Products) -> bool:
     place, tangent = y.type(), y.type()
     loss = rebuild([model.loss], {y: place})[0]
     product = hessian_product(loss, [place], [tangent])[0]
-    function = compile_function([*inputs_of(model), place, tangent], product, mode=PLAIN, on_unused_input="ignore")
+    function = compile_function(
+        [*inputs_of(model), place, tangent], product, mode=PLAIN, on_unused_input="ignore"
+    )
     rng = np.random.default_rng(0)
     value = products.outputs[0]
     curvature, tangents = [], []
     for values in (value, value * rng.uniform(0.5, 1, value.shape).astype(value.dtype)):
         draws = [rng.standard_normal(value.shape).astype(value.dtype) for _ in range(DRAWS)]
-        curvature.append(np.stack([function(*products.arrays, values, u) for u in draws]).astype(np.float64))
+        curvature.append(
+            np.stack([function(*products.arrays, values, u) for u in draws]).astype(np.float64)
+        )
         tangents.append(np.stack(draws).astype(np.float64))
     finite = bool(np.isfinite(curvature).all()) and bool(np.any(curvature))
     return finite and _differ_by_weights(curvature, tangents, Gaussian(), _tolerance(model))

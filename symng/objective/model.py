@@ -65,7 +65,11 @@ class Model:
 
     def on_inputs(self, variables: list[TensorVariable]) -> Model:
         """Return the same model on other inputs and targets."""
-        kept: list[Any] = [self.loss, *self.outputs, *(v for h in self.heads for v in (h.y, h.r, h.root))]
+        kept: list[Any] = [
+            self.loss,
+            *self.outputs,
+            *(v for h in self.heads for v in (h.y, h.r, h.root)),
+        ]
         kept.append(self.example_losses)
         present = list(dict.fromkeys(v for v in kept if v is not None))
         copies = rebuild(present, dict(zip(self.variables, variables, strict=True)))
@@ -74,7 +78,9 @@ class Model:
             self,
             loss=copy_of[self.loss],
             outputs=tuple(copy_of[y] for y in self.outputs),
-            heads=tuple(replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads),
+            heads=tuple(
+                replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads
+            ),
             inputs=tuple(variables[: len(self.inputs)]),
             targets=tuple(variables[len(self.inputs) :]),
             example_losses=copy_of[self.example_losses],

@@ -30,62 +30,69 @@ from symng.objective.model import Model
 class Objective:
     """Describe a model and its loss, from which every metric and optimizer is built.
 
-    L(theta) = loss(inputs, targets; params), with p(t | x) read off the end of the output: a sigmoid means `Bernoulli`,
-    a softmax over the last axis `Categorical`, an exp `Poisson`, anything else `Gaussian` with std 1. A sigmoid or
-    softmax may be written by hand, clipped, or inside a scan or an ``OpFromGraph``. Logits, and a log-softmax, are read
-    off a loss that is linear in their log-softmax or softplus, as a cross-entropy is.
+    L(theta) = loss(inputs, targets; params), with p(t | x) read off the end of the output: a
+    sigmoid means `Bernoulli`, a softmax over the last axis `Categorical`, an exp `Poisson`,
+    anything else `Gaussian` with std 1. A sigmoid or softmax may be written by hand, clipped, or
+    inside a scan or an ``OpFromGraph``. Logits, and a log-softmax, are read off a loss that is
+    linear in their log-softmax or softplus, as a cross-entropy is.
 
     Parameters
     ----------
     loss : TensorVariable
-        Symbolic scalar to be minimized; as in the paper a mean over examples, or their sum: all optimizers but `SGD`
-        then take the steps of its mean, N (F + lambda I) p = g. Other factors are not compensated; `check` names them.
+        Symbolic scalar to be minimized; as in the paper a mean over examples, or their sum: all
+        optimizers but `SGD` then take the steps of its mean, N (F + lambda I) p = g. Other factors
+        are not compensated; `check` names them.
     output : TensorVariable or list of them
-        What the model predicts, with examples along ``example_axis``. The loss may use the pre-activation: ``output``
-        need not be its ancestor. With several outputs the metric is the sum of theirs.
+        What the model predicts, with examples along ``example_axis``. The loss may use the
+        pre-activation: ``output`` need not be its ancestor. With several outputs the metric is the
+        sum of theirs.
     params : sequence of shared variables
-        Floating-point, of one dtype; each must be connected to an output. Sharing between layers, and use inside a
-        scan, are fine. Their shapes are read now and stay.
+        Floating-point, of one dtype; each must be connected to an output. Sharing between layers,
+        and use inside a scan, are fine. Their shapes are read now and stay.
     inputs : sequence of TensorVariable
         Symbolic inputs of the model.
     targets : sequence of TensorVariable, default ()
-        Symbolic inputs that only the loss needs, in any order: which output a target, or a part of one, is compared
-        with is read off the loss.
+        Symbolic inputs that only the loss needs, in any order: which output a target, or a part of
+        one, is compared with is read off the loss.
     likelihood : Likelihood or list of them, optional
-        Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is the pre-activation.
+        Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is
+        the pre-activation.
     example_losses : TensorVariable, optional
-        Vector with the loss of every single example. Found on the graph when the loss is a mean or sum over one and
-        no example enters the output of another, as with batch normalization; needed only where gradients of single
-        examples are (`EmpiricalFisher`).
+        Vector with the loss of every single example. Found on the graph when the loss is a mean or
+        sum over one and no example enters the output of another, as with batch normalization;
+        needed only where gradients of single examples are (`EmpiricalFisher`).
     example_axis : int or list of int, default 0
         Axis of each output that runs over examples; 1 for time-major outputs.
     data_axes : sequence of int, optional
-        Axis of each input and then each target that runs over examples. Default: the first output's ``example_axis``,
-        0 for variables that have fewer axes.
+        Axis of each input and then each target that runs over examples. Default: the first output's
+        ``example_axis``, 0 for variables that have fewer axes.
 
     Raises
     ------
     TypeError, ValueError
-        When a part has the wrong type or does not fit the graph; the message names the argument and the way out.
+        When a part has the wrong type or does not fit the graph; the message names the argument and
+        the way out.
 
     Warns
     -----
     UserWarning
-        When the loss shows that an output is not the mean of a Gaussian, as one that takes its logarithm, but not for
-        certain what it is; the message has the line to write. When random draws are the same at every step.
+        When the loss shows that an output is not the mean of a Gaussian, as one that takes its
+        logarithm, but not for certain what it is; the message has the line to write. When random
+        draws are the same at every step.
 
     Notes
     -----
     Nothing is compiled here, except by `check`.
 
-    Random numbers in the graph, such as those of dropout, are the same in the gradient and in the metric of a step.
-    From step to step they change if their generators have an update of their own, as those of a ``RandomStream`` and
-    those with a ``default_update`` have; a search on the host then draws anew for each loss. Checkpoints do not hold
-    the generators.
+    Random numbers in the graph, such as those of dropout, are the same in the gradient and in the
+    metric of a step. From step to step they change if their generators have an update of their own,
+    as those of a ``RandomStream`` and those with a ``default_update`` have; a search on the host
+    then draws anew for each loss. Checkpoints do not hold the generators.
 
     References
     ----------
-    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 2.1.
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584, section 2.1.
 
     Examples
     --------
@@ -128,7 +135,8 @@ class Objective:
         _arguments.check_connections(graphs, params, inputs, targets)
         _arguments.warn_of_random_draws(loss, outputs)
         self._single = isinstance(output, Variable)
-        # Open the ops that are graphs, so that all readers see what is inside; gradients do not change.
+        # Open the ops that are graphs, so that all readers see what is inside; gradients do not
+        # change.
         (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *outputs])
         outputs = tuple(opened)
         axes = _arguments.check_example_axis(example_axis, outputs)
@@ -139,9 +147,17 @@ class Objective:
         loss = merge_equal([loss], [head.root for head in heads])[0]
         heads = read_off_loss(heads, loss, params, targets or inputs)
         model = Model(
-            loss=loss, outputs=outputs, heads=heads, params=params, inputs=inputs, targets=targets,
-            data_axes=data_axes, example_losses=example_losses, reduction="given", sum_factor=None,
-        )  # fmt: skip
+            loss=loss,
+            outputs=outputs,
+            heads=heads,
+            params=params,
+            inputs=inputs,
+            targets=targets,
+            data_axes=data_axes,
+            example_losses=example_losses,
+            reduction="given",
+            sum_factor=None,
+        )
         self._model = _with_example_losses(model)
         self._variables = model.variables
         self._target_checks = TargetChecks(loss, heads, inputs, targets)
@@ -255,9 +271,15 @@ class Objective:
         """Return ``graphs`` of the user's model on the inputs of this objective, those of `on_fresh_inputs`."""
         own = self._model.variables
         graphs, _ = inline(graphs, self._opened)
-        return list(graphs) if own == self._variables else rebuild(graphs, dict(zip(self._variables, own, strict=True)))
+        return (
+            list(graphs)
+            if own == self._variables
+            else rebuild(graphs, dict(zip(self._variables, own, strict=True)))
+        )
 
-    def check_batch(self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True) -> list[np.ndarray]:
+    def check_batch(
+        self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True
+    ) -> list[np.ndarray]:
         """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.
 
         Parameters
@@ -267,28 +289,32 @@ class Objective:
         arrays : tuple of array
             Values of the inputs and, with ``targets``, then the targets.
         targets : bool, default True
-            Whether the batch holds targets. They must then be some that the likelihood of the output they are compared
-            with can produce, where the loss shows which it is; where it does not, ``repr`` says so.
+            Whether the batch holds targets. They must then be some that the likelihood of the
+            output they are compared with can produce, where the loss shows which it is; where it
+            does not, ``repr`` says so.
         finite : bool, default True
             Whether NaN and Inf are looked for.
 
         Raises
         ------
         TypeError, ValueError
-            On a wrong number of arrays, dtype, shape or length, no example, NaN, or targets out of range.
+            On a wrong number of arrays, dtype, shape or length, no example, NaN, or targets out of
+            range.
 
         Warns
         -----
         UserWarning
-            Without any targets, when a sigmoid output is compared with what it is computed from, as in an autoencoder,
-            and that is not from 0 to 1.
+            Without any targets, when a sigmoid output is compared with what it is computed from, as
+            in an autoencoder, and that is not from 0 to 1.
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
         if targets and isinstance(arrays, list | tuple) and len(arrays) == len(variables):
             for target, array in zip(self.targets, arrays[len(self.inputs) :], strict=True):
                 if (mistake := label_mistake(name, target, array, self.heads)) is not None:
                     raise mistake
-        checked = check_batch(name, arrays, variables, self.data_axes[: len(variables)], finite=finite)
+        checked = check_batch(
+            name, arrays, variables, self.data_axes[: len(variables)], finite=finite
+        )
         if targets:
             self._target_checks(name, checked)
         return checked
@@ -296,10 +322,11 @@ class Objective:
     def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Match:
         """Check whether loss and likelihood match, and up to which factor.
 
-        Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of the output with the
-        metric M of the likelihood, by products with random vectors in the space of the output: at r and at random
-        values near it. They match when H = c M / N at all of them; then the Gauss-Newton matrix G of the loss is c
-        times the Fisher matrix F (equations 11 to 15).
+        Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of
+        the output with the metric M of the likelihood, by products with random vectors in the space
+        of the output: at r and at random values near it. They match when H = c M / N at all of
+        them; then the Gauss-Newton matrix G of the loss is c times the Fisher matrix F (equations
+        11 to 15).
 
         Parameters
         ----------
@@ -313,9 +340,10 @@ class Objective:
         Returns
         -------
         Match
-            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None), ``relative_difference``,
-            ``message``, ``weighted`` and ``likelihood`` (the one that the loss belongs to instead, if it is found);
-            printing it shows the message, and it is true when loss and likelihood match.
+            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None),
+            ``relative_difference``, ``message``, ``weighted`` and ``likelihood`` (the one that the
+            loss belongs to instead, if it is found); printing it shows the message, and it is true
+            when loss and likelihood match.
 
         Raises
         ------
@@ -324,8 +352,9 @@ class Objective:
 
         Notes
         -----
-        Costs a few forward passes in plain Python and a few products in the space of the output, with no derivative by
-        the parameters. Where the loss is a mean or sum over examples, at most 256 of them are looked at.
+        Costs a few forward passes in plain Python and a few products in the space of the output,
+        with no derivative by the parameters. Where the loss is a mean or sum over examples, at most
+        256 of them are looked at.
 
         Examples
         --------

@@ -27,10 +27,12 @@ def check_passage(model: Model) -> None:
     for head in model.heads:
         if head.root not in reached:
             raise problem(
-                "loss", f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
+                "loss",
+                f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
                 Words("one that does not, or that computes it in another way"),
-                "Use one variable for the pre-activation in both, or leave out outputs that the loss does not use.",
-            )  # fmt: skip
+                "Use one variable for the pre-activation in both, or leave out outputs that the "
+                "loss does not use.",
+            )
 
 
 def has_passage(head: Head) -> bool:
@@ -46,16 +48,26 @@ class Values:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.roots = list(dict.fromkeys(head.root for head in model.heads))  # slices of one r have the same root
+        self.roots = list(
+            dict.fromkeys(head.root for head in model.heads)
+        )  # slices of one r have the same root
         wanted: list[Any] = [*self.roots, *model.outputs, model.heads[0].y.shape]
-        self._function = compile_function(inputs_of(model), wanted, mode=PLAIN, on_unused_input="ignore")
+        self._function = compile_function(
+            inputs_of(model), wanted, mode=PLAIN, on_unused_input="ignore"
+        )
 
-    def __call__(self, arrays: Sequence[Any]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    def __call__(
+        self, arrays: Sequence[Any]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         """Return the pre-activations, the outputs, and the lengths of the first output."""
         with np.errstate(all="ignore"):
             found = self._function(*arrays)
         count = len(self.roots)
-        return [np.asarray(v) for v in found[:count]], [np.asarray(v) for v in found[count:-1]], [*map(int, found[-1])]
+        return (
+            [np.asarray(v) for v in found[:count]],
+            [np.asarray(v) for v in found[count:-1]],
+            [*map(int, found[-1])],
+        )
 
     def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
         """Return at most ``limit`` examples of a batch, from all over it, whose outputs are ``numbers`` at most."""
@@ -105,7 +117,9 @@ class Products:
         loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss)})[0]
         curvature = hessian_product(loss, places, tangents)
         passes = [has_passage(head) for head in heads]
-        ends: list[Any] = [head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)]
+        ends: list[Any] = [
+            head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)
+        ]
         ends = rebuild(ends, pairs)
         number = {root: i for i, root in enumerate(roots)}
 
@@ -133,7 +147,9 @@ class Products:
         graphs = [fisher, curvature, ends, along, push(fisher), push(curvature)]
         self._sizes = [len(part) for part in graphs]
         flat = [v for part in graphs for v in part]
-        self._function = compile_function([*inputs, *places, *tangents], flat, mode=mode, on_unused_input="ignore")
+        self._function = compile_function(
+            [*inputs, *places, *tangents], flat, mode=mode, on_unused_input="ignore"
+        )
 
     def __call__(self, values: Sequence[np.ndarray], rng: np.random.Generator) -> Point:
         """Return the products with a few random vectors."""
@@ -142,7 +158,10 @@ class Products:
         for _ in range(DRAWS):
             tangents = [rng.standard_normal(v.shape).astype(v.dtype) for v in values]
             draws.append(self._function(*self.arrays, *values, *tangents))
-        stacked = [np.stack([np.asarray(d[i], dtype=np.float64) for d in draws]) for i in range(len(draws[0]))]
+        stacked = [
+            np.stack([np.asarray(d[i], dtype=np.float64) for d in draws])
+            for i in range(len(draws[0]))
+        ]
         starts = np.cumsum([0, *self._sizes])
         return Point(*(stacked[a:b] for a, b in zip(starts, starts[1:], strict=False)))
 

@@ -6,7 +6,11 @@ from symng.optimizers.hessian_free import HessianFree
 from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
 from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
 from symng.optimizers.natural_gradient import NaturalGradient
-from symng.optimizers.preconditioners import JacobiPreconditioner, KroneckerPreconditioner, Preconditioner
+from symng.optimizers.preconditioners import (
+    JacobiPreconditioner,
+    KroneckerPreconditioner,
+    Preconditioner,
+)
 from symng.optimizers.sgd import SGD
 from symng.optimizers.tonga import TONGA
 

@@ -29,7 +29,8 @@ from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
 from symng.optimizers.step_sizes import as_step_size
 from symng.solvers import MinresQLP, Solution
 
-# Settings of a solver that can be set between steps, and their dtype (None: that of the parameters).
+# Settings of a solver that can be set between steps, and their dtype (None: that of the
+# parameters).
 _SOLVER_SETTINGS = {
     "rtol": None,
     "atol": None,
@@ -53,9 +54,16 @@ class DampedOptimizer(Optimizer):
     preconditioner: Any = None
 
     def __post_init__(self) -> None:
-        check_instance("metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")
+        check_instance(
+            "metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets."
+        )
         if not hasattr(self.solver, "solve") or isinstance(self.solver, type):
-            raise problem("solver", "a solver such as symng.CG() or symng.MinresQLP()", self.solver, error=TypeError)
+            raise problem(
+                "solver",
+                "a solver such as symng.CG() or symng.MinresQLP()",
+                self.solver,
+                error=TypeError,
+            )
         object.__setattr__(self, "damping", as_damping("damping", self.damping))
         self._check_step_size()
         check_number("warm_start", self.warm_start, minimum=0, maximum=1, symbolic=True)
@@ -68,8 +76,12 @@ class DampedOptimizer(Optimizer):
     def _check_preconditioner(self) -> None:
         """Refuse what is no preconditioner."""
         if not is_preconditioner(self.preconditioner):
-            expected = "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
-            raise problem("preconditioner", expected, self.preconditioner, "Mind the brackets.", TypeError)
+            expected = (
+                "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
+            )
+            raise problem(
+                "preconditioner", expected, self.preconditioner, "Mind the brackets.", TypeError
+            )
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
@@ -80,7 +92,9 @@ class DampedOptimizer(Optimizer):
         state.add("damping", self.damping.start)
         for name, dtype in _SOLVER_SETTINGS.items():
             value = getattr(self.solver, name, None)
-            fixed = name == "maxiter" and getattr(self.solver, "keep_iterates", None) is not None  # tells what to store
+            fixed = (
+                name == "maxiter" and getattr(self.solver, "keep_iterates", None) is not None
+            )  # tells what to store
             if value is not None and not fixed:
                 state.add_hyperparameter(name, value, dtype)
         if is_symbolic(self.warm_start) or self.warm_start > 0:
@@ -103,8 +117,13 @@ class DampedOptimizer(Optimizer):
         operator = metric(batch)
         start = None
         if previous is not None:
-            start = pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype) * previous
-        settings = {n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters}
+            start = (
+                pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype)
+                * previous
+            )
+        settings = {
+            n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters
+        }
         solver = replace(self.solver, **settings) if settings else self.solver
         precondition = self.preconditioner if precondition is None else precondition
         preconditioner: Any = None
@@ -113,32 +132,51 @@ class DampedOptimizer(Optimizer):
             preconditioner, updates = precondition.build(batch, metric, state, damping)
         elif precondition is not None:
             preconditioner = precondition(operator, damping)
-        solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=preconditioner)
+        solution = solver.solve(
+            operator, gradient, damping=damping, x0=start, preconditioner=preconditioner
+        )
         return solution, operator, updates
 
     def descend(
-        self, batches: StepBatches, state: State, loss: TensorVariable, gradient: TensorVariable, solution: Solution,
-        operator: LinearOperator, direction: TensorVariable, *, image: TensorVariable | None = None,
+        self,
+        batches: StepBatches,
+        state: State,
+        loss: TensorVariable,
+        gradient: TensorVariable,
+        solution: Solution,
+        operator: LinearOperator,
+        direction: TensorVariable,
+        *,
+        image: TensorVariable | None = None,
         keep_refused: bool = False,
-    ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:  # fmt: skip
+    ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:
         """Return updates and records of a step along ``direction``: how far, and how well the model predicted it.
 
-        ``image`` is (F + lambda I) times the direction where that is known, which can spare a product. The next solve
-        starts from what this one found, ``solution.x``, whichever direction was made of it; from zero after a refused
-        step, unless ``keep_refused``.
+        ``image`` is (F + lambda I) times the direction where that is known, which can spare a
+        product. The next solve starts from what this one found, ``solution.x``, whichever direction
+        was made of it; from zero after a refused step, unless ``keep_refused``.
         """
         slope = pt.dot(gradient, direction)
-        size, new_loss, found = take_step_size(self.step_size, state, batches, direction, loss, slope)
+        size, new_loss, found = take_step_size(
+            self.step_size, state, batches, direction, loss, slope
+        )
         update = size * direction
         if image is None and direction is solution.x:
             image = image_of(solution, gradient)
         damped = None if image is None else size * image
         solved = has_direction(solution, gradient)
         updates, records = conclude(
-            batches.params, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, operator, state.values["damping"], gradient, update, damped),
+            batches.params,
+            state,
+            self.damping,
+            loss=loss,
+            new_loss=new_loss,
+            update=update,
+            predicted=predicted_decrease(
+                self.damping, operator, state.values["damping"], gradient, update, damped
+            ),
             sound=pt.and_(solved, found),
-        )  # fmt: skip
+        )
         usable = pt.and_(solved, all_finite(loss, new_loss))
         if not keep_refused:
             usable = pt.and_(usable, records["accepted"])

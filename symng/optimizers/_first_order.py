@@ -19,8 +19,13 @@ def as_fixed_step(value: Any, owner: str) -> FixedStep:
     """Return a number, schedule or symbolic scalar as a rule for the step size, and refuse a line search."""
     rule = as_step_size("step_size", value)
     if not isinstance(rule, FixedStep):
-        raise problem("step_size", "a number, a schedule or a symbolic scalar", rule,
-                      f"{owner} makes no line search.", TypeError)  # fmt: skip
+        raise problem(
+            "step_size",
+            "a number, a schedule or a symbolic scalar",
+            rule,
+            f"{owner} makes no line search.",
+            TypeError,
+        )
     return rule
 
 
@@ -48,7 +53,8 @@ def descend(
 ) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
     """Return updates and records of theta -> theta - size direction, which changes nothing unless all is finite.
 
-    ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite, too.
+    ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite,
+    too.
     """
     update = size * direction
     accepted = all_finite(loss, update, *checked)

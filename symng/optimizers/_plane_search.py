@@ -20,9 +20,10 @@ def search_plane(
 ) -> np.ndarray:
     """Return the coefficients c of two vectors p at which L(theta - c_1 p_1 - c_2 p_2) is lowest.
 
-    COBYLA, started from the minimizer of the quadratic model L - c . s + c . K c / 2. Where the loss there is not below
-    that at theta the start is halved until it is. The point with the lowest loss of all that were tried is returned:
-    the loss never rises. Where none is lower than at theta, or the model is not finite, it is theta itself, c = 0.
+    COBYLA, started from the minimizer of the quadratic model L - c . s + c . K c / 2. Where the
+    loss there is not below that at theta the start is halved until it is. The point with the lowest
+    loss of all that were tried is returned: the loss never rises. Where none is lower than at
+    theta, or the model is not finite, it is theta itself, c = 0.
 
     Parameters
     ----------
@@ -41,7 +42,8 @@ def search_plane(
 
     Notes
     -----
-    COBYLA moves along the axes of `model_axes`: there the model is round, and the start lies at distance 1 from theta.
+    COBYLA moves along the axes of `model_axes`: there the model is round, and the start lies at
+    distance 1 from theta.
     """
     from scipy.optimize import minimize  # here, for importing it takes longer than importing symng
 
@@ -57,7 +59,9 @@ def search_plane(
         nonlocal best, lowest, highest
         c = z @ axes
         value = loss_at(c)
-        if not math.isfinite(value):  # COBYLA takes finite values alone: worse than the worst so far
+        if not math.isfinite(
+            value
+        ):  # COBYLA takes finite values alone: worse than the worst so far
             return highest + (highest - lowest)
         highest = max(highest, value)
         if value < lowest:
@@ -85,10 +89,10 @@ def search_plane(
 def model_axes(slopes: np.ndarray, curvature: np.ndarray) -> np.ndarray:
     """Return axes, as rows, along which the quadratic model -c . s + c . K c / 2 is easy to search.
 
-    The first is the model's minimizer K^+ s. The second lies across it: conjugate, and as long in the metric, so that
-    the model rises alike in all directions from the first; of its two signs that with more of the second vector. It is
-    missing where both vectors are parallel or one is zero. Eigenvalues of an indefinite K count by their size, which
-    makes the first axis descend.
+    The first is the model's minimizer K^+ s. The second lies across it: conjugate, and as long in
+    the metric, so that the model rises alike in all directions from the first; of its two signs
+    that with more of the second vector. It is missing where both vectors are parallel or one is
+    zero. Eigenvalues of an indefinite K count by their size, which makes the first axis descend.
     """
     length = np.sqrt(abs(np.diag(curvature).astype(float)))
     length[length == 0] = 1.0

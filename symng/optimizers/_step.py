@@ -24,7 +24,10 @@ from symng.solvers import Solution, Status
 from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 
 # Why an optimizer without a line search refuses a search batch, and the way out.
-NO_SEARCH = ("without a line search", "Leave it out, or give step_size=symng.BacktrackingLineSearch().")
+NO_SEARCH = (
+    "without a line search",
+    "Leave it out, or give step_size=symng.BacktrackingLineSearch().",
+)
 
 # Records that have the scale of the loss.
 _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
@@ -33,7 +36,9 @@ _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
 _ROUNDINGS = 4.0
 
 
-def refuse_batch(name: str, batch: Batch | None, reason: str, way_out: str = "Leave it out.") -> None:
+def refuse_batch(
+    name: str, batch: Batch | None, reason: str, way_out: str = "Leave it out."
+) -> None:
     """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
     if batch is not None:
         raise problem(name, f"none {reason}", Words("one"), way_out)
@@ -49,7 +54,10 @@ def init_step_size(state: State, rule: StepSize | None) -> None:
 def step_size_of(state: State, rule: StepSize) -> TensorVariable:
     """Return the step size that the rule starts from, in the dtype of the parameters."""
     size = state.hyperparameters.get("step_size", rule.initial())
-    return pt.cast(size(state.values["step"]) if callable(size) and not is_symbolic(size) else size, state.dtype)
+    return pt.cast(
+        size(state.values["step"]) if callable(size) and not is_symbolic(size) else size,
+        state.dtype,
+    )
 
 
 def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
@@ -58,7 +66,10 @@ def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
     def parts(o: Objective, _: Any) -> list[TensorVariable]:
         # A parameter that only the output uses has a gradient of zero.
         slopes: Any = grad(o.loss, o.params, disconnected_inputs="ignore")
-        return [pt.cast(o.loss, o.dtype), vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params)]
+        return [
+            pt.cast(o.loss, o.dtype),
+            vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params),
+        ]
 
     loss, gradient = batch.mean(parts)
     return loss, gradient
@@ -72,7 +83,9 @@ def in_units_of_loss(batch: Batch, records: dict[str, TensorVariable]) -> dict[s
     return records | {name: records[name] * scale for name in _OF_THE_LOSS if name in records}
 
 
-def loss_along(batch: Batch | Objective, direction: TensorVariable) -> Callable[[TensorVariable], TensorVariable]:
+def loss_along(
+    batch: Batch | Objective, direction: TensorVariable
+) -> Callable[[TensorVariable], TensorVariable]:
     """Return eta -> L(theta - eta direction)."""
     batch = as_batch(batch)
     params: Any = batch.objective.params
@@ -126,7 +139,10 @@ def move(
 ) -> dict[SharedVariable, TensorVariable]:
     """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
     parts = vectors.split(update, params)
-    return {p: _as_type_of(p, pt.switch(accepted, p - part, p)) for p, part in zip(params, parts, strict=True)}
+    return {
+        p: _as_type_of(p, pt.switch(accepted, p - part, p))
+        for p, part in zip(params, parts, strict=True)
+    }
 
 
 def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
@@ -137,8 +153,8 @@ def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
 def has_direction(solution: Solution, gradient: TensorVariable | None = None) -> TensorVariable:
     """Tell whether a solve gave a direction to go.
 
-    With ``gradient``, the right-hand side, one that ended at negative curvature and whose residual is no smaller than
-    that of no direction at all has given none.
+    With ``gradient``, the right-hand side, one that ended at negative curvature and whose residual
+    is no smaller than that of no direction at all has given none.
     """
     good = pt.constant(np.array(True))
     for verdict in NO_DIRECTION:
@@ -146,17 +162,23 @@ def has_direction(solution: Solution, gradient: TensorVariable | None = None) ->
     if gradient is None:
         return good
     no_gain = pt.ge(solution.residual_norm, pt.cast(NO_GAIN, gradient.dtype) * norm(gradient))
-    return pt.and_(good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain)))
+    return pt.and_(
+        good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain))
+    )
 
 
 def predicted_decrease(
-    rule: Damping, operator: LinearOperator, damping: TensorVariable, gradient: TensorVariable, update: TensorVariable,
+    rule: Damping,
+    operator: LinearOperator,
+    damping: TensorVariable,
+    gradient: TensorVariable,
+    update: TensorVariable,
     damped: TensorVariable | None = None,
-) -> TensorVariable:  # fmt: skip
+) -> TensorVariable:
     """Return by how much the model of a damping rule says that theta -> theta - update lowers the loss.
 
-    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``damped`` is (F + lambda I) u
-    where it is known, which spares a product.
+    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``damped`` is
+    (F + lambda I) u where it is known, which spares a product.
     """
     predicted = pt.dot(gradient, update)
     if rule.ratio != "quadratic":
@@ -171,16 +193,19 @@ def predicted_decrease(
 
 
 def plane_minimizer(
-    slopes: tuple[TensorVariable, TensorVariable], curvature: tuple[TensorVariable, TensorVariable, TensorVariable]
+    slopes: tuple[TensorVariable, TensorVariable],
+    curvature: tuple[TensorVariable, TensorVariable, TensorVariable],
 ) -> tuple[TensorVariable, TensorVariable]:
     """Return the c at which the quadratic model -c . s + c . K c / 2 in the plane of two vectors is lowest.
 
-    ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but for rounding, one is
-    zero, or K is not positive) the second vector is left out, c_2 = 0; where K_11 is not positive either, c is (1, 0).
+    ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but
+    for rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
+    K_11 is not positive either, c is (1, 0).
     """
     (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
     determinant = k_11 * k_22 - k_12 * k_12
-    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is made of rounding errors.
+    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is made of rounding
+    # errors.
     apart = pt.gt(determinant, np.sqrt(np.finfo(s_1.dtype).eps).astype(s_1.dtype) * k_11 * k_22)
     rises = pt.gt(k_11, 0)
     both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), apart)
@@ -203,21 +228,27 @@ def conclude(
 ) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
     """Accept or refuse theta -> theta - update, and let the damping follow the reduction ratio (equations 17, 32).
 
-    Returns the updates of parameters, damping and number of the step, and the records of them. ``sound`` tells whether
-    solve and search were; a step that is not, or not finite, counts as failed.
+    Returns the updates of parameters, damping and number of the step, and the records of them.
+    ``sound`` tells whether solve and search were; a step that is not, or not finite, counts as
+    failed.
     """
     damping = state.values["damping"]
     decrease = loss - new_loss
     ratio = decrease / predicted
-    # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its ratio. Of changes
-    # that are rounding errors of the loss nothing can be said, as at an optimum, where both are 0.
+    # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its
+    # ratio. Of changes that are rounding errors of the loss nothing can be said, as at an optimum,
+    # where both are 0.
     rounding = rounding_of(loss)
     unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
     judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
     failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
     refused = rule.refuses(judged)
-    if state.refuses_increases and isinstance(rule, LevenbergMarquardt) and rule.reject_below is None:
+    if (
+        state.refuses_increases
+        and isinstance(rule, LevenbergMarquardt)
+        and rule.reject_below is None
+    ):
         refused = pt.lt(decrease, -rounding)
     accepted = pt.invert(pt.or_(failed, refused))
     updates = move(params, update, accepted)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Eigenvalues of the curvature below this times the largest are raised to it, as Vinyals and Povey do.
+# Eigenvalues of the curvature below this times the largest are raised to it, as Vinyals and Povey
+# do.
 _FLOOR = 1e-4
-# The search ends where the gradient is this share of that at theta, or where a few rounding errors are left to gain.
+# The search ends where the gradient is this share of that at theta, or where a few rounding errors
+# are left to gain.
 _GRADIENT_RTOL = 1e-6
 _ROUNDINGS = 4.0
 
@@ -22,9 +24,10 @@ def search_subspace(
 ) -> np.ndarray:
     """Return the coefficients c of the vectors of a basis V at which L(theta - V^T c) is lowest.
 
-    BFGS in coordinates a with c = C^-T a and C C^T = K. It starts from the minimizer c = K^-1 s of the quadratic model
-    L - c . s + c . K c / 2, or from zero where the loss is no higher there. The point with the lowest loss of all that
-    were tried is returned. Where none is lower than at theta, or the model is not finite, it is theta itself, c = 0.
+    BFGS in coordinates a with c = C^-T a and C C^T = K. It starts from the minimizer c = K^-1 s of
+    the quadratic model L - c . s + c . K c / 2, or from zero where the loss is no higher there. The
+    point with the lowest loss of all that were tried is returned. Where none is lower than at
+    theta, or the model is not finite, it is theta itself, c = 0.
 
     Parameters
     ----------
@@ -33,7 +36,8 @@ def search_subspace(
     slopes : array of shape (k,)
         s, the decrease of the loss along each vector: V g.
     curvature : array of shape (k, k)
-        K = V (F + lambda I) V^T, symmetric. Its eigenvalues count by their size, and not below 1e-4 times the largest.
+        K = V (F + lambda I) V^T, symmetric. Its eigenvalues count by their size, and not below 1e-4
+        times the largest.
     max_iterations : int
         Iterations of BFGS at most; with 0 the result is the better one of both starts.
     """
@@ -41,7 +45,9 @@ def search_subspace(
 
     best = zero = np.zeros(len(slopes))
     lowest, gradient = loss_at(zero)
-    if not (np.isfinite(lowest) and all(np.isfinite(a).all() for a in (gradient, slopes, curvature))):
+    if not (
+        np.isfinite(lowest) and all(np.isfinite(a).all() for a in (gradient, slopes, curvature))
+    ):
         return zero
     rounding = _ROUNDINGS * np.finfo(curvature.dtype).eps * abs(lowest)
     wall = lowest + max(1.0, abs(lowest))
@@ -56,7 +62,9 @@ def search_subspace(
         nonlocal best, lowest
         c = T @ a
         loss, gradient = loss_at(c)
-        if not (np.isfinite(loss) and np.isfinite(gradient).all()):  # BFGS takes finite values alone
+        if not (
+            np.isfinite(loss) and np.isfinite(gradient).all()
+        ):  # BFGS takes finite values alone
             return wall, zero
         if loss < lowest:
             best, lowest = c, loss
@@ -73,6 +81,9 @@ def search_subspace(
         if max_iterations:
             minimize(
                 lambda a: first if np.array_equal(a, start) else evaluate(a),  # that is known
-                start, jac=True, method="BFGS", options={"maxiter": max_iterations, "gtol": gtol, "norm": 2},
-            )  # fmt: skip
+                start,
+                jac=True,
+                method="BFGS",
+                options={"maxiter": max_iterations, "gtol": gtol, "norm": 2},
+            )
     return best

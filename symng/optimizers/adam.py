@@ -20,21 +20,23 @@ from symng.optimizers.base import Optimizer, State, Step, StepBatches
 class Adam(Optimizer):
     """Descend along the mean gradient, each parameter in units of its root mean square.
 
-    m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2 and theta <- theta - eta m' / (sqrt(v') + epsilon),
-    elementwise, where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t) after t steps: m and v start from zero, and so
-    m' and v' are averages. A step that is not finite leaves everything as it was and is recorded as rejected.
+    m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2 and theta <- theta - eta m' /
+    (sqrt(v') + epsilon), elementwise, where m' = m / (1 - beta1^t) and v' = v / (1 - beta2^t) after
+    t steps: m and v start from zero, and so m' and v' are averages. A step that is not finite
+    leaves everything as it was and is recorded as rejected.
 
     Parameters
     ----------
     step_size : float, callable or symbolic scalar, default 0.001
-        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar. About the size of the change
-        of each parameter.
+        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar. About
+        the size of the change of each parameter.
     beta1 : float or symbolic scalar, default 0.9
         From 0 to below 1.
     beta2 : float or symbolic scalar, default 0.999
         From 0 to below 1.
     epsilon : float or symbolic scalar, default 1e-8
-        At least 0, in units of the gradient. With 0, a parameter without a gradient makes the step not finite.
+        At least 0, in units of the gradient. With 0, a parameter without a gradient makes the step
+        not finite.
 
     Notes
     -----
@@ -85,16 +87,28 @@ class Adam(Optimizer):
     def build(self, batches: StepBatches, state: State) -> Step:
         refuse_batches("Adam", batches)
         loss, gradient = loss_and_gradient(batches.gradient)
-        beta1, beta2, epsilon = (setting(state, name, getattr(self, name)) for name in ("beta1", "beta2", "epsilon"))
+        beta1, beta2, epsilon = (
+            setting(state, name, getattr(self, name)) for name in ("beta1", "beta2", "epsilon")
+        )
         values, means = {}, []
-        for name, beta, power in (("first_moment", beta1, gradient), ("second_moment", beta2, pt.sqr(gradient))):
+        for name, beta, power in (
+            ("first_moment", beta1, gradient),
+            ("second_moment", beta2, pt.sqr(gradient)),
+        ):
             weight = f"{name}_weight"
             values[name] = beta * state.values[name] + (1 - beta) * power
-            # The weights of the average add up to 1 - beta^t, with the same rounding errors as the average.
+            # The weights of the average add up to 1 - beta^t, with the same rounding errors as the
+            # average.
             values[weight] = beta * state.values[weight] + (1 - beta)
             means.append(values[name] / values[weight])
         updates, records = descend(
-            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
-            direction=means[0] / (pt.sqrt(means[1]) + epsilon), values=values, checked=[means[1]],
-        )  # fmt: skip
+            batches.params,
+            state,
+            loss=loss,
+            gradient=gradient,
+            size=step_size_of(state, self.step_size),
+            direction=means[0] / (pt.sqrt(means[1]) + epsilon),
+            values=values,
+            checked=[means[1]],
+        )
         return Step(batches, updates, records)

@@ -24,10 +24,11 @@ from symng.objective.batches import Batch, FullBatch
 class State:
     """Shared variables that live from step to step.
 
-    ``values`` are what the optimizer updates by itself (damping, previous direction, velocity, number of the step),
-    ``hyperparameters`` what a user may set between steps, ``schedules`` callables of the number of the step that set a
-    hyperparameter. A checkpoint holds the first alone. ``refuses_increases`` says that a step is undone that raises the
-    loss of its batch, where the damping rule leaves that open.
+    ``values`` are what the optimizer updates by itself (damping, previous direction, velocity,
+    number of the step), ``hyperparameters`` what a user may set between steps, ``schedules``
+    callables of the number of the step that set a hyperparameter. A checkpoint holds the first
+    alone. ``refuses_increases`` says that a step is undone that raises the loss of its batch, where
+    the damping rule leaves that open.
     """
 
     dtype: str
@@ -47,7 +48,9 @@ class State:
             return value
         if callable(value):
             first = value(0)
-            if is_symbolic(first):  # then it stays in the graph, as a function of the number of the step
+            if is_symbolic(
+                first
+            ):  # then it stays in the graph, as a function of the number of the step
                 return value(self.values["step"])
             self.schedules[name] = value
             value = _scheduled(name, 0, first)
@@ -78,23 +81,26 @@ def _scheduled(name: str, number: int, value: Any) -> float:
 class HostSearch:
     """A search on the host for coefficients c of a few directions, between the two stages of a step.
 
-    The first stage computes ``carried`` from the batches. Then ``find`` looks for c with a compiled function of the
-    loss. The second stage takes the batches, the carried values and c, and makes the updates and records of the step.
+    The first stage computes ``carried`` from the batches. Then ``find`` looks for c with a compiled
+    function of the loss. The second stage takes the batches, the carried values and c, and makes
+    the updates and records of the step.
 
     Attributes
     ----------
     carried : dict
-        From a variable that ``loss`` and the second stage use as an input to the graph it is computed from.
+        From a variable that ``loss`` and the second stage use as an input to the graph it is
+        computed from.
     coefficients : symbolic vector
         c, an input of ``loss`` and of the second stage.
     loss : symbolic scalar
-        What is searched, of the parameters, the search batch (the gradient batch unless there is one), carried
-        variables and c.
+        What is searched, of the parameters, the search batch (the gradient batch unless there is
+        one), carried variables and c.
     gradient : symbolic vector, optional
         The derivative of ``loss`` with respect to c.
     find : callable
-        From a function f and a mapping from the names of the carried variables to their values to the coefficients.
-        f takes an array c and returns the loss as a float, or (loss, gradient) where there is a gradient.
+        From a function f and a mapping from the names of the carried variables to their values to
+        the coefficients. f takes an array c and returns the loss as a float, or (loss, gradient)
+        where there is a gradient.
     """
 
     carried: Mapping[TensorVariable, TensorVariable]
@@ -159,7 +165,8 @@ class Step:
     records : dict
         From the name of a record (a field of `StepInfo`) to a symbolic scalar.
     search : HostSearch, optional
-        What happens on the host before ``updates`` and ``records`` can be computed; None for a step of one stage.
+        What happens on the host before ``updates`` and ``records`` can be computed; None for a step
+        of one stage.
     """
 
     batches: StepBatches
@@ -197,14 +204,15 @@ class Optimizer(ABC):
         Returns
         -------
         dict
-            The parameters, and the optimizer's own state (damping, previous direction, ...), made anew by each call.
-            A schedule of the step size follows the number of the step, which is in that state.
+            The parameters, and the optimizer's own state (damping, previous direction, ...), made
+            anew by each call. A schedule of the step size follows the number of the step, which is
+            in that state.
 
         Raises
         ------
         ValueError
-            When the step size is a schedule that cannot be evaluated symbolically, or when the optimizer searches on
-            the host between two stages.
+            When the step size is a schedule that cannot be evaluated symbolically, or when the
+            optimizer searches on the host between two stages.
 
         Examples
         --------
@@ -224,9 +232,11 @@ class Optimizer(ABC):
         step = self.build(StepBatches(gradient=FullBatch(objective=objective)), state)
         if step.search is not None:
             raise problem(
-                "optimizer", "one whose step is a single stage",
-                Words(f"{type(self).__name__}, which searches on the host"), "Use symng.compile_step.",
-            )  # fmt: skip
+                "optimizer",
+                "one whose step is a single stage",
+                Words(f"{type(self).__name__}, which searches on the host"),
+                "Use symng.compile_step.",
+            )
         updates: dict[Any, Any] = dict(step.updates)
         counter = state.values["step"]
         for name, schedule in state.schedules.items():
@@ -234,9 +244,11 @@ class Optimizer(ABC):
                 value = pt.cast(schedule(counter), state.dtype)  # type: ignore[arg-type]
             except Exception as error:
                 raise problem(
-                    name, "a schedule that takes a symbolic step number", schedule,
+                    name,
+                    "a schedule that takes a symbolic step number",
+                    schedule,
                     "Use compile_step, or write it with pytensor.tensor functions.",
-                ) from error  # fmt: skip
+                ) from error
             replaced = rebuild(list(updates.values()), {state.hyperparameters[name]: value})
             updates = dict(zip(updates, replaced, strict=True))
         return updates

@@ -11,7 +11,15 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_choice, check_flag, check_number, explain_settings, problem, short_repr
+from symng._checks import (
+    Words,
+    check_choice,
+    check_flag,
+    check_number,
+    explain_settings,
+    problem,
+    short_repr,
+)
 
 Ratio = Literal["linear", "quadratic"]
 
@@ -19,8 +27,8 @@ Ratio = Literal["linear", "quadratic"]
 class Damping(ABC):
     """Rule for the damping of a solve; the base of the two below.
 
-    A rule says where the damping starts, and from the reduction ratio rho of a step whether the step is refused and
-    what the damping is next.
+    A rule says where the damping starts, and from the reduction ratio rho of a step whether the
+    step is refused and what the damping is next.
     """
 
     ratio: Ratio = "linear"
@@ -32,7 +40,9 @@ class Damping(ABC):
         """The damping of the first step."""
 
     @abstractmethod
-    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+    def next(
+        self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable
+    ) -> TensorVariable:
         """Return the damping that follows ``damping`` after a step of ratio ``rho``, or after a failed step."""
 
     def refuses(self, rho: TensorVariable) -> TensorVariable:
@@ -45,14 +55,15 @@ class Damping(ABC):
 class FixedDamping(Damping):
     """Keep the damping where it is.
 
-    The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone, but lambda stays.
+    The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone,
+    but lambda stays.
 
     Parameters
     ----------
     value : float, default 0.0
-        lambda, at least 0, in the units of the metric: when `GaussNewton` or `Hessian` is the metric and the loss is
-        scaled by c, scale it by c; by c^2 for `EmpiricalFisher`; not at all for `Fisher`. A sum over examples counts as
-        their mean.
+        lambda, at least 0, in the units of the metric: when `GaussNewton` or `Hessian` is the
+        metric and the loss is scaled by c, scale it by c; by c^2 for `EmpiricalFisher`; not at all
+        for `Fisher`. A sum over examples counts as their mean.
 
     Examples
     --------
@@ -71,7 +82,9 @@ class FixedDamping(Damping):
     def start(self) -> float:
         return float(self.value)
 
-    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+    def next(
+        self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable
+    ) -> TensorVariable:
         return damping
 
 
@@ -82,33 +95,35 @@ class LevenbergMarquardt(Damping):
 
     With the step delta = -eta p, the reduction ratio is
 
-    - rho = (L(theta + delta) - L(theta)) / (g . delta) for ``ratio="linear"``, the first-order model of the paper,
-    - rho = (L(theta + delta) - L(theta)) / (g . delta + delta . (F + lambda I) delta / 2) for ``ratio="quadratic"``,
-      the model of Martens (2010).
+    - rho = (L(theta + delta) - L(theta)) / (g . delta) for ``ratio="linear"``, the first-order
+      model of the paper,
+    - rho = (L(theta + delta) - L(theta)) / (g . delta + delta . (F + lambda I) delta / 2) for
+      ``ratio="quadratic"``, the model of Martens (2010).
 
-    lambda grows by ``increase`` when rho < ``lower``, or when the model predicts an increase, and shrinks by
-    ``decrease`` when rho > ``upper``. It stays where both changes of the loss, the real and the predicted one, are of
-    the size of its rounding errors, as at an optimum.
+    lambda grows by ``increase`` when rho < ``lower``, or when the model predicts an increase, and
+    shrinks by ``decrease`` when rho > ``upper``. It stays where both changes of the loss, the real
+    and the predicted one, are of the size of its rounding errors, as at an optimum.
 
     Parameters
     ----------
     initial : float, default 3.0
         lambda of the first step, at least 0, in the units of the metric (see `FixedDamping`).
     ratio : {"linear", "quadratic"}, default "linear"
-        Which model predicts. Thresholds for one do not suit the other: on a quadratic loss whose Hessian is the metric,
-        with exact solves and step size 1, the linear ratio runs from 1/2 (small lambda) to 1 (large), the quadratic
-        one from 1 to 2.
+        Which model predicts. Thresholds for one do not suit the other: on a quadratic loss whose
+        Hessian is the metric, with exact solves and step size 1, the linear ratio runs from 1/2
+        (small lambda) to 1 (large), the quadratic one from 1 to 2.
     lower, upper : float, default 0.25 and 0.75
         Thresholds of rho, ``lower`` at most ``upper``.
     increase, decrease : float, default 3/2 and 2/3
         Factors, ``increase`` above 1 and ``decrease`` between 0 and 1.
     minimum, maximum : float, default 1e-4 and 1e10
-        Bounds that lambda does not cross by the rule's own doing. An ``initial`` outside of them is left standing.
+        Bounds that lambda does not cross by the rule's own doing. An ``initial`` outside of them is
+        left standing.
     from_zero : float, default 1e-5
         What a lambda of 0 grows to.
     reject_below : float, optional
-        Refuse steps with rho below this; 0.0 refuses all that raise the loss. Default: refuse only steps that are not
-        finite. A refused step leaves the parameters and raises lambda.
+        Refuse steps with rho below this; 0.0 refuses all that raise the loss. Default: refuse only
+        steps that are not finite. A refused step leaves the parameters and raises lambda.
     damped_model : bool, default True
         Whether the quadratic model has the damping term.
 
@@ -147,13 +162,19 @@ class LevenbergMarquardt(Damping):
         check_number("lower", self.lower)
         check_number("upper", self.upper)
         if self.lower > self.upper:
-            raise problem("lower", "a threshold of at most upper", Words(f"{self.lower} above {self.upper}"))
+            raise problem(
+                "lower", "a threshold of at most upper", Words(f"{self.lower} above {self.upper}")
+            )
         check_number("increase", self.increase, above=1)
         check_number("decrease", self.decrease, above=0, below=1)
         check_number("minimum", self.minimum, minimum=0)
         check_number("maximum", self.maximum, above=0)
         if self.minimum > self.maximum:
-            raise problem("minimum", "a bound of at most maximum", Words(f"{self.minimum} above {self.maximum}"))
+            raise problem(
+                "minimum",
+                "a bound of at most maximum",
+                Words(f"{self.minimum} above {self.maximum}"),
+            )
         check_number("from_zero", self.from_zero, above=0)
         if self.reject_below is not None:
             check_number("reject_below", self.reject_below)
@@ -163,7 +184,9 @@ class LevenbergMarquardt(Damping):
     def start(self) -> float:
         return float(self.initial)
 
-    def next(self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable) -> TensorVariable:
+    def next(
+        self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable
+    ) -> TensorVariable:
         largest = float(np.finfo(damping.dtype).max)
 
         def number(value: float) -> TensorVariable:
@@ -171,7 +194,9 @@ class LevenbergMarquardt(Damping):
 
         raised = pt.maximum(damping * number(self.increase), number(self.from_zero))
         raised = pt.minimum(raised, pt.maximum(damping, number(self.maximum)))
-        lowered = pt.maximum(damping * number(self.decrease), pt.minimum(damping, number(self.minimum)))
+        lowered = pt.maximum(
+            damping * number(self.decrease), pt.minimum(damping, number(self.minimum))
+        )
         grows = failed | pt.lt(rho, number(self.lower)) | self.refuses(rho)
         return pt.switch(grows, raised, pt.switch(pt.gt(rho, number(self.upper)), lowered, damping))
 

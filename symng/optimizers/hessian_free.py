@@ -15,7 +15,13 @@ from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.objective.batches import Batch
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._step import in_units_of_loss, loss_along, loss_and_gradient, refuse_batch, step_size_of
+from symng.optimizers._step import (
+    in_units_of_loss,
+    loss_along,
+    loss_and_gradient,
+    refuse_batch,
+    step_size_of,
+)
 from symng.optimizers.base import State, Step, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt
 from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
@@ -28,48 +34,55 @@ from symng.solvers import CG, diagonal_preconditioner
 class HessianFree(DampedOptimizer):
     """Descend along the last good iterate of a short, preconditioned solve with the Gauss-Newton matrix (section 5).
 
-    CG works on (G + lambda I) p = g, with G the metric on the metric batch and g the gradient of the loss on the
-    gradient batch, until its model of the loss hardly gets better. From the last of the iterates that it has kept the
-    step goes back over them while the loss on the search batch (the gradient batch unless another is given) goes down.
-    A line search along the iterate found follows, and the damping follows the quadratic model.
+    CG works on (G + lambda I) p = g, with G the metric on the metric batch and g the gradient of
+    the loss on the gradient batch, until its model of the loss hardly gets better. From the last of
+    the iterates that it has kept the step goes back over them while the loss on the search batch
+    (the gradient batch unless another is given) goes down. A line search along the iterate found
+    follows, and the damping follows the quadratic model.
 
-    A step whose loss, direction or solve is not finite, or whose solve met negative curvature before it had made any
-    progress, or that the damping rule refuses, or for which a line search finds no step size, leaves the parameters as
-    they were, raises the damping and is recorded as rejected.
+    A step whose loss, direction or solve is not finite, or whose solve met negative curvature
+    before it had made any progress, or that the damping rule refuses, or for which a line search
+    finds no step size, leaves the parameters as they were, raises the damping and is recorded as
+    rejected.
 
     Parameters
     ----------
     metric : Metric, default GaussNewton()
-        What is solved with. Where loss and output match it equals `Fisher`, and the direction of a solve that has
-        converged is the natural gradient's.
+        What is solved with. Where loss and output match it equals `Fisher`, and the direction of a
+        solve that has converged is the natural gradient's.
     solver : CG or MinresQLP, default CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False)
-        How it is solved. Without ``keep_iterates`` the step takes the last iterate, with it ``maxiter`` stays as it is
-        from step to step. The first and third setting are Martens's, 250 that of the paper's appendix.
+        How it is solved. Without ``keep_iterates`` the step takes the last iterate, with it
+        ``maxiter`` stays as it is from step to step. The first and third setting are Martens's, 250
+        that of the paper's appendix.
     damping : Damping or float, default LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0)
-        A rule, or a number at least 0 that stays. Thresholds and factors are Martens's. lambda is in the units of G,
-        and where to start belongs to the problem: of 0.1, 1 and 10 each lowered the loss on regressions and small
-        networks, 0.1 often soonest, 1 without a step refused.
+        A rule, or a number at least 0 that stays. Thresholds and factors are Martens's. lambda is
+        in the units of G, and where to start belongs to the problem: of 0.1, 1 and 10 each lowered
+        the loss on regressions and small networks, 0.1 often soonest, 1 without a step refused.
     step_size : float, callable, symbolic scalar or StepSize, default BacktrackingLineSearch()
-        As for `NaturalGradient`. Iterates are compared at the size that the rule starts from, by default 1.
+        As for `NaturalGradient`. Iterates are compared at the size that the rule starts from, by
+        default 1.
     warm_start : float, default 0.95
-        Martens's decay: each solve starts from this times the last iterate of the previous one, whichever iterate the
-        step took. 0 starts from zero. From 0 to 1.
+        Martens's decay: each solve starts from this times the last iterate of the previous one,
+        whichever iterate the step took. 0 starts from zero. From 0 to 1.
     preconditioner : "martens", Preconditioner, callable or None, default "martens"
-        "martens" is diag(D + lambda)^0.75, with D the mean of the squared gradients of single examples, on the gradient
-        batch (`EmpiricalFisher.diagonal`). None is none, which is also taken, with a
-        warning, where the losses of single examples are not known. The others are as for `NaturalGradient`.
+        "martens" is diag(D + lambda)^0.75, with D the mean of the squared gradients of single
+        examples, on the gradient batch (`EmpiricalFisher.diagonal`). None is none, which is also
+        taken, with a warning, where the losses of single examples are not known. The others are as
+        for `NaturalGradient`.
 
     Notes
     -----
-    One step costs a gradient; a product with the metric for each iteration, one for the warm start and one for the
-    model; a forward pass for each iterate and each step size looked at; and for the preconditioner a matrix product
-    for each dense layer, or 8 backward passes where there are other parameters. It stores room for the iterates kept,
-    by default 21 vectors of the size of the parameters.
+    One step costs a gradient; a product with the metric for each iteration, one for the warm start
+    and one for the model; a forward pass for each iterate and each step size looked at; and for the
+    preconditioner a matrix product for each dense layer, or 8 backward passes where there are other
+    parameters. It stores room for the iterates kept, by default 21 vectors of the size of the
+    parameters.
 
     References
     ----------
     .. [1] J. Martens, "Deep learning via Hessian-free optimization", ICML 2010.
-    .. [2] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 5.
+    .. [2] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584, section 5.
 
     Examples
     --------
@@ -90,8 +103,14 @@ class HessianFree(DampedOptimizer):
     """
 
     metric: Metric = field(default_factory=GaussNewton)
-    solver: Any = field(default_factory=lambda: CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False))
-    damping: Any = field(default_factory=lambda: LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0))
+    solver: Any = field(
+        default_factory=lambda: CG(
+            progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False
+        )
+    )
+    damping: Any = field(
+        default_factory=lambda: LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0)
+    )
     step_size: Any = field(default_factory=BacktrackingLineSearch)
     warm_start: Any = 0.95
     preconditioner: Literal["martens"] | Preconditioner | Callable[..., Any] | None = "martens"
@@ -104,7 +123,9 @@ class HessianFree(DampedOptimizer):
             raise problem("preconditioner", expected, value)
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        searches = self.step_size.searches or getattr(self.solver, "keep_iterates", None) is not None
+        searches = (
+            self.step_size.searches or getattr(self.solver, "keep_iterates", None) is not None
+        )
         refuse_batch("search_batch", None if searches else batches.search, *_NO_SEARCH)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
@@ -116,11 +137,14 @@ class HessianFree(DampedOptimizer):
         if solution.iterates is not None and solution.iterates_count is not None:
             first = step_size_of(state, self.step_size)
             taken = backtrack(
-                lambda p: loss_along(batches.for_search, p)(first), solution.iterates, solution.iterates_count
+                lambda p: loss_along(batches.for_search, p)(first),
+                solution.iterates,
+                solution.iterates_count,
             )
             direction = solution.iterates[taken]
             skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
-        # An iterate of a long solve is a good start also where the step along it was refused (Martens).
+        # An iterate of a long solve is a good start also where the step along it was refused
+        # (Martens).
         updates, records = self.descend(
             batches, state, loss, gradient, solution, operator, direction, keep_refused=True
         )
@@ -133,8 +157,10 @@ class HessianFree(DampedOptimizer):
             return self.preconditioner
         if batch.objective.example_losses is None:
             warn(
-                "HessianFree: the losses of single examples were not found in the loss, so that the solve goes without "
-                "a preconditioner. Give Objective(..., example_losses=...), or preconditioner=None to say that it is "
+                "HessianFree: the losses of single examples were not found in the loss, so that "
+                "the solve goes without "
+                "a preconditioner. Give Objective(..., example_losses=...), or preconditioner=None "
+                "to say that it is "
                 "meant so."
             )
             return lambda operator, damping: None
@@ -144,16 +170,20 @@ class HessianFree(DampedOptimizer):
 
 _NO_SEARCH = (
     "where nothing is searched",
-    "Leave it out, or give step_size=symng.BacktrackingLineSearch() or a solver that keeps iterates.",
+    "Leave it out, or give step_size=symng.BacktrackingLineSearch() or a solver that keeps "
+    "iterates.",
 )
 
 
 def backtrack(
-    loss_of: Callable[[TensorVariable], TensorVariable], iterates: TensorVariable, count: TensorVariable
+    loss_of: Callable[[TensorVariable], TensorVariable],
+    iterates: TensorVariable,
+    count: TensorVariable,
 ) -> TensorVariable:
     """Return the number of the row to take: from the last of ``count`` rows back while the loss goes down.
 
-    A loss that is not finite is gone back over too. One evaluation of ``loss_of`` for each row looked at.
+    A loss that is not finite is gone back over too. One evaluation of ``loss_of`` for each row
+    looked at.
     """
     last = pt.cast(count, "int64") - 1
     infinite = pt.constant(np.inf, dtype=iterates.type.dtype)
@@ -170,5 +200,7 @@ def backtrack(
             "goes_on": pt.or_(lower, pt.isinf(best)),
         }
 
-    final = while_loop(body, lambda s: pt.and_(s["goes_on"], s["next"] >= 0), state, iterates.shape[0])
+    final = while_loop(
+        body, lambda s: pt.and_(s["goes_on"], s["next"] >= 0), state, iterates.shape[0]
+    )
     return final["taken"]

@@ -37,26 +37,29 @@ from symng.solvers import Status
 class KrylovSubspaceDescent(Optimizer):
     """Minimize the loss over a Krylov subspace of the metric and the previous direction, by BFGS.
 
-    theta <- theta - V^T c with c = arg min_c L(theta - V^T c) (equations 19 and 20). The rows of V are an orthonormal
-    basis of g, F g, ..., F^(k-1) g and the previous update: g is the gradient on the gradient batch, F the metric on
-    the metric batch, L the loss on the search batch. Each batch is the gradient batch unless another is given.
+    theta <- theta - V^T c with c = arg min_c L(theta - V^T c) (equations 19 and 20). The rows of V
+    are an orthonormal basis of g, F g, ..., F^(k-1) g and the previous update: g is the gradient on
+    the gradient batch, F the metric on the metric batch, L the loss on the search batch. Each batch
+    is the gradient batch unless another is given.
 
-    The search is over a, with c = C^-T a and C C^T = V F V^T + lambda I, whose eigenvalues are raised to at least 1e-4
-    of the largest: in a the quadratic model is round. It starts from the minimizer of the model, c = (C C^T)^-1 V g, or
-    from zero, whichever has the lower loss, and returns the best point it has seen. When that is theta itself, or when
-    something is not finite, the parameters stay as they were, and the step is recorded as rejected.
+    The search is over a, with c = C^-T a and C C^T = V F V^T + lambda I, whose eigenvalues are
+    raised to at least 1e-4 of the largest: in a the quadratic model is round. It starts from the
+    minimizer of the model, c = (C C^T)^-1 V g, or from zero, whichever has the lower loss, and
+    returns the best point it has seen. When that is theta itself, or when something is not finite,
+    the parameters stay as they were, and the step is recorded as rejected.
 
     Parameters
     ----------
     metric : Metric, default GaussNewton()
-        F. `GaussNewton`, as in the original, has the scale of the loss and so models it; where the loss is a mean
-        negative log-likelihood, `Fisher` is the same matrix and needs no targets.
+        F. `GaussNewton`, as in the original, has the scale of the loss and so models it; where the
+        loss is a mean negative log-likelihood, `Fisher` is the same matrix and needs no targets.
     basis_size : int, default 20
-        k, at least 1: vectors of the Krylov subspace, of which there are fewer where it ends before.
+        k, at least 1: vectors of the Krylov subspace, of which there are fewer where it ends
+        before.
     damping : Damping or float, default 0.0
-        lambda, which takes part in start and coordinates of the search only; the method asks for none. A rule judges
-        the model at the point found, where on a loss that is its model the linear ratio is 1/2, the quadratic one 1
-        without the damping term.
+        lambda, which takes part in start and coordinates of the search only; the method asks for
+        none. A rule judges the model at the point found, where on a loss that is its model the
+        linear ratio is 1/2, the quadratic one 1 without the damping term.
     previous_direction : bool, default True
         Whether the previous update is part of the subspace.
     max_iterations : int, default 30
@@ -64,21 +67,24 @@ class KrylovSubspaceDescent(Optimizer):
 
     Notes
     -----
-    One step costs a gradient, k + 1 products with the metric, a gradient on the search batch for each evaluation of the
-    search (``search_evaluations``; often one an iteration), and a forward pass. A new vector is made orthogonal to all
-    others twice, which with its column of V F V^T takes five passes over V. ``solver_iterations`` is the number of
-    vectors found.
+    One step costs a gradient, k + 1 products with the metric, a gradient on the search batch for
+    each evaluation of the search (``search_evaluations``; often one an iteration), and a forward
+    pass. A new vector is made orthogonal to all others twice, which with its column of V F V^T
+    takes five passes over V. ``solver_iterations`` is the number of vectors found.
 
-    It stores k + 1 vectors of the size of the parameters, V, and the previous update; while V is built, two to four
-    times V, but 2 k times in mode FAST_COMPILE, which keeps every state of a loop.
+    It stores k + 1 vectors of the size of the parameters, V, and the previous update; while V is
+    built, two to four times V, but 2 k times in mode FAST_COMPILE, which keeps every state of a
+    loop.
 
-    With ``max_iterations=0``, without the previous direction and with eigenvalues above their floor, the update is that
-    of `NaturalGradient` by k iterations of `CG`, unless it raises the loss.
+    With ``max_iterations=0``, without the previous direction and with eigenvalues above their
+    floor, the update is that of `NaturalGradient` by k iterations of `CG`, unless it raises the
+    loss.
 
     References
     ----------
     .. [1] O. Vinyals and D. Povey, "Krylov subspace descent for deep learning", AISTATS 2012.
-    .. [2] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584, section 6.
+    .. [2] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584, section 6.
 
     Examples
     --------
@@ -107,7 +113,13 @@ class KrylovSubspaceDescent(Optimizer):
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_instance("metric", self.metric, Metric, "a metric such as symng.GaussNewton()", "Mind the brackets.")
+        check_instance(
+            "metric",
+            self.metric,
+            Metric,
+            "a metric such as symng.GaussNewton()",
+            "Mind the brackets.",
+        )
         check_number("basis_size", self.basis_size, minimum=1, integer=True)
         object.__setattr__(self, "damping", as_damping("damping", self.damping))
         check_flag("previous_direction", self.previous_direction)
@@ -132,17 +144,25 @@ class KrylovSubspaceDescent(Optimizer):
         # The first stage: the subspace, and the quadratic model in it.
         first_loss, gradient = loss_and_gradient(batches.gradient)
         operator = self.metric.with_damping(damping)(batches.for_metric)
-        found_basis, found_metric, found_rank = krylov_basis(operator, gradient, self.basis_size, previous)
+        found_basis, found_metric, found_rank = krylov_basis(
+            operator, gradient, self.basis_size, previous
+        )
         rows, dtype = found_basis.type.shape[0], objective.dtype
         basis = pt.matrix("basis", dtype=dtype, shape=(rows, objective.size))
         projected = pt.matrix("metric", dtype=dtype, shape=(rows, rows))
-        slopes, c = (pt.vector(name, dtype=dtype, shape=(rows,)) for name in ("slopes", "coefficients"))
+        slopes, c = (
+            pt.vector(name, dtype=dtype, shape=(rows,)) for name in ("slopes", "coefficients")
+        )
         shift, loss = pt.scalar("damping", dtype=dtype), pt.scalar("loss", dtype=dtype)
         rank = pt.lscalar("rank")
         carried = {
-            basis: found_basis, projected: found_metric, slopes: pt.dot(found_basis, gradient), shift: damping,
-            loss: first_loss, rank: found_rank,
-        }  # fmt: skip
+            basis: found_basis,
+            projected: found_metric,
+            slopes: pt.dot(found_basis, gradient),
+            shift: damping,
+            loss: first_loss,
+            rank: found_rank,
+        }
 
         # What is searched on the host.
         update = pt.dot(c, basis)
@@ -157,7 +177,9 @@ class KrylovSubspaceDescent(Optimizer):
 
         def find(loss_at: Callable[[np.ndarray], Any], values: Mapping[str, Any]) -> np.ndarray:
             """Return the coefficients of the lowest loss that a search came by."""
-            metric, slopes, damping = (np.asarray(values[name]) for name in ("metric", "slopes", "damping"))
+            metric, slopes, damping = (
+                np.asarray(values[name]) for name in ("metric", "slopes", "damping")
+            )
             curvature = metric + damping * np.eye(rows, dtype=dtype)
             return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
 
@@ -167,9 +189,15 @@ class KrylovSubspaceDescent(Optimizer):
         finite = all_finite(projected, slopes)
         moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
         updates, records = conclude(
-            objective.params, state, self.damping, loss=loss, new_loss=new_loss, update=update,
-            predicted=predicted_decrease(self.damping, model, damping, slopes, c), sound=pt.and_(finite, moved),
-        )  # fmt: skip
+            objective.params,
+            state,
+            self.damping,
+            loss=loss,
+            new_loss=new_loss,
+            update=update,
+            predicted=predicted_decrease(self.damping, model, damping, slopes, c),
+            sound=pt.and_(finite, moved),
+        )
         if previous is not None:
             updates[previous] = pt.switch(records["accepted"], update, previous)
         records |= {
@@ -182,17 +210,23 @@ class KrylovSubspaceDescent(Optimizer):
 
 
 def krylov_basis(
-    operator: LinearOperator, gradient: TensorVariable, size: int, previous: TensorVariable | None = None
+    operator: LinearOperator,
+    gradient: TensorVariable,
+    size: int,
+    previous: TensorVariable | None = None,
 ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
     """Return an orthonormal basis V of g, F g, ..., F^(size-1) g and ``previous``, V F V^T, and the rank of V.
 
-    The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those before them: where
-    the subspace is invariant (up to rounding), for then it ends, and where ``previous`` is in it or zero.
+    The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those
+    before them: where the subspace is invariant (up to rounding), for then it ends, and where
+    ``previous`` is in it or zero.
     """
     n, dtype = operator.size, operator.dtype
     rows = size if previous is None else size + 1
     numbers = np.arange(rows)
-    rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)  # room for the errors of a product
+    rounding = pt.constant(
+        np.finfo(dtype).eps ** 0.75, dtype=dtype
+    )  # room for the errors of a product
 
     def unit(vector: TensorVariable, errors: Any) -> tuple[TensorVariable, TensorVariable]:
         """Return the vector at length 1, and whether it is longer than ``errors``; zero if not."""
@@ -205,7 +239,9 @@ def krylov_basis(
         V, i = s["basis"], s["i"]
         product = operator @ s["vector"]
         column = pt.dot(V, product)  # of the rows so far: its part above the diagonal
-        scale = pt.maximum(s["scale"], norm(product))  # near |F|, and so are the errors of a product
+        scale = pt.maximum(
+            s["scale"], norm(product)
+        )  # near |F|, and so are the errors of a product
         candidate = product / scale
         if previous is not None:
             candidate = pt.switch(pt.eq(i, size - 1), unit(previous, 0)[0], candidate)
@@ -225,7 +261,9 @@ def krylov_basis(
 
     first, usable = unit(pt.specify_shape(gradient, (n,)), 0)
     start = {
-        "basis": pt.switch(pt.eq(numbers, 0)[:, None], first[None, :], pt.zeros((rows, n), dtype=dtype)),
+        "basis": pt.switch(
+            pt.eq(numbers, 0)[:, None], first[None, :], pt.zeros((rows, n), dtype=dtype)
+        ),
         "metric": pt.zeros((rows, rows), dtype=dtype),
         "vector": first,
         "scale": pt.zeros((), dtype=dtype),
@@ -234,4 +272,8 @@ def krylov_basis(
     }
     final = while_loop(extend, lambda s: pt.lt(s["i"], rows), start, rows)
     above = np.triu(np.ones((rows, rows), dtype=dtype))
-    return final["basis"], final["metric"] * above + final["metric"].T * np.tril(above.T, -1), final["rank"]
+    return (
+        final["basis"],
+        final["metric"] * above + final["metric"].T * np.tril(above.T, -1),
+        final["rank"],
+    )

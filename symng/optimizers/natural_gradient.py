@@ -15,41 +15,48 @@ from symng.optimizers.base import State, Step, StepBatches
 class NaturalGradient(DampedOptimizer):
     """Descend along the natural gradient (equation 2, algorithm 2 of the appendix).
 
-    theta <- theta - eta p, where (F + lambda I) p = g: g is the gradient of the loss on the gradient batch, F the
-    metric on the metric batch (the same one unless another is given), lambda the damping, eta the step size. A loss
-    that is a sum over N examples takes the step of its mean: N (F + lambda I) p = g.
+    theta <- theta - eta p, where (F + lambda I) p = g: g is the gradient of the loss on the
+    gradient batch, F the metric on the metric batch (the same one unless another is given), lambda
+    the damping, eta the step size. A loss that is a sum over N examples takes the step of its mean:
+    N (F + lambda I) p = g.
 
-    A step whose loss, direction or solve is not finite, or whose solve met negative curvature before it had made any
-    progress, or that the damping rule refuses, or for which a line search finds no step size, leaves the parameters as
-    they were, raises the damping and is recorded as rejected.
+    A step whose loss, direction or solve is not finite, or whose solve met negative curvature
+    before it had made any progress, or that the damping rule refuses, or for which a line search
+    finds no step size, leaves the parameters as they were, raises the damping and is recorded as
+    rejected.
 
     Parameters
     ----------
     metric : Metric, default Fisher()
-        What is solved with. With `GaussNewton` this is Hessian-free's direction, with `EmpiricalFisher` TONGA's.
+        What is solved with. With `GaussNewton` this is Hessian-free's direction, with
+        `EmpiricalFisher` TONGA's.
     solver : CG or MinresQLP, default MinresQLP(rtol=1e-4, maxiter=50)
         How it is solved.
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
         A rule, or a number at least 0 that stays.
     step_size : float, callable, symbolic scalar or StepSize, default 1.0
-        A number above 0, a schedule of the number of the step, a symbolic scalar, or `BacktrackingLineSearch`.
+        A number above 0, a schedule of the number of the step, a symbolic scalar, or
+        `BacktrackingLineSearch`.
     warm_start : float, default 0.0
-        Each solve starts from this times the previous direction, or from zero after a step that was refused; 0 starts
-        from zero always. From 0 to 1.
+        Each solve starts from this times the previous direction, or from zero after a step that was
+        refused; 0 starts from zero always. From 0 to 1.
     preconditioner : Preconditioner or callable, optional
-        `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to what applies M^-1
-        to a vector.
+        `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to
+        what applies M^-1 to a vector.
 
     Notes
     -----
-    One step costs a gradient, a product with the metric for each iteration of the solver and one more for its final
-    residual, and a forward pass for the reduction ratio. The forward pass is shared by gradient and metric when they
-    share the batch. It stores a handful of vectors of the size of the parameters.
+    One step costs a gradient, a product with the metric for each iteration of the solver and one
+    more for its final residual, and a forward pass for the reduction ratio. The forward pass is
+    shared by gradient and metric when they share the batch. It stores a handful of vectors of the
+    size of the parameters.
 
     References
     ----------
-    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks", arXiv:1301.3584.
-    .. [2] S. Amari, "Natural gradient works efficiently in learning", Neural Computation 10(2), 1998.
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584.
+    .. [2] S. Amari, "Natural gradient works efficiently in learning", Neural Computation 10(2),
+       1998.
 
     Examples
     --------
@@ -73,9 +80,13 @@ class NaturalGradient(DampedOptimizer):
     __repr__ = short_repr
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        refuse_batch("search_batch", None if self.step_size.searches else batches.search, *NO_SEARCH)
+        refuse_batch(
+            "search_batch", None if self.step_size.searches else batches.search, *NO_SEARCH
+        )
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
         solution, operator, kept = self.solve(batches.for_metric, gradient, state)
-        updates, records = self.descend(batches, state, loss, gradient, solution, operator, solution.x)
+        updates, records = self.descend(
+            batches, state, loss, gradient, solution, operator, solution.x
+        )
         return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
+from symng._checks import (
+    Words,
+    check_flag,
+    check_number,
+    explain_settings,
+    is_symbolic,
+    problem,
+    short_repr,
+)
 from symng.objective import Objective
 from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
 from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
@@ -19,9 +27,9 @@ from symng.optimizers.base import Optimizer, State, Step, StepBatches
 class SGD(Optimizer):
     """Descend along the gradient, with momentum if wanted.
 
-    v <- mu v + g and theta <- theta - eta v; with ``nesterov`` theta <- theta - eta (g + mu v). A step that is not
-    finite leaves parameters and v as they were and is recorded as rejected. g has the scale of the loss:
-    where that is a sum over N examples, divide eta by N.
+    v <- mu v + g and theta <- theta - eta v; with ``nesterov`` theta <- theta - eta (g + mu v). A
+    step that is not finite leaves parameters and v as they were and is recorded as rejected. g has
+    the scale of the loss: where that is a sum over N examples, divide eta by N.
 
     Parameters
     ----------
@@ -34,13 +42,13 @@ class SGD(Optimizer):
 
     Notes
     -----
-    One step costs one gradient. v sums up gradients: with an eta of (1 - mu) times that of plain descent the steps are
-    about as long.
+    One step costs one gradient. v sums up gradients: with an eta of (1 - mu) times that of plain
+    descent the steps are about as long.
 
     References
     ----------
-    .. [1] I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and momentum in deep
-       learning", ICML 2013.
+    .. [1] I. Sutskever, J. Martens, G. Dahl and G. Hinton, "On the importance of initialization and
+       momentum in deep learning", ICML 2013.
 
     Examples
     --------
@@ -66,7 +74,12 @@ class SGD(Optimizer):
         check_number("momentum", self.momentum, minimum=0, below=1, symbolic=True)
         check_flag("nesterov", self.nesterov)
         if self.nesterov and not self._has_momentum:
-            raise problem("nesterov", "False without momentum", Words("True"), "Give momentum, for instance 0.9.")
+            raise problem(
+                "nesterov",
+                "False without momentum",
+                Words("True"),
+                "Give momentum, for instance 0.9.",
+            )
 
     @property
     def _has_momentum(self) -> bool:
@@ -87,9 +100,17 @@ class SGD(Optimizer):
         if self._has_momentum:
             mu = setting(state, "momentum", self.momentum)
             velocity = mu * state.values["velocity"] + gradient
-            direction, values = gradient + mu * velocity if self.nesterov else velocity, {"velocity": velocity}
+            direction, values = (
+                gradient + mu * velocity if self.nesterov else velocity,
+                {"velocity": velocity},
+            )
         updates, records = descend(
-            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
-            direction=direction, values=values,
-        )  # fmt: skip
+            batches.params,
+            state,
+            loss=loss,
+            gradient=gradient,
+            size=step_size_of(state, self.step_size),
+            direction=direction,
+            values=values,
+        )
         return Step(batches, updates, records)

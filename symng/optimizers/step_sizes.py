@@ -17,7 +17,9 @@ from symng.graphs.loops import while_loop
 class StepSize(ABC):
     """Rule for the step size; the base of the two below."""
 
-    searches: bool = False  # whether the rule has a `find`, which evaluates the loss, on a batch of choice
+    searches: bool = (
+        False  # whether the rule has a `find`, which evaluates the loss, on a batch of choice
+    )
 
     @abstractmethod
     def initial(self) -> Any:
@@ -42,8 +44,9 @@ class FixedStep(StepSize):
     Parameters
     ----------
     size : float, callable or symbolic scalar, default 1.0
-        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it, which may return 0 or a
-        symbolic scalar; or any symbolic scalar, for instance of your own shared variables.
+        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it,
+        which may return 0 or a symbolic scalar; or any symbolic scalar, for instance of your own
+        shared variables.
 
     Examples
     --------
@@ -57,8 +60,13 @@ class FixedStep(StepSize):
 
     def __post_init__(self) -> None:
         if isinstance(self.size, type):
-            raise problem("step_size", "a number, a schedule or a symbolic scalar", self.size, "Mind the brackets.",
-                          TypeError)  # fmt: skip
+            raise problem(
+                "step_size",
+                "a number, a schedule or a symbolic scalar",
+                self.size,
+                "Mind the brackets.",
+                TypeError,
+            )
         if not callable(self.size) or is_symbolic(self.size):
             check_number("step_size", self.size, above=0, symbolic=True)
 
@@ -71,10 +79,10 @@ class FixedStep(StepSize):
 class BacktrackingLineSearch(StepSize):
     """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.
 
-    The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta max(g . p, 0) is taken,
-    c being ``sufficient_decrease``: never one that raises the loss. The loss is that of the search batch; without one,
-    of the gradient batch. g is the gradient on the gradient batch. With full batches and `NaturalGradient` this is
-    the paper's NGD-L.
+    The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta
+    max(g . p, 0) is taken, c being ``sufficient_decrease``: never one that raises the loss. The
+    loss is that of the search batch; without one, of the gradient batch. g is the gradient on the
+    gradient batch. With full batches and `NaturalGradient` this is the paper's NGD-L.
 
     Parameters
     ----------
@@ -85,11 +93,13 @@ class BacktrackingLineSearch(StepSize):
     sufficient_decrease : float, default 1e-4
         c, at least 0 and below 1.
     max_evaluations : int, default 20
-        Step sizes tried at most, at least 1. If none will do, the step size is 0 and the step counts as rejected.
+        Step sizes tried at most, at least 1. If none will do, the step size is 0 and the step
+        counts as rejected.
 
     Notes
     -----
-    One forward pass for each step size tried, and one more where the search batch is another than the gradient batch.
+    One forward pass for each step size tried, and one more where the search batch is another than
+    the gradient batch.
 
     References
     ----------
@@ -133,8 +143,8 @@ class BacktrackingLineSearch(StepSize):
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
         """Return step size, loss there, and whether one was found (otherwise 0 and the loss at 0).
 
-        ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p, its decrease per unit
-        of step size. ``size`` stands in for `size` of the rule.
+        ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p,
+        its decrease per unit of step size. ``size`` stands in for `size` of the rule.
         """
         dtype = loss.dtype
         first = pt.cast(self.size if size is None else size, dtype)
@@ -163,6 +173,11 @@ def as_step_size(name: str, value: Any) -> StepSize:
     if isinstance(value, StepSize):
         return value
     if isinstance(value, type):
-        raise problem(name, "a number, a schedule or a rule such as symng.BacktrackingLineSearch()", value,
-                      "Mind the brackets.", TypeError)  # fmt: skip
+        raise problem(
+            name,
+            "a number, a schedule or a rule such as symng.BacktrackingLineSearch()",
+            value,
+            "Mind the brackets.",
+            TypeError,
+        )
     return FixedStep(size=value)

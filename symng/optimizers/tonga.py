@@ -26,13 +26,16 @@ from symng.optimizers.base import Optimizer, State, Step, StepBatches
 class TONGA(Optimizer):
     """Descend along the natural gradient under a low-rank running covariance of the gradients of batches.
 
-    theta <- theta - eta p, where (C_t + lambda I) p = g_t for the gradient g_t of the batch of step t and
+    theta <- theta - eta p, where (C_t + lambda I) p = g_t for the gradient g_t of the batch of step
+    t and
 
-    C_t = 1/W_t sum_s gamma^(t-s) g_s g_s^T with W_t = sum_s gamma^(t-s), over the steps s = 1 ... t,
+    C_t = 1/W_t sum_s gamma^(t-s) g_s g_s^T with W_t = sum_s gamma^(t-s), over the steps s = 1 ...
+    t,
 
-    or with ``centered`` the same of g_s - m_t, m_t being the mean of the g_s with the same weights. W_t C_t is kept as
-    U^T U for k rows U: those of the best approximation of rank k, once a step. C_t is exact up to step k; from then on
-    the one of step t is exact in g_t, and made from the approximation of step t - 1.
+    or with ``centered`` the same of g_s - m_t, m_t being the mean of the g_s with the same weights.
+    W_t C_t is kept as U^T U for k rows U: those of the best approximation of rank k, once a step.
+    C_t is exact up to step k; from then on the one of step t is exact in g_t, and made from the
+    approximation of step t - 1.
 
     A step that is not finite leaves everything as it was and is recorded as rejected.
 
@@ -43,30 +46,34 @@ class TONGA(Optimizer):
     decay : float or symbolic scalar, default 0.995
         gamma, from 0 (the last gradient alone) to 1 (all alike).
     damping : float or symbolic scalar, default 1.0
-        lambda, above 0, in units of the square of a gradient: when the loss is scaled by c, scale it by c^2.
+        lambda, above 0, in units of the square of a gradient: when the loss is scaled by c, scale
+        it by c^2.
     centered : bool, default False
         Whether the running mean of the gradients is taken off, as in the original.
     step_size : float, callable or symbolic scalar, default 0.1
-        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar. Orthogonal to the rows of U
-        and to g_t, p is g / lambda: there eta compares with lambda times the step size of plain descent.
+        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar.
+        Orthogonal to the rows of U and to g_t, p is g / lambda: there eta compares with lambda
+        times the step size of plain descent.
 
     Notes
     -----
-    With the rows X = (sqrt(gamma) U, g_t), or in place of g_t what it adds to the covariance around the mean,
-    W_t C_t = X^T X has the eigenvalues of the small Gram matrix G = X X^T = Q D Q^T, and the eigenvectors
-    X^T Q D^(-1/2). So the best U are the k rows of Q^T X with the largest eigenvalues, and
-    p = (g - X^T (G + W_t lambda I)^-1 X g) / lambda.
+    With the rows X = (sqrt(gamma) U, g_t), or in place of g_t what it adds to the covariance around
+    the mean, W_t C_t = X^T X has the eigenvalues of the small Gram matrix G = X X^T = Q D Q^T, and
+    the eigenvectors X^T Q D^(-1/2). So the best U are the k rows of Q^T X with the largest
+    eigenvalues, and p = (g - X^T (G + W_t lambda I)^-1 X g) / lambda.
 
-    One step costs one gradient and (k + 1) (2 k + 1) n multiplications for n parameters, about those of the gradient of
-    k^2 examples in dense layers: little beside large batches. The original compresses once in several steps instead.
-    It stores k vectors of the size of the parameters, one more when centered.
+    One step costs one gradient and (k + 1) (2 k + 1) n multiplications for n parameters, about
+    those of the gradient of k^2 examples in dense layers: little beside large batches. The original
+    compresses once in several steps instead. It stores k vectors of the size of the parameters, one
+    more when centered.
 
-    C_t is of the gradients of whole batches. That of single examples is `EmpiricalFisher`, the metric of
-    ``NaturalGradient(metric=EmpiricalFisher(centered=True))``.
+    C_t is of the gradients of whole batches. That of single examples is `EmpiricalFisher`, the
+    metric of ``NaturalGradient(metric=EmpiricalFisher(centered=True))``.
 
     References
     ----------
-    .. [1] N. Le Roux, P.-A. Manzagol and Y. Bengio, "Topmoumoute online natural gradient algorithm", NIPS 2007.
+    .. [1] N. Le Roux, P.-A. Manzagol and Y. Bengio, "Topmoumoute online natural gradient
+       algorithm", NIPS 2007.
 
     Examples
     --------
@@ -114,9 +121,13 @@ class TONGA(Optimizer):
         refuse_batches("TONGA", batches)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
-        decay, damping = setting(state, "decay", self.decay), setting(state, "damping", self.damping)
+        decay, damping = (
+            setting(state, "decay", self.decay),
+            setting(state, "damping", self.damping),
+        )
 
-        # W C as X^T X; around the mean, g adds (1 - 1/W) (g - m)(g - m)^T, where m is the mean before it.
+        # W C as X^T X; around the mean, g adds (1 - 1/W) (g - m)(g - m)^T, where m is the mean
+        # before it.
         weight = decay * state.values["weight"] + 1
         values, added = {"weight": weight}, gradient
         if self.centered:
@@ -135,8 +146,14 @@ class TONGA(Optimizer):
         along = pt.dot(Q.T, pt.dot(X, gradient)) / (pt.maximum(eigenvalues, 0) + weight * damping)
         direction = (gradient - pt.dot(pt.dot(Q, along), X)) / damping
         updates, records = descend(
-            batches.params, state, loss=loss, gradient=gradient, size=step_size_of(state, self.step_size),
-            direction=direction, values=values, checked=[gram],
-        )  # fmt: skip
+            batches.params,
+            state,
+            loss=loss,
+            gradient=gradient,
+            size=step_size_of(state, self.step_size),
+            direction=direction,
+            values=values,
+            checked=[gram],
+        )
         records |= {"damping": damping}
         return Step(batches, updates, in_units_of_loss(batches.gradient, records))

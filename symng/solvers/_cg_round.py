@@ -14,7 +14,8 @@ from symng.graphs.loops import State, while_loop
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Solution, Status
 
-# What a round of the loop multiplies: the direction, or x (the residual of x0, the residual of a candidate solution).
+# What a round of the loop multiplies: the direction, or x (the residual of x0, the residual of a
+# candidate solution).
 _STEP, _START, _VERIFY = 0, 1, 2
 # Rounds that verify and then go on halve the residual, so there are few of them.
 _MAX_VERIFICATIONS = 80
@@ -30,11 +31,19 @@ class Run:
         number = system.number
         self.zero, self.eps, self.root_eps = number(0), number(system.eps), number(system.eps**0.5)
         # The residual norm to reach, in units of the scaled b.
-        self.tolerance = number(settings.rtol) * system.b_norm + number(settings.atol) / system.scale
-        self.limit = pt.cast(10 * system.size if settings.maxiter is None else settings.maxiter, "int64")
+        self.tolerance = (
+            number(settings.rtol) * system.b_norm + number(settings.atol) / system.scale
+        )
+        self.limit = pt.cast(
+            10 * system.size if settings.maxiter is None else settings.maxiter, "int64"
+        )
         # Then a residual is never computed anew, which spares the loop what that takes.
-        self.steps_only = not settings.recompute and system.x0 is None and system.precondition is None
-        self.progress_rtol = None if settings.progress_rtol is None else number(settings.progress_rtol)
+        self.steps_only = (
+            not settings.recompute and system.x0 is None and system.precondition is None
+        )
+        self.progress_rtol = (
+            None if settings.progress_rtol is None else number(settings.progress_rtol)
+        )
 
     def precondition(self, r: TensorVariable) -> TensorVariable:
         """Return M⁻¹ r."""
@@ -54,7 +63,9 @@ class Run:
             status = choose(running & pt.invert(pt.isfinite(rz)), Status.NOT_FINITE, status)
             status = choose(running & (system.b_norm <= self.tolerance), Status.CONVERGED, status)
         nan = system.number(float("nan"))
-        known = pt.neq(system.verdict, Status.NOT_FINITE) if plain else pt.eq(status, Status.ZERO_RHS)
+        known = (
+            pt.neq(system.verdict, Status.NOT_FINITE) if plain else pt.eq(status, Status.ZERO_RHS)
+        )
         state = {
             "x": system.start,
             "r": b,
@@ -75,7 +86,9 @@ class Run:
         if self.progress_rtol is not None:
             state["phi"] = pt.zeros((HISTORY,), dtype=b.dtype)
         if self.kept is not None:
-            state["iterates"] = pt.zeros((len(self.kept), system.size), dtype=b.dtype)[0].set(system.start)
+            state["iterates"] = pt.zeros((len(self.kept), system.size), dtype=b.dtype)[0].set(
+                system.start
+            )
         return state
 
     def loop(self, state: State) -> State:
@@ -85,7 +98,12 @@ class Run:
 
     def round(self, s: State) -> dict[str, Any]:
         """Make one product, and with it a step or a residual."""
-        system, zero, one, two = self.system, self.zero, self.system.number(1), self.system.number(2)
+        system, zero, one, two = (
+            self.system,
+            self.zero,
+            self.system.number(1),
+            self.system.number(2),
+        )
         if self.steps_only:
             s = {**s, "mode": pt.constant(_STEP, dtype="int64")}  # the switches on it then fold
         step, start, verifying = (pt.eq(s["mode"], mode) for mode in (_STEP, _START, _VERIFY))
@@ -129,34 +147,41 @@ class Run:
         if self.progress_rtol is not None:
             phi, slow = self._progress(s, alpha, r, niter, advance)
             verdict = choose(slow, Status.SMALL_PROGRESS, verdict)
-        verdict = choose((rz <= 0) & (r_norm > 0) & pt.invert(flat), Status.BAD_PRECONDITIONER, verdict)
+        verdict = choose(
+            (rz <= 0) & (r_norm > 0) & pt.invert(flat), Status.BAD_PRECONDITIONER, verdict
+        )
         verdict = choose(flat, Status.NEGATIVE_CURVATURE, verdict)
-        # Below rounding level the recurrence tells nothing, so it ends there even with a tolerance of zero.
+        # Below rounding level the recurrence tells nothing, so it ends there even with a tolerance
+        # of zero.
         floor = pt.switch(step, self.eps * system.b_norm, zero)
         verdict = choose(r_norm <= pt.maximum(self.tolerance, floor), Status.CONVERGED, verdict)
 
-        # A residual of x itself settles it, unless the recurrence was ahead of it and there is still progress.
+        # A residual of x itself settles it, unless the recurrence was ahead of it and there is
+        # still progress.
         claimed = verifying & pt.eq(s["verdict"], Status.CONVERGED)
         progress = (r_norm <= system.number(0.5) * s["verified"]) & (niter < self.limit) & (rz > 0)
         resume = claimed & pt.invert(met) & progress
         settled = choose(claimed, Status.BREAKDOWN, s["verdict"])
-        settled = choose((niter >= self.limit) & pt.eq(settled, Status.BREAKDOWN), Status.MAX_ITERATIONS, settled)
+        settled = choose(
+            (niter >= self.limit) & pt.eq(settled, Status.BREAKDOWN), Status.MAX_ITERATIONS, settled
+        )
         settled = choose(met, Status.CONVERGED, settled)
         settled = pt.switch(resume, pt.zeros_like(settled), settled)
         verdict = pt.switch(verifying, settled, verdict)
         stop = pt.neq(verdict, Status.RUNNING)
 
-        # Where x is lost, x̄ takes its place, and is verified.
-        # If p is a null vector, b is not in the range of A, and x as long as rounding errors let it be. That p is a
-        # multiple of M⁻¹r̄, and x̄ is shorter without it (Liu, Milzarek and Roosta). In an indefinite matrix a curvature
-        # of zero may also be a balance of both signs; then A p is not small.
+        # Where x is lost, x̄ takes its place, and is verified. If p is a null vector, b is not in
+        # the range of A, and x as long as rounding errors let it be. That p is a multiple of M⁻¹r̄,
+        # and x̄ is shorter without it (Liu, Milzarek and Roosta). In an indefinite matrix a
+        # curvature of zero may also be a balance of both signs; then A p is not small.
         null = flat & (abs(curvature) <= self.eps * norm_estimate)
         null = null & (qq <= pt.sqr(system.number(10) * self.root_eps * norm_estimate) * pp)
         null = null & pt.invert(self._is_precise(size, r_norm, 0.5))
         lift = pt.switch(null, dot(v, s["smooth"]) / pp, zero)
-        # An iteration limit is most often meant to cut the solve short. Then the last iterate is wanted: φ falls from
-        # each iterate to the next, also where the residual grows. But after n iterations nothing but rounding errors
-        # keep a solve from its end, and a residual above norm(b) tells that they have taken over.
+        # An iteration limit is most often meant to cut the solve short. Then the last iterate is
+        # wanted: φ falls from each iterate to the next, also where the residual grows. But after n
+        # iterations nothing but rounding errors keep a solve from its end, and a residual above
+        # norm(b) tells that they have taken over.
         useless = r_norm + system.number(10) * self.eps * size > system.b_norm
         overdue = pt.eq(verdict, Status.MAX_ITERATIONS) & (niter >= system.size) & step
         failed = pt.eq(verdict, Status.MAX_ITERATIONS) | pt.eq(verdict, Status.BREAKDOWN)
@@ -174,9 +199,10 @@ class Run:
         verify = (step & stop) | fallen
         mode = pt.switch(verify, _VERIFY, _STEP)
 
-        # x + alpha p, or x̄ less p; x̄ with x taken into the mean; z + beta p, z alone after a residual, or x where that
-        # is multiplied next. The direction that a solve ends at takes the place of x̄, which is not needed any more.
-        # As sums with weights these are one pass over the vectors.
+        # x + alpha p, or x̄ less p; x̄ with x taken into the mean; z + beta p, z alone after a
+        # residual, or x where that is multiplied next. The direction that a solve ends at takes the
+        # place of x̄, which is not needed any more. As sums with weights these are one pass over
+        # the vectors.
         stay, taken = pt.switch(fallen, zero, one), pt.switch(fallen, one, zero)
         x = stay * s["x"] + pt.switch(fallen, -lift, alpha) * v + taken * s["smooth"]
         kept, share = pt.switch(flat, zero, one - share), pt.switch(flat, zero, share)
@@ -212,10 +238,11 @@ class Run:
     def _share(self, s: State, start: Any, advance: Any, rz: Any, size: Any) -> tuple[Any, Any]:
         """Return the share of x in the mean x̄ that takes it in, and r̄·M⁻¹r̄ of that.
 
-        x̄ is the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), and r̄ that of their residuals. As these are
-        orthogonal in M⁻¹, r̄·M⁻¹r̄ = 1 / Σ 1 / (r_j·M⁻¹r_j), and x̄ is the iterate of MINRES, whose residual is the least
-        over the Krylov space (Zhou and Walker). It stays moderate where b is not in the range of A, while x grows along
-        a null vector without bound. An x so long that half the digits of A x are lost no longer counts.
+        x̄ is the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), and r̄ that of their
+        residuals. As these are orthogonal in M⁻¹, r̄·M⁻¹r̄ = 1 / Σ 1 / (r_j·M⁻¹r_j), and x̄ is the
+        iterate of MINRES, whose residual is the least over the Krylov space (Zhou and Walker). It
+        stays moderate where b is not in the range of A, while x grows along a null vector without
+        bound. An x so long that half the digits of A x are lost no longer counts.
         """
         counts = advance & (self.root_eps * size <= self.system.b_norm)
         share = s["smooth_rz"] / (s["smooth_rz"] + rz)
@@ -244,11 +271,18 @@ class Run:
         A long x passes the first test also where it only follows a null vector.
         """
         number, eps, b_norm = self.system.number, self.system.eps, self.system.b_norm
-        return (r_norm <= number(10 * eps) * (size + b_norm)) & (r_norm <= number(eps**power) * b_norm)
+        return (r_norm <= number(10 * eps) * (size + b_norm)) & (
+            r_norm <= number(eps**power) * b_norm
+        )
 
     def solution(self, final: State) -> Solution:
         """Scale the final state back and look whether rounding errors explain a residual that is too large."""
-        scale, status, r_norm, x_norm = self.system.scale, final["status"], final["r_norm"], norm(final["x"])
+        scale, status, r_norm, x_norm = (
+            self.system.scale,
+            final["status"],
+            final["r_norm"],
+            norm(final["x"]),
+        )
         size = final["norm"] * x_norm
         short = pt.eq(status, Status.MAX_ITERATIONS) | pt.eq(status, Status.NEGATIVE_CURVATURE)
         precise = short & self._is_precise(size, r_norm, 0.5)
@@ -263,7 +297,9 @@ class Run:
             x_norm=x_norm * scale,
             norm_estimate=final["norm"],
             curvature=final["curvature"],
-            direction=pt.switch(pt.eq(status, Status.NEGATIVE_CURVATURE), final["smooth"], self.zero),
+            direction=pt.switch(
+                pt.eq(status, Status.NEGATIVE_CURVATURE), final["smooth"], self.zero
+            ),
             iterates=None if iterates is None else iterates * scale,
             iterates_count=None if iterates is None else self._row(final["niter"]) + 1,
             # Of x̄ the residual is not known where no product is made for it.

@@ -15,7 +15,8 @@ from symng.solvers._qlp import hypot, qlp_step, reset, vector_weights
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Status
 
-# What a round of the loop multiplies: a Lanczos vector; x, for the residual of x0 or of a candidate; a residual.
+# What a round of the loop multiplies: a Lanczos vector; x, for the residual of x0 or of a
+# candidate; a residual.
 _STEP, _START, _VERIFY, _LEAST_SQUARES = 0, 1, 2, 3
 # Rounds that verify and then go on halve the residual, so there are few of them.
 MAX_VERIFICATIONS = 100
@@ -33,7 +34,9 @@ class Run:
         self.atol = number(settings.atol) / system.scale
         limit = 10 * system.size if settings.maxiter is None else settings.maxiter
         self.limit = pt.cast(limit, "int64")
-        self.max_norm = None if settings.max_norm is None else number(settings.max_norm) / system.scale
+        self.max_norm = (
+            None if settings.max_norm is None else number(settings.max_norm) / system.scale
+        )
         # Pivots past this limit cannot be told from rounding errors, whatever the user allows.
         own_limit, given = number(0.03 / eps), settings.condition_limit
         self.condition_limit = own_limit if given is None else pt.minimum(number(given), own_limit)
@@ -42,9 +45,11 @@ class Run:
         self.transition = number((1e4 if single else 1e7) if transition is None else transition)
         # Pivots below this multiple of norm(A) are rounding errors of zero.
         self.pivot_tolerance = number(10 * eps)
-        # norm(A r) / (norm(A) norm(r)) below this is nearly what lost orthogonality leaves of zero. In float32 that is
-        # no less than a useful tolerance, so nothing is called stalled.
-        self.stall, self.loose_stall = (self.zero, self.zero) if single else (number(4e-11), number(1e-7))
+        # norm(A r) / (norm(A) norm(r)) below this is nearly what lost orthogonality leaves of zero.
+        # In float32 that is no less than a useful tolerance, so nothing is called stalled.
+        self.stall, self.loose_stall = (
+            (self.zero, self.zero) if single else (number(4e-11), number(1e-7))
+        )
         y = self.precondition(system.b)
         self.by = dot(system.b, y)
         self.b_measure = pt.sqrt(pt.maximum(self.by, self.zero))
@@ -62,12 +67,16 @@ class Run:
         if plain:
             status = choose(running & (self.limit <= 0), Status.MAX_ITERATIONS, status)
             status = choose(
-                running & (system.b_norm <= pt.maximum(self.rtol * system.b_norm, self.atol)), Status.CONVERGED, status
+                running & (system.b_norm <= pt.maximum(self.rtol * system.b_norm, self.atol)),
+                Status.CONVERGED,
+                status,
             )
         status = choose(running & (self.by <= 0), Status.BAD_PRECONDITIONER, status)
         status = choose(running & pt.invert(pt.isfinite(self.by)), Status.NOT_FINITE, status)
         nan = system.number(float("nan"))
-        known = pt.neq(system.verdict, Status.NOT_FINITE) if plain else pt.eq(status, Status.ZERO_RHS)
+        known = (
+            pt.neq(system.verdict, Status.NOT_FINITE) if plain else pt.eq(status, Status.ZERO_RHS)
+        )
         state = {
             "x": system.start,
             "r1": pt.zeros_like(system.b),
@@ -135,7 +144,10 @@ class Run:
         alpha = dot(v, q)
         # r_{k+1} = ... - (α_k / β_k) r2; or b - A x; or the residual r + θ A y of x - θ y.
         ls = self._least_squares(s, q, alpha)
-        r = pt.switch(final, ls["lift"], one) * q + pt.switch(of_x, zero, pt.switch(step, -alpha / s["beta"], one)) * r2
+        r = (
+            pt.switch(final, ls["lift"], one) * q
+            + pt.switch(of_x, zero, pt.switch(step, -alpha / s["beta"], one)) * r2
+        )
         next_y = self.precondition(r)
         ry = dot(r, next_y)
         beta = pt.sqrt(pt.maximum(ry, zero))
@@ -145,7 +157,11 @@ class Run:
         measured = self._measure(s, of_x, v, ls, r, alpha, beta, ry)
         out = {name: pt.switch(step, stepped[name], measured[name]) for name in measured}
         out["status"] = choose(pt.invert(finite), Status.NOT_FINITE, out["status"])
-        out["norm"], out["smallest"], out["condition"] = stepped["norm"], stepped["smallest"], stepped["condition"]
+        out["norm"], out["smallest"], out["condition"] = (
+            stepped["norm"],
+            stepped["smallest"],
+            stepped["condition"],
+        )
 
         # Where a solve goes on from a residual, the process starts anew, on that residual.
         fresh = reset(beta)
@@ -166,7 +182,9 @@ class Run:
             out["y"] = next_y
         return {name: out[name] for name in s}
 
-    def _step(self, s: State, step: Any, alpha: Any, beta: Any, ry: Any, finite: Any) -> tuple[dict[str, Any], Any]:
+    def _step(
+        self, s: State, step: Any, alpha: Any, beta: Any, ry: Any, finite: Any
+    ) -> tuple[dict[str, Any], Any]:
         """Make the scalar part of step k and decide whether x_k is taken and whether the steps end."""
         # The norm of column k of the Lanczos matrix, which does not hold β_1 = norm(b).
         column = hypot(pt.switch(s["beta_old"] > 0, s["beta"], self.zero), alpha, beta)
@@ -177,7 +195,9 @@ class Run:
         alpha = pt.switch(noise, self.zero, alpha)
         # After a claim that x did not bear out, a better one is wanted.
         ls_rtol = pt.minimum(self.rtol, self.system.number(0.1) * s["ls_verified"] / norm_estimate)
-        n = qlp_step(s, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before)
+        n = qlp_step(
+            s, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before
+        )
 
         # Final pivots are kept for good; those that may still change only count for now.
         inf, half = self.system.number(float("inf")), self.system.number(0.5)
@@ -186,21 +206,29 @@ class Run:
         for pivot in (n["pivot2"], abs(n["pivot1"])):
             least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
         condition = pt.maximum(norm_estimate / least, pt.ones_like(least))
-        qlp = n["truncated"] | (condition >= self.transition) | (norm_estimate >= self.transition * n["gamma2"])
+        qlp = (
+            n["truncated"]
+            | (condition >= self.transition)
+            | (norm_estimate >= self.transition * n["gamma2"])
+        )
 
         niter = s["niter"] + 1
-        # Once x_{k-1} solves the least-squares problem, or while x grows along a null vector and so the last pivot is
-        # far below that measure, a longer x must not pass just because it is long.
+        # Once x_{k-1} solves the least-squares problem, or while x grows along a null vector and so
+        # the last pivot is far below that measure, a longer x must not pass just because it is
+        # long.
         ls_met = n["root"] <= ls_rtol * norm_estimate
         ls_precise = n["root"] <= self.pivot_tolerance * norm_estimate
-        # All but a least-squares solution, and no progress: time for another start, with a residual computed anew.
+        # All but a least-squares solution, and no progress: time for another start, with a residual
+        # computed anew.
         slow = n["phi"] > half * s["phi"]
         growing = slow & (abs(n["pivot1"]) <= self.system.number(0.01) * n["root"])
         stall = pt.switch(growing, self.loose_stall, self.stall) * norm_estimate
         stalled = slow & (n["root"] <= pt.minimum(stall, half * s["ls_verified"]))
         if not self.recompute or self.system.precondition is not None:
             stalled = pt.zeros_like(stalled)
-        credit = pt.switch(ls_met | ls_precise | growing, pt.minimum(n["chi"], s["credit"]), n["chi"])
+        credit = pt.switch(
+            ls_met | ls_precise | growing, pt.minimum(n["chi"], s["credit"]), n["chi"]
+        )
         size = norm_estimate * hypot(credit, s["x_base"]) + self.b_measure
         met = (n["residual"] <= self.rtol * size) | (n["residual"] <= self.atol)
         precise = n["residual"] <= self.eps * size
@@ -221,13 +249,20 @@ class Run:
         verdict = choose(met, Status.CONVERGED, verdict)
         verdict = choose(ry < 0, Status.BAD_PRECONDITIONER, verdict)
         verdict = choose(pt.invert(finite), Status.NOT_FINITE, verdict)
-        # x_k is x_{k-1} with a zero pivot left out, a shorter least-squares solution, or x_{k-1} stays.
-        least_squares = pt.eq(verdict, Status.LEAST_SQUARES) | pt.eq(verdict, Status.LEAST_SQUARES_TO_PRECISION)
+        # x_k is x_{k-1} with a zero pivot left out, a shorter least-squares solution, or x_{k-1}
+        # stays.
+        least_squares = pt.eq(verdict, Status.LEAST_SQUARES) | pt.eq(
+            verdict, Status.LEAST_SQUARES_TO_PRECISION
+        )
         # As that measure is not monotone, x_{k-1} is the one to hand back.
         refuse = least_squares | (verdict >= Status.NOT_FINITE)
         if not self.recompute:
             refuse = refuse & pt.invert(least_squares & n["truncated"])
-        refuse = refuse | pt.eq(verdict, Status.NORM_LIMIT) | (stalled & pt.eq(verdict, Status.BREAKDOWN))
+        refuse = (
+            refuse
+            | pt.eq(verdict, Status.NORM_LIMIT)
+            | (stalled & pt.eq(verdict, Status.BREAKDOWN))
+        )
         advance = step & pt.invert(refuse)
         end = step & pt.neq(verdict, Status.RUNNING)
 
@@ -258,19 +293,25 @@ class Run:
         number, pending, more = self.system.number, s["verdict"], s["niter"] < self.limit
         ls_norm, size = norm(q), s["norm"] * s["x_base"] + self.b_measure
         root = ls_norm / s["r_norm"]
-        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once the recurrence or a
-        # pivot that is all but zero has called the system inconsistent.
+        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once
+        # the recurrence or a pivot that is all but zero has called the system inconsistent.
         rounding = number(10 * self.system.eps) * size / s["r_norm"]
         slack = pt.maximum(rounding, number(20 * self.system.eps**0.5))
-        claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(pending, Status.LEAST_SQUARES_TO_PRECISION)
+        claimed = pt.eq(pending, Status.LEAST_SQUARES) | pt.eq(
+            pending, Status.LEAST_SQUARES_TO_PRECISION
+        )
         inconsistent = claimed | (self.zero_pivots & pt.eq(pending, Status.CONDITION_LIMIT))
-        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x is not fit.
+        # r is all but a null vector, and is taken out of x, unless it is too far from one: then x
+        # is not fit.
         fit = abs(s["lift"]) * ls_norm <= number(0.5) * s["r_norm"]
         if self.system.precondition is None:
             met, precise = root <= self.rtol * s["norm"], inconsistent & (root <= slack * s["norm"])
-            # r.Ar / r.r tells a small eigenvalue from what r holds of the other vectors, which enters it squared.
+            # r.Ar / r.r tells a small eigenvalue from what r holds of the other vectors, which
+            # enters it squared.
             quotient, others = abs(rq) / pt.sqr(s["r_norm"]), pt.minimum(s["smallest"], s["norm"])
-            null = (quotient <= self.pivot_tolerance * s["norm"]) | (quotient * others <= number(10) * pt.sqr(root))
+            null = (quotient <= self.pivot_tolerance * s["norm"]) | (
+                quotient * others <= number(10) * pt.sqr(root)
+            )
             fit = fit & null & (s["r_norm"] <= number(1.01) * self.system.b_norm)
         else:
             # Here the norms are not those of the test, so the recurrence is believed.
@@ -282,16 +323,21 @@ class Run:
         again = again & pt.invert(met) & more & (root <= number(0.5) * s["ls_verified"])
 
         verdict = pt.switch(pending < Status.MAX_ITERATIONS, int(Status.BREAKDOWN), pending)
-        verdict = choose(pt.eq(verdict, Status.BREAKDOWN) & pt.invert(more), Status.MAX_ITERATIONS, verdict)
+        verdict = choose(
+            pt.eq(verdict, Status.BREAKDOWN) & pt.invert(more), Status.MAX_ITERATIONS, verdict
+        )
         verdict = choose(precise, Status.LEAST_SQUARES_TO_PRECISION, verdict)
         verdict = choose(met, Status.LEAST_SQUARES, verdict)
         verdict = choose(again, Status.RUNNING, verdict)
-        # Another start after a halt is made without the null vector, too: there x would only grow along it again.
+        # Another start after a halt is made without the null vector, too: there x would only grow
+        # along it again.
         halted = pt.eq(pending, Status.BREAKDOWN) & fit & (root <= slack * s["norm"])
         lift = pt.switch(pt.switch(again, halted, met | precise), s["lift"], self.zero)
         return {"norm": ls_norm, "root": root, "verdict": verdict, "lift": lift}
 
-    def _measure(self, s: State, of_x: Any, v: Any, ls: Any, r: Any, vr: Any, beta: Any, ry: Any) -> dict[str, Any]:
+    def _measure(
+        self, s: State, of_x: Any, v: Any, ls: Any, r: Any, vr: Any, beta: Any, ry: Any
+    ) -> dict[str, Any]:
         """Judge a residual of x (at the start or at the end), or A r at a least-squares solution."""
         plain = self.system.precondition is None
         start, verify = pt.eq(s["mode"], _START), pt.eq(s["mode"], _VERIFY)
@@ -305,7 +351,8 @@ class Run:
         pending = s["verdict"]
         more = s["niter"] < self.limit
 
-        # A residual of x. What the recurrence called converged goes on from there as long as that pays.
+        # A residual of x. What the recurrence called converged goes on from there as long as that
+        # pays.
         claimed = pt.eq(pending, Status.CONVERGED) | pt.eq(pending, Status.CONVERGED_TO_PRECISION)
         halved = beta <= self.system.number(0.5) * s["verified"]
         resume = verify & claimed & pt.invert(precise) & halved & more

@@ -87,16 +87,24 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
     verdict = pt.switch(pt.eq(largest, 0), _status(Status.ZERO_RHS), verdict)
     verdict = pt.switch(finite, verdict, _status(Status.NOT_FINITE))
     return System(
-        product=product, precondition=invert, b=scaled, x0=x0, start=start, scale=scale, b_norm=norm(scaled),
+        product=product,
+        precondition=invert,
+        b=scaled,
+        x0=x0,
+        start=start,
+        scale=scale,
+        b_norm=norm(scaled),
         verdict=verdict,
-    )  # fmt: skip
+    )
 
 
 def check_settings(settings: Any, names: tuple[str, ...]) -> None:
     """Check the settings that both solvers have, and the positive optional ones in ``names``."""
     for name in ("rtol", "atol"):
         value = getattr(settings, name)
-        if value is not None or getattr(type(settings), name) is not None:  # None only where it is the default
+        if (
+            value is not None or getattr(type(settings), name) is not None
+        ):  # None only where it is the default
             check_number(name, value, minimum=0, symbolic=True)
     if settings.maxiter is not None:
         check_number("maxiter", settings.maxiter, minimum=0, integer=True, symbolic=True)
@@ -155,9 +163,15 @@ def _right_hand_side(A: Any, b: Any) -> TensorVariable:
         raise problem("b", "at least one number", Words("a vector of length 0"))
     if isinstance(A, LinearOperator):
         if length not in (None, A.size):
-            raise problem("b", f"a vector of length {A.size}, the size of A", Words(f"one of length {length}"))
+            raise problem(
+                "b", f"a vector of length {A.size}, the size of A", Words(f"one of length {length}")
+            )
         return pt.specify_shape(b, (A.size,)) if length is None else b
-    return b if length is not None else _refuse_unless(b.shape[0] > 0, b, "b: expected at least one number, got none.")
+    return (
+        b
+        if length is not None
+        else _refuse_unless(b.shape[0] > 0, b, "b: expected at least one number, got none.")
+    )
 
 
 def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) -> TensorVariable:
@@ -170,7 +184,9 @@ def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) 
         message = f"{name}: expected {what} of the length of b, got one of another length."
         return _refuse_unless(pt.eq(vector.shape[0], b.shape[0]), vector, message)
     if mine is None:
-        return pt.specify_shape(vector, (wanted,))  # tells less where it fails, but the result has a known length
+        return pt.specify_shape(
+            vector, (wanted,)
+        )  # tells less where it fails, but the result has a known length
     if mine != wanted:
         raise problem(name, f"{what} of length {wanted}, that of b", Words(f"one of length {mine}"))
     return vector
@@ -190,19 +206,31 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
         apply = operator
     else:
         way_out = "Wrap a matrix as `lambda v: matrix @ v`."
-        raise problem(name, "a LinearOperator or a callable from vector to vector", operator, way_out, TypeError)
+        raise problem(
+            name,
+            "a LinearOperator or a callable from vector to vector",
+            operator,
+            way_out,
+            TypeError,
+        )
 
     def product(v: TensorVariable) -> TensorVariable:
         result = pt.as_tensor_variable(apply(v))
         if result.type.ndim != 1:
             raise problem(
-                name, "a callable that returns a vector", Words(f"one that returns {result.type}"), error=TypeError
+                name,
+                "a callable that returns a vector",
+                Words(f"one that returns {result.type}"),
+                error=TypeError,
             )
         if result.type.dtype != b.type.dtype:
             raise problem(
-                name, f"a product of dtype {b.type.dtype}, that of b", Words(f"one of dtype {result.type.dtype}"),
-                "Cast b or the parameters so that they agree.", TypeError,
-            )  # fmt: skip
+                name,
+                f"a product of dtype {b.type.dtype}, that of b",
+                Words(f"one of dtype {result.type.dtype}"),
+                "Cast b or the parameters so that they agree.",
+                TypeError,
+            )
         return _of_length(name, "a product", result, b)
 
     return product

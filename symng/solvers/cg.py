@@ -2,12 +2,11 @@
 
 References
 ----------
-M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res. Nat. Bur. Standards
-49 (1952) 409-436.
-L. Zhou and H. F. Walker, Residual smoothing techniques for iterative methods, SIAM J. Sci. Comput. 15(2) (1994)
-297-312.
-Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
-J. Martens, Deep learning via Hessian-free optimization, ICML 2010.
+M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res.
+Nat. Bur. Standards 49 (1952) 409-436. L. Zhou and H. F. Walker, Residual smoothing techniques for
+iterative methods, SIAM J. Sci. Comput. 15(2) (1994) 297-312. Y. Liu, A. Milzarek and F. Roosta,
+Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023). J. Martens, Deep learning
+via Hessian-free optimization, ICML 2010.
 """
 
 from __future__ import annotations
@@ -16,7 +15,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from symng._checks import check_flag, check_number, explain_settings, is_symbolic, problem, short_repr
+from symng._checks import (
+    check_flag,
+    check_number,
+    explain_settings,
+    is_symbolic,
+    problem,
+    short_repr,
+)
 from symng.solvers._cg_round import Run
 from symng.solvers._system import check_settings, make_system
 from symng.solvers.solution import Solution
@@ -39,22 +45,25 @@ class CG:
     maxiter : int or symbolic integer scalar, optional
         The iteration limit; at least 0. Default: 10 n for a system of n unknowns.
     recompute : bool, default True
-        Compute the residual norm from ``x`` itself, one product at the end. A solution whose recurrence met the
-        tolerance but whose residual does not is worked on until it does or until rounding errors stop the progress.
-        With False the product is saved and the residual norm is that of the recurrence.
+        Compute the residual norm from ``x`` itself, one product at the end. A solution whose
+        recurrence met the tolerance but whose residual does not is worked on until it does or until
+        rounding errors stop the progress. With False the product is saved and the residual norm is
+        that of the recurrence.
     check : bool, default False
-        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before the first step, by
-        three and two more products. It is a test on two vectors, not a proof.
+        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
+        the first step, by three and two more products. It is a test on two vectors, not a proof.
     progress_rtol : float or symbolic scalar, optional
-        The relative progress of φ in an iteration, as a mean over the last k, below which the solve ends, with
-        ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
+        The relative progress of φ in an iteration, as a mean over the last k, below which the solve
+        ends, with ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
 
-            i > k,  φ(x_i) < 0,  (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k progress_rtol,  k = max(10, ceil(i / 10)),
+            i > k,  φ(x_i) < 0,  (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k progress_rtol,  k = max(10,
+            ceil(i / 10)),
 
         with k at most 128. Default: no such test.
     keep_iterates : float, optional
-        A growth factor above 1 (Martens: 1.3): the solution also holds the iterates numbered ceil(keep_iterates^j), for
-        j = 0, 1, ..., and the last one. Needs a ``maxiter`` that is a plain number. Default: none are kept.
+        A growth factor above 1 (Martens: 1.3): the solution also holds the iterates numbered
+        ceil(keep_iterates^j), for j = 0, 1, ..., and the last one. Needs a ``maxiter`` that is a
+        plain number. Default: none are kept.
 
     Raises
     ------
@@ -63,37 +72,43 @@ class CG:
 
     Notes
     -----
-    Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end. Memory: four vectors
-    beside b and what the product needs, and the iterates kept, which every iteration copies. φ costs no product: it is
-    -x·(b + r) / 2 with r the residual. Symbolic settings, say shared variables, change without a recompilation.
+    Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end.
+    Memory: four vectors beside b and what the product needs, and the iterates kept, which every
+    iteration copies. φ costs no product: it is -x·(b + r) / 2 with r the residual. Symbolic
+    settings, say shared variables, change without a recompilation.
 
-    Where b is not in the range of a singular A + λI, φ has no minimum and the iterates of CG grow along a null vector
-    without bound. Such a solve hands back another vector x̄ of the Krylov space: the mean of the iterates x_j with
-    weights 1 / (r_j·M⁻¹r_j), whose residual is the least in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and
-    without a preconditioner a least-squares solution to about √ε, as far as iterates of norm(A) norm(x) <= norm(b) / √ε
-    lead. Its residual norm comes from a product with it, but for a solve from zero without preconditioner whose
-    ``recompute`` is False: there it is that of the recurrence, too.
+    Where b is not in the range of a singular A + λI, φ has no minimum and the iterates of CG grow
+    along a null vector without bound. Such a solve hands back another vector x̄ of the Krylov
+    space: the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), whose residual is the least
+    in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and without a preconditioner a
+    least-squares solution to about √ε, as far as iterates of norm(A) norm(x) <= norm(b) / √ε lead.
+    Its residual norm comes from a product with it, but for a solve from zero without preconditioner
+    whose ``recompute`` is False: there it is that of the recurrence, too.
 
-    Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of ``check``:
+    Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of
+    ``check``:
 
-    - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the rounding unit.
-      ``direction`` is d, ``curvature`` is d·(A + λI)d / d·d. A negative curvature tells an indefinite matrix, and ``x``
-      is the iterate before it. A curvature of zero, up to rounding, tells a singular one with b outside its range, and
-      ``x`` is x̄ without its component along d [3]_.
-    - ``CONVERGED_TO_PRECISION``: the residual is below 10 ε (norm(A) norm(x) + norm(b)), above the tolerance but
-      well below norm(b).
-    - ``BREAKDOWN``: rounding errors stopped the progress before that. Here, and with ``MAX_ITERATIONS`` after n or more
-      iterations, x̄ takes the place of an iterate whose residual is above norm(b).
+    - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the
+      rounding unit. ``direction`` is d, ``curvature`` is d·(A + λI)d / d·d. A negative curvature
+      tells an indefinite matrix, and ``x`` is the iterate before it. A curvature of zero, up to
+      rounding, tells a singular one with b outside its range, and ``x`` is x̄ without its component
+      along d [3]_.
+    - ``CONVERGED_TO_PRECISION``: the residual is below 10 ε (norm(A) norm(x) + norm(b)), above the
+      tolerance but well below norm(b).
+    - ``BREAKDOWN``: rounding errors stopped the progress before that. Here, and with
+      ``MAX_ITERATIONS`` after n or more iterations, x̄ takes the place of an iterate whose residual
+      is above norm(b).
     - ``SMALL_PROGRESS``: the test of ``progress_rtol``.
     - ``BAD_PRECONDITIONER``: r·M⁻¹r <= 0 for a residual r that is not zero.
 
     References
     ----------
-    .. [1] M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res. Nat. Bur.
-       Standards 49 (1952) 409-436.
-    .. [2] L. Zhou and H. F. Walker, Residual smoothing techniques for iterative methods, SIAM J. Sci. Comput. 15(2)
-       (1994) 297-312.
-    .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
+    .. [1] M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems,
+       J. Res. Nat. Bur. Standards 49 (1952) 409-436.
+    .. [2] L. Zhou and H. F. Walker, Residual smoothing techniques for iterative methods, SIAM J.
+       Sci. Comput. 15(2) (1994) 297-312.
+    .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES,
+       arXiv:2309.17096 (2023).
     .. [4] J. Martens, Deep learning via Hessian-free optimization, ICML 2010, section 4.4.
 
     Examples
@@ -122,18 +137,24 @@ class CG:
         if self.keep_iterates is not None:
             check_number("keep_iterates", self.keep_iterates, above=1)
             if self.maxiter is None or is_symbolic(self.maxiter):
-                expected, way_out = "a plain number where keep_iterates is given", "It tells how many rows they fill."
+                expected, way_out = (
+                    "a plain number where keep_iterates is given",
+                    "It tells how many rows they fill.",
+                )
                 raise problem("maxiter", expected, self.maxiter, way_out, TypeError)
         check_flag("recompute", self.recompute)
         check_flag("check", self.check)
 
-    def solve(self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None) -> Solution:
+    def solve(
+        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+    ) -> Solution:
         """Return the solution of (A + λI) x = b as symbolic variables.
 
         Parameters
         ----------
         A : LinearOperator or callable
-            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same length and dtype.
+            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same
+            length and dtype.
         b : symbolic vector
             The right-hand side, float32 or float64; its dtype is that of the solve.
         damping : float or symbolic scalar, default 0.0
@@ -146,15 +167,19 @@ class CG:
         Returns
         -------
         Solution
-            With ``norm_estimate``, ``curvature`` and ``direction``, and where asked for ``iterates`` and
-            ``iterates_count``.
+            With ``norm_estimate``, ``curvature`` and ``direction``, and where asked for
+            ``iterates`` and ``iterates_count``.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is not as described.
         """
-        kept = None if self.keep_iterates is None else kept_numbers(self.keep_iterates, int(self.maxiter))
+        kept = (
+            None
+            if self.keep_iterates is None
+            else kept_numbers(self.keep_iterates, int(self.maxiter))
+        )
         run = Run(self, make_system(A, b, damping, x0, preconditioner, self.check), kept)
         return run.solution(run.loop(run.initial()))
 

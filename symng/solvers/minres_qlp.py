@@ -2,12 +2,15 @@
 
 References
 ----------
-[1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for indefinite or singular
+[1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for
+indefinite or singular
     symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
-[2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian linear equations and
+[2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian linear
+equations and
     least-squares problems, ACM Trans. Math. Softw. 40(2) (2014) 16.
-[3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
-[4] C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J. Numer. Anal.
+[3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES,
+arXiv:2309.17096 (2023). [4] C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems
+of linear equations, SIAM J. Numer. Anal.
     12(4) (1975) 617-629.
 """
 
@@ -27,7 +30,8 @@ from symng.solvers.solution import Solution
 class MinresQLP:
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length if the solution is not unique.
 
-    If b is not in the range of A + λI, x is the shortest of all that minimize norm(b - (A + λI) x). The solve ends when
+    If b is not in the range of A + λI, x is the shortest of all that minimize norm(b - (A + λI) x).
+    The solve ends when
 
         norm(r) <= rtol (norm(A + λI) norm(x) + norm(b)) + atol,  r = b - (A + λI) x,  or
         norm((A + λI) r) <= rtol norm(A + λI) norm(r),
@@ -43,22 +47,23 @@ class MinresQLP:
     maxiter : int or symbolic integer scalar, optional
         The iteration limit; at least 0. Default: 10 n for a system of n unknowns.
     max_norm : float or symbolic scalar, optional
-        The bound on norm(x), in units of x; positive. Default: norm(b) / (ε norm(A + λI)) with ε the rounding unit of
-        the dtype, 2.2e-16 or 1.2e-7.
+        The bound on norm(x), in units of x; positive. Default: norm(b) / (ε norm(A + λI)) with ε
+        the rounding unit of the dtype, 2.2e-16 or 1.2e-7.
     condition_limit : float or symbolic scalar, optional
         The bound on the estimated condition number; positive. A component of x whose pivot is below
-        norm(A + λI) / condition_limit is left out. Default and largest limit in force: 0.03 / ε, so 1.4e14 in float64,
-        2.5e5 in float32; a smaller pivot cannot be told from rounding errors.
+        norm(A + λI) / condition_limit is left out. Default and largest limit in force: 0.03 / ε, so
+        1.4e14 in float64, 2.5e5 in float32; a smaller pivot cannot be told from rounding errors.
     transition_condition : float or symbolic scalar, optional
-        The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP throughout. Default: 1e7
-        in float64, 1e4 in float32. A singular pivot always hands over.
+        The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP
+        throughout. Default: 1e7 in float64, 1e4 in float32. A singular pivot always hands over.
     recompute : bool, default True
-        Compute the residual from ``x`` itself, one product at the end, and one more for norm((A + λI) r) on a
-        least-squares verdict. A solution that does not pass the test is worked on until it does or until rounding
-        errors stop the progress. With False the products are saved and the norms are those of the recurrences.
+        Compute the residual from ``x`` itself, one product at the end, and one more for norm((A +
+        λI) r) on a least-squares verdict. A solution that does not pass the test is worked on until
+        it does or until rounding errors stop the progress. With False the products are saved and
+        the norms are those of the recurrences.
     check : bool, default False
-        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before the first step, by
-        three and two more products. It is a test on two vectors, not a proof.
+        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
+        the first step, by three and two more products. It is a test on two vectors, not a proof.
 
     Raises
     ------
@@ -67,27 +72,29 @@ class MinresQLP:
 
     Notes
     -----
-    Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory: five vectors beside b
-    and what the product needs, six with a preconditioner. Symbolic settings, say shared variables, change without a
-    recompilation.
+    Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory:
+    five vectors beside b and what the product needs, six with a preconditioner. Symbolic settings,
+    say shared variables, change without a recompilation.
 
-    With a preconditioner M the tests are made in the norms of M⁻¹ (residuals) and M (solutions), norm(A + λI) is that
-    of M^(-1/2) (A + λI) M^(-1/2), and a solution that is not unique is the one of least M-norm. With ``x0``, the
-    correction x - x0 is of minimum length, not x itself.
+    With a preconditioner M the tests are made in the norms of M⁻¹ (residuals) and M (solutions),
+    norm(A + λI) is that of M^(-1/2) (A + λI) M^(-1/2), and a solution that is not unique is the one
+    of least M-norm. With ``x0``, the correction x - x0 is of minimum length, not x itself.
 
-    On a least-squares verdict the last residual is all but a null vector of A + λI, and the only one that x may
-    contain; it is taken out of x, as in [3]_. If its Rayleigh quotient tells of a small eigenvalue instead, the solve
-    goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as far as the dtype can tell, and that
-    norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what rounding errors leave of r. With a
-    tolerance near ε times the condition number such a solve may also end with ``CONDITION_LIMIT``.
+    On a least-squares verdict the last residual is all but a null vector of A + λI, and the only
+    one that x may contain; it is taken out of x, as in [3]_. If its Rayleigh quotient tells of a
+    small eigenvalue instead, the solve goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system
+    is inconsistent as far as the dtype can tell, and that norm((A + λI) r) is within 20 √ε norm(A +
+    λI) norm(r) of zero, or within what rounding errors leave of r. With a tolerance near ε times
+    the condition number such a solve may also end with ``CONDITION_LIMIT``.
 
     References
     ----------
-    .. [1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for indefinite or
-       singular symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
-    .. [2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian linear equations and
-       least-squares problems, ACM Trans. Math. Softw. 40(2) (2014) 16.
-    .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023).
+    .. [1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for
+       indefinite or singular symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
+    .. [2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian
+       linear equations and least-squares problems, ACM Trans. Math. Softw. 40(2) (2014) 16.
+    .. [3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES,
+       arXiv:2309.17096 (2023).
 
     Examples
     --------
@@ -118,13 +125,16 @@ class MinresQLP:
         check_flag("recompute", self.recompute)
         check_flag("check", self.check)
 
-    def solve(self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None) -> Solution:
+    def solve(
+        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+    ) -> Solution:
         """Return the solution of (A + λI) x = b as symbolic variables.
 
         Parameters
         ----------
         A : LinearOperator or callable
-            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same length and dtype.
+            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same
+            length and dtype.
         b : symbolic vector
             The right-hand side, float32 or float64; its dtype is that of the solve.
         damping : float or symbolic scalar, default 0.0
@@ -137,8 +147,9 @@ class MinresQLP:
         Returns
         -------
         Solution
-            With ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Where the residual test is met,
-            ``least_squares_norm`` is that of the iterate before ``x``, from the recurrence.
+            With ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Where the
+            residual test is met, ``least_squares_norm`` is that of the iterate before ``x``, from
+            the recurrence.
 
         Raises
         ------

@@ -23,14 +23,14 @@ def diagonal_preconditioner(
     damping : float or symbolic scalar, default 0.0
         lambda, at least 0. Where d + lambda is 0, M is 1.
     exponent : float, default 0.75
-        From 0 (no preconditioner) to 1. Martens takes 0.75 to draw in the far ends of a diagonal that, being one of
-        squared gradients, measures the curvature only roughly.
+        From 0 (no preconditioner) to 1. Martens takes 0.75 to draw in the far ends of a diagonal
+        that, being one of squared gradients, measures the curvature only roughly.
 
     Returns
     -------
     callable
-        From symbolic vector to symbolic vector, as the ``preconditioner`` of `CG.solve` and `MinresQLP.solve`. An
-        optimizer asks for a function of metric and damping that returns it.
+        From symbolic vector to symbolic vector, as the ``preconditioner`` of `CG.solve` and
+        `MinresQLP.solve`. An optimizer asks for a function of metric and damping that returns it.
 
     Raises
     ------

@@ -20,32 +20,34 @@ from symng.solvers.solution import Solution, Status
 class Woodbury:
     """Solve (A + lambda I) x = b directly, for A = R^T R with fewer rows in R than there are parameters.
 
-    x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the Gram matrix of the
-    rows. For `Fisher` R has a row for each example and output, for `EmpiricalFisher` one for each example, so this is
-    the way for small data and large models, where the solve is exact however ill-conditioned A + lambda I is for an
-    iteration.
+    x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
+    Gram matrix of the rows. For `Fisher` R has a row for each example and output, for
+    `EmpiricalFisher` one for each example, so this is the way for small data and large models,
+    where the solve is exact however ill-conditioned A + lambda I is for an iteration.
 
     Parameters
     ----------
     rtol : float or symbolic scalar, default 1e-5
-        At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b), and one to precision
-        when the residual is larger, but no larger than what rounding errors of the dtype explain.
+        At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b),
+        and one to precision when the residual is larger, but no larger than what rounding errors of
+        the dtype explain.
 
     Notes
     -----
-    Before a step of `symng.compile_step` or `symng.minimize` is compiled for 500 rows or more, a warning says what they
-    cost (`describe_cost`): an iterative solver is cheaper then.
+    Before a step of `symng.compile_step` or `symng.minimize` is compiled for 500 rows or more, a
+    warning says what they cost (`describe_cost`): an iterative solver is cheaper then.
 
-    With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n numbers stored. One step
-    of iterative refinement takes off most of the rounding errors that a small lambda enlarges. On JAX it runs
-    in steps of `symng.compile_step`, which are compiled anew for each length of batch.
+    With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n
+    numbers stored. One step of iterative refinement takes off most of the rounding errors that a
+    small lambda enlarges. On JAX it runs in steps of `symng.compile_step`, which are compiled anew
+    for each length of batch.
 
     References
     ----------
-    .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, SIAM (2002), chapter 12 and
-       section 26.1.
-    .. [2] Y. Ren and D. Goldfarb, Efficient subsampled Gauss-Newton and natural gradient methods for training neural
-       networks, arXiv:1906.02353 (2019).
+    .. [1] N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, SIAM (2002),
+       chapter 12 and section 26.1.
+    .. [2] Y. Ren and D. Goldfarb, Efficient subsampled Gauss-Newton and natural gradient methods
+       for training neural networks, arXiv:1906.02353 (2019).
 
     Examples
     --------
@@ -88,12 +90,18 @@ class Woodbury:
         memory = numbers * np.dtype(dtype).itemsize
         text = f"{memory / 1e9:.2g} GB" if memory >= 1e9 else f"{max(memory / 1e6, 0.01):.2g} MB"
         return (
-            f"Woodbury makes a backward pass for each of {rows:,} rows and keeps {rows:,} x ({size:,} + {rows:,}) "
+            f"Woodbury makes a backward pass for each of {rows:,} rows and keeps {rows:,} x "
+            f"({size:,} + {rows:,}) "
             f"numbers ({text})."
         )
 
     def solve(
-        self, A: LinearOperator, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+        self,
+        A: LinearOperator,
+        b: Any,
+        damping: Any = 0.0,
+        x0: Any = None,
+        preconditioner: Any = None,
     ) -> Solution:
         """Return the solution of (A + lambda I) x = b as symbolic variables.
 
@@ -113,8 +121,9 @@ class Woodbury:
         Returns
         -------
         Solution
-            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where a damping so small against A is lost
-            in its rounding errors, and for a symbolic damping that turns out not to be above 0; then ``x`` is zero.
+            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where a damping so
+            small against A is lost in its rounding errors, and for a symbolic damping that turns
+            out not to be above 0; then ``x`` is zero.
 
         Raises
         ------
@@ -123,13 +132,22 @@ class Woodbury:
         """
         if not isinstance(A, LinearOperator) or A.root is None:
             raise problem(
-                "A", "a LinearOperator with a root, as symng.Fisher or symng.EmpiricalFisher makes", A,
-                "A sum of operators has none, nor has a batch in chunks; use symng.CG or symng.MinresQLP.", TypeError,
-            )  # fmt: skip
+                "A",
+                "a LinearOperator with a root, as symng.Fisher or symng.EmpiricalFisher makes",
+                A,
+                "A sum of operators has none, nor has a batch in chunks; use symng.CG or "
+                "symng.MinresQLP.",
+                TypeError,
+            )
         if not is_symbolic(damping):
             check_number("damping", damping, above=0)
         if preconditioner is not None:
-            raise problem("preconditioner", "none", Words("one"), "A direct solver has nothing to precondition.")
+            raise problem(
+                "preconditioner",
+                "none",
+                Words("one"),
+                "A direct solver has nothing to precondition.",
+            )
         system = make_system(A, b, damping, None, None, False)
         number, b = system.number, system.b
         shift = number(damping)
@@ -153,8 +171,14 @@ class Woodbury:
         x = pt.switch(finite & definite, x, pt.zeros_like(x))
         x_norm, r_norm = norm(x), norm(residual(x))
         # The trace of R R^T + lambda I is above norm(A + lambda I).
-        explained = r_norm <= number(10 * system.eps) * (pt.sum(pt.diagonal(gram)) * x_norm + system.b_norm)
-        status = choose(explained, Status.CONVERGED_TO_PRECISION, pt.full_like(system.verdict, int(Status.BREAKDOWN)))
+        explained = r_norm <= number(10 * system.eps) * (
+            pt.sum(pt.diagonal(gram)) * x_norm + system.b_norm
+        )
+        status = choose(
+            explained,
+            Status.CONVERGED_TO_PRECISION,
+            pt.full_like(system.verdict, int(Status.BREAKDOWN)),
+        )
         status = choose(r_norm <= number(self.rtol) * system.b_norm, Status.CONVERGED, status)
         status = choose(pt.invert(definite), Status.BREAKDOWN, status)
         status = choose(pt.invert(finite), Status.NOT_FINITE, status)

@@ -21,7 +21,10 @@ def status_names(column: np.ndarray) -> np.ndarray:
     from symng.solvers import Status  # late: a history by itself needs NumPy alone
 
     names = {int(status): status.name for status in Status} | {-1: ""}
-    return np.array([names.get(value, f"{value:g}") if value == value else "" for value in column.tolist()], dtype=str)
+    return np.array(
+        [names.get(value, f"{value:g}") if value == value else "" for value in column.tolist()],
+        dtype=str,
+    )
 
 
 def as_html(columns: Mapping[str, np.ndarray], length: int, caption: str) -> str:
@@ -32,7 +35,9 @@ def as_html(columns: Mapping[str, np.ndarray], length: int, caption: str) -> str
     lines = ["<table>", f"<caption>{escape(caption)}</caption>", "<thead>"]
     lines += [_row("th", list(columns)), "</thead>", "<tbody>"]
     for i in rows:
-        lines.append(_row("td", ["…" if i < 0 else _cell(column[i]) for column in columns.values()]))
+        lines.append(
+            _row("td", ["…" if i < 0 else _cell(column[i]) for column in columns.values()])
+        )
     return "\n".join([*lines, "</tbody>", "</table>"])
 
 

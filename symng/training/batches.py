@@ -18,8 +18,8 @@ SearchBatch = Literal["same", "other", "all"]
 class Batches:
     """Draw minibatches of indices without replacement, and others beside them.
 
-    Every epoch is a fresh permutation of all examples cut into batches; the examples that do not fill a last batch are
-    left to the next epoch's permutation, so that all batches have one size.
+    Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
+    fill a last batch are left to the next epoch's permutation, so that all batches have one size.
     """
 
     def __init__(self, count: int, size: int | None, rng: np.random.Generator) -> None:
@@ -45,10 +45,14 @@ class Batches:
         """Return batches apart from the one drawn last, and from each other too if enough examples are left."""
         start, left = self.position - self.size, self.count - self.size
         if sum(sizes) <= left:
-            drawn = np.split(self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1])
+            drawn = np.split(
+                self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1]
+            )
         else:
             drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
-        return [self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn]
+        return [
+            self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn
+        ]
 
 
 def _scheduled(schedule: Callable[[int], int], step: int) -> int:
@@ -58,7 +62,9 @@ def _scheduled(schedule: Callable[[int], int], step: int) -> int:
     return int(size)
 
 
-def take(arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def take(
+    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
     """Return the examples at ``indices`` of each array along its axis; None means all, without a copy."""
     if indices is None:
         return tuple(arrays)
@@ -86,7 +92,8 @@ def check_metric_batch(
 class Feed:
     """Check the data of a run once, and hand out the batches of each step.
 
-    The arguments are those of `minimize`; ``wanted`` is what a metric batch holds, None without a metric.
+    The arguments are those of `minimize`; ``wanted`` is what a metric batch holds, None without a
+    metric.
     """
 
     def __init__(
@@ -109,7 +116,12 @@ class Feed:
         if callable(batch_size):
             batch_size = _scheduled(batch_size, 0)
         if batch_size is not None and batch_size > count:
-            raise problem("batch_size", f"at most the {count} examples of data", batch_size, "None takes all of them.")
+            raise problem(
+                "batch_size",
+                f"at most the {count} examples of data",
+                batch_size,
+                "None takes all of them.",
+            )
         self.rng = rng
         self.gradient = Batches(count, batch_size, rng)
         self.metric_batch, self.search_batch = metric_batch, search_batch
@@ -117,17 +129,29 @@ class Feed:
         left = count - self.gradient.size
         for name, value in (("metric_batch", metric_batch), ("search_batch", search_batch)):
             if value == "other" and left == 0:
-                raise problem(name, "examples outside of the gradient batch", Words("none, for it holds all of them"),
-                              f"Give a smaller batch_size, or {name}='same'.")  # fmt: skip
+                raise problem(
+                    name,
+                    "examples outside of the gradient batch",
+                    Words("none, for it holds all of them"),
+                    f"Give a smaller batch_size, or {name}='same'.",
+                )
         self.search_size = min(self.gradient.size, left)
         if metric_batch != "same" and wanted is None:
             raise problem("metric_batch", "'same', for the optimizer has no metric", metric_batch)
         if metric_batch == "same" and metric_batch_size is not None:
-            raise problem("metric_batch_size", "none with metric_batch='same'", metric_batch_size,
-                          "Use metric_batch='other' or 'own'.")  # fmt: skip
+            raise problem(
+                "metric_batch_size",
+                "none with metric_batch='same'",
+                metric_batch_size,
+                "Use metric_batch='other' or 'own'.",
+            )
         if metric_batch != "own" and metric_data is not None:
-            raise problem("metric_data", f"none with metric_batch={metric_batch!r}", Words("data"),
-                          "Use metric_batch='own'.")  # fmt: skip
+            raise problem(
+                "metric_data",
+                f"none with metric_batch={metric_batch!r}",
+                Words("data"),
+                "Use metric_batch='own'.",
+            )
         if metric_batch == "own" and metric_data is None:
             raise problem("metric_data", "a tuple of arrays with metric_batch='own'", None)
 
@@ -138,26 +162,38 @@ class Feed:
         if metric_batch == "own":
             self.metric_data = check_metric_batch("metric_data", metric_data, objective, wanted)
             available, of_what = self.metric_data[0].shape[self.axes[0]], "examples of metric_data"
-        self.metric_size = min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
+        self.metric_size = (
+            min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
+        )
         if metric_batch != "same" and self.metric_size > available:
-            raise problem("metric_batch_size", f"at most the {available} {of_what}", metric_batch_size)
+            raise problem(
+                "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size
+            )
         if metric_batch == "own":
             self.own = Batches(available, self.metric_size, rng)
 
     def next(self, step: int) -> tuple[Any, Any, Any]:
         """Return gradient, metric and search batch of the next step; None for one that is the gradient batch.
 
-        ``step`` is its number from 0. A size that follows a schedule leaves as many examples as the other batches take.
+        ``step`` is its number from 0. A size that follows a schedule leaves as many examples as the
+        other batches take.
         """
         if self.schedule is not None:
-            taken = max(self.metric_size * (self.metric_batch == "other"), self.search_batch == "other")
+            taken = max(
+                self.metric_size * (self.metric_batch == "other"), self.search_batch == "other"
+            )
             self.gradient.size = min(_scheduled(self.schedule, step), self.gradient.count - taken)
             self.search_size = min(self.gradient.size, self.gradient.count - self.gradient.size)
         chosen = self.gradient.next()
         metric = None if self.own is None else self.own.next()
-        sizes = {"metric": (self.metric_batch, self.metric_size), "search": (self.search_batch, self.search_size)}
+        sizes = {
+            "metric": (self.metric_batch, self.metric_size),
+            "search": (self.search_batch, self.search_size),
+        }
         wanted = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
-        drawn = dict(zip(wanted, self.gradient.others(*wanted.values()), strict=True)) if wanted else {}
+        drawn = (
+            dict(zip(wanted, self.gradient.others(*wanted.values()), strict=True)) if wanted else {}
+        )
         metric, search = drawn.get("metric", metric), drawn.get("search")
         return self._take(chosen, metric, search)
 
@@ -171,9 +207,10 @@ class Feed:
         return (
             take(self.data, self.axes, chosen),
             None if self.metric_batch == "same" else take(self.metric_data, self.axes, metric),
-            None if self.search_batch == "same"
+            None
+            if self.search_batch == "same"
             else take(self.data, self.axes, None if self.search_batch == "all" else search),
-        )  # fmt: skip
+        )
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and text for a checkpoint."""

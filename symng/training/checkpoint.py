@@ -24,12 +24,13 @@ def save_checkpoint(
     Parameters
     ----------
     path : path-like
-        Name of the file, used exactly as given. An existing file is replaced only once the new one is complete, so a
-        full disk or an interruption never costs the older checkpoint.
+        Name of the file, used exactly as given. An existing file is replaced only once the new one
+        is complete, so a full disk or an interruption never costs the older checkpoint.
     arrays : mapping of str to array_like
         Parameters, state of the optimizer and the like; any shape, any dtype but object.
     meta : mapping of str to JSON-able values, optional
-        Numbers, text, None, and lists and mappings of them; NumPy scalars are stored as Python numbers.
+        Numbers, text, None, and lists and mappings of them; NumPy scalars are stored as Python
+        numbers.
 
     Raises
     ------
@@ -54,15 +55,23 @@ def save_checkpoint(
     """
     for name, value in (("arrays", arrays), ("meta", {} if meta is None else meta)):
         if not isinstance(value, Mapping):
-            raise TypeError(f"{name}: expected a mapping of names to values, got {type(value).__name__}.")
+            raise TypeError(
+                f"{name}: expected a mapping of names to values, got {type(value).__name__}."
+            )
     if _META in arrays:
-        raise ValueError(f"arrays: expected names other than {_META!r}, which the file format uses. Rename that array.")
+        raise ValueError(
+            f"arrays: expected names other than {_META!r}, which the file format uses. Rename that "
+            "array."
+        )
     try:
         # With the names of the arrays, so that a lost one is noticed.
-        text = json.dumps({"format": _FORMAT, "arrays": list(arrays), "meta": dict(meta or {})}, default=_plain)
+        text = json.dumps(
+            {"format": _FORMAT, "arrays": list(arrays), "meta": dict(meta or {})}, default=_plain
+        )
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put arrays "
+            f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put "
+            "arrays "
             f"into the argument arrays."
         ) from error
     entries = {_META: np.frombuffer(text.encode(), dtype="uint8")}
@@ -92,18 +101,23 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     OSError
         If the file cannot be read, for example because there is none.
     """
-    name, way_out = os.fspath(path), "Load an earlier checkpoint, or start the run anew without one."
+    name, way_out = (
+        os.fspath(path),
+        "Load an earlier checkpoint, or start the run anew without one.",
+    )
     arrays = read_npz(path, "a file written by save_checkpoint", way_out)
     try:
         record = json.loads(arrays.pop(_META).tobytes())
         version = record["format"]
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(
-            f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of something else. {way_out}"
+            f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of "
+            f"something else. {way_out}"
         ) from error
     if version != _FORMAT:
         raise ValueError(
-            f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, written "
+            f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, "
+            "written "
             f"by another version of symng. Load it with that version, or start the run anew."
         )
     if list(arrays) != record["arrays"]:

@@ -17,7 +17,8 @@ from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
 from symng.solvers import Woodbury
 
-# An iterative solve is 50 products by default, each of two passes through the model: this is five times as much.
+# An iterative solve is 50 products by default, each of two passes through the model: this is five
+# times as much.
 _MANY_ROWS = 500
 
 
@@ -35,8 +36,10 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
         return
     if rows >= _MANY_ROWS:
         warn(
-            f"solver: {solver.describe_cost(rows, objective.size, objective.dtype)} An iterative solver takes two "
-            "passes an iteration, and 50 iterations are often enough: symng.MinresQLP(rtol=1e-4, maxiter=50). Or give "
+            f"solver: {solver.describe_cost(rows, objective.size, objective.dtype)} An iterative "
+            "solver takes two "
+            "passes an iteration, and 50 iterations are often enough: symng.MinresQLP(rtol=1e-4, "
+            "maxiter=50). Or give "
             "the metric a smaller batch."
         )
 
@@ -52,7 +55,9 @@ def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> in
     v = pt.vector(dtype=objective.dtype, shape=(objective.size,))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        length = compile_function([*variables, v], root.push(v).shape[0], mode=PLAIN, on_unused_input="ignore")
+        length = compile_function(
+            [*variables, v], root.push(v).shape[0], mode=PLAIN, on_unused_input="ignore"
+        )
         part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
         rows = int(length(*part, np.zeros(objective.size, objective.dtype)))
     return rows * count // few

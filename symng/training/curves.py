@@ -19,7 +19,8 @@ try:
     from matplotlib.ticker import FuncFormatter
 except ImportError as error:
     raise ImportError(
-        'symng.plot: expected matplotlib to be installed, got none. Run: pip install "symng[examples]"'
+        "symng.plot: expected matplotlib to be installed, got none. Run: pip install "
+        '"symng[examples]"'
     ) from error
 
 # Distinguishable with all common kinds of color blindness (Okabe and Ito), the palest left out.
@@ -50,10 +51,16 @@ def new_figure(width: float, height: float) -> Figure:
     return _Figure(figsize=(width, height), layout=layout)
 
 
-def draw_curves(figure: Figure | SubFigure, named: Mapping[str, Sequence[Columns]], column: str) -> None:
+def draw_curves(
+    figure: Figure | SubFigure, named: Mapping[str, Sequence[Columns]], column: str
+) -> None:
     """Draw the two panels with a common error axis and one legend."""
     panels = figure.subplots(1, 2, sharey=True)
-    negative = any((np.isfinite(run[column]) & (run[column] < 0)).any() for runs in named.values() for run in runs)
+    negative = any(
+        (np.isfinite(run[column]) & (run[column] < 0)).any()
+        for runs in named.values()
+        for run in runs
+    )
     scale = "linear" if negative else "log"
     for panel, (against, label) in zip(panels, _AXES, strict=True):
         empty = True
@@ -75,11 +82,20 @@ def draw_curves(figure: Figure | SubFigure, named: Mapping[str, Sequence[Columns
         panel.set_xlabel(label)
         panel.spines[["top", "right"]].set_visible(False)
         if empty:
-            panel.text(0.5, 0.5, f"{column} was never evaluated", transform=panel.transAxes, ha="center", color="0.4")
+            panel.text(
+                0.5,
+                0.5,
+                f"{column} was never evaluated",
+                transform=panel.transAxes,
+                ha="center",
+                color="0.4",
+            )
             panel.set(xticks=[], yticks=[])
             continue
         panel.set(xscale="log", yscale=scale, axisbelow=True)
-        panel.tick_params(which="minor", pad=5.0)  # minor ticks are shorter: this brings all labels into one line
+        panel.tick_params(
+            which="minor", pad=5.0
+        )  # minor ticks are shorter: this brings all labels into one line
         panel.grid(True, which="major", color="0.85", linewidth=0.8)
         panel.grid(True, which="minor", color="0.93", linewidth=0.5)
         for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):

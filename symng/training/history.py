@@ -22,15 +22,16 @@ Scalar = bool | int | float | str
 class History:
     """Keep one row a step and hand the columns out as arrays.
 
-    Rows are appended as keyword arguments. A column may appear late or be left out of a row: the gap is NaN (an empty
-    string in a column of text). A column of whole numbers or booleans without gaps keeps its dtype; with gaps, or mixed
-    with numbers of another kind, it is float64.
+    Rows are appended as keyword arguments. A column may appear late or be left out of a row: the
+    gap is NaN (an empty string in a column of text). A column of whole numbers or booleans without
+    gaps keeps its dtype; with gaps, or mixed with numbers of another kind, it is float64.
 
     Notes
     -----
-    Appending takes constant time per value. An array is built when a column is asked for and kept until the next
-    `append`; it is read-only, `to_dict` gives copies that may be changed. ``len`` counts rows, iterating gives the
-    names of the columns. ``copy.copy`` gives a history that goes on by itself. A notebook shows a table.
+    Appending takes constant time per value. An array is built when a column is asked for and kept
+    until the next `append`; it is read-only, `to_dict` gives copies that may be changed. ``len``
+    counts rows, iterating gives the names of the columns. ``copy.copy`` gives a history that goes
+    on by itself. A notebook shows a table.
 
     Examples
     --------
@@ -60,18 +61,22 @@ class History:
         Parameters
         ----------
         **row : bool, int, float, str or None
-            One value a column; NumPy scalars and arrays without dimensions will do. None is a gap. New names make new
-            columns, with gaps in the rows before.
+            One value a column; NumPy scalars and arrays without dimensions will do. None is a gap.
+            New names make new columns, with gaps in the rows before.
 
         Raises
         ------
         TypeError
-            If a value is not a scalar, or text meets numbers in one column. The history stays as it was.
+            If a value is not a scalar, or text meets numbers in one column. The history stays as it
+            was.
         ValueError
             If the row is empty.
         """
         if not row:
-            raise ValueError("row: expected at least one column, got none. Write history.append(step=1, loss=0.5).")
+            raise ValueError(
+                "row: expected at least one column, got none. Write history.append(step=1, "
+                "loss=0.5)."
+            )
         values = {name: self._scalar(name, value) for name, value in row.items()}
         for name, value in values.items():
             self._values.setdefault(name, [None] * self._length).append(value)
@@ -90,9 +95,14 @@ class History:
         array = np.asarray(value)
         kinds = {"b": bool, "i": int, "u": int, "f": float, "U": str}
         if array.ndim or array.dtype.kind not in kinds:
-            came = f"an array of shape {array.shape}" if array.ndim else f"{value!r} ({type(value).__name__})"
+            came = (
+                f"an array of shape {array.shape}"
+                if array.ndim
+                else f"{value!r} ({type(value).__name__})"
+            )
             raise TypeError(
-                f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, for "
+                f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, "
+                "for "
                 f"example with float(value.mean())."
             )
         scalar = kinds[array.dtype.kind](array[()])
@@ -102,7 +112,9 @@ class History:
                 f"{name}: expected {'a number' if is_text else 'text'} as in the rows before, got "
                 f"{scalar!r}. Use another column name for it."
             )
-        return float(scalar) if isinstance(scalar, int) and not -(2**63) <= scalar < 2**63 else scalar
+        return (
+            float(scalar) if isinstance(scalar, int) and not -(2**63) <= scalar < 2**63 else scalar
+        )
 
     def _fill(self, name: str) -> Scalar:
         """Return what stands for a gap in a column."""
@@ -138,7 +150,8 @@ class History:
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        # Of pickles and copies, which share nothing with this one. Arrays are made anew: a copy would be writable.
+        # Of pickles and copies, which share nothing with this one. Arrays are made anew: a copy
+        # would be writable.
         values = {name: list(column) for name, column in self._values.items()}
         return {**self.__dict__, "_values": values, "_is_text": dict(self._is_text), "_arrays": {}}
 
@@ -201,7 +214,8 @@ class History:
     def to_dataframe(self) -> pandas.DataFrame:
         """Return a pandas DataFrame of the columns that hold something, with a row a step.
 
-        Verdicts of solves (``solver_status``) go by their names. Needs pandas, which symng does not install.
+        Verdicts of solves (``solver_status``) go by their names. Needs pandas, which symng does not
+        install.
 
         Raises
         ------
@@ -212,7 +226,8 @@ class History:
             import pandas
         except ImportError as error:
             raise ImportError(
-                "to_dataframe: expected pandas to be installed, got none. Run: pip install pandas. Without it, "
+                "to_dataframe: expected pandas to be installed, got none. Run: pip install pandas. "
+                "Without it, "
                 "history.to_dict() gives arrays."
             ) from error
         return pandas.DataFrame({name: column.copy() for name, column in self._shown().items()})
@@ -257,22 +272,31 @@ class History:
         Raises
         ------
         ValueError
-            If a column is not one-dimensional, holds something else, or is not as long as the others.
+            If a column is not one-dimensional, holds something else, or is not as long as the
+            others.
         """
         history = cls()
         for position, (name, column) in enumerate(columns.items()):
             array = np.asarray(column)
             if array.ndim != 1 or array.dtype.kind not in "biufU":
                 raise ValueError(
-                    f"{name}: expected one dimension of numbers, booleans or text, got an array of shape "
+                    f"{name}: expected one dimension of numbers, booleans or text, got an array of "
+                    "shape "
                     f"{array.shape} and dtype {array.dtype}."
                 )
             if position and len(array) != len(history):
-                raise ValueError(f"{name}: expected {len(history)} rows as in the columns before, got {len(array)}.")
+                raise ValueError(
+                    f"{name}: expected {len(history)} rows as in the columns before, got "
+                    f"{len(array)}."
+                )
             if array.dtype.kind in "fu":
-                array = array.astype("float64" if array.dtype.kind == "f" or (array > 2**63 - 1).any() else "int64")
+                array = array.astype(
+                    "float64" if array.dtype.kind == "f" or (array > 2**63 - 1).any() else "int64"
+                )
             history._length = len(array)
-            if array.dtype.kind == "f" and np.isnan(array).all():  # nothing but gaps: it may become text yet
+            if (
+                array.dtype.kind == "f" and np.isnan(array).all()
+            ):  # nothing but gaps: it may become text yet
                 history._values[str(name)] = [None] * len(array)
             else:
                 history._values[str(name)] = array.tolist()
@@ -285,7 +309,8 @@ class History:
         Parameters
         ----------
         path : path-like
-            Name of the file, used exactly as given. An existing file is replaced only once the new one is complete.
+            Name of the file, used exactly as given. An existing file is replaced only once the new
+            one is complete.
 
         Raises
         ------

@@ -20,7 +20,8 @@ class StepInfo:
     Attributes
     ----------
     loss, new_loss : float
-        Loss on the gradient batch before the step, and after it (before the step is undone, if it is).
+        Loss on the gradient batch before the step, and after it (before the step is undone, if it
+        is).
     damping : float
         lambda that was solved with.
     reduction_ratio : float
@@ -36,7 +37,8 @@ class StepInfo:
     iterates_skipped : float
         Kept iterates of the solve after the one that the step took.
     residual_norm, gradient_norm, update_norm : float
-        Norms of the residual of the solve, of the gradient, and of the change of the parameters (0 when rejected).
+        Norms of the residual of the solve, of the gradient, and of the change of the parameters (0
+        when rejected).
     accepted : bool
         Whether the parameters have changed.
     restarted : bool

@@ -11,7 +11,15 @@ from typing import Any, get_args
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import check_choice, check_flag, check_instance, check_number, explain_keywords, problem, warn
+from symng._checks import (
+    check_choice,
+    check_flag,
+    check_instance,
+    check_number,
+    explain_keywords,
+    problem,
+    warn,
+)
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batches import Feed, MetricBatch, SearchBatch
@@ -58,34 +66,41 @@ def minimize(
     optimizer : Optimizer
         For instance `NaturalGradient`.
     data : tuple of arrays
-        Values of the inputs and then the targets for all examples. They must not change while training runs: what a
-        step takes whole stays on the device of JAX, and is read-only meanwhile.
+        Values of the inputs and then the targets for all examples. They must not change while
+        training runs: what a step takes whole stays on the device of JAX, and is read-only
+        meanwhile.
     batch_size : int or callable, optional
-        Examples in a gradient batch, drawn without replacement; examples that do not fill a last batch wait for the
-        next epoch. Or a schedule: a function of the number of the step, from 0, as for a batch that grows; it is cut to
-        what metric and search batch leave. JAX compiles anew for each new size: let it change seldom. Default: all
-        examples, in order. Then a step that raises the loss is undone where the damping is a `LevenbergMarquardt` with
-        ``reject_below=None``. It is not with a damping that stays, for the next step would be the same.
+        Examples in a gradient batch, drawn without replacement; examples that do not fill a last
+        batch wait for the next epoch. Or a schedule: a function of the number of the step, from 0,
+        as for a batch that grows; it is cut to what metric and search batch leave. JAX compiles
+        anew for each new size: let it change seldom. Default: all examples, in order. Then a step
+        that raises the loss is undone where the damping is a `LevenbergMarquardt` with
+        ``reject_below=None``. It is not with a damping that stays, for the next step would be the
+        same.
     metric_batch : {"same", "other", "own"}, default "same"
-        Examples for the metric: those of the gradient batch; others of the training set, none of which is in the
-        gradient batch of the same step; or ``metric_data``.
+        Examples for the metric: those of the gradient batch; others of the training set, none of
+        which is in the gradient batch of the same step; or ``metric_data``.
     metric_data : tuple of arrays, optional
-        Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph reaches them.
+        Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
+        reaches them.
     metric_batch_size : int, optional
-        Examples in a metric batch that is not the same. Default: ``batch_size``, as far as there are examples.
+        Examples in a metric batch that is not the same. Default: ``batch_size``, as far as there
+        are examples.
     search_batch : {"same", "other", "all"}, default "same"
-        Examples for a search: the gradient batch, as many others as far as there are, or the whole training set. With
-        ``metric_batch="other"`` too, metric and search batch have no example in common if those outside of the gradient
-        batch suffice for both; else they are drawn independently.
+        Examples for a search: the gradient batch, as many others as far as there are, or the whole
+        training set. With ``metric_batch="other"`` too, metric and search batch have no example in
+        common if those outside of the gradient batch suffice for both; else they are drawn
+        independently.
     max_steps : int or None, default 200
         Steps at most.
     max_seconds : float, optional
-        Seconds of training at most (compilation and evaluation not counted), looked at between steps.
+        Seconds of training at most (compilation and evaluation not counted), looked at between
+        steps.
     target_loss : float, optional
         Stop when the loss on the gradient batch is at most this.
     evaluate : callable, optional
-        Called after steps; returns a number, or a mapping from names to numbers, which become columns of the history
-        (``"evaluate"`` for a number). Its time is not counted.
+        Called after steps; returns a number, or a mapping from names to numbers, which become
+        columns of the history (``"evaluate"`` for a number). Its time is not counted.
     evaluate_every : int, default 1
         Evaluate after every so many steps, and after the last one unless that was interrupted.
     evaluate_data : tuple, optional
@@ -97,10 +112,11 @@ def minimize(
     callback : callable, optional
         Called with the row of each step (a mapping); stops the run when it returns True.
     checkpoint : path, optional
-        File in which the run is kept: parameters, state of the optimizer, order of examples, history. Written every
-        ``checkpoint_seconds`` and when the run ends, however it ends. If the file exists the run goes on from it, to
-        the same numbers as without the break; ``seed`` is then that of the file. If it cannot be written, say because
-        the disk is full, a warning tells so and the run goes on.
+        File in which the run is kept: parameters, state of the optimizer, order of examples,
+        history. Written every ``checkpoint_seconds`` and when the run ends, however it ends. If the
+        file exists the run goes on from it, to the same numbers as without the break; ``seed`` is
+        then that of the file. If it cannot be written, say because the disk is full, a warning
+        tells so and the run goes on.
     checkpoint_seconds : float, default 60.0
         Seconds between two writings.
     mode : str or Mode, optional
@@ -111,8 +127,8 @@ def minimize(
     Returns
     -------
     TrainingResult
-        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The step under way is finished first,
-        unless Ctrl-C comes twice.
+        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The step under way is
+        finished first, unless Ctrl-C comes twice.
 
     Raises
     ------
@@ -121,18 +137,21 @@ def minimize(
 
     Notes
     -----
-    The history has a row a step with the columns step, seconds (of training, up to the end of the step), the fields of
-    `StepInfo` and what ``evaluate`` returns, NaN in the rows without evaluation.
+    The history has a row a step with the columns step, seconds (of training, up to the end of the
+    step), the fields of `StepInfo` and what ``evaluate`` returns, NaN in the rows without
+    evaluation.
 
     A run ends by itself as
 
-    - "diverged" when nine steps in a row have failed and the damping has not grown, or the loss has been a thousand
-      times what it was at the beginning for nine steps and does not come down. Then, or where it is not finite, the
-      parameters with the lowest loss are put back.
-    - "not_finite" when nothing was finite from the beginning, for nine steps: loss, gradient or solve.
+    - "diverged" when nine steps in a row have failed and the damping has not grown, or the loss has
+      been a thousand times what it was at the beginning for nine steps and does not come down.
+      Then, or where it is not finite, the parameters with the lowest loss are put back.
+    - "not_finite" when nothing was finite from the beginning, for nine steps: loss, gradient or
+      solve.
     - "zero_gradient" when the gradient was exactly zero for nine steps and for all batches.
 
-    Where a run reaches its limit before, three steps with such a loss will do, and for the last two all that it took.
+    Where a run reaches its limit before, three steps with such a loss will do, and for the last two
+    all that it took.
 
     Examples
     --------
@@ -165,7 +184,9 @@ def minimize(
     if target_loss is not None:
         check_number("target_loss", target_loss, finite=False)
     if max_steps is None and max_seconds is None and target_loss is None and callback is None:
-        raise problem("max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback.")
+        raise problem(
+            "max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback."
+        )
     check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
     check_number("seed", seed, minimum=0, integer=True)
     check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
@@ -175,15 +196,33 @@ def minimize(
     for name, function in (("evaluate", evaluate), ("callback", callback)):
         if function is not None and not callable(function):
             raise problem(name, "a callable", function, error=TypeError)
-    if evaluate_data is not None and (evaluate is None or not isinstance(evaluate_data, tuple | list)):
-        expected = "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
-        raise problem("evaluate_data", expected, evaluate_data, "Mind the comma of a tuple of one: (X,).", TypeError)
-    step = CompiledStep(objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None)
+    if evaluate_data is not None and (
+        evaluate is None or not isinstance(evaluate_data, tuple | list)
+    ):
+        expected = (
+            "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
+        )
+        raise problem(
+            "evaluate_data",
+            expected,
+            evaluate_data,
+            "Mind the comma of a tuple of one: (X,).",
+            TypeError,
+        )
+    step = CompiledStep(
+        objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None
+    )
     feed = Feed(
-        objective, step.metric_inputs, data, np.random.default_rng(seed), batch_size=batch_size,
-        metric_batch=metric_batch, metric_data=metric_data, metric_batch_size=metric_batch_size,
+        objective,
+        step.metric_inputs,
+        data,
+        np.random.default_rng(seed),
+        batch_size=batch_size,
+        metric_batch=metric_batch,
+        metric_data=metric_data,
+        metric_batch_size=metric_batch_size,
         search_batch=search_batch,
-    )  # fmt: skip
+    )
     own = {"metric": metric_batch != "same", "search": search_batch != "same"}
     step.build(at_once("gradient", *(name for name, wanted in own.items() if wanted)))
     gradient, metric, _ = feed.peek()
@@ -200,9 +239,14 @@ def minimize(
 
     stopped = reached_limit()
     epoch = feed.gradient.count // max(feed.gradient.size, 1)
-    watch = Watch(step, batch_size is None, epoch, run.history["loss"] if run.steps else (), run.best)
+    watch = Watch(
+        step, batch_size is None, epoch, run.history["loss"] if run.steps else (), run.best
+    )
     restored, last_saved = False, time.monotonic()
-    with ProgressBar(max_steps, max_seconds, quiet=not progress) as bar, step.holding(feed.data, feed.metric_data):
+    with (
+        ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
+        step.holding(feed.data, feed.metric_data),
+    ):
         try:
             if not stopped:
                 bar.compiling()
@@ -220,10 +264,14 @@ def minimize(
                         stopped = reached_limit()
                         if target_loss is not None and info.loss <= target_loss:
                             stopped = "target_loss"
-                        if stopped != "target_loss" and (verdict := watch.judge(info, last=bool(stopped))):
+                        if stopped != "target_loss" and (
+                            verdict := watch.judge(info, last=bool(stopped))
+                        ):
                             stopped = verdict
                         restored = stopped == "diverged" and watch.restore()
-                        due = evaluate is not None and (bool(stopped) or run.steps % evaluate_every == 0)
+                        due = evaluate is not None and (
+                            bool(stopped) or run.steps % evaluate_every == 0
+                        )
                         if due or callback is not None:
                             step.settle()  # code of the user may read the parameters
                         with interrupt.passing():
@@ -232,7 +280,11 @@ def minimize(
                             bar.show(row, last=bool(stopped))
                             answer = None if callback is None else callback(dict(row))
                             if isinstance(answer, bool | np.bool_) and answer:
-                                if evaluate is not None and not stopped and run.steps % evaluate_every:
+                                if (
+                                    evaluate is not None
+                                    and not stopped
+                                    and run.steps % evaluate_every
+                                ):
                                     row |= _evaluate(evaluate, evaluate_data)
                                 stopped = "callback"
                     finally:
@@ -245,8 +297,11 @@ def minimize(
             stopped = "interrupted"
         except Exception as error:  # an error of evaluate or callback must not cost the history
             error.history = run.history  # type: ignore[attr-defined]
-            error.add_note(f"minimize: {run.steps} steps were taken; their history is in the attribute `history` of "
-                           "this exception.")  # fmt: skip
+            error.add_note(
+                f"minimize: {run.steps} steps were taken; their history is in the attribute "
+                "`history` of "
+                "this exception."
+            )
             raise
         finally:
             step.settle()
@@ -255,10 +310,16 @@ def minimize(
     if message and stopped != "zero_gradient":
         warn(f"minimize: {message}", RuntimeWarning)
     return TrainingResult(
-        status=stopped, loss=watch.lowest if restored else last_loss(run.history), params=copies(objective.params),
-        history=run.history, steps=run.steps, seconds=run.seconds, compile_seconds=step.compile_seconds,
-        message=message, step=step,
-    )  # fmt: skip
+        status=stopped,
+        loss=watch.lowest if restored else last_loss(run.history),
+        params=copies(objective.params),
+        history=run.history,
+        steps=run.steps,
+        seconds=run.seconds,
+        compile_seconds=step.compile_seconds,
+        message=message,
+        step=step,
+    )
 
 
 def _evaluate(function: Callable[..., Any], arguments: Sequence[Any] | None) -> dict[str, float]:
@@ -269,8 +330,12 @@ def _evaluate(function: Callable[..., Any], arguments: Sequence[Any] | None) -> 
     columns = {}
     for name, value in (values if isinstance(values, Mapping) else {"evaluate": values}).items():
         if name in ("step", "seconds", *(f.name for f in fields(StepInfo))):
-            raise problem("evaluate", "names that no column of the history has", name, "Choose another name.")
+            raise problem(
+                "evaluate", "names that no column of the history has", name, "Choose another name."
+            )
         if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
-            raise problem("evaluate", "a number, or a mapping from names to numbers", value, error=TypeError)
+            raise problem(
+                "evaluate", "a number, or a mapping from names to numbers", value, error=TypeError
+            )
         columns[str(name)] = float(value)
     return columns

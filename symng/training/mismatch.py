@@ -22,7 +22,8 @@ from symng.objective.matching import Match, compare
 from symng.objective.output_products import Products, Values
 from symng.optimizers import Optimizer
 
-# So few examples, and numbers of their outputs, that it takes no time and no memory worth mentioning.
+# So few examples, and numbers of their outputs, that it takes no time and no memory worth
+# mentioning.
 _LIMITS = 16, 2**14
 # A small penalty on the output, such as a bonus for entropy, makes no other loss of it.
 _NEAR = 0.05
@@ -31,14 +32,16 @@ _NEAR = 0.05
 def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
     """Warn where the optimizer's metric is the Fisher matrix of another distribution than the loss belongs to.
 
-    Only of likelihoods that were read off the graph: one that was given is meant. Weights of examples and factors are
-    no mismatch. Where nothing can be found out nothing is said.
+    Only of likelihoods that were read off the graph: one that was given is meant. Weights of
+    examples and factors are no mismatch. Where nothing can be found out nothing is said.
     """
     metric = getattr(optimizer, "metric", None)
     while isinstance(metric, StructuralDamping):
         metric = metric.metric
     heads = objective.heads
-    if not isinstance(metric, Fisher) or any(h.r is None or h.source.startswith("given") for h in heads):
+    if not isinstance(metric, Fisher) or any(
+        h.r is None or h.source.startswith("given") for h in heads
+    ):
         return
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -53,15 +56,27 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
         return
     if moves or any(h.source == MISPLACED for h in heads):
         return
-    if any(h.source == UNREAD and read_loss(objective.loss, h.y, objective.params, objective.targets) for h in heads):
+    if any(
+        h.source == UNREAD and read_loss(objective.loss, h.y, objective.params, objective.targets)
+        for h in heads
+    ):
         return  # `Objective` has warned of what the loss takes the output for
     if match or match.weighted or not np.isfinite(match.relative_difference):
         return
     is_opposite = (
-        match.factor < 0 and match.relative_difference < _NEAR and any(_meets_data(objective, h) for h in heads)
+        match.factor < 0
+        and match.relative_difference < _NEAR
+        and any(_meets_data(objective, h) for h in heads)
     )
-    taken = {h: find_activation(objective.loss, h.root, objective.params, objective.targets) for h in heads}
-    doubtful = [h for i, h in enumerate(heads) if i in match.outputs and _is_doubtful(objective, h, taken[h])]
+    taken = {
+        h: find_activation(objective.loss, h.root, objective.params, objective.targets)
+        for h in heads
+    }
+    doubtful = [
+        h
+        for i, h in enumerate(heads)
+        if i in match.outputs and _is_doubtful(objective, h, taken[h])
+    ]
     if match.likelihood is None and match.outputs and not doubtful and not is_opposite:
         return
     warn(_message(objective, match, {h: taken[h] for h in doubtful}, is_opposite))
@@ -70,8 +85,9 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
 def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:
     """Return whether a likelihood is a poor choice for a loss that is the negative logarithm of none.
 
-    A softmax or a sigmoid is a distribution whatever the loss, as in a policy gradient. Nothing better is known of an
-    output that is not compared with data, such as an embedding or what a generator draws.
+    A softmax or a sigmoid is a distribution whatever the loss, as in a policy gradient. Nothing
+    better is known of an output that is not compared with data, such as an embedding or what a
+    generator draws.
     """
     if head.source != UNREAD:
         return not isinstance(head.likelihood, Bernoulli | Categorical)
@@ -81,8 +97,9 @@ def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> boo
 def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     """Return whether an output only moves the distribution of its target, or of the target's logarithm.
 
-    Then the Fisher matrix of each unit is the same everywhere, as that of a Gaussian is: the loss may be that of
-    Student's or a logistic distribution, log cosh or a norm of the difference, of an exponential or a Gamma one.
+    Then the Fisher matrix of each unit is the same everywhere, as that of a Gaussian is: the loss
+    may be that of Student's or a logistic distribution, log cosh or a norm of the difference, of an
+    exponential or a Gamma one.
     """
     model = values.model
     if len(model.heads) > 1 or model.heads[0].source != UNREAD:
@@ -100,7 +117,11 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
         return False  # quadratic, with another matrix than that of independent units
     for i, v in enumerate(roots):
         t = np.asarray(arrays[i])
-        if v not in (model.targets or roots) or t.dtype.kind != "f" or t.size != products.outputs[0].size:
+        if (
+            v not in (model.targets or roots)
+            or t.dtype.kind != "f"
+            or t.size != products.outputs[0].size
+        ):
             continue
         for other in (t + shift, t * np.exp(shift), t * np.exp(-shift)):
             products.arrays = [*arrays[:i], other.astype(t.dtype), *arrays[i + 1 :]]
@@ -129,7 +150,9 @@ def _meets_data(objective: Objective, head: Head) -> bool:
     return False
 
 
-def _message(objective: Objective, match: Match, taken: Mapping[Head, Finding | None], is_opposite: bool) -> str:
+def _message(
+    objective: Objective, match: Match, taken: Mapping[Head, Finding | None], is_opposite: bool
+) -> str:
     """Return the text of the warning, with the line to write."""
     heads = objective.heads
     names = " + ".join(f"{describe_likelihood(h.likelihood)} ({h.source})" for h in heads)
@@ -137,26 +160,31 @@ def _message(objective: Objective, match: Match, taken: Mapping[Head, Finding | 
     if match.likelihood is None:
         found = [taken.get(h) for h in heads]
         given = ", ".join(
-            written(h.likelihood if f is None else f.likelihood) for h, f in zip(heads, found, strict=True)
+            written(h.likelihood if f is None else f.likelihood)
+            for h, f in zip(heads, found, strict=True)
         )
         given = given if len(heads) == 1 else f"[{given}]"
         if is_opposite:
             return (
-                f"{text}it with the opposite sign. Put a minus before the loss; if it is meant to fall where the "
+                f"{text}it with the opposite sign. Put a minus before the loss; if it is meant to "
+                "fall where the "
                 f"likelihood falls, write symng.Objective(..., likelihood={given})."
             )
         if what := next((f.what for f in found if f is not None), None):
             return (
-                f"{text}another loss, which takes {what} of an output. Write symng.Objective(..., likelihood={given}), "
+                f"{text}another loss, which takes {what} of an output. Write symng.Objective(..., "
+                f"likelihood={given}), "
                 "or use GaussNewton(), which takes the curvature of the loss itself."
             )
         return (
-            f"{text}another loss. GaussNewton() takes the curvature of the loss itself; if Fisher is meant as it is, "
+            f"{text}another loss. GaussNewton() takes the curvature of the loss itself; if Fisher "
+            "is meant as it is, "
             f"write symng.Objective(..., likelihood={given})."
         )
     name = type(match.likelihood).__name__
     output = "..." if match.where == "output" else "..., output=r"
     return (
-        f"{text}that of {name}. Write symng.Objective({output}, likelihood={written(match.likelihood)}), or "
+        f"{text}that of {name}. Write symng.Objective({output}, "
+        f"likelihood={written(match.likelihood)}), or "
         f"likelihood={written(heads[0].likelihood)} to keep the present one."
     )

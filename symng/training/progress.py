@@ -15,14 +15,23 @@ from symng.solvers import Status
 class ProgressBar:
     """Show step, loss, damping, reduction ratio and solver, and while compiling the seconds spent.
 
-    On a terminal and in a notebook a bar that is drawn anew; elsewhere (a file, a pipe) a line every few seconds. A
-    context manager.
+    On a terminal and in a notebook a bar that is drawn anew; elsewhere (a file, a pipe) a line
+    every few seconds. A context manager.
     """
 
-    def __init__(self, max_steps: int | None, max_seconds: float | None, quiet: bool = False) -> None:
+    def __init__(
+        self, max_steps: int | None, max_seconds: float | None, quiet: bool = False
+    ) -> None:
         # Not above, for it is slow to import.
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         self.max_steps, self.max_seconds = max_steps, max_seconds
         self.quiet = quiet
@@ -48,7 +57,10 @@ class ProgressBar:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
         if self.cell is not None:
@@ -74,7 +86,9 @@ class ProgressBar:
             if not math.isnan(row[name]):
                 parts.append(f"{label} {row[name]:.3g}")
         if row["solver_status"] >= 0:
-            parts.append(f"{Status(row['solver_status']).name.lower()} in {row['solver_iterations']}")
+            parts.append(
+                f"{Status(row['solver_status']).name.lower()} in {row['solver_iterations']}"
+            )
         if not row["accepted"]:
             parts.append("rejected")
         shares = [0.0]

@@ -13,8 +13,15 @@ from symng.training.history import History
 from symng.training.step import CompiledStep
 
 Ending = Literal[
-    "max_steps", "max_seconds", "target_loss", "callback", "interrupted", "diverged", "not_finite", "zero_gradient",
-]  # fmt: skip
+    "max_steps",
+    "max_seconds",
+    "target_loss",
+    "callback",
+    "interrupted",
+    "diverged",
+    "not_finite",
+    "zero_gradient",
+]
 """Why a run ended."""
 
 
@@ -27,16 +34,17 @@ class TrainingResult:
     Attributes
     ----------
     status : str
-        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted", "diverged",
-        "not_finite" or "zero_gradient" (see the notes of `minimize`).
-        ``stopped`` is an older name of it.
+        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted",
+        "diverged", "not_finite" or "zero_gradient" (see the notes of `minimize`). ``stopped`` is an
+        older name of it.
     loss : float
-        Loss of the parameters as the last step left them, on the gradient batch of that step. After a step that an
-        optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before that step. NaN without steps.
-        After a run whose loss blew up, that of the parameters put back.
+        Loss of the parameters as the last step left them, on the gradient batch of that step. After
+        a step that an optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before
+        that step. NaN without steps. After a run whose loss blew up, that of the parameters put
+        back.
     params : dict of array
-        Copies of the parameters as they are at the end, by name; by position where there is no name or another
-        parameter has it too. The parameters themselves are in their shared variables.
+        Copies of the parameters as they are at the end, by name; by position where there is no name
+        or another parameter has it too. The parameters themselves are in their shared variables.
     history : History
         One row a step.
     steps : int
@@ -46,7 +54,8 @@ class TrainingResult:
     compile_seconds : float
         Seconds of compilation in this call.
     message : str
-        What "diverged", "not_finite" and "zero_gradient" mean, in a sentence; empty for other reasons.
+        What "diverged", "not_finite" and "zero_gradient" mean, in a sentence; empty for other
+        reasons.
     step : CompiledStep or None
         The compiled step, to go on by hand; None in a result that was unpickled or deep-copied.
 
@@ -96,10 +105,13 @@ class TrainingResult:
         lines = {
             "status": f"{self.status}. {self.message}" if self.message else self.status,
             "loss": f"{self.loss:.6g}",
-            "steps": f"{self.steps} in {self.seconds:.3g} s (compilation: {self.compile_seconds:.3g} s)",
+            "steps": f"{self.steps} in {self.seconds:.3g} s (compilation: "
+            f"{self.compile_seconds:.3g} s)",
             "params": ", ".join(params),
         }
-        return "\n".join(["TrainingResult", *(f"    {name}: {text}" for name, text in lines.items())])
+        return "\n".join(
+            ["TrainingResult", *(f"    {name}: {text}" for name, text in lines.items())]
+        )
 
 
 def last_loss(history: History) -> float:
@@ -115,5 +127,7 @@ def copies(params: Sequence[SharedVariable]) -> dict[str | int, np.ndarray]:
     """Return the values of the parameters by name, or by position where a name is missing or not the only one."""
     names = [p.name for p in params]
     values = (np.array(p.get_value(borrow=True)) for p in params)
-    keys: list[Any] = [name if name and names.count(name) == 1 else i for i, name in enumerate(names)]
+    keys: list[Any] = [
+        name if name and names.count(name) == 1 else i for i, name in enumerate(names)
+    ]
     return dict(zip(keys, values, strict=True))

@@ -29,15 +29,27 @@ class Run:
         self.step, self.feed, self.path = step, feed, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
-        self.saved, self.warned = 0, False  # steps in the file, and whether a failed writing was told
+        self.saved, self.warned = (
+            0,
+            False,
+        )  # steps in the file, and whether a failed writing was told
         if path is None:
             return
-        self.given: dict[str, Any] = {"settings": _settings(step.optimizer), "data": self._checksum()}
+        self.given: dict[str, Any] = {
+            "settings": _settings(step.optimizer),
+            "data": self._checksum(),
+        }
         if not Path(path).parent.is_dir():  # it would be found out only after the first minutes
-            raise problem("checkpoint", "a file in a folder that exists", Words(f"folder {str(Path(path).parent)!r}"),
-                          "Make it first.")  # fmt: skip
+            raise problem(
+                "checkpoint",
+                "a file in a folder that exists",
+                Words(f"folder {str(Path(path).parent)!r}"),
+                "Make it first.",
+            )
         if Path(path).is_dir():
-            raise problem("checkpoint", "the name of a file", Words(f"the folder {os.fspath(path)!r}"))
+            raise problem(
+                "checkpoint", "the name of a file", Words(f"the folder {os.fspath(path)!r}")
+            )
         if os.path.exists(path):
             self._load(path)
 
@@ -49,10 +61,17 @@ class Run:
         if self.path is None or self.steps == self.saved:
             return
         feed_arrays, feed_meta = self.feed.get_state()
-        arrays = {name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()}
+        arrays = {
+            name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
+        }
         arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
         arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
-        meta = {"kind": self._kind(), "steps": self.steps, "seconds": self.seconds, "feed": feed_meta}
+        meta = {
+            "kind": self._kind(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "feed": feed_meta,
+        }
         meta |= self.given
         if best is not None:
             meta["lowest"] = best[0]
@@ -63,7 +82,9 @@ class Run:
         except OSError as error:
             reason = error.strerror or str(error)
             if final:
-                lost = f"the last {self.steps - self.saved} steps are not in {os.fspath(self.path)!r}"
+                lost = (
+                    f"the last {self.steps - self.saved} steps are not in {os.fspath(self.path)!r}"
+                )
                 warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning)
             elif not self.warned:
                 warn(f"checkpoint: {reason}. The run goes on and tries again.", RuntimeWarning)
@@ -77,36 +98,56 @@ class Run:
             raise ValueError(f"checkpoint: {str(error).removeprefix('path: ')}") from error
         variables = self._variables()
         wanted = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
-        wanted |= {f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()}
-        found = {name: _layout(array) for name, array in arrays.items() if not name.startswith(("history_", "best_"))}
+        wanted |= {
+            f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()
+        }
+        found = {
+            name: _layout(array)
+            for name, array in arrays.items()
+            if not name.startswith(("history_", "best_"))
+        }
         kind = str(meta.get("kind", "not written by minimize"))
-        if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(wanted, found):
+        if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(
+            wanted, found
+        ):
             raise problem(
-                "checkpoint", f"one of the same model, optimizer, data and batches ({self._kind()})",
+                "checkpoint",
+                f"one of the same model, optimizer, data and batches ({self._kind()})",
                 Words(f"{os.fspath(path)!r} of others: {differences[0]}"),
                 "Give another path, or delete the file to start anew.",
-            )  # fmt: skip
+            )
         self._warn_of_changes(meta)
         for name, variable in variables.items():
             variable.set_value(arrays[name])
         rule = getattr(self.step.optimizer, "damping", None)
-        if isinstance(rule, FixedDamping):  # a setting, not a state: the optimizer given now has the say
+        if isinstance(
+            rule, FixedDamping
+        ):  # a setting, not a state: the optimizer given now has the say
             variables["state_damping"].set_value(rule.start)
         self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
-        if "lowest" in meta and meta["data"] == self.given["data"]:  # the loss on other data does not compare
-            self.best = meta["lowest"], [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))]
+        if (
+            "lowest" in meta and meta["data"] == self.given["data"]
+        ):  # the loss on other data does not compare
+            self.best = (
+                meta["lowest"],
+                [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))],
+            )
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
 
     def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:
         """Tell of settings and data that are not those of the file, which may be meant so."""
-        differences = _differences(self.given["settings"], meta.get("settings", self.given["settings"]))
+        differences = _differences(
+            self.given["settings"], meta.get("settings", self.given["settings"])
+        )
         if meta.get("data", self.given["data"]) != self.given["data"]:
             differences.append("data of the same shapes but with other values")
         if differences:
             warn(
-                f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, got "
-                f"{'; '.join(differences)}. The run goes on with what is given now; start it anew with another path if "
+                f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
+                "got "
+                f"{'; '.join(differences)}. The run goes on with what is given now; start it anew "
+                "with another path if "
                 "that is not meant."
             )
 
@@ -128,7 +169,8 @@ class Run:
         sizes = f"batch {size} of {feed.gradient.count}"
         metric = "" if feed.metric_batch == "same" else f" of {feed.metric_size}"
         return (
-            f"{type(self.step.optimizer).__name__}, {sizes}, metric batch {feed.metric_batch!r}{metric}, "
+            f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
+            f"{feed.metric_batch!r}{metric}, "
             f"search batch {feed.search_batch!r}"
         )
 
@@ -140,8 +182,14 @@ def _layout(array: Any) -> str:
 
 def _settings(optimizer: Any) -> dict[str, str]:
     """Return the settings of an optimizer as text, without what differs from one process to the next."""
-    named = {f.name: getattr(optimizer, f.name) for f in fields(optimizer)} if is_dataclass(optimizer) else {}
-    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", full_repr(value)) for name, value in named.items()}
+    named = (
+        {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
+        if is_dataclass(optimizer)
+        else {}
+    )
+    return {
+        name: re.sub(r" at 0x[0-9a-fA-F]+", "", full_repr(value)) for name, value in named.items()
+    }
 
 
 def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
@@ -149,8 +197,9 @@ def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
     names = dict.fromkeys([*now, *then])
     return [
         f"{name} {now.get(name, 'missing')} where the file has {then.get(name, 'none')}"
-        for name in names if now.get(name) != then.get(name)
-    ]  # fmt: skip
+        for name in names
+        if now.get(name) != then.get(name)
+    ]
 
 
 def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -161,8 +210,8 @@ def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.
 class Interrupt:
     """Hold back a Ctrl-C in a block in which a step is taken and recorded, so that none is lost; a second one passes.
 
-    It also passes inside of `passing`. Does nothing outside of the main thread, or where the program handles Ctrl-C in
-    a way of its own. ``asked`` tells whether one is held back.
+    It also passes inside of `passing`. Does nothing outside of the main thread, or where the
+    program handles Ctrl-C in a way of its own. ``asked`` tells whether one is held back.
     """
 
     def __init__(self) -> None:

@@ -13,13 +13,15 @@ from symng.optimizers.base import State
 class Settings:
     """Look at the hyperparameters and the damping before each step, and refuse what the optimizer would not take.
 
-    A value that has not changed since the last look is not looked at again; those that follow a schedule are checked
-    where it is called. Costs the reading of a few scalars.
+    A value that has not changed since the last look is not looked at again; those that follow a
+    schedule are checked where it is called. Costs the reading of a few scalars.
     """
 
     def __init__(self, optimizer: Optimizer, state: State) -> None:
         self.optimizer = optimizer
-        self.variables = {n: v for n, v in state.hyperparameters.items() if n not in state.schedules}
+        self.variables = {
+            n: v for n, v in state.hyperparameters.items() if n not in state.schedules
+        }
         if "damping" in state.values:
             self.variables["damping"] = state.values["damping"]
         self.seen = self._read()
@@ -46,7 +48,9 @@ class Settings:
         for holder in (self.optimizer, getattr(self.optimizer, "solver", None)):
             if is_dataclass(holder) and name in {f.name for f in fields(holder) if f.init}:
                 replace(holder, **{name: value})  # type: ignore[type-var]
-        check_number(name, value, finite=False)  # an optimizer that checks nothing does not want NaN either
+        check_number(
+            name, value, finite=False
+        )  # an optimizer that checks nothing does not want NaN either
 
 
 def _number(variable: Any) -> Any:

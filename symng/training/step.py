@@ -15,7 +15,14 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Words, check_instance, check_number, explain_keywords, problem
-from symng.backends import collection_paused, place, pytensor_mode, settle, usable_backend, warn_of_other_backend
+from symng.backends import (
+    collection_paused,
+    place,
+    pytensor_mode,
+    settle,
+    usable_backend,
+    warn_of_other_backend,
+)
 from symng.backends.failures import ARRAY_ERRORS, backend_failure, comes_from
 from symng.objective import Objective
 from symng.objective.batches import Layout, check_chunks, cut, layout_of, make_batch
@@ -45,39 +52,60 @@ Batches = Mapping[str, Sequence[Any]]
 class CompiledStep:
     """Take optimization steps on arrays; made by `compile_step`.
 
-    The first call with a new combination of batches compiles (and so does `compile`); later calls run.
+    The first call with a new combination of batches compiles (and so does `compile`); later calls
+    run.
 
     Attributes
     ----------
     hyperparameters : mapping
-        Shared variables that may be set between steps, without a recompilation: ``step_size``, ``rtol``, ``maxiter``,
-        ``warm_start``, ``momentum``, ..., whichever the optimizer has. One that follows a schedule is set by it. What
-        the optimizer would not take as an argument is refused by the next step.
+        Shared variables that may be set between steps, without a recompilation: ``step_size``,
+        ``rtol``, ``maxiter``, ``warm_start``, ``momentum``, ..., whichever the optimizer has. One
+        that follows a schedule is set by it. What the optimizer would not take as an argument is
+        refused by the next step.
     state : mapping
-        Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``, ``step``.
+        Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``,
+        ``step``.
     compile_seconds : float
         Seconds spent compiling so far.
     """
 
     def __init__(
-        self, objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, chunk_size: int | None = None,
-        *, refuses_increases: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        objective: Objective,
+        optimizer: Optimizer,
+        mode: str | Mode | None = None,
+        chunk_size: int | None = None,
+        *,
+        refuses_increases: bool = False,
+    ) -> None:
         check_instance("objective", objective, Objective, "a symng.Objective")
-        check_instance("optimizer", optimizer, Optimizer, "an optimizer such as symng.NaturalGradient()",
-                       "Mind the brackets.")  # fmt: skip
+        check_instance(
+            "optimizer",
+            optimizer,
+            Optimizer,
+            "an optimizer such as symng.NaturalGradient()",
+            "Mind the brackets.",
+        )
         if chunk_size is not None:
             check_number("chunk_size", chunk_size, minimum=1, integer=True)
             check_chunks(objective)
-        self.objective, self.optimizer, self.mode, self.chunk_size = objective, optimizer, mode, chunk_size
+        self.objective, self.optimizer, self.mode, self.chunk_size = (
+            objective,
+            optimizer,
+            mode,
+            chunk_size,
+        )
         self.backend = usable_backend(mode)
         self.compile_seconds = 0.0
         direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
         if direct and chunk_size is not None:
             raise problem(
-                "chunk_size", "none with symng.Woodbury, whose Gram matrix is of a whole batch", Words("one"),
-                "Leave it out, or take symng.CG or symng.MinresQLP.", NotImplementedError,
-            )  # fmt: skip
+                "chunk_size",
+                "none with symng.Woodbury, whose Gram matrix is of a whole batch",
+                Words("one"),
+                "Leave it out, or take symng.CG or symng.MinresQLP.",
+                NotImplementedError,
+            )
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
         self._steps: dict[Layouts, Step] = {}
@@ -109,7 +137,11 @@ class CompiledStep:
 
     def __repr__(self) -> str:
         preconditioner = getattr(self.optimizer, "preconditioner", None)
-        found = preconditioner.describe(self.objective) if isinstance(preconditioner, Preconditioner) else ""
+        found = (
+            preconditioner.describe(self.objective)
+            if isinstance(preconditioner, Preconditioner)
+            else ""
+        )
         lines = [f"  {line}" for line in found.splitlines()]
         return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
@@ -125,7 +157,11 @@ class CompiledStep:
             with collection_paused():
                 batches = {}
                 for name, layout in layouts:
-                    on = self.objective if name == "gradient" else self.objective.on_fresh_inputs(f"_{name}")
+                    on = (
+                        self.objective
+                        if name == "gradient"
+                        else self.objective.on_fresh_inputs(f"_{name}")
+                    )
                     held = len(self.metric_inputs or ()) if name == "metric" else None
                     batches[name] = make_batch(on, layout, held)
                 self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
@@ -136,21 +172,26 @@ class CompiledStep:
     ) -> CompiledStep:
         """Compile for these batches, leaving parameters and state as they are, and return the step itself.
 
-        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what it did.
+        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what
+        it did.
         """
         self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
         return self
 
-    def __call__(self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None) -> StepInfo:
+    def __call__(
+        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
+    ) -> StepInfo:
         """Take one step.
 
         Parameters
         ----------
         gradient_batch : tuple of arrays
-            Values of the objective's inputs and then targets, for gradient, loss and reduction ratio.
+            Values of the objective's inputs and then targets, for gradient, loss and reduction
+            ratio.
         metric_batch : tuple of arrays, optional
-            Another batch for the metric: values of the inputs, and of the targets if the metric's graph reaches them
-            (`EmpiricalFisher`, `Hessian`). Default: the gradient batch, whose forward pass is then shared.
+            Another batch for the metric: values of the inputs, and of the targets if the metric's
+            graph reaches them (`EmpiricalFisher`, `Hessian`). Default: the gradient batch, whose
+            forward pass is then shared.
         search_batch : tuple of arrays, optional
             Another batch for a line search, inputs and targets. Default: the gradient batch.
 
@@ -161,21 +202,28 @@ class CompiledStep:
         Raises
         ------
         TypeError, ValueError
-            When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf (the message names
-            array and example), or when a setting was given a value out of range. Nothing has changed then.
+            When a batch has the wrong number of arrays, dtype, shape or length, or holds NaN or Inf
+            (the message names array and example), or when a setting was given a value out of range.
+            Nothing has changed then.
         """
         return self._run(self._check_batches(gradient_batch, metric_batch, search_batch))
 
     def run(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None, *,
+        self,
+        gradient_batch: Sequence[Any],
+        metric_batch: Any = None,
+        search_batch: Any = None,
+        *,
         settled: bool = True,
-    ) -> StepInfo:  # fmt: skip
+    ) -> StepInfo:
         """Take one step on batches that are known to be right, dtypes too: a call without the checks.
 
         Without ``settled`` parameters and state stay on the device of a JAX step, until `settle`.
         """
         given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
-        return self._run({name: batch for name, batch in given.items() if batch is not None}, settled)
+        return self._run(
+            {name: batch for name, batch in given.items() if batch is not None}, settled
+        )
 
     @contextmanager
     def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
@@ -190,7 +238,10 @@ class CompiledStep:
             return place(self._cut(batch), self.backend)
 
         if self.backend == "jax":
-            self._held = {_identity(batch): functools.cache(functools.partial(placed, batch)) for batch in batches}
+            self._held = {
+                _identity(batch): functools.cache(functools.partial(placed, batch))
+                for batch in batches
+            }
         try:
             yield
         finally:
@@ -217,7 +268,9 @@ class CompiledStep:
     def _layouts(self, batches: Batches) -> Layouts:
         """Return which batches there are and how each is handed over: for each combination a function is compiled."""
         axes = self.objective.data_axes
-        return tuple((name, layout_of(a, axes[: len(a)], self.chunk_size)) for name, a in batches.items())
+        return tuple(
+            (name, layout_of(a, axes[: len(a)], self.chunk_size)) for name, a in batches.items()
+        )
 
     def _compile(self, batches: Batches) -> None:
         """Compile the function for a combination of batches, unless that is done."""
@@ -254,7 +307,8 @@ class CompiledStep:
     def try_model(self, name: str, batch: Sequence[Any]) -> None:
         """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
 
-        Arrays of wrong shapes are refused at once, and not after the step was compiled, which may take a minute.
+        Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
+        take a minute.
         """
         if not self._trial.knows(batch):
             self._trial(name, self._first_chunk(batch))
@@ -264,7 +318,10 @@ class CompiledStep:
         if self.chunk_size is None:
             return batch
         axes = self.objective.data_axes
-        return [a[(slice(None),) * axis + (slice(self.chunk_size),)] for a, axis in zip(batch, axes, strict=False)]
+        return [
+            a[(slice(None),) * axis + (slice(self.chunk_size),)]
+            for a, axis in zip(batch, axes, strict=False)
+        ]
 
     def _arrays(self, batches: Batches) -> list[Any]:
         """Return the arrays of all batches in the order of the function's inputs, chunks and what is left apart."""
@@ -297,7 +354,9 @@ class CompiledStep:
         kept = {v: np.array(v.get_value(borrow=True)) for v in step.updates}
         try:
             with np.errstate(all="ignore"):
-                if self.backend == "numba":  # what it compiles does not depend on shapes: two examples will do
+                if (
+                    self.backend == "numba"
+                ):  # what it compiles does not depend on shapes: two examples will do
                     axes = [axis for batch in step.batches.by_name.values() for axis in batch.axes]
                     arrays = zip(self._arrays(batches), axes, strict=True)
                     few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in arrays]
@@ -313,9 +372,13 @@ class CompiledStep:
 
     def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
         """Return the arrays of each batch, or refuse them."""
-        batches: dict[str, Sequence[Any]] = {"gradient": self.objective.check_batch("gradient_batch", gradient_batch)}
+        batches: dict[str, Sequence[Any]] = {
+            "gradient": self.objective.check_batch("gradient_batch", gradient_batch)
+        }
         if metric_batch is not None:
-            batches["metric"] = check_metric_batch("metric_batch", metric_batch, self.objective, self.metric_inputs)
+            batches["metric"] = check_metric_batch(
+                "metric_batch", metric_batch, self.objective, self.metric_inputs
+            )
         given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
         # Refuses a batch that nothing uses.
         self.build(at_once(*(name for name, batch in given.items() if batch is not None)))
@@ -331,7 +394,11 @@ def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
 
 @explain_keywords
 def compile_step(
-    objective: Objective, optimizer: Optimizer, mode: str | Mode | None = None, *, chunk_size: int | None = None
+    objective: Objective,
+    optimizer: Optimizer,
+    mode: str | Mode | None = None,
+    *,
+    chunk_size: int | None = None,
 ) -> CompiledStep:
     """Make a compiled step: gradient, solve, damping and update in one function.
 
@@ -342,19 +409,21 @@ def compile_step(
     optimizer : Optimizer
         For instance `NaturalGradient`.
     mode : str or Mode, optional
-        PyTensor mode: "CVM" (C), "NUMBA", "JAX", "FAST_COMPILE". Default: see `set_mode`, as a rule JAX where it is
-        installed; a model that JAX cannot run then runs in PyTensor's own mode, with a warning.
+        PyTensor mode: "CVM" (C), "NUMBA", "JAX", "FAST_COMPILE". Default: see `set_mode`, as a rule
+        JAX where it is installed; a model that JAX cannot run then runs in PyTensor's own mode,
+        with a warning.
     chunk_size : int, optional
-        Compute gradient, products with the metric and losses over chunks of so many examples of a batch, one after
-        another, so that memory follows the chunk and not the batch. The results are the same to rounding. The loss must
-        be a mean or sum over examples. Default: the whole batch at once, whose activations are kept for the solve; with
-        chunks each product makes a forward pass of its own.
+        Compute gradient, products with the metric and losses over chunks of so many examples of a
+        batch, one after another, so that memory follows the chunk and not the batch. The results
+        are the same to rounding. The loss must be a mean or sum over examples. Default: the whole
+        batch at once, whose activations are kept for the solve; with chunks each product makes a
+        forward pass of its own.
 
     Returns
     -------
     CompiledStep
-        Called with arrays it takes a step and returns a `StepInfo`. Compilation happens at its first call, for the
-        batches given there, or in its ``compile``.
+        Called with arrays it takes a step and returns a `StepInfo`. Compilation happens at its
+        first call, for the batches given there, or in its ``compile``.
 
     Raises
     ------

@@ -16,19 +16,24 @@ from symng.training.step import CompiledStep
 
 # What each reason means, in a sentence.
 _MESSAGES = {
-    "diverged": "The loss blew up. The parameters are those of its lowest value. Give a smaller step or more damping.",
-    "failed": "Step after step failed and changed nothing. The history names the cause in solver_status and new_loss.",
-    "not_finite": "No step was finite: the loss, its gradient or the metric is NaN or infinite at the parameters that "
+    "diverged": "The loss blew up. The parameters are those of its lowest value. Give a smaller "
+    "step or more damping.",
+    "failed": "Step after step failed and changed nothing. The history names the cause in "
+    "solver_status and new_loss.",
+    "not_finite": "No step was finite: the loss, its gradient or the metric is NaN or infinite at "
+    "the parameters that "
     "the run began with. Look for log(0), 0 / 0 or the norm of zeros there.",
-    "zero_gradient": "The gradient is zero: an optimum, a saddle, or units that do not pass on any gradient.",
+    "zero_gradient": "The gradient is zero: an optimum, a saddle, or units that do not pass on any "
+    "gradient.",
 }
 
-# Steps in a row after which a run ends: that fail with nothing changed in between, that have a loss too high, or no
-# gradient. Fewer of high losses will do where the run ends anyway.
+# Steps in a row after which a run ends: that fail with nothing changed in between, that have a loss
+# too high, or no gradient. Fewer of high losses will do where the run ends anyway.
 _PATIENCE, _FEW = 9, 3
 
-# A loss is too high from here on, in units of the losses that a run begins with, which count as no smaller than _SMALL:
-# Adam may take parameters of a loss of 1e-9 to one of 1e-3 before it comes back.
+# A loss is too high from here on, in units of the losses that a run begins with, which count as no
+# smaller than _SMALL: Adam may take parameters of a loss of 1e-9 to one of 1e-3 before it comes
+# back.
 _TOO_HIGH, _SMALL = 1e3, 1e-3
 
 
@@ -40,14 +45,19 @@ def message_of(status: str, restored: bool) -> str:
 class Watch:
     """Judge a run after each step, and keep the parameters of its lowest loss.
 
-    ``every_example`` says that each batch holds all of them, ``epoch`` how many batches hold all. ``losses`` are those
-    of the steps before a checkpoint, and ``best`` the lowest of them and its parameters, where the file has them.
+    ``every_example`` says that each batch holds all of them, ``epoch`` how many batches hold all.
+    ``losses`` are those of the steps before a checkpoint, and ``best`` the lowest of them and its
+    parameters, where the file has them.
     """
 
     def __init__(
-        self, step: CompiledStep, every_example: bool, epoch: int, losses: Iterable[float],
+        self,
+        step: CompiledStep,
+        every_example: bool,
+        epoch: int,
+        losses: Iterable[float],
         best: tuple[float, list[np.ndarray]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.step, self.every_example, self.epoch = step, every_example, epoch
         finite = [float(loss) for loss in losses if np.isfinite(loss)]
         self._first: list[float] = []
@@ -78,7 +88,11 @@ class Watch:
     @property
     def best(self) -> tuple[float, list[np.ndarray]] | None:
         """The lowest loss and its parameters; None before there is a finite one."""
-        return (self.lowest, [np.asarray(value) for value in self._best]) if np.isfinite(self.lowest) else None
+        return (
+            (self.lowest, [np.asarray(value) for value in self._best])
+            if np.isfinite(self.lowest)
+            else None
+        )
 
     def judge(self, info: StepInfo, last: bool) -> Ending | None:
         """Return why the run ends with the step that began with the remembered parameters, or None.
@@ -103,7 +117,9 @@ class Watch:
 
         if self._is_reached(self._not_finite, _PATIENCE, last) and not self._moved:
             return "not_finite"
-        if max(self._failed, self._not_finite) >= _PATIENCE or self._rises(_FEW if last else _PATIENCE):
+        if max(self._failed, self._not_finite) >= _PATIENCE or self._rises(
+            _FEW if last else _PATIENCE
+        ):
             return "diverged"
         if self.every_example:
             return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else None
@@ -142,7 +158,8 @@ class Watch:
 def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
     """Return whether a step has failed and the damping has not grown, so that the next one is no better off."""
     useless = info.status in NO_DIRECTION or (
-        info.status is Status.NEGATIVE_CURVATURE and info.residual_norm >= NO_GAIN * info.gradient_norm
+        info.status is Status.NEGATIVE_CURVATURE
+        and info.residual_norm >= NO_GAIN * info.gradient_norm
     )
     if info.accepted or (np.isfinite(info.loss + info.new_loss) and not useless):
         return False

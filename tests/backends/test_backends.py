@@ -21,7 +21,16 @@ from pytensor.tensor.math import Dot
 
 import symng
 from symng import backends
-from symng.backends import _numba, backend_of, compile_function, enable_jax, place, resolve_mode, settle, to_numpy
+from symng.backends import (
+    _numba,
+    backend_of,
+    compile_function,
+    enable_jax,
+    place,
+    resolve_mode,
+    settle,
+    to_numpy,
+)
 from symng.graphs.loops import while_loop
 
 
@@ -29,7 +38,9 @@ def run_python(code, flags=""):
     """Run code in a fresh interpreter and return what it printed."""
     flags = ",".join(filter(None, [os.environ.get("PYTENSOR_FLAGS"), flags]))
     environment = {**os.environ, "PYTENSOR_FLAGS": flags}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -58,16 +69,34 @@ def test_products_on_numba_take_any_layout():
     function = compile_function([x, y, u], [looped, *products, outer], mode="NUMBA")
     rng = np.random.default_rng(0)
     for rows in (5, 1):
-        a, b, c = rng.standard_normal((rows, rows)), rng.standard_normal((rows, rows)), rng.standard_normal(rows)
+        a, b, c = (
+            rng.standard_normal((rows, rows)),
+            rng.standard_normal((rows, rows)),
+            rng.standard_normal(rows),
+        )
         v = c
         for _ in range(3):
             v = a @ (a.T @ v) / (v @ v)
-        expected = [v, a @ b, a.T @ b.T, b.T @ b, a @ a.T, c @ c, a[::2] @ b[:, ::-1], np.outer(c, c)[1:] @ b.T]
+        expected = [
+            v,
+            a @ b,
+            a.T @ b.T,
+            b.T @ b,
+            a @ a.T,
+            c @ c,
+            a[::2] @ b[:, ::-1],
+            np.outer(c, c)[1:] @ b.T,
+        ]
         for mine, right in zip(function(a, b, c), expected, strict=True):
             np.testing.assert_allclose(mine, right, rtol=1e-10)
     if _numba.COPIES:
         nodes = function.maker.fgraph.toposort()
-        inner = [node for scan in nodes if isinstance(scan.op, Scan) for node in scan.op.fgraph.toposort()]
+        inner = [
+            node
+            for scan in nodes
+            if isinstance(scan.op, Scan)
+            for node in scan.op.fgraph.toposort()
+        ]
         for found in (nodes, inner):
             assert any(isinstance(node.op, _numba.LayoutDot) for node in found)
             assert not any(isinstance(node.op, Dot) for node in found)
@@ -76,14 +105,22 @@ def test_products_on_numba_take_any_layout():
 def test_numba_gets_no_large_constants():
     """A function that holds one is compiled anew in each process: zeros to start from are made when it runs."""
     v = pt.vector("v", shape=(300_000,))
-    final = while_loop(lambda s: {"x": s["x"] + v, "i": s["i"] + 1}, lambda s: s["i"] < 3, {
-        "x": pt.zeros_like(v), "i": pt.constant(0, dtype="int64"),
-    }, 10)  # fmt: skip
+    final = while_loop(
+        lambda s: {"x": s["x"] + v, "i": s["i"] + 1},
+        lambda s: s["i"] < 3,
+        {
+            "x": pt.zeros_like(v),
+            "i": pt.constant(0, dtype="int64"),
+        },
+        10,
+    )
     function = compile_function([v], [final["x"], final["i"], pt.ones_like(v)], mode="NUMBA")
     x, count, ones = function(np.full(300_000, 2.0))
     assert (x == 6.0).all() and count == 3 and (ones == 1.0).all()
     constants = [v for v in function.maker.fgraph.variables if isinstance(v, Constant)]
-    assert constants and all(v.data.nbytes <= _numba.LARGEST_IN_CACHE for v in constants if v.type.ndim)
+    assert constants and all(
+        v.data.nbytes <= _numba.LARGEST_IN_CACHE for v in constants if v.type.ndim
+    )
 
 
 def test_a_plain_pytensor_function_is_left_alone():
@@ -129,9 +166,13 @@ def test_mode_objects_are_handed_through():
     assert resolve_mode(mode) is mode
 
 
-@pytest.mark.parametrize("compile_or_resolve", [resolve_mode, lambda mode: compile_function([], pt.ones(2), mode=mode)])
+@pytest.mark.parametrize(
+    "compile_or_resolve", [resolve_mode, lambda mode: compile_function([], pt.ones(2), mode=mode)]
+)
 def test_unknown_mode_is_told_the_choices(compile_or_resolve):
-    with pytest.raises(ValueError, match="mode: expected one of 'CVM', 'NUMBA', 'JAX', .* got 'gpu'"):
+    with pytest.raises(
+        ValueError, match="mode: expected one of 'CVM', 'NUMBA', 'JAX', .* got 'gpu'"
+    ):
         compile_or_resolve("gpu")
     with pytest.raises(TypeError, match="mode: expected one of 'CVM'"):
         compile_or_resolve(3)
@@ -139,19 +180,33 @@ def test_unknown_mode_is_told_the_choices(compile_or_resolve):
 
 @pytest.mark.parametrize("mode, title", [("MLX", "MLX"), ("pytorch", "PyTorch")])
 def test_backends_without_scan_are_refused(mode, title):
-    with pytest.raises(NotImplementedError, match=f"{title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'"):
+    with pytest.raises(
+        NotImplementedError, match=f"{title} backend has no scan; use 'CVM', 'NUMBA' or 'JAX'"
+    ):
         compile_function([], pt.ones(2), mode=mode)
     model = line()
     with pytest.raises(NotImplementedError, match=f"^mode: .*{title} backend has no scan"):
-        symng.compile_step(model.objective, symng.SGD(step_size=0.1), mode=mode)  # and not at its first call
-    with pytensor.config.change_flags(mode=mode.upper()), pytest.raises(NotImplementedError, match=title):
+        symng.compile_step(
+            model.objective, symng.SGD(step_size=0.1), mode=mode
+        )  # and not at its first call
+    with (
+        pytensor.config.change_flags(mode=mode.upper()),
+        pytest.raises(NotImplementedError, match=title),
+    ):
         symng.compile_step(model.objective, symng.SGD(step_size=0.1))
 
 
 def test_compile_function_passes_everything_on():
     x, unused = pt.dvector("x"), pt.dscalar("unused")
     count = pytensor.shared(np.int64(0))
-    f = compile_function([x, unused], [2 * x], [(count, count + 1)], "fast_compile", "twice", on_unused_input="ignore")
+    f = compile_function(
+        [x, unused],
+        [2 * x],
+        [(count, count + 1)],
+        "fast_compile",
+        "twice",
+        on_unused_input="ignore",
+    )
     result = f([1.0, 2.0], 0.0)
     np.testing.assert_array_equal(result[0], [2.0, 4.0])
     assert f.name == "twice" and count.get_value() == 1
@@ -208,10 +263,12 @@ def test_32_bit_jax_runs_float32_and_refuses_float64():
         "for dtype in ('float32', 'float64'):\n"
         "    x = pt.scalar('x', dtype=dtype)\n"
         "    state, count = pytensor.scan(\n"
-        "        lambda s, k: ([s / 2, k + 1], until(s < 4)), outputs_info=[x, pt.constant(0, dtype='int64')],\n"
+        "        lambda s, k: ([s / 2, k + 1], until(s < 4)), outputs_info=[x, pt.constant(0, "
+        "dtype='int64')],\n"
         "        n_steps=50, return_updates=False)\n"
         "    try:\n"
-        "        s, k = compile_function([x], [state[-1], count[-1]], mode='JAX')(np.asarray(10, dtype))\n"
+        "        s, k = compile_function([x], [state[-1], count[-1]], mode='JAX')(np.asarray(10, "
+        "dtype))\n"
         "        print(s.dtype, s, k)\n"
         "    except ValueError as error:\n"
         "        print(error)\n",
@@ -271,7 +328,9 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
     )
     if platform.libc_ver()[0] == "glibc":
         taken, given_back, kept = run_python(code).split()
-        assert taken == "True" and int(given_back) < 1000 < 6000 < int(kept)  # pages of 4 KiB, of 7812 in all
+        assert taken == "True" and int(given_back) < 1000 < 6000 < int(
+            kept
+        )  # pages of 4 KiB, of 7812 in all
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert symng.keep_memory() is False
     with pytest.raises(ValueError, match="size: expected .*got 0"):
@@ -282,7 +341,9 @@ def test_c_is_right_where_pytensor_keeps_intermediates():
     """The state of a loop must not lie in memory that PyTensor writes to in the next round."""
     rng = np.random.default_rng(0)
     x, b = pt.dmatrix("x"), pt.dvector("b")
-    solution = symng.CG(rtol=0.0, maxiter=12, recompute=False).solve(lambda v: x.T @ (x @ v), b, damping=1e-3)
+    solution = symng.CG(rtol=0.0, maxiter=12, recompute=False).solve(
+        lambda v: x.T @ (x @ v), b, damping=1e-3
+    )
     arrays, found = (rng.standard_normal((40, 30)), np.ones(30)), []
     for allow_gc in (True, False):
         with pytensor.config.change_flags(allow_gc=allow_gc):
@@ -341,10 +402,14 @@ def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
     monkeypatch.setattr(backends, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
     monkeypatch.setattr(symng.training.step, "pytensor_mode", lambda: get_mode("FAST_COMPILE"))
     step = symng.compile_step(objective, symng.SGD(0.5))
-    with pytest.warns(UserWarning, match="mode: JAX, the default, cannot run this model .* backend 'python'") as caught:
+    with pytest.warns(
+        UserWarning, match="mode: JAX, the default, cannot run this model .* backend 'python'"
+    ) as caught:
         step((X,))
     (warning,) = [w for w in caught if "JAX, the default" in str(w.message)]
-    assert warning.filename == __file__ and str(warning.message).count("mode: ") == 1  # the user's line, JAX's reason
+    assert (
+        warning.filename == __file__ and str(warning.message).count("mode: ") == 1
+    )  # the user's line, JAX's reason
     assert step.backend == "python"
     np.testing.assert_allclose(w.get_value(), [0.5, 1.0])
     step((X,))  # and no second warning

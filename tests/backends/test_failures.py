@@ -45,30 +45,47 @@ def model(function=lambda y: y, columns=2):
     return symng.Objective(pt.sqr(y - t).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t])
 
 
-@pytest.mark.parametrize("error, kind", [
-    (ValueError("no kernel for this\nmore"), RuntimeError), (TypeError("no kernel for this"), RuntimeError),
-    (KeyError("no kernel for this"), RuntimeError), (NotImplementedError("no kernel for this"), NotImplementedError),
-    (LinAlgError("no kernel for this"), LinAlgError), (MemoryError("no kernel for this"), MemoryError),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error, kind",
+    [
+        (ValueError("no kernel for this\nmore"), RuntimeError),
+        (TypeError("no kernel for this"), RuntimeError),
+        (KeyError("no kernel for this"), RuntimeError),
+        (NotImplementedError("no kernel for this"), NotImplementedError),
+        (LinAlgError("no kernel for this"), LinAlgError),
+        (MemoryError("no kernel for this"), MemoryError),
+    ],
+)
 def test_a_backend_that_fails_on_right_arrays_is_named(error, kind):
     objective = model(Failing(error))
     before = objective.params[0].get_value()
-    with pytest.raises(kind, match=r"^mode: expected one that runs this model, got FAST_COMPILE, which fails in "
-                       r"<?.*Failing.*: '?no kernel for this'?\. Plain Python evaluates") as caught:  # fmt: skip
+    with pytest.raises(
+        kind,
+        match=r"^mode: expected one that runs this model, got FAST_COMPILE, which fails in "
+        r"<?.*Failing.*: '?no kernel for this'?\. Plain Python evaluates",
+    ) as caught:
         symng.compile_step(objective, symng.SGD(), mode="FAST_COMPILE")((X, T))
     assert type(caught.value) is kind and "shapes of the parameters" not in str(caught.value)
-    assert "(4, 3), (4, 2)" in str(caught.value) and str(caught.value.__cause__).strip("'").startswith("no kernel")
+    assert "(4, 3), (4, 2)" in str(caught.value) and str(caught.value.__cause__).strip(
+        "'"
+    ).startswith("no kernel")
     assert np.array_equal(objective.params[0].get_value(), before)
 
 
 def test_way_out_of_a_failure():
-    assert "Try another mode: 'CVM', 'FAST_COMPILE' or 'JAX'." in str(backend_failure(ValueError("x"), "numba"))
-    assert "chunk_size" in str(backend_failure(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "jax"))
+    assert "Try another mode: 'CVM', 'FAST_COMPILE' or 'JAX'." in str(
+        backend_failure(ValueError("x"), "numba")
+    )
+    assert "chunk_size" in str(
+        backend_failure(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "jax")
+    )
     assert "which fails: KeyError." in str(backend_failure(KeyError(), "c"))
 
 
 def test_only_backends_that_run_op_by_op_name_one():
-    f = pytensor.function([], Failing(ValueError("no kernel"), forward=False)(pt.constant(1.0)), mode="FAST_COMPILE")
+    f = pytensor.function(
+        [], Failing(ValueError("no kernel"), forward=False)(pt.constant(1.0)), mode="FAST_COMPILE"
+    )
     with pytest.raises(ValueError) as caught:
         f()
     assert "fails in" in str(backend_failure(caught.value, "python"))
@@ -77,7 +94,10 @@ def test_only_backends_that_run_op_by_op_name_one():
 
 def test_a_backend_without_an_op_is_named_when_it_compiles():
     pytest.importorskip("jax")
-    with pytest.raises(NotImplementedError, match=r"got JAX, which fails: No JAX conversion .*Failing.* Try another"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"got JAX, which fails: No JAX conversion .*Failing.* Try another",
+    ):
         symng.compile_step(model(Failing(ValueError())), symng.SGD(), mode="JAX")((X, T))
     with pytest.raises(ZeroDivisionError), compiling("jax"):  # of ours, not of the backend
         raise ZeroDivisionError
@@ -99,13 +119,17 @@ def test_values_and_assertions_are_not_taken_for_shapes():
     def fail(error):
         return lambda arrays: (_ for _ in ()).throw(error)
 
-    with pytest.raises(LinAlgError, match=r"^data: .*shapes \(4, 3\): Singular matrix. The shapes are right"):
+    with pytest.raises(
+        LinAlgError, match=r"^data: .*shapes \(4, 3\): Singular matrix. The shapes are right"
+    ):
         evaluate(fail(LinAlgError("Singular matrix")), [X], "data")
     w = pt.dscalar("w")
     positive = pytensor.function([w], Assert("w is negative")(w, w > 0))
     with pytest.raises(ValueError, match=r"w is negative\.$"):
         evaluate(lambda arrays: positive(-1.0), [X], "data")
-    with pytest.raises(ValueError, match=r"bad\. Check them against the shapes of the parameters\. Turn it\.$"):
+    with pytest.raises(
+        ValueError, match=r"bad\. Check them against the shapes of the parameters\. Turn it\.$"
+    ):
         evaluate(fail(IndexError("bad.")), [X], "data", lambda: "Turn it.")
 
 
@@ -113,9 +137,12 @@ def test_a_hint_that_fails_does_not_hide_the_message():
     x, t = pt.matrix("x"), pt.matrix("t")
     w, s = pytensor.shared(np.ones((3, 4)), name="w"), pytensor.shared(np.ones(1), name="s")
     y = (x @ w) * s  # which PyTensor does not take for a scale that broadcasts
-    objective = symng.Objective(pt.sqr(y - t).sum(axis=1).mean(), y, [w, s], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).sum(axis=1).mean(), y, [w, s], inputs=[x], targets=[t]
+    )
     with pytest.raises(
-        ValueError, match=r"^data: the model cannot be evaluated on arrays of shapes \(6, 3\), \(6, 4\)"
+        ValueError,
+        match=r"^data: the model cannot be evaluated on arrays of shapes \(6, 3\), \(6, 4\)",
     ):
         symng.minimize(objective, symng.SGD(), (np.ones((6, 3)), np.ones((6, 4))), progress=False)
 
@@ -137,7 +164,9 @@ def test_lengths_that_cannot_be_inferred_are_not_known():
 
 
 def test_to_scipy_names_arrays_or_backend():
-    with pytest.raises(ValueError, match=r"^batch: the model cannot .* Check them against the shapes"):
+    with pytest.raises(
+        ValueError, match=r"^batch: the model cannot .* Check them against the shapes"
+    ):
         symng.Fisher()(model()).to_scipy(X[:, :2], mode="FAST_COMPILE")
     called = []
 
@@ -155,7 +184,9 @@ def test_to_scipy_names_arrays_or_backend():
     with pytest.raises(RuntimeError, match="got FAST_COMPILE, which fails in .*: no kernel"):
         operator.to_scipy(mode="FAST_COMPILE")
     pytest.importorskip("jax")
-    with pytest.raises(Exception, match="^mode: expected one that runs this model, got JAX") as caught:
+    with pytest.raises(
+        Exception, match="^mode: expected one that runs this model, got JAX"
+    ) as caught:
         operator.to_scipy(mode="JAX")
     assert str(caught.value).count("expected") == 1  # JAX has no such op: said once
 

@@ -60,12 +60,19 @@ def test_conjugate_gradient_equals_the_c_backend(dtype):
     on_jax = compile_function([A, b, maxiter], outputs, mode="JAX")
     on_c = compile_function([A, b, maxiter], outputs, mode="CVM")
     M, v = system(dtype)
-    cases = {"early stop": (M, v, 100), "maximum": (M, v, 3), "no step allowed": (M, v, 0), "done": (M, 0 * v, 100)}
+    cases = {
+        "early stop": (M, v, 100),
+        "maximum": (M, v, 3),
+        "no step allowed": (M, v, 0),
+        "done": (M, 0 * v, 100),
+    }
     for label, arguments in cases.items():
         got, expected = to_numpy(on_jax(*arguments)), to_numpy(on_c(*arguments))
         for one, other in zip(got, expected, strict=True):
             assert one.dtype == other.dtype and one.shape == other.shape, label
-            np.testing.assert_allclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], err_msg=label)
+            np.testing.assert_allclose(
+                one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], err_msg=label
+            )
         assert got[-1] == expected[-1], label
     assert 3 < on_jax(M, v, 100)[-1] < 100
     assert on_jax(M, v, 3)[-1] == 3
@@ -76,7 +83,9 @@ def test_float32_loop_holds_no_float64():
     import jax
 
     A, b, maxiter = pt.fmatrix("A"), pt.fvector("b"), pt.iscalar("maxiter")
-    f = compile_function([A, b, maxiter], conjugate_gradient(A, b, np.float32(1e-3), maxiter), mode="JAX")
+    f = compile_function(
+        [A, b, maxiter], conjugate_gradient(A, b, np.float32(1e-3), maxiter), mode="JAX"
+    )
     assert jax.config.jax_enable_x64
     jaxpr = str(jax.make_jaxpr(f.vm.jit_fn)(*system("float32"), np.int32(5)))
     assert "while" in jaxpr and "f32" in jaxpr
@@ -103,8 +112,13 @@ def test_loop_within_a_loop(x, expected):
         (grown,) = loop(lambda v: [2 * v], lambda v: v < 2 + k, [pt.ones(())], pt.constant(50))
         return total + grown + start * 0, k + 1
 
-    total, count = loop(body, lambda total, k: total < 11, [start, pt.constant(0, dtype="int64")], 20)
-    outputs = {mode: to_numpy(compile_function([start], [total, count], mode=mode)(x)) for mode in ("JAX", "CVM")}
+    total, count = loop(
+        body, lambda total, k: total < 11, [start, pt.constant(0, dtype="int64")], 20
+    )
+    outputs = {
+        mode: to_numpy(compile_function([start], [total, count], mode=mode)(x))
+        for mode in ("JAX", "CVM")
+    }
     assert outputs["JAX"][0] == outputs["CVM"][0] == expected
     assert outputs["JAX"][1] == outputs["CVM"][1]
 
@@ -131,11 +145,18 @@ def test_taps_sequences_and_outputs_without_feedback(optimizer):
 
     start = pt.dvector("start")
     outputs_info = [{"initial": start, "taps": [-2, -1]}, pt.ones((), dtype="float64"), None]
-    outputs = pytensor.scan(step, sequences=[x], outputs_info=outputs_info, n_steps=x.shape[0], return_updates=False)
+    outputs = pytensor.scan(
+        step, sequences=[x], outputs_info=outputs_info, n_steps=x.shape[0], return_updates=False
+    )
     last = [output[-1] for output in outputs]
     f = compile_function([x, start], last, mode=Mode(linker="jax", optimizer=optimizer))
     g = compile_function([x, start], last, mode="CVM")
-    for length in (1, 3, 4, 30):  # lengths at which the circle of two taps ends at either place, and an early stop
+    for length in (
+        1,
+        3,
+        4,
+        30,
+    ):  # lengths at which the circle of two taps ends at either place, and an early stop
         arguments = np.arange(length) / 10, np.array([1.0, 1.0])
         np.testing.assert_allclose(to_numpy(f(*arguments)), to_numpy(g(*arguments)), rtol=1e-14)
     limit.set_value(1000.0)
@@ -143,7 +164,9 @@ def test_taps_sequences_and_outputs_without_feedback(optimizer):
 
 
 @pytest.mark.parametrize("n_steps", ["constant", "symbolic"])
-@pytest.mark.parametrize("read", [lambda out: out, lambda out: out[-2], lambda out: pytensor.grad(out[-1], out.x)])
+@pytest.mark.parametrize(
+    "read", [lambda out: out, lambda out: out[-2], lambda out: pytensor.grad(out[-1], out.x)]
+)
 def test_more_than_the_last_value_is_refused(n_steps, read):
     x, n = pt.dscalar("x"), pt.iscalar("n")
     out = pytensor.scan(
@@ -170,7 +193,10 @@ def test_other_scans_keep_the_conversion_of_pytensor(monkeypatch):
     monkeypatch.setattr(_jax_scan, "convert_while_scan", refuse)
     x = pt.dvector("x")
     sums = pytensor.scan(
-        lambda v, s: s + v, sequences=[x], outputs_info=[pt.zeros((), dtype="float64")], return_updates=False
+        lambda v, s: s + v,
+        sequences=[x],
+        outputs_info=[pt.zeros((), dtype="float64")],
+        return_updates=False,
     )
     f = compile_function([x], sums, mode="JAX")
     np.testing.assert_array_equal(f(np.array([1.0, 2.0, 3.0])), [1.0, 3.0, 6.0])

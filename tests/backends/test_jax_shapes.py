@@ -46,14 +46,22 @@ def through_a_while_scan():
 
     # As long as the initial state only at run time.
     return pytensor.scan(
-        halve, outputs_info=[8 * x[0]], non_sequences=[k // 2], n_steps=50, return_updates=False, strict=True
+        halve,
+        outputs_info=[8 * x[0]],
+        non_sequences=[k // 2],
+        n_steps=50,
+        return_updates=False,
+        strict=True,
     )[-1]
 
 
 def gradient_through_a_scan():
     """Differentiate a recurrence over a sequence of a length that only the arguments tell."""
     last = pytensor.scan(
-        lambda row, h: pt.tanh(row + h), sequences=[x], outputs_info=[pt.zeros((k,))], return_updates=False
+        lambda row, h: pt.tanh(row + h),
+        sequences=[x],
+        outputs_info=[pt.zeros((k,))],
+        return_updates=False,
     )[-1]
     return pt.grad(last.sum(), x)
 
@@ -93,13 +101,17 @@ KINDS = {
     "gradient of a scan": gradient_through_a_scan,
     "valid convolution": lambda: convolution("valid"),
     "full convolution": lambda: convolution("full"),
-    "rows split": lambda: by_rows(lambda r: pt.split(r, [1, r.shape[0] - 1], n_splits=2)[1], "(a)->(b)"),
+    "rows split": lambda: by_rows(
+        lambda r: pt.split(r, [1, r.shape[0] - 1], n_splits=2)[1], "(a)->(b)"
+    ),
     "gradient of rows split": lambda: pt.grad(pt.sin(KINDS["rows split"]()).sum(), x),
     "rows sorted": lambda: by_rows(pt.sort, "(a)->(a)"),
     "rows padded": lambda: by_rows(lambda r: pt.pad(r, 1), "(a)->(b)"),
     "nonzero": lambda: (x.T @ x)[pt.tril_indices(k)],
     "choice by lengths": lambda: ifelse(n > k, x[:k], x[: n // 2]),
-    "gradient of a choice": lambda: pt.grad(pt.sin(pt.grad(ifelse(x[0, 0] > 0, x**3, x).sum(), x)).sum(), x),
+    "gradient of a choice": lambda: pt.grad(
+        pt.sin(pt.grad(ifelse(x[0, 0] > 0, x**3, x).sum(), x)).sum(), x
+    ),
     "gradient of a reflection": lambda: pt.grad(pt.sin(pt.pad(x, 1, mode="reflect")).sum(), x),
 }
 
@@ -134,7 +146,8 @@ def test_another_shape_is_another_trace(on_jax):
 def test_a_shape_that_is_computed_from_values_is_refused():
     f = compile_function([x], x.reshape((pt.cast(abs(x[0, 0]), "int64") + 1, -1)), mode="JAX")
     with pytest.raises(
-        NotImplementedError, match="expected the shape of a reshape to follow from shapes and constants"
+        NotImplementedError,
+        match="expected the shape of a reshape to follow from shapes and constants",
     ):
         f(X)
 
@@ -143,9 +156,14 @@ def test_dtypes_stay_those_of_the_graph():
     v, k = pt.fvector("v"), pt.vector("k", dtype="int8")
     n = v.shape[0]
     outputs = [
-        v / n.astype("float32"), v * pt.arange(n, dtype="float32"), v / n.astype("float64"), k * (n + 100),
-    ]  # fmt: skip
-    values = compile_function([v, k], outputs, mode="JAX")(np.ones(3, dtype="float32"), np.full(3, 100, dtype="int8"))
+        v / n.astype("float32"),
+        v * pt.arange(n, dtype="float32"),
+        v / n.astype("float64"),
+        k * (n + 100),
+    ]
+    values = compile_function([v, k], outputs, mode="JAX")(
+        np.ones(3, dtype="float32"), np.full(3, 100, dtype="int8")
+    )
     assert [value.dtype for value in values] == [output.type.dtype for output in outputs]
     np.testing.assert_array_equal(values[3], 10300)
 

@@ -12,12 +12,15 @@ import symng
 from symng import vectors
 from symng.training.program import Program
 
-# The last digits differ, for sums are made in another order; an iteration of the solver may be one more or less.
+# The last digits differ, for sums are made in another order; an iteration of the solver may be one
+# more or less.
 TOLERANCE = {"float32": 2e-3, "float64": 1e-8}
 OPTIMIZER = symng.NaturalGradient(
-    solver=symng.MinresQLP(rtol=1e-5, maxiter=30), damping=symng.LevenbergMarquardt(initial=0.5), warm_start=0.5,
+    solver=symng.MinresQLP(rtol=1e-5, maxiter=30),
+    damping=symng.LevenbergMarquardt(initial=0.5),
+    warm_start=0.5,
     step_size=symng.BacktrackingLineSearch(size=200.0),
-)  # fmt: skip
+)
 
 
 def take_steps(mode, case, optimizer, steps=2):
@@ -28,7 +31,10 @@ def take_steps(mode, case, optimizer, steps=2):
         infos = [step(tuple(case.givens.values())) for _ in range(steps)]
         for variable in (*case.params, *step.state.values(), *step.hyperparameters.values()):
             value = variable.get_value(borrow=True)
-            assert isinstance(value, np.ndarray) and value.dtype == variable.type.dtype, (mode, variable)
+            assert isinstance(value, np.ndarray) and value.dtype == variable.type.dtype, (
+                mode,
+                variable,
+            )
             value[...] = value  # writable
         return infos, vectors.get_flat(case.params)
     finally:
@@ -39,9 +45,20 @@ def compare(found, wanted, dtype):
     """Compare two runs of `take_steps`."""
     tolerance = TOLERANCE[dtype]
     for one, two in zip(found[0], wanted[0], strict=True):
-        assert one.accepted == two.accepted and one.status == two.status and one.step_size == two.step_size
+        assert (
+            one.accepted == two.accepted
+            and one.status == two.status
+            and one.step_size == two.step_size
+        )
         assert abs(one.solver_iterations - two.solver_iterations) <= 1
-        for name in ("loss", "new_loss", "damping", "reduction_ratio", "gradient_norm", "update_norm"):
+        for name in (
+            "loss",
+            "new_loss",
+            "damping",
+            "reduction_ratio",
+            "gradient_norm",
+            "update_norm",
+        ):
             assert getattr(one, name) == pytest.approx(getattr(two, name), rel=tolerance), name
     assert oracles.relative_error(found[1], wanted[1]) < tolerance and found[1].dtype == dtype
 
@@ -85,14 +102,27 @@ def test_minimize_prints_nothing_and_keeps_numpy(mode, capfd):
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     X = np.random.default_rng(0).standard_normal((200, 2))
     optimizer = symng.NaturalGradient(solver=symng.CG(), damping=1e-3)
-    settings = {"batch_size": 50, "metric_batch": "other", "max_steps": 8, "progress": False, "mode": mode}
-    settings["callback"] = lambda row: X.__setitem__(0, X[0])  # minibatches are copies: the data are no one's but ours
+    settings = {
+        "batch_size": 50,
+        "metric_batch": "other",
+        "max_steps": 8,
+        "progress": False,
+        "mode": mode,
+    }
+    settings["callback"] = lambda row: X.__setitem__(
+        0, X[0]
+    )  # minibatches are copies: the data are no one's but ours
     result = symng.minimize(objective, optimizer, (X, X @ [3.0, -1.0]), **settings)
     assert result.steps == 8 and isinstance(w.get_value(borrow=True), np.ndarray)
-    assert np.allclose(w.get_value(), [3.0, -1.0], atol=0.05) and result.compile_seconds > result.seconds
+    assert (
+        np.allclose(w.get_value(), [3.0, -1.0], atol=0.05)
+        and result.compile_seconds > result.seconds
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -102,22 +132,34 @@ def test_data_that_steps_take_whole_goes_to_the_device_once(chunk_size, monkeypa
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     X = np.random.default_rng(0).standard_normal((70, 2))
     data, received = (X, X @ [3.0, -1.0]), []
     call = Program.__call__
-    monkeypatch.setattr(Program, "__call__", lambda self, arrays: received.append(arrays) or call(self, arrays))
+    monkeypatch.setattr(
+        Program, "__call__", lambda self, arrays: received.append(arrays) or call(self, arrays)
+    )
 
     def write(row):
         with pytest.raises(ValueError, match="read-only"):  # it would not be seen
             data[0][0] = 1.0
 
     result = symng.minimize(
-        objective, symng.SGD(step_size=0.5), data, max_steps=3, progress=False, mode="JAX", chunk_size=chunk_size,
+        objective,
+        symng.SGD(step_size=0.5),
+        data,
+        max_steps=3,
+        progress=False,
+        mode="JAX",
+        chunk_size=chunk_size,
         callback=write,
-    )  # fmt: skip
+    )
     first, *others = received[-3:]
-    assert len(first) == (2 if chunk_size is None else 4) and all(isinstance(a, jax.Array) for a in first)
+    assert len(first) == (2 if chunk_size is None else 4) and all(
+        isinstance(a, jax.Array) for a in first
+    )
     assert all(a is b for arrays in others for a, b in zip(arrays, first, strict=True))
     losses = result.history["loss"]
     assert losses[2] < losses[1] < losses[0]

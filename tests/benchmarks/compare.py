@@ -1,10 +1,11 @@
 """Time symng beside what a user would pick instead: gradient and K iterations of CG on (F + damping I), float32.
 
-    python tests/benchmarks/compare.py  # everything: half an hour on two fast cores, an hour on slow ones
-    python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
+    python tests/benchmarks/compare.py  # everything: half an hour on two fast cores, an hour on
+    slow ones python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
 
-The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a time, in turns; told
-are medians of seconds per iteration, and ratios of them to the floor's. Contestants:
+The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a
+time, in turns; told are medians of seconds per iteration, and ratios of them to the floor's.
+Contestants:
 
     floor        the matrix products of one product with F alone, by NumPy's BLAS
     symng-c, symng-numba, symng-jax
@@ -12,8 +13,9 @@ are medians of seconds per iteration, and ratios of them to the floor's. Contest
     torch        torch.func.linearize and vjp, kept for all products
     curvlinops   the GGNLinearOperator of curvlinops-for-pytorch
 
-Parts: examples, parameters (10^4 to 10^7), iterations (5 to 40), start (the first result in a fresh process, with an
-empty cache and with the one it left). Leaves in --out: compare.json, compare.md and compare.png.
+Parts: examples, parameters (10^4 to 10^7), iterations (5 to 40), start (the first result in a fresh
+process, with an empty cache and with the one it left). Leaves in --out: compare.json, compare.md
+and compare.png.
 """
 
 from __future__ import annotations
@@ -34,9 +36,13 @@ from typing import Any
 import numpy as np
 
 SIZES = (784, 400, 200, 100, 50, 25, 6, 25, 50, 100, 200, 400, 784)
-LINEAR = (5, len(SIZES) - 2)  # layers without an activation: the code, and the last, whose sigmoid is in the loss
+LINEAR = (
+    5,
+    len(SIZES) - 2,
+)  # layers without an activation: the code, and the last, whose sigmoid is in the loss
 SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
-# So small that no solve is done after 40 iterations: symng would end it there, and the others go on.
+# So small that no solve is done after 40 iterations: symng would end it there, and the others go
+# on.
 DAMPING = 1e-4
 # What symng.keep_memory sets, for all contestants alike, unless KEEP=0 is in the environment.
 KEPT = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**31 - 1))
@@ -174,7 +180,9 @@ def make_torch(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         y = torch.sigmoid(r)
         weights = y * (1 - y) / examples
         gradient = pull((y - batch) / examples)[0]
-        return conjugate_gradient(lambda v: pull(weights * push(v))[0] + DAMPING * v, gradient, iterations)
+        return conjugate_gradient(
+            lambda v: pull(weights * push(v))[0] + DAMPING * v, gradient, iterations
+        )
 
     return run
 
@@ -197,8 +205,12 @@ def make_curvlinops(sizes: tuple[int, ...], examples: int, iterations: int) -> R
     def run() -> Any:
         value = loss(model(batch), batch) * sizes[-1]
         gradient = torch.cat([g.ravel() for g in torch.autograd.grad(value, weights)])
-        operator = GGNLinearOperator(model, loss, weights, [(batch, batch)], check_deterministic=False)
-        return conjugate_gradient(lambda v: sizes[-1] * (operator @ v) + DAMPING * v, gradient, iterations)
+        operator = GGNLinearOperator(
+            model, loss, weights, [(batch, batch)], check_deterministic=False
+        )
+        return conjugate_gradient(
+            lambda v: sizes[-1] * (operator @ v) + DAMPING * v, gradient, iterations
+        )
 
     return run
 
@@ -232,9 +244,23 @@ class Contestant:
     """A process that runs one contestant when asked to."""
 
     def __init__(
-        self, name: str, sizes: tuple[int, ...], examples: int, iterations: int, cache: str | None = None
+        self,
+        name: str,
+        sizes: tuple[int, ...],
+        examples: int,
+        iterations: int,
+        cache: str | None = None,
     ) -> None:
-        command = [sys.executable, "-W", "ignore", __file__, "--serve", name, "--sizes", *map(str, sizes)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--serve",
+            name,
+            "--sizes",
+            *map(str, sizes),
+        ]
         command += ["--case", str(examples), str(iterations)]
         # On a GPU JAX would take most of the memory for the first of them that runs.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
@@ -242,12 +268,18 @@ class Contestant:
         if cache is not None:
             flags = [f for f in (os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}") if f]
             environment |= {
-                "PYTENSOR_FLAGS": ",".join(flags), "NUMBA_CACHE_DIR": f"{cache}/numba",
+                "PYTENSOR_FLAGS": ",".join(flags),
+                "NUMBA_CACHE_DIR": f"{cache}/numba",
                 "JAX_COMPILATION_CACHE_DIR": f"{cache}/jax",
-            }  # fmt: skip
+            }
         start = time.perf_counter()
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         self._read()
         self.first = time.perf_counter() - start
@@ -271,7 +303,9 @@ class Contestant:
         return float(line)
 
 
-def measure(names: list[str], sizes: tuple[int, ...], examples: int, iterations: int, turns: int) -> dict[str, Any]:
+def measure(
+    names: list[str], sizes: tuple[int, ...], examples: int, iterations: int, turns: int
+) -> dict[str, Any]:
     """Return the median seconds per iteration of each contestant, all of them run in turns."""
     running = {name: Contestant(name, sizes, examples, iterations) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -284,7 +318,12 @@ def measure(names: list[str], sizes: tuple[int, ...], examples: int, iterations:
     for contestant in running.values():
         contestant.close()
     parameters = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-    found = {"examples": examples, "iterations": iterations, "parameters": parameters, "turns": turns}
+    found = {
+        "examples": examples,
+        "iterations": iterations,
+        "parameters": parameters,
+        "turns": turns,
+    }
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(found, {name: f"{value:.4f}" for name, value in medians.items()}, flush=True)
     return found | {"seconds": medians}
@@ -310,7 +349,11 @@ def exponents(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
     x = np.log([row[column] for row in rows])
     scale = [row["iterations"] if column == "iterations" else 1 for row in rows]
     return {
-        name: float(np.polyfit(x, np.log([r["seconds"][name] * s for r, s in zip(rows, scale, strict=True)]), 1)[0])
+        name: float(
+            np.polyfit(
+                x, np.log([r["seconds"][name] * s for r, s in zip(rows, scale, strict=True)]), 1
+            )[0]
+        )
         for name in rows[0]["seconds"]
     }
 
@@ -328,7 +371,9 @@ def describe(results: dict[str, Any]) -> str:
             for name in names:
                 value = row["seconds"][name]
                 told = f"{value:.4f} s" if value < 1 else f"{value:.2f} s"
-                cells.append(told if floor is None or name == "floor" else f"{told} ({value / floor:.2f})")
+                cells.append(
+                    told if floor is None or name == "floor" else f"{told} ({value / floor:.2f})"
+                )
             lines.append(f"| {row[column]:,} | {' | '.join(cells)} |")
         if len(rows) > 1:
             fitted = exponents(rows, column)
@@ -355,7 +400,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for axes, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
         rows = results[part]
         for name in rows[0]["seconds"]:
-            axes.loglog([r[part] for r in rows], [r["seconds"][name] for r in rows], "o-", ms=3, lw=1.2, label=name)
+            axes.loglog(
+                [r[part] for r in rows],
+                [r["seconds"][name] for r in rows],
+                "o-",
+                ms=3,
+                lw=1.2,
+                label=name,
+            )
         axes.set_xlabel(part)
         axes.set_ylabel("seconds per iteration")
         axes.grid(alpha=0.3)
@@ -365,9 +417,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Be a contestant, or run them all and leave the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
+    parser.add_argument(
+        "--contestants", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS)
+    )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/compare"))
     parser.add_argument("--serve", choices=list(CONTESTANTS), help=argparse.SUPPRESS)
@@ -386,10 +442,13 @@ def main() -> None:
         results["examples"] = [measure(names, SIZES, *case) for case in cases]
     if "parameters" in options.parts:
         results["parameters"] = [
-            measure(names, tuple(max(2, round(scale * size)) for size in SIZES), 1000, 20, few) for scale in SCALES
+            measure(names, tuple(max(2, round(scale * size)) for size in SIZES), 1000, 20, few)
+            for scale in SCALES
         ]
     if "iterations" in options.parts:
-        results["iterations"] = [measure(names, SIZES, 1000, count, turns) for count in (5, 10, 20, 40)]
+        results["iterations"] = [
+            measure(names, SIZES, 1000, count, turns) for count in (5, 10, 20, 40)
+        ]
     (options.out / "compare.json").write_text(json.dumps(results, indent=2) + "\n")
     (options.out / "compare.md").write_text(describe(results))
     draw(results, options.out / "compare.png")

@@ -38,7 +38,9 @@ def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | No
 
     kind = symng.CG if solver == "cg" else symng.MinresQLP
     optimizer = symng.NaturalGradient(
-        solver=kind(rtol=0.0, maxiter=20, recompute=False), damping=symng.FixedDamping(value=1.0), step_size=1e-6
+        solver=kind(rtol=0.0, maxiter=20, recompute=False),
+        damping=symng.FixedDamping(value=1.0),
+        step_size=1e-6,
     )
     return symng.compile_step(make_objective(), optimizer, mode=mode, chunk_size=chunk_size)
 
@@ -46,7 +48,9 @@ def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | No
 def make_bare_products(examples: int, sizes: Sequence[int] = ALL_SIZES) -> Callable[[], None]:
     """Return a function that makes the matrix products of one product with F, by NumPy's BLAS: the floor."""
     rng = np.random.default_rng(1)
-    weights = [rng.standard_normal(s).astype("float32") for s in zip(sizes[:-1], sizes[1:], strict=True)]
+    weights = [
+        rng.standard_normal(s).astype("float32") for s in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
     layers = [rng.random((examples, size)).astype("float32") for size in sizes]
 
     def run() -> None:
@@ -65,11 +69,14 @@ def make_bare_products(examples: int, sizes: Sequence[int] = ALL_SIZES) -> Calla
 def peak_mib() -> float:
     """Return the largest resident memory of this program so far, in MiB.
 
-    Linux gives it under VmHWM; its ru_maxrss begins at the size of the process that started this one.
+    Linux gives it under VmHWM; its ru_maxrss begins at the size of the process that started this
+    one.
     """
     status = Path("/proc/self/status")
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10
+        )
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
@@ -105,7 +112,9 @@ def main() -> None:
                 "peak_after_100_mib": round(small, 1),
                 "peak_with_images_mib": round(before, 1),
                 "growth_mib": round(peak_mib() - small, 1),
-                "updated_mib": round(sum(np.asarray(v.get_value()).nbytes for v in updated) / 2**20, 1),
+                "updated_mib": round(
+                    sum(np.asarray(v.get_value()).nbytes for v in updated) / 2**20, 1
+                ),
             }
         )
     )

@@ -3,9 +3,10 @@
     pip install ".[examples]" kfac-jax "jax<0.9"  # kfac-jax 0.0.8 does not run on JAX 0.10
     python tests/benchmarks/curves_peers.py --seconds 300
 
-All start from the same weights and see the same images. symng and Adam are examples/curves.py with its defaults.
-kfac-jax runs with its adaptive damping, learning rate and momentum, those of Martens and Grosse (2015). The clock is
-that of training: compilation and evaluation are not counted. Each contestant is a process of its own.
+All start from the same weights and see the same images. symng and Adam are examples/curves.py with
+its defaults. kfac-jax runs with its adaptive damping, learning rate and momentum, those of Martens
+and Grosse (2015). The clock is that of training: compilation and evaluation are not counted. Each
+contestant is a process of its own.
 """
 
 from __future__ import annotations
@@ -34,12 +35,23 @@ def run_symng(optimizer: str, seconds: float, seed: int) -> Curve:
     from symng import History
 
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(EXAMPLE), "--optimizer", optimizer, "--seconds", str(seconds)]
+        command = [
+            sys.executable,
+            str(EXAMPLE),
+            "--optimizer",
+            optimizer,
+            "--seconds",
+            str(seconds),
+        ]
         command += ["--seed", str(seed), "--mode", "JAX", "--out", folder]
         subprocess.run(command, check=True, stdout=sys.stderr)
         history = History.load(Path(folder) / "history.npz")
     error = history["squared_error"]
-    return [(float(s), float(e)) for s, e in zip(history["seconds"], error, strict=True) if np.isfinite(e)]
+    return [
+        (float(s), float(e))
+        for s, e in zip(history["seconds"], error, strict=True)
+        if np.isfinite(e)
+    ]
 
 
 def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int = 20) -> Curve:
@@ -55,7 +67,9 @@ def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int =
 
     symng.keep_memory()  # as the others do
     sizes = [784, 400, 200, 100, 50, 25, 6]
-    model = autoencoder(pt.matrix("x", dtype="float32"), sizes, initializer="sparse", seed=seed, dtype="float32")
+    model = autoencoder(
+        pt.matrix("x", dtype="float32"), sizes, initializer="sparse", seed=seed, dtype="float32"
+    )
     arrays = [p.get_value() for p in model.params]
     images = jnp.asarray(curves(20_000, seed=seed))
     layers = len(arrays) // 2
@@ -66,7 +80,10 @@ def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int =
     def logits(params: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
         for i, (w, b) in enumerate(params):
             x = x @ w + b
-            if i not in (len(sizes) - 2, layers - 1):  # the code is linear, the last sigmoid is in the loss
+            if i not in (
+                len(sizes) - 2,
+                layers - 1,
+            ):  # the code is linear, the last sigmoid is in the loss
                 x = jax.nn.sigmoid(x)
         return x
 
@@ -77,18 +94,27 @@ def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int =
 
     @jax.jit
     def squared_error(params: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-        return sum(jnp.sum((jax.nn.sigmoid(logits(params, c)) - c) ** 2) for c in jnp.split(images, 4)) / len(images)
+        return sum(
+            jnp.sum((jax.nn.sigmoid(logits(params, c)) - c) ** 2) for c in jnp.split(images, 4)
+        ) / len(images)
 
     optimizer = kfac_jax.Optimizer(
-        jax.value_and_grad(loss), l2_reg=0.0, use_adaptive_learning_rate=True, use_adaptive_momentum=True,
-        use_adaptive_damping=True, initial_damping=damping, num_burnin_steps=0,
-    )  # fmt: skip
+        jax.value_and_grad(loss),
+        l2_reg=0.0,
+        use_adaptive_learning_rate=True,
+        use_adaptive_momentum=True,
+        use_adaptive_damping=True,
+        initial_damping=damping,
+        num_burnin_steps=0,
+    )
     rng = np.random.default_rng(seed)
     key = jax.random.PRNGKey(seed)
 
     def step(params, state, number: int):
         x = images[rng.choice(len(images), batch, replace=False)]
-        return optimizer.step(params, state, jax.random.fold_in(key, number), batch=x, global_step_int=number)[:2]
+        return optimizer.step(
+            params, state, jax.random.fold_in(key, number), batch=x, global_step_int=number
+        )[:2]
 
     # Everything is compiled once before the clock starts: six steps hold one of each kind.
     params = start()
@@ -124,13 +150,19 @@ def row_of(name: str, curve: Curve, times: list[int]) -> str:
 
 def main() -> None:
     """Run the contestants and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS)
-    parser.add_argument("--seconds", type=float, default=300.0, help="of training, for each contestant")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="of training, for each contestant"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=2000, help="of kfac-jax")
     parser.add_argument("--damping", type=float, default=10.0, help="of kfac-jax, the first one")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)  # run kfac-jax and print its curve
+    parser.add_argument(
+        "--serve", action="store_true", help=argparse.SUPPRESS
+    )  # run kfac-jax and print its curve
     options = parser.parse_args()
     if options.serve:
         print(json.dumps(run_kfac(options.seconds, options.seed, options.batch, options.damping)))
@@ -141,7 +173,10 @@ def main() -> None:
     for name in options.contestants:
         if name == "kfac-jax":
             done = subprocess.run(
-                [sys.executable, __file__, "--serve", *sys.argv[1:]], check=True, stdout=subprocess.PIPE, text=True
+                [sys.executable, __file__, "--serve", *sys.argv[1:]],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             curve = json.loads(done.stdout.strip().splitlines()[-1])
         else:

@@ -1,12 +1,13 @@
 """Run every kind of graph with every metric on every backend, and write the table of docs/backends.md.
 
-    python tests/benchmarks/graphs.py
-    python tests/benchmarks/graphs.py --modes JAX --uses Fisher Hessian --kinds attention "one time step"
+    python tests/benchmarks/graphs.py python tests/benchmarks/graphs.py --modes JAX --uses Fisher
+    Hessian --kinds attention "one time step"
 
-Kinds and uses are those of tests/helpers/graphs.py. Each cell is compared with the same one in plain Python
-(FAST_COMPILE). A cell that fails is run in plain PyTensor as well, without symng: loss, gradient and a product with the
-Hessian. Other processes run the cells, so that one which crashes or hangs ends by itself. Results are kept in a file: a
-second call goes on from there; --again runs the failed cells anew.
+Kinds and uses are those of tests/helpers/graphs.py. Each cell is compared with the same one in
+plain Python (FAST_COMPILE). A cell that fails is run in plain PyTensor as well, without symng:
+loss, gradient and a product with the Hessian. Other processes run the cells, so that one which
+crashes or hangs ends by itself. Results are kept in a file: a second call goes on from there;
+--again runs the failed cells anew.
 """
 
 from __future__ import annotations
@@ -81,10 +82,16 @@ class Worker:
         if self.process is None or self.process.poll() is not None:
             command = [sys.executable, str(HERE), "--worker", self.mode]
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
             )
             self.lines = Queue()
-            threading.Thread(target=self._read, args=(self.process, self.lines), daemon=True).start()
+            threading.Thread(
+                target=self._read, args=(self.process, self.lines), daemon=True
+            ).start()
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps([kind, use]) + "\n")
         self.process.stdin.flush()
@@ -124,7 +131,10 @@ def verdict(results: Results, mode: str, kind: str, use: str) -> str:
         return "refused"
     if wanted is None or found is None:
         return ""
-    if "values" in found and graphs.difference(found["values"], wanted["values"]) < graphs.TOLERANCE:
+    if (
+        "values" in found
+        and graphs.difference(found["values"], wanted["values"]) < graphs.TOLERANCE
+    ):
         return "yes"
     return "red" if "error" in results.get(key_of(mode, kind, PLAIN), {}) else "symng"
 
@@ -137,37 +147,59 @@ def table(results: Results, kinds: list[str], uses: list[str], modes: list[str])
     for kind in kinds:
         cells = []
         for mode in modes:
-            verdicts = {use: v for use in uses if (v := verdict(results, mode, kind, use)) not in ("", "refused")}
+            verdicts = {
+                use: v
+                for use in uses
+                if (v := verdict(results, mode, kind, use)) not in ("", "refused")
+            }
             counts.update(verdicts.values())
             seen.update(verdicts)
             agree = sum(v == "yes" for v in verdicts.values())
-            bad = [use if v == "red" else f"{use} (not in plain PyTensor)" for use, v in verdicts.items() if v != "yes"]
+            bad = [
+                use if v == "red" else f"{use} (not in plain PyTensor)"
+                for use, v in verdicts.items()
+                if v != "yes"
+            ]
             link = f" [upstream]({UPSTREAM[mode, kind]})" if (mode, kind) in UPSTREAM else ""
             failed = f"; not {', '.join(bad)}{link}" if bad else ""
             cells.append(f"{agree} of {len(verdicts)}{failed}" if verdicts else "")
         rows.append(f"| {kind} | " + " | ".join(cells) + " |")
     red = counts["red"] + counts["symng"]
     ran = red + counts["yes"]
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in ("pytensor", "jax", "numba", "numpy"))
+    versions = ", ".join(
+        f"{p} {importlib.metadata.version(p)}" for p in ("pytensor", "jax", "numba", "numpy")
+    )
     head = ["kind of graph", *(NAMES[mode] for mode in modes)]
     shown = ", ".join(use for use in uses if use in seen)
-    return "\n".join([
-        f"{ran} cells, {red} red: {shown}. Python {sys.version.split()[0]}, {versions}.", "",
-        f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows, "",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{ran} cells, {red} red: {shown}. Python {sys.version.split()[0]}, {versions}.",
+            "",
+            f"| {' | '.join(head)} |",
+            "|---" * len(head) + "|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def main() -> None:
     """Run what is missing and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--modes", nargs="+", default=list(MODES))
     parser.add_argument("--kinds", nargs="+")
     parser.add_argument("--uses", nargs="+")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for a cell")
-    parser.add_argument("--results", type=Path, default=Path(tempfile.gettempdir()) / "symng_graphs.json")
+    parser.add_argument(
+        "--results", type=Path, default=Path(tempfile.gettempdir()) / "symng_graphs.json"
+    )
     parser.add_argument("--again", action="store_true", help="run failed cells anew")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/backends.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table into docs/backends.md"
+    )
     options = parser.parse_args()
     if options.worker:
         return work(options.worker)
@@ -177,7 +209,9 @@ def main() -> None:
     results: Results = json.loads(options.results.read_text()) if options.results.exists() else {}
     modes = (REFERENCE, *options.modes)
     # Plain PyTensor has a process without what symng adds to a backend.
-    workers = {(mode, plain): Worker(mode, options.limit) for mode in modes for plain in (False, True)}
+    workers = {
+        (mode, plain): Worker(mode, options.limit) for mode in modes for plain in (False, True)
+    }
 
     def cell(mode: str, kind: str, use: str) -> dict[str, Any]:
         key = key_of(mode, kind, use)

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/preconditioners.py --mode JAX
 
-The Curves autoencoder in float32, on 1,000 images: (F + damping I) p = g after some steps of training, by CG and by
-MINRES-QLP, until norm(g - (F + damping I) p) is at most the tolerance times norm(g). A warm start is from 0.9 times the
-direction that the same solve found on 1,000 other images. The seconds are those of a whole step, what the
-preconditioner costs included, as medians of several in turns. Prints a table in Markdown.
+The Curves autoencoder in float32, on 1,000 images: (F + damping I) p = g after some steps of
+training, by CG and by MINRES-QLP, until norm(g - (F + damping I) p) is at most the tolerance times
+norm(g). A warm start is from 0.9 times the direction that the same solve found on 1,000 other
+images. The seconds are those of a whole step, what the preconditioner costs included, as medians of
+several in turns. Prints a table in Markdown.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ from symng.metrics import EmpiricalFisher
 from symng.optimizers._step import loss_and_gradient
 
 WARM = ", warm start"
-NAMES = ("none", "jacobi, 1 draw", "jacobi, 8 draws", "martens", "kronecker", f"none{WARM}", f"kronecker{WARM}")
+NAMES = (
+    "none",
+    "jacobi, 1 draw",
+    "jacobi, 8 draws",
+    "martens",
+    "kronecker",
+    f"none{WARM}",
+    f"kronecker{WARM}",
+)
 
 
 def make_preconditioner(name: str, objective: symng.Objective) -> Any:
@@ -45,7 +54,9 @@ def make_preconditioner(name: str, objective: symng.Objective) -> Any:
 
 def main() -> None:
     """Train for a while, then solve the same system in every way."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mode")
     parser.add_argument("--damping", type=float, nargs="+", default=[1.0, 0.01])
     parser.add_argument("--tolerance", type=float, default=1e-2)
@@ -56,18 +67,30 @@ def main() -> None:
     images = curves(5000)
     objective = make_objective()
     first = symng.NaturalGradient(
-        solver=symng.CG(rtol=0.0, maxiter=3, recompute=False), warm_start=0.9,
-        damping=symng.LevenbergMarquardt(initial=10.0, ratio="quadratic", minimum=1e-3, reject_below=0.0),
+        solver=symng.CG(rtol=0.0, maxiter=3, recompute=False),
+        warm_start=0.9,
+        damping=symng.LevenbergMarquardt(
+            initial=10.0, ratio="quadratic", minimum=1e-3, reject_below=0.0
+        ),
         preconditioner=symng.KroneckerPreconditioner(),
-    )  # fmt: skip
+    )
     symng.minimize(
-        objective, first, (images,), batch_size=2000, metric_batch="other", metric_batch_size=500, max_steps=60,
-        mode=options.mode, progress=False,
-    )  # fmt: skip
+        objective,
+        first,
+        (images,),
+        batch_size=2000,
+        metric_batch="other",
+        metric_batch_size=500,
+        max_steps=60,
+        mode=options.mode,
+        progress=False,
+    )
     trained = vectors.get_flat(objective.params)
     batch = (images[:1000],)
     # Of the residual itself: the relative tolerance of MINRES-QLP is that of its backward error.
-    gradient = compile_function(objective.inputs, loss_and_gradient(objective)[1], mode="FAST_COMPILE")(*batch)
+    gradient = compile_function(
+        objective.inputs, loss_and_gradient(objective)[1], mode="FAST_COMPILE"
+    )(*batch)
     atol = options.tolerance * float(np.linalg.norm(gradient))
 
     steps, starts = {}, {}
@@ -75,15 +98,19 @@ def main() -> None:
         for name in NAMES:
             kind = getattr(symng, solver)(rtol=0.0, atol=atol, maxiter=options.maxiter)
             optimizer = symng.NaturalGradient(
-                solver=kind, damping=1.0, preconditioner=make_preconditioner(name, objective),
+                solver=kind,
+                damping=1.0,
+                preconditioner=make_preconditioner(name, objective),
                 warm_start=0.9 if name.endswith(WARM) else 0.0,
-            )  # fmt: skip
+            )
             step = symng.compile_step(objective, optimizer, mode=options.mode).compile(batch)
             steps[solver, name] = step
             starts[solver, name] = {key: v.get_value() for key, v in step.state.items()}
             print(f"compiled {solver}, {name}", flush=True)
 
-    def solve(key: tuple[str, str], damping: float, tolerance: float) -> tuple[symng.StepInfo, float]:
+    def solve(
+        key: tuple[str, str], damping: float, tolerance: float
+    ) -> tuple[symng.StepInfo, float]:
         """Take a step from where training ended, and return its seconds."""
         step = steps[key]
 
@@ -105,7 +132,8 @@ def main() -> None:
     print(f"\n| damping | solver | {' | '.join(NAMES)} |")
     print("|---" * (len(NAMES) + 2) + "|")
     for damping in options.damping:
-        # MINRES-QLP stops by the norm of M^-1, where it has a preconditioner M: the limit is lowered until it does.
+        # MINRES-QLP stops by the norm of M^-1, where it has a preconditioner M: the limit is
+        # lowered until it does.
         limits = dict.fromkeys(steps, atol)
         for key in steps:
             for _ in range(8):
@@ -125,7 +153,10 @@ def main() -> None:
                 info = found[solver, name]
                 residual = options.tolerance * info.residual_norm / atol
                 reached = "" if residual <= 1.01 * options.tolerance else f" (to {residual:.2g})"
-                cells.append(f"{info.solver_iterations}, {statistics.median(seconds[solver, name]):.2f} s{reached}")
+                cells.append(
+                    f"{info.solver_iterations}, {statistics.median(seconds[solver, name]):.2f} "
+                    f"s{reached}"
+                )
             print(f"| {damping:g} | `{solver}` | {' | '.join(cells)} |", flush=True)
 
 

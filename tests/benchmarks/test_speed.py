@@ -2,8 +2,9 @@
 
     pytest tests/benchmarks -o addopts= --import-mode=importlib -s
 
-Each figure is a ratio of medians of interleaved runs in one process, printed beside the target of the project. A noisy
-machine may miss a limit, so nothing here is part of the default test run. C is judged where PyTensor has BLAS.
+Each figure is a ratio of medians of interleaved runs in one process, printed beside the target of
+the project. A noisy machine may miss a limit, so nothing here is part of the default test run. C is
+judged where PyTensor has BLAS.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from curves_network import make_bare_products, make_objective, make_step  # noqa: E402
 
-ITERATION_TARGET, ITERATION_LIMIT = 1.35, 1.6  # of the bare products; the limit on Numba, and on C with BLAS
+ITERATION_TARGET, ITERATION_LIMIT = (
+    1.35,
+    1.6,
+)  # of the bare products; the limit on Numba, and on C with BLAS
 MEMORY_TARGETS_MIB = {None: 1228.8, 2000: 512.0}  # by chunk_size
 IMPORT_TARGET = 0.3  # seconds, over those of importing PyTensor
 
@@ -46,7 +50,9 @@ def _modes() -> list[str]:
 
 
 @pytest.fixture(
-    scope="module", params=[(mode, solver) for mode in _modes() for solver in ("cg", "minres-qlp")], ids="-".join
+    scope="module",
+    params=[(mode, solver) for mode in _modes() for solver in ("cg", "minres-qlp")],
+    ids="-".join,
 )
 def step(request):
     return make_step(*request.param), *request.param
@@ -78,10 +84,17 @@ def test_solver_iteration(step, examples, benchmark):
     per_iteration = statistics.median((many - few) / 15 for few, many, _ in rounds)
     floor = statistics.median(seconds for *_, seconds in rounds)
     benchmark.extra_info.update(
-        mode=mode, solver=solver, examples=examples, per_iteration=per_iteration, bare_products=floor
+        mode=mode,
+        solver=solver,
+        examples=examples,
+        per_iteration=per_iteration,
+        bare_products=floor,
     )
-    print(f"\n{mode}, {solver}, {examples} examples: iteration {per_iteration:.4f} s, bare products {floor:.4f} s, "
-          f"ratio {per_iteration / floor:.2f} (target {ITERATION_TARGET})")  # fmt: skip
+    print(
+        f"\n{mode}, {solver}, {examples} examples: iteration {per_iteration:.4f} s, bare products "
+        f"{floor:.4f} s, "
+        f"ratio {per_iteration / floor:.2f} (target {ITERATION_TARGET})"
+    )
     if mode == "NUMBA" or (mode == "CVM" and pytensor.config.blas__ldflags):
         assert per_iteration / floor <= ITERATION_LIMIT
 
@@ -100,7 +113,10 @@ def test_metric_product(mode, examples, benchmark):
     objective = make_objective()
     v = pt.vector("v", dtype="float32", shape=(objective.size,))
     product = compile_function([*objective.inputs, v], symng.Fisher()(objective) @ v, mode=mode)
-    images, vector = curves(examples), np.random.default_rng(0).standard_normal(objective.size, "float32")
+    images, vector = (
+        curves(examples),
+        np.random.default_rng(0).standard_normal(objective.size, "float32"),
+    )
     bare = make_bare_products(examples)
 
     def one_round() -> None:
@@ -115,8 +131,11 @@ def test_metric_product(mode, examples, benchmark):
     benchmark.pedantic(one_round, rounds=11)
     seconds, floor = (statistics.median(column) for column in zip(*rounds, strict=True))
     benchmark.extra_info.update(mode=mode, examples=examples, product=seconds, bare_products=floor)
-    print(f"\n{mode}, {examples} examples: product with its forward pass {seconds:.4f} s, bare products {floor:.4f} s, "
-          f"ratio {seconds / floor:.2f}")  # fmt: skip
+    print(
+        f"\n{mode}, {examples} examples: product with its forward pass {seconds:.4f} s, bare "
+        f"products {floor:.4f} s, "
+        f"ratio {seconds / floor:.2f}"
+    )
 
 
 def _fresh_process(cache: str, *options: str) -> dict:
@@ -137,24 +156,37 @@ def test_first_step(mode, benchmark):
     """Seconds from the start of Python's work to the first finished step, with a cold and a warm cache."""
     with tempfile.TemporaryDirectory() as cache:
         found = benchmark.pedantic(
-            lambda: [_fresh_process(cache, "--mode", mode)["first_step_s"] for _ in range(2)], rounds=1
+            lambda: [_fresh_process(cache, "--mode", mode)["first_step_s"] for _ in range(2)],
+            rounds=1,
         )
     benchmark.extra_info.update(mode=mode, cold=found[0], warm=found[1])
-    print(f"\n{mode}: first step after {found[0]:.1f} s with a cold cache, {found[1]:.1f} s with a warm one")
+    print(
+        f"\n{mode}: first step after {found[0]:.1f} s with a cold cache, {found[1]:.1f} s with a "
+        "warm one"
+    )
 
 
 @pytest.mark.parametrize("chunk_size", MEMORY_TARGETS_MIB)
 @pytest.mark.parametrize("mode", _modes())
 def test_memory(mode, chunk_size, benchmark):
     """Growth of peak memory by a full-batch step on 20,000 images over a step of 100, with what is compiled cached."""
-    options = ["--mode", mode, "--examples", "20000", *(["--chunk-size", str(chunk_size)] if chunk_size else [])]
+    options = [
+        "--mode",
+        mode,
+        "--examples",
+        "20000",
+        *(["--chunk-size", str(chunk_size)] if chunk_size else []),
+    ]
     with tempfile.TemporaryDirectory() as cache:
         _fresh_process(cache, *options)  # to compile takes memory of its own
         found = benchmark.pedantic(lambda: _fresh_process(cache, *options), rounds=1)
     benchmark.extra_info.update(found)
     target = MEMORY_TARGETS_MIB[chunk_size]
-    print(f"\n{mode}, chunk_size {chunk_size}: 20,000 images grow peak memory by {found['growth_mib']:.0f} MiB (target "
-          f"{target:.0f}); parameters and state are {found['updated_mib']:.1f} MiB")  # fmt: skip
+    print(
+        f"\n{mode}, chunk_size {chunk_size}: 20,000 images grow peak memory by "
+        f"{found['growth_mib']:.0f} MiB (target "
+        f"{target:.0f}); parameters and state are {found['updated_mib']:.1f} MiB"
+    )
     assert found["growth_mib"] <= target
 
 
@@ -164,7 +196,10 @@ def test_import(benchmark):
 
     def one_round() -> None:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True, text=True
+            [sys.executable, "-W", "ignore", "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
         )
         rounds.append(float(done.stdout))
 

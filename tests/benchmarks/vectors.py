@@ -23,7 +23,9 @@ ITERATIONS = 20
 
 def main() -> None:
     """Time each backend and print a line for it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=842_340)
     parser.add_argument("--modes", nargs="+", default=["CVM", "NUMBA", "JAX"])
     parser.add_argument("--turns", type=int, default=9)

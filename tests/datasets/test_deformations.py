@@ -64,7 +64,12 @@ def test_complexity_changes_images_and_more_of_it_changes_more(name):
     image = np.zeros((SIDE, SIDE))
     image[8:24, 14:17] = image[20:23, 10:20] = 1.0
     little, much = (
-        np.mean([abs(modules.DEFORMATIONS[name](image, np.random.default_rng(s), c) - image).mean() for s in range(40)])
+        np.mean(
+            [
+                abs(modules.DEFORMATIONS[name](image, np.random.default_rng(s), c) - image).mean()
+                for s in range(40)
+            ]
+        )
         for c in (0.1, 0.9)
     )
     assert 0 < little < much
@@ -105,11 +110,25 @@ def test_slant_draws_its_slope(image):
 def test_footprints_go_from_thin_to_thick():
     shapes = [footprint.shape for footprint in modules.FOOTPRINTS]
     assert shapes == [(1, 2), (2, 1), (2, 2), (3, 3), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3)]
-    assert [int(footprint.sum()) for footprint in modules.FOOTPRINTS] == [2, 2, 4, 5, 6, 6, 9, 12, 12]
+    assert [int(footprint.sum()) for footprint in modules.FOOTPRINTS] == [
+        2,
+        2,
+        4,
+        5,
+        6,
+        6,
+        9,
+        12,
+        12,
+    ]
 
 
-@pytest.mark.parametrize(("complexity", "erosions", "dilations"), [(0.7, 4, 7), (1.0, 5, 9), (0.01, 1, 1), (0.2, 1, 2)])
-def test_thickness_chooses_among_erosions_dilations_and_nothing(image, complexity, erosions, dilations):
+@pytest.mark.parametrize(
+    ("complexity", "erosions", "dilations"), [(0.7, 4, 7), (1.0, 5, 9), (0.01, 1, 1), (0.2, 1, 2)]
+)
+def test_thickness_chooses_among_erosions_dilations_and_nothing(
+    image, complexity, erosions, dilations
+):
     for choice in range(erosions + dilations + 1):
         rng = Fixed(choice)
         made = modules.thickness(image, rng, complexity)
@@ -128,8 +147,12 @@ def test_erosion_that_would_leave_nothing_is_left_out():
     thin = np.zeros((SIDE, SIDE))
     thin[5:25, 16] = 0.8
     assert not ndimage.grey_erosion(thin, footprint=modules.FOOTPRINTS[0]).any()
-    np.testing.assert_array_equal(modules.thicken(thin, ndimage.grey_erosion, modules.FOOTPRINTS[0]), thin)
-    np.testing.assert_array_equal(modules.thicken(thin, ndimage.grey_erosion, modules.FOOTPRINTS[1])[6:24], thin[6:24])
+    np.testing.assert_array_equal(
+        modules.thicken(thin, ndimage.grey_erosion, modules.FOOTPRINTS[0]), thin
+    )
+    np.testing.assert_array_equal(
+        modules.thicken(thin, ndimage.grey_erosion, modules.FOOTPRINTS[1])[6:24], thin[6:24]
+    )
 
 
 def test_affine_takes_the_nearest_pixel(image):
@@ -152,13 +175,17 @@ def test_affine_draws_its_coefficients(image):
     rng = Fixed(1.0)
     made = modules.affine(image, rng, 0.5)
     assert rng.asked == [(-0.2, 0.2), (-2.25, 2.25)]
-    np.testing.assert_array_equal(made, modules.map_affinely(image, (1.2, 0.2, 2.25, 0.2, 1.2, 2.25)))
+    np.testing.assert_array_equal(
+        made, modules.map_affinely(image, (1.2, 0.2, 2.25, 0.2, 1.2, 2.25))
+    )
 
 
 def test_displacement_is_bilinear_between_zeros(image):
     fields = np.random.default_rng(2).normal(0.0, 3.0, (2, SIDE, SIDE))
     wanted = each_pixel(
-        lambda row, column: between(image, row + fields[0, row, column], column + fields[1, row, column])
+        lambda row, column: between(
+            image, row + fields[0, row, column], column + fields[1, row, column]
+        )
     )
     np.testing.assert_allclose(modules.displace(image, fields), wanted, atol=1e-12)
 
@@ -175,7 +202,9 @@ def test_elastic_displaces_by_smooth_fields(image):
         for right, second in zip(range(-reach, reach + 1), weights, strict=True):
             fields += first * second * np.roll(noise, (-down, -right), axis=(1, 2))
     wanted = modules.displace(image, 7.0 * fields)
-    np.testing.assert_allclose(modules.elastic(image, np.random.default_rng(3), complexity), wanted, atol=1e-10)
+    np.testing.assert_allclose(
+        modules.elastic(image, np.random.default_rng(3), complexity), wanted, atol=1e-10
+    )
 
 
 def test_elastic_is_as_strong_at_the_border_as_inside():

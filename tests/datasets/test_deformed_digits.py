@@ -64,12 +64,20 @@ def test_base_images_are_picked_alike_often(base):
 
 def test_one_example_is_what_its_numbers_say(base):
     """The modules one after the other, each with a complexity of its own."""
-    images, labels = deformed_digits(base, 5, 8, segment=3, replica=2, seed=11, complexity=0.5, dtype="float64")
+    images, labels = deformed_digits(
+        base, 5, 8, segment=3, replica=2, seed=11, complexity=0.5, dtype="float64"
+    )
     for number, image, label in zip(range(5, 8), images, labels, strict=True):
         rng = np.random.default_rng([11, 3, 2, number])
         pick = rng.integers(40)
         wanted = np.pad(base[0][pick].astype("float64"), 2)
-        for change in (modules.slant, modules.thickness, modules.affine, modules.elastic, modules.pinch):
+        for change in (
+            modules.slant,
+            modules.thickness,
+            modules.affine,
+            modules.elastic,
+            modules.pinch,
+        ):
             wanted = change(wanted, rng, rng.uniform(0, 0.5))
         assert label == base[1][pick]
         np.testing.assert_array_equal(image.reshape(32, 32), wanted.clip(0, 1))
@@ -92,7 +100,9 @@ def test_other_streams_have_other_examples(base, other):
 
 
 def test_segment_and_replica_and_seed_are_not_the_same_thing(base):
-    streams = [deformed_digits(base, 0, 3, **{name: 1})[0] for name in ("segment", "replica", "seed")]
+    streams = [
+        deformed_digits(base, 0, 3, **{name: 1})[0] for name in ("segment", "replica", "seed")
+    ]
     assert not any((a == b).all() for i, a in enumerate(streams) for b in streams[:i])
 
 
@@ -103,13 +113,19 @@ def test_modules_can_be_chosen(base):
         np.testing.assert_array_equal(labels, told)  # the base images stay
         assert not (images == none).all(axis=1).all()
     default, _ = deformed_digits(base, 0, 5)
-    np.testing.assert_array_equal(deformed_digits(base, 0, 5, modules=tuple(modules.DEFORMATIONS))[0], default)
+    np.testing.assert_array_equal(
+        deformed_digits(base, 0, 5, modules=tuple(modules.DEFORMATIONS))[0], default
+    )
 
 
 def test_of_labeled_images_those_to_train_on_are_taken(base):
     images, labels = base
     held = LabeledImages(
-        train_images=images, train_labels=labels, test_images=1 - images, test_labels=labels + 40, source="strokes"
+        train_images=images,
+        train_labels=labels,
+        test_images=1 - images,
+        test_labels=labels + 40,
+        source="strokes",
     )
     for made, wanted in zip(deformed_digits(held, 0, 9), deformed_digits(base, 0, 9), strict=True):
         np.testing.assert_array_equal(made, wanted)
@@ -139,7 +155,9 @@ def test_a_script_without_its_guard_is_told(tmp_path):
         "from symng.datasets import deformed_digits\n"
         "deformed_digits((np.zeros((2, 28, 28)), np.arange(2)), 0, 4, jobs=2)\n"
     )
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, timeout=120, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, timeout=120, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert "RuntimeError: jobs: expected 2 worker processes, got one that ended" in done.stderr
     assert 'if __name__ == "__main__":' in done.stderr
@@ -155,10 +173,18 @@ def test_a_script_without_its_guard_is_told(tmp_path):
         ({"segment": -1}, ValueError, "segment: expected"),
         ({"replica": 2**32}, ValueError, "replica: expected"),
         ({"seed": None}, TypeError, "seed: expected"),
-        ({"complexity": 1.1}, ValueError, "complexity: expected a finite number, at least 0 and at most 1"),
+        (
+            {"complexity": 1.1},
+            ValueError,
+            "complexity: expected a finite number, at least 0 and at most 1",
+        ),
         ({"complexity": np.nan}, ValueError, "complexity: expected"),
         ({"modules": "slant"}, TypeError, "modules: expected a tuple of names"),
-        ({"modules": ["slant", "noise"]}, ValueError, "modules: expected one of 'slant', .* got 'noise'"),
+        (
+            {"modules": ["slant", "noise"]},
+            ValueError,
+            "modules: expected one of 'slant', .* got 'noise'",
+        ),
         ({"dtype": "uint8"}, ValueError, "dtype: expected one of 'float32', 'float64'"),
         ({"jobs": 0}, ValueError, "jobs: expected a whole number, at least 1"),
     ],
@@ -171,15 +197,50 @@ def test_bad_arguments_are_named(base, arguments, error, words):
 @pytest.mark.parametrize(
     ("images", "labels", "error", "words"),
     [
-        (np.zeros((2, 33, 33)), np.arange(2), ValueError, "base, images: expected a side of at most 32"),
-        (np.zeros((2, 28, 27)), np.arange(2), ValueError, r"base, images: expected .* shape \(images, side, side\)"),
+        (
+            np.zeros((2, 33, 33)),
+            np.arange(2),
+            ValueError,
+            "base, images: expected a side of at most 32",
+        ),
+        (
+            np.zeros((2, 28, 27)),
+            np.arange(2),
+            ValueError,
+            r"base, images: expected .* shape \(images, side, side\)",
+        ),
         (np.zeros((2, 784)), np.arange(2), ValueError, "base, images: .* Reshape rows"),
         (np.zeros((0, 28, 28)), np.arange(0), ValueError, "base, images: expected"),
-        (np.zeros((2, 28, 28), "uint8"), np.arange(2), TypeError, "base, images: expected .* images / 255"),
-        (np.full((2, 28, 28), 1.5), np.arange(2), ValueError, "base, images: expected gray values .* got 1.5 to 1.5"),
-        (np.full((2, 28, 28), np.nan), np.arange(2), ValueError, "base, images: expected gray values from 0 to 1"),
-        (np.zeros((2, 28, 28)), np.arange(3), ValueError, "base, labels: expected an array of 2 whole numbers"),
-        (np.zeros((2, 28, 28)), np.zeros(2), TypeError, "base, labels: expected an array of 2 whole numbers"),
+        (
+            np.zeros((2, 28, 28), "uint8"),
+            np.arange(2),
+            TypeError,
+            "base, images: expected .* images / 255",
+        ),
+        (
+            np.full((2, 28, 28), 1.5),
+            np.arange(2),
+            ValueError,
+            "base, images: expected gray values .* got 1.5 to 1.5",
+        ),
+        (
+            np.full((2, 28, 28), np.nan),
+            np.arange(2),
+            ValueError,
+            "base, images: expected gray values from 0 to 1",
+        ),
+        (
+            np.zeros((2, 28, 28)),
+            np.arange(3),
+            ValueError,
+            "base, labels: expected an array of 2 whole numbers",
+        ),
+        (
+            np.zeros((2, 28, 28)),
+            np.zeros(2),
+            TypeError,
+            "base, labels: expected an array of 2 whole numbers",
+        ),
         (np.zeros((2, 28, 28)), [0, 1], TypeError, "base, labels: expected an array"),
     ],
 )
@@ -200,7 +261,9 @@ def test_base_has_to_be_images_and_labels(base):
 @pytest.fixture
 def example():
     """Return examples/deformed_digits.py as a module."""
-    spec = importlib.util.spec_from_file_location("deformed_digits_example", ROOT / "examples" / "deformed_digits.py")
+    spec = importlib.util.spec_from_file_location(
+        "deformed_digits_example", ROOT / "examples" / "deformed_digits.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -210,7 +273,9 @@ def example():
 def test_example_draws_a_page(example, tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 256, (12, 28, 28)).astype("uint8")
     labels = np.arange(12).astype("uint8") % 10
-    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3])
+    np.savez(
+        tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images[:3], y_test=labels[:3]
+    )
     arguments = [
         "--path",
         str(tmp_path / "own.npz"),

@@ -24,7 +24,13 @@ def write(path, count=6, **changes):
     images = np.full((count, 28, 28), count, "uint8")
     images[0, 0, 0] = 255
     labels = (np.arange(count) % 10).astype("uint8")
-    arrays = {"x_train": images, "y_train": labels, "x_test": images[:2], "y_test": labels[:2], **changes}
+    arrays = {
+        "x_train": images,
+        "y_train": labels,
+        "x_test": images[:2],
+        "y_test": labels[:2],
+        **changes,
+    }
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
     return path
@@ -33,7 +39,9 @@ def write(path, count=6, **changes):
 def test_file(nowhere):
     found = digits(write(nowhere / "own.npz"))
     assert found.source == "own.npz"
-    assert repr(found) == "LabeledImages(6 images to train on and 2 held out, 28 x 28, from own.npz)"
+    assert (
+        repr(found) == "LabeledImages(6 images to train on and 2 held out, 28 x 28, from own.npz)"
+    )
     assert found.train_images.shape == (6, 28, 28) and found.test_images.shape == (2, 28, 28)
     assert found.train_images.dtype == found.test_images.dtype == "float32"
     assert found.train_labels.dtype == found.test_labels.dtype == "int64"
@@ -48,7 +56,9 @@ def test_where_a_file_is_looked_for(nowhere, monkeypatch):
     write(nowhere / "data" / "mnist.npz", 3)
     assert len(digits().train_images) == 3
     monkeypatch.setenv("SYMNG_DATA", str(nowhere / "elsewhere"))
-    with pytest.raises(ValueError, match="^SYMNG_DATA: expected the name of a folder .* got '.*elsewhere'. Correct"):
+    with pytest.raises(
+        ValueError, match="^SYMNG_DATA: expected the name of a folder .* got '.*elsewhere'. Correct"
+    ):
         digits()
     (nowhere / "elsewhere").mkdir()
     assert len(digits().train_images) == 3  # there is none in that folder
@@ -67,8 +77,14 @@ def test_digits_of_scikit_learn(nowhere):
     np.testing.assert_array_equal(np.concatenate([found.train_labels, found.test_labels]), labels)
     images = np.concatenate([found.train_images, found.test_images])
     assert images.min() == 0 and images.max() == 1
-    assert not images[:, :4].any() and not images[:, :, -4:].any() and images[:, 4].any() and images[:, 23].any()
-    # Enlarged 2.5 times on both axes, each keeps its ink and where it is. Splines go a little over what clipping cuts.
+    assert (
+        not images[:, :4].any()
+        and not images[:, :, -4:].any()
+        and images[:, 4].any()
+        and images[:, 23].any()
+    )
+    # Enlarged 2.5 times on both axes, each keeps its ink and where it is. Splines go a little over
+    # what clipping cuts.
     small = small.reshape(-1, 8, 8) / 16
     assert abs(images.sum(axis=(1, 2)) / (6.25 * small.sum(axis=(1, 2))) - 1).max() < 0.06
     for axis in (1, 2):
@@ -79,24 +95,58 @@ def test_digits_of_scikit_learn(nowhere):
 
 def test_neither_file_nor_scikit_learn(nowhere, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match="^digits: expected scikit-learn .* or a file mnist.npz .* got neither. Run:"):
+    with pytest.raises(
+        ImportError,
+        match="^digits: expected scikit-learn .* or a file mnist.npz .* got neither. Run:",
+    ):
         digits()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"y_test": None}, "path: expected the arrays 'x_train', 'y_train', 'x_test', 'y_test', got .*'x_test' in '"),
-        ({"x_train": np.zeros((6, 28, 27), "uint8")}, r"path, x_train in '.*own.npz': expected uint8 images .*28, 27"),
-        ({"x_train": np.zeros((6, 784), "uint8")}, "path, x_train in '.*own.npz': expected uint8 images of shape"),
-        ({"x_train": np.zeros((0, 28, 28), "uint8")}, "path, x_train in '.*own.npz': expected uint8 images of shape"),
-        ({"x_test": np.zeros((2, 28, 28))}, "path, x_test in '.*own.npz': expected uint8 images .* dtype float64"),
+        (
+            {"y_test": None},
+            "path: expected the arrays 'x_train', 'y_train', 'x_test', 'y_test', got .*'x_test' in "
+            "'",
+        ),
+        (
+            {"x_train": np.zeros((6, 28, 27), "uint8")},
+            r"path, x_train in '.*own.npz': expected uint8 images .*28, 27",
+        ),
+        (
+            {"x_train": np.zeros((6, 784), "uint8")},
+            "path, x_train in '.*own.npz': expected uint8 images of shape",
+        ),
+        (
+            {"x_train": np.zeros((0, 28, 28), "uint8")},
+            "path, x_train in '.*own.npz': expected uint8 images of shape",
+        ),
+        (
+            {"x_test": np.zeros((2, 28, 28))},
+            "path, x_test in '.*own.npz': expected uint8 images .* dtype float64",
+        ),
         ({"y_train": np.arange(5)}, "path, y_train in '.*own.npz': expected 6 labels, .* 0 to 9"),
-        ({"y_train": np.zeros(6)}, "path, y_train in '.*own.npz': expected 6 labels, .* dtype float64"),
-        ({"y_train": np.zeros((6, 1), int)}, r"path, y_train in '.*own.npz': expected 6 labels, .* shape \(6, 1\)"),
-        ({"y_test": np.array([3, 10])}, "path, y_test in '.*own.npz': expected 2 labels, .* got labels from 3 to 10"),
-        ({"y_test": np.array([-1, 0])}, "path, y_test in '.*own.npz': expected 2 labels, .* got labels from -1 to 0"),
-        ({"x_train": np.array([None])}, "path: expected an npz file .*own.npz', which is damaged or something else"),
+        (
+            {"y_train": np.zeros(6)},
+            "path, y_train in '.*own.npz': expected 6 labels, .* dtype float64",
+        ),
+        (
+            {"y_train": np.zeros((6, 1), int)},
+            r"path, y_train in '.*own.npz': expected 6 labels, .* shape \(6, 1\)",
+        ),
+        (
+            {"y_test": np.array([3, 10])},
+            "path, y_test in '.*own.npz': expected 2 labels, .* got labels from 3 to 10",
+        ),
+        (
+            {"y_test": np.array([-1, 0])},
+            "path, y_test in '.*own.npz': expected 2 labels, .* got labels from -1 to 0",
+        ),
+        (
+            {"x_train": np.array([None])},
+            "path: expected an npz file .*own.npz', which is damaged or something else",
+        ),
     ],
 )
 def test_files_that_hold_something_else(nowhere, changes, words):
@@ -111,18 +161,25 @@ def test_damaged_files(nowhere, damage):
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[500] ^= 1  # in the middle of the first images
-    left = {"truncated": content[:-100], "empty": b"", "flipped": content, "text": b"images"}[damage]
+    left = {"truncated": content[:-100], "empty": b"", "flipped": content, "text": b"images"}[
+        damage
+    ]
     path.write_bytes(left)
     with pytest.raises(
-        ValueError, match="^path: expected an npz file with the arrays of MNIST, got '.*own.npz', which is"
+        ValueError,
+        match="^path: expected an npz file with the arrays of MNIST, got '.*own.npz', which is",
     ):
         digits(path)
 
 
 def test_files_that_cannot_be_read(nowhere):
-    with pytest.raises(FileNotFoundError, match="path: expected a file .* be read, got '.*none.npz': No such file"):
+    with pytest.raises(
+        FileNotFoundError, match="path: expected a file .* be read, got '.*none.npz': No such file"
+    ):
         digits(nowhere / "none.npz")
-    with pytest.raises(IsADirectoryError, match="path: expected a file .* be read, got '.*': Is a directory"):
+    with pytest.raises(
+        IsADirectoryError, match="path: expected a file .* be read, got '.*': Is a directory"
+    ):
         digits(nowhere)
     with pytest.raises(TypeError, match="^path: expected the name of an npz file, got 5"):
         digits(5)

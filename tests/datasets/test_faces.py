@@ -29,7 +29,9 @@ def bare(monkeypatch, tmp_path):
 def numbered(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images of 2 x 2 that tell their number, and labels that follow from it."""
     number = np.arange(count)
-    images = np.stack([number % 256, number // 256, number % 7, number % 11], axis=1).astype("uint8")
+    images = np.stack([number % 256, number // 256, number % 7, number % 11], axis=1).astype(
+        "uint8"
+    )
     return images.reshape(-1, 2, 2), (number * 3 % 10).astype("uint8")
 
 
@@ -43,9 +45,13 @@ def write(folder: Path, count: int = 4500, zipped: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     images, labels = numbered(count)
     cut = count - count // 5
-    for name, array in zip(NAMES, (images[:cut], labels[:cut], images[cut:], labels[cut:]), strict=True):
+    for name, array in zip(
+        NAMES, (images[:cut], labels[:cut], images[cut:], labels[cut:]), strict=True
+    ):
         content = idx(array)
-        (folder / f"{name}{'.gz' * zipped}").write_bytes(gzip.compress(content, 1) if zipped else content)
+        (folder / f"{name}{'.gz' * zipped}").write_bytes(
+            gzip.compress(content, 1) if zipped else content
+        )
     return folder
 
 
@@ -58,8 +64,16 @@ def test_fashion_in_the_shape_of_the_faces(tmp_path):
     tested, unlabeled = [], []
     for fold in range(5):
         data = faces(tmp_path / "idx", fold=fold)
-        assert [len(data.train_labels), len(data.valid_labels), len(data.test_labels)] == [2925, 418, 835]
-        assert data.train_images.dtype == "uint8" and data.train_images.shape[1:] == (2, 2) and data.classes == 10
+        assert [len(data.train_labels), len(data.valid_labels), len(data.test_labels)] == [
+            2925,
+            418,
+            835,
+        ]
+        assert (
+            data.train_images.dtype == "uint8"
+            and data.train_images.shape[1:] == (2, 2)
+            and data.classes == 10
+        )
         for part in ("train", "valid", "test"):
             check_labels(getattr(data, f"{part}_images"), getattr(data, f"{part}_labels"))
         parts = (data.train_images, data.valid_images, data.test_images, data.unlabeled_images)
@@ -82,7 +96,9 @@ def test_folds_by_seed(tmp_path):
     assert len(np.intersect1d(one, other)) < 300  # by chance 835 * 835 / 4500
 
 
-@pytest.mark.parametrize(("labeled", "parts"), [(100, (70, 10, 20)), (10, (7, 1, 2)), (4500, (3150, 450, 900))])
+@pytest.mark.parametrize(
+    ("labeled", "parts"), [(100, (70, 10, 20)), (10, (7, 1, 2)), (4500, (3150, 450, 900))]
+)
 def test_number_of_labeled_images(tmp_path, labeled, parts):
     data = faces(write(tmp_path), labeled=labeled)
     assert (len(data.train_labels), len(data.valid_labels), len(data.test_labels)) == parts
@@ -91,7 +107,17 @@ def test_number_of_labeled_images(tmp_path, labeled, parts):
 
 def test_places_that_are_looked_into(tmp_path, monkeypatch):
     """In the order: path, SYMNG_DATA, the folder of Debian, what scikit-learn has fetched; each with plain files."""
-    arff = tmp_path / "scikit-learn" / "openml" / "openml.org" / "data" / "v1" / "download" / "1" / "any.arff.gz"
+    arff = (
+        tmp_path
+        / "scikit-learn"
+        / "openml"
+        / "openml.org"
+        / "data"
+        / "v1"
+        / "download"
+        / "1"
+        / "any.arff.gz"
+    )
     arff.parent.mkdir(parents=True)
     images, labels = numbered(4300)
     rows = np.column_stack([images.reshape(-1, 4), labels])
@@ -109,11 +135,18 @@ def test_places_that_are_looked_into(tmp_path, monkeypatch):
     monkeypatch.setenv("SYMNG_DATA", str(tmp_path / "own"))
     (tmp_path / "own").mkdir()
     assert faces_from() == tmp_path / "debian"
-    assert faces_from(write(tmp_path / "own" / "fashion-mnist")) == tmp_path / "own" / "fashion-mnist"
+    assert (
+        faces_from(write(tmp_path / "own" / "fashion-mnist")) == tmp_path / "own" / "fashion-mnist"
+    )
     assert faces_from(write(tmp_path / "own")) == tmp_path / "own"
-    assert faces(write(tmp_path / "given"), fold=1).source == f"{tmp_path / 'given'}, fold 1 of seed 0"
+    assert (
+        faces(write(tmp_path / "given"), fold=1).source == f"{tmp_path / 'given'}, fold 1 of seed 0"
+    )
     monkeypatch.setenv("SYMNG_DATA", str(tmp_path / "mistyped"))
-    with pytest.raises(FileNotFoundError, match=r"^SYMNG_DATA: expected the name of a folder, got '.*mistyped', which"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^SYMNG_DATA: expected the name of a folder, got '.*mistyped', which",
+    ):
         faces()
 
 
@@ -140,7 +173,9 @@ def test_download(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(datasets, "fetch_openml", fail)
-    with pytest.raises(OSError, match=r"^download: expected Fashion-MNIST from OpenML, got no network. To get"):
+    with pytest.raises(
+        OSError, match=r"^download: expected Fashion-MNIST from OpenML, got no network. To get"
+    ):
         faces(download=True)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match="^download: expected scikit-learn to be installed"):
@@ -150,8 +185,15 @@ def test_download(tmp_path, monkeypatch):
 def test_nothing_found_tells_the_ways_out(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         faces()
-    for words in ("debian", "scikit-learn", "apt install dataset-fashion-mnist", "fetch_openml", "download=True",
-                  "SYMNG_DATA", *NAMES):  # fmt: skip
+    for words in (
+        "debian",
+        "scikit-learn",
+        "apt install dataset-fashion-mnist",
+        "fetch_openml",
+        "download=True",
+        "SYMNG_DATA",
+        *NAMES,
+    ):
         assert words in str(caught.value)
 
 
@@ -165,20 +207,50 @@ IMAGES, LABELS = numbered(3600)
 @pytest.mark.parametrize(
     ("name", "content", "zipped", "words"),
     [
-        (NAMES[0], gzip.compress(idx(IMAGES))[:-20], False, "expected a gzipped file in '.*train-images.*', got a dam"),
+        (
+            NAMES[0],
+            gzip.compress(idx(IMAGES))[:-20],
+            False,
+            "expected a gzipped file in '.*train-images.*', got a dam",
+        ),
         (NAMES[0], b"none at all", False, "expected a gzipped file in"),
         (NAMES[0], b"", False, "expected an idx file of bytes in"),
         (NAMES[0], b"", True, "expected an idx file of bytes in"),
-        (NAMES[0], b"\0\0\x0d" + idx(IMAGES)[3:], True, "expected an idx file of bytes in .*, got one that begins"),
-        (NAMES[0], idx(IMAGES)[:-3], True, r"expected 14,400 bytes for the shape \(3600, 2, 2\) in .*, got 14,397"),
+        (
+            NAMES[0],
+            b"\0\0\x0d" + idx(IMAGES)[3:],
+            True,
+            "expected an idx file of bytes in .*, got one that begins",
+        ),
+        (
+            NAMES[0],
+            idx(IMAGES)[:-3],
+            True,
+            r"expected 14,400 bytes for the shape \(3600, 2, 2\) in .*, got 14,397",
+        ),
         (NAMES[0], idx(IMAGES) + b"1", True, "expected 14,400 bytes for the shape"),
         (NAMES[0], idx(IMAGES[0]), True, "expected 3 axes in '.*train-images.*', got 2"),
         (NAMES[1], idx(IMAGES), True, "expected 1 axes in '.*train-labels.*', got 3"),
-        (NAMES[1], idx(LABELS[:-1]), True, "expected labels of 3,600 images in '.*train-labels.*', got 3,599"),
-        (NAMES[3], idx(np.full(900, 10, "uint8")), True, "expected labels from 0 to 9 in '.*t10k-labels.*', got 10"),
-        (NAMES[2], idx(np.zeros((900, 3, 2), "uint8")), True, "expected images of 2 x 2 in '.*t10k-images.*', got"),
+        (
+            NAMES[1],
+            idx(LABELS[:-1]),
+            True,
+            "expected labels of 3,600 images in '.*train-labels.*', got 3,599",
+        ),
+        (
+            NAMES[3],
+            idx(np.full(900, 10, "uint8")),
+            True,
+            "expected labels from 0 to 9 in '.*t10k-labels.*', got 10",
+        ),
+        (
+            NAMES[2],
+            idx(np.zeros((900, 3, 2), "uint8")),
+            True,
+            "expected images of 2 x 2 in '.*t10k-images.*', got",
+        ),
     ],
-)  # fmt: skip
+)
 def test_damaged_files(tmp_path, name, content, zipped, words):
     write(tmp_path)
     spoil(tmp_path, name, content, zipped)
@@ -192,10 +264,22 @@ def test_damaged_files(tmp_path, name, content, zipped, words):
     [
         ("@relation Fashion-MNIST\n1,2,3,4,5\n", "expected an ARFF file with @DATA in"),
         ("@relation Fashion-MNIST\n@data\n1,2,3,300,5\n", "expected lines of whole numbers in"),
-        ("@relation Fashion-MNIST\n@data\n1,2,3,4,5\n1,2,3\n", "expected lines of whole numbers in"),
-        ("@relation Fashion-MNIST\n@data\n1,2,3\n", "expected lines of the pixels of a square image and a label in"),
-        ("@relation Fashion-MNIST\n@data\n", "expected lines of the pixels of a square image and a label in"),
-        ("@relation Fashion-MNIST\n@data\n1,2,3,4,12\n", "expected labels from 0 to 9 in .*, got 12"),
+        (
+            "@relation Fashion-MNIST\n@data\n1,2,3,4,5\n1,2,3\n",
+            "expected lines of whole numbers in",
+        ),
+        (
+            "@relation Fashion-MNIST\n@data\n1,2,3\n",
+            "expected lines of the pixels of a square image and a label in",
+        ),
+        (
+            "@relation Fashion-MNIST\n@data\n",
+            "expected lines of the pixels of a square image and a label in",
+        ),
+        (
+            "@relation Fashion-MNIST\n@data\n1,2,3,4,12\n",
+            "expected labels from 0 to 9 in .*, got 12",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")
@@ -209,7 +293,8 @@ def test_damaged_file_of_scikit_learn(tmp_path, content, words):
 
 def test_wrong_paths(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"^path: expected a TFD_48x48.mat, or .*no', which is not there. To get"
+        FileNotFoundError,
+        match=r"^path: expected a TFD_48x48.mat, or .*no', which is not there. To get",
     ):
         faces(tmp_path / "no")
     with pytest.raises(FileNotFoundError, match="^path: expected .* folder .* without them"):
@@ -229,7 +314,11 @@ def test_wrong_paths(tmp_path):
         ({"fold": 5}, ValueError, "fold: expected a whole number, at least 0 and at most 4, got 5"),
         ({"fold": 1.0}, TypeError, "fold: expected"),
         ({"labeled": 9}, ValueError, "labeled: expected a whole number, at least 10"),
-        ({"labeled": 4501}, ValueError, "labeled: expected at most the 4,500 images there are, got 4501"),
+        (
+            {"labeled": 4501},
+            ValueError,
+            "labeled: expected at most the 4,500 images there are, got 4501",
+        ),
         ({"labeled": 20.0}, TypeError, "labeled: expected"),
         ({"seed": -1}, ValueError, "seed: expected"),
         ({"download": 1}, TypeError, "download: expected True or False"),
@@ -252,10 +341,15 @@ def tfd(count: int = 60, **changed) -> dict[str, np.ndarray]:
     images[:, 0, 0] = number
     labeled = number % 3 > 0
     place = np.cumsum(labeled) - 1
-    folds = np.stack([np.choose((place + 2 * fold) % 10, [3, 3, 2] + 7 * [1]) for fold in range(5)], axis=1)
-    content = {"images": images, "folds": np.where(labeled[:, None], folds, 0).astype("float64"),
-               "labs_ex": np.where(labeled, number % 7 + 1, -1)[:, None].astype("float64"),
-               "labs_id": number[:, None]}  # fmt: skip
+    folds = np.stack(
+        [np.choose((place + 2 * fold) % 10, [3, 3, 2] + 7 * [1]) for fold in range(5)], axis=1
+    )
+    content = {
+        "images": images,
+        "folds": np.where(labeled[:, None], folds, 0).astype("float64"),
+        "labs_ex": np.where(labeled, number % 7 + 1, -1)[:, None].astype("float64"),
+        "labs_id": number[:, None],
+    }
     return content | changed
 
 
@@ -269,7 +363,11 @@ def save(folder: Path, content: dict[str, np.ndarray]) -> Path:
 def test_toronto_faces(tmp_path, fold):
     content = tfd()
     data = faces(save(tmp_path, content), fold=fold)
-    assert data.classes == 7 and data.train_images.shape == (28, 48, 48) and data.train_images.dtype == "uint8"
+    assert (
+        data.classes == 7
+        and data.train_images.shape == (28, 48, 48)
+        and data.train_images.dtype == "uint8"
+    )
     for part, code in (("train", 1), ("valid", 2), ("test", 3), ("unlabeled", 0)):
         images = getattr(data, f"{part}_images")
         number = images[:, 0, 0]
@@ -289,7 +387,9 @@ def test_fewer_labeled_faces(tmp_path):
         assert set(number) < set(getattr(whole, f"{part}_images")[:, 0, 0])
         np.testing.assert_array_equal(getattr(data, f"{part}_labels"), number % 7)
     assert not np.array_equal(faces(path, labeled=20, seed=2).train_images, data.train_images)
-    with pytest.raises(ValueError, match="^labeled: expected at most the 40 labeled images of the file, got 41"):
+    with pytest.raises(
+        ValueError, match="^labeled: expected at most the 40 labeled images of the file, got 41"
+    ):
         faces(path, labeled=41)
 
 
@@ -304,10 +404,16 @@ def test_fewer_labeled_faces(tmp_path):
         ({"folds": np.ones((60, 4))}, r"expected folds of shape \(60, 5\)"),
         ({"folds": np.full((60, 5), 4)}, "expected codes 0, 1, 2 and 3 in folds"),
         ({"folds": np.full((60, 5), np.nan)}, "expected codes 0, 1, 2 and 3 in folds"),
-        ({"folds": np.ones((60, 5))}, "expected images to train with, .* whose fold 0 has 60 / 0 / 0 of them"),
+        (
+            {"folds": np.ones((60, 5))},
+            "expected images to train with, .* whose fold 0 has 60 / 0 / 0 of them",
+        ),
         ({"labs_ex": np.ones((59, 1))}, r"expected labs_ex of shape \(60, 1\)"),
         ({"labs_ex": np.full((60, 1), "x")}, "expected labs_ex of shape"),
-        ({"labs_ex": np.full((60, 1), 8)}, "expected labels from 1 to 7 .* with labels from 8 to 8"),
+        (
+            {"labs_ex": np.full((60, 1), 8)},
+            "expected labels from 1 to 7 .* with labels from 8 to 8",
+        ),
         ({"labs_ex": np.full((60, 1), -1)}, "expected labels from 1 to 7"),
     ],
 )
@@ -319,7 +425,9 @@ def test_files_of_something_else(tmp_path, changed, words):
 def test_damaged_faces(tmp_path):
     content = tfd()
     del content["labs_ex"], content["folds"]
-    with pytest.raises(ValueError, match=r"^path: expected .* got '.*TFD_48x48.mat' without folds, labs_ex"):
+    with pytest.raises(
+        ValueError, match=r"^path: expected .* got '.*TFD_48x48.mat' without folds, labs_ex"
+    ):
         faces(save(tmp_path, content))
     path = save(tmp_path, tfd())
     whole = path.read_bytes()
@@ -334,7 +442,9 @@ def test_damaged_faces(tmp_path):
         header + b"\0" * 900,
     ):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match="^path: expected a TFD_48x48.mat with images, folds and labs_ex, got"):
+        with pytest.raises(
+            ValueError, match="^path: expected a TFD_48x48.mat with images, folds and labs_ex, got"
+        ):
             faces(path)
     with pytest.raises(ValueError, match="of MATLAB's format 7.3. Save it in MATLAB anew"):
         faces(path)
@@ -366,7 +476,9 @@ def test_contrast_of_bytes_and_of_flat_images():
     images = np.random.default_rng(0).integers(256, size=(3, 12, 12)).astype("uint8")
     got = local_contrast_normalization(images)
     assert got.dtype == "float32"
-    np.testing.assert_allclose(got, local_contrast_normalization(images / 255), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        got, local_contrast_normalization(images / 255), rtol=1e-3, atol=1e-4
+    )
     np.testing.assert_array_equal(local_contrast_normalization(np.full((2, 12, 12), 7)), 0)
     assert local_contrast_normalization(np.zeros((0, 12, 12), "float32")).shape == (0, 12, 12)
     faint = local_contrast_normalization(1e-3 * images / 255, floor=1.0)
@@ -376,7 +488,11 @@ def test_contrast_of_bytes_and_of_flat_images():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"images": np.zeros((4, 4))}, ValueError, "images: expected an array of gray values of shape"),
+        (
+            {"images": np.zeros((4, 4))},
+            ValueError,
+            "images: expected an array of gray values of shape",
+        ),
         ({"images": np.full((1, 4, 4), "x")}, ValueError, "images: expected"),
         ({"images": np.full((1, 4, 4), np.nan)}, ValueError, "images: expected finite values"),
         ({"sigma": 0}, ValueError, "sigma: expected"),

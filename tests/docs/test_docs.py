@@ -20,8 +20,8 @@ import symng
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-# Blocks marked ```python are run and ```pycon are sessions whose output is compared. A block ```text is what the block
-# ```python before it prints. Others are only shown.
+# Blocks marked ```python are run and ```pycon are sessions whose output is compared. A block
+# ```text is what the block ```python before it prints. Others are only shown.
 BLOCK = re.compile(r"^```(python|pycon|text)\n(.*?)^```$", re.M | re.S)
 COMMANDS = (
     'pip install ".[examples]" && python examples/curves.py',
@@ -63,7 +63,9 @@ WITH_CODE = [page for page in PAGES if blocks_of(page)]
 
 
 def test_the_pages_that_show_code_are_found():
-    assert {"README.md", "index.md", "getting_started.md", "extending.md"} <= {page.name for page in WITH_CODE}
+    assert {"README.md", "index.md", "getting_started.md", "extending.md"} <= {
+        page.name for page in WITH_CODE
+    }
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
@@ -97,7 +99,9 @@ def test_names_of_the_package_exist(page):
             for attribute in parts[cut:]:
                 # A field of a dataclass without a default is no attribute of its class.
                 fields = getattr(found, "__dataclass_fields__", {})
-                assert hasattr(found, attribute) or attribute in fields, f"{page.name}: there is no {name}"
+                assert hasattr(found, attribute) or attribute in fields, (
+                    f"{page.name}: there is no {name}"
+                )
                 found = getattr(found, attribute, None)
             break
         else:
@@ -156,7 +160,9 @@ def settings_tables() -> list[dict[str, dict[str, str]]]:
     """Return the tables of the Curves page whose rows are named in code, cells by row and column."""
     tables = []
     for text in re.findall(r"^\| \|.*\n\|[-|]+\n(?:\|.*\n)+", curves_page(), re.M):
-        head, _, *rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines()]
+        head, _, *rows = [
+            [cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines()
+        ]
         tables.append({row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows})
     return tables
 
@@ -182,7 +188,10 @@ def test_curves_page_tells_the_settings(curves_example):
         (["--preconditioner", "martens"], "--preconditioner martens: only Hessian-free has it"),
         (["--optimizer", "adam", "--solver", "cg"], "--solver: Adam has none"),
         (["--optimizer", "hf", "--ratio", "linear"], "--ratio: Hessian-free has none"),
-        (["--optimizer", "sgd", "--preconditioner", "kronecker"], "--preconditioner: gradient descent has none"),
+        (
+            ["--optimizer", "sgd", "--preconditioner", "kronecker"],
+            "--preconditioner: gradient descent has none",
+        ),
     ],
 )
 def test_curves_refuses_what_an_optimizer_has_not(curves_example, capsys, arguments, message):
@@ -193,11 +202,13 @@ def test_curves_refuses_what_an_optimizer_has_not(curves_example, capsys, argume
 
 def test_presets_of_natural_gradient(curves_example):
     default, paper = (
-        curves_example.make_optimizer(curves_example.parse(["--preset", p])) for p in ("default", "paper")
+        curves_example.make_optimizer(curves_example.parse(["--preset", p]))
+        for p in ("default", "paper")
     )
     assert default.preconditioner == symng.KroneckerPreconditioner() and default.solver.maxiter == 3
     assert paper == symng.NaturalGradient(
-        solver=symng.MinresQLP(rtol=1e-4, maxiter=250, recompute=False), damping=symng.LevenbergMarquardt(initial=3.0)
+        solver=symng.MinresQLP(rtol=1e-4, maxiter=250, recompute=False),
+        damping=symng.LevenbergMarquardt(initial=3.0),
     )
 
 

@@ -27,7 +27,9 @@ def module_names() -> list[str]:
 def find_examples() -> list[doctest.DocTest]:
     """Return the docstrings with examples, one for each object."""
     finder = doctest.DocTestFinder()
-    tests = [test for name in module_names() for test in finder.find(importlib.import_module(name), name)]
+    tests = [
+        test for name in module_names() for test in finder.find(importlib.import_module(name), name)
+    ]
     return [test for test in tests if test.examples]
 
 

@@ -16,8 +16,8 @@ from symng import *  # noqa: F403 - what eval(repr(...)) of a configuration obje
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
 MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot")
 
-# Bases that cannot be made without a subclass (docs/extending.md has the examples), and results that only the package
-# makes: the examples of what returns them show them.
+# Bases that cannot be made without a subclass (docs/extending.md has the examples), and results
+# that only the package makes: the examples of what returns them show them.
 BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "StepSize"}
 RESULTS = {"CompiledStep", "Match", "Step", "StepInfo"}
 # Dataclasses that are no configuration: they hold graphs or numbers.
@@ -30,10 +30,13 @@ CONFIGURATIONS = {
     if inspect.isclass(kind) and dataclasses.is_dataclass(kind) and name not in HOLDERS
 }
 
-# Settings that are not the defaults, by the name of the class. Every configuration that has settings is here.
+# Settings that are not the defaults, by the name of the class. Every configuration that has
+# settings is here.
 CHANGED = {
     "Adam": dict(step_size=0.1, beta1=0.8, beta2=0.99, epsilon=1e-6),
-    "BacktrackingLineSearch": dict(size=0.5, shrink=0.25, sufficient_decrease=0.01, max_evaluations=7),
+    "BacktrackingLineSearch": dict(
+        size=0.5, shrink=0.25, sufficient_decrease=0.01, max_evaluations=7
+    ),
     "Bernoulli": dict(logits=True),
     "CG": dict(rtol=1e-3, atol=1e-8, maxiter=7, recompute=False, check=True),
     "Categorical": dict(logits=True),
@@ -43,30 +46,47 @@ CHANGED = {
     "FixedStep": dict(size=0.5),
     "Gaussian": dict(std=2.0),
     "HessianFree": dict(
-        metric=symng.Fisher(), solver=symng.CG(maxiter=7), damping=symng.FixedDamping(value=1.0), step_size=0.5,
-        warm_start=0.0, preconditioner=None,
+        metric=symng.Fisher(),
+        solver=symng.CG(maxiter=7),
+        damping=symng.FixedDamping(value=1.0),
+        step_size=0.5,
+        warm_start=0.0,
+        preconditioner=None,
     ),
     "KrylovSubspaceDescent": dict(
-        metric=symng.Fisher(), basis_size=7, damping=1.0, previous_direction=False, max_iterations=9,
+        metric=symng.Fisher(),
+        basis_size=7,
+        damping=1.0,
+        previous_direction=False,
+        max_iterations=9,
     ),
     "JacobiPreconditioner": dict(draws=2, decay=0.9),
     "KroneckerPreconditioner": dict(decay=0.9, refresh=3),
-    "LevenbergMarquardt": dict(initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0),
-    "MinresQLP": dict(rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0),
+    "LevenbergMarquardt": dict(
+        initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0
+    ),
+    "MinresQLP": dict(
+        rtol=1e-3, maxiter=7, max_norm=1e4, condition_limit=1e5, transition_condition=1.0
+    ),
     "NaturalConjugateGradient": dict(
-        beta="polak-ribiere", solver=symng.CG(maxiter=7), step_size=symng.BacktrackingLineSearch(size=2.0),
+        beta="polak-ribiere",
+        solver=symng.CG(maxiter=7),
+        step_size=symng.BacktrackingLineSearch(size=2.0),
         warm_start=0.5,
     ),
     "NaturalGradient": dict(
-        metric=symng.GaussNewton(), solver=symng.CG(maxiter=7), damping=symng.FixedDamping(value=1.0),
-        step_size=symng.BacktrackingLineSearch(), warm_start=0.5,
+        metric=symng.GaussNewton(),
+        solver=symng.CG(maxiter=7),
+        damping=symng.FixedDamping(value=1.0),
+        step_size=symng.BacktrackingLineSearch(),
+        warm_start=0.5,
     ),
     "Poisson": dict(log_rate=True),
     "SGD": dict(step_size=0.1, momentum=0.9, nesterov=True),
     "TONGA": dict(rank=3, decay=0.9, damping=0.5, centered=True, step_size=0.1),
     "Woodbury": dict(rtol=1e-3),
     "StructuralDamping": dict(metric=symng.GaussNewton(), coefficient=0.5, relative=True),
-}  # fmt: skip
+}
 
 
 def names_on_reference_page() -> dict[str, list[str]]:
@@ -107,9 +127,10 @@ def test_names_are_sorted_and_there(module):
 
 def test_nothing_public_is_left_out_of_all():
     taken = {
-        name for name, value in vars(symng).items()
+        name
+        for name, value in vars(symng).items()
         if not name.startswith("_") and not inspect.ismodule(value)
-    }  # fmt: skip
+    }
     assert taken == set(symng.__all__)
 
 
@@ -118,8 +139,12 @@ def test_docstring_has_a_first_line_and_an_example(name):
     doc = inspect.getdoc(PUBLIC[name])
     assert doc, f"symng.{name} has no docstring"
     first = doc.splitlines()[0]
-    assert first.endswith("."), f"the first line of symng.{name} is no sentence on one line: {first!r}"
-    assert (">>>" in doc) != (name in BASES | RESULTS), f"symng.{name}: an example, or a place in the lists above"
+    assert first.endswith("."), (
+        f"the first line of symng.{name} is no sentence on one line: {first!r}"
+    )
+    assert (">>>" in doc) != (name in BASES | RESULTS), (
+        f"symng.{name}: an example, or a place in the lists above"
+    )
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -131,11 +156,17 @@ def test_every_argument_is_described(module):
             continue
         described = {
             word.strip(" *")
-            for line in re.findall(r"^(\S[^:\n]*?) :|^(\S[^:\n]*)$\n {4}", inspect.getdoc(thing) or "", re.M)
+            for line in re.findall(
+                r"^(\S[^:\n]*?) :|^(\S[^:\n]*)$\n {4}", inspect.getdoc(thing) or "", re.M
+            )
             for part in line
             for word in part.split(",")
         }
-        arguments = [p.name for p in inspect.signature(thing).parameters.values() if p.name not in ("self", "row")]
+        arguments = [
+            p.name
+            for p in inspect.signature(thing).parameters.values()
+            if p.name not in ("self", "row")
+        ]
         missing = [a for a in arguments if a not in described]
         assert not missing, f"{module}.{name} does not describe {', '.join(missing)}"
 

@@ -14,10 +14,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-EXAMPLES = sorted(p for p in (ROOT / "examples").glob("*.py") if '__name__ == "__main__"' in p.read_text())
+EXAMPLES = sorted(
+    p for p in (ROOT / "examples").glob("*.py") if '__name__ == "__main__"' in p.read_text()
+)
 NEEDED = ("sphinx", "furo", "myst_parser", "numpydoc", "sphinx_copybutton", "latex2mathml", "PIL")
 with_sphinx = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in NEEDED), reason='needs pip install ".[docs]"'
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
+    reason='needs pip install ".[docs]"',
 )
 
 # A site of few pages, with the settings and extensions of the real one.
@@ -86,7 +89,11 @@ def build(folder: Path, index: str) -> str:
     from sphinx.util.docutils import docutils_namespace
 
     docs = folder / "docs"
-    shutil.copytree(DOCS, docs, ignore=shutil.ignore_patterns("*.md", "*.png", "generated", "_build", "__pycache__"))
+    shutil.copytree(
+        DOCS,
+        docs,
+        ignore=shutil.ignore_patterns("*.md", "*.png", "generated", "_build", "__pycache__"),
+    )
     shutil.copy(ROOT / "setup.cfg", folder)
     (folder / "examples").mkdir()
     (folder / "examples" / "little.py").write_text(LITTLE)
@@ -97,7 +104,9 @@ def build(folder: Path, index: str) -> str:
     path = list(sys.path)
     try:
         with docutils_namespace():
-            Sphinx(docs, docs, folder / "html", folder / "trees", "html", status=None, warning=said).build()
+            Sphinx(
+                docs, docs, folder / "html", folder / "trees", "html", status=None, warning=said
+            ).build()
     finally:
         sys.path[:] = path
     return said.getvalue()
@@ -121,7 +130,9 @@ def test_names_lead_to_the_reference(site):
     assert shown["symng.minimize"] == "generated/symng.minimize.html#symng.minimize"
     assert shown["symng.CG"] == "generated/symng.CG.html#symng.CG"
     assert shown["objective.check"] == "generated/symng.Objective.html#symng.Objective.check"
-    assert shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"  # in the block of code
+    assert (
+        shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"
+    )  # in the block of code
     assert 'href="generated/symng.plot.training_curves.html#symng.plot.training_curves"' in text
     assert shown["pytensor.function"].startswith("https://pytensor.readthedocs.io/")
     assert shown["examples/little.py"] == "generated/examples/little.html"
@@ -139,7 +150,9 @@ def test_mathematics_is_in_the_page_and_nothing_is_loaded_from_elsewhere(site):
     assert "mathjax.js" not in text.lower()
     assert re.search(r"<mi>log</mi><mspace[^>]*/?>(</mspace>)?<mi>p</mi>", text)
     for page in site.rglob("*.html"):
-        loaded = re.findall(r'<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)="([^"]+)"', page.read_text())
+        loaded = re.findall(
+            r'<(?:script|img|link|iframe)\b[^>]*\b(?:src|href)="([^"]+)"', page.read_text()
+        )
         assert loaded and not [address for address in loaded if "//" in address], page.name
 
 
@@ -165,7 +178,9 @@ def test_a_card_has_thumbnail_page_and_source(site):
 
 @with_sphinx
 def test_wrong_names_and_programs_left_out_are_warnings(tmp_path):
-    said = build(tmp_path, "# Small\n\n`symng.Fischer`\n\n```{gallery}\n```\n\n```{toctree}\nnames\n```\n")
+    said = build(
+        tmp_path, "# Small\n\n`symng.Fischer`\n\n```{gallery}\n```\n\n```{toctree}\nnames\n```\n"
+    )
     assert "symng.Fischer is not in the reference" in said
     assert "gallery: expected little, got" in said
     assert len(said.splitlines()) == 2, said
@@ -182,7 +197,16 @@ def test_the_gallery_shows_every_example():
 
 def test_the_picture_of_the_landing_page(tmp_path, capsys):
     chessboard = importlib.import_module("chessboard")
-    assert chessboard.main(["--steps", "3", "--examples", "60", "--mode", "FAST_COMPILE", "--out", str(tmp_path)]) == 0
+    assert (
+        chessboard.main(
+            ["--steps", "3", "--examples", "60", "--mode", "FAST_COMPILE", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     assert (tmp_path / "chessboard.png").read_bytes().startswith(b"\x89PNG")
-    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    losses = [
+        float(line.split()[-1])
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("step")
+    ]
     assert losses[-1] < losses[0]

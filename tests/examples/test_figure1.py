@@ -34,7 +34,9 @@ def figure1(monkeypatch):
     monkeypatch.setattr(module, "GRADIENT_BATCH", 20)
     monkeypatch.setattr(module, "METRIC_BATCH", 12)
     damping = symng.LevenbergMarquardt(initial=5.0)
-    monkeypatch.setattr(module, "OPTIMIZER", symng.NaturalGradient(solver=Unit(), damping=damping, step_size=0.2))
+    monkeypatch.setattr(
+        module, "OPTIMIZER", symng.NaturalGradient(solver=Unit(), damping=damping, step_size=0.2)
+    )
     return module
 
 
@@ -48,13 +50,24 @@ def folder(tmp_path_factory):
     images[:, :, 1:4] += 120 * (labels == 0)[:, None, None]
     images[:, :, 6:9] += 120 * (labels == 1)[:, None, None]
     images = images.astype("uint8")
-    for name, array in zip(_fashion._FILES, (images[:150], labels[:150], images[150:], labels[150:]), strict=True):
+    for name, array in zip(
+        _fashion._FILES, (images[:150], labels[:150], images[150:], labels[150:]), strict=True
+    ):
         (folder / name).write_bytes(idx(array))
     return folder
 
 
 def arguments(folder, out, *more):
-    given = ["--data", str(folder), "--labeled", "80", "--mode", "FAST_COMPILE", "--evaluate-every", "2"]
+    given = [
+        "--data",
+        str(folder),
+        "--labeled",
+        "80",
+        "--mode",
+        "FAST_COMPILE",
+        "--evaluate-every",
+        "2",
+    ]
     return [*given, *NETWORK, "--out", str(out), *more]
 
 
@@ -65,12 +78,18 @@ def data(figure1, folder):
 
 def tables_of(out: Path) -> list[list[list[str]]]:
     tables = (out / "table.md").read_text().split("\n\n")
-    return [[[cell.strip() for cell in line.strip("|").split("|")] for line in t.splitlines()] for t in tables]
+    return [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in t.splitlines()]
+        for t in tables
+    ]
 
 
 def test_batches(figure1, data):
     """An epoch sees every example once; what the metric is measured on is of the right kind and not in the gradient."""
-    train, images = data.images["train"], data.images["train"].reshape(len(data.images["train"]), -1)
+    train, images = (
+        data.images["train"],
+        data.images["train"].reshape(len(data.images["train"]), -1),
+    )
     assert train.shape == (56, 5, 5) and len(data.unlabeled) == 120
 
     def places(batch):
@@ -93,7 +112,9 @@ def test_batches(figure1, data):
             assert not set(chosen) & set(measured)
             again = data.batches(variant, 0, step)
             np.testing.assert_array_equal(again[1][0], metric)
-        assert not np.array_equal(data.batches(variant, 0, 0)[1][0], data.batches(variant, 0, 1)[1][0])
+        assert not np.array_equal(
+            data.batches(variant, 0, 0)[1][0], data.batches(variant, 0, 1)[1][0]
+        )
 
 
 def test_images_are_averaged_and_normalized(figure1):
@@ -101,7 +122,9 @@ def test_images_are_averaged_and_normalized(figure1):
     got = figure1.preprocess(images, 2)
     assert got.shape == (3, 3, 4) and got.dtype == "float32"
     squares = images[:, :6, :8].reshape(3, 3, 2, 4, 2).mean(axis=(2, 4)) / 255
-    np.testing.assert_allclose(got, symng.datasets.local_contrast_normalization(squares), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        got, symng.datasets.local_contrast_normalization(squares), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, capsys):
@@ -132,7 +155,10 @@ def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, 
     losses = history["train_loss"][np.isfinite(history["train_loss"])]
     assert losses[-1] < losses[0] and history["solver_iterations"][1:].min() >= 1
     # Seeds differ in weights and batches, variants do not.
-    start = {p.stem: figure1.history_of(load_checkpoint(p)[0])["train_loss"][0] for p in tmp_path.glob("*.npz")}
+    start = {
+        p.stem: figure1.history_of(load_checkpoint(p)[0])["train_loss"][0]
+        for p in tmp_path.glob("*.npz")
+    }
     assert len(start) == 8 and len(set(start.values())) == 2
 
     capsys.readouterr()
@@ -167,7 +193,12 @@ def test_goes_on_after_ctrl_c(figure1, folder, tmp_path, monkeypatch, capsys):
         assert figure1.main(arguments(folder, tmp_path / "parts", *given, "--steps", "6")) == 0
     finally:
         signal.signal(signal.SIGINT, before)
-    assert taken == [("other", 0), ("other", 3), ("other", 4), ("other", 5)]  # the first one is for the compilation
+    assert taken == [
+        ("other", 0),
+        ("other", 3),
+        ("other", 4),
+        ("other", 5),
+    ]  # the first one is for the compilation
     for name in ("same-0.npz", "other-0.npz"):
         one, two = (load_checkpoint(tmp_path / part / name)[0] for part in ("whole", "parts"))
         assert one.keys() == two.keys()
@@ -180,7 +211,9 @@ def test_more_updates_go_on_from_fewer(figure1, folder, tmp_path):
     assert figure1.main(arguments(folder, tmp_path / "whole", *given, "--steps", "6")) == 0
     assert figure1.main(arguments(folder, tmp_path / "parts", *given, "--steps", "3")) == 0
     assert figure1.main(arguments(folder, tmp_path / "parts", *given, "--steps", "6")) == 0
-    one, two = (load_checkpoint(tmp_path / part / "unlabeled-0.npz")[0] for part in ("whole", "parts"))
+    one, two = (
+        load_checkpoint(tmp_path / part / "unlabeled-0.npz")[0] for part in ("whole", "parts")
+    )
     np.testing.assert_array_equal(one["param_2"], two["param_2"])
     np.testing.assert_array_equal(one["history_loss"], two["history_loss"])
 
@@ -198,18 +231,27 @@ def test_refuses_runs_of_other_settings_and_damaged_ones(figure1, folder, tmp_pa
     file = tmp_path / "same-0.npz"
     file.write_bytes(file.read_bytes()[:-100])
     assert figure1.main(arguments(folder, tmp_path, *given)) == 2
-    assert "same-0.npz" in (told := capsys.readouterr().err) and "Delete it to make that run anew" in told
+    assert (
+        "same-0.npz" in (told := capsys.readouterr().err)
+        and "Delete it to make that run anew" in told
+    )
 
 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--labeled", "30"], "--labeled: expected at least 32 examples to train with and 12 unlabeled, got 21"),
+        (
+            ["--labeled", "30"],
+            "--labeled: expected at least 32 examples to train with and 12 unlabeled, got 21",
+        ),
         (["--labeled", "195"], "got 136 and 5"),
         (["--labeled", "300"], "labeled: expected at most the 200 images"),
         (["--fold", "5"], "fold: expected"),
         (["--filter-size", "6"], "--filter-size: expected at most the 5 pixels of an image, got 6"),
-        (["--data", "nowhere"], "--data: expected a TFD_48x48.mat, or a folder of idx files, got 'nowhere'"),
+        (
+            ["--data", "nowhere"],
+            "--data: expected a TFD_48x48.mat, or a folder of idx files, got 'nowhere'",
+        ),
         (["--mode", "FORTRAN"], "mode"),
     ],
 )
@@ -219,7 +261,9 @@ def test_wrong_data_and_options(figure1, folder, tmp_path, capsys, more, words):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("more", [["--steps", "0"], ["--seeds", "0"], ["--variants", "all"], ["--preset", "large"]])
+@pytest.mark.parametrize(
+    "more", [["--steps", "0"], ["--seeds", "0"], ["--variants", "all"], ["--preset", "large"]]
+)
 def test_wrong_command_lines(figure1, capsys, more):
     with pytest.raises(SystemExit):
         figure1.parse(more)
@@ -259,5 +303,7 @@ def test_intervals(figure1):
 
 def test_what_is_not_finite_is_wrong(figure1, data, folder):
     trainer = figure1.Trainer(data, figure1.parse(arguments(folder, "")))
-    trainer.objective.params[0].set_value(np.full_like(trainer.objective.params[0].get_value(), np.nan))
+    trainer.objective.params[0].set_value(
+        np.full_like(trainer.objective.params[0].get_value(), np.nan)
+    )
     assert {v for k, v in trainer.evaluate().items() if k.endswith("_error")} == {1.0}

@@ -7,7 +7,14 @@ import math
 
 import numpy as np
 import pytest
-from helpers.figure2_example import TINY, fake_digits, fast_data, figure2, results, runs, settings_of  # noqa: F401
+from helpers.figure2_example import (
+    TINY,
+    fake_digits,
+    figure2,
+    results,
+    runs,
+    settings_of,
+)  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("fast_data")
 
@@ -18,7 +25,9 @@ def load_stream(settings, folder, segment, replica):
     (folder / "data").mkdir(exist_ok=True)
     for part in runs.stream_of(settings, segment, replica):
         part.make(settings, folder, None)
-    return [part.load(settings, folder, None)[:2] for part in runs.stream_of(settings, segment, replica)]
+    return [
+        part.load(settings, folder, None)[:2] for part in runs.stream_of(settings, segment, replica)
+    ]
 
 
 @pytest.mark.parametrize("segment, replica", [(1, 1), (2, 3), (5, 2)])
@@ -26,7 +35,10 @@ def load_stream(settings, folder, segment, replica):
 def test_batches_are_the_stream_in_order(tmp_path, segment, replica, batch):
     settings = settings_of("--segments", "5", "--samples", "200", "--seed", "4")
     # First the segments of the first chunk, one of them replaced, then as many examples again.
-    pieces = [fake_digits(None, 0, 20, segment=i, replica=replica if i == segment else 0, seed=4) for i in range(1, 11)]
+    pieces = [
+        fake_digits(None, 0, 20, segment=i, replica=replica if i == segment else 0, seed=4)
+        for i in range(1, 11)
+    ]
     images, labels = (np.concatenate(a) for a in zip(*pieces, strict=True))
     found = list(runs.batches(iter(load_stream(settings, tmp_path, segment, replica)), batch))
     assert [len(x) for x, _ in found] == [len(t) for _, t in found] == [batch] * (200 // batch)
@@ -40,11 +52,16 @@ def test_batches_are_the_stream_in_order(tmp_path, segment, replica, batch):
 def test_replaced_streams_differ_in_their_segment_alone(tmp_path):
     settings = settings_of("--segments", "4", "--samples", "80")
     base = load_stream(settings, tmp_path, 0, 0)
-    replaced = {(i, r): load_stream(settings, tmp_path, i, r) for i in range(1, 5) for r in range(1, 4)}
+    replaced = {
+        (i, r): load_stream(settings, tmp_path, i, r) for i in range(1, 5) for r in range(1, 4)
+    }
     assert len(base) == 8
     fresh = []
     for (i, _), stream in replaced.items():
-        same = [np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(base, stream, strict=True)]
+        same = [
+            np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+            for a, b in zip(base, stream, strict=True)
+        ]
         assert same == [k != i - 1 for k in range(8)]
         fresh.append(stream[i - 1][0])
     # Never used before: no image comes twice, in whatever replica or part of the base stream.
@@ -66,7 +83,10 @@ def test_held_out_examples_are_made_of_held_out_digits(tmp_path, monkeypatch):
         part.path(tmp_path).parent.mkdir(exist_ok=True)
         part.make(settings, tmp_path, None)
     assert {key for key, pool in pools.items() if pool is base} == {(1, 1), (2, 0), (3, 0), (4, 0)}
-    assert all(pools.pop((0, r)) == (base.test_images, base.test_labels) for r in (0, 1)) and len(pools) == 4
+    assert (
+        all(pools.pop((0, r)) == (base.test_images, base.test_labels) for r in (0, 1))
+        and len(pools) == 4
+    )
 
 
 def test_a_part_that_is_made_in_pieces_is_the_same(tmp_path, monkeypatch):
@@ -77,7 +97,10 @@ def test_a_part_that_is_made_in_pieces_is_the_same(tmp_path, monkeypatch):
     whole = part.load(settings, tmp_path, None)[:2]
     monkeypatch.setattr(runs, "_AT_ONCE", 17)
     part.make(settings, tmp_path, None)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, part.load(settings, tmp_path, None)[:2], strict=True))
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(whole, part.load(settings, tmp_path, None)[:2], strict=True)
+    )
 
 
 # Training
@@ -86,7 +109,10 @@ def test_a_part_that_is_made_in_pieces_is_the_same(tmp_path, monkeypatch):
 def test_every_run_starts_anew():
     trainer = runs.Trainer("ngd", settings_of())
     rng = np.random.default_rng(0)
-    data = [(rng.random((40, 1024), "float32"), np.eye(10, dtype="float32")[rng.integers(10, size=40)]) for _ in "ab"]
+    data = [
+        (rng.random((40, 1024), "float32"), np.eye(10, dtype="float32")[rng.integers(10, size=40)])
+        for _ in "ab"
+    ]
     images = np.arange(3 * 1024).reshape(3, 1024).astype("uint8")
     before = trainer.predict(images)
 
@@ -108,9 +134,18 @@ def test_every_run_starts_anew():
 
 def test_optimizers_are_those_of_the_paper():
     settings = figure2.settings_of(figure2.parse(["--mode", "FAST_COMPILE"]))
-    assert (settings.hidden, settings.batch, settings.segments, settings.held_out) == (500, 512, 10, 10_000)
+    assert (settings.hidden, settings.batch, settings.segments, settings.held_out) == (
+        500,
+        512,
+        10,
+        10_000,
+    )
     ngd = runs.make_optimizer("ngd", settings)
-    assert ngd.damping.value == 3.0 and type(ngd.solver).__name__ == "MinresQLP" and ngd.warm_start == 0
+    assert (
+        ngd.damping.value == 3.0
+        and type(ngd.solver).__name__ == "MinresQLP"
+        and ngd.warm_start == 0
+    )
     assert type(ngd.metric).__name__ == "Fisher" and ngd.preconditioner is None
     assert runs.make_optimizer("sgd", settings).momentum == 0
     paper = figure2.parse(["--preset", "paper"])
@@ -126,7 +161,9 @@ def curves(**best):
 
     def measure(pairs):
         looks.extend(pairs)
-        return [best[m][1] + 0.02 * (math.log2(size) - math.log2(best[m][0])) ** 2 for m, size in pairs]
+        return [
+            best[m][1] + 0.02 * (math.log2(size) - math.log2(best[m][0])) ** 2 for m, size in pairs
+        ]
 
     return measure, looks
 
@@ -136,16 +173,24 @@ def test_error_of_a_step_size_is_a_mean_over_segments(monkeypatch, tmp_path):
 
     def make(self, title, runs):
         asked.extend(runs)
-        return [(None, {"validation_error": 0.1 * run.step_size + 0.01 * run.segment}) for run in runs]
+        return [
+            (None, {"validation_error": 0.1 * run.step_size + 0.01 * run.segment}) for run in runs
+        ]
 
     monkeypatch.setattr(figure2.Experiment, "make", make)
     monkeypatch.setattr(figure2, "TUNED_ON", {"sgd": 3, "ngd": 2})
-    monkeypatch.setattr(figure2, "choose", lambda measure, aim: ({}, measure([("sgd", 2.0), ("ngd", 1.0)]), aim))
+    monkeypatch.setattr(
+        figure2, "choose", lambda measure, aim: ({}, measure([("sgd", 2.0), ("ngd", 1.0)]), aim)
+    )
     options = figure2.parse([*TINY, "--segments", "5", "--samples", "200"])
     figure2.Experiment(figure2.settings_of(options), options, tmp_path, None).choose(None)
     assert [(run.method, run.segment, run.replica) for run in asked] == [
-        ("sgd", 1, 1), ("sgd", 3, 1), ("sgd", 5, 1), ("ngd", 1, 1), ("ngd", 5, 1),
-    ]  # fmt: skip
+        ("sgd", 1, 1),
+        ("sgd", 3, 1),
+        ("sgd", 5, 1),
+        ("ngd", 1, 1),
+        ("ngd", 5, 1),
+    ]
     errors = json.loads((tmp_path / "choice.json").read_text())["validation_errors_of_step_sizes"]
     assert errors == pytest.approx([0.23, 0.13])
 
@@ -174,14 +219,18 @@ def test_an_error_may_be_aimed_at():
     sizes, errors, aim = figure2.choose(measure, 0.5)
     assert aim == 0.5
     for method, best in (("sgd", 1.0), ("ngd", 2.0)):
-        assert sizes[method] < best and abs(errors[method][sizes[method]] - 0.5) <= figure2.TOLERANCE
+        assert (
+            sizes[method] < best and abs(errors[method][sizes[method]] - 0.5) <= figure2.TOLERANCE
+        )
     sizes, _, _ = figure2.choose(measure, 0.35)  # which one method does not reach
     assert sizes["sgd"] == 1.0 and sizes["ngd"] < 2.0
 
 
 def test_errors_that_jump_are_no_trouble():
     sizes, errors, aim = figure2.choose(
-        lambda pairs: [0.9 if size < 1 or size > 4 else 0.4 if m == "sgd" else 0.3 for m, size in pairs]
+        lambda pairs: [
+            0.9 if size < 1 or size > 4 else 0.4 if m == "sgd" else 0.3 for m, size in pairs
+        ]
     )
     assert aim == 0.4 and errors["sgd"][sizes["sgd"]] == 0.4 and errors["ngd"][sizes["ngd"]] == 0.3
 
@@ -212,14 +261,19 @@ def test_variance_against_a_loop():
     assert results.interval(logs[None]) == pytest.approx(
         [math.exp(mean - 3.18244630528 * error), math.exp(mean + 3.18244630528 * error)]
     )
-    assert all(math.isnan(end) for end in results.interval(results.log_variances(outputs[:2])[None]))
+    assert all(
+        math.isnan(end) for end in results.interval(results.log_variances(outputs[:2])[None])
+    )
 
 
 def test_intervals_hold_the_variance_as_often_as_they_say():
     rng = np.random.default_rng(1)
     scales = np.sqrt(0.8 ** np.arange(20))  # outputs that vary together in a few directions
     low, high = np.array(
-        [results.interval(results.log_variances(rng.standard_normal((5, 1, 20)) * scales)[None]) for _ in range(400)]
+        [
+            results.interval(results.log_variances(rng.standard_normal((5, 1, 20)) * scales)[None])
+            for _ in range(400)
+        ]
     ).T
     held = ((low < (scales**2).mean()) & ((scales**2).mean() < high)).mean()
     assert 0.92 < held <= 0.99
@@ -234,17 +288,28 @@ def test_two_seeds_narrow_an_interval():
 
 def test_ratio_of_all_segments():
     told = results.ratio_of_all(np.log([[[2.0, 1.0, 3.0], [8.0, 7.0, 9.0]]]))
-    # Logarithms log 2 and log 8: their mean is log 4, its standard error log 2, and t at one degree of freedom 12.706.
-    assert told == pytest.approx({"value": 4.0, "low": 4 * 2**-12.7062, "high": 4 * 2**12.7062}, rel=1e-4)
+    # Logarithms log 2 and log 8: their mean is log 4, its standard error log 2, and t at one degree
+    # of freedom 12.706.
+    assert told == pytest.approx(
+        {"value": 4.0, "low": 4 * 2**-12.7062, "high": 4 * 2**12.7062}, rel=1e-4
+    )
     # Several seeds: over their means, here log 4 and log 16.
     told = results.ratio_of_all(np.log([[[2.0], [8.0]], [[16.0], [16.0]]]))
-    assert told == pytest.approx({"value": 8.0, "low": 8 * 2**-12.7062, "high": 8 * 2**12.7062}, rel=1e-4)
+    assert told == pytest.approx(
+        {"value": 8.0, "low": 8 * 2**-12.7062, "high": 8 * 2**12.7062}, rel=1e-4
+    )
 
 
 def test_picture(tmp_path):
     rows = {
-        "sgd": [{"value": 1e-3, "low": 1e-9, "high": 1e9}, {"value": 2e-3, "low": 1e-3, "high": 3e-3}],
-        "ngd": [{"value": 1e-5, "low": 9e-6, "high": 2e-5}, {"value": 2e-5, "low": math.nan, "high": math.nan}],
+        "sgd": [
+            {"value": 1e-3, "low": 1e-9, "high": 1e9},
+            {"value": 2e-3, "low": 1e-3, "high": 3e-3},
+        ],
+        "ngd": [
+            {"value": 1e-5, "low": 9e-6, "high": 2e-5},
+            {"value": 2e-5, "low": math.nan, "high": math.nan},
+        ],
     }
     figure = results.draw({"segments": rows}, tmp_path / "figure2.png")
     (axes,) = figure.axes
@@ -259,6 +324,10 @@ def test_picture(tmp_path):
 def test_cost_of_the_paper():
     methods = {"sgd": {"examples_a_second": 50_000.0}, "ngd": {"examples_a_second": 5000.0}}
     told = results.cost({"methods": methods, "made_a_second": 1000.0}, 2)
-    # 3.5 times 32.7 million examples are made, 50 times as many trained on: 31.8 + 9.1 + 90.8 hours.
-    assert "would take 132 hours of one process (making the data 32, SGD 9, NGD 91), 2.7 days on 2" in told
+    # 3.5 times 32.7 million examples are made, 50 times as many trained on: 31.8 + 9.1 + 90.8
+    # hours.
+    assert (
+        "would take 132 hours of one process (making the data 32, SGD 9, NGD 91), 2.7 days on 2"
+        in told
+    )
     assert "117 GB of disk" in told

@@ -63,18 +63,30 @@ def test_the_whole_protocol(made, tmp_path, capsys):
     assert len(made) == len(set(made))  # the runs of the choice count
     for method in ("sgd", "ngd"):
         size = choice["step_sizes"][method]
-        final = {(run.segment, run.replica) for run in trained if run.method == method and run.step_size == size}
+        final = {
+            (run.segment, run.replica)
+            for run in trained
+            if run.method == method and run.step_size == size
+        }
         assert final == {(i, r) for i in (1, 2) for r in (1, 2, 3)}
         assert told["methods"][method]["runs"] == 6 and told["methods"][method]["steps"] == 36
         outputs = {
             (run.segment, run.replica): np.load(run.path(tmp_path / "seed-0"))["outputs"]
-            for run in trained if run.method == method and run.step_size == size
-        }  # fmt: skip
+            for run in trained
+            if run.method == method and run.step_size == size
+        }
         for i in (1, 2):
-            wanted = np.stack([outputs[i, r] for r in (1, 2, 3)]).astype("float64").var(axis=0, ddof=1).mean()
+            wanted = (
+                np.stack([outputs[i, r] for r in (1, 2, 3)])
+                .astype("float64")
+                .var(axis=0, ddof=1)
+                .mean()
+            )
             row = told["segments"][method][i - 1]
             assert row["value"] == pytest.approx(wanted) and row["low"] < row["high"]
-    ratio = [told["segments"]["sgd"][i]["value"] / told["segments"]["ngd"][i]["value"] for i in (0, 1)]
+    ratio = [
+        told["segments"]["sgd"][i]["value"] / told["segments"]["ngd"][i]["value"] for i in (0, 1)
+    ]
     assert [row["value"] for row in told["segments"]["ratio"]] == pytest.approx(ratio)
     assert told["all"]["value"] == pytest.approx(math.sqrt(ratio[0] * ratio[1]))
     assert (tmp_path / "figure2.png").read_bytes().startswith(b"\x89PNG")
@@ -101,7 +113,9 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     assert "The same command goes on" in capsys.readouterr().err
     monkeypatch.setattr(processes, "save_checkpoint", save)
     assert figure2.main(arguments) == 0
-    assert sorted(map(repr, made)) == sorted(map(repr, wanted))  # nothing is lost, nothing made twice
+    assert sorted(map(repr, made)) == sorted(
+        map(repr, wanted)
+    )  # nothing is lost, nothing made twice
     assert whole_results(tmp_path / "halved") == whole_results(tmp_path / "whole")
     assert figure2.main(arguments) == 0 and len(made) == count
     # Nor are data made again for runs that are complete.
@@ -114,7 +128,9 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("method", ["sgd", "ngd"])
 def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
     """To the same numbers as without an interruption, from what was written last; a damaged file of it is not taken."""
-    options = figure2.parse([*TINY, *GIVEN, "--samples", "1000", "--batch", "70", "--out", str(tmp_path)])
+    options = figure2.parse(
+        [*TINY, *GIVEN, "--samples", "1000", "--batch", "70", "--out", str(tmp_path)]
+    )
     settings = figure2.settings_of(options)
     (tmp_path / "data").mkdir()
     run = runs.Run(method, 0.5, 2, 1)
@@ -183,14 +199,21 @@ def test_damaged_files_are_told_and_made_again(made, tmp_path, capsys):
     assert figure2.main(arguments) == 0
     assert set(made) == {run, part} and whole_results(tmp_path) == wanted
     told = capsys.readouterr().err
-    assert "02-1.npz is made again" in told and "segment-02-1.npz is made again" in told and "damaged" in told
+    assert (
+        "02-1.npz is made again" in told
+        and "segment-02-1.npz is made again" in told
+        and "damaged" in told
+    )
 
 
 def test_refuses_a_folder_of_other_settings(tmp_path, capsys):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "one")]
     assert figure2.main(arguments) == 0
     assert figure2.main([*arguments, "--damping", "2"]) == 1
-    assert "settings.json was made with damping 3.0, not 2.0. Give another folder" in capsys.readouterr().err
+    assert (
+        "settings.json was made with damping 3.0, not 2.0. Give another folder"
+        in capsys.readouterr().err
+    )
     # A run that was copied from elsewhere.
     other = [*TINY, *GIVEN, "--out", str(tmp_path / "two"), "--damping", "2"]
     assert figure2.main(other) == 0
@@ -208,12 +231,17 @@ def test_refuses_other_digits(monkeypatch, tmp_path, capsys):
     assert figure2.main(arguments) == 0
     base = runs.base_digits(None)
     other = LabeledImages(
-        train_images=base.train_images + 0.5, train_labels=base.train_labels, test_images=base.test_images,
-        test_labels=base.test_labels, source="nothing",
-    )  # fmt: skip
+        train_images=base.train_images + 0.5,
+        train_labels=base.train_labels,
+        test_images=base.test_images,
+        test_labels=base.test_labels,
+        source="nothing",
+    )
     monkeypatch.setattr(runs, "base_digits", lambda path: other)
     assert figure2.main(arguments) == 1
-    assert re.search(r"digits '10\+10 digits, checksum \w+', not '10\+10 digits", capsys.readouterr().err)
+    assert re.search(
+        r"digits '10\+10 digits, checksum \w+', not '10\+10 digits", capsys.readouterr().err
+    )
 
 
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch, capsys):
@@ -234,14 +262,23 @@ def test_a_process_that_ends_is_told():
         workers.make("runs", [runs.Part(1, 0)])
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--replicas", "1"], "--replicas: expected at least 2"),
-    (["--samples", "1001"], "--samples: expected a multiple of 20, twice the segments, got 1001; 1000 is one"),
-    (["--samples", "7"], "20 is one"),
-    (["--samples", "500"], "--samples: expected at least one batch of 512"),
-    (["--damping", "-1"], "--damping"), (["--seed", "-1"], "--seed"), (["--step-sizes", "1"], "--step-sizes"),
-    (["--aim", "1.5"], "--aim"), (["--aim", "0.5", "--step-sizes", "1", "1"], "--aim"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--replicas", "1"], "--replicas: expected at least 2"),
+        (
+            ["--samples", "1001"],
+            "--samples: expected a multiple of 20, twice the segments, got 1001; 1000 is one",
+        ),
+        (["--samples", "7"], "20 is one"),
+        (["--samples", "500"], "--samples: expected at least one batch of 512"),
+        (["--damping", "-1"], "--damping"),
+        (["--seed", "-1"], "--seed"),
+        (["--step-sizes", "1"], "--step-sizes"),
+        (["--aim", "1.5"], "--aim"),
+        (["--aim", "0.5", "--step-sizes", "1", "1"], "--aim"),
+    ],
+)
 def test_wrong_options(capsys, arguments, words):
     with pytest.raises(SystemExit):
         figure2.parse(arguments)
@@ -252,20 +289,24 @@ def test_wrong_options(capsys, arguments, words):
 
 
 SMALL = [
-    sys.executable, str(ROOT / "examples" / "figure2.py"),
+    sys.executable,
+    str(ROOT / "examples" / "figure2.py"),
     *"--segments 2 --replicas 2 --samples 800 --batch 100 --hidden 4 --held-out 50 --validation 50".split(),
     *"--iterations 3 --jobs 2 --step-sizes 0.5 2 --mode".split(),
     "JAX" if importlib.util.find_spec("jax") else "FAST_COMPILE",  # the one that compiles sooner
-]  # fmt: skip
+]
 
 
 def stop(folder: Path, pattern: str, how: signal.Signals) -> tuple[int, str]:
     """Start the program, send it a signal when a file is there, and return its exit status and what it said."""
     program = subprocess.Popen(
-        [*SMALL, "--out", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*SMALL, "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # A process in the background has Ctrl-C ignored, and with it those that it starts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     end = time.monotonic() + 120
     while not list(folder.glob(pattern)) and program.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -283,7 +324,10 @@ def stop(folder: Path, pattern: str, how: signal.Signals) -> tuple[int, str]:
 
 def test_digits_that_are_not_there(tmp_path):
     ended = subprocess.run(
-        [*SMALL, "--digits", str(tmp_path / "none.npz")], capture_output=True, text=True, timeout=120
+        [*SMALL, "--digits", str(tmp_path / "none.npz")],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert ended.returncode == 2 and "none.npz" in ended.stderr and "Traceback" not in ended.stderr
 
@@ -296,11 +340,15 @@ def test_processes_are_stopped_and_go_on(tmp_path):
     assert status == 130 and "The same command goes on" in told, told
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0/*/**/*.npz")}
     assert 7 <= len(kept) < 7 + 4 + 8 and not list(tmp_path.rglob(".symng-*"))
-    ended = subprocess.run([*SMALL, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(
+        [*SMALL, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
     assert ended.returncode == 0, ended.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     told = json.loads((tmp_path / "results.json").read_text())
-    assert told["methods"]["ngd"]["runs"] == 4 and all(row["value"] > 0 for row in told["segments"]["ngd"])
+    assert told["methods"]["ngd"]["runs"] == 4 and all(
+        row["value"] > 0 for row in told["segments"]["ngd"]
+    )
 
 
 # The page

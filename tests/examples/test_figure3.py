@@ -32,7 +32,8 @@ def figure3(monkeypatch):
 def made(figure3, monkeypatch):
     """Let every run leave a history at once; return the command lines of the runs, in order.
 
-    The squared error falls from 16 by halves, one evaluation a quarter of the time, faster with a larger step size.
+    The squared error falls from 16 by halves, one evaluation a quarter of the time, faster with a
+    larger step size.
     """
     commands = []
 
@@ -47,7 +48,11 @@ def made(figure3, monkeypatch):
         folder = Path(options["--out"])
         folder.mkdir(parents=True)
         history.save(folder / "history.npz")
-        config = {"optimizer": options["--optimizer"], "seed": int(options["--seed"]), "seconds": seconds}
+        config = {
+            "optimizer": options["--optimizer"],
+            "seed": int(options["--seed"]),
+            "seconds": seconds,
+        }
         config["step_size"] = size
         config["result"] = {"stopped": "max_seconds", "steps": 4, "compile_seconds": 2.5}
         (folder / "config.json").write_text(json.dumps(config))
@@ -58,7 +63,17 @@ def made(figure3, monkeypatch):
 
 
 def test_runs_table_and_picture(figure3, made, tmp_path, capsys):
-    arguments = ["--methods", "adam", "ngd", "--minutes", "2", "--seeds", "2", "--out", str(tmp_path)]
+    arguments = [
+        "--methods",
+        "adam",
+        "ngd",
+        "--minutes",
+        "2",
+        "--seeds",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
     assert figure3.main(arguments) == 0
     names = [Path(command[command.index("--out") + 1]).name for command in made]
     tuning = [f"adam-tuning-{size:g}" for size in figure3.GRID["adam"]]
@@ -76,10 +91,25 @@ def test_runs_table_and_picture(figure3, made, tmp_path, capsys):
         and adam["step size"] == f"{max(figure3.GRID['adam']):g}"
         and ngd["compilation (s)"] in ("2", "3")
     )
-    # Evaluated at 30, 60 and 120 s; nothing is known at 15 s, the last value before it counts at any other time.
-    assert [ngd[f"error at {t} s"] for t in ("15", "30", "60", "120")] == ["-", "7.99", "4.00", "1.00"]
-    assert ngd["seconds to 4"] == "60.0" and ngd["seconds to 3"] == "120.0" and ngd["seconds to 0.5"] == "-"
-    assert (tmp_path / "table.md").read_text().splitlines()[0].startswith("| method | step size | steps |")
+    # Evaluated at 30, 60 and 120 s; nothing is known at 15 s, the last value before it counts at
+    # any other time.
+    assert [ngd[f"error at {t} s"] for t in ("15", "30", "60", "120")] == [
+        "-",
+        "7.99",
+        "4.00",
+        "1.00",
+    ]
+    assert (
+        ngd["seconds to 4"] == "60.0"
+        and ngd["seconds to 3"] == "120.0"
+        and ngd["seconds to 0.5"] == "-"
+    )
+    assert (
+        (tmp_path / "table.md")
+        .read_text()
+        .splitlines()[0]
+        .startswith("| method | step size | steps |")
+    )
     assert (tmp_path / "figure3.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -100,7 +130,9 @@ def test_goes_on_with_what_is_missing(figure3, made, tmp_path):
 
 def test_refuses_a_folder_of_other_runs(figure3, made, tmp_path):
     assert figure3.main(["--methods", "ngd", "--minutes", "1", "--out", str(tmp_path)]) == 0
-    with pytest.raises(SystemExit, match=r"ngd-0 holds a run with seconds 60.0, not 120.0. Give another folder"):
+    with pytest.raises(
+        SystemExit, match=r"ngd-0 holds a run with seconds 60.0, not 120.0. Give another folder"
+    ):
         figure3.main(["--methods", "ngd", "--minutes", "2", "--out", str(tmp_path)])
 
 

@@ -39,11 +39,15 @@ def test_sequences_are_those_of_the_adding_problem(length):
     assert inputs.shape == (length, 2000, 2) and targets.shape == (2000, 1)
     assert inputs.dtype == targets.dtype == "float32"
     numbers, markers = inputs[..., 0], inputs[..., 1]
-    assert abs(numbers).max() <= 1 and abs(numbers.mean()) < 0.03 and abs(numbers.var() - 1 / 3) < 0.02
+    assert (
+        abs(numbers).max() <= 1 and abs(numbers.mean()) < 0.03 and abs(numbers.var() - 1 / 3) < 0.02
+    )
     assert (markers[[0, -1]] == -1).all() and np.isin(markers[1:-1], (0, 1)).all()
     count = (markers == 1).sum(axis=0)
     assert set(count) == {1, 2}  # one where the first step was to be marked
-    assert np.flatnonzero((markers == 1).any(axis=1)).max() <= max(min(10, length - 1) - 1, length // 2 - 1)
+    assert np.flatnonzero((markers == 1).any(axis=1)).max() <= max(
+        min(10, length - 1) - 1, length // 2 - 1
+    )
     both = np.array([np.flatnonzero(column) for column in (markers == 1).T[count == 2]])
     assert (both[:, 0] < 10).all()
     if length == 30:  # every place that may be marked is
@@ -53,15 +57,24 @@ def test_sequences_are_those_of_the_adding_problem(length):
 
 
 def test_sequences_follow_the_seed():
-    same, again, other = adding(5, 10, seed=1), adding(5, 10, seed=1), adding(5, 10, seed=2, dtype="float64")
+    same, again, other = (
+        adding(5, 10, seed=1),
+        adding(5, 10, seed=1),
+        adding(5, 10, seed=2, dtype="float64"),
+    )
     assert all(np.array_equal(a, b) for a, b in zip(same, again, strict=True))
     assert not np.array_equal(same[0], other[0]) and other[0].dtype == other[1].dtype == "float64"
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(n=0), "n: expected"), (dict(n=1, length=5), "length: expected .* at least 6"),
-    (dict(n=1, seed=-1), "seed: expected"), (dict(n=1, dtype="int64"), "dtype: expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(n=0), "n: expected"),
+        (dict(n=1, length=5), "length: expected .* at least 6"),
+        (dict(n=1, seed=-1), "seed: expected"),
+        (dict(n=1, dtype="int64"), "dtype: expected"),
+    ],
+)
 def test_bad_arguments(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         adding(**arguments)
@@ -73,11 +86,16 @@ def test_bad_arguments(arguments, message):
 def test_rnn_adding_runs(tmp_path, capsys):
     example = load("rnn_adding")
     tiny = (
-        "--runs structural --length 6 --hidden 3 --steps 2 --examples 30 --batch 10 --metric-examples 5 --iterations 4"
+        "--runs structural --length 6 --hidden 3 --steps 2 --examples 30 --batch 10 "
+        "--metric-examples 5 --iterations 4"
     )
     assert example.main([*tiny.split(), "--mode", "FAST_COMPILE", "--out", str(tmp_path)]) == 0
     history = symng.History.load(tmp_path / "history-structural.npz")
-    assert len(history) == 2 and np.isfinite(history["test_error"]).all() and (history["solved"] <= 1).all()
+    assert (
+        len(history) == 2
+        and np.isfinite(history["test_error"]).all()
+        and (history["solved"] <= 1).all()
+    )
     assert (tmp_path / "rnn_adding.png").stat().st_size > 1000
     assert json.loads((tmp_path / "config.json").read_text())["outcome"]["structural"]["steps"] == 2
     assert "with structural damping" in capsys.readouterr().out
@@ -117,7 +135,9 @@ def test_likelihood_of_the_machine_is_exact():
     W, b, c = (p.get_value().astype("float64") for p in machine.params)
 
     def weight(v):  # exp(-E), summed over hidden units
-        return sum(np.exp(v @ b + np.array(h) @ c + v @ W @ np.array(h)) for h in product((0, 1), repeat=3))
+        return sum(
+            np.exp(v @ b + np.array(h) @ c + v @ W @ np.array(h)) for h in product((0, 1), repeat=3)
+        )
 
     total = sum(weight(np.array(v, float)) for v in product((0, 1), repeat=4))
     wanted = -np.mean([np.log(weight(v) / total) for v in images.astype("float64")])
@@ -141,14 +161,21 @@ def test_chains_have_the_machine_as_their_law():
     assert (abs(found - p) < 5 * np.sqrt(p / len(chains)) + 1e-3).all()
 
 
-@pytest.mark.parametrize("name, arguments, message", [
-    ("rnn_adding", ["--length", "5"], "--length: expected at least 6"),
-    ("rnn_adding", ["--examples", "10"], "--examples: expected at least --batch plus --metric-examples"),
-    ("rnn_adding", ["--seed", "-1"], "--seed: expected at least 0"),
-    ("rbm_digits", ["--hidden", "15"], "--hidden: expected at most 14"),
-    ("rbm_digits", ["--batch", "1501"], "--batch: expected at most 1500"),
-    ("rbm_digits", ["--seconds", "0"], "expected a finite number above 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("rnn_adding", ["--length", "5"], "--length: expected at least 6"),
+        (
+            "rnn_adding",
+            ["--examples", "10"],
+            "--examples: expected at least --batch plus --metric-examples",
+        ),
+        ("rnn_adding", ["--seed", "-1"], "--seed: expected at least 0"),
+        ("rbm_digits", ["--hidden", "15"], "--hidden: expected at most 14"),
+        ("rbm_digits", ["--batch", "1501"], "--batch: expected at most 1500"),
+        ("rbm_digits", ["--seconds", "0"], "expected a finite number above 0"),
+    ],
+)
 def test_options_that_are_refused(name, arguments, message, capsys):
     with pytest.raises(SystemExit):
         load(name).parse(arguments)

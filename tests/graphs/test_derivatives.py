@@ -39,19 +39,25 @@ def model(function):
 # Operations without a second derivative: what users call, and the op that the message names.
 SECOND = {
     "prod": (lambda h: pt.prod(h, axis=1), "Prod"),
-    "in a scan": (lambda h: pytensor.scan(lambda row: row.prod(), sequences=[h], return_updates=False), "Prod"),
+    "in a scan": (
+        lambda h: pytensor.scan(lambda row: row.prod(), sequences=[h], return_updates=False),
+        "Prod",
+    ),
     "in an OpFromGraph": (lambda h: OpFromGraph([m := pt.matrix()], [m.prod(axis=1)])(h), "Prod"),
 }
 
 
 @pytest.mark.parametrize("function, name", SECOND.values(), ids=SECOND)
 @pytest.mark.parametrize(
-    "optimizer", [symng.NaturalGradient(), symng.NaturalGradient(metric=symng.Hessian()), symng.HessianFree()],
+    "optimizer",
+    [symng.NaturalGradient(), symng.NaturalGradient(metric=symng.Hessian()), symng.HessianFree()],
     ids=["Fisher", "Hessian", "GaussNewton"],
-)  # fmt: skip
+)
 def test_an_op_without_a_second_derivative_is_named(function, name, optimizer):
     objective = model(function)
-    with pytest.raises(NotImplementedError, match=rf"^loss, output: .* second derivative, .* got {name}.*no_zeros"):
+    with pytest.raises(
+        NotImplementedError, match=rf"^loss, output: .* second derivative, .* got {name}.*no_zeros"
+    ):
         symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
     step = symng.compile_step(objective, symng.SGD(0.01), mode="FAST_COMPILE")  # the way out
     assert step((np.ones((2, 3)), np.zeros(2))).accepted
@@ -60,7 +66,10 @@ def test_an_op_without_a_second_derivative_is_named(function, name, optimizer):
 def test_an_op_in_a_scan_matters_only_where_the_parameters_reach_it():
     x, w = pt.matrix("x"), pytensor.shared(np.ones(2), name="w")
     y = pytensor.scan(
-        lambda row, w: (row * w).sum() * row.prod(), sequences=[x], non_sequences=[w], return_updates=False
+        lambda row, w: (row * w).sum() * row.prod(),
+        sequences=[x],
+        non_sequences=[w],
+        return_updates=False,
     )
     objective = symng.Objective(pt.sqr(y).mean() / 2, y, [w], inputs=[x])
     X = np.array([[1.0, 2.0], [3.0, -1.0]])
@@ -70,7 +79,9 @@ def test_an_op_in_a_scan_matters_only_where_the_parameters_reach_it():
 
 def test_the_curvature_of_a_loss_is_named_too():
     x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.ones((2, 2)), name="w")
-    objective = symng.Objective(pt.sqr(x @ w - t).prod(axis=1).mean(), x @ w, [w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(x @ w - t).prod(axis=1).mean(), x @ w, [w], inputs=[x], targets=[t]
+    )
     with pytest.raises(NotImplementedError, match="got Prod"):
         symng.GaussNewton()(objective).materialise()
 
@@ -79,7 +90,8 @@ def test_the_curvature_of_a_loss_is_named_too():
 def test_an_op_without_a_derivative_is_named(function):
     name = "Alone|Unique"
     with pytest.raises(
-        NotImplementedError, match=f"operations with a first derivative, got ({name}).*disconnected_grad"
+        NotImplementedError,
+        match=f"operations with a first derivative, got ({name}).*disconnected_grad",
     ):
         symng.compile_step(model(function), symng.SGD(), mode="FAST_COMPILE")
 
@@ -88,11 +100,18 @@ def test_the_way_out_of_a_product_is_one():
     X, T = np.linspace(-1, 1, 6).reshape(2, 3), np.zeros(2)
     v = np.linspace(-1, 1, 12)
     ways = [
-        lambda h: 1 + pt.prod(h, axis=1, no_zeros_in_input=True), lambda h: 1 + pt.cumprod(h, axis=1)[:, -1],
-        lambda h: 1 + pt.exp(pt.log(h).sum(axis=1)), lambda h: 1 + h[:, 0] * h[:, 1] * h[:, 2] * h[:, 3],
-    ]  # fmt: skip
-    products = [[m(model(way)).to_scipy(*batch, mode="FAST_COMPILE") @ v
-                 for m, batch in ((symng.Fisher(), (X,)), (symng.Hessian(), (X, T)))] for way in ways]  # fmt: skip
+        lambda h: 1 + pt.prod(h, axis=1, no_zeros_in_input=True),
+        lambda h: 1 + pt.cumprod(h, axis=1)[:, -1],
+        lambda h: 1 + pt.exp(pt.log(h).sum(axis=1)),
+        lambda h: 1 + h[:, 0] * h[:, 1] * h[:, 2] * h[:, 3],
+    ]
+    products = [
+        [
+            m(model(way)).to_scipy(*batch, mode="FAST_COMPILE") @ v
+            for m, batch in ((symng.Fisher(), (X,)), (symng.Hessian(), (X, T)))
+        ]
+        for way in ways
+    ]
     for found in products[:-1]:
         np.testing.assert_allclose(found, products[-1], rtol=1e-9)
 
@@ -100,7 +119,9 @@ def test_the_way_out_of_a_product_is_one():
 def test_what_has_no_slope_does_not_matter():
     y = model(lambda h: (h[:, pt.argmax(h[0])] + pt.round(h[:, 0])) * pt.prod(pt.shape(h))).outputs
     assert y  # integers and steps have zero slopes, which is right
-    symng.compile_step(model(lambda h: h[:, pt.argmax(h[0])] * pt.prod(h.shape)), symng.NaturalGradient())
+    symng.compile_step(
+        model(lambda h: h[:, pt.argmax(h[0])] * pt.prod(h.shape)), symng.NaturalGradient()
+    )
 
 
 def test_other_errors_stay_what_they_are():
@@ -120,8 +141,13 @@ def loops(limit):
     """Return outputs of scans that stop after three steps with a limit of 2.5, never with one of 100."""
 
     def run(step, s, w, start):
-        return pytensor.scan(step, sequences=[pt.arange(6), s], outputs_info=start, non_sequences=[w],
-                             return_updates=False)  # fmt: skip
+        return pytensor.scan(
+            step,
+            sequences=[pt.arange(6), s],
+            outputs_info=start,
+            non_sequences=[w],
+            return_updates=False,
+        )
 
     def two_outputs(i, x, h, w):
         h = pt.tanh(w * h + x)
@@ -131,21 +157,33 @@ def loops(limit):
         return (pt.tanh(w * h), i + 1, h * h * w), until(i > limit - 1)
 
     return {
-        "state": lambda s, w, h: run(lambda i, x, h, w: (pt.tanh(w * h + x), until(i > limit - 1)), s, w, [h]),
+        "state": lambda s, w, h: run(
+            lambda i, x, h, w: (pt.tanh(w * h + x), until(i > limit - 1)), s, w, [h]
+        ),
         "fixed sequence": lambda s, w, h: run(
-            lambda i, x, h, w: (pt.tanh(w * h) * x, until(i > limit - 1)), pt.constant(VALUES[0]), w, [h]
+            lambda i, x, h, w: (pt.tanh(w * h) * x, until(i > limit - 1)),
+            pt.constant(VALUES[0]),
+            w,
+            [h],
         ),
         "two rows": lambda s, w, h: run(
-            lambda i, x, g, h, w: (pt.tanh(w * h + x * g), until(i > limit - 1)), s, w,
+            lambda i, x, g, h, w: (pt.tanh(w * h + x * g), until(i > limit - 1)),
+            s,
+            w,
             [dict(initial=pt.stack([h, 2 * h]), taps=[-2, -1])],
         ),
         "more outputs": lambda s, w, h: run(two_outputs, s * w, w, [h, None])[1],
         "no sequence": lambda s, w, h: pytensor.scan(
-            without_sequence, outputs_info=[h, pt.constant(0.0), None], non_sequences=[w], n_steps=6,
+            without_sequence,
+            outputs_info=[h, pt.constant(0.0), None],
+            non_sequences=[w],
+            n_steps=6,
             return_updates=False,
         )[2],
-        "no state": lambda s, w, h: run(lambda i, x, w: (pt.tanh(w * x), until(i > limit - 1)), s, w, None),
-    }  # fmt: skip
+        "no state": lambda s, w, h: run(
+            lambda i, x, w: (pt.tanh(w * x), until(i > limit - 1)), s, w, None
+        ),
+    }
 
 
 def at(variables, values, outputs):
@@ -159,12 +197,18 @@ def slopes_of(f, tangents):
     return (f(*up) - f(*down)) / 2e-6
 
 
-@pytest.mark.parametrize("name, limit", [*((name, 2.5) for name in loops(0)), ("state", 100), ("more outputs", 100)])
+@pytest.mark.parametrize(
+    "name, limit", [*((name, 2.5) for name in loops(0)), ("state", 100), ("more outputs", 100)]
+)
 def test_derivatives_of_a_scan_that_stops_early(name, limit):
     variables = [pt.vector("s"), pt.scalar("w"), pt.scalar("h")]
     y = loops(limit)[name](*variables)
     weights = np.array([0.5, -1.0, 2.0, 0.3, 0.7, -0.2])
-    loss = (pt.sqr(y) * weights[: limit < 6 and 3 or None]).sum() + y[-1] if name != "no sequence" else pt.sqr(y).sum()
+    loss = (
+        (pt.sqr(y) * weights[: limit < 6 and 3 or None]).sum() + y[-1]
+        if name != "no sequence"
+        else pt.sqr(y).sum()
+    )
     f = compile_function(variables, loss, mode=PLAIN, on_unused_input="ignore")
     slopes = at(variables, VALUES, grad(loss, variables, disconnected_inputs="ignore"))
     for i, slope in enumerate(slopes):

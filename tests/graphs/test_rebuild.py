@@ -27,7 +27,10 @@ LOOPS = {
     "CG": (symng.NaturalGradient(solver=symng.CG(maxiter=5)), 1),
     "MINRES-QLP": (symng.NaturalGradient(damping=0.1), 1),
     "line search": (symng.NaturalGradient(solver=symng.CG(), step_size=SEARCH), 2),
-    "Kronecker": (symng.NaturalGradient(solver=symng.CG(), step_size=SEARCH, preconditioner=KRONECKER), 3),
+    "Kronecker": (
+        symng.NaturalGradient(solver=symng.CG(), step_size=SEARCH, preconditioner=KRONECKER),
+        3,
+    ),
     "formula": (symng.NaturalConjugateGradient(solver=symng.CG(), beta="polak-ribiere"), 2),
     "quadratic": (symng.NaturalConjugateGradient(solver=symng.CG(), beta="quadratic"), 1),
     "plane search": (symng.NaturalConjugateGradient(solver=symng.CG()), 1),
@@ -47,7 +50,9 @@ def test_a_step_on_a_recurrent_model_solves_once(name, monkeypatch):
     objective, _ = problems.adding_problem()
     # The graph as PyTensor compiles it; linking it takes longest, and changes no graph.
     monkeypatch.setattr(
-        FunctionMaker, "create", lambda self, *args, **kwargs: SimpleNamespace(maker=self, get_shared=list)
+        FunctionMaker,
+        "create",
+        lambda self, *args, **kwargs: SimpleNamespace(maker=self, get_shared=list),
     )
     program = Program(symng.compile_step(objective, optimizer).build(), "FAST_COMPILE")
     found = [count_loops(f.maker.fgraph.toposort()) for f in program.functions]
@@ -81,7 +86,8 @@ def test_replaced_outputs_and_graphs_without_the_replaced():
     x, y = pt.dvectors("x", "y")
     parts = pt.split(x, [1, 2], n_splits=2)
     total = parts[0].sum() + parts[1].sum()
-    # One output of a node is replaced, and the input of that node too: the output stays what it was replaced by.
+    # One output of a node is replaced, and the input of that node too: the output stays what it was
+    # replaced by.
     (changed,) = rebuild([total], {x: 2 * x, parts[0]: y})
     assert changed.eval({x: np.array([1.0, 2.0, 3.0]), y: np.array([7.0])}) == 7.0 + 10.0
     assert rebuild([total, x, y], {pt.dvector(): x}) == [total, x, y]

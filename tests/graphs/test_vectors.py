@@ -14,7 +14,9 @@ from symng import vectors
 def params(request):
     """Return parameters of zero to three axes, one of them in Fortran order."""
     rng = np.random.default_rng(0)
-    values = [rng.standard_normal(shape).astype(request.param) for shape in ((2, 3), (), (4,), (1, 2, 2))]
+    values = [
+        rng.standard_normal(shape).astype(request.param) for shape in ((2, 3), (), (4,), (1, 2, 2))
+    ]
     values[0] = np.asfortranarray(values[0])
     return [pytensor.shared(v) for v in values]
 
@@ -30,7 +32,9 @@ def test_shapes_and_count(params):
 
 def test_ravel_is_c_order_in_the_order_given(params):
     np.testing.assert_array_equal(vectors.ravel(params, params).eval(), flat(params))
-    np.testing.assert_array_equal(vectors.ravel(params[::-1], params[::-1]).eval(), flat(params[::-1]))
+    np.testing.assert_array_equal(
+        vectors.ravel(params[::-1], params[::-1]).eval(), flat(params[::-1])
+    )
     np.testing.assert_array_equal(vectors.ravel(params[:1], params[:1]).eval(), flat(params[:1]))
 
 
@@ -65,5 +69,7 @@ def test_get_and_set(params):
 
 @pytest.mark.parametrize("length", [14, 16])
 def test_set_refuses_another_length(params, length):
-    with pytest.raises(ValueError, match=rf"values: expected a vector of 15 numbers, .* shape \({length},"):
+    with pytest.raises(
+        ValueError, match=rf"values: expected a vector of 15 numbers, .* shape \({length},"
+    ):
         vectors.set_flat(params, np.zeros(length))

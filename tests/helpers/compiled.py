@@ -12,7 +12,9 @@ def columns(operators, givens):
     """Return the matrices of operators, from their products with unit vectors."""
     v = pt.vector("v", dtype=operators[0].dtype)
     f = pytensor.function([*givens, v], [A @ v for A in operators], on_unused_input="ignore")
-    return np.array([f(*givens.values(), unit) for unit in np.eye(operators[0].size, dtype=v.dtype)]).transpose(1, 2, 0)
+    return np.array(
+        [f(*givens.values(), unit) for unit in np.eye(operators[0].size, dtype=v.dtype)]
+    ).transpose(1, 2, 0)
 
 
 def wide_tensors(function):

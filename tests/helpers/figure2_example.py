@@ -18,7 +18,8 @@ figure2, runs, results, processes = (
 )
 
 TINY = (
-    "--segments 2 --replicas 3 --samples 240 --batch 40 --hidden 3 --held-out 30 --validation 20 --iterations 3 "
+    "--segments 2 --replicas 3 --samples 240 --batch 40 --hidden 3 --held-out 30 --validation 20 "
+    "--iterations 3 "
     "--jobs 1 --mode FAST_COMPILE"
 ).split()
 
@@ -36,7 +37,11 @@ def fast_data(monkeypatch):
     """Make data at once, of no base digits."""
     blank, labels = np.zeros((10, 28, 28)), np.arange(10)
     base = LabeledImages(
-        train_images=blank, train_labels=labels, test_images=blank, test_labels=labels, source="nothing"
+        train_images=blank,
+        train_labels=labels,
+        test_images=blank,
+        test_labels=labels,
+        source="nothing",
     )
     monkeypatch.setattr(runs, "deformed_digits", fake_digits)
     monkeypatch.setattr(runs, "base_digits", lambda path: base)

@@ -1,7 +1,8 @@
 """Kinds of graph that people write, each a tiny model in float64: parameters and activations in all shapes.
 
-Sequences and images are in `graph_sequences`, and `graphs` runs all of them. `KINDS` maps a name to a function that
-returns a `Case`. Lengths are read off the graph (``x.shape[0]``, -1), as people write it, and never declared.
+Sequences and images are in `graph_sequences`, and `graphs` runs all of them. `KINDS` maps a name to
+a function that returns a `Case`. Lengths are read off the graph (``x.shape[0]``, -1), as people
+write it, and never declared.
 """
 
 from __future__ import annotations
@@ -67,22 +68,36 @@ def numbers(below: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, below, shape)
 
 
-def objective(loss: Any, output: Any, inputs: list[Any], targets: list[Any], **settings: Any) -> symng.Objective:
+def objective(
+    loss: Any, output: Any, inputs: list[Any], targets: list[Any], **settings: Any
+) -> symng.Objective:
     """Return the objective, whose parameters are the floating-point shared variables of the loss."""
-    shared = [v for v in graph_inputs([loss]) if isinstance(v, SharedVariable) and isinstance(v, TensorVariable)]
+    shared = [
+        v
+        for v in graph_inputs([loss])
+        if isinstance(v, SharedVariable) and isinstance(v, TensorVariable)
+    ]
     params: Any = sorted(shared, key=lambda v: str(v.name))
     return symng.Objective(loss, output, params, inputs=inputs, targets=targets, **settings)
 
 
-def regression(y: Any, inputs: list[Any], arrays: list[np.ndarray], outputs: int = 2, **settings: Any) -> Case:
+def regression(
+    y: Any, inputs: list[Any], arrays: list[np.ndarray], outputs: int = 2, **settings: Any
+) -> Case:
     """Return least squares for an output of shape (N, outputs)."""
     t, chunk_size = pt.matrix("t"), settings.pop("chunk_size", None)
     axes = settings.get("data_axes", [0])
     T = data(arrays[0].shape[axes[0]], outputs, seed=2)
-    return Case(objective(pt.sqr(y - t).sum(axis=1).mean() / 2, y, inputs, [t], **settings), (*arrays, T), chunk_size)
+    return Case(
+        objective(pt.sqr(y - t).sum(axis=1).mean() / 2, y, inputs, [t], **settings),
+        (*arrays, T),
+        chunk_size,
+    )
 
 
-def classification(logits: Any, inputs: list[Any], arrays: list[np.ndarray], **settings: Any) -> Case:
+def classification(
+    logits: Any, inputs: list[Any], arrays: list[np.ndarray], **settings: Any
+) -> Case:
     """Return a softmax with labels in one-hot rows, for logits of shape (N, 3)."""
     t = pt.matrix("t")
     T = np.eye(3)[numbers(3, arrays[0].shape[settings.get("data_axes", [0])[0]])]
@@ -106,7 +121,10 @@ def parameters_reshaped(x: Any) -> Any:
 @layers
 def parameters_cut_from_one_vector(x: Any) -> Any:
     theta = param("theta", 24)
-    return pt.tanh(x @ theta[:12].reshape((4, -1)) + theta[12:15]) @ theta[15:21].reshape((3, 2)) + theta[21:23]
+    return (
+        pt.tanh(x @ theta[:12].reshape((4, -1)) + theta[12:15]) @ theta[15:21].reshape((3, 2))
+        + theta[21:23]
+    )
 
 
 @layers
@@ -157,7 +175,9 @@ def tile(x: Any) -> Any:
 
 @layers
 def branches_concatenated(x: Any) -> Any:
-    return pt.concatenate([hidden(x, 3), pt.exp(-pt.sqr(x @ param("U", F, 2)))], axis=1) @ param("V", 5, 2)
+    return pt.concatenate([hidden(x, 3), pt.exp(-pt.sqr(x @ param("U", F, 2)))], axis=1) @ param(
+        "V", 5, 2
+    )
 
 
 @layers
@@ -204,7 +224,9 @@ def einsum(x: Any) -> Any:
 @layers
 def written_into(x: Any) -> Any:
     h = pt.zeros((x.shape[0], 5))
-    return pt.inc_subtensor(pt.set_subtensor(h[:, :3], hidden(x, 3))[:, 2:], hidden(x, 3)) @ param("V", 5, 2)
+    return pt.inc_subtensor(pt.set_subtensor(h[:, :3], hidden(x, 3))[:, 2:], hidden(x, 3)) @ param(
+        "V", 5, 2
+    )
 
 
 @layers
@@ -266,12 +288,15 @@ def group_norm(x: Any) -> Any:
 @layers
 def rms_norm(x: Any) -> Any:
     h = hidden(x)
-    return (h / pt.sqrt(pt.sqr(h).mean(axis=-1, keepdims=True) + 1e-5) * param("gamma", 6)) @ param("V", 6, 2)
+    return (h / pt.sqrt(pt.sqr(h).mean(axis=-1, keepdims=True) + 1e-5) * param("gamma", 6)) @ param(
+        "V", 6, 2
+    )
 
 
 @layers
 def dropout(x: Any) -> Any:
-    # JAX draws other numbers than NumPy: nearly all of these are 1, so that results can be compared.
+    # JAX draws other numbers than NumPy: nearly all of these are 1, so that results can be
+    # compared.
     h, rng = hidden(x), pytensor.shared(np.random.default_rng(3))
     return (h * pt.random.bernoulli(1 - 1e-15, size=h.shape, rng=rng)) @ param("V", 6, 2)
 
@@ -290,9 +315,13 @@ def mixture_density() -> Case:
     x, t = pt.matrix("x"), pt.vector("t")
     r = hidden(x) @ param("V", 6, 9)
     logits, mean, scale = r[:, :3], r[:, 3:6], r[:, 6:]
-    parts = pt.log(softmax(logits, axis=1)) - scale - pt.sqr((t[:, None] - mean) / pt.exp(scale)) / 2
+    parts = (
+        pt.log(softmax(logits, axis=1)) - scale - pt.sqr((t[:, None] - mean) / pt.exp(scale)) / 2
+    )
     loss = -pt.logsumexp(parts, axis=1).mean()
-    return Case(objective(loss, r, [x], [t], likelihood=symng.Gaussian()), (data(N, F), data(N, seed=2)))
+    return Case(
+        objective(loss, r, [x], [t], likelihood=symng.Gaussian()), (data(N, F), data(N, seed=2))
+    )
 
 
 @layers
@@ -349,7 +378,9 @@ def labels_by_arange() -> Case:
     x, t = pt.matrix("x"), pt.lvector("t")
     p = softmax(hidden(x) @ param("V", 6, 3), axis=-1)
     loss = -pt.log(p)[pt.arange(t.shape[0]), t].mean()
-    return Case(objective(loss, p, [x], [t]), (data(130, F), numbers(3, 130)))  # 130: more than an int8 holds
+    return Case(
+        objective(loss, p, [x], [t]), (data(130, F), numbers(3, 130))
+    )  # 130: more than an int8 holds
 
 
 @kind
@@ -365,13 +396,17 @@ def embedding() -> Case:
     ids = pt.lmatrix("ids")
     vectors = param("E", 5, 3)[ids]
     flat = vectors.reshape((ids.shape[0], -1))
-    return regression(pt.tanh(flat @ param("W", 12, 3)) @ param("V", 3, 2), [ids], [numbers(5, N, 4)])
+    return regression(
+        pt.tanh(flat @ param("W", 12, 3)) @ param("V", 3, 2), [ids], [numbers(5, N, 4)]
+    )
 
 
 @kind
 def matrix_of_ids_averaged() -> Case:
     ids = pt.lmatrix("ids")
-    return classification(pt.tanh(param("E", 5, 3)[ids].mean(axis=1)) @ param("V", 3, 3), [ids], [numbers(5, N, 4)])
+    return classification(
+        pt.tanh(param("E", 5, 3)[ids].mean(axis=1)) @ param("V", 3, 3), [ids], [numbers(5, N, 4)]
+    )
 
 
 @kind

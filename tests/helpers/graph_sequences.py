@@ -31,7 +31,8 @@ TIME = 5
 def attend(x: Any, heads: int = 1, causal: bool = False) -> Any:
     """Return attention of a sequence (N, T, 4) to itself, of shape (N, T, 4)."""
     q, k, v = (
-        (x @ param(name, F, F)).reshape((x.shape[0], x.shape[1], heads, -1)).dimshuffle(0, 2, 1, 3) for name in "QKV"
+        (x @ param(name, F, F)).reshape((x.shape[0], x.shape[1], heads, -1)).dimshuffle(0, 2, 1, 3)
+        for name in "QKV"
     )
     scores = pt.matmul(q, k.dimshuffle(0, 1, 3, 2)) / pt.sqrt(F // heads)
     if causal:
@@ -40,7 +41,9 @@ def attend(x: Any, heads: int = 1, causal: bool = False) -> Any:
     return mixed.reshape((x.shape[0], x.shape[1], -1))
 
 
-def attention_case(n: int = N, time: int = TIME, chunk_size: int | None = None, **settings: Any) -> Case:
+def attention_case(
+    n: int = N, time: int = TIME, chunk_size: int | None = None, **settings: Any
+) -> Case:
     """Return a regression on the mean of what attention returns."""
     x = pt.tensor3("x")
     y = pt.tanh(attend(x, **settings)).mean(axis=1) @ param("W", F, 2)
@@ -68,7 +71,9 @@ def transformer_on_ids() -> Case:
     x = param("E", 5, F)[ids] + param("P", TIME, F)[pt.arange(ids.shape[1])]
     x = x + attend(x, heads=2)
     x = (x - x.mean(axis=-1, keepdims=True)) / pt.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
-    return classification((x + hidden(x, F)).mean(axis=1) @ param("W", F, 3), [ids], [numbers(5, N, TIME)])
+    return classification(
+        (x + hidden(x, F)).mean(axis=1) @ param("W", F, 3), [ids], [numbers(5, N, TIME)]
+    )
 
 
 # Recurrent networks, time first.
@@ -78,9 +83,11 @@ def states_of(x: Any, units: int = 3) -> Any:
     """Return the states of a plain recurrent network over x of shape (T, N, 4)."""
     W, U, b = param("W", F, units), param("U", units, units), param("b", units)
     return pytensor.scan(
-        lambda x_t, h: pt.tanh(x_t @ W + h @ U + b), sequences=[x], outputs_info=[pt.zeros((x.shape[1], units))],
+        lambda x_t, h: pt.tanh(x_t @ W + h @ U + b),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], units))],
         return_updates=False,
-    )  # fmt: skip
+    )
 
 
 def recurrent_case(n: int = N, time: int = TIME, chunk_size: int | None = None) -> Case:
@@ -100,20 +107,30 @@ def recurrent_network_with_an_output_at_each_step() -> Case:
     x, t = pt.tensor3("x"), pt.tensor3("t")
     y = states_of(x) @ param("V", 3, 2)
     loss = pt.sqr(y - t).sum(axis=(0, 2)).mean() / 2
-    return Case(objective(loss, y, [x], [t], data_axes=[1, 1]), (data(TIME, N, F), data(TIME, N, 2, seed=2)))
+    return Case(
+        objective(loss, y, [x], [t], data_axes=[1, 1]), (data(TIME, N, F), data(TIME, N, 2, seed=2))
+    )
 
 
 @kind
 def GRU() -> Case:
     x = pt.tensor3("x")
-    W, U, C, D, V = param("W", F, 6), param("U", 3, 6), param("C", F, 3), param("D", 3, 3), param("V", 3, 2)
+    W, U, C, D, V = (
+        param("W", F, 6),
+        param("U", 3, 6),
+        param("C", F, 3),
+        param("D", 3, 3),
+        param("V", 3, 2),
+    )
 
     def step(x_t: Any, h: Any) -> Any:
         gates = pt.sigmoid(x_t @ W + h @ U)
         update, reset = gates[:, :3], gates[:, 3:]
         return update * h + (1 - update) * pt.tanh(x_t @ C + (reset * h) @ D)
 
-    states = pytensor.scan(step, sequences=[x], outputs_info=[pt.zeros((x.shape[1], 3))], return_updates=False)
+    states = pytensor.scan(
+        step, sequences=[x], outputs_info=[pt.zeros((x.shape[1], 3))], return_updates=False
+    )
     return regression(states[-1] @ V, [x], [data(TIME, N, F)], data_axes=[1, 0])
 
 
@@ -129,7 +146,9 @@ def LSTM_with_an_embedding() -> Case:
         return pt.sigmoid(o) * pt.tanh(c), c
 
     start = pt.zeros((ids.shape[0], 3))
-    states, _ = pytensor.scan(step, sequences=[x], outputs_info=[start, start], return_updates=False)
+    states, _ = pytensor.scan(
+        step, sequences=[x], outputs_info=[start, start], return_updates=False
+    )
     return classification(states[-1] @ param("V", 3, 3), [ids], [numbers(5, N, TIME)])
 
 
@@ -139,11 +158,14 @@ def network_in_both_directions() -> Case:
     W, U = param("W", F, 3), param("U", 3, 3)
     last = [
         pytensor.scan(
-            lambda x_t, h: pt.tanh(x_t @ W + h @ U), sequences=[x], outputs_info=[pt.zeros((x.shape[1], 3))],
-            go_backwards=backwards, return_updates=False,
+            lambda x_t, h: pt.tanh(x_t @ W + h @ U),
+            sequences=[x],
+            outputs_info=[pt.zeros((x.shape[1], 3))],
+            go_backwards=backwards,
+            return_updates=False,
         )[-1]
         for backwards in (False, True)
-    ]  # fmt: skip
+    ]
     y = pt.concatenate(last, axis=1) @ param("V", 6, 2)
     return regression(y, [x], [data(TIME, N, F)], data_axes=[1, 0])
 

@@ -1,7 +1,8 @@
 """Run kinds of graph: steps with each metric, and what a user does beside steps, on each backend.
 
-A cell of the table is a kind of graph, a way to use it (`USES`) and a mode. `run` returns its numbers, which are those
-of every mode but for rounding; `run_plain` runs the same model in plain PyTensor.
+A cell of the table is a kind of graph, a way to use it (`USES`) and a mode. `run` returns its
+numbers, which are those of every mode but for rounding; `run_plain` runs the same model in plain
+PyTensor.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ KINDS = graph_sequences.KINDS
 TOLERANCE = 1e-6
 SOLVER = symng.CG(rtol=0.0, maxiter=3)
 METRICS = {
-    "Fisher": symng.Fisher(), "Gauss-Newton": symng.GaussNewton(), "Hessian": symng.Hessian(),
+    "Fisher": symng.Fisher(),
+    "Gauss-Newton": symng.GaussNewton(),
+    "Hessian": symng.Hessian(),
     "empirical Fisher": symng.EmpiricalFisher(),
-}  # fmt: skip
+}
 OPTIMIZERS = {
     name: symng.NaturalGradient(metric=metric, solver=SOLVER, damping=10.0, step_size=0.5)
     for name, metric in METRICS.items()
-} | {"HessianFree": symng.HessianFree(damping=10.0)}  # fmt: skip
+} | {"HessianFree": symng.HessianFree(damping=10.0)}
 USES = (*OPTIMIZERS, "check", "to_scipy", "updates")
 
 
@@ -36,10 +39,16 @@ def run(kind: str, use: str, mode: str) -> list[float]:
     """Return the numbers of a cell: losses and parameters of two steps, or what else the use returns."""
     case = KINDS[kind]()
     if use == "check":
-        return list(np.ravel([case.objective.check(*case.batch, **_mode(case.objective.check, mode)).factor]))
+        return list(
+            np.ravel(
+                [case.objective.check(*case.batch, **_mode(case.objective.check, mode)).factor]
+            )
+        )
     if use == "to_scipy":
         operator = symng.Fisher()(case.objective)
-        product = operator.to_scipy(*case.batch[: len(case.objective.inputs)], **_mode(operator.to_scipy, mode))
+        product = operator.to_scipy(
+            *case.batch[: len(case.objective.inputs)], **_mode(operator.to_scipy, mode)
+        )
         return list(product @ np.linspace(-1, 1, case.objective.size))
     if use == "updates":
         o = case.objective
@@ -48,9 +57,13 @@ def run(kind: str, use: str, mode: str) -> list[float]:
             symng.enable_jax()
         step = pytensor.function([*o.inputs, *o.targets], o.loss, updates=updates, mode=mode)
         return [float(step(*case.batch)), *np.asarray(vectors.get_flat(o.params))]
-    step = symng.compile_step(case.objective, OPTIMIZERS[use], mode=mode, chunk_size=case.chunk_size)
+    step = symng.compile_step(
+        case.objective, OPTIMIZERS[use], mode=mode, chunk_size=case.chunk_size
+    )
     infos = [step(case.batch) for _ in range(2)]
-    return [v for i in infos for v in (i.loss, i.new_loss)] + list(vectors.get_flat(case.objective.params))
+    return [v for i in infos for v in (i.loss, i.new_loss)] + list(
+        vectors.get_flat(case.objective.params)
+    )
 
 
 def _mode(function: Any, mode: str) -> dict[str, str]:

@@ -23,7 +23,12 @@ class Model:
     """The variables of a linear model of four outputs."""
 
     def __init__(self, scale: float = 1.0) -> None:
-        self.x, self.t, self.m, self.labels = pt.matrix("x"), pt.matrix("t"), pt.vector("m"), pt.lvector("labels")
+        self.x, self.t, self.m, self.labels = (
+            pt.matrix("x"),
+            pt.matrix("t"),
+            pt.vector("m"),
+            pt.lvector("labels"),
+        )
         self.w = pytensor.shared(scale * np.random.default_rng(1).standard_normal((3, 4)), name="w")
         self.r = self.x @ self.w
         self.softmax, self.sigmoid = pt.special.softmax(self.r, axis=-1), pt.sigmoid(self.r)

@@ -95,7 +95,9 @@ def polar_laplacian(rings: int, spokes: int) -> np.ndarray:
     """Return minus the Laplacian in polar coordinates times the radius, which makes it symmetric."""
     r = np.arange(rings) + 0.5
     radial = np.diag(2 * r) - np.diag(r[:-1] + 0.5, 1) - np.diag(r[:-1] + 0.5, -1)
-    ring = tridiagonal(spokes, -1.0, 2.0) - np.eye(spokes, k=spokes - 1) - np.eye(spokes, k=1 - spokes)
+    ring = (
+        tridiagonal(spokes, -1.0, 2.0) - np.eye(spokes, k=spokes - 1) - np.eye(spokes, k=1 - spokes)
+    )
     return np.kron(radial, np.eye(spokes)) + np.kron(np.diag((spokes / (2 * np.pi)) ** 2 / r), ring)
 
 
@@ -143,7 +145,9 @@ def problems() -> list[Problem]:
     add("second difference, smooth b", tridiagonal(40, -1.0, 2.0), definite=True)
     add("tridiagonal 4", tridiagonal(30, -2.0, 4.5), np.arange(1.0, 31), definite=True)
     add("five-point Laplacian", laplacian(8), noise(64), definite=True)
-    add("Krylov.jl symmetric definite", tridiagonal(10, 1.0, 4.0), np.arange(1.0, 11), definite=True)
+    add(
+        "Krylov.jl symmetric definite", tridiagonal(10, 1.0, 4.0), np.arange(1.0, 11), definite=True
+    )
     add("minij", minij(25), noise(25), definite=True, delayed=True)
     add("lehmer", lehmer(25), noise(25), definite=True, delayed=True)
     add("moler", moler(8), definite=True)
@@ -158,11 +162,34 @@ def problems() -> list[Problem]:
         noise(35),
         definite=True,
     )
-    add("one outlier", spectrum(np.r_[np.linspace(1, 2, 39), 1e4]), noise(40), definite=True, delayed=True)
-    add("one small eigenvalue", spectrum(np.r_[1e-4, np.linspace(1, 2, 39)]), noise(40), definite=True)
+    add(
+        "one outlier",
+        spectrum(np.r_[np.linspace(1, 2, 39), 1e4]),
+        noise(40),
+        definite=True,
+        delayed=True,
+    )
+    add(
+        "one small eigenvalue",
+        spectrum(np.r_[1e-4, np.linspace(1, 2, 39)]),
+        noise(40),
+        definite=True,
+    )
     add("condition 1e4", spectrum(np.logspace(0, 4, 40)), noise(40), definite=True, delayed=True)
-    add("condition 1e8, clustered", spectrum(np.repeat([1e-8, 1e-4, 1.0], 10)), noise(30), definite=True, single=False)
-    add("condition 1e12, clustered", spectrum(np.repeat([1e-12, 1e-5, 1.0], 8)), noise(24), definite=True, single=False)
+    add(
+        "condition 1e8, clustered",
+        spectrum(np.repeat([1e-8, 1e-4, 1.0], 10)),
+        noise(30),
+        definite=True,
+        single=False,
+    )
+    add(
+        "condition 1e12, clustered",
+        spectrum(np.repeat([1e-12, 1e-5, 1.0], 8)),
+        noise(24),
+        definite=True,
+        single=False,
+    )
     add("condition 1e8", spectrum(np.logspace(-8, 0, 30)), definite=True, slow=True)
     add("condition 1e12", spectrum(np.logspace(-12, 0, 30)), definite=True, slow=True)
     d = np.logspace(-3, 3, 20)
@@ -173,11 +200,20 @@ def problems() -> list[Problem]:
     add("negative definite", -laplacian(5), noise(25))
     add("diagonal indefinite", np.diag(np.r_[np.arange(1.0, 16), -np.arange(1.0, 11)]), noise(25))
     add("Paige-Saunders shifted diagonal", np.diag(np.arange(1.0, 51) / 50 - 0.51), noise(50))
-    add("symmetric indefinite, Krylov.jl", tridiagonal(10, 1.0, 4.0) - 3 * np.eye(10), np.arange(1.0, 11))
+    add(
+        "symmetric indefinite, Krylov.jl",
+        tridiagonal(10, 1.0, 4.0) - 3 * np.eye(10),
+        np.arange(1.0, 11),
+    )
     add("shifted Laplacian", laplacian(7) - 2.5 * np.eye(49), noise(49))
     add(
         "saddle point",
-        np.block([[spectrum(np.linspace(1, 5, 20)), np.eye(20)[:, :6]], [np.eye(6, 20), np.zeros((6, 6))]]),
+        np.block(
+            [
+                [spectrum(np.linspace(1, 5, 20)), np.eye(20)[:, :6]],
+                [np.eye(6, 20), np.zeros((6, 6))],
+            ]
+        ),
         noise(26),
     )
     add("exchange", np.eye(16)[::-1], noise(16))
@@ -185,8 +221,16 @@ def problems() -> list[Problem]:
     add("clement even", clement(20), noise(20))
     add("wilkinson", wilkinson(21), noise(21))
     add("indefinite clusters", spectrum(np.repeat([-2.0, -1.0, 1.0, 4.0], 8)), noise(32))
-    add("indefinite, condition 1e8", spectrum(np.r_[-np.logspace(-8, 0, 12), np.logspace(-7, 0, 13)]))
-    add("indefinite, condition 1e12, clustered", spectrum(np.repeat([-1e-12, 1e-4, -1.0], 8)), noise(24), single=False)
+    add(
+        "indefinite, condition 1e8",
+        spectrum(np.r_[-np.logspace(-8, 0, 12), np.logspace(-7, 0, 13)]),
+    )
+    add(
+        "indefinite, condition 1e12, clustered",
+        spectrum(np.repeat([-1e-12, 1e-4, -1.0], 8)),
+        noise(24),
+        single=False,
+    )
     add("one negative eigenvalue", spectrum(np.r_[-1e-2, np.linspace(1, 10, 29)]), noise(30))
     add(
         "first pivot zero",
@@ -195,25 +239,49 @@ def problems() -> list[Problem]:
     )
 
     # --- singular and consistent
-    def add_singular(name: str, A: np.ndarray, semidefinite: bool = False, single: bool = True) -> None:
+    def add_singular(
+        name: str, A: np.ndarray, semidefinite: bool = False, single: bool = True
+    ) -> None:
         n = len(A)
         add(f"{name}, consistent", A, A @ noise(n), semidefinite=semidefinite, single=single)
-        add(f"{name}, inconsistent", A, noise(n), semidefinite=semidefinite, consistent=False, single=single)
+        add(
+            f"{name}, inconsistent",
+            A,
+            noise(n),
+            semidefinite=semidefinite,
+            consistent=False,
+            single=single,
+        )
 
     add_singular("rank one", np.outer(np.arange(1.0, 13), np.arange(1.0, 13)), semidefinite=True)
     add_singular("diagonal 0..n-1", np.diag(np.arange(20.0)), semidefinite=True)
-    add_singular("diagonal, 1 to 10 and zeros", np.diag(np.r_[np.arange(1.0, 11), np.zeros(10)]), semidefinite=True)
     add_singular(
-        "Neumann Laplacian", tridiagonal(25, -1.0, 2.0) - np.diag(np.r_[1.0, np.zeros(23), 1.0]), semidefinite=True
+        "diagonal, 1 to 10 and zeros",
+        np.diag(np.r_[np.arange(1.0, 11), np.zeros(10)]),
+        semidefinite=True,
     )
     add_singular(
-        "periodic Laplacian", tridiagonal(24, -1.0, 2.0) - np.eye(24, k=23) - np.eye(24, k=-23), semidefinite=True
+        "Neumann Laplacian",
+        tridiagonal(25, -1.0, 2.0) - np.diag(np.r_[1.0, np.zeros(23), 1.0]),
+        semidefinite=True,
     )
-    add_singular("singular spectrum", spectrum(np.r_[np.zeros(5), np.linspace(1, 10, 20)]), semidefinite=True)
     add_singular(
-        "singular, condition 1e4", spectrum(np.r_[np.zeros(4), np.repeat(np.logspace(-4, 0, 5), 3)]), semidefinite=True
+        "periodic Laplacian",
+        tridiagonal(24, -1.0, 2.0) - np.eye(24, k=23) - np.eye(24, k=-23),
+        semidefinite=True,
     )
-    add_singular("singular indefinite", spectrum(np.r_[np.zeros(4), np.linspace(-5, -1, 10), np.linspace(1, 5, 10)]))
+    add_singular(
+        "singular spectrum", spectrum(np.r_[np.zeros(5), np.linspace(1, 10, 20)]), semidefinite=True
+    )
+    add_singular(
+        "singular, condition 1e4",
+        spectrum(np.r_[np.zeros(4), np.repeat(np.logspace(-4, 0, 5), 3)]),
+        semidefinite=True,
+    )
+    add_singular(
+        "singular indefinite",
+        spectrum(np.r_[np.zeros(4), np.linspace(-5, -1, 10), np.linspace(1, 5, 10)]),
+    )
     add_singular("singular clusters", spectrum(np.repeat([-3.0, 0.0, 1.0, 1e3], 6)))
     add_singular("clement odd", clement(15))
     add_singular("symmetric difference", np.eye(9, k=1) + np.eye(9, k=-1))
@@ -221,17 +289,43 @@ def problems() -> list[Problem]:
     add_singular("shift onto an eigenvalue", np.diag(np.arange(1.0, 21)) - 7 * np.eye(20))
     m = 6
     add_singular("Choi block Toeplitz", np.kron(tridiagonal(m, 1.0, 1.0), np.ones((m, m))))
-    add_singular("badly scaled and singular", np.diag(np.r_[1e-2, 1.0, 1e2, 0.0, 0.0]), semidefinite=True)
+    add_singular(
+        "badly scaled and singular", np.diag(np.r_[1e-2, 1.0, 1e2, 0.0, 0.0]), semidefinite=True
+    )
     add("zero matrix", np.zeros((7, 7)), noise(7), semidefinite=True, consistent=False)
-    add("b in the null space", np.diag([1.0, 2.0, 0.0]), np.array([0.0, 0, 3]), semidefinite=True, consistent=False)
-    add("almost consistent", np.diag(np.arange(20.0)), np.r_[1e-2, noise(19)], semidefinite=True, consistent=False)
-    add("two unknowns, inconsistent", np.diag([1.0, 0.0]), np.array([1.0, 1.0]), semidefinite=True, consistent=False)
+    add(
+        "b in the null space",
+        np.diag([1.0, 2.0, 0.0]),
+        np.array([0.0, 0, 3]),
+        semidefinite=True,
+        consistent=False,
+    )
+    add(
+        "almost consistent",
+        np.diag(np.arange(20.0)),
+        np.r_[1e-2, noise(19)],
+        semidefinite=True,
+        consistent=False,
+    )
+    add(
+        "two unknowns, inconsistent",
+        np.diag([1.0, 0.0]),
+        np.array([1.0, 1.0]),
+        semidefinite=True,
+        consistent=False,
+    )
 
     # --- b is an eigenvector
-    add("eigenvector", laplacian(4), np.outer(*[np.sin(np.pi * np.arange(1, 5) / 5)] * 2).ravel(), definite=True)
+    add(
+        "eigenvector",
+        laplacian(4),
+        np.outer(*[np.sin(np.pi * np.arange(1, 5) / 5)] * 2).ravel(),
+        definite=True,
+    )
     add("coordinate eigenvector", np.diag(np.arange(1.0, 21)) - 10.5 * np.eye(20), np.eye(20)[3])
 
-    # --- from the tests of SciPy, Krylov.jl, the SOL code and the TOMS algorithm, and other galleries
+    # --- from the tests of SciPy, Krylov.jl, the SOL code and the TOMS algorithm, and other
+    # galleries
     uniform = np.random.RandomState(1234)
     A, b = uniform.rand(10, 10), uniform.rand(10)
     A = A + A.T
@@ -249,13 +343,38 @@ def problems() -> list[Problem]:
     A = np.outer(np.arange(1.0, 11), np.arange(1.0, 11)) + 5 * np.eye(10)
     A[:2] = A[:, :2] = 1
     add("Krylov.jl, two equal rows", A)
-    add("Krylov.jl, preconditioned", np.ones((10, 10)) + 9 * np.eye(10), np.arange(10.0, 110, 10), definite=True)
-    add("Krylov.jl, unit vectors, inconsistent", np.diag(np.r_[0, np.ones(9)]), np.ones(10), consistent=False)
-    add("Krylov.jl, four unknowns", np.diag([1.0, 2, 3, 0]), np.ones(4), semidefinite=True, consistent=False)
+    add(
+        "Krylov.jl, preconditioned",
+        np.ones((10, 10)) + 9 * np.eye(10),
+        np.arange(10.0, 110, 10),
+        definite=True,
+    )
+    add(
+        "Krylov.jl, unit vectors, inconsistent",
+        np.diag(np.r_[0, np.ones(9)]),
+        np.ones(10),
+        consistent=False,
+    )
+    add(
+        "Krylov.jl, four unknowns",
+        np.diag([1.0, 2, 3, 0]),
+        np.ones(4),
+        semidefinite=True,
+        consistent=False,
+    )
     sine = np.sin(np.pi * np.arange(1, 11) / 11)
-    add("Krylov.jl, Cartesian Poisson", -121 * laplacian(10), -2 * np.pi**2 * np.outer(sine, sine).ravel())
+    add(
+        "Krylov.jl, Cartesian Poisson",
+        -121 * laplacian(10),
+        -2 * np.pi**2 * np.outer(sine, sine).ravel(),
+    )
     spokes = np.cos(2 * np.pi * np.arange(12) / 12)
-    add("Krylov.jl, polar Poisson", polar_laplacian(8, 12), np.outer(np.arange(8) + 0.5, spokes).ravel(), definite=True)
+    add(
+        "Krylov.jl, polar Poisson",
+        polar_laplacian(8, 12),
+        np.outer(np.arange(8) + 0.5, spokes).ravel(),
+        definite=True,
+    )
     add("polar Poisson, rough b", polar_laplacian(6, 10), noise(60), definite=True)
     add("SOL, tridiagonal", tridiagonal(100, -2.0, 4.0), definite=True)
     add("SOL, block Toeplitz", np.kron(tridiagonal(8, 1.0, 1.0), tridiagonal(8, 1.0, 1.0)))
@@ -263,10 +382,22 @@ def problems() -> list[Problem]:
     d = np.r_[np.arange(1.0, 49) / 50, 0, 0]
     add("TOMS, diagonal", np.diag(d), d * np.arange(50.0, 0, -1), semidefinite=True)
     add("TOMS, shifted diagonal", np.diag(d - 0.25 * (d > 0) - 0.005), np.arange(50.0, 0, -1))
-    add("TOMS, inconsistent", np.diag(d), np.arange(50.0, 0, -1), semidefinite=True, consistent=False)
+    add(
+        "TOMS, inconsistent",
+        np.diag(d),
+        np.arange(50.0, 0, -1),
+        semidefinite=True,
+        consistent=False,
+    )
     v = noise(20)
     add("reflector", np.eye(20) - 2 * np.outer(v, v) / (v @ v), noise(20))
-    add("projector", np.eye(20) - np.outer(v, v) / (v @ v), noise(20), semidefinite=True, consistent=False)
+    add(
+        "projector",
+        np.eye(20) - np.outer(v, v) / (v @ v),
+        noise(20),
+        semidefinite=True,
+        consistent=False,
+    )
     add("minus rank one", -np.outer(v, v), 3 * v)
     add("scaled identity", 1e-6 * np.eye(9), noise(9), definite=True)
     add("scaled identity, negative", -1e6 * np.eye(9), noise(9))
@@ -307,8 +438,12 @@ def minres_iterations(A: np.ndarray, b: np.ndarray, rtol: float, limit: int) -> 
         residual = np.r_[float(beta1), np.zeros(k)] - T[: k + 1, :k] @ y
         if np.linalg.norm(T[: k + 2, : k + 1] @ residual) <= max(rtol, 10 * eps) * size * r_norm:
             return k + 1
-        y = np.linalg.lstsq(T[: k + 2, : k + 1], np.r_[float(beta1), np.zeros(k + 1)], rcond=1e-15)[0]
-        r_norm = float(np.linalg.norm(np.r_[float(beta1), np.zeros(k + 1)] - T[: k + 2, : k + 1] @ y))
+        y = np.linalg.lstsq(T[: k + 2, : k + 1], np.r_[float(beta1), np.zeros(k + 1)], rcond=1e-15)[
+            0
+        ]
+        r_norm = float(
+            np.linalg.norm(np.r_[float(beta1), np.zeros(k + 1)] - T[: k + 2, : k + 1] @ y)
+        )
         if r_norm <= max(rtol, eps) * (size * np.linalg.norm(y) + beta1) or beta <= eps * size:
             return k + 1
         v, v_old = q / beta, v

@@ -1,8 +1,8 @@
 """Slow, dense references for the metrics, and the models that they are compared on.
 
-Nothing here uses a metric of the package, nor a second derivative by autodiff: Jacobians are differences of fourth
-order (good to about 1e-12 in float64), the matrices on the pre-activation are written out in NumPy, and gradients of
-single examples come from batches of one example.
+Nothing here uses a metric of the package, nor a second derivative by autodiff: Jacobians are
+differences of fourth order (good to about 1e-12 in float64), the matrices on the pre-activation are
+written out in NumPy, and gradients of single examples come from batches of one example.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def jacobian(v, params, givens, width: float = 1e-3) -> np.ndarray:
 
 def value(v, givens) -> np.ndarray:
     """Return the value of ``v``."""
-    return pytensor.function(list(givens), v, mode="FAST_COMPILE", on_unused_input="ignore")(*givens.values())
+    return pytensor.function(list(givens), v, mode="FAST_COMPILE", on_unused_input="ignore")(
+        *givens.values()
+    )
 
 
 def metric_on_r(kind: str, r: np.ndarray) -> np.ndarray:
@@ -70,7 +72,10 @@ def fisher(case: Case) -> np.ndarray:
     for kind, r in zip(case.kinds, case.rs, strict=True):
         j, values = jacobian(r, case.params, case.givens), value(r, case.givens)
         j, values = j.reshape(-1, values.shape[-1], case.size), values.reshape(-1, values.shape[-1])
-        total += sum(j_n.T @ metric_on_r(kind, r_n) @ j_n for j_n, r_n in zip(j, values, strict=True)) / case.examples
+        total += (
+            sum(j_n.T @ metric_on_r(kind, r_n) @ j_n for j_n, r_n in zip(j, values, strict=True))
+            / case.examples
+        )
     return total
 
 
@@ -80,7 +85,10 @@ def example_gradients(case: Case) -> np.ndarray:
     f = pytensor.function(list(case.givens), slopes, mode="FAST_COMPILE", on_unused_input="ignore")
     rows = []
     for n in range(case.examples):
-        one = [np.take(a, [n], axis=axis) for a, axis in zip(case.givens.values(), case.data_axes, strict=True)]
+        one = [
+            np.take(a, [n], axis=axis)
+            for a, axis in zip(case.givens.values(), case.data_axes, strict=True)
+        ]
         rows.append(np.concatenate([g.ravel() for g in f(*one)]))
     return np.array(rows)
 
@@ -105,15 +113,25 @@ def relative_error(got: Any, wanted: np.ndarray) -> float:
 # The models
 
 
-def shared(rng: np.random.Generator, *shape: int, dtype: str = "float64", name: str = "w", scale: float = 0.7) -> Any:
+def shared(
+    rng: np.random.Generator,
+    *shape: int,
+    dtype: str = "float64",
+    name: str = "w",
+    scale: float = 0.7,
+) -> Any:
     """Return a parameter with random values."""
     return pytensor.shared((scale * rng.standard_normal(shape)).astype(dtype), name=name)
 
 
 def output_of(kind: str, r):
     """Return the output that belongs to a pre-activation."""
-    return {"gaussian": lambda r: r, "bernoulli": pt.sigmoid, "poisson": pt.exp,
-            "categorical": lambda r: pt.special.softmax(r, axis=-1)}[kind](r)  # fmt: skip
+    return {
+        "gaussian": lambda r: r,
+        "bernoulli": pt.sigmoid,
+        "poisson": pt.exp,
+        "categorical": lambda r: pt.special.softmax(r, axis=-1),
+    }[kind](r)
 
 
 def nll_terms(kind: str, r, t, through: str = "y"):
@@ -130,13 +148,17 @@ def nll_terms(kind: str, r, t, through: str = "y"):
     return -t * (pt.log(y) if through == "y" else pt.special.log_softmax(r, axis=-1))
 
 
-def draw_targets(kind: str, rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "float64") -> np.ndarray:
+def draw_targets(
+    kind: str, rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "float64"
+) -> np.ndarray:
     """Return targets that the likelihood could have produced."""
     if kind == "categorical":
         return np.eye(shape[-1], dtype=dtype)[rng.integers(shape[-1], size=shape[:-1])]
     if kind == "gaussian":
         return rng.standard_normal(shape).astype(dtype)
-    return (rng.random(shape) < 0.5 if kind == "bernoulli" else rng.poisson(2.0, shape)).astype(dtype)
+    return (rng.random(shape) < 0.5 if kind == "bernoulli" else rng.poisson(2.0, shape)).astype(
+        dtype
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,18 +183,37 @@ class Case:
         return next(iter(self.givens.values())).shape[self.data_axes[0]]
 
 
-def make_case(loss, outputs, params, kinds, rs, inputs, targets, axes=(0,), data_axes=None, **options: Any) -> Case:
+def make_case(
+    loss, outputs, params, kinds, rs, inputs, targets, axes=(0,), data_axes=None, **options: Any
+) -> Case:
     """Return a case; ``inputs`` and ``targets`` are dictionaries from variable to value."""
     single = len(outputs) == 1
     objective = symng.Objective(
-        loss, outputs[0] if single else outputs, params, list(inputs), list(targets),
-        example_axis=axes[0] if single else list(axes), data_axes=data_axes, **options,
-    )  # fmt: skip
-    return Case(objective, loss, params, kinds, rs, {**inputs, **targets}, axes, objective.data_axes)
+        loss,
+        outputs[0] if single else outputs,
+        params,
+        list(inputs),
+        list(targets),
+        example_axis=axes[0] if single else list(axes),
+        data_axes=data_axes,
+        **options,
+    )
+    return Case(
+        objective, loss, params, kinds, rs, {**inputs, **targets}, axes, objective.data_axes
+    )
 
 
-def mlp_case(kind: str, through: str = "y", *, logits: bool = False, tied: bool = False, units: int = 3,
-             dtype: str = "float64", scale: float = 1.0, reduce: str = "mean") -> Case:  # fmt: skip
+def mlp_case(
+    kind: str,
+    through: str = "y",
+    *,
+    logits: bool = False,
+    tied: bool = False,
+    units: int = 3,
+    dtype: str = "float64",
+    scale: float = 1.0,
+    reduce: str = "mean",
+) -> Case:
     """Return a network of one hidden layer with biases."""
     rng = np.random.default_rng(KINDS.index(kind))
     x, t = pt.matrix("x", dtype=dtype), pt.matrix("t", dtype=dtype)
@@ -185,11 +226,22 @@ def mlp_case(kind: str, through: str = "y", *, logits: bool = False, tied: bool 
         option = {"log_rate": True} if kind == "poisson" else {"logits": True}
         outputs, likelihood = [r], type(LIKELIHOODS[kind])(**option)
     else:
-        outputs, likelihood = [output_of(kind, r)], LIKELIHOODS[kind] if kind == "gaussian" else None
+        outputs, likelihood = (
+            [output_of(kind, r)],
+            LIKELIHOODS[kind] if kind == "gaussian" else None,
+        )
     params = [p for p in (w1, b1, w2, b2) if p is not None]
     inputs = {x: rng.standard_normal((5, 3)).astype(dtype)}
-    return make_case(loss, outputs, params, [kind], [r], inputs, {t: draw_targets(kind, rng, (5, units), dtype)},
-                     likelihood=likelihood)  # fmt: skip
+    return make_case(
+        loss,
+        outputs,
+        params,
+        [kind],
+        [r],
+        inputs,
+        {t: draw_targets(kind, rng, (5, units), dtype)},
+        likelihood=likelihood,
+    )
 
 
 def vector_case(kind: str) -> Case:
@@ -198,9 +250,16 @@ def vector_case(kind: str) -> Case:
     x, t = pt.matrix("x"), pt.vector("t")
     w, b = shared(rng, 3), pytensor.shared(np.array(0.3), name="b")  # a parameter may be a scalar
     r = pt.tanh(x) @ w + b
-    return make_case(nll_terms(kind, r, t).mean(), [output_of(kind, r)], [w, b], [kind], [r[:, None]],
-                     {x: rng.standard_normal((5, 3))}, {t: draw_targets(kind, rng, (5,))},
-                     likelihood=LIKELIHOODS[kind])  # fmt: skip
+    return make_case(
+        nll_terms(kind, r, t).mean(),
+        [output_of(kind, r)],
+        [w, b],
+        [kind],
+        [r[:, None]],
+        {x: rng.standard_normal((5, 3))},
+        {t: draw_targets(kind, rng, (5,))},
+        likelihood=LIKELIHOODS[kind],
+    )
 
 
 def several_case() -> Case:
@@ -213,10 +272,20 @@ def several_case() -> Case:
     h = pt.tanh(x @ w)
     rs = [h @ head for head in heads]
     loss = sum(nll_terms(k, r, t).sum(axis=1).mean() for k, r, t in zip(kinds, rs, ts, strict=True))
-    targets = {t: draw_targets(k, rng, (5, n)) for k, t, n in zip(kinds, ts, (2, 3, 1), strict=True)}
-    return make_case(loss, [output_of(k, r) for k, r in zip(kinds, rs, strict=True)], [w, *heads], kinds, rs,
-                     {x: rng.standard_normal((5, 3))}, targets, axes=(0, 0, 0),
-                     likelihood=[symng.Gaussian(std=STD), None, None])  # fmt: skip
+    targets = {
+        t: draw_targets(k, rng, (5, n)) for k, t, n in zip(kinds, ts, (2, 3, 1), strict=True)
+    }
+    return make_case(
+        loss,
+        [output_of(k, r) for k, r in zip(kinds, rs, strict=True)],
+        [w, *heads],
+        kinds,
+        rs,
+        {x: rng.standard_normal((5, 3))},
+        targets,
+        axes=(0, 0, 0),
+        likelihood=[symng.Gaussian(std=STD), None, None],
+    )
 
 
 def recurrent_case(kind: str = "bernoulli") -> Case:
@@ -225,14 +294,23 @@ def recurrent_case(kind: str = "bernoulli") -> Case:
     x, t = pt.tensor3("x"), pt.tensor3("t")
     w_in, w, w_out, start = (shared(rng, *s, scale=0.5) for s in ((2, 3), (3, 3), (3, 2), (3,)))
     h = pytensor.scan(
-        lambda x_t, h: pt.tanh(x_t @ w_in + h @ w), sequences=[x],
-        outputs_info=[pt.zeros((x.shape[1], 3)) + start], return_updates=False,
-    )  # fmt: skip
+        lambda x_t, h: pt.tanh(x_t @ w_in + h @ w),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], 3)) + start],
+        return_updates=False,
+    )
     r = h @ w_out
     loss = nll_terms(kind, r, t, "r").sum(axis=(0, 2)).mean()
-    return make_case(loss, [output_of(kind, r)], [w_in, w, w_out, start], [kind], [r],
-                     {x: rng.standard_normal((3, 4, 2))}, {t: draw_targets(kind, rng, (3, 4, 2))},
-                     axes=(1,))  # fmt: skip
+    return make_case(
+        loss,
+        [output_of(kind, r)],
+        [w_in, w, w_out, start],
+        [kind],
+        [r],
+        {x: rng.standard_normal((3, 4, 2))},
+        {t: draw_targets(kind, rng, (3, 4, 2))},
+        axes=(1,),
+    )
 
 
 def view_case(view: Callable[[Any], Any], data_axes: Sequence[int], axis: int = 0) -> Case:
@@ -246,5 +324,14 @@ def view_case(view: Callable[[Any], Any], data_axes: Sequence[int], axis: int = 
     loss = -(t * pt.log(y) + (1 - t) * pt.log(1 - y)).sum() / x.shape[0]
     shape = y.eval({x: values}).shape
     r_rows = view(r)[:, None] if y.ndim == 1 else view(r) if axis == 0 else view(r).T
-    return make_case(loss, [y], [w], ["bernoulli"], [r_rows], {x: values},
-                     {t: draw_targets("bernoulli", rng, shape)}, axes=(axis,), data_axes=data_axes)  # fmt: skip
+    return make_case(
+        loss,
+        [y],
+        [w],
+        ["bernoulli"],
+        [r_rows],
+        {x: values},
+        {t: draw_targets("bernoulli", rng, shape)},
+        axes=(axis,),
+        data_axes=data_axes,
+    )

@@ -9,7 +9,12 @@ import pytensor
 import pytensor.tensor as pt
 
 import symng
-from symng.models import binary_cross_entropy_with_logits, categorical_cross_entropy_with_logits, mlp, squared_error
+from symng.models import (
+    binary_cross_entropy_with_logits,
+    categorical_cross_entropy_with_logits,
+    mlp,
+    squared_error,
+)
 
 Problem = tuple[symng.Objective, tuple[np.ndarray, ...]]
 
@@ -78,13 +83,24 @@ def adding_problem(length: int = 8) -> Problem:
     X = np.stack([rng.random((length, n)), marks], axis=-1)  # time, example, input
     T = (X[:, :, 0] * marks).sum(axis=0)[:, None]
     x, t = pt.tensor3("x"), pt.matrix("t")
-    shapes = {"W_in": (2, units), "W": (units, units), "b": (units,), "W_out": (units, 1), "b_out": (1,)}
-    params = [pytensor.shared(0.4 * rng.standard_normal(shape), name=name) for name, shape in shapes.items()]
+    shapes = {
+        "W_in": (2, units),
+        "W": (units, units),
+        "b": (units,),
+        "W_out": (units, 1),
+        "b_out": (1,),
+    }
+    params = [
+        pytensor.shared(0.4 * rng.standard_normal(shape), name=name)
+        for name, shape in shapes.items()
+    ]
     W_in, W, b, W_out, b_out = params
     hidden = pytensor.scan(
-        lambda x_t, h: pt.tanh(pt.dot(x_t, W_in) + pt.dot(h, W) + b), sequences=[x],
-        outputs_info=[pt.zeros((x.shape[1], units))], return_updates=False,
-    )  # fmt: skip
+        lambda x_t, h: pt.tanh(pt.dot(x_t, W_in) + pt.dot(h, W) + b),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], units))],
+        return_updates=False,
+    )
     output = pt.dot(hidden[-1], W_out) + b_out
     loss = squared_error(output, t).mean() / 2
     return symng.Objective(loss, output, params, inputs=[x], targets=[t], data_axes=[1, 0]), (X, T)
@@ -93,7 +109,11 @@ def adding_problem(length: int = 8) -> Problem:
 PROBLEMS = {
     problem.__name__: problem
     for problem in (
-        badly_scaled_regression, separable_logistic_regression, overlapping_logistic_regression, redundant_softmax,
-        deep_narrow_network, adding_problem,
+        badly_scaled_regression,
+        separable_logistic_regression,
+        overlapping_logistic_regression,
+        redundant_softmax,
+        deep_narrow_network,
+        adding_problem,
     )
-}  # fmt: skip
+}

@@ -16,7 +16,10 @@ from symng import vectors
 
 # All rewrites of the default modes, without compiling anything to C.
 REWRITTEN = Mode(linker="vm", optimizer="fast_run")
-TIGHT = {"CG": symng.CG(rtol=1e-13, maxiter=500), "MinresQLP": symng.MinresQLP(rtol=1e-13, maxiter=500)}
+TIGHT = {
+    "CG": symng.CG(rtol=1e-13, maxiter=500),
+    "MinresQLP": symng.MinresQLP(rtol=1e-13, maxiter=500),
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class Unit:
         x = b / (damping + pt.ones_like(damping))
         status = pt.constant(int(symng.Status.CONVERGED), dtype="int64")
         return symng.Solution(
-            x=x, status=status, niter=pt.constant(1, dtype="int64"), residual_norm=pt.zeros_like(b[0])
+            x=x,
+            status=status,
+            niter=pt.constant(1, dtype="int64"),
+            residual_norm=pt.zeros_like(b[0]),
         )
 
 
@@ -55,7 +61,9 @@ def line(dtype: str = "float64", start=(0.0, 0.0), solution=(3.0, -1.0)) -> Line
     x, t = pt.matrix("x", dtype=dtype), pt.vector("t", dtype=dtype)
     w = pytensor.shared(np.array(start, dtype=dtype), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     X = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=dtype)
     goal = np.array(solution, dtype=dtype)
     return Line(objective, w, (X, X @ goal), goal)
@@ -86,7 +94,9 @@ def exponential(dtype="float64"):
     x, t = pt.matrix("x", dtype=dtype), pt.vector("t", dtype=dtype)
     w = pytensor.shared(np.zeros(2, dtype=dtype), name="w")
     y = pt.exp(x @ w)
-    objective = symng.Objective((y - t * (x @ w)).mean(), output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        (y - t * (x @ w)).mean(), output=y, params=[w], inputs=[x], targets=[t]
+    )
     return objective, w, (np.eye(2, dtype=dtype), np.array([3, 5], dtype=dtype))
 
 
@@ -96,14 +106,18 @@ def regression(n: int = 20):
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(3), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     X = np.column_stack([np.arange(n), rng.standard_normal((n, 2))]).astype(float)
     return objective, (X, X @ [0.01, -1.0, 2.0])
 
 
 def descent(**settings):
     """Return a natural gradient step without a loop, of a size that descends on `regression`."""
-    return symng.NaturalGradient(**{"solver": Unit(), "damping": 1.0, "step_size": 1e-3, **settings})
+    return symng.NaturalGradient(
+        **{"solver": Unit(), "damping": 1.0, "step_size": 1e-3, **settings}
+    )
 
 
 def train(optimizer=None, objective=None, data=None, **settings):
@@ -112,4 +126,6 @@ def train(optimizer=None, objective=None, data=None, **settings):
         objective, own = regression()
         data = own if data is None else data
     optimizer = symng.SGD(step_size=1e-3) if optimizer is None else optimizer
-    return symng.minimize(objective, optimizer, data=data, **{"progress": False, "max_steps": 5, **settings})
+    return symng.minimize(
+        objective, optimizer, data=data, **{"progress": False, "max_steps": 5, **settings}
+    )

@@ -36,16 +36,24 @@ def layer_case(layer, *shapes, given=False):
     loss = pt.log1p(losses.mean()) if given else losses.mean()
     options = {"example_losses": losses} if given else {}
     return oracles.make_case(
-        loss, [r], [*params, w], ["gaussian"], [r], {x: rng.standard_normal((5, 3))}, {t: rng.standard_normal((5, 2))},
+        loss,
+        [r],
+        [*params, w],
+        ["gaussian"],
+        [r],
+        {x: rng.standard_normal((5, 3))},
+        {t: rng.standard_normal((5, 2))},
         **options,
-    )  # fmt: skip
+    )
 
 
 LAYERS = {
     "matmul": lambda: layer_case(lambda x, W, b: x @ W + b, (3, 4), (4,)),
     "dot": lambda: layer_case(lambda x, W, b: b + pt.dot(x, W), (3, 4), (4,)),
     "transposed": lambda: layer_case(lambda x, W, b: x @ W.T - b, (4, 3), (4,)),
-    "column": lambda: layer_case(lambda x, w, b: pt.dot(x, w)[:, None] * np.arange(1.0, 5) + b, (3,), ()),
+    "column": lambda: layer_case(
+        lambda x, w, b: pt.dot(x, w)[:, None] * np.arange(1.0, 5) + b, (3,), ()
+    ),
     "scalar bias": lambda: layer_case(lambda x, W, b: x @ W + b, (3, 4), ()),
 }
 NETWORKS = {
@@ -60,7 +68,9 @@ NETWORKS = {
 @pytest.mark.parametrize("name", [*LAYERS, *NETWORKS])
 def test_dense_layers_are_exact(name, centered):
     case = {**LAYERS, **NETWORKS}[name]()
-    assert np.allclose(diagonal_of(case, centered, draws=1), reference(case, centered), rtol=1e-11, atol=1e-15)
+    assert np.allclose(
+        diagonal_of(case, centered, draws=1), reference(case, centered), rtol=1e-11, atol=1e-15
+    )
 
 
 def test_losses_that_were_given():
@@ -77,7 +87,13 @@ def decayed_case():
     r = x @ w + b
     loss = pt.sqr(r - t).sum(axis=1).mean() + 0.3 * pt.sqr(w).sum()
     return oracles.make_case(
-        loss, [r], [w, b], ["gaussian"], [r], {x: rng.standard_normal((5, 3))}, {t: rng.standard_normal((5, 2))}
+        loss,
+        [r],
+        [w, b],
+        ["gaussian"],
+        [r],
+        {x: rng.standard_normal((5, 3))},
+        {t: rng.standard_normal((5, 2))},
     )
 
 
@@ -86,7 +102,10 @@ ESTIMATED = {
     "tied": (lambda: oracles.mlp_case("bernoulli", tied=True), slice(12, None)),
     "recurrent": (oracles.recurrent_case, slice(0, 0)),
     "weight decay": (decayed_case, slice(6, None)),
-    "a product with every row": (lambda: layer_case(lambda x, W, b: (x @ W) * b, (3, 4), (4,)), slice(0, 12)),
+    "a product with every row": (
+        lambda: layer_case(lambda x, W, b: (x @ W) * b, (3, 4), (4,)),
+        slice(0, 12),
+    ),
 }
 
 
@@ -115,7 +134,9 @@ def test_layers_below_a_mixing_of_examples_are_not_taken_for_exact():
         losses.mean(), output=r, params=[w1, w2], inputs=[x], targets=[t], example_losses=losses
     )
     givens = {x: rng.standard_normal((6, 3)), t: rng.standard_normal((6, 2))}
-    slopes = pt.stack([pt.concatenate([g.ravel() for g in pytensor.grad(losses[n], [w1, w2])]) for n in range(6)])
+    slopes = pt.stack(
+        [pt.concatenate([g.ravel() for g in pytensor.grad(losses[n], [w1, w2])]) for n in range(6)]
+    )
     wanted = (oracles.value(slopes, givens) ** 2).mean(axis=0)
     found = oracles.value(symng.EmpiricalFisher().diagonal(objective, draws=400), givens)
     assert np.allclose(found[6:], wanted[6:], rtol=1e-12)
@@ -127,9 +148,13 @@ def test_parameters_outside_of_the_loss_have_none():
     x, t = pt.matrix("x"), pt.matrix("t")
     w, b = pytensor.shared(np.ones((3, 2)), name="w"), pytensor.shared(np.ones(2), name="b")
     r = x @ w
-    objective = symng.Objective(pt.sqr(r - t).sum(axis=1).mean(), output=r + b, params=[w, b], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(r - t).sum(axis=1).mean(), output=r + b, params=[w, b], inputs=[x], targets=[t]
+    )
     givens = {x: np.ones((4, 3)), t: np.zeros((4, 2))}
-    assert (oracles.value(symng.EmpiricalFisher().diagonal(objective), givens) == [36.0] * 6 + [0.0] * 2).all()
+    assert (
+        oracles.value(symng.EmpiricalFisher().diagonal(objective), givens) == [36.0] * 6 + [0.0] * 2
+    ).all()
 
 
 def test_float32_stays_and_the_backward_pass_is_shared():
@@ -139,8 +164,18 @@ def test_float32_stays_and_the_backward_pass_is_shared():
     for outputs in (slopes, [*slopes, symng.EmpiricalFisher().diagonal(case.objective)]):
         f = pytensor.function(list(case.givens), outputs, mode=REWRITTEN)
         nodes = nodes_of(f.maker.fgraph)
-        assert all(v.type.dtype != "float64" for node in nodes for v in node.outputs if getattr(v.type, "ndim", 0))
-        counts.append(sum(type(n.op).__name__ in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul") for n in nodes))
+        assert all(
+            v.type.dtype != "float64"
+            for node in nodes
+            for v in node.outputs
+            if getattr(v.type, "ndim", 0)
+        )
+        counts.append(
+            sum(
+                type(n.op).__name__ in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul")
+                for n in nodes
+            )
+        )
     assert f(*case.givens.values())[-1].dtype == "float32"
     assert counts == [5, 7]  # one product more for each matrix
 
@@ -153,7 +188,11 @@ def test_signs_are_random(dtype):
     signs = np.concatenate([f(np.zeros(n, dtype=dtype), k) for k in (0, 1, 2, 10**9)])
     assert signs.dtype == dtype and signs.shape == (24, n) and (abs(signs) == 1).all()
     correlations = np.corrcoef(signs.astype(float))[np.triu_indices(24, 1)] * np.sqrt(n)
-    neighbors = [(row[lag:] * row[:-lag]).mean() * np.sqrt(n) for row in signs.astype(float) for lag in (1, 2, 7)]
+    neighbors = [
+        (row[lag:] * row[:-lag]).mean() * np.sqrt(n)
+        for row in signs.astype(float)
+        for lag in (1, 2, 7)
+    ]
     for values in (correlations, signs.mean(axis=1) * np.sqrt(n), np.array(neighbors)):
         assert 0.7 < values.std() < 1.3 and abs(values).max() < 4.5
     assert (f(np.ones(n, dtype=dtype), 2) == signs[12:18]).all()  # of seed and length alone
@@ -165,8 +204,14 @@ def test_signs_are_the_same_on_every_backend(mode):
         pytest.importorskip("jax")
     like, seed = pt.vector(dtype="float32"), pt.lscalar()
     wanted = [[1, 1, 1, 1, -1, -1, 1, 1], [1, -1, -1, 1, 1, 1, 1, -1]]
-    assert np.asarray(pytensor.function([like, seed], random_signs(like, seed, 2), mode=mode)(
-        np.zeros(8, dtype="float32"), 3)).tolist() == wanted  # fmt: skip
+    assert (
+        np.asarray(
+            pytensor.function([like, seed], random_signs(like, seed, 2), mode=mode)(
+                np.zeros(8, dtype="float32"), 3
+            )
+        ).tolist()
+        == wanted
+    )
 
 
 def test_refusals():
@@ -187,7 +232,9 @@ def test_refusals():
 def test_diagonal_of_an_operator_with_a_root(name):
     """Estimated from signed sums of the rows of R, R^T R = A: never negative, and as near as their squares tell."""
     case = (
-        oracles.several_case() if name == "several" else oracles.mlp_case("bernoulli" if name == "centered" else name)
+        oracles.several_case()
+        if name == "several"
+        else oracles.mlp_case("bernoulli" if name == "centered" else name)
     )
     metric = symng.EmpiricalFisher(centered=True) if name == "centered" else symng.Fisher()
     operator, draws = metric(case.objective), 400

@@ -27,9 +27,16 @@ def test_empirical_fisher_is_the_fisher_matrix_on_targets_of_the_model(kind):
     found = [multiply(X, draw(X)) for _ in range(batches)]
     mean, error = np.mean(found, axis=0), np.std(found, axis=0, ddof=1) / np.sqrt(batches)
     wanted = vs @ oracles.fisher(case)
-    assert relative_error(pt.stack([symng.Fisher()(case.objective) @ v for v in vs]).eval({x: X}), wanted) < 1e-10
+    assert (
+        relative_error(
+            pt.stack([symng.Fisher()(case.objective) @ v for v in vs]).eval({x: X}), wanted
+        )
+        < 1e-10
+    )
     z = (mean - wanted) / error
-    assert abs(z).max() < 6 and 0.6 < np.sqrt(np.mean(z**2)) < 1.6  # deviations as large as chance makes them
+    assert (
+        abs(z).max() < 6 and 0.6 < np.sqrt(np.mean(z**2)) < 1.6
+    )  # deviations as large as chance makes them
     assert relative_error(mean, wanted) < 0.05
 
 
@@ -47,11 +54,14 @@ def least_squares():
     return objective, (X, rng.standard_normal(20))
 
 
-@pytest.mark.parametrize("ratio, damped_model, limits", [
-    ("linear", True, (0.5, 1.0)),
-    ("quadratic", True, (1.0, 2.0)),
-    ("quadratic", False, (1.0, 1.0)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "ratio, damped_model, limits",
+    [
+        ("linear", True, (0.5, 1.0)),
+        ("quadratic", True, (1.0, 2.0)),
+        ("quadratic", False, (1.0, 1.0)),
+    ],
+)
 def test_limits_of_the_reduction_ratios(least_squares, ratio, damped_model, limits):
     """As the damping goes to 0 and to infinity, with exact solves and step size 1; between them, what NumPy says."""
     objective, (X, T) = least_squares

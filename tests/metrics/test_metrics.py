@@ -10,7 +10,15 @@ import pytensor.tensor as pt
 import pytest
 from helpers import oracles
 from helpers.compiled import columns, wide_tensors
-from helpers.oracles import KINDS, LIKELIHOODS, mlp_case, nll_terms, output_of, relative_error, shared
+from helpers.oracles import (
+    KINDS,
+    LIKELIHOODS,
+    mlp_case,
+    nll_terms,
+    output_of,
+    relative_error,
+    shared,
+)
 from pytensor.graph.traversal import ancestors
 from scipy import special
 
@@ -24,13 +32,17 @@ METRICS = {
     "centered": symng.EmpiricalFisher(centered=True),
     "hessian": symng.Hessian(),
 }
-# The loss is the mean negative log-likelihood in each: the Gauss-Newton matrix is the Fisher matrix.
+# The loss is the mean negative log-likelihood in each: the Gauss-Newton matrix is the Fisher
+# matrix.
 CASES = {
     **{kind: lambda kind=kind: mlp_case(kind) for kind in KINDS},
     **{f"{kind}_through_r": lambda kind=kind: mlp_case(kind, "r") for kind in KINDS[1:]},
     **{f"{kind}_logits": lambda kind=kind: mlp_case(kind, "r", logits=True) for kind in KINDS[1:]},
     "tied": lambda: mlp_case("categorical", tied=True),
-    **{f"vector_{kind}": lambda kind=kind: oracles.vector_case(kind) for kind in ("gaussian", "bernoulli", "poisson")},
+    **{
+        f"vector_{kind}": lambda kind=kind: oracles.vector_case(kind)
+        for kind in ("gaussian", "bernoulli", "poisson")
+    },
     "several": oracles.several_case,
     "recurrent_bernoulli": oracles.recurrent_case,
     "recurrent_categorical": lambda: oracles.recurrent_case("categorical"),
@@ -58,7 +70,11 @@ def reference(name, metric):
     c = case(name)
     if metric in ("fisher", "fisher_output", "gauss_newton"):
         return oracles.fisher(c) if metric == "fisher" else reference(name, "fisher")
-    return oracles.hessian(c) if metric == "hessian" else oracles.empirical_fisher(c, metric == "centered")
+    return (
+        oracles.hessian(c)
+        if metric == "hessian"
+        else oracles.empirical_fisher(c, metric == "centered")
+    )
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -93,7 +109,9 @@ def squared_error_on_sigmoid():
     givens = {x: rng.standard_normal((6, 3)), t: rng.random((6, 2))}
     j = oracles.jacobian(x @ w, [w], givens).reshape(12, -1)
     p, targets = special.expit(givens[x] @ w.get_value()), givens[t]
-    curvature = 2 * (p * (1 - p)) ** 2 + 2 * (p - targets) * p * (1 - p) * (1 - 2 * p)  # d^2/dr^2 (p - t)^2
+    curvature = 2 * (p * (1 - p)) ** 2 + 2 * (p - targets) * p * (1 - p) * (
+        1 - 2 * p
+    )  # d^2/dr^2 (p - t)^2
     return objective, givens, j.T @ (curvature.ravel()[:, None] / 6 * j)
 
 
@@ -137,7 +155,9 @@ def test_one_output_given_twice_counts_twice():
     x, w = pt.matrix("x"), shared(rng, 3, 2)
     y = x @ w
     givens = {x: rng.standard_normal((4, 3))}
-    once, twice = (symng.Fisher()(symng.Objective(pt.sqr(y).mean(), o, [w], [x])) for o in (y, [y, y]))
+    once, twice = (
+        symng.Fisher()(symng.Objective(pt.sqr(y).mean(), o, [w], [x])) for o in (y, [y, y])
+    )
     once, twice = columns([once, twice], givens)
     assert relative_error(twice, 2 * once) < 1e-12
 
@@ -154,7 +174,9 @@ def test_gauss_newton_of_outputs_cut_from_one_activation():
         assert relative_error(got, wanted) < 1e-12
 
 
-@pytest.mark.parametrize("recompute", [lambda x, w, b: x @ w + b, lambda x, w, b: pt.as_tensor(x) @ w + b])
+@pytest.mark.parametrize(
+    "recompute", [lambda x, w, b: x @ w + b, lambda x, w, b: pt.as_tensor(x) @ w + b]
+)
 def test_gauss_newton_of_a_loss_that_recomputes_the_preactivation(recompute):
     c = {}
     for apart in (False, True):
@@ -173,7 +195,9 @@ def test_gauss_newton_refuses_a_loss_that_computes_the_preactivation_otherwise()
     rng = np.random.default_rng(8)
     x, w, b = pt.matrix("x"), shared(rng, 3, 2), shared(rng, 2)
     objective = symng.Objective(pt.softplus(b + x @ w).mean(), pt.sigmoid(x @ w + b), [w, b], [x])
-    with pytest.raises(ValueError, match=r"loss: expected a graph that passes through .* Use one variable"):
+    with pytest.raises(
+        ValueError, match=r"loss: expected a graph that passes through .* Use one variable"
+    ):
         symng.GaussNewton()(objective)
 
 
@@ -193,7 +217,14 @@ def test_parameters_that_the_loss_does_not_use_have_no_curvature():
 @pytest.mark.parametrize("reduce", ["mean", "sum"])
 def test_scale_of_the_loss(reduce):
     one, scaled = (mlp_case("categorical", reduce=reduce, scale=scale) for scale in (1.0, -0.3))
-    powers = {"fisher": 0, "fisher_output": 0, "gauss_newton": 1, "empirical": 2, "centered": 2, "hessian": 1}
+    powers = {
+        "fisher": 0,
+        "fisher_output": 0,
+        "gauss_newton": 1,
+        "empirical": 2,
+        "centered": 2,
+        "hessian": 1,
+    }
     for name, metric in METRICS.items():
         a, b = (columns([metric(c.objective)], c.givens)[0] for c in (one, scaled))
         assert relative_error(b, (-0.3) ** powers[name] * a) < 1e-12, name
@@ -201,7 +232,14 @@ def test_scale_of_the_loss(reduce):
 
 def test_reduction_of_the_loss_scales_what_the_docstrings_say():
     mean, total = (mlp_case("bernoulli", reduce=reduce) for reduce in ("mean", "sum"))
-    powers = {"fisher": 0, "fisher_output": 0, "gauss_newton": 1, "empirical": 0, "centered": 0, "hessian": 1}
+    powers = {
+        "fisher": 0,
+        "fisher_output": 0,
+        "gauss_newton": 1,
+        "empirical": 0,
+        "centered": 0,
+        "hessian": 1,
+    }
     for name, metric in METRICS.items():
         a, b = (columns([metric(c.objective)], c.givens)[0] for c in (mean, total))
         assert relative_error(b, mean.examples ** powers[name] * a) < 1e-12, name
@@ -214,20 +252,27 @@ def test_reduction_of_the_loss_scales_what_the_docstrings_say():
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_natural_form_is_right_for_saturated_outputs(kind, dtype):
     """Pre-activations of +-100 give outputs of exactly 1 (float32), where the form on the output is 0 / 0."""
-    x, w = pt.matrix("x", dtype=dtype), pytensor.shared(np.array([[100.0, -100.0, 3.0]], dtype), name="w")
+    x, w = (
+        pt.matrix("x", dtype=dtype),
+        pytensor.shared(np.array([[100.0, -100.0, 3.0]], dtype), name="w"),
+    )
     r = x @ w
     objective = symng.Objective(r.sum(), output_of(kind, r), [w], [x])
     batch = np.array([[1.0], [-1.0], [0.5]], dtype)
     natural = columns([symng.Fisher()(objective)], {x: batch})[0]
     wanted = np.zeros((3, 3))
     for value in batch.astype("float64").ravel():
-        wanted += value**2 * oracles.metric_on_r(kind, value * w.get_value().astype("float64")[0]) / 3
+        wanted += (
+            value**2 * oracles.metric_on_r(kind, value * w.get_value().astype("float64")[0]) / 3
+        )
     if kind == "bernoulli":  # 1 - y, in the reference, cancels even in float64
         slope = special.expit(np.outer(batch, w.get_value()).astype("float64"))
         slope *= special.expit(-np.outer(batch, w.get_value()).astype("float64"))
         wanted = np.diag((batch.astype("float64") ** 2 * slope).sum(axis=0) / 3)
     assert natural.dtype == dtype and np.isfinite(natural).all()
-    np.testing.assert_allclose(natural, wanted, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-37)
+    np.testing.assert_allclose(
+        natural, wanted, rtol=1e-5 if dtype == "float32" else 1e-12, atol=1e-37
+    )
 
 
 def test_natural_form_where_the_output_is_exactly_0_or_1():
@@ -243,7 +288,9 @@ def test_natural_form_where_the_output_is_exactly_0_or_1():
 # float32 stays float32
 
 
-@pytest.mark.parametrize("kind, mode", [*((kind, "FAST_COMPILE") for kind in KINDS), ("bernoulli", "CVM")])
+@pytest.mark.parametrize(
+    "kind, mode", [*((kind, "FAST_COMPILE") for kind in KINDS), ("bernoulli", "CVM")]
+)
 def test_float32_stays_float32(kind, mode):
     rng = np.random.default_rng(2)
     x, t, w = pt.fmatrix("x"), pt.fmatrix("t"), shared(rng, 3, 2, dtype="float32")
@@ -260,7 +307,9 @@ def test_float32_stays_float32(kind, mode):
         products = [0.3 * metric(objective).damped(0.1) @ v for metric in METRICS.values()]
         f = pytensor.function([x, t], products, mode=mode, on_unused_input="ignore")
         assert not wide_tensors(f)
-        assert {p.dtype for p in f(np.ones((4, 3), "float32"), np.ones((4, 2), "float32"))} == {np.dtype("float32")}
+        assert {p.dtype for p in f(np.ones((4, 3), "float32"), np.ones((4, 2), "float32"))} == {
+            np.dtype("float32")
+        }
 
 
 # What a metric needs, and refuses
@@ -290,7 +339,9 @@ def test_fisher_refuses_a_target_in_its_graph():
     x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.ones((3, 2)), name="w")
     y = (x + t) @ w
     objective = symng.Objective(pt.sqr(y).mean(), y, [w], [x], [t])
-    with pytest.raises(ValueError, match=r"targets: expected .*, got t, .* List t among the inputs"):
+    with pytest.raises(
+        ValueError, match=r"targets: expected .*, got t, .* List t among the inputs"
+    ):
         symng.Fisher()(objective)
 
 
@@ -298,15 +349,32 @@ def test_empirical_fisher_refuses_a_loss_without_example_losses():
     x, w = pt.matrix("x"), pytensor.shared(np.ones((3, 2)), name="w")
     y = x @ w
     objective = symng.Objective(pt.sqr(y).max(), y, [w], [x])
-    with pytest.raises(ValueError, match=r"example_losses: .* Give Objective\(\.\.\., example_losses=\.\.\.\)"):
+    with pytest.raises(
+        ValueError, match=r"example_losses: .* Give Objective\(\.\.\., example_losses=\.\.\.\)"
+    ):
         symng.EmpiricalFisher()(objective)
 
 
-@pytest.mark.parametrize("make, error, message", [
-    (lambda: symng.Fisher(form="both"), ValueError, "form: expected one of 'natural', 'output', got 'both'"),
-    (lambda: symng.EmpiricalFisher(centered=1), TypeError, "centered: expected True or False, got 1"),
-    (lambda: symng.Fisher()("loss"), TypeError, "objective: expected a symng.Objective, got 'loss'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, error, message",
+    [
+        (
+            lambda: symng.Fisher(form="both"),
+            ValueError,
+            "form: expected one of 'natural', 'output', got 'both'",
+        ),
+        (
+            lambda: symng.EmpiricalFisher(centered=1),
+            TypeError,
+            "centered: expected True or False, got 1",
+        ),
+        (
+            lambda: symng.Fisher()("loss"),
+            TypeError,
+            "objective: expected a symng.Objective, got 'loss'",
+        ),
+    ],
+)
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
@@ -322,8 +390,11 @@ def test_metric_graph_does_not_hold_the_matrix():
     c = case("gaussian")
     for metric in METRICS.values():
         product = metric(c.objective) @ np.ones(c.size)
-        f = pytensor.function(list(c.givens), [v for v in ancestors([product]) if getattr(v.type, "ndim", 0)],
-                              on_unused_input="ignore")  # fmt: skip
+        f = pytensor.function(
+            list(c.givens),
+            [v for v in ancestors([product]) if getattr(v.type, "ndim", 0)],
+            on_unused_input="ignore",
+        )
         assert max(np.size(a) for a in f(*c.givens.values())) < c.size**2
 
 

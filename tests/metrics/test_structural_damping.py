@@ -40,7 +40,9 @@ class Case:
 
 
 @cache
-def recurrent(activation: str, dtype: str = "float64", scale: float = 0.7, only_last: bool = False) -> Case:
+def recurrent(
+    activation: str, dtype: str = "float64", scale: float = 0.7, only_last: bool = False
+) -> Case:
     """Return a time-major recurrent net with sigmoid outputs at every step or at the last."""
     rng = np.random.default_rng(0)
     x, t = pt.tensor3("x", dtype=dtype), pt.tensor3("t", dtype=dtype)
@@ -52,7 +54,10 @@ def recurrent(activation: str, dtype: str = "float64", scale: float = 0.7, only_
         return f(e), e
 
     h, e = pytensor.scan(
-        step, sequences=[x], outputs_info=[pt.zeros((x.shape[1], 3), dtype=dtype), None], return_updates=False
+        step,
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], 3), dtype=dtype), None],
+        return_updates=False,
     )
     r = (h[-1:] if only_last else h) @ w_out
     loss = (pt.softplus(r) - t * r).sum(axis=(0, 2)).mean()
@@ -74,7 +79,14 @@ def layered(activation: str) -> Case:
     r = f(e2) @ params[4]
     objective = symng.Objective(pt.sqr(r - t).sum(axis=1).mean() / 2, r, params, [x], [t])
     e = pt.stack([e1, e2])
-    return Case(objective, r, f(e), e, {x: rng.standard_normal((4, 2)), t: rng.standard_normal((4, 2))}, activation)
+    return Case(
+        objective,
+        r,
+        f(e),
+        e,
+        {x: rng.standard_normal((4, 2)), t: rng.standard_normal((4, 2))},
+        activation,
+    )
 
 
 def hidden_layers(case: Case) -> list[Any]:
@@ -99,23 +111,33 @@ def metric_on_e(activation: str, e: np.ndarray) -> np.ndarray:
 @cache
 def hidden_fisher(case: Case) -> np.ndarray:
     """Return 1/N sum_n J_e^T M J_e."""
-    size, examples = case.objective.size, next(iter(case.givens.values())).shape[0 if case.r.ndim == 2 else 1]
+    size, examples = (
+        case.objective.size,
+        next(iter(case.givens.values())).shape[0 if case.r.ndim == 2 else 1],
+    )
     j = oracles.jacobian(case.e, case.objective.params, case.givens).reshape(-1, 3, size)
     values = oracles.value(case.e, case.givens).reshape(-1, 3)
-    return sum(a.T @ metric_on_e(case.activation, e) @ a for a, e in zip(j, values, strict=True)) / examples
+    return (
+        sum(a.T @ metric_on_e(case.activation, e) @ a for a, e in zip(j, values, strict=True))
+        / examples
+    )
 
 
 def matrix(metric: symng.Metric, case: Case) -> np.ndarray:
     return columns([metric(case.objective)], case.givens)[0]
 
 
-@pytest.mark.parametrize("activation, only_last", [*((a, False) for a in ACTIVATIONS), ("tanh", True)])
+@pytest.mark.parametrize(
+    "activation, only_last", [*((a, False) for a in ACTIVATIONS), ("tanh", True)]
+)
 def test_equals_dense_reference_in_a_scan(activation, only_last):
     case = recurrent(activation, only_last=only_last)
     base = matrix(symng.Fisher(), case)
     got = matrix(symng.StructuralDamping(coefficient=2.5), case)
     assert relative_error(got - base, 2.5 * hidden_fisher(case)) < 1e-10
-    assert np.linalg.norm(hidden_fisher(case)) > 0.1 * np.linalg.norm(base)  # else the line above would say little
+    assert np.linalg.norm(hidden_fisher(case)) > 0.1 * np.linalg.norm(
+        base
+    )  # else the line above would say little
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -126,7 +148,9 @@ def test_equals_dense_reference_where_the_hidden_states_are_given(activation):
     assert relative_error(matrix(metric, case), wanted) < 1e-10
 
 
-@pytest.mark.parametrize("base", [symng.GaussNewton(), symng.Hessian()], ids=lambda metric: type(metric).__name__)
+@pytest.mark.parametrize(
+    "base", [symng.GaussNewton(), symng.Hessian()], ids=lambda metric: type(metric).__name__
+)
 def test_adds_to_any_metric(base):
     case = recurrent("tanh")
     got = matrix(symng.StructuralDamping(metric=base, coefficient=2.0), case)
@@ -135,16 +159,26 @@ def test_adds_to_any_metric(base):
 
 def test_coefficient_of_zero_gives_the_metric():
     case = recurrent("tanh")
-    assert relative_error(matrix(symng.StructuralDamping(coefficient=0.0), case), matrix(symng.Fisher(), case)) < 1e-14
+    assert (
+        relative_error(
+            matrix(symng.StructuralDamping(coefficient=0.0), case), matrix(symng.Fisher(), case)
+        )
+        < 1e-14
+    )
 
 
 def test_coefficient_may_be_symbolic():
     case, mu = recurrent("tanh"), pytensor.shared(2.0)
     metric = symng.StructuralDamping(coefficient=mu)(case.objective)
-    f = pytensor.function(list(case.givens), metric @ np.ones(metric.size), on_unused_input="ignore")
+    f = pytensor.function(
+        list(case.givens), metric @ np.ones(metric.size), on_unused_input="ignore"
+    )
     first = f(*case.givens.values())
     mu.set_value(3.0)
-    assert relative_error(f(*case.givens.values()) - first, hidden_fisher(case) @ np.ones(metric.size)) < 1e-9
+    assert (
+        relative_error(f(*case.givens.values()) - first, hidden_fisher(case) @ np.ones(metric.size))
+        < 1e-9
+    )
 
 
 # The joint of targets and hidden states
@@ -154,7 +188,8 @@ def test_coefficient_may_be_symbolic():
 def test_equals_the_fisher_matrix_of_the_joint(activation, values):
     """With coefficient 1: t and h independent given x, means from the deterministic pass, summed over time steps.
 
-    The expectation of (d log p(t, h | x))^2 is a sum over all values that t and h can take, of scores by autodiff.
+    The expectation of (d log p(t, h | x))^2 is a sum over all values that t and h can take, of
+    scores by autodiff.
     """
     rng = np.random.default_rng(2)
     x = pt.tensor3("x")
@@ -175,16 +210,21 @@ def test_equals_the_fisher_matrix_of_the_joint(activation, values):
     for n in range(2):
         for outcome in product((0, 1), repeat=3 * steps):
             chosen = np.array(outcome, float)
-            targets, states = chosen[:steps].reshape(steps, 1, 1), np.array(values)[chosen[steps:].astype(int)]
+            targets, states = (
+                chosen[:steps].reshape(steps, 1, 1),
+                np.array(values)[chosen[steps:].astype(int)],
+            )
             g, log_probability = f(X[:, n : n + 1], targets, states.reshape(steps, 1, 2))
             joint += np.exp(log_probability) * np.outer(g, g) / 2
             total += np.exp(log_probability) / 2
     assert abs(total - 1) < 1e-12
 
     h = pytensor.scan(
-        lambda x_t, h: ACTIVATIONS[activation](x_t @ w_in + h @ w), sequences=[x],
-        outputs_info=[pt.zeros((x.shape[1], 2))], return_updates=False,
-    )  # fmt: skip
+        lambda x_t, h: ACTIVATIONS[activation](x_t @ w_in + h @ w),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], 2))],
+        return_updates=False,
+    )
     output = pt.sigmoid(h @ w_out)
     objective = symng.Objective(output.mean(), output, params, [x], example_axis=1)
     got = columns([symng.StructuralDamping(coefficient=1.0)(objective)], {x: X})[0]
@@ -219,11 +259,14 @@ def test_finds_the_states_that_the_output_depends_on():
             assert np.array_equal(trace.eval(givens), wanted.eval(givens))
         lines = symng.StructuralDamping().describe(objective).splitlines()
         assert [line.split(": ")[1] for line in lines] == [
-            "Sign, read off tanh in a scan", "Gaussian, no activation known by its end in a scan",
-        ]  # fmt: skip
+            "Sign, read off tanh in a scan",
+            "Gaussian, no activation known by its end in a scan",
+        ]
     objective = symng.Objective(pt.mean(c * u), c * u, [w, u], [x], example_axis=1)
     assert len(recurrent_states(objective)) == 2  # c depends on h, by way of its old value
-    objective = symng.Objective(pt.mean(unused * w * u), unused * w * u, [w, u], [x], example_axis=1)
+    objective = symng.Objective(
+        pt.mean(unused * w * u), unused * w * u, [w, u], [x], example_axis=1
+    )
     assert len(recurrent_states(objective)) == 1
 
 
@@ -235,7 +278,9 @@ def test_a_trace_given_is_the_same_as_one_found():
 
 def test_likelihood_given():
     case = recurrent("tanh")
-    j = oracles.jacobian(case.h, case.objective.params, case.givens).reshape(-1, case.objective.size)
+    j = oracles.jacobian(case.h, case.objective.params, case.givens).reshape(
+        -1, case.objective.size
+    )
     base = matrix(symng.Fisher(), case)
     got = matrix(symng.StructuralDamping(likelihood=symng.Gaussian(std=2.0)), case)
     assert relative_error(got - base, j.T @ j / 4 / 5) < 1e-10
@@ -244,7 +289,10 @@ def test_likelihood_given():
     wanted = hidden_fisher(case)
     by_hand = 1 / (1 + pt.exp(-case.e))
     base = matrix(symng.Fisher(), case)
-    for hidden, likelihood in ((by_hand, symng.Bernoulli()), (case.e, symng.Bernoulli(logits=True))):
+    for hidden, likelihood in (
+        (by_hand, symng.Bernoulli()),
+        (case.e, symng.Bernoulli(logits=True)),
+    ):
         metric = symng.StructuralDamping(hidden=hidden, likelihood=[likelihood])
         assert relative_error(matrix(metric, case) - base, wanted) < 1e-10
 
@@ -256,7 +304,9 @@ def test_sign_is_the_distribution_of_the_docstring():
     up, down = (1 + h) / 2, (1 - h) / 2  # dlog p / de = 2 (1 - up) for a 1, -2 up for a -1
     metric = up * (2 * down) ** 2 + down * (2 * up) ** 2
     assert np.allclose(Sign().metric_product(e, np.ones(5)).eval(), metric, rtol=1e-13)
-    assert np.allclose(Sign().output_metric_product(h, np.ones(5)).eval(), metric / (1 - h**2) ** 2, rtol=1e-13)
+    assert np.allclose(
+        Sign().output_metric_product(h, np.ones(5)).eval(), metric / (1 - h**2) ** 2, rtol=1e-13
+    )
     generator = pt.random.shared_rng(np.random.default_rng(5))
     draws = Sign().sample(pt.as_tensor_variable(np.full(4000, 0.5)), generator)[1].eval()
     assert set(draws) == {-1.0, 1.0}
@@ -269,8 +319,13 @@ def test_sign_is_the_distribution_of_the_docstring():
 def test_float32_stays_float32():
     """Also that of the metrics alone: PyTensor's derivative of a scan has zeros of floatX in it, if let."""
     case = recurrent("tanh", "float32")
-    metrics = [symng.StructuralDamping(coefficient=0.3), symng.StructuralDamping(metric=symng.Hessian())]
-    products = [metric(case.objective) @ np.ones(case.objective.size, "float32") for metric in metrics]
+    metrics = [
+        symng.StructuralDamping(coefficient=0.3),
+        symng.StructuralDamping(metric=symng.Hessian()),
+    ]
+    products = [
+        metric(case.objective) @ np.ones(case.objective.size, "float32") for metric in metrics
+    ]
     f = pytensor.function(list(case.givens), products, on_unused_input="ignore")
     assert not wide_tensors(f)
     assert {p.dtype for p in f(*case.givens.values())} == {np.dtype("float32")}
@@ -288,7 +343,9 @@ def test_saturated_units_in_float32(activation):
     exact = recurrent(activation, "float64", 30.0)
     for mine, theirs in zip(exact.objective.params, case.objective.params, strict=True):
         mine.set_value(theirs.get_value().astype("float64"))
-    givens = dict(zip(exact.givens, (a.astype("float64") for a in case.givens.values()), strict=True))
+    givens = dict(
+        zip(exact.givens, (a.astype("float64") for a in case.givens.values()), strict=True)
+    )
     wanted = columns([metric(exact.objective)], givens)[0]
     assert np.linalg.norm(got - wanted) < 1e-3 * max(np.linalg.norm(wanted), 1.0)
 
@@ -314,14 +371,20 @@ def test_step_solves_with_it():
     params = case.objective.params
     start = [p.get_value() for p in params]
     metric = symng.StructuralDamping(coefficient=0.5, relative=True)
-    optimizer = symng.NaturalGradient(metric=metric, solver=symng.CG(rtol=1e-13, maxiter=200), damping=0.2)
+    optimizer = symng.NaturalGradient(
+        metric=metric, solver=symng.CG(rtol=1e-13, maxiter=200), damping=0.2
+    )
     slopes = pytensor.grad(case.objective.loss, list(params))
-    gradient = np.concatenate([g.ravel() for g in pytensor.function(list(case.givens), slopes)(*case.givens.values())])
+    gradient = np.concatenate(
+        [g.ravel() for g in pytensor.function(list(case.givens), slopes)(*case.givens.values())]
+    )
     dense = matrix(symng.Fisher(), case) + 0.5 * 0.2 * hidden_fisher(case)
     wanted = np.linalg.solve(dense + 0.2 * np.eye(len(dense)), gradient)
     try:
         symng.compile_step(case.objective, optimizer)(tuple(case.givens.values()))
-        moved = np.concatenate([(a - p.get_value()).ravel() for a, p in zip(start, params, strict=True)])
+        moved = np.concatenate(
+            [(a - p.get_value()).ravel() for a, p in zip(start, params, strict=True)]
+        )
     finally:
         for p, value in zip(params, start, strict=True):
             p.set_value(value)
@@ -333,33 +396,43 @@ def test_step_solves_with_it():
 
 def test_refuses_a_graph_without_a_recurrent_state():
     case = layered("tanh")
-    with pytest.raises(ValueError, match=r"hidden: .* got neither. Give them: StructuralDamping\(hidden=\[h\]\)"):
+    with pytest.raises(
+        ValueError, match=r"hidden: .* got neither. Give them: StructuralDamping\(hidden=\[h\]\)"
+    ):
         symng.StructuralDamping()(case.objective)
 
 
 def test_refuses_hidden_states_of_other_inputs():
     case = layered("tanh")
     for other in (pt.matrix("z"), case.objective.targets[0] * case.objective.params[0][0, 0]):
-        with pytest.raises(ValueError, match="hidden: expected states that are computed from the objective's inputs"):
+        with pytest.raises(
+            ValueError,
+            match="hidden: expected states that are computed from the objective's inputs",
+        ):
             symng.StructuralDamping(hidden=other)(case.objective)
 
 
 def test_refuses_likelihoods_of_another_number():
     case = recurrent("tanh")
-    with pytest.raises(ValueError, match="likelihood: expected one for each of 1 hidden states, got 2"):
+    with pytest.raises(
+        ValueError, match="likelihood: expected one for each of 1 hidden states, got 2"
+    ):
         symng.StructuralDamping(likelihood=[None, None])(case.objective)
 
 
-@pytest.mark.parametrize("arguments, error, message", [
-    (dict(metric="fisher"), TypeError, "metric: expected a metric"),
-    (dict(coefficient=-1.0), ValueError, "coefficient: expected .* at least 0"),
-    (dict(relative=1), TypeError, "relative: expected True or False"),
-    (dict(hidden=[]), TypeError, "hidden: expected"),
-    (dict(hidden="h"), TypeError, "hidden: expected"),
-    (dict(hidden=pt.scalar("h")), TypeError, "hidden: expected .* axis of examples"),
-    (dict(hidden=pt.lmatrix("h")), TypeError, "hidden: expected a floating-point tensor"),
-    (dict(likelihood="tanh"), TypeError, "likelihood: expected an instance"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        (dict(metric="fisher"), TypeError, "metric: expected a metric"),
+        (dict(coefficient=-1.0), ValueError, "coefficient: expected .* at least 0"),
+        (dict(relative=1), TypeError, "relative: expected True or False"),
+        (dict(hidden=[]), TypeError, "hidden: expected"),
+        (dict(hidden="h"), TypeError, "hidden: expected"),
+        (dict(hidden=pt.scalar("h")), TypeError, "hidden: expected .* axis of examples"),
+        (dict(hidden=pt.lmatrix("h")), TypeError, "hidden: expected a floating-point tensor"),
+        (dict(likelihood="tanh"), TypeError, "likelihood: expected an instance"),
+    ],
+)
 def test_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=message):
         symng.StructuralDamping(**arguments)

@@ -24,10 +24,20 @@ def correlate(images, filters, bias=0.0, stride=1):
     if images.ndim == 3:
         images, filters = images[..., None], filters[:, :, None]
     rows = [
-        np.stack([sum(signal.correlate(image[..., c], filters[:, :, c, k], mode="valid", method="direct")
-                      for c in range(image.shape[-1])) for k in range(filters.shape[-1])], axis=-1)
+        np.stack(
+            [
+                sum(
+                    signal.correlate(
+                        image[..., c], filters[:, :, c, k], mode="valid", method="direct"
+                    )
+                    for c in range(image.shape[-1])
+                )
+                for k in range(filters.shape[-1])
+            ],
+            axis=-1,
+        )
         for image in images
-    ]  # fmt: skip
+    ]
     return np.array(rows)[:, ::stride, ::stride] + bias
 
 
@@ -46,7 +56,9 @@ def test_is_the_correlation_of_scipy(shape, stride):
     assert y.type.shape == (None, *wanted.shape[1:])
     np.testing.assert_allclose(y.eval({images: values}), wanted, rtol=1e-12, atol=1e-12)
     plain = convolve(images, filters, stride=stride)
-    np.testing.assert_allclose(plain.eval({images: values}), wanted - bias.get_value(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        plain.eval({images: values}), wanted - bias.get_value(), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_filters_may_be_a_graph_of_known_shape():
@@ -65,20 +77,29 @@ def convolutional_case(dtype: str = "float64", examples: int | None = None) -> o
     x, t = pt.tensor3("x", dtype=dtype, shape=(examples, 6, 5)), pt.matrix("t", dtype=dtype)
     first, bias, second, dense = (
         oracles.shared(rng, *shape, dtype=dtype, name=name)
-        for name, shape in (("first", (3, 2, 2)), ("bias", (2,)), ("second", (2, 2, 2, 3)), ("dense", (3, 2)))
+        for name, shape in (
+            ("first", (3, 2, 2)),
+            ("bias", (2,)),
+            ("second", (2, 2, 2, 3)),
+            ("dense", (3, 2)),
+        )
     )
     hidden = pt.tanh(convolve(pt.sigmoid(convolve(x, first, bias, stride=2)), second))
     r = pt.dot(hidden.reshape((-1, 3)), dense)
     loss = oracles.nll_terms("bernoulli", r, t, "r").sum(axis=1).mean()
     inputs = {x: rng.standard_normal((4, 6, 5)).astype(dtype)}
     targets = {t: oracles.draw_targets("bernoulli", rng, (4, 2), dtype)}
-    return oracles.make_case(loss, [pt.sigmoid(r)], [first, bias, second, dense], ["bernoulli"], [r], inputs, targets)
+    return oracles.make_case(
+        loss, [pt.sigmoid(r)], [first, bias, second, dense], ["bernoulli"], [r], inputs, targets
+    )
 
 
 @pytest.fixture(scope="module")
 def dense():
     """The case, its Fisher matrix and the gradient of its loss by differences."""
-    case = convolutional_case(examples=4)  # which JAX has to know beforehand, as it does in a compiled step
+    case = convolutional_case(
+        examples=4
+    )  # which JAX has to know beforehand, as it does in a compiled step
     return case, oracles.fisher(case), oracles.jacobian(case.loss, case.params, case.givens)
 
 
@@ -90,7 +111,9 @@ def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
     vector = np.random.default_rng(4).standard_normal(case.size)
     objective = case.objective
     gradient = vectors.ravel(pytensor.grad(objective.loss, list(case.params)), case.params)
-    f = pytensor.function(list(case.givens), [gradient, symng.Fisher()(objective) @ vector], mode=mode)
+    f = pytensor.function(
+        list(case.givens), [gradient, symng.Fisher()(objective) @ vector], mode=mode
+    )
     got, product = (np.asarray(value) for value in f(*case.givens.values()))
     # The differences are good to about 1e-12.
     assert oracles.relative_error(got, slopes) < 1e-9
@@ -101,10 +124,14 @@ def take_steps(mode: str, dtype: str) -> tuple[list[Any], np.ndarray]:
     """Return what three steps tell, with a metric batch of its own, and the parameters after them."""
     case = convolutional_case(dtype)
     damping = symng.LevenbergMarquardt(initial=0.1)
-    optimizer = symng.NaturalGradient(solver=symng.MinresQLP(rtol=1e-6), damping=damping, step_size=0.5)
+    optimizer = symng.NaturalGradient(
+        solver=symng.MinresQLP(rtol=1e-6), damping=damping, step_size=0.5
+    )
     step = symng.compile_step(case.objective, optimizer, mode=mode)
     batch = tuple(case.givens.values())
-    return [step(batch, metric_batch=(batch[0][1:],)) for _ in range(3)], vectors.get_flat(case.params)
+    return [step(batch, metric_batch=(batch[0][1:],)) for _ in range(3)], vectors.get_flat(
+        case.params
+    )
 
 
 def test_a_step_on_jax_is_that_in_python():
@@ -132,10 +159,21 @@ def test_patches_of_data_are_gathered_outside_of_the_loop():
     assert sum("AdvancedSubtensor" in str(node.op) for node in outside) == 1
     assert not [node for node in inside if "Advanced" in str(node.op)]
     products = [
-        node for node in inside
-        if type(node.op).__name__ in ("Dot", "Dot22", "Gemm") and all(v.type.ndim == 2 for v in node.inputs[-2:])
-    ]  # fmt: skip
-    assert len([node for node in products if 9 in (*node.inputs[0].type.shape, *node.inputs[1].type.shape)]) == 2
+        node
+        for node in inside
+        if type(node.op).__name__ in ("Dot", "Dot22", "Gemm")
+        and all(v.type.ndim == 2 for v in node.inputs[-2:])
+    ]
+    assert (
+        len(
+            [
+                node
+                for node in products
+                if 9 in (*node.inputs[0].type.shape, *node.inputs[1].type.shape)
+            ]
+        )
+        == 2
+    )
 
 
 x3 = pt.tensor3("x", dtype="float32", shape=(None, 5, 6))
@@ -148,16 +186,48 @@ w4 = pytensor.shared(np.zeros((2, 2, 3, 4), "float32"), name="w")
     ("arguments", "error", "words"),
     [
         ((np.zeros((2, 5, 6)), w3), TypeError, "images: expected a symbolic tensor"),
-        ((pt.matrix("x"), w3), ValueError, r"images: expected \(N, height, width\), channels after them or not"),
-        ((pt.tensor3("x"), w3), ValueError, "images: expected height, width and channels known to the graph"),
-        ((pt.tensor3("x", dtype="int8", shape=(None, 5, 6)), w3), ValueError, "images: expected an image of floating"),
+        (
+            (pt.matrix("x"), w3),
+            ValueError,
+            r"images: expected \(N, height, width\), channels after them or not",
+        ),
+        (
+            (pt.tensor3("x"), w3),
+            ValueError,
+            "images: expected height, width and channels known to the graph",
+        ),
+        (
+            (pt.tensor3("x", dtype="int8", shape=(None, 5, 6)), w3),
+            ValueError,
+            "images: expected an image of floating",
+        ),
         ((x3, np.zeros((2, 2, 4))), TypeError, "filters: expected a symbolic tensor"),
-        ((x3, w4), ValueError, r"filters: expected \(rows, columns, count\), as many axes as the images"),
-        ((x4, w3), ValueError, r"filters: expected \(rows, columns, channels, count\), as many axes"),
+        (
+            (x3, w4),
+            ValueError,
+            r"filters: expected \(rows, columns, count\), as many axes as the images",
+        ),
+        (
+            (x4, w3),
+            ValueError,
+            r"filters: expected \(rows, columns, channels, count\), as many axes",
+        ),
         ((x3, pt.tensor3("w")), ValueError, "filters: expected a shape known to the graph"),
-        ((x3, pytensor.shared(np.zeros((2, 0, 4)))), ValueError, "filters: expected at least one filter of at least"),
-        ((x3, pytensor.shared(np.zeros((6, 2, 4)))), ValueError, "filters: expected at most the 5 x 6 pixels .* 6 x 2"),
-        ((x4, pytensor.shared(np.zeros((2, 2, 2, 4)))), ValueError, "filters: expected 3 channels.* got 2"),
+        (
+            (x3, pytensor.shared(np.zeros((2, 0, 4)))),
+            ValueError,
+            "filters: expected at least one filter of at least",
+        ),
+        (
+            (x3, pytensor.shared(np.zeros((6, 2, 4)))),
+            ValueError,
+            "filters: expected at most the 5 x 6 pixels .* 6 x 2",
+        ),
+        (
+            (x4, pytensor.shared(np.zeros((2, 2, 2, 4)))),
+            ValueError,
+            "filters: expected 3 channels.* got 2",
+        ),
         ((x3, w3, np.zeros(4)), TypeError, "bias: expected a symbolic vector"),
         ((x3, w3, pt.matrix("b")), ValueError, "bias: expected a symbolic vector"),
         ((x3, w3, None, 0), ValueError, "stride: expected a whole number, at least 1"),

@@ -64,7 +64,9 @@ def test_mlp_is_the_numpy_forward_pass(activation, dtype):
     X = np.random.default_rng(0).standard_normal((7, 5)).astype(dtype)
     got = evaluate([x], [*model.hidden, model.output], X)
     f = ACTIVATIONS[activation]
-    for value, expected in zip(got, forward(X, model.params, [f, f, OUTPUTS["linear"]]), strict=True):
+    for value, expected in zip(
+        got, forward(X, model.params, [f, f, OUTPUTS["linear"]]), strict=True
+    ):
         assert value.dtype == dtype
         np.testing.assert_allclose(value, expected, rtol=1e-5 if dtype == "float32" else 1e-12)
     assert model.code is None
@@ -93,8 +95,17 @@ def test_callables_serve_as_activation_and_output():
 def test_autoencoder_mirrors_the_encoder_around_a_linear_code():
     x = pt.matrix("x", dtype="float32")
     model = autoencoder(x, (6, 4, 3, 2))
-    assert [W.get_value().shape for W in model.params[::2]] == [(6, 4), (4, 3), (3, 2), (2, 3), (3, 4), (4, 6)]
-    assert [param.name for param in model.params] == [f"{kind}{i}" for i in range(1, 7) for kind in "Wb"]
+    assert [W.get_value().shape for W in model.params[::2]] == [
+        (6, 4),
+        (4, 3),
+        (3, 2),
+        (2, 3),
+        (3, 4),
+        (4, 6),
+    ]
+    assert [param.name for param in model.params] == [
+        f"{kind}{i}" for i in range(1, 7) for kind in "Wb"
+    ]
     assert model.code is model.hidden[2]
     randomize_biases(model)
     X = np.random.default_rng(0).standard_normal((5, 6)).astype("float32")
@@ -139,7 +150,12 @@ def test_models_accept_sequences_in_time():
 def test_dtype(x_dtype, dtype, expected):
     model = mlp(pt.matrix("x", dtype=x_dtype), [3, 2, 2], output="softmax", dtype=dtype)
     assert {param.type.dtype for param in model.params} == {expected}
-    assert model.output.type.dtype == model.preactivation.type.dtype == model.hidden[0].type.dtype == expected
+    assert (
+        model.output.type.dtype
+        == model.preactivation.type.dtype
+        == model.hidden[0].type.dtype
+        == expected
+    )
 
 
 def test_gradients_keep_float32():
@@ -160,15 +176,27 @@ def test_same_seed_same_weights():
 
 
 def test_initializer_callable_and_its_shape():
-    model = mlp(pt.matrix("x"), [3, 2], initializer=lambda rng, fan_in, fan_out, dtype: np.ones((fan_in, fan_out)))
+    model = mlp(
+        pt.matrix("x"),
+        [3, 2],
+        initializer=lambda rng, fan_in, fan_out, dtype: np.ones((fan_in, fan_out)),
+    )
     np.testing.assert_array_equal(model.params[0].get_value(), np.ones((3, 2)))
     with pytest.raises(ValueError, match=r"^initializer: expected .*\(3, 2\)"):
-        mlp(pt.matrix("x"), [3, 2], initializer=lambda rng, fan_in, fan_out, dtype: np.ones((fan_out, fan_in)))
+        mlp(
+            pt.matrix("x"),
+            [3, 2],
+            initializer=lambda rng, fan_in, fan_out, dtype: np.ones((fan_out, fan_in)),
+        )
 
 
-@pytest.mark.parametrize(("fan_in", "fan_out", "connections"), [(100, 30, 15), (6, 25, 15), (15, 4, 15), (50, 7, 3)])
+@pytest.mark.parametrize(
+    ("fan_in", "fan_out", "connections"), [(100, 30, 15), (6, 25, 15), (15, 4, 15), (50, 7, 3)]
+)
 def test_sparse_init_counts_and_scale(fan_in, fan_out, connections):
-    weights = sparse_init(np.random.default_rng(0), fan_in, fan_out, "float32", connections=connections)
+    weights = sparse_init(
+        np.random.default_rng(0), fan_in, fan_out, "float32", connections=connections
+    )
     assert weights.shape == (fan_in, fan_out)
     assert weights.dtype == "float32"
     np.testing.assert_array_equal((weights != 0).sum(axis=0), min(connections, fan_in))
@@ -179,7 +207,8 @@ def test_sparse_init_is_normal_and_spread_over_the_inputs():
     values = weights[weights != 0]
     assert abs(values.mean()) < 0.05
     assert abs(values.std() - 2.0) < 0.05
-    # Each input is chosen by a share of 15/100 of the units: a binomial of standard deviation 0.0056.
+    # Each input is chosen by a share of 15/100 of the units: a binomial of standard deviation
+    # 0.0056.
     used = (weights != 0).mean(axis=1)
     assert used.min() > 0.12
     assert used.max() < 0.18
@@ -209,7 +238,9 @@ def test_binary_cross_entropy_is_right_and_stable(target_dtype):
     T = np.array([[0, 1], [0, 1], [1, 0]], target_dtype)
     got = evaluate([r, t], binary_cross_entropy_with_logits(r, t), R, T)
     assert got.dtype == "float32"
-    np.testing.assert_allclose(got, [0, 200, np.log1p(np.exp(-0.5)) + np.log1p(np.exp(-2))], rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(
+        got, [0, 200, np.log1p(np.exp(-0.5)) + np.log1p(np.exp(-2))], rtol=1e-6, atol=1e-30
+    )
 
 
 def test_binary_cross_entropy_of_gray_targets():
@@ -227,14 +258,20 @@ def test_categorical_cross_entropy_is_right_and_stable(kind):
     r = pt.matrix("r", dtype="float32")
     R = np.array([[100, -100, 0], [-100, 100, 0], [0.5, -2, 1]], "float32")
     labels = np.array([0, 0, 2])
-    t, T = (pt.lvector("t"), labels) if kind == "labels" else (pt.matrix("t", dtype="float32"), np.eye(3)[labels])
+    t, T = (
+        (pt.lvector("t"), labels)
+        if kind == "labels"
+        else (pt.matrix("t", dtype="float32"), np.eye(3)[labels])
+    )
     loss = categorical_cross_entropy_with_logits(r, t)
     value, slope = evaluate([r, t], [loss, pytensor.grad(loss.sum(), r)], R, T.astype(t.type.dtype))
     assert value.dtype == slope.dtype == "float32"
     reference = R.astype("float64")
     expected = special.logsumexp(reference, axis=1) - reference[np.arange(3), labels]
     np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-30)
-    np.testing.assert_allclose(slope, special.softmax(reference, axis=1) - np.eye(3)[labels], atol=1e-6)
+    np.testing.assert_allclose(
+        slope, special.softmax(reference, axis=1) - np.eye(3)[labels], atol=1e-6
+    )
 
 
 def test_categorical_cross_entropy_of_soft_targets_over_the_last_of_three_axes():
@@ -257,14 +294,34 @@ RNG = np.random.default_rng(0)
         (lambda: mlp(X, "32"), TypeError, "sizes: expected a sequence"),
         (lambda: mlp(X, [3, 0]), ValueError, r"sizes\[1\]: expected a whole number, at least 1"),
         (lambda: autoencoder(X, [3, 2.5]), TypeError, r"sizes\[1\]: expected a whole number"),
-        (lambda: mlp(X, [3, 2], activation="sigmiod"), ValueError, "activation: expected one of 'sigmoid'"),
+        (
+            lambda: mlp(X, [3, 2], activation="sigmiod"),
+            ValueError,
+            "activation: expected one of 'sigmoid'",
+        ),
         (lambda: mlp(X, [3, 2], activation=None), ValueError, "activation: expected one of"),
-        (lambda: mlp(X, [3, 2], output="tanh"), ValueError, "output: expected one of 'linear', 'sigmoid', 'softmax'"),
-        (lambda: mlp(X, [3, 2], initializer="he"), ValueError, "initializer: expected one of 'glorot', 'sparse'"),
+        (
+            lambda: mlp(X, [3, 2], output="tanh"),
+            ValueError,
+            "output: expected one of 'linear', 'sigmoid', 'softmax'",
+        ),
+        (
+            lambda: mlp(X, [3, 2], initializer="he"),
+            ValueError,
+            "initializer: expected one of 'glorot', 'sparse'",
+        ),
         (lambda: mlp(X, [3, 2], seed=-1), ValueError, "seed: expected"),
-        (lambda: mlp(X, [3, 2], dtype="int32"), ValueError, "dtype: expected one of 'float32', 'float64'"),
+        (
+            lambda: mlp(X, [3, 2], dtype="int32"),
+            ValueError,
+            "dtype: expected one of 'float32', 'float64'",
+        ),
         (lambda: mlp(np.ones((2, 3)), [3, 2]), TypeError, "x: expected a symbolic tensor"),
-        (lambda: mlp(pt.matrix("x", shape=(None, 4)), [3, 2]), ValueError, "x: expected 3 entries along the last axis"),
+        (
+            lambda: mlp(pt.matrix("x", shape=(None, 4)), [3, 2]),
+            ValueError,
+            "x: expected 3 entries along the last axis",
+        ),
         (lambda: mlp(pt.scalar("x"), [3, 2]), ValueError, "x: expected 3 entries"),
         (lambda: sparse_init(0, 3, 2), TypeError, "rng: expected a numpy.random.Generator"),
         (lambda: sparse_init(RNG, 3, 2, connections=0), ValueError, "connections: expected"),
@@ -272,9 +329,21 @@ RNG = np.random.default_rng(0)
         (lambda: glorot_init(RNG, 0, 2), ValueError, "fan_in: expected"),
         (lambda: glorot_init(RNG, 2, 1.5), TypeError, "fan_out: expected"),
         (lambda: squared_error(X, pt.vector("t")), ValueError, "target: expected 2 axes"),
-        (lambda: binary_cross_entropy_with_logits(pt.imatrix("r"), X), TypeError, "logits: expected floating-point"),
-        (lambda: binary_cross_entropy_with_logits(pt.scalar("r"), pt.scalar("t")), ValueError, "logits: expected at"),
-        (lambda: categorical_cross_entropy_with_logits(X, pt.vector("t")), ValueError, "target: expected 2 axes"),
+        (
+            lambda: binary_cross_entropy_with_logits(pt.imatrix("r"), X),
+            TypeError,
+            "logits: expected floating-point",
+        ),
+        (
+            lambda: binary_cross_entropy_with_logits(pt.scalar("r"), pt.scalar("t")),
+            ValueError,
+            "logits: expected at",
+        ),
+        (
+            lambda: categorical_cross_entropy_with_logits(X, pt.vector("t")),
+            ValueError,
+            "target: expected 2 axes",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, words):

@@ -38,7 +38,10 @@ def scanned(function: Any, r: Any) -> Any:
 def recurrent(function: Any, r: Any) -> Any:
     """Return ``function`` as the state of a scan over the rows, which starts from something else."""
     return pytensor.scan(
-        lambda row, before: function(row + 0 * before), [r], [pt.ones_like(r[0])], return_updates=False
+        lambda row, before: function(row + 0 * before),
+        [r],
+        [pt.ones_like(r[0])],
+        return_updates=False,
     )
 
 
@@ -59,13 +62,17 @@ CATEGORICAL = {
     "clipped": lambda r: pt.clip(softmax(r), 1e-7, 1 - 1e-7),
     "maximum": lambda r: pt.maximum(softmax(r), 1e-8),
     "+ 1e-8": lambda r: softmax(r) + 1e-8,
-    "clipped and scaled to 1": lambda r: (softmax(r) + 1e-8) / (softmax(r) + 1e-8).sum(axis=1, keepdims=True),
+    "clipped and scaled to 1": lambda r: (
+        (softmax(r) + 1e-8) / (softmax(r) + 1e-8).sum(axis=1, keepdims=True)
+    ),
     "by hand and clipped": lambda r: pt.clip(by_hand(r), 1e-7, 1.0),
     "a view": lambda r: view_op(softmax(r)),
     "a copy": lambda r: pt.tensor_copy(by_hand(r)).copy(),
     "squeezed": lambda r: softmax(r[None]).squeeze(0),
     "another axis, moved last": lambda r: special.softmax(r.T, axis=0).T,
-    "another axis, clipped and moved": lambda r: pt.clip(special.softmax(r.T, axis=0), 1e-7, 1).dimshuffle(1, 0),
+    "another axis, clipped and moved": lambda r: pt.clip(
+        special.softmax(r.T, axis=0), 1e-7, 1
+    ).dimshuffle(1, 0),
     "divided while transposed": lambda r: (pt.exp(r).T / pt.exp(r).sum(axis=1)).T,
     "checked": lambda r: Assert("sum")(softmax(r), pt.all(softmax(r) >= 0)),
     "reshaped": lambda r: softmax(r).reshape((r.shape[0], 1, 4))[:, 0].reshape((-1, 4)),
@@ -75,7 +82,7 @@ CATEGORICAL = {
     "a state of a scan": lambda r: recurrent(softmax, r),
     "in an op": lambda r: in_op(softmax, r),
     "in an op with a derivative": lambda r: in_op(softmax, r, pullback=softmax_pullback),
-}  # fmt: skip
+}
 BERNOULLI = {
     "1 / (1 + exp(-r))": lambda r: 1 / (1 + pt.exp(-r)),
     "exp(r) / (1 + exp(r))": lambda r: pt.exp(r) / (1 + pt.exp(r)),
@@ -110,7 +117,9 @@ def model(end: Any, dtype: str = "float64", loss_of: Any = None) -> symng.Object
 
 def fisher(objective: symng.Objective, x: np.ndarray) -> np.ndarray:
     (root,) = objective.inputs
-    return symng.Fisher()(objective).materialise().eval({root: x.astype(root.type.dtype)}, mode=MODE)
+    return (
+        symng.Fisher()(objective).materialise().eval({root: x.astype(root.type.dtype)}, mode=MODE)
+    )
 
 
 def dense(kind: type, x: np.ndarray) -> np.ndarray:
@@ -140,7 +149,9 @@ def test_read_and_exact_and_finite_when_saturated(kind: type, name: str, end: An
     assert type(objective.likelihood) is kind
     x = objective.inputs[0]
     got = pytensor.function([x], symng.Fisher()(objective).materialise(), mode=MODE)
-    np.testing.assert_allclose(got(X), dense(kind, X), rtol=1e-5 if name == "cast" else 1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        got(X), dense(kind, X), rtol=1e-5 if name == "cast" else 1e-9, atol=1e-12
+    )
     assert np.isfinite(got(1000 * X)).all()  # pre-activations of thousands
 
 
@@ -180,7 +191,9 @@ def test_pre_activations_of_a_recurrent_network_are_found_in_its_scan() -> None:
     h, y = pytensor.scan(step, [x], [pt.zeros_like(x[0]), None], [w, v], return_updates=False)
     matrices = []
     for output in (y, softmax(h @ v)):
-        objective = symng.Objective(-pt.log(output)[:, :, 0].mean(), output, [w, v], inputs=[x], example_axis=1)
+        objective = symng.Objective(
+            -pt.log(output)[:, :, 0].mean(), output, [w, v], inputs=[x], example_axis=1
+        )
         assert objective.heads[0].r is not None
         matrices.append(pytensor.function([x], symng.Fisher()(objective).materialise(), mode=MODE))
     data = RNG.standard_normal((3, 2, 3))

@@ -40,16 +40,24 @@ def chunked(objective: symng.Objective, arrays: tuple[Any, ...]) -> tuple[Batch,
 
 
 def evaluate(batch: symng.Objective | Batch, graph: Any, arrays: Any) -> Any:
-    return pytensor.function(as_batch(batch).variables, graph, mode=MODE, on_unused_input="ignore")(*arrays)
+    return pytensor.function(as_batch(batch).variables, graph, mode=MODE, on_unused_input="ignore")(
+        *arrays
+    )
 
 
-@pytest.mark.parametrize("examples", [23, 20, 6], ids=["ragged", "even", "one chunk and one example"])
+@pytest.mark.parametrize(
+    "examples", [23, 20, 6], ids=["ragged", "even", "one chunk and one example"]
+)
 def test_cut(examples):
     layout = layout_of((X[:examples],), (0,), CHUNK)
     parts = cut((X[:examples],), (0,), CHUNK)
-    assert [p.shape for p in parts] == [(examples // CHUNK, CHUNK, 4), (examples % CHUNK, 4)][: len(parts)]
+    assert [p.shape for p in parts] == [(examples // CHUNK, CHUNK, 4), (examples % CHUNK, 4)][
+        : len(parts)
+    ]
     assert (layout.chunked, layout.ragged) == (True, examples % CHUNK > 0)
-    np.testing.assert_array_equal(np.concatenate([parts[0].reshape(-1, 4), *parts[1:]]), X[:examples])
+    np.testing.assert_array_equal(
+        np.concatenate([parts[0].reshape(-1, 4), *parts[1:]]), X[:examples]
+    )
 
 
 def test_cut_along_another_axis():
@@ -82,7 +90,9 @@ def test_metric_product(name, reduction, examples):
     v = RNG.standard_normal(objective.size)
     wanted = evaluate(objective, METRICS[name](objective) @ v, arrays)
     other, parts = chunked(objective, arrays)
-    np.testing.assert_allclose(evaluate(other, METRICS[name](other) @ v, parts), wanted, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        evaluate(other, METRICS[name](other) @ v, parts), wanted, rtol=1e-12, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -99,7 +109,9 @@ def test_loss_and_count(reduction, decay):
     objective = make_objective(reduction, decay)
     other, parts = chunked(objective, (X, T))
     moved = [p + 0.1 for p in objective.params]
-    wanted = evaluate(objective, [objective.loss, objective.with_params(moved), objective.count], (X, T))
+    wanted = evaluate(
+        objective, [objective.loss, objective.with_params(moved), objective.count], (X, T)
+    )
     losses = other.mean(lambda o, _: [o.loss, o.with_params(moved)])
     found = evaluate(other, [*losses, other.count], parts)
     np.testing.assert_allclose(found, wanted, rtol=1e-13)
@@ -129,18 +141,24 @@ def test_estimated_diagonal_of_a_recurrent_network():
 LM = symng.LevenbergMarquardt(initial=1.0, ratio="quadratic")
 OPTIMIZERS = {
     "kronecker": symng.NaturalGradient(
-        damping=LM, solver=symng.CG(maxiter=3, recompute=False), warm_start=0.9,
+        damping=LM,
+        solver=symng.CG(maxiter=3, recompute=False),
+        warm_start=0.9,
         preconditioner=symng.KroneckerPreconditioner(),
     ),
     "jacobi": symng.NaturalGradient(
-        damping=LM, solver=symng.CG(maxiter=3, recompute=False), preconditioner=symng.JacobiPreconditioner(draws=2)
+        damping=LM,
+        solver=symng.CG(maxiter=3, recompute=False),
+        preconditioner=symng.JacobiPreconditioner(draws=2),
     ),
     "line search": symng.NaturalGradient(damping=0.1, step_size=symng.BacktrackingLineSearch()),
-    "hessian-free": symng.HessianFree(solver=symng.CG(maxiter=5, keep_iterates=1.3, recompute=False)),
+    "hessian-free": symng.HessianFree(
+        solver=symng.CG(maxiter=5, keep_iterates=1.3, recompute=False)
+    ),
     "ksd": symng.KrylovSubspaceDescent(basis_size=3),
     "plane": symng.NaturalConjugateGradient(beta="search", damping=0.1),
     "adam": symng.Adam(),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
@@ -170,14 +188,21 @@ def test_step(name, own):
 def recurrent_objective() -> symng.Objective:
     """Return a small recurrent network, time along the first axis."""
     x, t = pt.tensor3("x"), pt.matrix("t")
-    W, U, V = (pytensor.shared(0.3 * RNG.standard_normal(s), name=n) for n, s in zip("WUV", [(2, 3), (3, 3), (3, 1)]))  # noqa: B905
+    W, U, V = (
+        pytensor.shared(0.3 * RNG.standard_normal(s), name=n)
+        for n, s in zip("WUV", [(2, 3), (3, 3), (3, 1)], strict=True)
+    )
     states = pytensor.scan(
-        lambda row, h: pt.tanh(row @ W + h @ U), sequences=[x], outputs_info=[pt.zeros((x.shape[1], 3))],
+        lambda row, h: pt.tanh(row @ W + h @ U),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], 3))],
         return_updates=False,
-    )  # fmt: skip
+    )
     y = states[-1] @ V
     loss = pt.sqr(y - t).sum(axis=1).mean()
-    return symng.Objective(loss, output=y, params=[W, U, V], inputs=[x], targets=[t], data_axes=[1, 0])
+    return symng.Objective(
+        loss, output=y, params=[W, U, V], inputs=[x], targets=[t], data_axes=[1, 0]
+    )
 
 
 SEQUENCES = (RNG.standard_normal((6, 11, 2)), RNG.standard_normal((11, 1)))
@@ -196,7 +221,9 @@ def steps_of(optimizer: Any, mode: str, chunk_size: int | None) -> np.ndarray:
 
 START = [p.get_value() for p in recurrent_objective().params]
 RECURRENT = symng.NaturalGradient(
-    metric=symng.StructuralDamping(coefficient=0.5), damping=0.1, solver=symng.CG(rtol=1e-10, maxiter=40)
+    metric=symng.StructuralDamping(coefficient=0.5),
+    damping=0.1,
+    solver=symng.CG(rtol=1e-10, maxiter=40),
 )
 
 
@@ -221,7 +248,13 @@ def test_backends(mode):
     for chunk_size, backend in ((None, MODE), (CHUNK, mode)):
         objective = make_objective()
         result = symng.minimize(
-            objective, optimizer, (X, T), max_steps=2, progress=False, mode=backend, chunk_size=chunk_size
+            objective,
+            optimizer,
+            (X, T),
+            max_steps=2,
+            progress=False,
+            mode=backend,
+            chunk_size=chunk_size,
         )
         found.append([*result.history["loss"], *vectors.get_flat(objective.params)])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
@@ -249,14 +282,20 @@ def test_a_loss_that_is_no_mean_of_examples_is_refused():
     w = pytensor.shared(np.ones(4), name="w")
     y = x @ w
     objective = symng.Objective(pt.log(pt.exp(y).sum()), output=y, params=[w], inputs=[x])
-    with pytest.raises(ValueError, match=re.escape("chunk_size: expected a loss that is a mean or sum")):
+    with pytest.raises(
+        ValueError, match=re.escape("chunk_size: expected a loss that is a mean or sum")
+    ):
         symng.compile_step(objective, symng.SGD(step_size=0.1), chunk_size=2)
 
 
 def test_a_mean_whose_terms_are_divided_one_by_one_is_refused():  # each chunk would divide by its own length
     x, w = pt.matrix("x"), pytensor.shared(np.ones(4), name="w")
-    objective = symng.Objective((pt.sqr(x @ w) / x.shape[0]).sum(), output=x @ w, params=[w], inputs=[x])
-    with pytest.raises(ValueError, match=r"^chunk_size: .* divided by the number of examples.* Take the mean\(\)"):
+    objective = symng.Objective(
+        (pt.sqr(x @ w) / x.shape[0]).sum(), output=x @ w, params=[w], inputs=[x]
+    )
+    with pytest.raises(
+        ValueError, match=r"^chunk_size: .* divided by the number of examples.* Take the mean\(\)"
+    ):
         symng.compile_step(objective, symng.SGD(step_size=0.1), chunk_size=2)
 
 
@@ -264,7 +303,9 @@ def test_an_input_of_fixed_length_is_refused():
     x = pt.matrix("x", shape=(23, 4))
     w = pytensor.shared(np.ones(4), name="w")
     objective = symng.Objective(pt.sqr(x @ w).mean(), output=x @ w, params=[w], inputs=[x])
-    with pytest.raises(ValueError, match="chunk_size: expected inputs and targets of any number of examples, x too"):
+    with pytest.raises(
+        ValueError, match="chunk_size: expected inputs and targets of any number of examples, x too"
+    ):
         symng.compile_step(objective, symng.SGD(step_size=0.1), mode=MODE, chunk_size=CHUNK)
 
 
@@ -275,7 +316,9 @@ def test_structural_damping_beside_the_metric_of_a_sum():
         objective = make_objective("sum")
         hidden = pt.tanh(objective.inputs[0] @ objective.params[0])
         metric = symng.StructuralDamping(metric=symng.GaussNewton(), hidden=hidden)
-        step = symng.compile_step(objective, symng.NaturalGradient(metric=metric), mode=MODE, chunk_size=chunk_size)
+        step = symng.compile_step(
+            objective, symng.NaturalGradient(metric=metric), mode=MODE, chunk_size=chunk_size
+        )
         step((X, T))
         found.append(vectors.get_flat(objective.params))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)

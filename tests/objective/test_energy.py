@@ -24,7 +24,10 @@ def make_params(seed: int = 0, dtype: str = "float64") -> list[Any]:
     """Return W, b and c as shared variables."""
     rng = np.random.default_rng(seed)
     shapes = {"W": (VISIBLE, HIDDEN), "b": (VISIBLE,), "c": (HIDDEN,)}
-    return [pytensor.shared(rng.standard_normal(shape).astype(dtype), name=name) for name, shape in shapes.items()]
+    return [
+        pytensor.shared(rng.standard_normal(shape).astype(dtype), name=name)
+        for name, shape in shapes.items()
+    ]
 
 
 def make(params: list[Any], dtype: str = "float64", **options: Any) -> symng.EnergyObjective:
@@ -32,7 +35,9 @@ def make(params: list[Any], dtype: str = "float64", **options: Any) -> symng.Ene
     W, b, c = params
     v, s = pt.matrix("v", dtype=dtype), pt.matrix("s", dtype=dtype)
     return symng.EnergyObjective(
-        lambda x: -(x @ b) - pt.softplus(x @ W + c).sum(axis=1), params, **({"data": v, "samples": s} | options)
+        lambda x: -(x @ b) - pt.softplus(x @ W + c).sum(axis=1),
+        params,
+        **({"data": v, "samples": s} | options),
     )
 
 
@@ -98,7 +103,9 @@ def test_loss_and_gradient():
     assert relative_error(np.concatenate([g.ravel() for g in found]), wanted) < 1e-12
 
 
-@pytest.mark.parametrize("metric", [symng.Fisher(), symng.Fisher(form="output"), symng.GaussNewton()], ids=repr)
+@pytest.mark.parametrize(
+    "metric", [symng.Fisher(), symng.Fisher(form="output"), symng.GaussNewton()], ids=repr
+)
 def test_metric_is_the_covariance_of_the_gradients_of_the_samples(metric):
     objective, theta, X, S = setting()
     wanted = np.cov(gradients(theta, S).T, bias=True)
@@ -114,7 +121,9 @@ def test_hessian_is_that_of_the_estimated_likelihood():
         weights = special.softmax(energies(theta, S) - energies(at, S))
         return gradients(at, X).mean(axis=0) - weights @ gradients(at, S)
 
-    wanted = np.array([(slope(theta + 1e-5 * u) - slope(theta - 1e-5 * u)) / 2e-5 for u in np.eye(len(theta))])
+    wanted = np.array(
+        [(slope(theta + 1e-5 * u) - slope(theta - 1e-5 * u)) / 2e-5 for u in np.eye(len(theta))]
+    )
     assert relative_error(got, wanted) < 1e-7
 
 
@@ -122,9 +131,14 @@ def test_empirical_fisher_is_that_of_the_data():
     objective, theta, X, S = setting()
     g = gradients(theta, X)
     centered = np.cov(g.T, bias=True)
-    assert relative_error(matrix(symng.EmpiricalFisher(centered=True), objective, X, S), centered) < 1e-10
+    assert (
+        relative_error(matrix(symng.EmpiricalFisher(centered=True), objective, X, S), centered)
+        < 1e-10
+    )
     g = g - gradients(theta, S).mean(axis=0)
-    assert relative_error(matrix(symng.EmpiricalFisher(), objective, X, S), g.T @ g / len(g)) < 1e-10
+    assert (
+        relative_error(matrix(symng.EmpiricalFisher(), objective, X, S), g.T @ g / len(g)) < 1e-10
+    )
 
 
 def test_metric_approaches_the_exact_fisher_matrix():
@@ -162,7 +176,9 @@ def test_loss_after_a_step_estimates_the_likelihood():
     for p, value in zip(moved, parts(new), strict=True):
         p.set_value(value)
     weights = energies(theta, S) - energies(new, S)
-    wanted = (energies(new, X) - energies(theta, X)).mean() + special.logsumexp(weights) - np.log(len(S))
+    wanted = (
+        (energies(new, X) - energies(theta, X)).mean() + special.logsumexp(weights) - np.log(len(S))
+    )
     assert abs(f(X, S) - wanted) < 1e-10
     error = np.std(np.exp(weights)) / np.exp(weights).mean() / np.sqrt(len(S))
     assert abs(f(X, S) - (nll(new, X) - nll(theta, X))) < 5 * error
@@ -178,7 +194,9 @@ def test_step_is_the_natural_gradient():
     objective, theta = make(params), values_of(params)
     X, S, other = STATES[[1, 6, 6, 7, 2]], draw(theta, 40), draw(theta, 60, seed=2)
     solver = symng.CG(rtol=1e-13, maxiter=100)
-    step = symng.compile_step(objective, symng.NaturalGradient(solver=solver, damping=0.1, step_size=0.5))
+    step = symng.compile_step(
+        objective, symng.NaturalGradient(solver=solver, damping=0.1, step_size=0.5)
+    )
     for metric_batch, of_metric in ((None, S), ((X[:1], other), other)):
         theta = values_of(params)
         g = gradients(theta, X).mean(axis=0) - gradients(theta, S).mean(axis=0)
@@ -194,7 +212,9 @@ def test_natural_gradient_with_exact_samples_learns_the_data():
     params = make_params()
     objective = make(params)
     X = STATES[[0, 0, 7, 7, 7, 3]]
-    optimizer = symng.NaturalGradient(solver=symng.CG(maxiter=11), damping=symng.LevenbergMarquardt(initial=0.1))
+    optimizer = symng.NaturalGradient(
+        solver=symng.CG(maxiter=11), damping=symng.LevenbergMarquardt(initial=0.1)
+    )
     step = symng.compile_step(objective, optimizer)
     first = nll(values_of(params), X)
     for i in range(20):
@@ -222,7 +242,9 @@ def test_minimize_with_samples_in_a_shared_variable():
         S = draw(theta, 50, seed=seed)
         g = gradients(theta, X).mean(axis=0) - gradients(theta, S).mean(axis=0)
         F = np.cov(gradients(theta, S).T, bias=True)
-        assert relative_error(after, theta - np.linalg.solve(F + 0.5 * np.eye(len(theta)), g)) < 1e-10
+        assert (
+            relative_error(after, theta - np.linalg.solve(F + 0.5 * np.eye(len(theta)), g)) < 1e-10
+        )
         theta = after
 
 
@@ -234,7 +256,9 @@ def test_float32_stays_float32():
     outputs = [symng.Fisher()(objective) @ v, objective.with_params(params), objective.loss]
     f = pytensor.function(list(objective.inputs), outputs)
     assert not wide_tensors(f)
-    assert {a.dtype for a in f(STATES.astype("float32"), STATES.astype("float32"))} == {np.dtype("float32")}
+    assert {a.dtype for a in f(STATES.astype("float32"), STATES.astype("float32"))} == {
+        np.dtype("float32")
+    }
 
 
 # What is refused
@@ -253,14 +277,21 @@ def test_batches_that_do_not_fit():
             objective.check_batch("batch", batch)
 
 
-@pytest.mark.parametrize("options, error, message", [
-    (dict(energy=3), TypeError, "energy: expected a callable"),
-    (dict(energy=lambda x: x), ValueError, "energy: expected a floating-point vector of energies, one for each row"),
-    (dict(energy=lambda x: 3.0), ValueError, "energy: expected .* got float"),
-    (dict(data=np.ones((2, 2))), TypeError, "data: expected a symbolic batch"),
-    (dict(samples=pt.scalar()), TypeError, "samples: expected a symbolic batch"),
-    (dict(samples=pt.ones((3, 3))), ValueError, "inputs: expected"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        (dict(energy=3), TypeError, "energy: expected a callable"),
+        (
+            dict(energy=lambda x: x),
+            ValueError,
+            "energy: expected a floating-point vector of energies, one for each row",
+        ),
+        (dict(energy=lambda x: 3.0), ValueError, "energy: expected .* got float"),
+        (dict(data=np.ones((2, 2))), TypeError, "data: expected a symbolic batch"),
+        (dict(samples=pt.scalar()), TypeError, "samples: expected a symbolic batch"),
+        (dict(samples=pt.ones((3, 3))), ValueError, "inputs: expected"),
+    ],
+)
 def test_bad_arguments(options, error, message):
     w = pytensor.shared(np.ones(3), name="w")
     good = dict(energy=lambda x: -x @ w, params=[w], data=pt.matrix("v"), samples=pt.matrix("s"))

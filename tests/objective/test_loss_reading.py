@@ -20,7 +20,9 @@ X, W = RNG.standard_normal((5, 3)), RNG.standard_normal((3, 4))
 softmax, log_softmax = pt.special.softmax, pt.special.log_softmax
 
 
-def objective_of(loss_of: Any, end: Any = lambda r: r, labels: bool = False, **kwargs: Any) -> symng.Objective:
+def objective_of(
+    loss_of: Any, end: Any = lambda r: r, labels: bool = False, **kwargs: Any
+) -> symng.Objective:
     """Return the objective of an output that ``end`` makes of x W, with a loss made of it and targets."""
     x, t = pt.matrix("x"), pt.lvector("t") if labels else pt.matrix("t")
     w = pytensor.shared(W, name="w")
@@ -49,25 +51,43 @@ C, B, P = symng.Categorical, symng.Bernoulli, symng.Poisson
 cross_entropy = symng.models.categorical_cross_entropy_with_logits
 READ = {
     "one of two logarithms": (
-        False, B, lambda r, t: -rows(pt.switch(t, pt.log(pt.sigmoid(r)), pt.log(1 - pt.sigmoid(r))))
+        False,
+        B,
+        lambda r, t: -rows(pt.switch(t, pt.log(pt.sigmoid(r)), pt.log(1 - pt.sigmoid(r)))),
     ),
-    "a check on the way": (False, C, lambda r, t: -rows(Assert("t")(t * log_softmax(r, axis=-1), pt.all(t >= 0)))),
+    "a check on the way": (
+        False,
+        C,
+        lambda r, t: -rows(Assert("t")(t * log_softmax(r, axis=-1), pt.all(t >= 0))),
+    ),
     "log_softmax, one-hot": (False, C, lambda r, t: -rows(t * log_softmax(r, axis=-1))),
     "log_softmax, labels": (True, C, lambda r, t: -picked(log_softmax(r, axis=1), t).mean()),
     "log of softmax": (False, C, lambda r, t: -rows(t * pt.log(softmax(r, axis=-1)))),
     "log of softmax + 1e-8": (False, C, lambda r, t: -rows(t * pt.log(softmax(r, axis=-1) + 1e-8))),
     "log of what is picked": (True, C, lambda r, t: -pt.log(picked(softmax(r, axis=-1), t)).mean()),
-    "softmax by hand": (False, C, lambda r, t: -rows(t * pt.log(pt.exp(r) / pt.exp(r).sum(1, keepdims=True)))),
+    "softmax by hand": (
+        False,
+        C,
+        lambda r, t: -rows(t * pt.log(pt.exp(r) / pt.exp(r).sum(1, keepdims=True))),
+    ),
     "logsumexp less r": (True, C, lambda r, t: (log_sum_exp(r) - picked(r, t)).mean()),
-    "pt.logsumexp less t r": (False, C, lambda r, t: (pt.logsumexp(r, axis=1) - (t * r).sum(axis=1)).mean()),
+    "pt.logsumexp less t r": (
+        False,
+        C,
+        lambda r, t: (pt.logsumexp(r, axis=1) - (t * r).sum(axis=1)).mean(),
+    ),
     "of symng.models": (False, C, lambda r, t: cross_entropy(r, t).mean()),
     "with labels, of symng.models": (True, C, lambda r, t: cross_entropy(r, t).mean()),
     "softplus(r) - t r": (False, B, lambda r, t: rows(pt.softplus(r) - t * r)),
     "two softplus": (False, B, lambda r, t: rows(t * pt.softplus(-r) + (1 - t) * pt.softplus(r))),
     "log of sigmoid": (False, B, lambda r, t: binary(pt.sigmoid(r), t)),
-    "maximum and log1p": (False, B, lambda r, t: rows(pt.maximum(r, 0) - r * t + pt.log1p(pt.exp(-abs(r))))),
+    "maximum and log1p": (
+        False,
+        B,
+        lambda r, t: rows(pt.maximum(r, 0) - r * t + pt.log1p(pt.exp(-abs(r)))),
+    ),
     "exp(r) - t r": (False, P, lambda r, t: rows(pt.exp(r) - t * r)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", READ)
@@ -81,7 +101,9 @@ def test_logits_are_read_off_the_loss(name: str) -> None:
             assert isinstance(objective.likelihood, kind) and objective.likelihood.is_logits
     setting = {"log_rate": True} if kind is symng.Poisson else {"logits": True}
     given = objective_of(loss_of, labels=labels, likelihood=kind(**setting))
-    wanted, got = (symng.Fisher()(o).materialise().eval({o.inputs[0]: X}, mode=MODE) for o in (given, read))
+    wanted, got = (
+        symng.Fisher()(o).materialise().eval({o.inputs[0]: X}, mode=MODE) for o in (given, read)
+    )
     np.testing.assert_array_equal(got, wanted)
 
 
@@ -102,7 +124,9 @@ def test_labels_of_1_and_minus_1(form: str, temperature: float) -> None:
         assert objective.likelihood == symng.Bernoulli(logits=True)
         match = objective.check(X, signs)
     assert match and match.factor == pytest.approx(1)
-    given = objective_of(lambda r, t: rows(SIGNED[form](t * r)), likelihood=symng.Bernoulli(logits=True))
+    given = objective_of(
+        lambda r, t: rows(SIGNED[form](t * r)), likelihood=symng.Bernoulli(logits=True)
+    )
     given.check_batch("data", (X, signs))
     with pytest.raises(ValueError, match="values from 0 to 1"):
         given.check_batch("data", (X, 2 * signs))
@@ -124,7 +148,9 @@ def test_a_temperature_or_an_offset_is_part_of_the_preactivation(kind: type, los
     setting = {"log_rate": True} if kind is symng.Poisson else {"logits": True}
     products = []
     for output, likelihood in ((r, None), (q, kind(**setting))):
-        objective = symng.Objective(loss_of(q, t), output, [w], [x, offset], [t], likelihood=likelihood)
+        objective = symng.Objective(
+            loss_of(q, t), output, [w], [x, offset], [t], likelihood=likelihood
+        )
         assert objective.likelihood == kind(**setting)
         batch = dict(zip(objective.inputs, (X, np.arange(5.0)), strict=True))
         products.append((symng.Fisher()(objective) @ np.arange(12.0)).eval(batch, mode=MODE))
@@ -155,7 +181,9 @@ def test_counts_with_an_exposure(name: str) -> None:
         loss = {**EXPOSURES, **OTHERS}[name](x @ w, t, e)
         objective = symng.Objective(loss, x @ w, [w], [x], [t, e])
         is_read = name in EXPOSURES
-        assert objective.likelihood == (symng.Poisson(log_rate=True) if is_read else symng.Gaussian())
+        assert objective.likelihood == (
+            symng.Poisson(log_rate=True) if is_read else symng.Gaussian()
+        )
         match = objective.check(X, np.ones((5, 4)), RNG.uniform(1, 2, (5, 4)))
     assert match.weighted == is_read
 
@@ -163,9 +191,12 @@ def test_counts_with_an_exposure(name: str) -> None:
 FORMS = {
     "softplus(r) - t r": (B, lambda r, t: (pt.softplus(r) - t * r).mean()),
     "two softplus": (B, lambda r, t: (3 * t * pt.softplus(-r) + (1 - t) * pt.softplus(r)).mean()),
-    "log of sigmoid": (B, lambda r, t: -(t * pt.log(pt.sigmoid(r)) + (1 - t) * pt.log(1 - pt.sigmoid(r))).mean()),
+    "log of sigmoid": (
+        B,
+        lambda r, t: -(t * pt.log(pt.sigmoid(r)) + (1 - t) * pt.log(1 - pt.sigmoid(r))).mean(),
+    ),
     "exp(r) - t r": (P, lambda r, t: (pt.exp(r) - t * r).mean()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -174,7 +205,11 @@ def test_one_logit_an_example_is_read_too(columns: int | None, form: str) -> Non
     kind, loss_of = FORMS[form]
     kind_of = pt.vector if columns is None else pt.matrix
     x, t = pt.matrix("x"), kind_of("t", shape=(None,) if columns is None else (None, 1))
-    w = pytensor.shared(W[:, 0] if columns is None else W[:, :1], name="w", shape=(3,) if columns is None else (3, 1))
+    w = pytensor.shared(
+        W[:, 0] if columns is None else W[:, :1],
+        name="w",
+        shape=(3,) if columns is None else (3, 1),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         objective = symng.Objective(loss_of(x @ w, t), x @ w, [w], inputs=[x], targets=[t])
@@ -189,23 +224,47 @@ def unread(r: Any) -> Any:
 LOGITS, CLASSES = "symng.Categorical(logits=True)", "symng.Categorical()"
 WARNED = {
     "t log y in one op": (False, unread, CLASSES, lambda y, t: -rows(pt.special.xlogy(t, y))),
-    "a check on the way": (False, unread, CLASSES, lambda y, t: -rows(Assert("y")(t * pt.log(y), pt.all(y >= 0)))),
+    "a check on the way": (
+        False,
+        unread,
+        CLASSES,
+        lambda y, t: -rows(Assert("y")(t * pt.log(y), pt.all(y >= 0))),
+    ),
     "a rate, with a mask": (
-        False, pt.softplus, "symng.Poisson()", lambda y, t: rows(pt.switch(t < 0, 0, y - t * pt.log(y)))
+        False,
+        pt.softplus,
+        "symng.Poisson()",
+        lambda y, t: rows(pt.switch(t < 0, 0, y - t * pt.log(y))),
     ),
     "log of probabilities": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(y))),
-    "log of clipped ones": (False, unread, CLASSES, lambda y, t: -rows(t * pt.log(pt.clip(y, 1e-7, 1.0)))),
+    "log of clipped ones": (
+        False,
+        unread,
+        CLASSES,
+        lambda y, t: -rows(t * pt.log(pt.clip(y, 1e-7, 1.0))),
+    ),
     "log of one picked": (True, unread, CLASSES, lambda y, t: -pt.log(picked(y, t)).mean()),
     "binary": (False, lambda r: pt.sqr(r) / (1 + pt.sqr(r)), "symng.Bernoulli()", binary),
     "a rate": (False, pt.softplus, "symng.Poisson()", lambda y, t: rows(y - t * pt.log(y))),
-    "square of softmax": (False, lambda r: r, LOGITS, lambda r, t: rows(pt.sqr(softmax(r, axis=-1) - t))),
+    "square of softmax": (
+        False,
+        lambda r: r,
+        LOGITS,
+        lambda r, t: rows(pt.sqr(softmax(r, axis=-1) - t)),
+    ),
     "cross-entropy and a penalty": (
-        False, lambda r: r, LOGITS, lambda r, t: rows(0.1 * pt.sqr(r) - t * log_softmax(r, axis=-1))
+        False,
+        lambda r: r,
+        LOGITS,
+        lambda r, t: rows(0.1 * pt.sqr(r) - t * log_softmax(r, axis=-1)),
     ),
     "binary and a penalty": (
-        False, lambda r: r, "symng.Bernoulli(logits=True)", lambda r, t: rows(pt.softplus(r) - t * r + pt.sqr(r))
+        False,
+        lambda r: r,
+        "symng.Bernoulli(logits=True)",
+        lambda r, t: rows(pt.softplus(r) - t * r + pt.sqr(r)),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WARNED)
@@ -221,13 +280,18 @@ def test_a_loss_that_contradicts_is_warned_of_once_with_the_line_to_write(name: 
         warnings.simplefilter("error")
         likelihood = eval(line)
         assert objective_of(loss_of, end, labels, likelihood=likelihood).likelihood == likelihood
-        assert objective_of(loss_of, end, labels, likelihood=symng.Gaussian()).likelihood == symng.Gaussian()
+        assert (
+            objective_of(loss_of, end, labels, likelihood=symng.Gaussian()).likelihood
+            == symng.Gaussian()
+        )
 
 
 def mixture(z: Any, t: Any) -> Any:
     """Return the loss of a mixture of two normal densities, whose weights, means and scales are parts of ``z``."""
     weights, means, scales = log_softmax(z[:, :2], axis=-1), z[:, 2:3], pt.exp(z[:, 3:])
-    return -pt.logsumexp(weights - 0.5 * pt.sqr((t[:, :1] - means) / scales) - pt.log(scales), axis=1).mean()
+    return -pt.logsumexp(
+        weights - 0.5 * pt.sqr((t[:, :1] - means) / scales) - pt.log(scales), axis=1
+    ).mean()
 
 
 def heteroscedastic(z: Any, t: Any) -> Any:
@@ -244,10 +308,16 @@ def weighted(y: Any, t: Any) -> Any:
 
 
 SILENT = {
-    "errors of log-probabilities": (lambda r: log_softmax(r, axis=-1), lambda y, t: rows(pt.sqr(y - t))),
+    "errors of log-probabilities": (
+        lambda r: log_softmax(r, axis=-1),
+        lambda y, t: rows(pt.sqr(y - t)),
+    ),
     "square": (lambda r: r, lambda y, t: rows(pt.sqr(y - t))),
     "absolute": (lambda r: r, lambda y, t: rows(abs(y - t))),
-    "with a scale that is learned": (lambda r: r, lambda y, t: rows(pt.sqr(y - t) / SCALE + pt.log(SCALE))),
+    "with a scale that is learned": (
+        lambda r: r,
+        lambda y, t: rows(pt.sqr(y - t) / SCALE + pt.log(SCALE)),
+    ),
     "log-scale in the output": (lambda r: r, heteroscedastic),
     "square of logarithms": (pt.softplus, lambda y, t: rows(pt.sqr(pt.log(y) - pt.log(t)))),
     "Gamma": (pt.softplus, lambda y, t: rows(t / y + pt.log(y))),
@@ -263,7 +333,7 @@ SILENT = {
     "a soft threshold of the difference": (lambda r: r, lambda y, t: rows(pt.softplus(y - t))),
     "a margin of the exponential": (lambda r: r, lambda y, t: rows(pt.exp(-t * y))),
     "exponential": (lambda r: r, lambda y, t: rows(pt.exp(y) * t - y)),
-}  # fmt: skip
+}
 SCALE = pytensor.shared(1.0, name="scale")
 
 
@@ -277,7 +347,11 @@ def test_no_warning_that_is_not_deserved(name: str) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [lambda r: log_softmax(r, axis=-1), lambda r: pt.log(softmax(r, axis=-1)), lambda r: r - log_sum_exp(r)[:, None]],
+    [
+        lambda r: log_softmax(r, axis=-1),
+        lambda r: pt.log(softmax(r, axis=-1)),
+        lambda r: r - log_sum_exp(r)[:, None],
+    ],
 )
 @pytest.mark.parametrize("labels", [True, False])
 def test_logarithms_of_probabilities_as_output(end: Any, labels: bool) -> None:
@@ -288,11 +362,17 @@ def test_logarithms_of_probabilities_as_output(end: Any, labels: bool) -> None:
     wanted = objective_of(lambda r, t: -rows(t * log_softmax(r, axis=-1)))
     v = np.arange(12.0)
     products = [
-        (metric(o) @ v).eval({o.inputs[0]: X, **({} if metric == symng.Fisher() else {o.targets[0]: T})}, mode=MODE)
+        (metric(o) @ v).eval(
+            {o.inputs[0]: X, **({} if metric == symng.Fisher() else {o.targets[0]: T})}, mode=MODE
+        )
         for o, metric, T in (
             (wanted, symng.Fisher(), None),
             (objective, symng.Fisher(), None),
-            (objective, symng.GaussNewton(), np.arange(5) % 4 if labels else np.eye(4)[np.arange(5) % 4]),
+            (
+                objective,
+                symng.GaussNewton(),
+                np.arange(5) % 4 if labels else np.eye(4)[np.arange(5) % 4],
+            ),
         )
     ]
     np.testing.assert_allclose(products[1], products[0], rtol=1e-9)
@@ -304,8 +384,12 @@ def test_a_softmax_over_another_axis_is_warned_of_once() -> None:
     w = pytensor.shared(W, name="w")
     y = softmax((x @ w).dimshuffle(0, 2, 1), axis=1)
     with pytest.warns(UserWarning) as caught:
-        objective = symng.Objective(-(t * pt.log(y)).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t])
-        warn_of_mismatch(objective, symng.NaturalGradient(), [RNG.random((5, 2, 3)), np.full((5, 4, 2), 0.25)])
+        objective = symng.Objective(
+            -(t * pt.log(y)).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t]
+        )
+        warn_of_mismatch(
+            objective, symng.NaturalGradient(), [RNG.random((5, 2, 3)), np.full((5, 4, 2), 0.25)]
+        )
     (warning,) = caught
     assert "over its last axis" in str(warning.message) and objective.likelihood == symng.Gaussian()
 
@@ -318,7 +402,11 @@ def test_a_mixture_of_several_outputs_is_left_as_it_is() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         objective = symng.Objective(
-            -pt.logsumexp(parts, axis=1).mean(), [weights, means, scales], params, inputs=[x], targets=[t]
+            -pt.logsumexp(parts, axis=1).mean(),
+            [weights, means, scales],
+            params,
+            inputs=[x],
+            targets=[t],
         )
     assert objective.likelihood == (symng.Gaussian(),) * 3
 

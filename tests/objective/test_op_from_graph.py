@@ -64,9 +64,12 @@ def in_op_in_op(function: Any, *inputs: Any) -> Any:
 def with_derivative(function: Any, *inputs: Any) -> Any:
     """Return an op with a derivative given beside it, the true one."""
     return as_op(
-        function, *inputs,
-        pullback=lambda inner, outputs, slopes: grad(None, inner, known_grads={function(*inner): slopes[0]}),
-    )  # fmt: skip
+        function,
+        *inputs,
+        pullback=lambda inner, outputs, slopes: grad(
+            None, inner, known_grads={function(*inner): slopes[0]}
+        ),
+    )
 
 
 WRAPS = [in_op, in_layer, in_op_in_op, with_derivative]
@@ -115,7 +118,9 @@ def test_batch_normalization_is_seen_inside(wrap: Any) -> None:
     with pytest.raises(ValueError, match="chunk_size"):
         symng.compile_step(objective, symng.NaturalGradient(), mode=MODE, chunk_size=2)
     if wrap is not with_derivative:  # such an op stays, and the loss with it
-        assert network(wrap, lambda h: h - h.mean(axis=1, keepdims=True)).reduction == "mean"  # of each example
+        assert (
+            network(wrap, lambda h: h - h.mean(axis=1, keepdims=True)).reduction == "mean"
+        )  # of each example
 
 
 def test_a_derivative_of_an_op_s_own_is_kept() -> None:
@@ -167,10 +172,15 @@ def test_chunks_of_a_model_with_an_op_that_cannot_be_opened() -> None:
         objective = symng.Objective(pt.sqr(y - x[:, :2]).sum(axis=1).mean(), y, [w], inputs=[x])
         return symng.compile_step(objective, symng.SGD(0.1), mode=MODE, chunk_size=chunk_size)
 
-    with pytest.raises(ValueError, match=r"^chunk_size: .* the op Unsigned, which may mix .* wrap it: .*Blockwise\(op"):
+    with pytest.raises(
+        ValueError,
+        match=r"^chunk_size: .* the op Unsigned, which may mix .* wrap it: .*Blockwise\(op",
+    ):
         step(Unsigned(), 2)
     wrapped = Blockwise(Unsigned(), signature="(k)->(k)")
-    np.testing.assert_allclose(step(wrapped, 2)((X,)).loss, step(wrapped, None)((X,)).loss, rtol=1e-12)
+    np.testing.assert_allclose(
+        step(wrapped, 2)((X,)).loss, step(wrapped, None)((X,)).loss, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,10 @@ def test_chunks_of_a_model_with_an_op_that_cannot_be_opened() -> None:
         (None, lambda h: pt.cumsum(h, axis=0)),
         ("mean", lambda h: pt.special.softmax(h, axis=1)),
         (None, lambda h: pt.special.softmax(h, axis=0)),
-        (None, lambda h: pt.special.softmax(h @ h.T, axis=-1) @ h),  # attention from example to example
+        (
+            None,
+            lambda h: pt.special.softmax(h @ h.T, axis=-1) @ h,
+        ),  # attention from example to example
         (None, lambda h: h @ (h.T @ h)),
         ("mean", lambda h: pt.matmul(h[:, :, None], h[:, None, :]).sum(axis=2)),
         ("mean", lambda h: pt.einsum("ni,nj->nij", h, h).sum(axis=2)),
@@ -199,12 +212,16 @@ def test_examples_are_followed_into_a_scan(wanted: Any, inside: Any) -> None:
     x, t = pt.tensor3("x"), pt.matrix("t")
     w = pytensor.shared(np.full((2, 2), 0.1), name="w")
     trace = pytensor.scan(
-        lambda x_t, h, w: pt.tanh(x_t + inside(h @ w)), [x], [pt.zeros_like(x[0])], [w], return_updates=False
+        lambda x_t, h, w: pt.tanh(x_t + inside(h @ w)),
+        [x],
+        [pt.zeros_like(x[0])],
+        [w],
+        return_updates=False,
     )
     y = trace[-1]
     objective = symng.Objective(
         pt.sqr(y - t).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t], data_axes=[1, 0]
-    )  # fmt: skip
+    )
     assert objective.reduction == wanted
 
 
@@ -241,7 +258,11 @@ def test_states_given_from_the_users_graph_are_followed() -> None:
     def objective(wrap: Any) -> Any:
         cells = wrap(lambda x: 2 * x, x)
         trace = pytensor.scan(
-            lambda c, h, w: pt.tanh(c + h @ w), [cells], [pt.zeros_like(cells[0])], [w], return_updates=False
+            lambda c, h, w: pt.tanh(c + h @ w),
+            [cells],
+            [pt.zeros_like(cells[0])],
+            [w],
+            return_updates=False,
         )
         y = wrap(lambda h: 3 * h, trace[-1])
         loss = pt.sqr(y - t).sum(axis=1).mean()
@@ -257,7 +278,9 @@ def test_energy_given_as_an_op() -> None:
     v, s = pt.matrix("v"), pt.matrix("s")
     b = pytensor.shared(np.zeros(3), name="b")
     objectives = [
-        symng.EnergyObjective(lambda x, wrap=wrap: wrap(lambda x, b: -x @ b, x, b), params=[b], data=v, samples=s)
+        symng.EnergyObjective(
+            lambda x, wrap=wrap: wrap(lambda x, b: -x @ b, x, b), params=[b], data=v, samples=s
+        )
         for wrap in (plainly, in_op)
     ]
     matrices = [symng.Fisher()(o).materialise().eval({s: X}, mode=MODE) for o in objectives]

@@ -36,7 +36,9 @@ def objective_of(drawn: Any, **kwargs: Any) -> symng.Objective:
     x, t = pt.matrix("x"), pt.matrix("t")
     w = pytensor.shared(np.ones((1, 1)), name="w")
     y = (drawn * x) @ w
-    return symng.Objective(pt.sqr(y - t).sum(axis=1).mean() / 2, y, [w], inputs=[x], targets=[t], **kwargs)
+    return symng.Objective(
+        pt.sqr(y - t).sum(axis=1).mean() / 2, y, [w], inputs=[x], targets=[t], **kwargs
+    )
 
 
 def in_op(drawn: Any) -> Any:

@@ -16,7 +16,10 @@ X = RNG.uniform(-1, 1, (14, 2))
 T = np.eye(2)[(X[:, 0] * X[:, 1] > 0).astype(int)]
 EXACT = symng.CG(rtol=1e-10, maxiter=30)
 LM = symng.LevenbergMarquardt(initial=0.5)
-GN, QUADRATIC = symng.GaussNewton(), symng.LevenbergMarquardt(initial=0.5, ratio="quadratic", reject_below=0.0)
+GN, QUADRATIC = (
+    symng.GaussNewton(),
+    symng.LevenbergMarquardt(initial=0.5, ratio="quadratic", reject_below=0.0),
+)
 LINE = symng.BacktrackingLineSearch(size=8.0)
 
 
@@ -48,30 +51,50 @@ OPTIMIZERS = {
     "quadratic": symng.NaturalGradient(metric=GN, damping=QUADRATIC, solver=EXACT),
     "hessian": symng.NaturalGradient(metric=symng.Hessian(), damping=2.0, solver=EXACT),
     "empirical": symng.NaturalGradient(metric=symng.EmpiricalFisher(), damping=LM, solver=EXACT),
-    "centered": symng.NaturalGradient(metric=symng.EmpiricalFisher(centered=True), damping=LM, solver=EXACT),
+    "centered": symng.NaturalGradient(
+        metric=symng.EmpiricalFisher(centered=True), damping=LM, solver=EXACT
+    ),
     "line search": symng.NaturalGradient(metric=GN, damping=LM, solver=EXACT, step_size=LINE),
-    "warm start": symng.NaturalGradient(metric=GN, damping=LM, solver=symng.CG(rtol=1e-10, maxiter=2), warm_start=0.9),
+    "warm start": symng.NaturalGradient(
+        metric=GN, damping=LM, solver=symng.CG(rtol=1e-10, maxiter=2), warm_start=0.9
+    ),
     "kronecker": symng.NaturalGradient(
-        metric=GN, damping=LM, solver=symng.CG(maxiter=2), preconditioner=symng.KroneckerPreconditioner()
+        metric=GN,
+        damping=LM,
+        solver=symng.CG(maxiter=2),
+        preconditioner=symng.KroneckerPreconditioner(),
     ),
     "jacobi": symng.NaturalGradient(
-        metric=GN, damping=LM, solver=symng.CG(maxiter=2), preconditioner=symng.JacobiPreconditioner()
+        metric=GN,
+        damping=LM,
+        solver=symng.CG(maxiter=2),
+        preconditioner=symng.JacobiPreconditioner(),
     ),
     "own preconditioner": symng.NaturalGradient(
-        metric=GN, damping=LM, solver=symng.CG(maxiter=2),
-        preconditioner=lambda operator, damping: symng.diagonal_preconditioner(operator.diagonal(), damping),
+        metric=GN,
+        damping=LM,
+        solver=symng.CG(maxiter=2),
+        preconditioner=lambda operator, damping: symng.diagonal_preconditioner(
+            operator.diagonal(), damping
+        ),
     ),
     "woodbury": symng.NaturalGradient(damping=LM, solver=symng.Woodbury()),
     "structural": "structural",
     "relative": "relative",
     "hessian-free": symng.HessianFree(),
     "krylov": symng.KrylovSubspaceDescent(basis_size=3, max_iterations=3),
-    "search": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, max_evaluations=10),
-    "ncg quadratic": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, beta="quadratic"),
-    "formula": symng.NaturalConjugateGradient(metric=GN, damping=LM, solver=EXACT, beta="polak-ribiere"),
+    "search": symng.NaturalConjugateGradient(
+        metric=GN, damping=LM, solver=EXACT, max_evaluations=10
+    ),
+    "ncg quadratic": symng.NaturalConjugateGradient(
+        metric=GN, damping=LM, solver=EXACT, beta="quadratic"
+    ),
+    "formula": symng.NaturalConjugateGradient(
+        metric=GN, damping=LM, solver=EXACT, beta="polak-ribiere"
+    ),
     "tonga": symng.TONGA(rank=2, damping=0.1),
     "adam": symng.Adam(step_size=0.01),
-}  # fmt: skip
+}
 OTHER = {"batch_size": 7, "metric_batch": "other", "metric_batch_size": 5}
 CASES = [(name, OTHER) for name in OPTIMIZERS if name not in ("woodbury", "tonga", "adam")]
 CASES += [(name, {}) for name in ("woodbury", "gauss-newton", "hessian-free", "search")]
@@ -84,26 +107,48 @@ def train(name, reduce, setting, steps=3):
     objective, hidden = make(reduce)
     optimizer = OPTIMIZERS[name]
     if isinstance(optimizer, str):
-        metric = symng.StructuralDamping(metric=GN, hidden=hidden, coefficient=0.5, relative=name == "relative")
+        metric = symng.StructuralDamping(
+            metric=GN, hidden=hidden, coefficient=0.5, relative=name == "relative"
+        )
         optimizer = symng.NaturalGradient(metric=metric, damping=LM, solver=EXACT)
     result = symng.minimize(
-        objective, optimizer, data=(X, T), max_steps=steps, progress=False, mode="FAST_COMPILE", **setting
+        objective,
+        optimizer,
+        data=(X, T),
+        max_steps=steps,
+        progress=False,
+        mode="FAST_COMPILE",
+        **setting,
     )
     return np.concatenate([p.get_value().ravel() for p in objective.params]), result.history
 
 
 @pytest.mark.parametrize(("name", "setting"), CASES, ids=lambda v: v if isinstance(v, str) else "")
 def test_steps_of_a_sum_are_those_of_the_mean(name, setting):
-    (wanted, mean_history), (found, history) = (train(name, reduce, setting) for reduce in (mean, total))
-    assert not np.allclose(wanted, np.concatenate([p.get_value().ravel() for p in make(mean)[0].params]))
+    (wanted, mean_history), (found, history) = (
+        train(name, reduce, setting) for reduce in (mean, total)
+    )
+    assert not np.allclose(
+        wanted, np.concatenate([p.get_value().ravel() for p in make(mean)[0].params])
+    )
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
     examples = setting.get("batch_size", len(X))
     for column, scale in (
-        ("loss", examples), ("new_loss", examples), ("gradient_norm", examples), ("residual_norm", examples),
-        ("damping", 1), ("reduction_ratio", 1), ("step_size", 1), ("beta", 1), ("solver_iterations", 1),
-        ("accepted", 1), ("update_norm", 1),
-    ):  # fmt: skip
-        np.testing.assert_allclose(history[column], scale * mean_history[column], rtol=1e-5, atol=1e-6, err_msg=column)
+        ("loss", examples),
+        ("new_loss", examples),
+        ("gradient_norm", examples),
+        ("residual_norm", examples),
+        ("damping", 1),
+        ("reduction_ratio", 1),
+        ("step_size", 1),
+        ("beta", 1),
+        ("solver_iterations", 1),
+        ("accepted", 1),
+        ("update_norm", 1),
+    ):
+        np.testing.assert_allclose(
+            history[column], scale * mean_history[column], rtol=1e-5, atol=1e-6, err_msg=column
+        )
 
 
 FACTORS = {
@@ -155,12 +200,18 @@ def test_derivatives_by_the_inputs_do_not_mix_examples(reduction):
     mixed = u - u.mean()
     for loss in (pt.sqr(residual), pt.sqr(slope).sum(axis=1)):
         objective = symng.Objective(getattr(loss, reduction)(), u, params, inputs=[x])
-        assert objective.reduction == reduction and (objective.sum_factor == 1.0) == (reduction == "sum")
+        assert objective.reduction == reduction and (objective.sum_factor == 1.0) == (
+            reduction == "sum"
+        )
         np.testing.assert_allclose(
-            *pytensor.function([x], [objective.example_losses, loss], mode="FAST_COMPILE")(X), rtol=1e-12
+            *pytensor.function([x], [objective.example_losses, loss], mode="FAST_COMPILE")(X),
+            rtol=1e-12,
         )
     slope = pytensor.grad(pt.sqr(mixed).sum(), x)
-    assert symng.Objective(getattr(pt.sqr(slope), reduction)(), u, params, inputs=[x]).reduction is None
+    assert (
+        symng.Objective(getattr(pt.sqr(slope), reduction)(), u, params, inputs=[x]).reduction
+        is None
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -172,7 +223,9 @@ def test_losses_of_single_examples_in_a_product(reduction):
     objective = symng.Objective(loss, x @ w, [w], inputs=[x], targets=[t])
     assert objective.reduction == reduction
     np.testing.assert_allclose(
-        *pytensor.function([x, t], [objective.example_losses, d**2], mode="FAST_COMPILE")(X, X @ np.ones((2, 3))),
+        *pytensor.function([x, t], [objective.example_losses, d**2], mode="FAST_COMPILE")(
+            X, X @ np.ones((2, 3))
+        ),
         rtol=1e-12,
     )
 
@@ -182,7 +235,9 @@ def test_operators_and_plain_descent_keep_the_scale_of_the_loss():
         objective, _ = make(reduce)
         before = objective.params[0].get_value()
         batch = dict(zip((*objective.inputs, *objective.targets), (X, T), strict=True))
-        product = (symng.GaussNewton()(objective) @ np.ones(objective.size)).eval(batch, mode="FAST_COMPILE")
+        product = (symng.GaussNewton()(objective) @ np.ones(objective.size)).eval(
+            batch, mode="FAST_COMPILE"
+        )
         symng.compile_step(objective, symng.SGD(step_size=0.1 / scale), mode="FAST_COMPILE")((X, T))
         if scale == 1:
             wanted, moved = product, objective.params[0].get_value() - before
@@ -205,10 +260,14 @@ def test_other_factors_are_not_compensated_and_a_sum_over_a_known_number_is_a_me
 def test_a_sum_times_a_rounded_number_is_a_mean():
     x, w = pt.matrix("x"), pytensor.shared(np.ones(1), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y).sum() * np.float32(0.001), output=y, params=[w], inputs=[x])
+    objective = symng.Objective(
+        pt.sqr(y).sum() * np.float32(0.001), output=y, params=[w], inputs=[x]
+    )
     for examples, divisor in ((1000, 1), (1002, 1002)):
         assert (
-            FullBatch(objective=objective).averaged().divisor.eval({x: np.ones((examples, 1))}, mode="FAST_COMPILE")
+            FullBatch(objective=objective)
+            .averaged()
+            .divisor.eval({x: np.ones((examples, 1))}, mode="FAST_COMPILE")
             == divisor
         )
 
@@ -220,7 +279,9 @@ def test_a_sum_over_a_known_number_in_chunks_beside_another_metric_batch():
         for chunk in (None, 3):
             objective, _ = make(lambda e, W, number=number: e.sum() / number)
             step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE", chunk_size=chunk)
-            found.append((step((X[:7], T[:7]), metric_batch=(X[7:], T[7:])), objective.params[0].get_value()))
+            found.append(
+                (step((X[:7], T[:7]), metric_batch=(X[7:], T[7:])), objective.params[0].get_value())
+            )
         np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-9)
         assert found[0][0].loss == pytest.approx(found[1][0].loss, rel=1e-12)
 

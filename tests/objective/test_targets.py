@@ -8,7 +8,11 @@ import pytensor.tensor as pt
 import pytest
 
 import symng
-from symng.models import binary_cross_entropy_with_logits, categorical_cross_entropy_with_logits, squared_error
+from symng.models import (
+    binary_cross_entropy_with_logits,
+    categorical_cross_entropy_with_logits,
+    squared_error,
+)
 
 N = 6
 X = np.random.default_rng(0).standard_normal((N, 3))
@@ -28,7 +32,9 @@ def by_comparison(r, labels):
 
 def weighted_first(r, labels, weights):
     """Return the same, times weights that come before the labels."""
-    return -(weights[:, None] * pt.special.log_softmax(r, axis=-1))[pt.arange(labels.shape[0]), labels]
+    return -(weights[:, None] * pt.special.log_softmax(r, axis=-1))[
+        pt.arange(labels.shape[0]), labels
+    ]
 
 
 def linear(name="w", columns=2):
@@ -40,7 +46,9 @@ def classifier(loss_of, *targets):
     """Return a softmax regression with a loss made from pre-activation and targets."""
     x, w = pt.matrix("x"), linear()
     r = x @ w
-    return symng.Objective(loss_of(r, *targets).mean(), pt.special.softmax(r, axis=-1), [w], [x], targets)
+    return symng.Objective(
+        loss_of(r, *targets).mean(), pt.special.softmax(r, axis=-1), [w], [x], targets
+    )
 
 
 def changed(array, index, value):
@@ -53,7 +61,9 @@ def changed(array, index, value):
 LABELS_AND_WEIGHTS = [
     lambda r, labels, weights: weights * by_index(r, labels),
     lambda r, labels, weights: weights * by_comparison(r, labels),
-    lambda r, labels, weights: weights * categorical_cross_entropy_with_logits(r, labels) / weights.sum(),
+    lambda r, labels, weights: (
+        weights * categorical_cross_entropy_with_logits(r, labels) / weights.sum()
+    ),
     weighted_first,
 ]
 
@@ -64,14 +74,17 @@ def test_labels_beside_weights(loss_of, wrong):
     objective = classifier(loss_of, pt.lvector("labels"), pt.vector("weights"))
     objective.check_batch("data", (X, LABELS, WEIGHTS))
     with pytest.raises(
-        ValueError, match=rf"^data, labels: expected class numbers from 0 to 1 .* got {wrong} at \(2,\)"
+        ValueError,
+        match=rf"^data, labels: expected class numbers from 0 to 1 .* got {wrong} at \(2,\)",
     ):
         objective.check_batch("data", (X, changed(LABELS, 2, wrong), WEIGHTS))
     assert "unchecked" not in repr(objective)
 
 
 def test_integer_weights_are_not_taken_for_labels():
-    objective = classifier(lambda r, w, labels: w * by_index(r, labels), pt.lvector("weights"), pt.lvector("labels"))
+    objective = classifier(
+        lambda r, w, labels: w * by_index(r, labels), pt.lvector("weights"), pt.lvector("labels")
+    )
     objective.check_batch("data", (X, 7 * LABELS - 3, LABELS))
     with pytest.raises(ValueError, match="^data, labels: expected class numbers"):
         objective.check_batch("data", (X, LABELS, LABELS + 1))
@@ -80,14 +93,24 @@ def test_integer_weights_are_not_taken_for_labels():
 def test_masks_and_groups_are_not_taken_for_labels():
     mask, group, labels = pt.lvector("mask"), pt.lvector("group"), pt.lvector("labels")
     objective = classifier(
-        lambda r, labels, mask, group: pt.eq(mask, 5) * by_index(r, labels) * pt.constant([1.0, 2.0, 3.0])[group],
-        labels, mask, group,
-    )  # fmt: skip
+        lambda r, labels, mask, group: (
+            pt.eq(mask, 5) * by_index(r, labels) * pt.constant([1.0, 2.0, 3.0])[group]
+        ),
+        labels,
+        mask,
+        group,
+    )
     objective.check_batch("data", (X, LABELS, np.full(N, 5), np.full(N, 2)))
-    objective = classifier(lambda r, labels, mask: by_index(r, labels[pt.eq(mask, 1).nonzero()]), labels, mask)
+    objective = classifier(
+        lambda r, labels, mask: by_index(r, labels[pt.eq(mask, 1).nonzero()]), labels, mask
+    )
     mask_values = changed(np.ones(N, int), 2, 0)
-    objective.check_batch("data", (X, changed(LABELS, 2, -1), mask_values))  # what is masked may be anything
-    with pytest.raises(ValueError, match=r"^data, labels \(as the loss takes it\): .* got -1 at \(2,\)"):
+    objective.check_batch(
+        "data", (X, changed(LABELS, 2, -1), mask_values)
+    )  # what is masked may be anything
+    with pytest.raises(
+        ValueError, match=r"^data, labels \(as the loss takes it\): .* got -1 at \(2,\)"
+    ):
         objective.check_batch("data", (X, changed(LABELS, 3, -1), mask_values))
 
 
@@ -96,24 +119,42 @@ def test_packed_labels_of_two_outputs(loss_of):
     x, packed, w, v = pt.matrix("x"), pt.lmatrix("packed"), linear("w"), linear("v", columns=3)
     r, s = x @ w, x @ v
     loss = (loss_of(r, packed[:, 0]) + loss_of(s, packed[:, 1])).mean()
-    objective = symng.Objective(loss, [pt.special.softmax(r, axis=-1), pt.special.softmax(s, axis=-1)], [w, v], [x],
-                                [packed])  # fmt: skip
+    objective = symng.Objective(
+        loss,
+        [pt.special.softmax(r, axis=-1), pt.special.softmax(s, axis=-1)],
+        [w, v],
+        [x],
+        [packed],
+    )
     good = np.stack([LABELS, 2 * LABELS], axis=1)
     objective.check_batch("data", (X, good))
     for index, value, output in (((3, 0), 2, 0), ((3, 1), 7, 1), ((3, 0), -1, 0)):
-        with pytest.raises(ValueError, match=rf"^data, packed .* for output {output}: .* got {value} at \(3,\)"):
+        with pytest.raises(
+            ValueError, match=rf"^data, packed .* for output {output}: .* got {value} at \(3,\)"
+        ):
             objective.check_batch("data", (X, changed(good, index, value)))
 
 
 @pytest.mark.parametrize("swap", [False, True])
 def test_targets_in_another_order_than_outputs(swap):
-    x, labels, values, w, v = pt.matrix("x"), pt.lvector("labels"), pt.matrix("values"), linear("w"), linear("v")
+    x, labels, values, w, v = (
+        pt.matrix("x"),
+        pt.lvector("labels"),
+        pt.matrix("values"),
+        linear("w"),
+        linear("v"),
+    )
     r, y = x @ w, x @ v
     loss = by_index(r, labels).mean() + squared_error(y, values).mean() / 2
     outputs = [pt.special.softmax(r, axis=-1), y]
-    objective = symng.Objective(loss, outputs[::-1] if swap else outputs, [w, v], [x], [labels, values])
+    objective = symng.Objective(
+        loss, outputs[::-1] if swap else outputs, [w, v], [x], [labels, values]
+    )
     objective.check_batch("data", (X, LABELS, np.full((N, 2), -9.0)))
-    with pytest.raises(ValueError, match=rf"^data, labels for output {int(swap)}: expected class numbers from 0 to 1"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^data, labels for output {int(swap)}: expected class numbers from 0 to 1",
+    ):
         objective.check_batch("data", (X, LABELS + 1, np.zeros((N, 2))))
 
 
@@ -136,20 +177,29 @@ def test_one_hot_rows_beside_weights():
         pt.vector("weights"),
     )
     objective.check_batch("data", (X, ONE_HOT, WEIGHTS))
-    with pytest.raises(ValueError, match=r"^data, t: expected one-hot rows .* got \[2. 0.\] at \(0,\)"):
+    with pytest.raises(
+        ValueError, match=r"^data, t: expected one-hot rows .* got \[2. 0.\] at \(0,\)"
+    ):
         objective.check_batch("data", (X, 2 * ONE_HOT, WEIGHTS))
-    with pytest.raises(ValueError, match=r"^data, t: expected rows of 2 numbers, .*, got an array of shape \(6, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data, t: expected rows of 2 numbers, .*, got an array of shape \(6, 3\)",
+    ):
         objective.check_batch("data", (X, np.eye(3)[LABELS], WEIGHTS))
 
 
 def test_what_the_graph_does_not_tell_is_not_refused_and_repr_says_so():
     objective = classifier(
-        lambda r, t, weights: -weights * t * pt.special.log_softmax(r, axis=-1), pt.matrix("t"), pt.matrix("weights")
+        lambda r, t, weights: -weights * t * pt.special.log_softmax(r, axis=-1),
+        pt.matrix("t"),
+        pt.matrix("weights"),
     )
     objective.check_batch("data", (X, 2 * ONE_HOT, WEIGHTS[:, None] * np.ones((1, 2))))
     told = "unchecked:  targets of Categorical, for the loss does not tell which they are"
     assert told in repr(objective)
-    assert told not in repr(classifier(lambda r, t: -t * pt.special.log_softmax(r, axis=-1), pt.matrix("t")))
+    assert told not in repr(
+        classifier(lambda r, t: -t * pt.special.log_softmax(r, axis=-1), pt.matrix("t"))
+    )
 
 
 def autoencoder(loss_of, *targets, view=lambda x: x):
@@ -172,19 +222,25 @@ IMAGES = np.random.default_rng(2).random((N, 3))
         lambda r, x: (pt.softplus(r.T) - x.T * r.T).sum(axis=0),
     ],
 )
-@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.reshape((x.shape[0], 3)), lambda x: pt.log1p(x)])
+@pytest.mark.parametrize(
+    "view", [lambda x: x, lambda x: x.reshape((x.shape[0], 3)), lambda x: pt.log1p(x)]
+)
 def test_images_of_an_autoencoder_that_are_out_of_range_are_warned_of(loss_of, view, recwarn):
     objective = autoencoder(loss_of, view=view)
     objective.check_batch("data", (IMAGES,))
     assert not recwarn
-    with pytest.warns(UserWarning, match=r"^data, x.*: expected values from 0 to 1 .*, got 255.0 at \("):
+    with pytest.warns(
+        UserWarning, match=r"^data, x.*: expected values from 0 to 1 .*, got 255.0 at \("
+    ):
         objective.check_batch("data", (changed(IMAGES, (4, 1), 255.0),))
 
 
 def test_the_warning_comes_once_and_points_to_the_program():
     objective = autoencoder(lambda r, x: binary_cross_entropy_with_logits(r, x))
     with pytest.warns(UserWarning, match="^data, x: expected values from 0 to 1") as warned:
-        symng.minimize(objective, symng.SGD(step_size=1e-3), (255 * IMAGES,), max_steps=2, progress=False)
+        symng.minimize(
+            objective, symng.SGD(step_size=1e-3), (255 * IMAGES,), max_steps=2, progress=False
+        )
     assert [w.filename for w in warned] == [__file__]
 
 
@@ -205,7 +261,10 @@ def test_inputs_that_no_output_is_compared_with_may_be_anything(loss_of, recwarn
 @pytest.mark.parametrize(
     "loss_of, target",
     [
-        (lambda y, x, t: (pt.sqr(y * x - t) + pt.sqr((1 - y) * x - t)).sum(axis=1), pt.matrix("t")),  # masks of sources
+        (
+            lambda y, x, t: (pt.sqr(y * x - t) + pt.sqr((1 - y) * x - t)).sum(axis=1),
+            pt.matrix("t"),
+        ),  # masks of sources
         (lambda y, x, t: pt.sqr((y * x).sum(axis=1) - t), pt.vector("t")),  # gates
     ],
 )
@@ -221,7 +280,9 @@ def test_counts_of_words_may_be_reconstructed(recwarn):
     x, w = pt.matrix("x"), linear(columns=3)
     r = x @ w
     loss = -(x * pt.special.log_softmax(r, axis=-1)).sum(axis=1).mean()
-    symng.Objective(loss, pt.special.softmax(r, axis=-1), [w], [x]).check_batch("data", (np.ceil(9 * IMAGES),))
+    symng.Objective(loss, pt.special.softmax(r, axis=-1), [w], [x]).check_batch(
+        "data", (np.ceil(9 * IMAGES),)
+    )
     assert not recwarn
 
 
@@ -234,22 +295,30 @@ def test_gains_of_a_policy_are_no_targets_of_it(recwarn):
 
 
 def test_weights_of_an_autoencoder_are_no_targets_of_its_output():
-    objective = autoencoder(lambda r, x, weights: weights * (pt.softplus(r) - x * r).sum(axis=1), pt.vector("weights"))
+    objective = autoencoder(
+        lambda r, x, weights: weights * (pt.softplus(r) - x * r).sum(axis=1), pt.vector("weights")
+    )
     objective.check_batch("data", (X, WEIGHTS))
 
 
 def test_noisy_inputs_beside_clean_targets_are_not_checked():
-    objective = autoencoder(lambda r, x, t: (pt.softplus(r) - t * r).sum(axis=1) + (x * r).mean(), pt.matrix("t"))
+    objective = autoencoder(
+        lambda r, x, t: (pt.softplus(r) - t * r).sum(axis=1) + (x * r).mean(), pt.matrix("t")
+    )
     objective.check_batch("data", (X, IMAGES))
     with pytest.raises(ValueError, match="^data, t: expected values from 0 to 1"):
         objective.check_batch("data", (X, -IMAGES))
 
 
-@pytest.mark.parametrize("use", [lambda t: t[:, 0], lambda t: t.flatten(), lambda t: t.reshape((-1,))])
+@pytest.mark.parametrize(
+    "use", [lambda t: t[:, 0], lambda t: t.flatten(), lambda t: t.reshape((-1,))]
+)
 def test_labels_in_a_column(use):
     objective = classifier(lambda r, t: by_index(r, use(t)), pt.lmatrix("t"))
     objective.check_batch("data", (X, LABELS[:, None]))
-    with pytest.raises(ValueError, match=r"^data, t .*expected class numbers from 0 to 1 .* got 2 at"):
+    with pytest.raises(
+        ValueError, match=r"^data, t .*expected class numbers from 0 to 1 .* got 2 at"
+    ):
         objective.check_batch("data", (X, LABELS[:, None] + 1))
 
 
@@ -268,17 +337,27 @@ def test_labels_whose_use_a_scan_hides():
     x, labels, w = pt.tensor3("x"), pt.lmatrix("labels"), linear()
     r = x @ w
     losses = pytensor.scan(by_index, sequences=[r, labels], return_updates=False)
-    objective = symng.Objective(losses.sum(axis=0).mean(), pt.special.softmax(r, axis=-1), [w], [x], [labels],
-                                example_axis=1)  # fmt: skip
+    objective = symng.Objective(
+        losses.sum(axis=0).mean(),
+        pt.special.softmax(r, axis=-1),
+        [w],
+        [x],
+        [labels],
+        example_axis=1,
+    )
     good = np.stack([LABELS, 1 - LABELS])
     objective.check_batch("data", (np.ones((2, N, 3)), good))
-    with pytest.raises(ValueError, match=r"^data, labels .*expected class numbers from 0 to 1 .* got 5 at \(1, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"^data, labels .*expected class numbers from 0 to 1 .* got 5 at \(1, 4\)"
+    ):
         objective.check_batch("data", (np.ones((2, N, 3)), changed(good, (1, 4), 5)))
 
 
 def test_fresh_inputs_keep_the_pairing():
     objective = classifier(
-        lambda r, labels, weights: weights * by_index(r, labels), pt.lvector("l"), pt.vector("weights")
+        lambda r, labels, weights: weights * by_index(r, labels),
+        pt.lvector("l"),
+        pt.vector("weights"),
     )
     with pytest.raises(ValueError, match="^data, l: expected class numbers"):
         objective.on_fresh_inputs("_metric").check_batch("data", (X, LABELS + 1, WEIGHTS))
@@ -302,7 +381,11 @@ def test_a_label_out_of_range_is_never_trained_on():
     objective = classifier(categorical_cross_entropy_with_logits, pt.lvector("labels"))
     before = objective.params[0].get_value()
     info = symng.compile_step(objective, symng.SGD(step_size=1.0)).run((X, changed(LABELS, 2, 7)))
-    assert np.isnan(info.loss) and not info.accepted and (objective.params[0].get_value() == before).all()
+    assert (
+        np.isnan(info.loss)
+        and not info.accepted
+        and (objective.params[0].get_value() == before).all()
+    )
 
 
 def classes(target, loss_of):
@@ -316,17 +399,24 @@ def classes(target, loss_of):
 def test_class_numbers_for_one_hot_rows(labels):
     t = pt.matrix("t")
     objective, X = classes(t, lambda y: -(t * pt.log(y)).sum(axis=1))
-    with pytest.raises(ValueError, match=r"^data, t: expected one-hot rows, .* np.eye\(3, dtype='float64'\)\[labels\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"^data, t: expected one-hot rows, .* np.eye\(3, dtype='float64'\)\[labels\]",
+    ):
         symng.minimize(objective, symng.SGD(), (X, labels), progress=False)
     objective.check_batch("data", (X, np.eye(3, dtype="float64")[np.asarray(labels, int)]))
     with pytest.raises(ValueError, match=r"A column of class numbers for t\? One-hot encode"):
-        symng.minimize(objective, symng.SGD(), (X, np.array([[0.0], [1.0], [2.0], [1.0]])), progress=False)
+        symng.minimize(
+            objective, symng.SGD(), (X, np.array([[0.0], [1.0], [2.0], [1.0]])), progress=False
+        )
 
 
 def test_one_hot_rows_for_class_numbers():
     t = pt.lvector("t")
     objective, X = classes(t, lambda y: -pt.log(y)[pt.arange(y.shape[0]), t])
     for rows in (np.eye(3)[[0, 1, 2, 1]], np.eye(3, dtype=int)[[0, 1, 2, 1]]):
-        with pytest.raises(ValueError, match=r"^data, t: expected class numbers, .*: T.argmax\(axis=-1\)"):
+        with pytest.raises(
+            ValueError, match=r"^data, t: expected class numbers, .*: T.argmax\(axis=-1\)"
+        ):
             objective.check_batch("data", (X, rows))
     objective.check_batch("data", (X, np.eye(3)[[0, 1, 2, 1]].argmax(axis=-1)))

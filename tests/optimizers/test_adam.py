@@ -26,7 +26,11 @@ def test_ten_steps_are_the_formulas():
         info = step(batch)
         theta = theta - update
         assert oracles.relative_error(vectors.get_flat(case.params), theta) < 1e-12
-        assert info.accepted and info.update_norm == pytest.approx(np.linalg.norm(update)) and info.step_size == alpha
+        assert (
+            info.accepted
+            and info.update_norm == pytest.approx(np.linalg.norm(update))
+            and info.step_size == alpha
+        )
         assert info.gradient_norm == pytest.approx(np.linalg.norm(g)) and info.status is None
 
 
@@ -36,7 +40,9 @@ def test_defaults_are_those_of_the_paper():
     step(model.batch)
     assert np.allclose(model.value, 0.001 * np.sign(model.solution), rtol=1e-5)
     settings = {name: float(v.get_value()) for name, v in step.hyperparameters.items()}
-    assert settings == pytest.approx({"step_size": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}, rel=1e-6)
+    assert settings == pytest.approx(
+        {"step_size": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}, rel=1e-6
+    )
 
 
 def test_settings_change_between_steps():
@@ -53,7 +59,10 @@ def test_settings_change_between_steps():
     one, two = gradients
     m = (0.5 * 0.1 * one + 0.5 * two) / (0.5 * 0.1 + 0.5)
     v = (0.25 * 0.1 * one**2 + 0.75 * two**2) / (0.25 * 0.1 + 0.75)
-    assert np.allclose(before - model.value, 0.25 * m / (np.sqrt(v) + 2.0), rtol=1e-12) and info.step_size == 0.25
+    assert (
+        np.allclose(before - model.value, 0.25 * m / (np.sqrt(v) + 2.0), rtol=1e-12)
+        and info.step_size == 0.25
+    )
 
 
 def test_what_is_not_finite_changes_nothing():
@@ -83,15 +92,24 @@ def test_float32_stays():
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     nodes = nodes_of(step.functions[0].maker.fgraph)
-    assert not [v for n in nodes for v in n.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
+    assert not [
+        v
+        for n in nodes
+        for v in n.outputs
+        if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
+    ]
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     optimizer = symng.Adam(step_size=lambda step: 0.1 / (1 + step))
     whole = train(optimizer, batch_size=6, max_steps=7, seed=5)
     for steps in (3, 7):
-        resumed = train(optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz")
-    assert (resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()).all()
+        resumed = train(
+            optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz"
+        )
+    assert (
+        resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()
+    ).all()
     for name, variable in whole.step.state.items():
         assert (variable.get_value() == resumed.step.state[name].get_value()).all(), name
 
@@ -100,7 +118,10 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     "settings, message",
     [
         ({"step_size": 0.0}, "step_size: expected .* above 0"),
-        ({"step_size": symng.BacktrackingLineSearch()}, "step_size: expected .* Adam makes no line search"),
+        (
+            {"step_size": symng.BacktrackingLineSearch()},
+            "step_size: expected .* Adam makes no line search",
+        ),
         ({"beta1": 1.0}, "beta1: expected .* below 1"),
         ({"beta2": -0.1}, "beta2: expected .* at least 0"),
         ({"epsilon": -1e-8}, "epsilon: expected .* at least 0"),

@@ -20,14 +20,22 @@ NAN, INF = math.nan, math.inf
 @cache
 def compiled(rule, dtype):
     """Return a function from damping, rho and failure to the next damping and whether the step is refused."""
-    damping, rho, failed = pt.scalar("damping", dtype=dtype), pt.scalar("rho", dtype=dtype), pt.bscalar("failed")
+    damping, rho, failed = (
+        pt.scalar("damping", dtype=dtype),
+        pt.scalar("rho", dtype=dtype),
+        pt.bscalar("failed"),
+    )
     outputs = [rule.next(damping, rho, pt.neq(failed, 0)), rule.refuses(rho)]
-    return pytensor.function([damping, rho, failed], outputs, mode="FAST_COMPILE", on_unused_input="ignore")
+    return pytensor.function(
+        [damping, rho, failed], outputs, mode="FAST_COMPILE", on_unused_input="ignore"
+    )
 
 
 def follow(rule, damping, rho, failed=False, dtype="float64"):
     """Return the next damping and whether the step is refused, as plain numbers."""
-    value, refused = compiled(rule, dtype)(np.asarray(damping, dtype), np.asarray(rho, dtype), int(failed))
+    value, refused = compiled(rule, dtype)(
+        np.asarray(damping, dtype), np.asarray(rho, dtype), int(failed)
+    )
     assert value.dtype == dtype
     return float(value), bool(refused)
 
@@ -69,7 +77,15 @@ def test_levenberg_marquardt_with_the_constants_of_the_paper(damping, rho, faile
 
 def test_thresholds_factors_and_bounds_are_arguments():
     rule = LM(lower=-1, upper=2, increase=10, decrease=0.1, minimum=0.5, maximum=20, from_zero=7)
-    table = [(1, -1.1, 10), (1, -0.9, 1), (1, 1.9, 1), (10, 2.1, 1), (1, 2.1, 0.5), (15, -2, 20), (0, -2, 7)]
+    table = [
+        (1, -1.1, 10),
+        (1, -0.9, 1),
+        (1, 1.9, 1),
+        (10, 2.1, 1),
+        (1, 2.1, 0.5),
+        (15, -2, 20),
+        (0, -2, 7),
+    ]
     for damping, rho, wanted in table:
         assert follow(rule, damping, rho)[0] == pytest.approx(wanted)
 
@@ -111,7 +127,11 @@ def test_start():
 
 @pytest.mark.parametrize(
     "rule",
-    [symng.FixedDamping(value=0.5), LM(), LM(initial=1, ratio="quadratic", damped_model=False, reject_below=0.0)],
+    [
+        symng.FixedDamping(value=0.5),
+        LM(),
+        LM(initial=1, ratio="quadratic", damped_model=False, reject_below=0.0),
+    ],
 )
 def test_repr_rebuilds(rule):
     assert eval(repr(rule), vars(symng)) == rule
@@ -161,7 +181,8 @@ def test_a_number_means_fixed_damping(value):
 @pytest.mark.parametrize("value", [LM, "LevenbergMarquardt", None, True, pt.scalar()])
 def test_what_is_no_damping_rule(value):
     with pytest.raises(
-        TypeError, match="^damping: expected a damping rule or a number of at least 0, got .*symng.Fixed"
+        TypeError,
+        match="^damping: expected a damping rule or a number of at least 0, got .*symng.Fixed",
     ):
         symng.NaturalGradient(damping=value)
 

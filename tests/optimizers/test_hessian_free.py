@@ -30,14 +30,20 @@ class Scripted:
         rows, count = None, None
         x = b if preconditioner is None else preconditioner(b)
         if self.iterates is not None:
-            rows = pt.constant(np.asarray(self.iterates, dtype=b.type.dtype)) + (0 if x0 is None else x0)
+            rows = pt.constant(np.asarray(self.iterates, dtype=b.type.dtype)) + (
+                0 if x0 is None else x0
+            )
             # As a solver does that has room for more iterates than it keeps.
             x, count = rows[-1], pt.constant(len(self.iterates), dtype="int64")
             rows = pt.concatenate([rows, pt.full((2, rows.type.shape[1]), 99, dtype=b.type.dtype)])
         return symng.Solution(
-            x=x, status=pt.constant(int(symng.Status.CONVERGED), dtype="int64"), niter=pt.constant(1, dtype="int64"),
-            residual_norm=pt.zeros_like(b[0]), iterates=rows, iterates_count=count,
-        )  # fmt: skip
+            x=x,
+            status=pt.constant(int(symng.Status.CONVERGED), dtype="int64"),
+            niter=pt.constant(1, dtype="int64"),
+            residual_norm=pt.zeros_like(b[0]),
+            iterates=rows,
+            iterates_count=count,
+        )
 
 
 def hessian_free(**settings):
@@ -55,7 +61,9 @@ def test_direction_is_natural_gradients(kind, preconditioner):
     case = oracles.mlp_case(kind)
     matrix = oracles.fisher(case) + DAMPING * np.eye(case.size)
     direction = np.linalg.solve(matrix, oracles.example_gradients(case).mean(axis=0))
-    optimizers = [hessian_free(solver=symng.CG(**CONVERGED), damping=DAMPING, preconditioner=preconditioner)]
+    optimizers = [
+        hessian_free(solver=symng.CG(**CONVERGED), damping=DAMPING, preconditioner=preconditioner)
+    ]
     if preconditioner is None:
         optimizers.append(symng.NaturalGradient(solver=TIGHT["CG"], damping=DAMPING))
     for optimizer in optimizers:
@@ -74,7 +82,9 @@ def martens_diagonal(case, damping):
 def test_martens_preconditioner(reduce):
     case = oracles.mlp_case("categorical", reduce=reduce)
     gradients, diagonal = oracles.example_gradients(case), martens_diagonal(case, DAMPING)
-    step, before = start(hessian_free(solver=Scripted(), preconditioner="martens", damping=DAMPING), case.objective)
+    step, before = start(
+        hessian_free(solver=Scripted(), preconditioner="martens", damping=DAMPING), case.objective
+    )
     step(tuple(case.givens.values()))
     moved = before - vectors.get_flat(case.params)
     # A sum takes the step of its mean.
@@ -83,7 +93,9 @@ def test_martens_preconditioner(reduce):
 
 def test_estimates_of_the_preconditioner_are_new_at_each_step():
     objective, data = problems.adding_problem()
-    step, before = start(hessian_free(solver=Scripted(), preconditioner="martens", damping=0.1), objective)
+    step, before = start(
+        hessian_free(solver=Scripted(), preconditioner="martens", damping=0.1), objective
+    )
     moved = []
     for number in (0, 0, 1):
         step.state["step"].set_value(number)
@@ -109,8 +121,12 @@ def test_without_losses_of_examples_there_is_a_warning_and_no_preconditioner():
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqrt(pt.sqr(y - t).mean()), output=y, params=[w], inputs=[x], targets=[t])
-    with pytest.warns(UserWarning, match="^HessianFree: .*Give Objective.*example_losses=.*or preconditioner=None"):
+    objective = symng.Objective(
+        pt.sqrt(pt.sqr(y - t).mean()), output=y, params=[w], inputs=[x], targets=[t]
+    )
+    with pytest.warns(
+        UserWarning, match="^HessianFree: .*Give Objective.*example_losses=.*or preconditioner=None"
+    ):
         step, _ = start(hessian_free(solver=Scripted(), preconditioner="martens"), objective)
     X = np.eye(2)
     gradient = -np.array([3.0, -1.0]) / np.sqrt(5) / 2  # by hand
@@ -176,7 +192,9 @@ def test_backtracking_over_the_iterates_of_a_solve():
     gradient = pt.specify_shape(gradient, (objective.size,))
     solution = solver.solve(symng.GaussNewton()(objective), gradient, damping=damping)
     inputs = [*objective.inputs, *objective.targets]
-    iterates, count, x = pytensor.function(inputs, [solution.iterates, solution.iterates_count, solution.x])(*data)
+    iterates, count, x = pytensor.function(
+        inputs, [solution.iterates, solution.iterates_count, solution.x]
+    )(*data)
     assert (iterates[count - 1] == x).all() and count == 4
     loss = pytensor.function(inputs, objective.loss)
     losses = []
@@ -188,14 +206,20 @@ def test_backtracking_over_the_iterates_of_a_solve():
     assert 0 < wanted < count - 1  # it has something to do
     info = step(data)
     assert info.new_loss == pytest.approx(losses[wanted], rel=1e-10)
-    assert oracles.relative_error(before - vectors.get_flat(objective.params), iterates[wanted]) < 1e-10
+    assert (
+        oracles.relative_error(before - vectors.get_flat(objective.params), iterates[wanted])
+        < 1e-10
+    )
 
 
 def test_backtracking_is_on_the_search_batch_and_at_the_step_size():
     model = line()
     iterates = -np.outer([0.4, 0.8, 1.2], model.solution)
     X, T = model.batch
-    step, _ = start(hessian_free(solver=Scripted(iterates), step_size=symng.BacktrackingLineSearch()), model.objective)
+    step, _ = start(
+        hessian_free(solver=Scripted(iterates), step_size=symng.BacktrackingLineSearch()),
+        model.objective,
+    )
     step(model.batch, search_batch=(X, 0.3 * T))
     assert np.allclose(model.value, 0.4 * model.solution)
     model.w.set_value(np.zeros(2))
@@ -208,8 +232,14 @@ def test_without_kept_iterates_the_last_one_is_taken_and_there_is_nothing_to_sea
     model = line()
     step, _ = start(hessian_free(solver=symng.CG(**CONVERGED), damping=1.0), model.objective)
     info = step(model.batch)
-    assert info.accepted and np.isnan(info.iterates_skipped) and np.allclose(model.value, model.solution / 2)
-    with pytest.raises(ValueError, match="^search_batch: expected none where nothing is searched, got one"):
+    assert (
+        info.accepted
+        and np.isnan(info.iterates_skipped)
+        and np.allclose(model.value, model.solution / 2)
+    )
+    with pytest.raises(
+        ValueError, match="^search_batch: expected none where nothing is searched, got one"
+    ):
         step(model.batch, search_batch=model.batch)
 
 
@@ -219,7 +249,10 @@ def test_without_kept_iterates_the_last_one_is_taken_and_there_is_nothing_to_sea
 def test_line_search_is_along_the_iterate_that_was_taken():
     model = line()
     iterates = -np.outer([5.0, 3.0, 4.0], model.solution)
-    step, _ = start(hessian_free(solver=Scripted(iterates), step_size=symng.BacktrackingLineSearch()), model.objective)
+    step, _ = start(
+        hessian_free(solver=Scripted(iterates), step_size=symng.BacktrackingLineSearch()),
+        model.objective,
+    )
     info = step(model.batch)
     assert info.step_size == 0.5 and np.allclose(model.value, 1.5 * model.solution)
 
@@ -227,7 +260,9 @@ def test_line_search_is_along_the_iterate_that_was_taken():
 def test_a_step_that_raises_the_loss_is_refused():
     model = line()
     rule = symng.HessianFree().damping
-    step, before = start(hessian_free(solver=Scripted([model.solution]), damping=rule), model.objective)
+    step, before = start(
+        hessian_free(solver=Scripted([model.solution]), damping=rule), model.objective
+    )
     info = step(model.batch)
     assert not info.accepted and info.new_loss > info.loss and (model.value == before).all()
     assert info.damping == rule.initial and step.state["damping"].get_value() == rule.initial * 1.5
@@ -247,7 +282,9 @@ def test_warm_start_is_the_last_iterate_times_the_decay():
     optimizer = hessian_free(solver=Scripted([shift, -3 * model.solution]), warm_start=0.5)
     step, _ = start(optimizer, model.objective)
     step(model.batch)
-    assert np.allclose(model.value, 0.1 * model.solution)  # the first one was taken, the last one is kept
+    assert np.allclose(
+        model.value, 0.1 * model.solution
+    )  # the first one was taken, the last one is kept
     assert np.allclose(step.state["direction"].get_value(), -3 * model.solution)
     model.w.set_value(np.zeros(2))
     step(model.batch)
@@ -267,7 +304,10 @@ def test_small_progress_ends_the_solve():
     step.hyperparameters["progress_rtol"].set_value(0.0)
     whole = step(data)
     assert whole.status is not symng.Status.SMALL_PROGRESS
-    assert first.solver_iterations < whole.solver_iterations and first.residual_norm > whole.residual_norm
+    assert (
+        first.solver_iterations < whole.solver_iterations
+        and first.residual_norm > whole.residual_norm
+    )
 
 
 # Types and settings
@@ -275,13 +315,20 @@ def test_small_progress_ends_the_solve():
 
 def test_float32_stays():
     case = oracles.mlp_case("categorical", dtype="float32")
-    step, before = start(symng.HessianFree(solver=symng.CG(maxiter=5, keep_iterates=1.3)), case.objective)
+    step, before = start(
+        symng.HessianFree(solver=symng.CG(maxiter=5, keep_iterates=1.3)), case.objective
+    )
     info = step(tuple(case.givens.values()))
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     nodes = nodes_of(step.functions[0].maker.fgraph)
-    wide = [v for node in nodes for v in node.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
+    wide = [
+        v
+        for node in nodes
+        for v in node.outputs
+        if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
+    ]
     assert not wide
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
@@ -290,6 +337,7 @@ def test_float32_stays():
 @pytest.mark.parametrize("value", ["jacobi", 0.75])
 def test_bad_preconditioner(value):
     with pytest.raises(
-        (TypeError, ValueError), match="^preconditioner: expected 'martens', None, a Preconditioner or a callable"
+        (TypeError, ValueError),
+        match="^preconditioner: expected 'martens', None, a Preconditioner or a callable",
     ):
         symng.HessianFree(preconditioner=value)

@@ -33,9 +33,14 @@ def layers_case(examples: int = 1) -> Any:
     r = (pt.tanh(x @ W.T + b) @ V) * pt.exp(scale)
     loss = pt.sqr(r - t).sum(axis=1).mean()
     return oracles.make_case(
-        loss, [r], [b, W, V, scale], ["gaussian"], [r],
-        {x: rng.standard_normal((examples, 3))}, {t: rng.standard_normal((examples, 2))},
-    )  # fmt: skip
+        loss,
+        [r],
+        [b, W, V, scale],
+        ["gaussian"],
+        [r],
+        {x: rng.standard_normal((examples, 3))},
+        {t: rng.standard_normal((examples, 2))},
+    )
 
 
 def parts(kronecker: Kronecker, flat: np.ndarray) -> list[list[np.ndarray]]:
@@ -55,23 +60,36 @@ def places(case: Any, block: Any) -> np.ndarray:
     """Return where the parameters of a block are in the flat vector, in the order of its Kronecker product."""
     sizes = [p.get_value().size for p in case.params]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    where = [np.arange(a, b).reshape(p.get_value().shape) for a, b, p in zip(starts, starts[1:], case.params)]  # noqa: B905
+    where = [
+        np.arange(a, b).reshape(p.get_value().shape)
+        for a, b, p in zip(starts, starts[1:], case.params, strict=False)
+    ]
     weights = where[block.weights].T if block.transposed else where[block.weights]
-    return np.concatenate([weights.ravel(), [] if block.bias is None else where[block.bias].ravel()]).astype(int)
+    return np.concatenate(
+        [weights.ravel(), [] if block.bias is None else where[block.bias].ravel()]
+    ).astype(int)
 
 
 def evaluate(case: Any, graph: Any) -> np.ndarray:
     """Return the value of a graph on the batch of a case."""
-    return pytensor.function(list(case.givens), graph, mode=MODE, on_unused_input="ignore")(*case.givens.values())
+    return pytensor.function(list(case.givens), graph, mode=MODE, on_unused_input="ignore")(
+        *case.givens.values()
+    )
 
 
 def test_layers_are_found() -> None:
     case = layers_case()
     blocks = Kronecker(case.objective).blocks
     assert [(b.weights, b.bias, b.rows, b.columns, b.transposed) for b in blocks] == [
-        (1, 0, 4, 4, True), (2, None, 4, 2, False), (3, None, 0, 2, False),
-    ]  # fmt: skip
-    x, W, b = pt.matrix("x"), pytensor.shared(np.ones((3, 2)), name="W"), pytensor.shared(np.ones(2), name="b")
+        (1, 0, 4, 4, True),
+        (2, None, 4, 2, False),
+        (3, None, 0, 2, False),
+    ]
+    x, W, b = (
+        pt.matrix("x"),
+        pytensor.shared(np.ones((3, 2)), name="W"),
+        pytensor.shared(np.ones(2), name="b"),
+    )
     y = x @ W - b  # whose derivative by b has the other sign
     less = Kronecker(symng.Objective(pt.sqr(y).mean(), output=y, params=[W, b], inputs=[x]))
     assert [(block.weights, block.bias) for block in less.blocks] == [(0, None), (1, None)]
@@ -80,9 +98,9 @@ def test_layers_are_found() -> None:
     tied = oracles.mlp_case("gaussian", tied=True)
     used = [b for b in Kronecker(tied.objective).blocks if not b.is_diagonal]
     assert all(tied.params[b.weights].ndim == 2 for b in used)
-    assert sorted(i for b in Kronecker(tied.objective).blocks for i in (b.weights, b.bias) if i is not None) == list(
-        range(len(tied.params))
-    )
+    assert sorted(
+        i for b in Kronecker(tied.objective).blocks for i in (b.weights, b.bias) if i is not None
+    ) == list(range(len(tied.params)))
 
 
 @pytest.mark.parametrize("kind", oracles.KINDS)
@@ -96,7 +114,9 @@ def test_factors_are_those_of_the_fisher_matrix_in_expectation(kind: str) -> Non
     draws = np.stack([f(*case.givens.values(), k) for k in range(400)])
     F = oracles.fisher(case)
     mean, error = draws.mean(axis=0), draws.std(axis=0) / np.sqrt(len(draws))
-    for block, (A, G), (_, dG) in zip(kronecker.blocks, parts(kronecker, mean), parts(kronecker, error), strict=True):
+    for block, (A, G), (_, dG) in zip(
+        kronecker.blocks, parts(kronecker, mean), parts(kronecker, error), strict=True
+    ):
         where = places(case, block)
         difference = np.kron(A, G) - F[np.ix_(where, where)]
         assert (abs(difference) <= 5 * np.kron(abs(A), dG) + 1e-12).all()
@@ -106,7 +126,9 @@ def test_factors_are_those_of_the_fisher_matrix_in_expectation(kind: str) -> Non
 def test_diagonals_of_other_parameters_are_those_of_the_fisher_matrix_in_expectation() -> None:
     case = layers_case(examples=3)
     kronecker, seed = Kronecker(case.objective), pt.lscalar("seed")
-    f = pytensor.function([*case.givens, seed], kronecker.factors(seed), mode=MODE, on_unused_input="ignore")
+    f = pytensor.function(
+        [*case.givens, seed], kronecker.factors(seed), mode=MODE, on_unused_input="ignore"
+    )
     draws = np.stack([parts(kronecker, f(*case.givens.values(), k))[-1][0] for k in range(600)])
     expected = np.diag(oracles.fisher(case))[-2:] * oracles.STD**2
     assert (abs(draws.mean(axis=0) - expected) <= 5 * draws.std(axis=0) / np.sqrt(len(draws))).all()
@@ -150,7 +172,8 @@ def network(dtype: str = "float64") -> Any:
     x, t = pt.matrix("x", dtype=dtype), pt.matrix("t", dtype=dtype)
     shapes = {"W": (8, 6), "b": (6,), "V": (6, 3), "c": (3,)}
     params = [
-        pytensor.shared((rng.standard_normal(shape) / 10).astype(dtype), name=name) for name, shape in shapes.items()
+        pytensor.shared((rng.standard_normal(shape) / 10).astype(dtype), name=name)
+        for name, shape in shapes.items()
     ]
     W, b, V, c = params
     y = pt.special.softmax(pt.tanh(x @ W + b) @ V + c, axis=-1)
@@ -164,7 +187,10 @@ def test_fewer_iterations_to_the_same_direction(mode: str) -> None:
     if mode == "JAX":
         pytest.importorskip("jax")
     counts, found = [], []
-    for preconditioner, backend in ((None, "FAST_COMPILE"), (KroneckerPreconditioner(decay=0.0, refresh=1), mode)):
+    for preconditioner, backend in (
+        (None, "FAST_COMPILE"),
+        (KroneckerPreconditioner(decay=0.0, refresh=1), mode),
+    ):
         objective, batch = network()
         optimizer = symng.NaturalGradient(
             solver=symng.CG(rtol=1e-10, maxiter=2000), damping=1e-2, preconditioner=preconditioner
@@ -180,13 +206,19 @@ def test_fewer_iterations_to_the_same_direction(mode: str) -> None:
 
 @pytest.mark.parametrize(
     "optimizer",
-    [symng.NaturalGradient, symng.HessianFree, symng.NaturalConjugateGradient,
-     lambda **options: symng.NaturalConjugateGradient(beta="polak-ribiere", **options)],
+    [
+        symng.NaturalGradient,
+        symng.HessianFree,
+        symng.NaturalConjugateGradient,
+        lambda **options: symng.NaturalConjugateGradient(beta="polak-ribiere", **options),
+    ],
     ids=["natural gradient", "Hessian-free", "NCG-L", "NCG-F"],
-)  # fmt: skip
+)
 def test_every_optimizer_that_solves_takes_it(optimizer: Any) -> None:
     objective, batch = network("float32")
-    built = optimizer(preconditioner=KroneckerPreconditioner(refresh=2), solver=symng.CG(maxiter=10))
+    built = optimizer(
+        preconditioner=KroneckerPreconditioner(refresh=2), solver=symng.CG(maxiter=10)
+    )
     result = symng.minimize(objective, built, data=batch, max_steps=6, progress=False, mode="CVM")
     assert result.history["loss"][-1] < result.history["loss"][0]
     assert objective.params[0].get_value().dtype == np.float32
@@ -195,14 +227,21 @@ def test_every_optimizer_that_solves_takes_it(optimizer: Any) -> None:
 def test_the_running_means_and_when_the_inverses_are_made() -> None:
     objective, batch = network()
     optimizer = symng.NaturalGradient(
-        solver=symng.CG(maxiter=3), damping=1.0, preconditioner=KroneckerPreconditioner(decay=0.5, refresh=3)
+        solver=symng.CG(maxiter=3),
+        damping=1.0,
+        preconditioner=KroneckerPreconditioner(decay=0.5, refresh=3),
     )
     state = optimizer.init_state(objective)
     built = optimizer.build(StepBatches(gradient=FullBatch(objective=objective)), state)
-    step = pytensor.function(list(objective.model.variables), updates=list(built.updates.items()), mode=MODE)
+    step = pytensor.function(
+        list(objective.model.variables), updates=list(built.updates.items()), mode=MODE
+    )
     kronecker = Kronecker(objective)
     fresh = pytensor.function(
-        list(objective.inputs), kronecker.factors(state.values["step"]), mode=MODE, on_unused_input="ignore"
+        list(objective.inputs),
+        kronecker.factors(state.values["step"]),
+        mode=MODE,
+        on_unused_input="ignore",
     )
     mean: Any = 0.0
     changed = []
@@ -210,19 +249,28 @@ def test_the_running_means_and_when_the_inverses_are_made() -> None:
         new, before = fresh(batch[0]), state.values["kronecker_inverses"].get_value()
         mean = mean + max(1 / (k + 1), 0.5) * (new - mean)
         step(*batch)
-        np.testing.assert_allclose(state.values["kronecker_factors"].get_value(), mean, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            state.values["kronecker_factors"].get_value(), mean, rtol=1e-9, atol=1e-12
+        )
         changed.append(bool((state.values["kronecker_inverses"].get_value() != before).any()))
     assert changed == [True, True, True, True, False, False, True, False]
 
 
 def test_a_batch_that_is_not_finite_leaves_no_trace() -> None:
     objective, (X, T) = network()
-    optimizer = symng.NaturalGradient(solver=symng.CG(maxiter=3), preconditioner=KroneckerPreconditioner())
+    optimizer = symng.NaturalGradient(
+        solver=symng.CG(maxiter=3), preconditioner=KroneckerPreconditioner()
+    )
     updates = optimizer.updates(objective)
     names = {v.name: v for v in updates}
-    step = pytensor.function([*objective.inputs, *objective.targets], updates=list(updates.items()), mode=MODE)
+    step = pytensor.function(
+        [*objective.inputs, *objective.targets], updates=list(updates.items()), mode=MODE
+    )
     step(X, T)
-    kept = {name: names[name].get_value() for name in ("kronecker_factors", "kronecker_inverses", "kronecker_updates")}
+    kept = {
+        name: names[name].get_value()
+        for name in ("kronecker_factors", "kronecker_inverses", "kronecker_updates")
+    }
     step(np.where(X > 50, np.nan, X), T)
     for name, value in kept.items():
         np.testing.assert_array_equal(names[name].get_value(), value)
@@ -232,13 +280,19 @@ def test_what_it_does_not_take() -> None:
     for options in ({"decay": 1.0}, {"decay": -0.1}, {"refresh": 0}, {"refresh": 1.5}):
         with pytest.raises((TypeError, ValueError), match=next(iter(options))):
             KroneckerPreconditioner(**options)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="preconditioner: expected one such as symng.KroneckerPreconditioner"):
+    with pytest.raises(
+        TypeError, match="preconditioner: expected one such as symng.KroneckerPreconditioner"
+    ):
         symng.NaturalGradient(preconditioner=KroneckerPreconditioner)
     x, w = pt.matrix("x"), pytensor.shared(np.ones((2, 2)), name="w")
     y = pt.arctan(x @ w) / np.pi + 0.5
-    odd = symng.Objective(pt.sqr(y).sum(), output=y, params=[w], inputs=[x], likelihood=symng.Bernoulli())
+    odd = symng.Objective(
+        pt.sqr(y).sum(), output=y, params=[w], inputs=[x], likelihood=symng.Bernoulli()
+    )
     optimizer = symng.NaturalGradient(preconditioner=KroneckerPreconditioner())
-    with pytest.raises(ValueError, match="preconditioner: expected a likelihood with a metric_root"):
+    with pytest.raises(
+        ValueError, match="preconditioner: expected a likelihood with a metric_root"
+    ):
         symng.compile_step(odd, optimizer)
 
 
@@ -249,7 +303,13 @@ def odd_models() -> dict[str, tuple[Any, list[str]]]:
         return pytensor.shared(0.5 * rng.standard_normal(shape), name=name)
 
     rng, x = np.random.default_rng(0), pt.matrix("x")
-    W, V, w, b, c = weight("W", 3, 4), weight("V", 4, 2), weight("w", 4), weight("b", 4), weight("c")
+    W, V, w, b, c = (
+        weight("W", 3, 4),
+        weight("V", 4, 2),
+        weight("w", 4),
+        weight("b", 4),
+        weight("c"),
+    )
     square, mask = weight("square", 3, 3), pt.constant((rng.random((3, 4)) > 0.5).astype(float))
     h = pt.tanh(x @ W + b)
     return {
@@ -276,7 +336,9 @@ def odd_models() -> dict[str, tuple[Any, list[str]]]:
 def test_weights_that_are_no_layers_break_nothing(name: str) -> None:
     """M^-1 is symmetric and positive definite, so that the solution of a system stays what it is."""
     y, layers = odd_models()[name]
-    params: list[Any] = sorted((v for v in graph_inputs([y]) if isinstance(v, SharedVariable)), key=str)
+    params: list[Any] = sorted(
+        (v for v in graph_inputs([y]) if isinstance(v, SharedVariable)), key=str
+    )
     x = next(v for v in graph_inputs([y]) if v.name == "x")
     objective = symng.Objective(pt.sqr(y - 1).mean(axis=0).sum(), y, params, [x])
     kronecker, v = Kronecker(objective), pt.vector("v", shape=(objective.size,))
@@ -303,9 +365,13 @@ def test_the_layers_are_listed() -> None:
     lines = ["dense layers: W (4, 3) + b, V (4, 2)", "diagonal: scale (2,)"]
     assert preconditioner.describe(case.objective).splitlines() == lines
     step = symng.compile_step(case.objective, optimizer, mode=MODE)
-    assert repr(preconditioner).splitlines() == ["KroneckerPreconditioner(refresh=2)", *(f"# {line}" for line in lines)]
+    assert repr(preconditioner).splitlines() == [
+        "KroneckerPreconditioner(refresh=2)",
+        *(f"# {line}" for line in lines),
+    ]
     assert [line.strip() for line in repr(step).splitlines()[-2:]] == lines
-    # It is still code that makes it, equal to one that has found nothing, by itself and in an optimizer.
+    # It is still code that makes it, equal to one that has found nothing, by itself and in an
+    # optimizer.
     assert eval(repr(preconditioner)) == preconditioner == KroneckerPreconditioner(refresh=2)
     assert repr(optimizer) == before
     plain = symng.compile_step(case.objective, symng.NaturalGradient(), mode=MODE)

@@ -21,15 +21,22 @@ from symng.optimizers.krylov_subspace_descent import krylov_basis
 @functools.cache
 def compiled_basis(n, size, dtype):
     """Return a function of a dense matrix, a gradient and a previous direction: V, V F V^T and the rank of V."""
-    matrix, gradient, previous = pt.matrix(dtype=dtype), pt.vector(dtype=dtype), pt.vector(dtype=dtype)
+    matrix, gradient, previous = (
+        pt.matrix(dtype=dtype),
+        pt.vector(dtype=dtype),
+        pt.vector(dtype=dtype),
+    )
     operator = symng.LinearOperator(lambda v: pt.dot(matrix, v), n, dtype)
     return pytensor.function(
-        [matrix, gradient, previous], krylov_basis(operator, gradient, size, pt.specify_shape(previous, (n,)))
+        [matrix, gradient, previous],
+        krylov_basis(operator, gradient, size, pt.specify_shape(previous, (n,))),
     )
 
 
 def basis_of(F, gradient, size, previous, dtype="float64"):
-    return compiled_basis(len(F), size, dtype)(*(np.asarray(a, dtype=dtype) for a in (F, gradient, previous)))
+    return compiled_basis(len(F), size, dtype)(
+        *(np.asarray(a, dtype=dtype) for a in (F, gradient, previous))
+    )
 
 
 def gradient_of(case):
@@ -79,17 +86,23 @@ def test_basis_is_orthonormal_and_spans_the_krylov_space(dtype, tolerance):
         power = F @ power
     assert distance(power, V[:4]) > 1e-3  # the next power is not in it
     assert distance(previous, V) < tolerance and distance(previous, V[:4]) > 0.1
-    assert np.array_equal(projected, projected.T) and abs(projected - V @ F @ V.T).max() < 10 * tolerance
+    assert (
+        np.array_equal(projected, projected.T)
+        and abs(projected - V @ F @ V.T).max() < 10 * tolerance
+    )
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
 def test_basis_ends_where_the_space_is_invariant(dtype, tolerance):
     F, gradient, previous = semidefinite(12, 5)
-    for g, wanted in ((F @ gradient, 5), (gradient, 6)):  # in the range of F, or with a part outside of it
+    for g, wanted in (
+        (F @ gradient, 5),
+        (gradient, 6),
+    ):  # in the range of F, or with a part outside of it
         V, projected, rank = (a.astype("float64") for a in basis_of(F, g, 9, previous, dtype))
-        assert rank == wanted + 1 and np.linalg.norm(V, axis=1).round(4).tolist() == [1.0] * wanted + [0.0] * (
-            9 - wanted
-        ) + [1.0]
+        assert rank == wanted + 1 and np.linalg.norm(V, axis=1).round(4).tolist() == [
+            1.0
+        ] * wanted + [0.0] * (9 - wanted) + [1.0]
         filled = V[V.any(axis=1)]
         assert abs(filled @ filled.T - np.eye(len(filled))).max() < tolerance
         assert abs(projected - V @ F @ V.T).max() < 10 * tolerance
@@ -102,8 +115,14 @@ def test_what_depends_on_the_rest_is_left_out():
         V, projected, rank = basis_of(F, gradient, 4, previous)
         assert rank == 4 and V[:4].any(axis=1).all() and not V[4].any()
         assert abs(projected - V @ F @ V.T).max() < 1e-12
-    V, projected, rank = basis_of(0 * F, gradient, 4, np.arange(12))  # nothing but the gradient, and the previous one
-    assert rank == 2 and V.any(axis=1).tolist() == [True, False, False, False, True] and not projected.any()
+    V, projected, rank = basis_of(
+        0 * F, gradient, 4, np.arange(12)
+    )  # nothing but the gradient, and the previous one
+    assert (
+        rank == 2
+        and V.any(axis=1).tolist() == [True, False, False, False, True]
+        and not projected.any()
+    )
     V, projected, rank = basis_of(F, 0 * gradient, 4, gradient)  # no gradient, no step
     assert rank == 0 and not V.any() and not projected.any()
 
@@ -159,7 +178,9 @@ def dense_step(case, damping, size, previous=None):
 def test_step_is_the_minimum_over_the_dense_subspace():
     case = oracles.mlp_case("categorical")
     batch = tuple(case.givens.values())
-    optimizer = symng.KrylovSubspaceDescent(metric=symng.Fisher(), basis_size=3, damping=0.3, max_iterations=300)
+    optimizer = symng.KrylovSubspaceDescent(
+        metric=symng.Fisher(), basis_size=3, damping=0.3, max_iterations=300
+    )
     step, theta = start(optimizer, case.objective)
     previous = np.zeros(case.size)
     for rank in (3, 4):
@@ -169,9 +190,16 @@ def test_step_is_the_minimum_over_the_dense_subspace():
         assert info.accepted and info.solver_iterations == rank and info.status is None
         assert info.new_loss == pytest.approx(wanted, rel=1e-8)
         assert oracles.relative_error(following - theta, point - theta) < 1e-3
-        assert info.new_loss == pytest.approx(float(oracles.value(case.loss, case.givens)), rel=1e-12)
-        assert info.update_norm == pytest.approx(np.linalg.norm(following - theta)) and info.search_evaluations > 3
-        assert np.allclose(step.state["search_direction"].get_value(), theta - following, atol=1e-14)
+        assert info.new_loss == pytest.approx(
+            float(oracles.value(case.loss, case.givens)), rel=1e-12
+        )
+        assert (
+            info.update_norm == pytest.approx(np.linalg.norm(following - theta))
+            and info.search_evaluations > 3
+        )
+        assert np.allclose(
+            step.state["search_direction"].get_value(), theta - following, atol=1e-14
+        )
         previous, theta = theta - following, following
 
 
@@ -182,10 +210,15 @@ def test_start_is_the_natural_step_and_the_search_is_no_worse():
     direction = np.linalg.solve(F + damping * np.eye(case.size), gradient)
     natural = loss_function(case)(vectors.get_flat(case.params) - direction)[0]
     step, before = start(
-        symng.KrylovSubspaceDescent(basis_size=case.size, max_iterations=0, **settings), case.objective
+        symng.KrylovSubspaceDescent(basis_size=case.size, max_iterations=0, **settings),
+        case.objective,
     )
     info = step(batch)
-    assert info.accepted and info.new_loss == pytest.approx(natural, rel=1e-12) and info.search_evaluations == 2
+    assert (
+        info.accepted
+        and info.new_loss == pytest.approx(natural, rel=1e-12)
+        and info.search_evaluations == 2
+    )
     assert oracles.relative_error(before - vectors.get_flat(case.params), direction) < 1e-9
     vectors.set_flat(case.params, before)
     step, _ = start(symng.KrylovSubspaceDescent(basis_size=case.size, **settings), case.objective)
@@ -198,7 +231,9 @@ def test_start_in_a_small_space_is_conjugate_gradients():
     updates = []
     for optimizer in (
         symng.NaturalGradient(metric=symng.GaussNewton(), solver=solver, damping=0.5),
-        symng.KrylovSubspaceDescent(basis_size=size, damping=0.5, previous_direction=False, max_iterations=0),
+        symng.KrylovSubspaceDescent(
+            basis_size=size, damping=0.5, previous_direction=False, max_iterations=0
+        ),
     ):
         step, before = start(optimizer, case.objective)
         info = step(tuple(case.givens.values()))
@@ -219,7 +254,9 @@ def test_batches_of_their_own():
         return oracles.Case(**{**vars(case), "givens": dict(zip(case.givens, arrays, strict=True))})
 
     mine, metric, search = tuple(case.givens.values()), batch(7), batch(6)
-    optimizer = symng.KrylovSubspaceDescent(metric=symng.Fisher(), basis_size=2, damping=0.2, max_iterations=300)
+    optimizer = symng.KrylovSubspaceDescent(
+        metric=symng.Fisher(), basis_size=2, damping=0.2, max_iterations=300
+    )
     step, _ = start(optimizer, case.objective)
     gradient, F = gradient_of(case), oracles.fisher(on(metric))
     Q = np.linalg.qr(np.array([gradient, F @ gradient]).T)[0]
@@ -253,7 +290,11 @@ def test_loss_on_the_search_batch_never_rises():
         before, theta = loss(*batches[2]), vectors.get_flat(case.params)
         info = step(*batches)
         after = loss(*batches[2])
-        assert after < before if info.accepted else np.array_equal(vectors.get_flat(case.params), theta)
+        assert (
+            after < before
+            if info.accepted
+            else np.array_equal(vectors.get_flat(case.params), theta)
+        )
         fell += info.accepted
     assert fell >= 10
 
@@ -270,7 +311,9 @@ def test_at_the_optimum_nothing_happens():
     assert (model.value == before).all()
     model.w.set_value(np.zeros(2))  # and it still works
     info = step(model.batch)
-    assert info.accepted and np.allclose(model.value, model.solution) and info.solver_iterations == 1
+    assert (
+        info.accepted and np.allclose(model.value, model.solution) and info.solver_iterations == 1
+    )
 
 
 def test_what_overflows_is_gone_around():
@@ -279,7 +322,11 @@ def test_what_overflows_is_gone_around():
     w.set_value(np.array([-7.0, -7.0], dtype="float32"))
     step, _ = start(symng.KrylovSubspaceDescent(basis_size=2), objective)
     infos = [step(batch) for _ in range(2)]
-    assert infos[0].new_loss < 2 < infos[0].loss and math.isfinite(infos[0].loss) and infos[0].search_evaluations > 2
+    assert (
+        infos[0].new_loss < 2 < infos[0].loss
+        and math.isfinite(infos[0].loss)
+        and infos[0].search_evaluations > 2
+    )
     assert np.allclose(w.get_value(), np.log([3.0, 5.0]), atol=1e-2)
 
 
@@ -293,7 +340,9 @@ def test_not_finite_is_rejected():
         w.set_value(np.array(value))
         damping = step.state["damping"].get_value()
         info = step(batch)
-        assert not info.accepted and info.update_norm == 0 and info.status is symng.Status.NOT_FINITE
+        assert (
+            not info.accepted and info.update_norm == 0 and info.status is symng.Status.NOT_FINITE
+        )
         assert np.array_equal(w.get_value(), value, equal_nan=True)
         assert step.state["damping"].get_value() == 1.5 * damping
         assert (step.state["search_direction"].get_value() == 1).all()
@@ -308,7 +357,9 @@ def test_damping_follows_the_model_without_its_damping_term():
     step, _ = start(symng.KrylovSubspaceDescent(basis_size=2, damping=rule), model.objective)
     info = step(model.batch)  # finds the minimum, as the model without damping would
     assert info.damping == 3.0 and info.reduction_ratio == pytest.approx(1.0)
-    assert step.state["damping"].get_value() == pytest.approx(2.0) and np.allclose(model.value, model.solution)
+    assert step.state["damping"].get_value() == pytest.approx(2.0) and np.allclose(
+        model.value, model.solution
+    )
 
 
 def test_float32_stays():
@@ -317,11 +368,20 @@ def test_float32_stays():
     step, before = start(optimizer, case.objective)
     info = step(tuple(case.givens.values()))
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
-    assert step.state["search_direction"].get_value().dtype == case.params[0].get_value().dtype == "float32"
+    assert (
+        step.state["search_direction"].get_value().dtype
+        == case.params[0].get_value().dtype
+        == "float32"
+    )
     assert len(step.functions) == 3
     for function in step.functions:
         nodes = nodes_of(function.maker.fgraph)
-        assert not [v for n in nodes for v in n.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
+        assert not [
+            v
+            for n in nodes
+            for v in n.outputs
+            if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
+        ]
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 
@@ -331,32 +391,55 @@ def test_float32_stays():
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     optimizer = symng.KrylovSubspaceDescent(
-        metric=symng.EmpiricalFisher(), basis_size=2, max_iterations=4, damping=symng.LevenbergMarquardt(initial=1.0)
+        metric=symng.EmpiricalFisher(),
+        basis_size=2,
+        max_iterations=4,
+        damping=symng.LevenbergMarquardt(initial=1.0),
     )
-    settings = {"batch_size": 6, "metric_batch": "other", "metric_batch_size": 4, "search_batch": "other"}
+    settings = {
+        "batch_size": 6,
+        "metric_batch": "other",
+        "metric_batch_size": 4,
+        "search_batch": "other",
+    }
     whole = train(optimizer, **settings, max_steps=5, seed=5)
     for steps in (2, 5):
-        resumed = train(optimizer, **settings, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz")
-    assert (resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()).all()
+        resumed = train(
+            optimizer, **settings, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz"
+        )
     assert (
-        resumed.step.state["search_direction"].get_value() == whole.step.state["search_direction"].get_value()
+        resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()
+    ).all()
+    assert (
+        resumed.step.state["search_direction"].get_value()
+        == whole.step.state["search_direction"].get_value()
     ).all()
     for name in ("loss", "new_loss", "damping", "search_evaluations", "solver_iterations"):
         assert np.array_equal(resumed.history[name], whole.history[name]), name
-    assert (whole.history["search_evaluations"] >= 2).all() and whole.history["loss"][-1] < whole.history["loss"][0]
+    assert (whole.history["search_evaluations"] >= 2).all() and whole.history["loss"][
+        -1
+    ] < whole.history["loss"][0]
 
 
 def test_metric_batch_needs_no_targets_where_the_metric_does_not():
     objective, data = regression()
-    assert symng.KrylovSubspaceDescent(metric=symng.Fisher()).metric_inputs(objective) == objective.inputs
+    assert (
+        symng.KrylovSubspaceDescent(metric=symng.Fisher()).metric_inputs(objective)
+        == objective.inputs
+    )
     both = (*objective.inputs, *objective.targets)
-    assert symng.KrylovSubspaceDescent(metric=symng.EmpiricalFisher()).metric_inputs(objective) == both
+    assert (
+        symng.KrylovSubspaceDescent(metric=symng.EmpiricalFisher()).metric_inputs(objective) == both
+    )
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"metric": symng.Fisher}, "metric: expected a metric .* got the class Fisher .*Mind the brackets"),
+        (
+            {"metric": symng.Fisher},
+            "metric: expected a metric .* got the class Fisher .*Mind the brackets",
+        ),
         ({"basis_size": 0}, "basis_size: expected .* at least 1"),
         ({"basis_size": 2.5}, "basis_size: expected a whole number"),
         ({"damping": -1.0}, "damping: expected .* at least 0"),
@@ -372,5 +455,7 @@ def test_bad_settings(settings, message):
 
 
 def test_no_updates_for_one_function():
-    with pytest.raises(ValueError, match="^optimizer: expected one whose step is a single stage, got Krylov"):
+    with pytest.raises(
+        ValueError, match="^optimizer: expected one whose step is a single stage, got Krylov"
+    ):
         symng.KrylovSubspaceDescent().updates(line().objective)

@@ -72,7 +72,9 @@ def quadratic(n=6):
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(n), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     X, T = rng.standard_normal((20, n)) * np.linspace(0.3, 2, n), rng.standard_normal(20)
     return objective, w, (X, T), X.T @ X / 20, np.linalg.lstsq(X, T, rcond=None)[0]
 
@@ -94,7 +96,9 @@ class Counted:
 def plane_of(H, K, s, loss=3.0, **settings):
     """Search the plane of a quadratic of Hessian H with a model of Hessian K."""
     f = Counted(lambda c: loss - s @ c + c @ H @ c / 2)
-    return search_plane(f, loss, s, K, **{"max_evaluations": 40, "radius": 0.5, "tolerance": 1e-2, **settings}), f
+    return search_plane(
+        f, loss, s, K, **{"max_evaluations": 40, "radius": 0.5, "tolerance": 1e-2, **settings}
+    ), f
 
 
 def excess(H, s, c):
@@ -112,7 +116,11 @@ def test_right_model_is_tried_first():
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_model(seed, scale):
-    H, K, s = positive_definite(2, seed), positive_definite(2, seed + 10, scale), np.array([1.0, -2.0])
+    H, K, s = (
+        positive_definite(2, seed),
+        positive_definite(2, seed + 10, scale),
+        np.array([1.0, -2.0]),
+    )
     c, f = plane_of(H, K, s, max_evaluations=300, tolerance=1e-6)
     assert excess(H, s, c) < 1e-7 and len(f.calls) < 300
     rough, f = plane_of(H, K, s)
@@ -128,7 +136,11 @@ def test_axes_make_the_model_round_whatever_the_units(units):
 
 
 def test_one_vector_is_zero_or_both_are_parallel():
-    for H, s in (([[2.0, 0], [0, 0]], [3.0, 0]), ([[0, 0], [0, 2.0]], [0, 3.0]), ([[2.0, -4], [-4, 8]], [3.0, -6.0])):
+    for H, s in (
+        ([[2.0, 0], [0, 0]], [3.0, 0]),
+        ([[0, 0], [0, 2.0]], [0, 3.0]),
+        ([[2.0, -4], [-4, 8]], [3.0, -6.0]),
+    ):
         H, s = np.array(H), np.array(s)
         c, f = plane_of(H, 5 * H, s)
         assert excess(H, s, c) < 1e-3 and np.isfinite(c).all()
@@ -146,7 +158,9 @@ def test_losses_that_are_not_finite_do_not_end_the_search():
     s = np.array([1.0, 0.5])
     for bad in (math.nan, math.inf, -math.inf):
         f = Counted(lambda c, bad=bad: bad if np.linalg.norm(c) > 1.2 else 3 - s @ c + c @ c / 2)  # noqa: B023
-        c = search_plane(f, 3.0, s, 1e-4 * np.eye(2), max_evaluations=40, radius=0.5, tolerance=1e-2)
+        c = search_plane(
+            f, 3.0, s, 1e-4 * np.eye(2), max_evaluations=40, radius=0.5, tolerance=1e-2
+        )
         assert not math.isfinite(f.function(f.calls[0])) and excess(np.eye(2), s, c) < 0.05
 
 
@@ -157,8 +171,13 @@ def test_where_nothing_is_lower_theta_stays():
         assert (search_plane(f, 3.0, s, K, **settings) == 0).all() and len(f.calls) == 12
     f = Counted(lambda c: 0.0)
     nothing = np.zeros(2)
-    for loss, slopes, matrix in ((math.nan, s, K), (3.0, s * math.nan, K), (3.0, s, K + math.inf), (3.0, nothing, K),
-                                 (3.0, s, 0 * K)):  # fmt: skip
+    for loss, slopes, matrix in (
+        (math.nan, s, K),
+        (3.0, s * math.nan, K),
+        (3.0, s, K + math.inf),
+        (3.0, nothing, K),
+        (3.0, s, 0 * K),
+    ):
         assert (search_plane(f, loss, slopes, matrix, **settings) == 0).all() and not f.calls
 
 
@@ -194,7 +213,9 @@ def test_direction_is_conjugate_in_the_hessian_whatever_the_metric(metric):
     for i in range(1, 4):
         gradient = H @ (thetas[i] - solution)
         # Equation 23: the previous step went to the minimum along it.
-        assert abs(gradient @ updates[i - 1]) < 1e-5 * np.linalg.norm(gradient) * np.linalg.norm(updates[i - 1])
+        assert abs(gradient @ updates[i - 1]) < 1e-5 * np.linalg.norm(gradient) * np.linalg.norm(
+            updates[i - 1]
+        )
         assert cosine(updates[i], updates[i - 1]) < 1e-5
         X, T = batch
         rows = X * (X @ thetas[i] - T)[:, None]
@@ -204,7 +225,9 @@ def test_direction_is_conjugate_in_the_hessian_whatever_the_metric(metric):
         # The records are those of equation 22.
         direction = natural + infos[i].beta * updates[i - 1] / infos[i - 1].step_size
         assert oracles.relative_error(infos[i].step_size * direction, updates[i]) < 1e-7
-        assert infos[i].reduction_ratio == pytest.approx((infos[i].loss - infos[i].new_loss) / (gradient @ natural))
+        assert infos[i].reduction_ratio == pytest.approx(
+            (infos[i].loss - infos[i].new_loss) / (gradient @ natural)
+        )
         assert infos[i].accepted and not infos[i].restarted
     assert infos[0].beta == 0 and not infos[0].restarted
 
@@ -229,7 +252,9 @@ def test_on_a_quadratic_the_steps_are_those_of_linear_conjugate_gradients(beta):
     objective, w, (X, T), H, solution = quadratic()
     M = positive_definite(6, 5)
     settings = EXACT if beta == "search" else {"step_size": ExactStep()}
-    step, _ = start(NCG(metric=Fixed(matrix=M), solver=Dense(M), damping=0.5, beta=beta, **settings), objective)
+    step, _ = start(
+        NCG(metric=Fixed(matrix=M), solver=Dense(M), damping=0.5, beta=beta, **settings), objective
+    )
     iterates = preconditioned_cg(H, X.T @ T / 20, M + 0.5 * np.eye(6), 6)
     for wanted in iterates:
         step((X, T))
@@ -239,7 +264,9 @@ def test_on_a_quadratic_the_steps_are_those_of_linear_conjugate_gradients(beta):
 
 def test_plane_search_against_a_dense_grid_on_a_deep_network():
     objective, batch = problems.deep_narrow_network()
-    step, before = start(NCG(solver=Unit(), damping=0.3, tolerance=1e-4, max_evaluations=100), objective)
+    step, before = start(
+        NCG(solver=Unit(), damping=0.3, tolerance=1e-4, max_evaluations=100), objective
+    )
     inputs = [*objective.inputs, *objective.targets]
     params = objective.params
     slopes = pytensor.function(inputs, vectors.ravel(pytensor.grad(objective.loss, params), params))
@@ -259,10 +286,17 @@ def test_plane_search_against_a_dense_grid_on_a_deep_network():
     def in_plane(c):
         return float(loss(earlier - c @ along, *batch))
 
-    # The third step, against a grid around what was found, the best point near it, and the natural direction alone.
+    # The third step, against a grid around what was found, the best point near it, and the natural
+    # direction alone.
     width = 3 * abs(found)
-    grid = min(in_plane(found + width * [i, j]) for i in np.linspace(-1, 1, 21) for j in np.linspace(-1, 1, 21))
-    best = optimize.minimize(in_plane, found, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12})
+    grid = min(
+        in_plane(found + width * [i, j])
+        for i in np.linspace(-1, 1, 21)
+        for j in np.linspace(-1, 1, 21)
+    )
+    best = optimize.minimize(
+        in_plane, found, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-12}
+    )
     assert info.loss - info.new_loss > 0.999 * (info.loss - min(grid, best.fun))
     alone = optimize.minimize_scalar(lambda a: in_plane([a, 0]), bounds=(0.0, 2 * width[0]))
     assert info.loss - info.new_loss > 1.5 * (info.loss - alone.fun) > 0
@@ -282,7 +316,9 @@ def test_damping_follows_what_the_natural_direction_promised():
         model = line()
         step, _ = start(NCG(solver=Unit(), damping=rule, **EXACT), model.objective)
         info = step(model.batch)
-        assert np.allclose(model.value, model.solution, atol=1e-5) and info.step_size == pytest.approx(1 + rule.initial)
+        assert np.allclose(
+            model.value, model.solution, atol=1e-5
+        ) and info.step_size == pytest.approx(1 + rule.initial)
         assert info.reduction_ratio == pytest.approx(ratio, rel=1e-6)
         assert step.state["damping"].get_value() == (2.0 if rule.initial else 0.0)
 
@@ -292,13 +328,22 @@ def test_rejected_step_and_the_restart_after_it():
     X, T = model.batch
     step, _ = start(NCG(solver=Unit(), max_evaluations=3, warm_start=0.5), model.objective)
     first = step((X, T / 2))
-    assert first.accepted and not first.restarted and first.beta == 0 and first.search_evaluations == 3
+    assert (
+        first.accepted and not first.restarted and first.beta == 0 and first.search_evaluations == 3
+    )
     before = model.value
     assert np.allclose(step.state["search_direction"].get_value(), -before)
     damping = float(step.state["damping"].get_value())
     info = step((X, T), search_batch=(X, -T))  # on which every way down is one up
-    assert not info.accepted and info.step_size == 0 and info.new_loss == info.loss and info.update_norm == 0
-    assert (model.value == before).all() and step.state["damping"].get_value() == pytest.approx(1.5 * damping)
+    assert (
+        not info.accepted
+        and info.step_size == 0
+        and info.new_loss == info.loss
+        and info.update_norm == 0
+    )
+    assert (model.value == before).all() and step.state["damping"].get_value() == pytest.approx(
+        1.5 * damping
+    )
     assert (step.state["search_direction"].get_value() == 0).all() and math.isnan(info.beta)
     assert info.search_evaluations == 3
     info = step((X, T))
@@ -346,14 +391,19 @@ def test_loss_on_the_search_batch_never_rises(search):
     step, _ = start(NCG(metric=Fixed(), solver=Unit(), damping=1e-2, max_evaluations=8), objective)
     rng, infos = np.random.default_rng(0), []
     for _ in range(12):
-        one, other = (tuple(a[rows] for a in data) for rows in np.split(rng.permutation(60)[:10], 2))
+        one, other = (
+            tuple(a[rows] for a in data) for rows in np.split(rng.permutation(60)[:10], 2)
+        )
         batch = {"same": one, "all": data, "other": other}[search]
         before = float(loss(*batch))
         infos.append(step(one, search_batch=None if search == "same" else batch))
         after = float(loss(*batch))
         assert after < before if infos[-1].accepted else after == before
     assert sum(info.accepted for info in infos) > 3
-    assert [info.restarted for info in infos] == [False, *(not info.accepted for info in infos[:-1])]
+    assert [info.restarted for info in infos] == [
+        False,
+        *(not info.accepted for info in infos[:-1]),
+    ]
 
 
 # NCG-F
@@ -368,12 +418,17 @@ def by_hand(formula, loss_and_slope, theta, steps, search=None, size=1.0):
         if previous is not None:
             g0, d0 = previous
             y = g - g0
-            wanted = {"polak-ribiere": g @ y / (g0 @ g0), "fletcher-reeves": g @ g / (g0 @ g0),
-                      "hestenes-stiefel": g @ y / (-d0 @ y)}[formula]  # fmt: skip
+            wanted = {
+                "polak-ribiere": g @ y / (g0 @ g0),
+                "fletcher-reeves": g @ g / (g0 @ g0),
+                "hestenes-stiefel": g @ y / (-d0 @ y),
+            }[formula]
             if wanted >= 0 and g @ (g + wanted * d0) > 0:
                 beta, direction = wanted, g + wanted * d0
         alpha = size
-        while search and loss_and_slope(theta - alpha * direction)[0] > loss - 1e-4 * alpha * (g @ direction):
+        while search and loss_and_slope(theta - alpha * direction)[0] > loss - 1e-4 * alpha * (
+            g @ direction
+        ):
             alpha /= 2
         theta = theta - alpha * direction
         told.append((theta, alpha, beta, number > 0 and direction is g))
@@ -382,7 +437,9 @@ def by_hand(formula, loss_and_slope, theta, steps, search=None, size=1.0):
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
-@pytest.mark.parametrize("rule", [symng.BacktrackingLineSearch(size=32.0), 20.0], ids=["search", "fixed"])
+@pytest.mark.parametrize(
+    "rule", [symng.BacktrackingLineSearch(size=32.0), 20.0], ids=["search", "fixed"]
+)
 def test_formulas_are_nonlinear_conjugate_gradients_where_the_metric_is_the_identity(formula, rule):
     objective, (X, T) = problems.overlapping_logistic_regression()
     theta = np.array([2.0, 3.0, -2.0, 0.5])
@@ -393,7 +450,9 @@ def test_formulas_are_nonlinear_conjugate_gradients_where_the_metric_is_the_iden
         rest = (special.expit(r) - T) / 60
         return (np.logaddexp(0, r) - T * r).mean(), np.append(X.T @ rest, rest.sum())
 
-    step, _ = start(NCG(metric=Fixed(), solver=Unit(), damping=0.0, beta=formula, step_size=rule), objective)
+    step, _ = start(
+        NCG(metric=Fixed(), solver=Unit(), damping=0.0, beta=formula, step_size=rule), objective
+    )
     searches = rule != 20.0
     told = by_hand(formula, loss_and_slope, theta, 15, searches, 32.0 if searches else rule)
     for theta, alpha, beta, restarted in told:
@@ -402,12 +461,17 @@ def test_formulas_are_nonlinear_conjugate_gradients_where_the_metric_is_the_iden
         assert info.beta == pytest.approx(beta, rel=1e-6) and math.isnan(info.search_evaluations)
         assert oracles.relative_error(vectors.get_flat(objective.params), theta) < 1e-8
     # All of it has happened.
-    assert 0 < sum(restarted for *_, restarted in told) < 14 and (len({alpha for _, alpha, *_ in told}) > 1) == searches
+    assert (
+        0 < sum(restarted for *_, restarted in told) < 14
+        and (len({alpha for _, alpha, *_ in told}) > 1) == searches
+    )
 
 
 def test_rejected_step_restarts_a_formula():
     objective, w, batch = exponential()
-    step, _ = start(NCG(solver=Unit(), damping=1.0, beta="fletcher-reeves", step_size=0.1), objective)
+    step, _ = start(
+        NCG(solver=Unit(), damping=1.0, beta="fletcher-reeves", step_size=0.1), objective
+    )
     assert not step(batch).restarted and step(batch).beta > 0
     step.hyperparameters["step_size"].set_value(1e6)
     before = w.get_value()
@@ -435,7 +499,9 @@ def test_formula_is_of_one_stage_and_gives_updates():
     for _ in range(3):
         step(model.batch)
     assert (model.value == taken).all() and model.loss(taken) < 0.1
-    with pytest.raises(ValueError, match="^optimizer: expected one whose step is a single stage, got Natural"):
+    with pytest.raises(
+        ValueError, match="^optimizer: expected one whose step is a single stage, got Natural"
+    ):
         NCG(solver=Unit()).updates(model.objective)
 
 
@@ -443,7 +509,12 @@ def test_formula_is_of_one_stage_and_gives_updates():
 
 
 def test_run_and_resumed_run(tmp_path):
-    settings = {"batch_size": 8, "metric_batch": "other", "metric_batch_size": 6, "search_batch": "other"}
+    settings = {
+        "batch_size": 8,
+        "metric_batch": "other",
+        "metric_batch_size": 6,
+        "search_batch": "other",
+    }
     optimizer = NCG(solver=Unit(), warm_start=0.5, damping=symng.LevenbergMarquardt(initial=30.0))
     whole = train(optimizer, **settings, max_steps=7)
     for steps in (3, 7):
@@ -453,7 +524,13 @@ def test_run_and_resumed_run(tmp_path):
         assert np.array_equal(one[name], two[name], equal_nan=True), name
     for name, variable in whole.step.state.items():
         assert (variable.get_value() == resumed.step.state[name].get_value()).all(), name
-    assert set(whole.step.state) == {"step", "damping", "direction", "search_direction", "previous_step_size"}
+    assert set(whole.step.state) == {
+        "step",
+        "damping",
+        "direction",
+        "search_direction",
+        "previous_step_size",
+    }
     assert "step_size" not in whole.step.hyperparameters
     assert 0 < np.mean(one["accepted"]) and (one["search_evaluations"] <= 40).all()
 
@@ -471,20 +548,33 @@ def test_interrupt_in_the_search_changes_nothing(monkeypatch):
     monkeypatch.setattr("symng.optimizers.natural_conjugate_gradient.search_plane", interrupted)
     with pytest.raises(KeyboardInterrupt):
         step(model.batch)
-    assert (model.value == before).all() and all((v.get_value() == state[n]).all() for n, v in step.state.items())
+    assert (model.value == before).all() and all(
+        (v.get_value() == state[n]).all() for n, v in step.state.items()
+    )
 
 
-@pytest.mark.parametrize("beta, step_size", [("search", None), ("quadratic", None), ("hestenes-stiefel", 0.5)])
+@pytest.mark.parametrize(
+    "beta, step_size", [("search", None), ("quadratic", None), ("hestenes-stiefel", 0.5)]
+)
 def test_float32_stays(beta, step_size):
     case = oracles.mlp_case("categorical", dtype="float32")
-    step, before = start(NCG(solver=Unit(), beta=beta, warm_start=0.5, step_size=step_size), case.objective, REWRITTEN)
+    step, before = start(
+        NCG(solver=Unit(), beta=beta, warm_start=0.5, step_size=step_size),
+        case.objective,
+        REWRITTEN,
+    )
     infos = [step(tuple(case.givens.values())) for _ in range(2)]
     assert all(info.accepted and info.new_loss < info.loss for info in infos)
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     assert len(step.functions) == (3 if beta == "search" else 1)
     for function in step.functions:
-        wide = [v for node in nodes_of(function.maker.fgraph) for v in node.outputs if v.type.dtype == "float64"]
+        wide = [
+            v
+            for node in nodes_of(function.maker.fgraph)
+            for v in node.outputs
+            if v.type.dtype == "float64"
+        ]
         assert not [v for v in wide if v.type.ndim]
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
@@ -505,8 +595,13 @@ def full_batches():
 
 def test_full_batch_run(full_batches):
     _, history, lowest = full_batches
-    assert (history["new_loss"] < history["loss"]).all() and np.allclose(history["loss"][1:], history["new_loss"][:-1])
-    assert history["loss"][0] - lowest > 10 * (history["new_loss"][-1] - lowest) and not history["restarted"].any()
+    assert (history["new_loss"] < history["loss"]).all() and np.allclose(
+        history["loss"][1:], history["new_loss"][:-1]
+    )
+    assert (
+        history["loss"][0] - lowest > 10 * (history["new_loss"][-1] - lowest)
+        and not history["restarted"].any()
+    )
 
 
 @pytest.mark.parametrize("mode", ["CVM", "NUMBA"])
@@ -514,7 +609,9 @@ def test_backends_agree(mode, full_batches):
     run, wanted, _ = full_batches
     history = run(mode)
     for column in ("loss", "new_loss", "step_size", "beta", "damping", "reduction_ratio"):
-        assert np.allclose(history[column], wanted[column], rtol=1e-3), column  # as far as searches agree
+        assert np.allclose(history[column], wanted[column], rtol=1e-3), (
+            column
+        )  # as far as searches agree
 
 
 # The quadratic model in the plane
@@ -523,7 +620,9 @@ def test_backends_agree(mode, full_batches):
 def test_quadratic_model_of_the_hessian_gives_linear_conjugate_gradients():
     objective, w, (X, T), H, solution = quadratic()
     damping = symng.LevenbergMarquardt(initial=0.0, ratio="quadratic")
-    step, _ = start(NCG(metric=Fixed(matrix=H), solver=Unit(), damping=damping, beta="quadratic"), objective)
+    step, _ = start(
+        NCG(metric=Fixed(matrix=H), solver=Unit(), damping=damping, beta="quadratic"), objective
+    )
     for i, wanted in enumerate(preconditioned_cg(H, X.T @ T / 20, np.eye(6), 6)):
         info = step((X, T))
         assert oracles.relative_error(w.get_value(), wanted) < 1e-9
@@ -532,7 +631,9 @@ def test_quadratic_model_of_the_hessian_gives_linear_conjugate_gradients():
     assert oracles.relative_error(w.get_value(), solution) < 1e-9
 
 
-@pytest.mark.parametrize("solver", [symng.CG(maxiter=2, recompute=False), Unit()], ids=["residual told", "not told"])
+@pytest.mark.parametrize(
+    "solver", [symng.CG(maxiter=2, recompute=False), Unit()], ids=["residual told", "not told"]
+)
 @pytest.mark.parametrize("size", [None, 0.5])
 def test_weights_are_those_of_the_lowest_point_of_the_damped_model(solver, size):
     objective, w, (X, T), H, solution = quadratic()
@@ -561,7 +662,9 @@ def test_model_without_a_minimum_in_the_plane():
         found = plane_minimizer(tuple(map(pt.constant, slopes)), tuple(map(pt.constant, curvature)))
         return [float(c.eval(mode="FAST_COMPILE")) for c in found]
 
-    assert minimizer((3.0, 1.0), 2.0, 1.0, 4.0) == pytest.approx(np.linalg.solve([[2.0, 1.0], [1.0, 4.0]], [3.0, 1.0]))
+    assert minimizer((3.0, 1.0), 2.0, 1.0, 4.0) == pytest.approx(
+        np.linalg.solve([[2.0, 1.0], [1.0, 4.0]], [3.0, 1.0])
+    )
     assert minimizer((3.0, 0.0), 2.0, 0.0, 0.0) == [1.5, 0.0]  # no vector before
     assert minimizer((3.0, 6.0), 2.0, 4.0, 8.0 + 1e-12) == [1.5, 0.0]  # parallel
     assert minimizer((3.0, 1.0), 2.0, 1.0, -4.0) == [1.5, 0.0]
@@ -599,7 +702,9 @@ def test_backends_agree_on_the_quadratic_model(mode):
     for m in ("FAST_COMPILE", mode):
         w.set_value(np.zeros(6))
         histories.append(train(optimizer, objective, data, max_steps=4, mode=m).history)
-    assert (histories[0]["new_loss"] < histories[0]["loss"]).all() and (histories[0]["beta"][1:] != 0).all()
+    assert (histories[0]["new_loss"] < histories[0]["loss"]).all() and (
+        histories[0]["beta"][1:] != 0
+    ).all()
     for column in ("loss", "new_loss", "step_size", "beta", "damping", "reduction_ratio"):
         assert np.allclose(histories[1][column], histories[0][column], rtol=1e-8), column
 
@@ -610,22 +715,37 @@ def test_backends_agree_on_the_quadratic_model(mode):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"beta": "polak"}, "beta: expected one of 'search', 'quadratic', 'polak-ribiere', .*got 'polak'"),
+        (
+            {"beta": "polak"},
+            "beta: expected one of 'search', 'quadratic', 'polak-ribiere', .*got 'polak'",
+        ),
         ({"beta": 0.5}, "beta: expected one of"),
         ({"step_size": 1.0}, "step_size: expected None with beta='search', .* Leave it out"),
-        ({"step_size": symng.BacktrackingLineSearch()}, "step_size: expected None with beta='search'"),
-        ({"step_size": 0.0, "beta": "fletcher-reeves"}, "step_size: expected a finite number, above 0"),
+        (
+            {"step_size": symng.BacktrackingLineSearch()},
+            "step_size: expected None with beta='search'",
+        ),
+        (
+            {"step_size": 0.0, "beta": "fletcher-reeves"},
+            "step_size: expected a finite number, above 0",
+        ),
         ({"max_evaluations": 0}, "max_evaluations: expected a whole number, at least 1"),
         ({"max_evaluations": 2.5}, "max_evaluations: expected a whole number"),
         ({"radius": 0.0}, "radius: expected a finite number, above 0"),
         ({"tolerance": 0.0}, "tolerance: expected a finite number, above 0"),
         ({"tolerance": 0.6}, "tolerance: expected a finite number, .*at most 0.5"),
-        ({"max_evaluations": 9, "beta": "polak-ribiere"}, "max_evaluations: expected 40, the default, with beta='pol"),
-        ({"tolerance": 0.1, "beta": "polak-ribiere"}, "tolerance: expected 0.01, .*a line search has its own"),
+        (
+            {"max_evaluations": 9, "beta": "polak-ribiere"},
+            "max_evaluations: expected 40, the default, with beta='pol",
+        ),
+        (
+            {"tolerance": 0.1, "beta": "polak-ribiere"},
+            "tolerance: expected 0.01, .*a line search has its own",
+        ),
         ({"metric": "fisher"}, "metric: expected"),
         ({"warm_start": 2.0}, "warm_start: expected"),
     ],
-)  # fmt: skip
+)
 def test_bad_settings(settings, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         NCG(**settings)

@@ -18,9 +18,15 @@ from symng import vectors
 METRICS = {
     "fisher": (symng.Fisher(), oracles.fisher),
     "output": (symng.Fisher(form="output"), oracles.fisher),
-    "gauss_newton": (symng.GaussNewton(), lambda case: 2 * oracles.fisher(case)),  # the loss is scaled by 2
+    "gauss_newton": (
+        symng.GaussNewton(),
+        lambda case: 2 * oracles.fisher(case),
+    ),  # the loss is scaled by 2
     "empirical": (symng.EmpiricalFisher(), lambda case: oracles.empirical_fisher(case, False)),
-    "centered": (symng.EmpiricalFisher(centered=True), lambda case: oracles.empirical_fisher(case, True)),
+    "centered": (
+        symng.EmpiricalFisher(centered=True),
+        lambda case: oracles.empirical_fisher(case, True),
+    ),
     "hessian": (symng.Hessian(), oracles.hessian),
 }
 
@@ -41,7 +47,9 @@ def test_step_solves_with_the_damped_dense_matrix(metric, solver):
     gradient = oracles.example_gradients(case).mean(axis=0)
     direction = np.linalg.solve(matrix, gradient)
     loss = float(oracles.value(case.loss, case.givens))
-    optimizer = symng.NaturalGradient(metric=made, solver=TIGHT[solver], damping=damping, step_size=0.5)
+    optimizer = symng.NaturalGradient(
+        metric=made, solver=TIGHT[solver], damping=damping, step_size=0.5
+    )
     step, before = start(optimizer, case.objective)
     info = step(tuple(case.givens.values()))
     assert info.accepted and info.status.name.startswith("CONVERGED")
@@ -51,7 +59,9 @@ def test_step_solves_with_the_damped_dense_matrix(metric, solver):
     assert info.residual_norm < 1e-10 and info.damping == damping and info.step_size == 0.5
     assert info.loss == pytest.approx(loss, rel=1e-12)
     assert info.new_loss == pytest.approx(float(oracles.value(case.loss, case.givens)), rel=1e-12)
-    assert info.reduction_ratio == pytest.approx((info.loss - info.new_loss) / (0.5 * gradient @ direction), rel=1e-8)
+    assert info.reduction_ratio == pytest.approx(
+        (info.loss - info.new_loss) / (0.5 * gradient @ direction), rel=1e-8
+    )
 
 
 def test_indefinite_hessian_is_solved_by_minres_qlp():
@@ -61,8 +71,10 @@ def test_indefinite_hessian_is_solved_by_minres_qlp():
     matrix += damping * np.eye(case.size)
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert damping > 0 and eigenvalues[0] < 0 < eigenvalues[-1] and abs(eigenvalues).min() > 1e-6
-    step, before = start(symng.NaturalGradient(metric=symng.Hessian(), solver=TIGHT["MinresQLP"], damping=damping),
-                         case.objective)  # fmt: skip
+    step, before = start(
+        symng.NaturalGradient(metric=symng.Hessian(), solver=TIGHT["MinresQLP"], damping=damping),
+        case.objective,
+    )
     step(tuple(case.givens.values()))
     direction = np.linalg.solve(matrix, gradient)
     assert oracles.relative_error(before - vectors.get_flat(case.params), direction) < 1e-6
@@ -78,7 +90,10 @@ def test_update_is_invariant_under_a_linear_change_of_parameters():
         x, t = pt.matrix("x"), pt.matrix("t")
         phi = pytensor.shared(np.linalg.solve(transform, theta0), name="phi")
         theta = pt.constant(transform) @ phi
-        r = pt.tanh(x @ theta[:4].reshape((2, 2)) + theta[4:6]) @ theta[6:8].reshape((2, 1)) + theta[8]
+        r = (
+            pt.tanh(x @ theta[:4].reshape((2, 2)) + theta[4:6]) @ theta[6:8].reshape((2, 1))
+            + theta[8]
+        )
         y = pt.sigmoid(r)
         loss = -(t * pt.log(y) + (1 - t) * pt.log(1 - y)).sum(axis=1).mean()
         objective = symng.Objective(loss, output=y, params=[phi], inputs=[x], targets=[t])
@@ -120,7 +135,9 @@ def test_reduction_ratio_by_hand_and_its_limits(ratio, damped, small, large):
             step.hyperparameters["step_size"].set_value(size)
             info = step(model.batch)
             assert info.reduction_ratio == pytest.approx(wanted, rel=1e-12)
-            assert np.allclose(model.value, before - size * (before - model.solution) / (1 + damping))
+            assert np.allclose(
+                model.value, before - size * (before - model.solution) / (1 + damping)
+            )
     step.hyperparameters["step_size"].set_value(1.0)
     for damping, limit in ((1e-9, small), (1e9, large)):
         model.w.set_value(before)
@@ -131,7 +148,8 @@ def test_reduction_ratio_by_hand_and_its_limits(ratio, damped, small, large):
 def test_damping_follows_the_ratio_between_steps():
     model = line()
     step, _ = start(
-        symng.NaturalGradient(solver=Unit(), damping=symng.LevenbergMarquardt(initial=3.0)), model.objective
+        symng.NaturalGradient(solver=Unit(), damping=symng.LevenbergMarquardt(initial=3.0)),
+        model.objective,
     )
     info = step(model.batch)  # rho = 1 - 1 / 8
     assert info.damping == 3.0 and info.reduction_ratio == pytest.approx(0.875)
@@ -154,7 +172,9 @@ def test_metric_batch_of_its_own(metric):
     targets = oracles.draw_targets("bernoulli", rng, (7, 3))
     gradient = oracles.example_gradients(case).mean(axis=0)
     batch = tuple(case.givens.values())
-    other = oracles.Case(**{**vars(case), "givens": dict(zip(case.givens, (inputs, targets), strict=True))})
+    other = oracles.Case(
+        **{**vars(case), "givens": dict(zip(case.givens, (inputs, targets), strict=True))}
+    )
     direction = np.linalg.solve(dense(other) + damping * np.eye(case.size), gradient)
     metric_batch = (inputs,) if metric == "fisher" else (inputs, targets)
     optimizer = symng.NaturalGradient(metric=made, solver=TIGHT["CG"], damping=damping)
@@ -163,8 +183,14 @@ def test_metric_batch_of_its_own(metric):
     assert oracles.relative_error(before - vectors.get_flat(case.params), direction) < 1e-9
     # A wrong number is told, with the way out, before anything else is compiled.
     wrong = (inputs, targets) if metric == "fisher" else (inputs,)
-    way_out = "needs no targets: give inputs alone" if metric == "fisher" else "reaches the targets: give them too"
-    with pytest.raises(ValueError, match=f"^metric_batch: expected . arrays? .*, got {len(wrong)}.*{way_out}"):
+    way_out = (
+        "needs no targets: give inputs alone"
+        if metric == "fisher"
+        else "reaches the targets: give them too"
+    )
+    with pytest.raises(
+        ValueError, match=f"^metric_batch: expected . arrays? .*, got {len(wrong)}.*{way_out}"
+    ):
         step(batch, metric_batch=wrong)
     assert len(step.functions) == 1
 
@@ -172,7 +198,9 @@ def test_metric_batch_of_its_own(metric):
 def products_outside_of_loops(function):
     """Count the matrix products that a compiled step makes once."""
     names = [type(node.op).__name__ for node in function.maker.fgraph.toposort()]
-    return sum(name in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul", "BatchedDot") for name in names)
+    return sum(
+        name in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul", "BatchedDot") for name in names
+    )
 
 
 def test_gradient_and_metric_share_the_forward_pass():
@@ -180,7 +208,9 @@ def test_gradient_and_metric_share_the_forward_pass():
     rng = np.random.default_rng(0)
     params = [oracles.shared(rng, *shape) for shape in ((5, 4), (4, 3))]
     y = pt.special.softmax(pt.tanh(x @ params[0]) @ params[1], axis=-1)
-    objective = symng.Objective(-(t * pt.log(y)).sum(axis=1).mean(), output=y, params=params, inputs=[x], targets=[t])
+    objective = symng.Objective(
+        -(t * pt.log(y)).sum(axis=1).mean(), output=y, params=params, inputs=[x], targets=[t]
+    )
     step, _ = start(symng.NaturalGradient(solver=symng.CG()), objective, REWRITTEN)
     X, T = rng.standard_normal((6, 5)), oracles.draw_targets("categorical", rng, (6, 3))
     step.compile((X, T)).compile((X, T), (X,))
@@ -189,14 +219,23 @@ def test_gradient_and_metric_share_the_forward_pass():
     assert products_outside_of_loops(step.functions[1]) == 9
 
 
-@pytest.mark.parametrize("solver", [symng.CG(), symng.MinresQLP(recompute=False)], ids=["CG", "MinresQLP"])
-@pytest.mark.parametrize("step_size", [1.0, symng.BacktrackingLineSearch()], ids=["fixed", "searched"])
+@pytest.mark.parametrize(
+    "solver", [symng.CG(), symng.MinresQLP(recompute=False)], ids=["CG", "MinresQLP"]
+)
+@pytest.mark.parametrize(
+    "step_size", [1.0, symng.BacktrackingLineSearch()], ids=["fixed", "searched"]
+)
 def test_solves_once(solver, step_size):
-    # The loss after the step is a copy of the loss; the loop behind the step must not be copied with it.
+    # The loss after the step is a copy of the loss; the loop behind the step must not be copied
+    # with it.
     case = oracles.mlp_case("categorical")
-    step, _ = start(symng.NaturalGradient(solver=solver, step_size=step_size), case.objective, REWRITTEN)
+    step, _ = start(
+        symng.NaturalGradient(solver=solver, step_size=step_size), case.objective, REWRITTEN
+    )
     step.compile(tuple(case.givens.values()))
-    loops = [node for node in step.functions[0].maker.fgraph.toposort() if isinstance(node.op, Scan)]
+    loops = [
+        node for node in step.functions[0].maker.fgraph.toposort() if isinstance(node.op, Scan)
+    ]
     assert len(loops) == (1 if step_size == 1.0 else 2)
 
 
@@ -206,7 +245,9 @@ def test_solves_once(solver, step_size):
 def test_settings_change_between_steps_without_a_recompilation():
     case = oracles.mlp_case("categorical")
     batch = tuple(case.givens.values())
-    optimizer = symng.NaturalGradient(solver=symng.CG(rtol=1e-12, maxiter=100), warm_start=0.5, damping=1e-3)
+    optimizer = symng.NaturalGradient(
+        solver=symng.CG(rtol=1e-12, maxiter=100), warm_start=0.5, damping=1e-3
+    )
     step, before = start(optimizer, case.objective)
     assert set(step.hyperparameters) == {"step_size", "rtol", "atol", "maxiter", "warm_start"}
     assert set(step.state) == {"step", "damping", "direction"}
@@ -215,7 +256,9 @@ def test_settings_change_between_steps_without_a_recompilation():
         vectors.set_flat(case.params, before)
         step.state["direction"].set_value(np.zeros(case.size))
         for name, value in settings.items():
-            (step.state if name in ("damping", "direction") else step.hyperparameters)[name].set_value(value)
+            (step.state if name in ("damping", "direction") else step.hyperparameters)[
+                name
+            ].set_value(value)
         return step(batch)
 
     plain = again()
@@ -224,11 +267,15 @@ def test_settings_change_between_steps_without_a_recompilation():
     limited = again(maxiter=3)
     assert limited.solver_iterations == 3 and limited.status is symng.Status.MAX_ITERATIONS
     rough = again(maxiter=100, rtol=0.1)
-    assert rough.solver_iterations < plain.solver_iterations and rough.status is symng.Status.CONVERGED
+    assert (
+        rough.solver_iterations < plain.solver_iterations and rough.status is symng.Status.CONVERGED
+    )
     short = again(rtol=1e-12, step_size=0.125)
     assert short.update_norm == pytest.approx(plain.update_norm / 8) and short.step_size == 0.125
     heavy = again(step_size=1.0, damping=1e6)
-    assert heavy.damping == 1e6 and heavy.update_norm == pytest.approx(heavy.gradient_norm / 1e6, rel=1e-4)
+    assert heavy.damping == 1e6 and heavy.update_norm == pytest.approx(
+        heavy.gradient_norm / 1e6, rel=1e-4
+    )
     again(damping=1e-3)
     solution = step.state["direction"].get_value()
     warm = again(direction=solution, warm_start=1.0, rtol=1e-6)
@@ -249,7 +296,10 @@ def test_float32_settings_take_plain_numbers():
 def test_symbolic_settings_of_the_solver():
     model = line()
     maxiter = pytensor.shared(np.int64(5), name="maxiter")
-    step, _ = start(symng.NaturalGradient(solver=symng.CG(maxiter=maxiter, rtol=1e-10), damping=1.0), model.objective)
+    step, _ = start(
+        symng.NaturalGradient(solver=symng.CG(maxiter=maxiter, rtol=1e-10), damping=1.0),
+        model.objective,
+    )
     assert "maxiter" not in step.hyperparameters and step(model.batch).solver_iterations == 1
     maxiter.set_value(0)
     assert step(model.batch).status is symng.Status.MAX_ITERATIONS
@@ -266,8 +316,12 @@ QUADRATIC = {"damping": symng.LevenbergMarquardt(ratio="quadratic", reject_below
     "optimizer",
     [
         symng.NaturalGradient(solver=symng.CG(maxiter=5), warm_start=0.5, **SEARCHED),
-        symng.NaturalGradient(solver=symng.MinresQLP(maxiter=5), step_size=lambda step: 1 / (1 + step), **QUADRATIC),
-        symng.NaturalGradient(metric=symng.EmpiricalFisher(centered=True), solver=symng.CG(maxiter=5), damping=0.5),
+        symng.NaturalGradient(
+            solver=symng.MinresQLP(maxiter=5), step_size=lambda step: 1 / (1 + step), **QUADRATIC
+        ),
+        symng.NaturalGradient(
+            metric=symng.EmpiricalFisher(centered=True), solver=symng.CG(maxiter=5), damping=0.5
+        ),
         symng.SGD(step_size=0.1, momentum=0.9, nesterov=True),
     ],
     ids=["search, warm start", "quadratic, schedule", "centered", "sgd"],
@@ -280,9 +334,11 @@ def test_float32_stays(optimizer):
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     wide = [
-        (node, v) for node in nodes_of(step.functions[0].maker.fgraph) for v in node.outputs
+        (node, v)
+        for node in nodes_of(step.functions[0].maker.fgraph)
+        for v in node.outputs
         if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
-    ]  # fmt: skip
+    ]
     assert not wide
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
@@ -290,9 +346,12 @@ def test_float32_stays(optimizer):
 
 def test_optimizers_are_frozen_and_their_repr_rebuilds_them():
     optimizer = symng.NaturalGradient(
-        metric=symng.GaussNewton(), solver=symng.CG(rtol=1e-3), damping=2.0, step_size=symng.BacktrackingLineSearch(),
+        metric=symng.GaussNewton(),
+        solver=symng.CG(rtol=1e-3),
+        damping=2.0,
+        step_size=symng.BacktrackingLineSearch(),
         warm_start=0.5,
-    )  # fmt: skip
+    )
     assert eval(repr(optimizer), vars(symng)) == optimizer
     assert eval(repr(symng.SGD(momentum=0.9)), vars(symng)) == symng.SGD(momentum=0.9)
     with pytest.raises(AttributeError):
@@ -304,7 +363,10 @@ def test_optimizers_are_frozen_and_their_repr_rebuilds_them():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"metric": symng.Fisher}, "metric: expected a metric .* got the class Fisher .*Mind the brackets"),
+        (
+            {"metric": symng.Fisher},
+            "metric: expected a metric .* got the class Fisher .*Mind the brackets",
+        ),
         ({"metric": "fisher"}, "metric: expected"),
         ({"solver": symng.CG}, "solver: expected a solver .* got the class CG"),
         ({"solver": None}, "solver: expected"),
@@ -313,7 +375,10 @@ def test_optimizers_are_frozen_and_their_repr_rebuilds_them():
         ({"warm_start": -0.1}, "warm_start: expected .* at least 0"),
         ({"warm_start": 1.1}, "warm_start: expected .* at most 1"),
         ({"warm_start": math.nan}, "warm_start: expected"),
-        ({"preconditioner": 3.0}, "preconditioner: expected one such as symng.KroneckerPreconditioner"),
+        (
+            {"preconditioner": 3.0},
+            "preconditioner: expected one such as symng.KroneckerPreconditioner",
+        ),
     ],
 )
 def test_bad_settings_of_natural_gradient(settings, message):
@@ -324,7 +389,10 @@ def test_bad_settings_of_natural_gradient(settings, message):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"step_size": symng.BacktrackingLineSearch()}, "step_size: expected .* SGD makes no line search"),
+        (
+            {"step_size": symng.BacktrackingLineSearch()},
+            "step_size: expected .* SGD makes no line search",
+        ),
         ({"momentum": 1.0}, "momentum: expected .* below 1"),
         ({"momentum": -0.5}, "momentum: expected"),
         ({"nesterov": True}, "nesterov: expected False without momentum"),
@@ -338,9 +406,15 @@ def test_bad_settings_of_sgd(settings, message):
 
 @pytest.mark.parametrize(
     "make, settings",
-    [(symng.CG, {"rtol": -1.0}), (symng.CG, {"rtol": math.nan}), (symng.MinresQLP, {"maxiter": -1}),
-     (symng.MinresQLP, {"maxiter": 2.5}), (symng.MinresQLP, {"rtol": math.inf}), (symng.CG, {"maxiter": math.inf})],
-)  # fmt: skip
+    [
+        (symng.CG, {"rtol": -1.0}),
+        (symng.CG, {"rtol": math.nan}),
+        (symng.MinresQLP, {"maxiter": -1}),
+        (symng.MinresQLP, {"maxiter": 2.5}),
+        (symng.MinresQLP, {"rtol": math.inf}),
+        (symng.CG, {"maxiter": math.inf}),
+    ],
+)
 def test_bad_settings_of_solvers(make, settings):
     name = next(iter(settings))
     with pytest.raises((TypeError, ValueError), match=f"^{name}: expected .*, got "):

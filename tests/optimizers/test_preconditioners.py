@@ -22,14 +22,18 @@ def test_product(dtype, exponent):
     damping = pt.scalar("damping", dtype="float64")
     product = diagonal_preconditioner(d, damping, exponent=exponent)(v).eval({damping: 0.3})
     assert product.dtype == dtype
-    assert np.allclose(product, v / (d + 0.3) ** exponent, rtol=1e-6 if dtype == "float32" else 1e-14)
+    assert np.allclose(
+        product, v / (d + 0.3) ** exponent, rtol=1e-6 if dtype == "float32" else 1e-14
+    )
 
 
 def test_where_diagonal_and_damping_are_zero_nothing_is_scaled():
     assert (diagonal_preconditioner(np.array([0.0, 16.0]))(np.ones(2)).eval() == [1.0, 0.125]).all()
 
 
-@pytest.mark.parametrize("solver", [symng.CG(rtol=1e-10), symng.MinresQLP(rtol=1e-10)], ids=["CG", "MinresQLP"])
+@pytest.mark.parametrize(
+    "solver", [symng.CG(rtol=1e-10), symng.MinresQLP(rtol=1e-10)], ids=["CG", "MinresQLP"]
+)
 def test_badly_scaled_system_is_solved_sooner(solver):
     scales = np.logspace(-2, 2, 30)
     root = np.eye(30) + 0.1 * rng.standard_normal((30, 30))
@@ -39,7 +43,9 @@ def test_badly_scaled_system_is_solved_sooner(solver):
 
     d = pt.vector("d", shape=(30,))
     preconditioner = diagonal_preconditioner(d, 1e-3, exponent=1.0)
-    found = solver.solve(lambda v: pt.dot(A, v), pt.constant(b), 1e-3, preconditioner=preconditioner)
+    found = solver.solve(
+        lambda v: pt.dot(A, v), pt.constant(b), 1e-3, preconditioner=preconditioner
+    )
     solve = pytensor.function([d], [found.x, found.niter])
     x, iterations = solve(np.diag(A))
     assert np.linalg.norm(x - wanted) < 1e-6 * np.linalg.norm(wanted)
@@ -68,9 +74,13 @@ def scaled_regression() -> Any:
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(30), name="w")
     y = x @ w
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
     # Hutchinson's estimate is only as good as the diagonal is large beside its row.
-    X = (np.linalg.qr(rng.standard_normal((200, 30)))[0] + 1e-5 * rng.standard_normal((200, 30))) * scales
+    X = (
+        np.linalg.qr(rng.standard_normal((200, 30)))[0] + 1e-5 * rng.standard_normal((200, 30))
+    ) * scales
     return objective, (X, rng.standard_normal(200))
 
 
@@ -90,12 +100,16 @@ def test_jacobi_preconditioner_saves_iterations():
 def test_jacobi_preconditioner_keeps_a_running_mean():
     objective, batch = scaled_regression()
     optimizer = symng.NaturalGradient(
-        solver=symng.CG(maxiter=2), damping=1e-3, preconditioner=symng.JacobiPreconditioner(decay=0.5)
+        solver=symng.CG(maxiter=2),
+        damping=1e-3,
+        preconditioner=symng.JacobiPreconditioner(decay=0.5),
     )
     step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
     mean = np.zeros(30)
     for k in range(3):
-        estimate = symng.Fisher()(objective).diagonal(1, seed=k).eval({objective.inputs[0]: batch[0]})
+        estimate = (
+            symng.Fisher()(objective).diagonal(1, seed=k).eval({objective.inputs[0]: batch[0]})
+        )
         mean = mean + max(1 / (k + 1), 0.5) * (estimate - mean)
         step(batch)
         np.testing.assert_allclose(step.state["jacobi_diagonal"].get_value(), mean, rtol=1e-9)

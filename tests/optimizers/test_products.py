@@ -41,10 +41,14 @@ def test_a_step_makes_no_product_too_many(mode):
     x, t = pt.matrix("x", dtype="float32"), pt.matrix("t", dtype="float32")
     model = mlp(x, [7, 6, 5, 4], activation="tanh", output="sigmoid", seed=0, dtype="float32")
     loss = binary_cross_entropy_with_logits(model.preactivation, t).mean()
-    objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x], targets=[t])
+    objective = symng.Objective(
+        loss, output=model.output, params=model.params, inputs=[x], targets=[t]
+    )
     solver = symng.CG(maxiter=10, recompute=False)
     damping = symng.FixedDamping(value=1.0)
-    step = symng.compile_step(objective, symng.NaturalGradient(solver=solver, damping=damping), mode=mode)
+    step = symng.compile_step(
+        objective, symng.NaturalGradient(solver=solver, damping=damping), mode=mode
+    )
     graph = Program(step.build(), mode).function.maker.fgraph
     outside = graph.toposort()
     (loop,) = [node.op for node in outside if isinstance(node.op, Scan)]
@@ -57,6 +61,12 @@ def test_a_step_makes_no_product_too_many(mode):
     assert not any(transposed(node) for node in inside)
     # The gradients of the biases, in the loop and before it.
     nodes = [*outside, *fn.toposort()]
-    sums = [node.op for node in nodes if isinstance(node.op, Sum) and node.inputs[0].ndim == 2 and node.op.axis == (0,)]
+    sums = [
+        node.op
+        for node in nodes
+        if isinstance(node.op, Sum) and node.inputs[0].ndim == 2 and node.op.axis == (0,)
+    ]
     assert all(op.acc_dtype == "float32" for op in sums)
-    assert len(sums) == 2 * LAYERS or mode == "NUMBA"  # where a later PyTensor fuses them with what they sum
+    assert (
+        len(sums) == 2 * LAYERS or mode == "NUMBA"
+    )  # where a later PyTensor fuses them with what they sum

@@ -17,9 +17,16 @@ from symng.optimizers._step import has_direction
 def test_refused_step_leaves_the_parameters_and_raises_the_damping():
     model = line()
     rule = symng.LevenbergMarquardt(initial=1.0, reject_below=0.0)
-    step, before = start(symng.NaturalGradient(solver=Unit(), damping=rule, step_size=10.0), model.objective)
+    step, before = start(
+        symng.NaturalGradient(solver=Unit(), damping=rule, step_size=10.0), model.objective
+    )
     info = step(model.batch)
-    assert not info.accepted and info.update_norm == 0 and info.new_loss > info.loss and info.reduction_ratio < 0
+    assert (
+        not info.accepted
+        and info.update_norm == 0
+        and info.new_loss > info.loss
+        and info.reduction_ratio < 0
+    )
     assert (model.value == before).all() and step.state["damping"].get_value() == 1.5
     step.hyperparameters["step_size"].set_value(1.0)
     info = step(model.batch)
@@ -28,12 +35,15 @@ def test_refused_step_leaves_the_parameters_and_raises_the_damping():
 
 
 def test_refusal_of_an_ascent_direction():
-    # The damped Hessian -2 + 1 is negative, so that the solution climbs; the model predicts an increase.
+    # The damped Hessian -2 + 1 is negative, so that the solution climbs; the model predicts an
+    # increase.
     x = pt.vector("x")
     w = pytensor.shared(np.array([1.0]), name="w")
     objective = symng.Objective(-(pt.sqr(w) * x).mean(), output=w[0] * x, params=[w], inputs=[x])
     rule = symng.LevenbergMarquardt(initial=1.0, reject_below=0.0)
-    optimizer = symng.NaturalGradient(metric=symng.Hessian(), solver=symng.MinresQLP(), damping=rule, step_size=0.1)
+    optimizer = symng.NaturalGradient(
+        metric=symng.Hessian(), solver=symng.MinresQLP(), damping=rule, step_size=0.1
+    )
     step, _ = start(optimizer, objective)
     info = step((np.ones(1),))
     assert info.new_loss > info.loss and info.reduction_ratio > 0  # both signs are wrong
@@ -43,7 +53,9 @@ def test_refusal_of_an_ascent_direction():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_overflow_is_rejected_and_the_next_good_step_works(dtype):
     objective, w, batch = exponential(dtype)
-    optimizer = symng.NaturalGradient(solver=Unit(), damping=symng.LevenbergMarquardt(initial=1.0), warm_start=0.9)
+    optimizer = symng.NaturalGradient(
+        solver=Unit(), damping=symng.LevenbergMarquardt(initial=1.0), warm_start=0.9
+    )
     step, before = start(optimizer, objective)
     step.state["direction"].set_value(np.ones(2, dtype=dtype))
     for crazy in (1e6, 1e37):
@@ -65,7 +77,9 @@ def test_update_that_overflows_is_rejected_although_the_loss_does_not():
     x = pt.vector("x", dtype="float32")
     w = pytensor.shared(np.array([0.1], dtype="float32"), name="w")
     y = pt.tanh(w[0] * x)  # finite at infinity
-    objective = symng.Objective(pt.sqr(y - 1000).mean() / 2, output=y, params=[w], inputs=[x])  # of a large gradient
+    objective = symng.Objective(
+        pt.sqr(y - 1000).mean() / 2, output=y, params=[w], inputs=[x]
+    )  # of a large gradient
     step, _ = start(symng.NaturalGradient(solver=Unit(), damping=0.0), objective)
     step.hyperparameters["step_size"].set_value(3e38)
     info = step((np.ones(1, dtype="float32"),))
@@ -77,18 +91,31 @@ def maximum():
     x = pt.matrix("x")
     w = pytensor.shared(np.array([1.0, -2.0]), name="w")
     y = x @ w
-    return symng.Objective(-pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x]), w, (2**0.5 * np.eye(2),)
+    return (
+        symng.Objective(-pt.sqr(y).mean() / 2, output=y, params=[w], inputs=[x]),
+        w,
+        (2**0.5 * np.eye(2),),
+    )
 
 
 def test_solve_that_ends_at_negative_curvature_without_progress_is_rejected():
     objective, w, batch = maximum()
     rule = symng.LevenbergMarquardt(initial=0.5)
-    step = symng.compile_step(objective, symng.NaturalGradient(metric=symng.Hessian(), solver=symng.CG(), damping=rule))
+    step = symng.compile_step(
+        objective, symng.NaturalGradient(metric=symng.Hessian(), solver=symng.CG(), damping=rule)
+    )
     before = w.get_value()
     for damping in (0.5, 0.75):  # Hessian and damping together are negative
         info = step(batch)
-        assert info.status is symng.Status.NEGATIVE_CURVATURE and not info.accepted and info.damping == damping
-        assert info.residual_norm == pytest.approx(info.gradient_norm) and (w.get_value() == before).all()
+        assert (
+            info.status is symng.Status.NEGATIVE_CURVATURE
+            and not info.accepted
+            and info.damping == damping
+        )
+        assert (
+            info.residual_norm == pytest.approx(info.gradient_norm)
+            and (w.get_value() == before).all()
+        )
     info = step(batch)
     assert info.accepted and info.damping == 1.125
     np.testing.assert_allclose(w.get_value(), 9 * before, rtol=1e-4)
@@ -101,17 +128,25 @@ def test_run_at_negative_curvature_with_a_damping_that_stays_is_ended():
     assert result.stopped == "diverged" and not result.history["accepted"].any()
 
 
-@pytest.mark.parametrize("status, residual, good", [
-    ("NEGATIVE_CURVATURE", 4.9, True), ("NEGATIVE_CURVATURE", 5.0, False), ("NEGATIVE_CURVATURE", 7.0, False),
-    ("MAX_ITERATIONS", 7.0, True), ("NOT_FINITE", 1.0, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "status, residual, good",
+    [
+        ("NEGATIVE_CURVATURE", 4.9, True),
+        ("NEGATIVE_CURVATURE", 5.0, False),
+        ("NEGATIVE_CURVATURE", 7.0, False),
+        ("MAX_ITERATIONS", 7.0, True),
+        ("NOT_FINITE", 1.0, False),
+    ],
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_has_direction(status, residual, good, dtype):
     gradient = pt.constant(np.array([3.0, 4.0], dtype))
     solution = symng.Solution(
-        x=gradient, status=pt.constant(int(symng.Status[status])), niter=pt.constant(1),
+        x=gradient,
+        status=pt.constant(int(symng.Status[status])),
+        niter=pt.constant(1),
         residual_norm=pt.constant(np.array(residual, dtype)),
-    )  # fmt: skip
+    )
     assert bool(has_direction(solution, gradient).eval()) == good
     assert bool(has_direction(solution).eval()) == (status != "NOT_FINITE")
 
@@ -124,9 +159,11 @@ def test_nan_in_gradient_and_in_metric():
     loss = (pt.softplus(r) - t * r).sum(axis=1).mean() + 0.01 * pt.sqrt(pt.sqr(w).sum())
     objective = symng.Objective(loss, output=pt.sigmoid(r), params=[w], inputs=[x], targets=[t])
     optimizer = symng.NaturalGradient(
-        metric=symng.Fisher(form="output"), solver=symng.CG(), warm_start=0.5,
+        metric=symng.Fisher(form="output"),
+        solver=symng.CG(),
+        warm_start=0.5,
         damping=symng.LevenbergMarquardt(initial=1.0),
-    )  # fmt: skip
+    )
     step, _ = start(optimizer, objective)
     batch = np.array([[1.0, 2.0], [1.0, -1.0], [0.5, 1.0]]), np.array([[1.0], [0.0], [0.0]])
     damping = 1.0
@@ -146,18 +183,28 @@ def test_nan_in_gradient_and_in_metric():
 def test_fixed_damping_stays_after_a_failed_step():
     objective, w, batch = exponential()
     step, _ = start(symng.NaturalGradient(solver=Unit(), damping=2.0, step_size=1e6), objective)
-    assert not step(batch).accepted and step.state["damping"].get_value() == 2.0 and (w.get_value() == 0).all()
+    assert (
+        not step(batch).accepted
+        and step.state["damping"].get_value() == 2.0
+        and (w.get_value() == 0).all()
+    )
 
 
 @pytest.mark.parametrize("solver", ["CG", "MinresQLP"])
 def test_at_the_optimum_nothing_happens(solver):
     model = line(start=(3.0, -1.0))
     rule = symng.LevenbergMarquardt(initial=1.0, reject_below=0.0)
-    step, before = start(symng.NaturalGradient(solver=TIGHT[solver], damping=rule, warm_start=0.9), model.objective)
+    step, before = start(
+        symng.NaturalGradient(solver=TIGHT[solver], damping=rule, warm_start=0.9), model.objective
+    )
     step.state["direction"].set_value(np.ones(2))
     for _ in range(3):
         info = step(model.batch)
-        assert info.status is symng.Status.ZERO_RHS and info.gradient_norm == 0 and info.update_norm == 0
+        assert (
+            info.status is symng.Status.ZERO_RHS
+            and info.gradient_norm == 0
+            and info.update_norm == 0
+        )
         assert math.isnan(info.reduction_ratio) and info.solver_iterations == 0
         assert (model.value == before).all() and step.state["damping"].get_value() == 1.0
         assert (step.state["direction"].get_value() == 0).all()
@@ -166,12 +213,15 @@ def test_at_the_optimum_nothing_happens(solver):
 
 
 def test_rounding_errors_near_the_optimum_leave_the_damping():
-    # A loss of 1 whose changes are below what float32 can hold: nothing can be said about the model.
+    # A loss of 1 whose changes are below what float32 can hold: nothing can be said about the
+    # model.
     x = pt.vector("x", dtype="float32")
     w = pytensor.shared(np.array([1e-5], dtype="float32"), name="w")
     y = w[0] * x
     one = np.float32(1)
-    objective = symng.Objective(pt.sqr(y).mean() / np.float32(2) + one, output=y, params=[w], inputs=[x])
+    objective = symng.Objective(
+        pt.sqr(y).mean() / np.float32(2) + one, output=y, params=[w], inputs=[x]
+    )
     rule = symng.LevenbergMarquardt(initial=3.0)
     step, _ = start(symng.NaturalGradient(solver=Unit(), damping=rule), objective)
     info = step((np.ones(2, dtype="float32"),))

@@ -26,7 +26,9 @@ def find(rule, loss_at, slope, dtype="float64", size=None):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("first, wanted", [(4.0, 0.5), (1.0, 0.5), (0.5, 0.5), (0.3, 0.3), (0.999, 0.999)])
+@pytest.mark.parametrize(
+    "first, wanted", [(4.0, 0.5), (1.0, 0.5), (0.5, 0.5), (0.3, 0.3), (0.999, 0.999)]
+)
 def test_first_of_the_sizes_that_decreases_enough(first, wanted, dtype):
     # (1 - 2 eta)^2 falls from 1 for eta below 1, along a slope of 4
     size, value, found = find(Search(size=first), lambda eta: pt.sqr(1 - 2 * eta), 4.0, dtype)
@@ -53,8 +55,16 @@ def test_shrink_and_symbolic_size():
 def test_none_found_gives_zero_and_the_loss_there():
     assert find(Search(), lambda eta: 2 + eta, 1.0) == (0.0, 2.0, False)
     # the third of these is below 1, but two are tried
-    assert find(Search(size=3.0, max_evaluations=2), lambda eta: pt.sqr(1 - 2 * eta), 4.0) == (0.0, 1.0, False)
-    assert find(Search(size=3.0, max_evaluations=3), lambda eta: pt.sqr(1 - 2 * eta), 4.0) == (0.75, 0.25, True)
+    assert find(Search(size=3.0, max_evaluations=2), lambda eta: pt.sqr(1 - 2 * eta), 4.0) == (
+        0.0,
+        1.0,
+        False,
+    )
+    assert find(Search(size=3.0, max_evaluations=3), lambda eta: pt.sqr(1 - 2 * eta), 4.0) == (
+        0.75,
+        0.25,
+        True,
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -101,11 +111,18 @@ def test_bad_settings(settings, name, error):
 @pytest.mark.parametrize(
     "value, error",
     [
-        (0.0, ValueError), (-1.0, ValueError), (np.nan, ValueError), (np.inf, ValueError), ("1", TypeError),
-        (None, TypeError), (True, TypeError), (pt.vector(), TypeError),
-        (Search, TypeError), (symng.FixedStep, TypeError),
+        (0.0, ValueError),
+        (-1.0, ValueError),
+        (np.nan, ValueError),
+        (np.inf, ValueError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (pt.vector(), TypeError),
+        (Search, TypeError),
+        (symng.FixedStep, TypeError),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("optimizer", [symng.NaturalGradient, symng.SGD])
 def test_bad_step_sizes(value, error, optimizer):
     with pytest.raises(error, match="^step_size: expected .*, got "):
@@ -138,7 +155,13 @@ def test_step_size_number():
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_step_size_schedule(optimizer, symbolic):
     def schedule(step):
-        return pt.switch(pt.lt(step, 2), 0.5, 1 / (1 + step)) if symbolic else 0.5 if step < 2 else 1 / (1 + step)
+        return (
+            pt.switch(pt.lt(step, 2), 0.5, 1 / (1 + step))
+            if symbolic
+            else 0.5
+            if step < 2
+            else 1 / (1 + step)
+        )
 
     model = line()
     step, _ = start(optimizer(step_size=schedule), model.objective)
@@ -157,7 +180,9 @@ def test_step_size_of_a_schedule_may_be_zero_but_not_negative():
     info = step(model.batch)
     assert info.step_size == 0.0 and info.update_norm == 0
     before = model.value
-    with pytest.raises(ValueError, match=r"^step_size \(its schedule at step 2\): expected .* at least 0, got -1.0"):
+    with pytest.raises(
+        ValueError, match=r"^step_size \(its schedule at step 2\): expected .* at least 0, got -1.0"
+    ):
         step(model.batch)
     assert (model.value == before).all() and step.state["step"].get_value() == 2
 
@@ -165,7 +190,9 @@ def test_step_size_of_a_schedule_may_be_zero_but_not_negative():
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "fast", None])
 def test_bad_schedule_is_told_before_compilation(value):
     model = line()
-    with pytest.raises((ValueError, TypeError), match=r"^step_size \(its schedule at step 0\): expected .*, got "):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"^step_size \(its schedule at step 0\): expected .*, got "
+    ):
         symng.compile_step(model.objective, natural(step_size=lambda step: value))
 
 
@@ -175,7 +202,9 @@ def test_step_size_of_the_users_own():
     step, _ = start(natural(step_size=eta * 2), model.objective)
     assert "step_size" not in step.hyperparameters
     eta.set_value(0.2)
-    assert step(model.batch).step_size == pytest.approx(0.4) and np.allclose(model.value, 0.4 * model.solution)
+    assert step(model.batch).step_size == pytest.approx(0.4) and np.allclose(
+        model.value, 0.4 * model.solution
+    )
 
 
 def test_line_search_on_the_gradient_batch():
@@ -213,7 +242,9 @@ def test_line_search_on_a_batch_of_its_own():
     # There the solution is a quarter as far: sizes above 1/2 raise the loss of that batch.
     info = step(model.batch, search_batch=(X, T / 4))
     assert info.step_size == 0.25 and np.allclose(model.value, model.solution / 4)
-    assert info.loss == pytest.approx(model.loss(0 * model.solution))  # both losses are those of the gradient batch
+    assert info.loss == pytest.approx(
+        model.loss(0 * model.solution)
+    )  # both losses are those of the gradient batch
     assert info.new_loss == pytest.approx(model.loss(model.value))
     assert info.reduction_ratio == pytest.approx(1 - 0.25 / 2)
     # Away from all that the search batch knows no size will do.

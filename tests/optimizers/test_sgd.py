@@ -21,7 +21,9 @@ from symng import vectors
 def test_sgd_is_the_recursion(momentum, nesterov):
     case = oracles.mlp_case("categorical")
     batch = tuple(case.givens.values())
-    step, theta = start(symng.SGD(step_size=0.3, momentum=momentum, nesterov=nesterov), case.objective)
+    step, theta = start(
+        symng.SGD(step_size=0.3, momentum=momentum, nesterov=nesterov), case.objective
+    )
     velocity = np.zeros(case.size)
     for i in range(4):
         gradient = oracles.example_gradients(case).mean(axis=0)
@@ -34,7 +36,12 @@ def test_sgd_is_the_recursion(momentum, nesterov):
         theta = theta - update
         assert oracles.relative_error(vectors.get_flat(case.params), theta) < 1e-12
         assert info.update_norm == pytest.approx(np.linalg.norm(update)) and info.step_size == 0.3
-        assert info.accepted and info.status is None and math.isnan(info.damping) and math.isnan(info.reduction_ratio)
+        assert (
+            info.accepted
+            and info.status is None
+            and math.isnan(info.damping)
+            and math.isnan(info.reduction_ratio)
+        )
 
 
 def test_sgd_rejects_what_is_not_finite():
@@ -42,7 +49,10 @@ def test_sgd_rejects_what_is_not_finite():
     step, _ = start(symng.SGD(step_size=0.1, momentum=0.5), objective)
     step(batch)
     good, velocity = w.get_value(), step.state["velocity"].get_value()
-    for value in (np.array([1e3, 0.0]), np.array([np.nan, 0.0])):  # infinite gradient, NaN in the parameters
+    for value in (
+        np.array([1e3, 0.0]),
+        np.array([np.nan, 0.0]),
+    ):  # infinite gradient, NaN in the parameters
         w.set_value(value)
         info = step(batch)
         assert not info.accepted and info.update_norm == 0
@@ -58,7 +68,9 @@ def test_sgd_rejects_what_is_not_finite():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: natural(damping=symng.LevenbergMarquardt(initial=1.0), step_size=lambda step: 1 / (1 + step)),
+        lambda: natural(
+            damping=symng.LevenbergMarquardt(initial=1.0), step_size=lambda step: 1 / (1 + step)
+        ),
         lambda: natural(step_size=lambda step: pt.switch(pt.eq(step, 0), 1.0, 0.5), damping=1.0),
         lambda: natural(step_size=0.5, damping=0.5),
         lambda: symng.SGD(step_size=lambda step: 0.5 / (1 + step), momentum=0.9, nesterov=True),
@@ -81,7 +93,8 @@ def test_updates_are_the_compiled_step(make):
 
 def test_updates_of_a_schedule_that_is_not_symbolic():
     with pytest.raises(
-        ValueError, match="^step_size: expected a schedule that takes a symbolic step number, got .*Use comp"
+        ValueError,
+        match="^step_size: expected a schedule that takes a symbolic step number, got .*Use comp",
     ):
         symng.SGD(step_size=lambda step: 0.1 if step < 3 else 0.01).updates(line().objective)
     with pytest.raises(TypeError, match="^objective: expected a symng.Objective, got "):

@@ -22,7 +22,10 @@ def gradient_function(case):
 
 def batches_of(case, count, size=4):
     rng = np.random.default_rng(3)
-    return [(rng.standard_normal((size, 3)), oracles.draw_targets(case.kinds[0], rng, (size, 3))) for _ in range(count)]
+    return [
+        (rng.standard_normal((size, 3)), oracles.draw_targets(case.kinds[0], rng, (size, 3)))
+        for _ in range(count)
+    ]
 
 
 def covariance(gradients, decay, centered):
@@ -52,20 +55,27 @@ def test_covariance_is_exact_up_to_the_rank(centered):
         theta = theta - update
         assert info.accepted and info.step_size == size and info.damping == damping
         assert info.update_norm == pytest.approx(np.linalg.norm(update))
-        assert info.gradient_norm == pytest.approx(np.linalg.norm(gradients[-1])) and info.status is None
+        assert (
+            info.gradient_norm == pytest.approx(np.linalg.norm(gradients[-1]))
+            and info.status is None
+        )
     U, weight = step.state["factor"].get_value(), step.state["weight"].get_value()
     assert weight == pytest.approx((1 - 0.8**6) / (1 - 0.8))
     assert np.allclose(U.T @ U / weight, C, atol=1e-14 + 1e-12 * abs(C).max())
     assert np.allclose(U @ U.T, np.diag(np.diag(U @ U.T)), atol=1e-12)  # eigenvectors
     if centered:
         weights = 0.8 ** np.arange(6)[::-1]
-        assert np.allclose(step.state["mean"].get_value(), weights @ gradients / weights.sum(), rtol=1e-12)
+        assert np.allclose(
+            step.state["mean"].get_value(), weights @ gradients / weights.sum(), rtol=1e-12
+        )
 
 
 def test_beyond_the_rank_it_is_the_best_approximation():
     case, rank, decay, damping, size = oracles.mlp_case("bernoulli"), 2, 0.9, 0.02, 0.05
     gradient_of = gradient_function(case)
-    step, theta = start(symng.TONGA(rank=rank, decay=decay, damping=damping, step_size=size), case.objective)
+    step, theta = start(
+        symng.TONGA(rank=rank, decay=decay, damping=damping, step_size=size), case.objective
+    )
     kept, weight = np.zeros((case.size, case.size)), 0.0
     for i, batch in enumerate(batches_of(case, 7)):
         gradient = gradient_of(batch)
@@ -73,7 +83,9 @@ def test_beyond_the_rank_it_is_the_best_approximation():
         update = size * np.linalg.solve(total / weight + damping * np.eye(case.size), gradient)
         values, Q = np.linalg.eigh(total)
         kept = (Q[:, -rank:] * values[-rank:]) @ Q[:, -rank:].T
-        assert i < rank or np.linalg.norm(total - kept) > 1e-3 * np.linalg.norm(total)  # something is lost
+        assert i < rank or np.linalg.norm(total - kept) > 1e-3 * np.linalg.norm(
+            total
+        )  # something is lost
         assert step(batch).accepted
         assert oracles.relative_error(theta - vectors.get_flat(case.params), update) < 1e-9
         theta = theta - update
@@ -84,7 +96,9 @@ def test_beyond_the_rank_it_is_the_best_approximation():
 @pytest.mark.parametrize("centered", [False, True])
 def test_single_examples_without_decay_make_the_empirical_fisher_matrix(centered):
     case = oracles.mlp_case("categorical")
-    optimizer = symng.TONGA(rank=5, decay=1.0, centered=centered, step_size=1e-12)  # stays where it is
+    optimizer = symng.TONGA(
+        rank=5, decay=1.0, centered=centered, step_size=1e-12
+    )  # stays where it is
     step, _ = start(optimizer, case.objective)
     arrays = list(case.givens.values())
     for n in range(5):
@@ -97,7 +111,9 @@ def test_single_examples_without_decay_make_the_empirical_fisher_matrix(centered
 def test_settings_change_between_steps():
     case = oracles.mlp_case("gaussian")
     first, second = batches_of(case, 2)
-    step, theta = start(symng.TONGA(rank=3, step_size=lambda step: 0.5 / (1 + step)), case.objective)
+    step, theta = start(
+        symng.TONGA(rank=3, step_size=lambda step: 0.5 / (1 + step)), case.objective
+    )
     assert set(step.hyperparameters) == {"step_size", "decay", "damping"}
     assert set(step.state) == {"step", "weight", "factor"}
     gradient_of = gradient_function(case)
@@ -108,14 +124,18 @@ def test_settings_change_between_steps():
     step.hyperparameters["decay"].set_value(0.25)
     step.hyperparameters["damping"].set_value(2.0)
     info = step(second)
-    update = 0.25 * np.linalg.solve(covariance(gradients, 0.25, False) + 2 * np.eye(case.size), gradients[1])
+    update = 0.25 * np.linalg.solve(
+        covariance(gradients, 0.25, False) + 2 * np.eye(case.size), gradients[1]
+    )
     assert info.step_size == 0.25 and info.damping == 2.0
     assert oracles.relative_error(theta - vectors.get_flat(case.params), update) < 1e-11
 
 
 def test_without_memory_the_step_is_along_the_gradient():
     model = line()
-    step, before = start(symng.TONGA(rank=1, decay=0.0, damping=1.0, step_size=1.0), model.objective)
+    step, before = start(
+        symng.TONGA(rank=1, decay=0.0, damping=1.0, step_size=1.0), model.objective
+    )
     for _ in range(3):
         gradient = model.value - model.solution
         before = model.value
@@ -155,15 +175,24 @@ def test_float32_stays(centered):
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
     nodes = nodes_of(step.functions[0].maker.fgraph)
-    assert not [v for n in nodes for v in n.outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
+    assert not [
+        v
+        for n in nodes
+        for v in n.outputs
+        if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
+    ]
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path):
     optimizer = symng.TONGA(rank=2, centered=True, damping=1.0, step_size=1e-3)
     whole = train(optimizer, batch_size=6, max_steps=7, seed=5)
     for steps in (3, 7):
-        resumed = train(optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz")
-    assert (resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()).all()
+        resumed = train(
+            optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz"
+        )
+    assert (
+        resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()
+    ).all()
     for name, variable in whole.step.state.items():
         assert (variable.get_value() == resumed.step.state[name].get_value()).all(), name
     assert whole.history["loss"][-1] < whole.history["loss"][0]
@@ -190,7 +219,10 @@ def test_updates_are_the_compiled_step():
         ({"damping": 0.0}, "damping: expected .* above 0"),
         ({"damping": symng.LevenbergMarquardt()}, "damping: expected"),
         ({"centered": 1}, "centered: expected True or False"),
-        ({"step_size": symng.BacktrackingLineSearch()}, "step_size: expected .* TONGA makes no line search"),
+        (
+            {"step_size": symng.BacktrackingLineSearch()},
+            "step_size: expected .* TONGA makes no line search",
+        ),
     ],
 )
 def test_bad_settings(settings, message):

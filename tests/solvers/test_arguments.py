@@ -21,13 +21,21 @@ MODE = Mode(linker="py", optimizer=None)  # each function runs a few times only
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("rtol", -1e-3, ValueError), ("rtol", np.nan, ValueError), ("rtol", "few", TypeError),
+        ("rtol", -1e-3, ValueError),
+        ("rtol", np.nan, ValueError),
+        ("rtol", "few", TypeError),
         ("rtol", True, TypeError),
-        ("atol", -1, ValueError), ("atol", None, TypeError), ("atol", np.inf, ValueError), ("maxiter", -1, ValueError),
-        ("maxiter", 2.5, TypeError), ("maxiter", pt.dscalar(), TypeError), ("rtol", pt.dvector(), TypeError),
-        ("recompute", 1, TypeError), ("check", None, TypeError),
+        ("atol", -1, ValueError),
+        ("atol", None, TypeError),
+        ("atol", np.inf, ValueError),
+        ("maxiter", -1, ValueError),
+        ("maxiter", 2.5, TypeError),
+        ("maxiter", pt.dscalar(), TypeError),
+        ("rtol", pt.dvector(), TypeError),
+        ("recompute", 1, TypeError),
+        ("check", None, TypeError),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_are_refused(kind: Any, name: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=name):
         kind(**{name: value})
@@ -40,12 +48,24 @@ def test_bad_settings_are_refused(kind: Any, name: str, value: Any, error: type[
         ({"progress_rtol": -1e-4}, ValueError, "progress_rtol"),
         ({"progress_rtol": "5e-4"}, TypeError, "progress_rtol"),
         ({"progress_rtol": pt.dvector()}, TypeError, "progress_rtol"),
-        ({"keep_iterates": 1.0, "maxiter": 9}, ValueError, "keep_iterates: expected a finite number, above 1"),
+        (
+            {"keep_iterates": 1.0, "maxiter": 9},
+            ValueError,
+            "keep_iterates: expected a finite number, above 1",
+        ),
         ({"keep_iterates": pt.dscalar(), "maxiter": 9}, TypeError, "keep_iterates"),
-        ({"keep_iterates": 1.3}, TypeError, "maxiter: expected a plain number where keep_iterates is given, got None"),
-        ({"keep_iterates": 1.3, "maxiter": pt.lscalar("m")}, TypeError, "maxiter: expected a plain number"),
+        (
+            {"keep_iterates": 1.3},
+            TypeError,
+            "maxiter: expected a plain number where keep_iterates is given, got None",
+        ),
+        (
+            {"keep_iterates": 1.3, "maxiter": pt.lscalar("m")},
+            TypeError,
+            "maxiter: expected a plain number",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_settings_of_cg_are_refused(settings: Any, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=name):
         CG(**settings)
@@ -83,13 +103,20 @@ def test_bad_arguments_are_refused(kind: Any) -> None:
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_wrong_lengths_are_refused_while_the_graph_is_built(kind: Any, length: int) -> None:
     solver, b = kind(), pt.tensor("b", shape=(5,), dtype="float64")
-    with pytest.raises(ValueError, match=f"x0: expected a vector of length 5, that of b, got one of length {length}"):
+    with pytest.raises(
+        ValueError,
+        match=f"x0: expected a vector of length 5, that of b, got one of length {length}",
+    ):
         solver.solve(lambda v: v, b, x0=np.ones(length))
-    with pytest.raises(ValueError, match=f"A: expected a product of length 5, .* got one of length {length}"):
+    with pytest.raises(
+        ValueError, match=f"A: expected a product of length 5, .* got one of length {length}"
+    ):
         solver.solve(lambda v: v[:length], b)
     with pytest.raises(ValueError, match="preconditioner: expected a product of length 5"):
         solver.solve(lambda v: v, b, preconditioner=lambda r: r[:length])
-    with pytest.raises(ValueError, match=f"b: expected a vector of length {length}, the size of A, got .* length 5"):
+    with pytest.raises(
+        ValueError, match=f"b: expected a vector of length {length}, the size of A, got .* length 5"
+    ):
         solver.solve(LinearOperator(lambda v: v, size=length), b)
 
 
@@ -111,7 +138,9 @@ def test_wrong_lengths_are_refused_when_they_are_known(kind: Any) -> None:
             run(I, I, v, np.ones(length))
         with pytest.raises(ValueError, match="A: expected a product of the length of b"):
             run(I[:length], I, v, v)
-        with pytest.raises(ValueError, match="preconditioner: expected a product of the length of b"):
+        with pytest.raises(
+            ValueError, match="preconditioner: expected a product of the length of b"
+        ):
             run(I, I[:length], v, v)
     with pytest.raises(ValueError, match="b: expected at least one number"):
         run(np.ones((0, 0)), np.ones((0, 0)), np.ones(0), np.ones(0))
@@ -145,7 +174,11 @@ def test_every_verdict_has_a_sentence() -> None:
     assert all(s[0].isupper() and s.endswith(".") for s in sentences)
     good = {s.name for s in Status if s.success}
     assert good == {
-        "CONVERGED", "CONVERGED_TO_PRECISION", "LEAST_SQUARES", "LEAST_SQUARES_TO_PRECISION", "ZERO_RHS",
+        "CONVERGED",
+        "CONVERGED_TO_PRECISION",
+        "LEAST_SQUARES",
+        "LEAST_SQUARES_TO_PRECISION",
+        "ZERO_RHS",
         "SMALL_PROGRESS",
-    }  # fmt: skip
+    }
     assert all(1 <= s <= 9 for s in Status if s.success)

@@ -43,7 +43,11 @@ def compiled(solver: Any, dtype: str, n: int | None = None) -> Any:
     f = pytensor.function([A, b, x0, inverse], list(fields.values()), mode=MODE)
 
     def run(A: Any, b: Any, x0: Any = None, inverse: Any = None) -> Solution:
-        vectors = [b, np.zeros(len(b)) if x0 is None else x0, np.ones(len(b)) if inverse is None else inverse]
+        vectors = [
+            b,
+            np.zeros(len(b)) if x0 is None else x0,
+            np.ones(len(b)) if inverse is None else inverse,
+        ]
         values = f(*(np.asarray(value, dtype=dtype) for value in [A, *vectors]))
         return Solution(**dict(zip(fields, values, strict=True)))
 
@@ -95,17 +99,21 @@ def test_an_inconsistent_system_gives_no_huge_solution(shape: str, dtype: str) -
         inverse = 10 ** rng.uniform(-0.5, 0.5, n) if preconditioned else None
         solution = compiled(CG(recompute=recompute), dtype)(A, b, inverse=inverse)
         if status_of(solution) is Status.CONVERGED and shape == "one zero":
-            # What rounding makes of a single zero may be positive enough for a solution, so long that digits of A x go.
+            # What rounding makes of a single zero may be positive enough for a solution, so long
+            # that digits of A x go.
             x = solution.x.astype(float)
             lost = 20 * np.finfo(dtype).eps * np.linalg.norm(A, 2) * np.linalg.norm(x)
             assert np.linalg.norm(b - A @ x) <= 1.01e-5 * np.linalg.norm(b) + lost
             continue
-        # With a condition of 1e8, ten times n iterations do not always tell zero from the small eigenvalues.
+        # With a condition of 1e8, ten times n iterations do not always tell zero from the small
+        # eigenvalues.
         assert status_of(solution) in (Status.NEGATIVE_CURVATURE, Status.MAX_ITERATIONS)
         assert status_of(solution) is Status.NEGATIVE_CURVATURE or shape.startswith("condition")
         x = solution.x.astype(float)
         residual = np.linalg.norm(b - A @ x)
-        assert np.linalg.norm(x) <= 10 * max(np.linalg.norm(shortest(A, b, 1e-10)), 1 / np.linalg.norm(A, 2))
+        assert np.linalg.norm(x) <= 10 * max(
+            np.linalg.norm(shortest(A, b, 1e-10)), 1 / np.linalg.norm(A, 2)
+        )
         assert residual <= (1.3 if preconditioned else 1.0) * np.linalg.norm(b)
         np.testing.assert_allclose(solution.residual_norm, residual, rtol=1e-3)
         np.testing.assert_allclose(solution.x_norm, np.linalg.norm(x), rtol=1e-5)
@@ -148,7 +156,9 @@ def slow_problem(n: int = 150) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("variant", ["plain", "start", "preconditioner"])
 def test_small_progress(dtype: str, variant: str) -> None:
     A, b = slow_problem()
-    start = np.random.default_rng(4).standard_normal(len(b)) if variant == "start" else np.zeros(len(b))
+    start = (
+        np.random.default_rng(4).standard_normal(len(b)) if variant == "start" else np.zeros(len(b))
+    )
     # D A D y = D b with the preconditioner D^2 is A x = b in disguise, x = D y.
     d = np.linspace(1, 3, len(b)) if variant == "preconditioner" else np.ones(len(b))
     ended, scale = [], 2.0**40
@@ -158,7 +168,9 @@ def test_small_progress(dtype: str, variant: str) -> None:
         solution = run(d[:, None] * A * d, scale * d * b, scale * start / d, 1 / d**2)
         assert status_of(solution) is Status.SMALL_PROGRESS and status_of(solution).success
         assert solution.niter == len(iterates) - 1
-        assert distance(d * solution.x / scale, iterates[-1]) <= (1e-8 if dtype == "float64" else 1e-3)
+        assert distance(d * solution.x / scale, iterates[-1]) <= (
+            1e-8 if dtype == "float64" else 1e-3
+        )
         residual = np.linalg.norm(d * (scale * b - A @ (d * solution.x)))
         np.testing.assert_allclose(solution.residual_norm, residual, rtol=1e-3)
         ended.append(int(solution.niter))
@@ -168,7 +180,9 @@ def test_small_progress(dtype: str, variant: str) -> None:
 def test_progress_is_looked_back_on_over_a_limited_history(monkeypatch: Any) -> None:
     monkeypatch.setattr(_cg_round, "HISTORY", 12)
     A, b = slow_problem()
-    short, full = (cg_iterates(A, b, 500, progress_rtol=5e-5, history=length) for length in (12, 128))
+    short, full = (
+        cg_iterates(A, b, 500, progress_rtol=5e-5, history=length) for length in (12, 128)
+    )
     assert 121 < len(short) < len(full)
     solution = CG(rtol=0.0, progress_rtol=5e-5).solve(lambda v: pt.constant(A) @ v, pt.constant(b))
     niter, status = pytensor.function([], [solution.niter, solution.status], mode=MODE)()
@@ -223,7 +237,9 @@ def keeping(dtype: str, limit: int) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("start", [False, True])
-@pytest.mark.parametrize(("rtol", "limit"), [(1e-5, 20), (1e-2, 20), (0.0, 20), (0.0, 18), (0.0, 1)])
+@pytest.mark.parametrize(
+    ("rtol", "limit"), [(1e-5, 20), (1e-2, 20), (0.0, 20), (0.0, 18), (0.0, 1)]
+)
 def test_kept_iterates(rtol: float, limit: int, start: bool, dtype: str) -> None:
     A, b = np.diag(np.linspace(1, 10, 30)), 2.0**30 * np.random.default_rng(5).standard_normal(30)
     x0 = b / 7 if start else None
@@ -233,7 +249,10 @@ def test_kept_iterates(rtol: float, limit: int, start: bool, dtype: str) -> None
     assert solution.niter == made
     kept = [i for i in numbers(1.3, limit) if i < made] + [made]
     assert solution.iterates_count == len(kept)
-    assert solution.iterates.shape == (len(numbers(1.3, limit)), 30) and solution.iterates.dtype == dtype
+    assert (
+        solution.iterates.shape == (len(numbers(1.3, limit)), 30)
+        and solution.iterates.dtype == dtype
+    )
     expected = np.array([iterates[i] for i in kept]) / 2.0**30
     tolerance = 1e-9 if dtype == "float64" else 1e-4
     np.testing.assert_allclose(solution.iterates[: len(kept)] / 2.0**30, expected, atol=tolerance)
@@ -242,18 +261,23 @@ def test_kept_iterates(rtol: float, limit: int, start: bool, dtype: str) -> None
 
 
 def test_the_last_row_is_the_solution_whatever_the_verdict() -> None:
-    run, rng = compiled(CG(maxiter=400, keep_iterates=1.3, rtol=1e-10), "float64"), np.random.default_rng(6)
+    run, rng = (
+        compiled(CG(maxiter=400, keep_iterates=1.3, rtol=1e-10), "float64"),
+        np.random.default_rng(6),
+    )
     b, definite, x0 = rng.standard_normal(20), np.diag(np.arange(1.0, 21)), rng.standard_normal(20)
     bad = definite.copy()
     bad[3, 3] = np.nan
     cases = [
-        (definite, b, None, Status.CONVERGED), (definite, 0 * b, x0, Status.ZERO_RHS),
-        (definite, definite @ x0, x0, Status.CONVERGED), (bad, b, x0, Status.NOT_FINITE),
+        (definite, b, None, Status.CONVERGED),
+        (definite, 0 * b, x0, Status.ZERO_RHS),
+        (definite, definite @ x0, x0, Status.CONVERGED),
+        (bad, b, x0, Status.NOT_FINITE),
         (-definite, b, x0, Status.NEGATIVE_CURVATURE),
         (definite - 2.5 * np.eye(20), b, None, Status.NEGATIVE_CURVATURE),
         (singular("uniform", 20, rng), b, None, Status.NEGATIVE_CURVATURE),
         (singular("half rank", 20, rng), b, x0, Status.NEGATIVE_CURVATURE),
-    ]  # fmt: skip
+    ]
     for A, rhs, start, status in cases:
         solution = run(A, rhs, start)
         count = int(solution.iterates_count)
@@ -265,5 +289,9 @@ def test_the_last_row_is_the_solution_whatever_the_verdict() -> None:
 def test_nothing_is_kept_or_looked_back_on_unless_asked_for() -> None:
     solution = CG(maxiter=9).solve(lambda v: v, pt.dvector())
     assert solution.iterates is None and solution.iterates_count is None
-    assert CG(keep_iterates=1.3, maxiter=9).solve(lambda v: v, pt.dvector()).iterates.type.shape == (7, None)
-    assert CG(keep_iterates=1.3, maxiter=9).solve(lambda v: v, pt.constant(np.ones(4))).iterates.type.shape == (7, 4)
+    assert CG(keep_iterates=1.3, maxiter=9).solve(
+        lambda v: v, pt.dvector()
+    ).iterates.type.shape == (7, None)
+    assert CG(keep_iterates=1.3, maxiter=9).solve(
+        lambda v: v, pt.constant(np.ones(4))
+    ).iterates.type.shape == (7, 4)

@@ -24,7 +24,9 @@ def scan_nodes(f: Any) -> list[Any]:
     return [node for node in f.maker.fgraph.apply_nodes if isinstance(node.op, Scan)]
 
 
-@pytest.mark.parametrize("solver", [*SOLVERS, CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=9)], ids=repr)
+@pytest.mark.parametrize(
+    "solver", [*SOLVERS, CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=9)], ids=repr
+)
 def test_float32_stays_float32(solver: Any) -> None:
     A, b, x0, m = pt.fmatrix("A"), pt.fvector("b"), pt.fvector("x0"), pt.fvector("m")
     solution = solver.solve(lambda v: A @ v, b, damping=0.5, x0=x0, preconditioner=lambda r: m * r)
@@ -33,7 +35,12 @@ def test_float32_stays_float32(solver: Any) -> None:
     f = pytensor.function([A, b, x0, m], outputs, mode="FAST_COMPILE")
     inner = [node for scan in scan_nodes(f) for node in scan.op.fgraph.apply_nodes]
     assert inner
-    wide = [node for node in [*inner, *f.maker.fgraph.apply_nodes] for v in node.outputs if v.type.dtype == "float64"]
+    wide = [
+        node
+        for node in [*inner, *f.maker.fgraph.apply_nodes]
+        for v in node.outputs
+        if v.type.dtype == "float64"
+    ]
     assert not wide
 
 
@@ -46,20 +53,34 @@ def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> No
     f = pytensor.function([A, b, x0], [solution.x, solution.status], mode=mode)
     (scan,) = scan_nodes(f)
     products = [
-        node for node in scan.op.fgraph.apply_nodes if any(v.owner is None and v.type.ndim == 2 for v in node.inputs)
+        node
+        for node in scan.op.fgraph.apply_nodes
+        if any(v.owner is None and v.type.ndim == 2 for v in node.inputs)
     ]
     assert (
-        len([node for node in products if "emv" in str(node.op) or "Dot" in str(node.op) or "dot" in str(node.op)]) == 1
+        len(
+            [
+                node
+                for node in products
+                if "emv" in str(node.op) or "Dot" in str(node.op) or "dot" in str(node.op)
+            ]
+        )
+        == 1
     )
     # tanh(A) does not change with the state: it is taken out of the loop.
     assert not any("anh" in str(node.op) for node in scan.op.fgraph.apply_nodes)
     buffers = [
         v
         for v in scan.inputs
-        if v.type.ndim == 2 and v.type.dtype == "float64" and v.owner and "Subtensor" in str(v.owner.op)
+        if v.type.ndim == 2
+        and v.type.dtype == "float64"
+        and v.owner
+        and "Subtensor" in str(v.owner.op)
     ]
     assert buffers
-    sizes = pytensor.function([A, b, x0], [v.shape[0] for v in buffers], mode="FAST_COMPILE", on_unused_input="ignore")
+    sizes = pytensor.function(
+        [A, b, x0], [v.shape[0] for v in buffers], mode="FAST_COMPILE", on_unused_input="ignore"
+    )
     n = 30
     assert max(int(size) for size in sizes(np.eye(n), np.ones(n), np.ones(n))) <= 2
 
@@ -89,7 +110,14 @@ def test_while_loop(mode: str) -> None:
     assert [final[name].type.dtype for name in ("x", "k", "y")] == ["float32", "int64", "float32"]
     assert final["x"].type.shape == (3,)
     f = pytensor.function([start, limit], list(final.values()), mode=mode)
-    for k, limit_, rounds in ((0, 100, 5), (3, 100, 2), (5, 100, 0), (9, 100, 0), (0, 2, 2), (0, 0, 0)):
+    for k, limit_, rounds in (
+        (0, 100, 5),
+        (3, 100, 2),
+        (5, 100, 0),
+        (9, 100, 0),
+        (0, 2, 2),
+        (0, 0, 0),
+    ):
         x, count, y = f(k, limit_)
         np.testing.assert_array_equal(x, np.full(3, 2.0**rounds))
         assert count == k + rounds and y == 3 * (2.0**rounds - 1)
@@ -118,9 +146,15 @@ def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
     x, v = pt.matrix("x"), pt.matrix("v")
     y = pt.sigmoid(x)
     state = {"v": v, "i": pt.constant(0, dtype="int64")}
-    final = while_loop(lambda s: {"v": s["v"] * y * (1 - y), "i": s["i"] + 1}, lambda s: s["i"] < 2, state, 10)
+    final = while_loop(
+        lambda s: {"v": s["v"] * y * (1 - y), "i": s["i"] + 1}, lambda s: s["i"] < 2, state, 10
+    )
     function = pytensor.function([x, v], final["v"], mode="CVM")
-    matrices = [node for node in inner_nodes(function) if isinstance(node.op, Elemwise) and node.outputs[0].ndim == 2]
+    matrices = [
+        node
+        for node in inner_nodes(function)
+        if isinstance(node.op, Elemwise) and node.outputs[0].ndim == 2
+    ]
     assert [len(node.inputs) for node in matrices] == [2]
     a, b = np.array([[0.5, -1.0]]), np.array([[2.0, 3.0]])
     slope = 1 / (1 + np.exp(-a)) * (1 - 1 / (1 + np.exp(-a)))
@@ -138,8 +172,15 @@ def test_while_loop_computes_a_number_once_for_the_whole_vector() -> None:
 
     final = while_loop(body, lambda s: s["i"] < 4, state, 10)
     function = pytensor.function([x], [final["x"], final["a"]], mode="CVM")
-    (update,) = [n for n in inner_nodes(function) if isinstance(n.op, Elemwise) and n.outputs[0].type.shape == (None,)]
-    assert "switch" not in str(update.op.scalar_op).lower() and "sqrt" not in str(update.op.scalar_op).lower()
+    (update,) = [
+        n
+        for n in inner_nodes(function)
+        if isinstance(n.op, Elemwise) and n.outputs[0].type.shape == (None,)
+    ]
+    assert (
+        "switch" not in str(update.op.scalar_op).lower()
+        and "sqrt" not in str(update.op.scalar_op).lower()
+    )
     value, a = np.array([0.1, -2.0]), 3.0
     for _ in range(4):
         value = value - (np.sqrt(a) / (1 + a) if a > 1 else a) * np.exp(value)

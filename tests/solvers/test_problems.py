@@ -10,7 +10,14 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers.linear_problems import Problem, cg_iterates, cg_iterations, minres_iterations, problems, shortest
+from helpers.linear_problems import (
+    Problem,
+    cg_iterates,
+    cg_iterations,
+    minres_iterations,
+    problems,
+    shortest,
+)
 
 from symng.solvers import CG, MinresQLP, Solution, Status
 
@@ -29,7 +36,9 @@ class Row:
     def takes(self, problem: Problem) -> bool:
         """Tell whether the solver should solve this problem."""
         if self.solver is CG:
-            return (problem.definite and not problem.slow) or (problem.semidefinite and problem.consistent)
+            return (problem.definite and not problem.slow) or (
+                problem.semidefinite and problem.consistent
+            )
         return True
 
 
@@ -40,7 +49,8 @@ ROWS = {"cg": Row(CG, ()), "minres-qlp": Row(MinresQLP, ("transition_condition",
 def compiled(name: str, dtype: str, variant: str = "plain") -> Any:
     """Compile one function of A, b, rtol, damping and the settings of the row, for all problems.
 
-    Variants: plain, jacobi (a diagonal preconditioner), warm (with x0), limits (bounds that the dtype cannot reach).
+    Variants: plain, jacobi (a diagonal preconditioner), warm (with x0), limits (bounds that the
+    dtype cannot reach).
     """
     row = ROWS[name]
     A, b = pt.matrix("A", dtype=dtype), pt.vector("b", dtype=dtype)
@@ -48,15 +58,33 @@ def compiled(name: str, dtype: str, variant: str = "plain") -> Any:
     scalars = [pt.scalar(key, dtype=dtype) for key in ("rtol", "damping", *row.settings)]
     settings = {"rtol": scalars[0], **dict(zip(row.settings, scalars[2:], strict=True))}
     if variant == "limits":
-        settings |= {"max_norm": 1e30, "condition_limit": 1e15 if dtype == "float64" else 1e7, "maxiter": 4 * b.size}
+        settings |= {
+            "max_norm": 1e30,
+            "condition_limit": 1e15 if dtype == "float64" else 1e7,
+            "maxiter": 4 * b.size,
+        }
     preconditioner = (lambda r: r / diagonal) if variant == "jacobi" else None
     solution = row.solver(**settings).solve(
-        lambda v: A @ v, b, damping=scalars[1], x0=x0 if variant == "warm" else None, preconditioner=preconditioner
+        lambda v: A @ v,
+        b,
+        damping=scalars[1],
+        x0=x0 if variant == "warm" else None,
+        preconditioner=preconditioner,
     )
     fields = {key: value for key, value in vars(solution).items() if value is not None}
-    f = pytensor.function([A, b, diagonal, x0, *scalars], list(fields.values()), mode=MODE, on_unused_input="ignore")
+    f = pytensor.function(
+        [A, b, diagonal, x0, *scalars], list(fields.values()), mode=MODE, on_unused_input="ignore"
+    )
 
-    def run(A: Any, b: Any, rtol: float, damping: float = 0.0, d: Any = None, x0: Any = None, **values: float) -> Any:
+    def run(
+        A: Any,
+        b: Any,
+        rtol: float,
+        damping: float = 0.0,
+        d: Any = None,
+        x0: Any = None,
+        **values: float,
+    ) -> Any:
         n = len(b)
         vectors = [A, b, np.ones(n) if d is None else d, np.zeros(n) if x0 is None else x0]
         numbers = [rtol, damping, *(values[key] for key in row.settings)]
@@ -99,21 +127,30 @@ CASES = [
 ]
 
 
-def check_minres_qlp(problem: Problem, dtype: str, rtol: float, value: float | None, variant: str = "plain") -> None:
+def check_minres_qlp(
+    problem: Problem, dtype: str, rtol: float, value: float | None, variant: str = "plain"
+) -> None:
     """Solve one problem, and check verdict, iterations, measures and solution."""
     A, b = problem.A.astype(dtype), problem.b.astype(dtype)
     eps = np.finfo(dtype).eps
-    solution = compiled("minres-qlp", dtype, variant)(A, b, rtol, transition_condition=transition(dtype, value))
+    solution = compiled("minres-qlp", dtype, variant)(
+        A, b, rtol, transition_condition=transition(dtype, value)
+    )
     status, x = Status(int(solution.status)), solution.x.astype(float)
-    # Where the tolerance is near what rounding errors leave, this system may only be found singular.
-    limited = status is Status.CONDITION_LIMIT and rtol < 1e-8 and problem.name == "rosser, inconsistent"
+    # Where the tolerance is near what rounding errors leave, this system may only be found
+    # singular.
+    limited = (
+        status is Status.CONDITION_LIMIT and rtol < 1e-8 and problem.name == "rosser, inconsistent"
+    )
     assert status.success or limited
     if not limited:
         assert status.name.startswith("CONVERGED" if problem.consistent else "LEAST_SQUARES")
         assert solution.niter <= 1.5 * minres_iterations(A, b, rtol, 10 * len(b)) + 5
     r = problem.b - problem.A @ x
     scale = np.linalg.norm(problem.A, 2) * np.linalg.norm(x) + np.linalg.norm(problem.b)
-    np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(r), rtol=1e-3, atol=20 * eps * scale)
+    np.testing.assert_allclose(
+        solution.residual_norm, np.linalg.norm(r), rtol=1e-3, atol=20 * eps * scale
+    )
     np.testing.assert_allclose(solution.x_norm, np.linalg.norm(x), rtol=1e-4)
     if problem.consistent:
         assert residual_is_small(problem, solution, rtol, dtype)
@@ -122,12 +159,15 @@ def check_minres_qlp(problem: Problem, dtype: str, rtol: float, value: float | N
         best = shortest(problem.A, problem.b)
         tolerance = 10 * condition(problem.A) * max(rtol, 10 * eps)
         if status is not Status.LEAST_SQUARES:
-            # The measure of this verdict, see the docstring: what rounding errors of the whole solve may leave.
+            # The measure of this verdict, see the docstring: what rounding errors of the whole
+            # solve may leave.
             tolerance = max(tolerance, 20 * np.sqrt(eps))
         assert np.linalg.norm(x - best) <= tolerance * max(np.linalg.norm(best), 1e-3)
 
 
-@pytest.mark.parametrize("value", [1, 10, 1e3, None], ids=["qlp throughout", "qlp from 10", "qlp from 1e3", "default"])
+@pytest.mark.parametrize(
+    "value", [1, 10, 1e3, None], ids=["qlp throughout", "qlp from 10", "qlp from 1e3", "default"]
+)
 @pytest.mark.parametrize(("problem", "dtype"), CASES)
 def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
     check_minres_qlp(problem, dtype, default_rtol("minres-qlp", dtype), value)
@@ -153,12 +193,18 @@ def test_least_squares_do_not_hang_on_the_order_of_the_sums(problem: Problem, rt
         check_minres_qlp(replace(problem, A=A, b=b), "float64", rtol, None)
 
 
-@pytest.mark.parametrize(("problem", "dtype"), [case for case in CASES if not case.values[0].consistent])
-def test_limits_past_the_precision_do_not_hide_that_a_system_is_inconsistent(problem: Problem, dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("problem", "dtype"), [case for case in CASES if not case.values[0].consistent]
+)
+def test_limits_past_the_precision_do_not_hide_that_a_system_is_inconsistent(
+    problem: Problem, dtype: str
+) -> None:
     check_minres_qlp(problem, dtype, default_rtol("minres-qlp", dtype), 1, "limits")
 
 
-@pytest.mark.parametrize(("problem", "dtype"), [case for case in CASES if ROWS["cg"].takes(case.values[0])])
+@pytest.mark.parametrize(
+    ("problem", "dtype"), [case for case in CASES if ROWS["cg"].takes(case.values[0])]
+)
 def test_cg(problem: Problem, dtype: str) -> None:
     A, b = problem.A.astype(dtype), problem.b.astype(dtype)
     solution = compiled("cg", dtype)(A, b, 1e-5)
@@ -171,13 +217,21 @@ def test_cg(problem: Problem, dtype: str) -> None:
     assert solution.niter <= late * min(textbook, exact) + 5
     r = np.linalg.norm(problem.b - problem.A @ solution.x.astype(float))
     if status is Status.CONVERGED:
-        rounding = 20 * np.finfo(dtype).eps * np.linalg.norm(problem.A, 2) * np.linalg.norm(solution.x)
+        rounding = (
+            20 * np.finfo(dtype).eps * np.linalg.norm(problem.A, 2) * np.linalg.norm(solution.x)
+        )
         assert r <= 1.01e-5 * np.linalg.norm(problem.b) + rounding
     else:
-        assert status is Status.CONVERGED_TO_PRECISION and residual_is_small(problem, solution, 0.0, dtype)
+        assert status is Status.CONVERGED_TO_PRECISION and residual_is_small(
+            problem, solution, 0.0, dtype
+        )
 
 
-INDEFINITE = [p for p in TABLE if not p.definite and not p.semidefinite and np.linalg.eigvalsh(p.A).min() < -1e-3]
+INDEFINITE = [
+    p
+    for p in TABLE
+    if not p.definite and not p.semidefinite and np.linalg.eigvalsh(p.A).min() < -1e-3
+]
 
 
 @pytest.mark.parametrize("problem", INDEFINITE, ids=repr)
@@ -185,19 +239,26 @@ def test_cg_on_an_indefinite_matrix_is_never_wrong(problem: Problem) -> None:
     solution = compiled("cg", "float64")(problem.A, problem.b, 1e-5)
     status, d = Status(int(solution.status)), solution.direction
     if status.success:
-        assert np.linalg.norm(problem.b - problem.A @ solution.x) <= 1.01e-5 * np.linalg.norm(problem.b)
+        assert np.linalg.norm(problem.b - problem.A @ solution.x) <= 1.01e-5 * np.linalg.norm(
+            problem.b
+        )
     else:
         assert status is Status.NEGATIVE_CURVATURE
         curvature = d @ problem.A @ d / (d @ d)
         assert curvature <= 1e-14 * np.linalg.norm(problem.A, 2)
-        np.testing.assert_allclose(solution.curvature, curvature, rtol=1e-6, atol=1e-13 * np.linalg.norm(problem.A, 2))
+        np.testing.assert_allclose(
+            solution.curvature, curvature, rtol=1e-6, atol=1e-13 * np.linalg.norm(problem.A, 2)
+        )
 
 
 @pytest.mark.parametrize("variant", ["plain", "jacobi", "warm"])
 @pytest.mark.parametrize(
-    ("problem", "dtype"), [c for c in CASES if c.values[0].semidefinite and not c.values[0].consistent]
+    ("problem", "dtype"),
+    [c for c in CASES if c.values[0].semidefinite and not c.values[0].consistent],
 )
-def test_cg_tells_an_inconsistent_singular_system(problem: Problem, dtype: str, variant: str) -> None:
+def test_cg_tells_an_inconsistent_singular_system(
+    problem: Problem, dtype: str, variant: str
+) -> None:
     """And hands back a least-squares solution, the shortest one where neither start nor preconditioner decides that."""
     A, b, d = problem.A, problem.b, np.diag(problem.A)
     start = np.random.default_rng(1).standard_normal(len(b))
@@ -208,8 +269,13 @@ def test_cg_tells_an_inconsistent_singular_system(problem: Problem, dtype: str, 
         direction = solution.direction / np.linalg.norm(solution.direction)
         assert np.linalg.norm(A @ direction) <= 10 * np.sqrt(eps) * size
     else:
-        # Rounding errors may keep a preconditioned solve from the null vector; x is of least residual all the same.
-        assert status is Status.MAX_ITERATIONS and variant == "jacobi" and "condition 1e4" in problem.name
+        # Rounding errors may keep a preconditioned solve from the null vector; x is of least
+        # residual all the same.
+        assert (
+            status is Status.MAX_ITERATIONS
+            and variant == "jacobi"
+            and "condition 1e4" in problem.name
+        )
 
     x, best = solution.x.astype(float), shortest(A, b)
     residual, least = (np.linalg.norm(b - A @ y) for y in (x, best))
@@ -224,7 +290,9 @@ def test_cg_tells_an_inconsistent_singular_system(problem: Problem, dtype: str, 
 
 @pytest.mark.parametrize("name", list(ROWS))
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("problem", [p for p in TABLE if p.definite and not p.slow and p.single], ids=repr)
+@pytest.mark.parametrize(
+    "problem", [p for p in TABLE if p.definite and not p.slow and p.single], ids=repr
+)
 def test_jacobi_preconditioner(name: str, dtype: str, problem: Problem) -> None:
     rtol = default_rtol(name, dtype)
     A, b = problem.A.astype(dtype), problem.b.astype(dtype)
@@ -232,14 +300,17 @@ def test_jacobi_preconditioner(name: str, dtype: str, problem: Problem) -> None:
         A, b, rtol, d=np.diag(A), **({} if name == "cg" else {"transition_condition": 1e3})
     )
     assert Status(int(solution.status)).success
-    # MINRES-QLP tests in the norm of the preconditioner, which differs by the root of its condition.
+    # MINRES-QLP tests in the norm of the preconditioner, which differs by the root of its
+    # condition.
     d = np.diag(problem.A)
     assert residual_is_small(problem, solution, rtol * np.sqrt(d.max() / d.min()), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shift", [-3.3, 0.7])
-@pytest.mark.parametrize("problem", [p for p in TABLE if p.single and np.linalg.norm(p.A, 2) < 1e3], ids=repr)
+@pytest.mark.parametrize(
+    "problem", [p for p in TABLE if p.single and np.linalg.norm(p.A, 2) < 1e3], ids=repr
+)
 def test_shifts_of_both_signs(dtype: str, shift: float, problem: Problem) -> None:
     shifted = problem.A + shift * np.eye(len(problem.b))
     values = np.abs(np.linalg.eigvalsh(shifted))
@@ -261,7 +332,10 @@ def test_warm_start(name: str, dtype: str) -> None:
     rng = np.random.default_rng(3)
     problem = next(p for p in TABLE if p.name == "second difference")
     A, b = problem.A, problem.b
-    run, extra = compiled(name, dtype, "warm"), {} if name == "cg" else {"transition_condition": 1e7}
+    run, extra = (
+        compiled(name, dtype, "warm"),
+        {} if name == "cg" else {"transition_condition": 1e7},
+    )
     rtol = 1e-5
     exact = np.linalg.solve(A, b)
     cold = compiled(name, dtype)(A, b, rtol, **extra)
@@ -317,9 +391,14 @@ def test_scaling_changes_nothing(which: str, name: str, dtype: str, s: float, t:
     s, t = 2.0 ** np.round(np.log2(s)), 2.0 ** np.round(np.log2(t))
     A, b = problem.A.astype(dtype), problem.b.astype(dtype)
     rtol = default_rtol(name, dtype)
-    plain, scaled = run(A, b, rtol, **extra), run(A * dtype_of(s, dtype), b * dtype_of(t, dtype), rtol, **extra)
+    plain, scaled = (
+        run(A, b, rtol, **extra),
+        run(A * dtype_of(s, dtype), b * dtype_of(t, dtype), rtol, **extra),
+    )
     assert scaled.status == plain.status and scaled.niter == plain.niter
-    np.testing.assert_allclose(scaled.x * (s / t), plain.x, rtol=1e-4, atol=1e-4 * np.abs(plain.x).max())
+    np.testing.assert_allclose(
+        scaled.x * (s / t), plain.x, rtol=1e-4, atol=1e-4 * np.abs(plain.x).max()
+    )
 
 
 def dtype_of(value: float, dtype: str) -> Any:

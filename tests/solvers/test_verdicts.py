@@ -32,24 +32,39 @@ def no_c_compiler() -> Any:
 
 @cache
 def function(
-    kind: Any, options: tuple[str, ...], flags: tuple[tuple[str, bool], ...], x0: bool, preconditioner: bool
+    kind: Any,
+    options: tuple[str, ...],
+    flags: tuple[tuple[str, bool], ...],
+    x0: bool,
+    preconditioner: bool,
 ) -> Any:
     """Compile a float64 solver as a function of A, b, x0, M⁻¹ and its numeric settings."""
     A, b, start, M = pt.dmatrix("A"), pt.dvector("b"), pt.dvector("x0"), pt.dmatrix("M")
-    numbers = {name: pt.lscalar(name) if name == "maxiter" else pt.dscalar(name) for name in options}
+    numbers = {
+        name: pt.lscalar(name) if name == "maxiter" else pt.dscalar(name) for name in options
+    }
     solution = kind(**numbers, **dict(flags)).solve(
-        lambda v: A @ v, b, x0=start if x0 else None, preconditioner=(lambda v: M @ v) if preconditioner else None
+        lambda v: A @ v,
+        b,
+        x0=start if x0 else None,
+        preconditioner=(lambda v: M @ v) if preconditioner else None,
     )
     fields = {key: value for key, value in vars(solution).items() if value is not None}
     inputs = [A, b, start, M, *numbers.values()]
-    return fields, pytensor.function(inputs, list(fields.values()), mode=MODE, on_unused_input="ignore")
+    return fields, pytensor.function(
+        inputs, list(fields.values()), mode=MODE, on_unused_input="ignore"
+    )
 
 
 def compiled(solver: Any, x0: bool = False, preconditioner: bool = False) -> Any:
     """Return a solver as a function of arrays. Its numbers become inputs, so that few functions are compiled."""
     given = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
     flags = {name: given.pop(name) for name in ("recompute", "check")}
-    optional = {name: value for name, value in given.items() if value is not None or name in ("rtol", "maxiter")}
+    optional = {
+        name: value
+        for name, value in given.items()
+        if value is not None or name in ("rtol", "maxiter")
+    }
     fields, f = function(type(solver), tuple(optional), tuple(flags.items()), x0, preconditioner)
 
     def run(A: Any, b: Any, x0: Any = None, M: Any = None) -> Any:
@@ -78,7 +93,14 @@ B = np.array([1.0, -1.0, 2.0, 0.5])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
     "solver",
-    [CG(), MinresQLP(), CG(recompute=False), MinresQLP(recompute=False), CG(check=True), MinresQLP(check=True)],
+    [
+        CG(),
+        MinresQLP(),
+        CG(recompute=False),
+        MinresQLP(recompute=False),
+        CG(check=True),
+        MinresQLP(check=True),
+    ],
     ids=repr,
 )
 def test_not_finite_is_said_so(solver: Any, bad: float) -> None:
@@ -151,30 +173,52 @@ def test_a_skew_matrix_never_converges(kind: Any) -> None:
 @pytest.mark.parametrize("check", [False, True])
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_indefinite_preconditioner(kind: Any, check: bool) -> None:
-    for M in (-np.eye(4), np.diag([1.0, 1.0, -5.0, 1.0]), np.diag([1.0, -1.0, 1.0, -1.0]), np.zeros((4, 4))):
+    for M in (
+        -np.eye(4),
+        np.diag([1.0, 1.0, -5.0, 1.0]),
+        np.diag([1.0, -1.0, 1.0, -1.0]),
+        np.zeros((4, 4)),
+    ):
         solution = compiled(kind(check=check), preconditioner=True)(GOOD, B, M=M)
         assert status_of(solution) is Status.BAD_PRECONDITIONER
         assert np.isfinite(solution.x).all()
     if check:
-        solution = compiled(kind(check=True), preconditioner=True)(GOOD, B, M=np.eye(4) + np.eye(4, k=1))
+        solution = compiled(kind(check=True), preconditioner=True)(
+            GOOD, B, M=np.eye(4) + np.eye(4, k=1)
+        )
         assert status_of(solution) is Status.BAD_PRECONDITIONER
-    assert status_of(compiled(kind(check=check), preconditioner=True)(GOOD, B, M=np.linalg.inv(GOOD))).success
+    assert status_of(
+        compiled(kind(check=check), preconditioner=True)(GOOD, B, M=np.linalg.inv(GOOD))
+    ).success
 
 
 @pytest.mark.parametrize(
     "solver",
-    [CG(), MinresQLP(), CG(recompute=False), MinresQLP(recompute=False), CG(maxiter=0), MinresQLP(maxiter=0)],
+    [
+        CG(),
+        MinresQLP(),
+        CG(recompute=False),
+        MinresQLP(recompute=False),
+        CG(maxiter=0),
+        MinresQLP(maxiter=0),
+    ],
     ids=repr,
 )
 def test_zero_right_hand_side(solver: Any) -> None:
     for A in (GOOD, np.zeros((4, 4)), -GOOD):
         solution = compiled(solver)(A, np.zeros(4))
-        assert status_of(solution) is Status.ZERO_RHS and solution.niter == 0 and solution.residual_norm == 0
+        assert (
+            status_of(solution) is Status.ZERO_RHS
+            and solution.niter == 0
+            and solution.residual_norm == 0
+        )
         np.testing.assert_array_equal(solution.x, np.zeros(4))
 
 
 @pytest.mark.parametrize(
-    "solver", [CG(), MinresQLP(), CG(rtol=1e-14), MinresQLP(rtol=1e-14), MinresQLP(transition_condition=1)], ids=repr
+    "solver",
+    [CG(), MinresQLP(), CG(rtol=1e-14), MinresQLP(rtol=1e-14), MinresQLP(transition_condition=1)],
+    ids=repr,
 )
 def test_an_eigenvector_takes_one_iteration(solver: Any) -> None:
     for i in range(4):
@@ -189,10 +233,14 @@ def test_iteration_limit(kind: Any) -> None:
     for limit in (0, 1, 5):
         solution = compiled(kind(maxiter=limit))(A, b)
         assert status_of(solution) is Status.MAX_ITERATIONS and solution.niter == limit
-        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(b - A @ solution.x), rtol=1e-12)
+        np.testing.assert_allclose(
+            solution.residual_norm, np.linalg.norm(b - A @ solution.x), rtol=1e-12
+        )
         solution = compiled(kind(maxiter=limit), x0=True)(A, b, x0=np.full(30, 0.1))
         assert status_of(solution) is Status.MAX_ITERATIONS and solution.niter == limit
-        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(b - A @ solution.x), rtol=1e-12)
+        np.testing.assert_allclose(
+            solution.residual_norm, np.linalg.norm(b - A @ solution.x), rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
@@ -203,11 +251,14 @@ def test_the_residual_test_outranks_the_iteration_limit(kind: Any) -> None:
 
 
 def test_the_residual_test_outranks_least_squares_and_both_outrank_the_limits() -> None:
-    # A zero eigenvalue that b does not see: the residual test and, at a null residual, the other one hold together.
+    # A zero eigenvalue that b does not see: the residual test and, at a null residual, the other
+    # one hold together.
     singular = np.diag([1.0, 2.0, 0.0, 3.0])
     limits = {"condition_limit": 1.5, "max_norm": 1e3, "maxiter": 3}
     assert (
-        status_of(compiled(MinresQLP(**limits, recompute=False))(singular, np.array([1.0, 0, 0, 0])))
+        status_of(
+            compiled(MinresQLP(**limits, recompute=False))(singular, np.array([1.0, 0, 0, 0]))
+        )
         is Status.CONVERGED
     )
     inconsistent = compiled(MinresQLP(maxiter=2))(singular, np.array([1.0, 0, 1, 0]))
@@ -266,7 +317,8 @@ class Counter(Op):
 
 
 @pytest.mark.parametrize(
-    ("recompute", "x0", "extra"), [(True, False, 1), (False, False, 0), (True, True, 2), (False, True, 1)]
+    ("recompute", "x0", "extra"),
+    [(True, False, 1), (False, False, 0), (True, True, 2), (False, True, 1)],
 )
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_one_product_an_iteration(kind: Any, recompute: bool, x0: bool, extra: int) -> None:
@@ -286,7 +338,9 @@ def test_one_product_an_iteration(kind: Any, recompute: bool, x0: bool, extra: i
 def test_settings_change_without_a_recompilation(kind: Any) -> None:
     rtol, maxiter, damping = (pytensor.shared(np.asarray(value)) for value in (1e-2, 100, 0.0))
     A, b = np.diag(np.arange(1.0, 41)), np.ones(40)
-    solution = kind(rtol=rtol, maxiter=maxiter).solve(lambda v: pt.constant(A) @ v, pt.constant(b), damping=damping)
+    solution = kind(rtol=rtol, maxiter=maxiter).solve(
+        lambda v: pt.constant(A) @ v, pt.constant(b), damping=damping
+    )
     f = pytensor.function([], [solution.x, solution.niter, solution.status], mode=MODE)
     rough = f()
     rtol.set_value(np.asarray(1e-12))
@@ -329,11 +383,20 @@ def test_a_tolerance_of_zero_ends_at_the_rounding_errors(kind: Any) -> None:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(n=st.integers(1, 12), seed=st.integers(0, 10_000), rank=st.integers(0, 12), low=st.sampled_from([0.1, -1.0]))
+@given(
+    n=st.integers(1, 12),
+    seed=st.integers(0, 10_000),
+    rank=st.integers(0, 12),
+    low=st.sampled_from([0.1, -1.0]),
+)
 def test_minres_qlp_gives_the_shortest_solution(n: int, seed: int, rank: int, low: float) -> None:
     rng = np.random.default_rng(seed)
     Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
-    values = np.where(np.arange(n) < rank, rng.uniform(0.1, 1.0, n) * np.where(rng.random(n) < 0.5, 1, np.sign(low)), 0)
+    values = np.where(
+        np.arange(n) < rank,
+        rng.uniform(0.1, 1.0, n) * np.where(rng.random(n) < 0.5, 1, np.sign(low)),
+        0,
+    )
     A, b = Q * values @ Q.T, rng.standard_normal(n)
     A = (A + A.T) / 2
     solution = compiled(MinresQLP(rtol=1e-10))(A, b)

@@ -18,12 +18,21 @@ MODE = "FAST_COMPILE"
 METRICS = [symng.Fisher(), symng.EmpiricalFisher(), symng.EmpiricalFisher(centered=True)]
 
 
-def solve(case: Any, metric: Any, b: np.ndarray, damping: float, solver: Any = None, mode: str = MODE) -> Any:
+def solve(
+    case: Any, metric: Any, b: np.ndarray, damping: float, solver: Any = None, mode: str = MODE
+) -> Any:
     """Return the solution with the metric of a case, as numbers."""
-    vector, shift = pt.vector("b", dtype=case.objective.dtype), pt.scalar("shift", dtype=case.objective.dtype)
-    solution = (Woodbury() if solver is None else solver).solve(metric(case.objective), vector, damping=shift)
+    vector, shift = (
+        pt.vector("b", dtype=case.objective.dtype),
+        pt.scalar("shift", dtype=case.objective.dtype),
+    )
+    solution = (Woodbury() if solver is None else solver).solve(
+        metric(case.objective), vector, damping=shift
+    )
     fields = {name: value for name, value in vars(solution).items() if value is not None}
-    f = pytensor.function([*case.givens, vector, shift], list(fields.values()), mode=mode, on_unused_input="ignore")
+    f = pytensor.function(
+        [*case.givens, vector, shift], list(fields.values()), mode=mode, on_unused_input="ignore"
+    )
     dtype = case.objective.dtype
     values = f(*case.givens.values(), b.astype(dtype), np.asarray(damping, dtype=dtype))
     return symng.Solution(**dict(zip(fields, values, strict=True)))
@@ -47,7 +56,9 @@ def test_the_solution_is_that_of_the_dense_system(kind: str, metric: Any) -> Non
         assert oracles.relative_error(solution.x, expected) < 1e-8
         assert Status(int(solution.status)) is Status.CONVERGED
         r = b - matrix @ solution.x - damping * solution.x
-        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(r), atol=1e-8 * np.linalg.norm(b))
+        np.testing.assert_allclose(
+            solution.residual_norm, np.linalg.norm(r), atol=1e-8 * np.linalg.norm(b)
+        )
         np.testing.assert_allclose(solution.x_norm, np.linalg.norm(solution.x))
     rows = case.examples * (3 if isinstance(metric, symng.Fisher) else 1)
     assert int(solution.niter) == rows
@@ -60,15 +71,21 @@ def test_the_root_squared_is_the_metric(kind: str) -> None:
     F = symng.Fisher()(case.objective)
     v = pt.vector("v")
     pushed = F.root.push(v)
-    f = pytensor.function([*case.givens, v], [F.root.materialise(v), pushed], mode=MODE, on_unused_input="ignore")
+    f = pytensor.function(
+        [*case.givens, v], [F.root.materialise(v), pushed], mode=MODE, on_unused_input="ignore"
+    )
     value = np.random.default_rng(0).standard_normal(case.size)
     rows, along = f(*case.givens.values(), value)
-    if kind != "gaussian":  # whose standard deviation in the references is that of an output that is no logit
+    if (
+        kind != "gaussian"
+    ):  # whose standard deviation in the references is that of an output that is no logit
         assert oracles.relative_error(rows.T @ rows, oracles.fisher(case)) < 1e-10
     np.testing.assert_allclose(rows @ value, along, rtol=1e-10)
 
 
-@pytest.mark.parametrize("case", [oracles.several_case, oracles.recurrent_case], ids=["outputs", "time steps"])
+@pytest.mark.parametrize(
+    "case", [oracles.several_case, oracles.recurrent_case], ids=["outputs", "time steps"]
+)
 def test_several_outputs_and_time_steps(case: Any) -> None:
     case = case()
     b = np.random.default_rng(0).standard_normal(case.size)
@@ -83,11 +100,21 @@ def test_a_step_is_that_of_a_converged_iteration(mode: str) -> None:
     if mode == "JAX":
         pytest.importorskip("jax")
     found = []
-    for solver, backend in ((Woodbury(), mode), (symng.CG(rtol=1e-12, maxiter=300), "FAST_COMPILE")):
+    for solver, backend in (
+        (Woodbury(), mode),
+        (symng.CG(rtol=1e-12, maxiter=300), "FAST_COMPILE"),
+    ):
         case = oracles.mlp_case("categorical")
-        optimizer = symng.NaturalGradient(solver=solver, damping=symng.LevenbergMarquardt(initial=1.0))
+        optimizer = symng.NaturalGradient(
+            solver=solver, damping=symng.LevenbergMarquardt(initial=1.0)
+        )
         result = symng.minimize(
-            case.objective, optimizer, data=tuple(case.givens.values()), max_steps=3, progress=False, mode=backend
+            case.objective,
+            optimizer,
+            data=tuple(case.givens.values()),
+            max_steps=3,
+            progress=False,
+            mode=backend,
         )
         found.append(np.concatenate([p.get_value().ravel() for p in case.params]))
         assert result.history["accepted"].all()
@@ -100,7 +127,10 @@ def test_float32() -> None:
     solution = solve(case, symng.Fisher(), b, 1e-2)
     assert solution.x.dtype == "float32" and Status(int(solution.status)).success
     matrix = oracles.fisher(oracles.mlp_case("bernoulli"))
-    assert oracles.relative_error(solution.x, np.linalg.solve(matrix + 1e-2 * np.eye(case.size), b)) < 1e-3
+    assert (
+        oracles.relative_error(solution.x, np.linalg.solve(matrix + 1e-2 * np.eye(case.size), b))
+        < 1e-3
+    )
 
 
 def test_verdicts() -> None:
@@ -173,9 +203,14 @@ def test_many_rows_are_warned_of_with_their_cost() -> None:
         return [str(w.message) for w in found]
 
     (message,) = said(symng.Fisher(), 125)
-    assert message.startswith("solver: " + Woodbury().describe_cost(500, 12)) and "symng.MinresQLP(" in message
+    assert (
+        message.startswith("solver: " + Woodbury().describe_cost(500, 12))
+        and "symng.MinresQLP(" in message
+    )
     assert said(symng.Fisher(), 124) == [] and said(symng.Fisher(), 125, solver=symng.CG()) == []
-    assert said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []  # the rows are those of the metric batch
+    assert (
+        said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []
+    )  # the rows are those of the metric batch
     assert "each of 800 rows" in said(symng.Fisher(), 10, (np.ones((200, 3)),))[0]
     assert said(symng.EmpiricalFisher(), 499) == [] and len(said(symng.EmpiricalFisher(), 500)) == 1
 

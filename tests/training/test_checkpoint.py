@@ -18,7 +18,14 @@ ARRAYS = {
     "meta": np.array([True, False]),
     "file": np.array([np.nan, -0.0, np.inf]),
 }
-META = {"step": 12, "rng": {"state": 2**100, "inc": [1, 2]}, "best": None, "loss": 0.1, "name": "ü", "on": True}
+META = {
+    "step": 12,
+    "rng": {"state": 2**100, "inc": [1, 2]},
+    "best": None,
+    "loss": 0.1,
+    "name": "ü",
+    "on": True,
+}
 
 
 def test_round_trip(tmp_path):
@@ -34,7 +41,11 @@ def test_round_trip(tmp_path):
 
 
 def test_numpy_scalars_in_meta_and_plain_values_in_arrays(tmp_path):
-    save_checkpoint(tmp_path / "c", {"w": [1.5, 2.5]}, {"a": np.int64(3), "b": [np.float32(0.5)], "c": np.bool_(True)})
+    save_checkpoint(
+        tmp_path / "c",
+        {"w": [1.5, 2.5]},
+        {"a": np.int64(3), "b": [np.float32(0.5)], "c": np.bool_(True)},
+    )
     arrays, meta = load_checkpoint(tmp_path / "c")
     np.testing.assert_array_equal(arrays["w"], [1.5, 2.5])
     assert meta == {"a": 3, "b": [0.5], "c": True}
@@ -121,7 +132,9 @@ def test_a_lost_array_is_noticed(tmp_path):
     with np.load(tmp_path / "c") as file:
         kept = {name: file[name] for name in ("symng_checkpoint", "a")}
     np.savez(tmp_path / "d.npz", **kept)
-    with pytest.raises(ValueError, match="path: expected the arrays a, b, got .*d.npz' with a: the file is damaged"):
+    with pytest.raises(
+        ValueError, match="path: expected the arrays a, b, got .*d.npz' with a: the file is damaged"
+    ):
         load_checkpoint(tmp_path / "d.npz")
 
 
@@ -131,7 +144,9 @@ def test_cut_files_and_flipped_bits_never_pass_as_something_else(tmp_path):
     content = path.read_bytes()
     rng = np.random.default_rng(0)
     damaged = [content[:n] for n in rng.integers(0, len(content), size=60)]
-    for position, bit in zip(rng.integers(0, len(content), size=400), rng.integers(0, 8, size=400), strict=True):
+    for position, bit in zip(
+        rng.integers(0, len(content), size=400), rng.integers(0, 8, size=400), strict=True
+    ):
         changed = bytearray(content)
         changed[position] ^= 1 << bit
         damaged.append(bytes(changed))

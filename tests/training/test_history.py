@@ -22,7 +22,9 @@ from symng.training.history import History
 def make():
     history = History()
     history.append(step=1, loss=np.float32(0.5), accepted=True, status="CONVERGED")
-    history.append(step=2, loss=np.array(0.25), accepted=False, squared_error=9, status="MAX_ITERATIONS")
+    history.append(
+        step=2, loss=np.array(0.25), accepted=False, squared_error=9, status="MAX_ITERATIONS"
+    )
     history.append(step=np.int64(3), loss=None, accepted=np.True_, status=np.str_("CONVERGED"))
     return history
 
@@ -38,15 +40,21 @@ def assert_same(first, second):
 def test_columns_rows_and_gaps():
     history = make()
     assert len(history) == 3
-    assert history.columns == tuple(history) == ("step", "loss", "accepted", "status", "squared_error")
+    assert (
+        history.columns == tuple(history) == ("step", "loss", "accepted", "status", "squared_error")
+    )
     assert "loss" in history
     assert "error" not in history
     np.testing.assert_array_equal(history["loss"], [0.5, 0.25, np.nan])
     np.testing.assert_array_equal(history["squared_error"], [np.nan, 9, np.nan])
     assert history["status"].tolist() == ["CONVERGED", "MAX_ITERATIONS", "CONVERGED"]
     assert history.row(1) == {
-        "step": 2, "loss": 0.25, "accepted": False, "squared_error": 9, "status": "MAX_ITERATIONS"
-    }  # fmt: skip
+        "step": 2,
+        "loss": 0.25,
+        "accepted": False,
+        "squared_error": 9,
+        "status": "MAX_ITERATIONS",
+    }
     assert history.row(-3)["step"] == 1
     assert history.last["step"] == 3
     assert np.isnan(history.last["loss"])
@@ -108,10 +116,18 @@ def test_appending_is_amortised():
     ("row", "error", "words"),
     [
         ({}, ValueError, "row: expected at least one column"),
-        ({"step": 4, "loss": np.ones(2)}, TypeError, r"loss: expected one number.* array of shape \(2,\)"),
+        (
+            {"step": 4, "loss": np.ones(2)},
+            TypeError,
+            r"loss: expected one number.* array of shape \(2,\)",
+        ),
         ({"step": 4, "loss": {}}, TypeError, "loss: expected one number"),
         ({"step": 4, "loss": 1j}, TypeError, "loss: expected one number"),
-        ({"step": 4, "loss": "high"}, TypeError, "loss: expected a number as in the rows before, got 'high'"),
+        (
+            {"step": 4, "loss": "high"},
+            TypeError,
+            "loss: expected a number as in the rows before, got 'high'",
+        ),
         ({"step": 4, "status": 2}, TypeError, "status: expected text as in the rows before, got 2"),
     ],
 )
@@ -123,7 +139,9 @@ def test_a_bad_row_is_refused_whole(row, error, words):
 
 
 def test_missing_columns_and_rows_are_named():
-    with pytest.raises(KeyError, match="no column 'eror'; the columns are: step, loss, accepted, status"):
+    with pytest.raises(
+        KeyError, match="no column 'eror'; the columns are: step, loss, accepted, status"
+    ):
         make()["eror"]
     with pytest.raises(KeyError, match="none yet"):
         History()["loss"]
@@ -202,7 +220,9 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path):
     path = tmp_path / "h.npz"
     for content in (b"", b"no zip", b"PK\x03\x04 rubbish"):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="path: expected a file written by History.save, got .*h.npz"):
+        with pytest.raises(
+            ValueError, match="path: expected a file written by History.save, got .*h.npz"
+        ):
             History.load(path)
     np.savez(path, image=np.ones((2, 2)))
     with pytest.raises(ValueError, match="^image: expected one dimension"):
@@ -221,7 +241,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(os, "fsync", full)
     longer = make()
     longer.append(step=4)
-    with pytest.raises(OSError, match=r"cannot write '.*h.npz': No space left.* is unchanged") as caught:
+    with pytest.raises(
+        OSError, match=r"cannot write '.*h.npz': No space left.* is unchanged"
+    ) as caught:
         longer.save(path)
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path) == ["h.npz"]
@@ -243,7 +265,9 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(error, tmp_pa
     assert path.read_bytes() == b"old"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits on the size of files are a matter of POSIX")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="limits on the size of files are a matter of POSIX"
+)
 def test_a_disk_that_fills_up_in_the_middle(tmp_path):
     """The operating system itself refuses to write on, in the middle of an array."""
     program = """
@@ -259,7 +283,9 @@ except OSError as error:
 """
     path = tmp_path / "run.npz"
     path.write_bytes(b"old")
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True
+    )
     assert f"cannot write '{path}': File too large" in done.stdout
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
@@ -296,9 +322,15 @@ def run(rows=3):
     for step in range(1, rows + 1):
         status = Status.CONVERGED if step % 2 else Status.MAX_ITERATIONS
         history.append(
-            step=step, seconds=0.5 * step, loss=1 / step, damping=None, beta=np.nan, note=None if step else "",
-            solver_status=-1 if step == rows else int(status), accepted=True,
-        )  # fmt: skip
+            step=step,
+            seconds=0.5 * step,
+            loss=1 / step,
+            damping=None,
+            beta=np.nan,
+            note=None if step else "",
+            solver_status=-1 if step == rows else int(status),
+            accepted=True,
+        )
     return history
 
 
@@ -323,7 +355,10 @@ def test_html_table_has_first_and_last_rows_and_no_empty_columns():
     assert rows[2] == ["3", "1.5", "0.3333", "CONVERGED", "True"] and rows[-1][3] == ""
     assert root.find("caption").text == "History of 100 rows"
     for length in (0, 1, 11):  # no longer with an ellipsis than without
-        assert run(length)._repr_html_().count("<tr>") == length + 1 and "…" not in run(length)._repr_html_()
+        assert (
+            run(length)._repr_html_().count("<tr>") == length + 1
+            and "…" not in run(length)._repr_html_()
+        )
 
 
 def test_html_of_text_is_escaped_and_of_gaps_empty():
@@ -366,7 +401,9 @@ def test_plot_draws_a_column(tmp_path):
         history.plot("eror")
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda h: pickle.loads(pickle.dumps(h))]
+)
 def test_a_copy_goes_on_by_itself(duplicate):
     history = make()
     before = history["loss"]
@@ -376,4 +413,8 @@ def test_a_copy_goes_on_by_itself(duplicate):
     other.append(step=4, loss=1.0, more="text")
     assert len(history) == 3 and "more" not in history and len(history["loss"]) == 3
     history.append(step=5, more=1.0)  # what kind of column it is, is not shared either
-    assert len(other) == 4 and other["step"].tolist() == [1, 2, 3, 4] and np.array_equal(before[:2], other["loss"][:2])
+    assert (
+        len(other) == 4
+        and other["step"].tolist() == [1, 2, 3, 4]
+        and np.array_equal(before[:2], other["loss"][:2])
+    )

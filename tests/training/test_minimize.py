@@ -16,10 +16,24 @@ from symng.training.batches import Feed
 from symng.training.step import CompiledStep
 
 COLUMNS = (
-    "step", "seconds", "loss", "new_loss", "damping", "reduction_ratio", "step_size", "beta", "solver_status",
-    "solver_iterations", "iterates_skipped", "residual_norm", "gradient_norm", "update_norm", "accepted", "restarted",
+    "step",
+    "seconds",
+    "loss",
+    "new_loss",
+    "damping",
+    "reduction_ratio",
+    "step_size",
+    "beta",
+    "solver_status",
+    "solver_iterations",
+    "iterates_skipped",
+    "residual_norm",
+    "gradient_norm",
+    "update_norm",
+    "accepted",
+    "restarted",
     "search_evaluations",
-)  # fmt: skip
+)
 N = 20
 
 
@@ -30,7 +44,9 @@ def seen(monkeypatch):
     run = CompiledStep.run
 
     def spy(self, *batches, **options):
-        taken.append([None if batch is None else batch[0][:, 0].astype(int).tolist() for batch in batches])
+        taken.append(
+            [None if batch is None else batch[0][:, 0].astype(int).tolist() for batch in batches]
+        )
         return run(self, *batches, **options)
 
     monkeypatch.setattr(CompiledStep, "run", spy)
@@ -53,9 +69,14 @@ def test_minibatches_without_replacement(seen):
 def test_targets_go_with_their_inputs(monkeypatch):
     objective, (X, T) = regression()
     given = []
-    monkeypatch.setattr(CompiledStep, "run", lambda self, *b, **_: given.append(b[0]) or symng.StepInfo(loss=1.0))
+    monkeypatch.setattr(
+        CompiledStep, "run", lambda self, *b, **_: given.append(b[0]) or symng.StepInfo(loss=1.0)
+    )
     train(objective=objective, data=(X, T), batch_size=7)
-    assert all((T[x[:, 0].astype(int)] == t).all() and (X[x[:, 0].astype(int)] == x).all() for x, t in given)
+    assert all(
+        (T[x[:, 0].astype(int)] == t).all() and (X[x[:, 0].astype(int)] == x).all()
+        for x, t in given
+    )
 
 
 @pytest.mark.parametrize("size", [None, N])
@@ -64,9 +85,13 @@ def test_full_batch_in_order(seen, size):
     assert seen == [[list(range(N)), None, None]] * 3
 
 
-@pytest.mark.parametrize("batch, metric, wanted", [(6, None, 6), (6, 14, 14), (15, None, 5), (6, 1, 1)])
+@pytest.mark.parametrize(
+    "batch, metric, wanted", [(6, None, 6), (6, 14, 14), (15, None, 5), (6, 1, 1)]
+)
 def test_other_examples_are_never_those_of_the_gradient(seen, batch, metric, wanted):
-    train(descent(), batch_size=batch, metric_batch="other", metric_batch_size=metric, max_steps=150)
+    train(
+        descent(), batch_size=batch, metric_batch="other", metric_batch_size=metric, max_steps=150
+    )
     for gradient, others, _ in seen:
         assert len(set(others)) == wanted and not set(others) & set(gradient)
     assert {i for _, others, _ in seen for i in others} == set(range(N))
@@ -74,11 +99,20 @@ def test_other_examples_are_never_those_of_the_gradient(seen, batch, metric, wan
 
 def test_metric_data_of_its_own(seen):
     own = np.column_stack([np.arange(100, 108), np.ones((8, 2))]).astype(float)
-    train(descent(), batch_size=6, metric_batch="own", metric_data=(own,), metric_batch_size=4, max_steps=4)
+    train(
+        descent(),
+        batch_size=6,
+        metric_batch="own",
+        metric_data=(own,),
+        metric_batch_size=4,
+        max_steps=4,
+    )
     assert all(set(others) <= set(range(100, 108)) and len(others) == 4 for _, others, _ in seen)
     assert set(seen[0][1]) | set(seen[1][1]) == set(range(100, 108))
     seen.clear()
-    train(descent(), metric_batch="own", metric_data=(own,), max_steps=2)  # fewer than the gradient's: all of them
+    train(
+        descent(), metric_batch="own", metric_data=(own,), max_steps=2
+    )  # fewer than the gradient's: all of them
     assert [others for _, others, _ in seen] == [list(range(100, 108))] * 2
 
 
@@ -87,7 +121,11 @@ def test_search_batch(seen, kind):
     optimizer = descent(step_size=symng.BacktrackingLineSearch(size=1e-3))
     train(optimizer, batch_size=6, search_batch=kind, max_steps=4)
     for gradient, _, search in seen:
-        assert search == list(range(N)) if kind == "all" else len(search) == 6 and not set(search) & set(gradient)
+        assert (
+            search == list(range(N))
+            if kind == "all"
+            else len(search) == 6 and not set(search) & set(gradient)
+        )
 
 
 @pytest.mark.parametrize("size, disjoint", [(6, True), (8, False)])
@@ -96,14 +134,22 @@ def test_metric_and_search_batches_are_apart_where_examples_suffice(seen, size, 
     train(optimizer, batch_size=size, metric_batch="other", search_batch="other", max_steps=40)
     assert len(seen) == 40
     for gradient, metric, search in seen:
-        assert len(set(metric)) == len(set(search)) == size and not set(gradient) & (set(metric) | set(search))
+        assert len(set(metric)) == len(set(search)) == size and not set(gradient) & (
+            set(metric) | set(search)
+        )
         assert not (disjoint and set(metric) & set(search))
-    assert {i for _, metric, _ in seen for i in metric} == {i for _, _, search in seen for i in search} == set(range(N))
+    assert (
+        {i for _, metric, _ in seen for i in metric}
+        == {i for _, _, search in seen for i in search}
+        == set(range(N))
+    )
 
 
 def test_metric_that_reaches_the_targets_gets_them(monkeypatch):
     given = []
-    monkeypatch.setattr(CompiledStep, "run", lambda self, *b, **_: given.append(b) or symng.StepInfo(loss=1.0))
+    monkeypatch.setattr(
+        CompiledStep, "run", lambda self, *b, **_: given.append(b) or symng.StepInfo(loss=1.0)
+    )
     train(descent(metric=symng.EmpiricalFisher()), batch_size=5, metric_batch="other")
     train(descent(metric=symng.Fisher()), batch_size=5, metric_batch="other")
     assert [len(metric) for _, metric, _ in given] == [2] * 5 + [1] * 5
@@ -111,7 +157,9 @@ def test_metric_that_reaches_the_targets_gets_them(monkeypatch):
 
 def test_same_seed_same_numbers():
     def losses(seed):
-        return train(descent(), batch_size=6, metric_batch="other", seed=seed, max_steps=8).history["loss"]
+        return train(descent(), batch_size=6, metric_batch="other", seed=seed, max_steps=8).history[
+            "loss"
+        ]
 
     assert (losses(3) == losses(3)).all() and (losses(3) != losses(4)).any()
 
@@ -126,8 +174,12 @@ def test_history_has_one_row_a_step_and_the_columns():
     history = result.history.to_dict()
     assert history["step"].tolist() == [1, 2, 3, 4] and history["accepted"].dtype == bool
     assert (np.diff(history["seconds"]) > 0).all() and history["seconds"][-1] == result.seconds
-    assert (np.diff(history["loss"]) < 0).all() and np.allclose(history["loss"][1:], history["new_loss"][:-1])
-    assert (history["solver_status"] == symng.Status.CONVERGED).all() and (history["damping"] == 1.0).all()
+    assert (np.diff(history["loss"]) < 0).all() and np.allclose(
+        history["loss"][1:], history["new_loss"][:-1]
+    )
+    assert (history["solver_status"] == symng.Status.CONVERGED).all() and (
+        history["damping"] == 1.0
+    ).all()
     assert result.step.state["step"].get_value() == 4 and "history" not in repr(result)
 
 
@@ -139,7 +191,12 @@ def test_sgd_has_the_same_columns():
 
 def test_no_steps():
     result = train(max_steps=0)
-    assert (result.steps, len(result.history), result.stopped, result.compile_seconds) == (0, 0, "max_steps", 0)
+    assert (result.steps, len(result.history), result.stopped, result.compile_seconds) == (
+        0,
+        0,
+        "max_steps",
+        0,
+    )
 
 
 def test_target_loss():
@@ -152,7 +209,9 @@ def test_max_seconds_counts_training_alone():
     def slow(row):
         time.sleep(0.05)
 
-    result = train(max_steps=None, max_seconds=0.02, callback=slow, evaluate=lambda: time.sleep(0.05))
+    result = train(
+        max_steps=None, max_seconds=0.02, callback=slow, evaluate=lambda: time.sleep(0.05)
+    )
     assert result.stopped == "max_seconds" and result.seconds >= 0.02
     assert len(result.history) > 1 and result.history["seconds"][-2] < 0.02
 
@@ -168,7 +227,9 @@ def test_callback(answer, stops):
         return answer if row["step"] == 2 else None
 
     result = train(callback=callback, max_steps=4)
-    assert result.stopped == ("callback" if stops else "max_steps") and len(rows) == (2 if stops else 4)
+    assert result.stopped == ("callback" if stops else "max_steps") and len(rows) == (
+        2 if stops else 4
+    )
     assert set(rows[0]) == set(COLUMNS)
     assert rows[0] == {**result.history.row(0)} or math.isnan(rows[0]["damping"])
 
@@ -191,7 +252,9 @@ def test_evaluation_columns_data_and_period():
 
 
 def test_evaluation_after_a_callback_has_stopped_the_run():
-    history = train(evaluate=lambda: 1.0, evaluate_every=10, callback=lambda row: row["step"] == 2).history
+    history = train(
+        evaluate=lambda: 1.0, evaluate_every=10, callback=lambda row: row["step"] == 2
+    ).history
     assert np.array_equal(history["evaluate"], [math.nan, 1.0], equal_nan=True)
 
 
@@ -212,19 +275,36 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")
     y = pt.exp(x @ w)
-    objective = symng.Objective((y - t * (x @ w)).mean(), output=y, params=[w], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        (y - t * (x @ w)).mean(), output=y, params=[w], inputs=[x], targets=[t]
+    )
     data = np.eye(2), np.array([3.0, 5.0])
-    result = train(descent(step_size=1e6), objective, data, max_steps=50)  # nothing changes from try to try
-    assert result.stopped == "diverged" and len(result.history) == 9 and not result.history["accepted"].any()
+    result = train(
+        descent(step_size=1e6), objective, data, max_steps=50
+    )  # nothing changes from try to try
+    assert (
+        result.stopped == "diverged"
+        and len(result.history) == 9
+        and not result.history["accepted"].any()
+    )
     assert (w.get_value() == 0).all()
     # Where the damping grows there is hope, and it is found.
     rule = symng.LevenbergMarquardt(initial=1.0, increase=10.0)
     result = train(descent(step_size=1e6, damping=rule), objective, data, max_steps=8)
     accepted, losses = result.history["accepted"], result.history["loss"]
-    assert result.stopped == "max_steps" and not accepted[0] and accepted.any() and (w.get_value() != 0).any()
+    assert (
+        result.stopped == "max_steps"
+        and not accepted[0]
+        and accepted.any()
+        and (w.get_value() != 0).any()
+    )
     assert (np.diff(losses) <= 0).all()  # the steps that are finite but raise the loss are refused
     result = train(
-        symng.SGD(step_size=1e-3), objective, data, max_steps=20, callback=lambda row: w.set_value([np.nan] * 2)
+        symng.SGD(step_size=1e-3),
+        objective,
+        data,
+        max_steps=20,
+        callback=lambda row: w.set_value([np.nan] * 2),
     )
     assert result.stopped == "diverged" and len(result.history) == 10
 
@@ -240,21 +320,44 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         ({"data": (np.ones((4, 3)), np.ones(3))}, "data: expected the same number of examples"),
         ({"data": (np.ones((0, 3)), np.ones(0))}, "data: expected at least one example"),
         ({"data": (np.ones((4, 3), dtype=int), np.ones(4))}, "data, x: expected dtype float64"),
-        ({"data": (np.ones((4, 3)), np.array([1, 2, np.nan, np.nan]))}, "data, t: .*NaN, first in example 2"),
+        (
+            {"data": (np.ones((4, 3)), np.array([1, 2, np.nan, np.nan]))},
+            "data, t: .*NaN, first in example 2",
+        ),
         ({"batch_size": 0}, "batch_size: expected a whole number, at least 1"),
         ({"batch_size": 2.5}, "batch_size: expected a whole number"),
         ({"batch_size": N + 1}, f"batch_size: expected at most the {N} examples of data"),
         ({"metric_batch": "others"}, "metric_batch: expected one of 'same', 'other', 'own'"),
-        ({"metric_batch": "other"}, "metric_batch: expected examples outside of the gradient batch, got none"),
-        ({"metric_batch": "other", "batch_size": 15, "metric_batch_size": 6}, "metric_batch_size: .* at most the 5"),
+        (
+            {"metric_batch": "other"},
+            "metric_batch: expected examples outside of the gradient batch, got none",
+        ),
+        (
+            {"metric_batch": "other", "batch_size": 15, "metric_batch_size": 6},
+            "metric_batch_size: .* at most the 5",
+        ),
         ({"metric_batch_size": 5}, "metric_batch_size: expected none with metric_batch='same'"),
-        ({"metric_data": (np.ones((4, 3)),)}, "metric_data: expected none with metric_batch='same'"),
-        ({"metric_data": (np.ones((4, 3)),), "metric_batch": "other", "batch_size": 5}, "metric_data: expected none"),
+        (
+            {"metric_data": (np.ones((4, 3)),)},
+            "metric_data: expected none with metric_batch='same'",
+        ),
+        (
+            {"metric_data": (np.ones((4, 3)),), "metric_batch": "other", "batch_size": 5},
+            "metric_data: expected none",
+        ),
         ({"metric_batch": "own"}, "metric_data: expected a tuple of arrays"),
-        ({"metric_batch": "own", "metric_data": (np.ones((4, 3)), np.ones(4))}, "metric_data: .*needs no targets"),
-        ({"metric_batch": "own", "metric_data": (np.ones((4, 3)) * np.nan,)}, "metric_data, x: .*NaN"),
-        ({"metric_batch": "own", "metric_data": (np.ones((4, 3)),), "metric_batch_size": 5},
-         "metric_batch_size: expected at most the 4 examples of metric_data"),
+        (
+            {"metric_batch": "own", "metric_data": (np.ones((4, 3)), np.ones(4))},
+            "metric_data: .*needs no targets",
+        ),
+        (
+            {"metric_batch": "own", "metric_data": (np.ones((4, 3)) * np.nan,)},
+            "metric_data, x: .*NaN",
+        ),
+        (
+            {"metric_batch": "own", "metric_data": (np.ones((4, 3)),), "metric_batch_size": 5},
+            "metric_batch_size: expected at most the 4 examples of metric_data",
+        ),
         ({"search_batch": "own"}, "search_batch: expected one of 'same', 'other', 'all'"),
         ({"search_batch": "all"}, "search_batch: expected none without a line search"),
         ({"search_batch": "other"}, "search_batch: expected examples outside"),
@@ -275,7 +378,7 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         ({"checkpoint_seconds": -1}, "checkpoint_seconds: expected"),
         ({"mode": "FORTRAN"}, "mode: expected one of"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_told_before_compilation(settings, message, monkeypatch):
     for module in ("symng.objective.dry_run", "symng.training.program"):
         monkeypatch.setattr(f"{module}.compile_function", lambda *a, **k: pytest.fail("compiled"))
@@ -285,7 +388,8 @@ def test_bad_arguments_are_told_before_compilation(settings, message, monkeypatc
 
 def test_metric_batch_for_an_optimizer_without_metric():
     with pytest.raises(
-        ValueError, match="^metric_batch: expected 'same', for the optimizer has no metric, got 'other'"
+        ValueError,
+        match="^metric_batch: expected 'same', for the optimizer has no metric, got 'other'",
     ):
         train(symng.SGD(), batch_size=5, metric_batch="other")
     with pytest.raises(ValueError, match="^search_batch: expected none for SGD"):
@@ -293,8 +397,15 @@ def test_metric_batch_for_an_optimizer_without_metric():
 
 
 def test_metric_data_without_the_targets_it_needs():
-    with pytest.raises(ValueError, match="^metric_data: expected 2 arrays .*, got 1. The metric reaches the targets"):
-        train(descent(metric=symng.EmpiricalFisher()), metric_batch="own", metric_data=(np.ones((4, 3)),))
+    with pytest.raises(
+        ValueError,
+        match="^metric_data: expected 2 arrays .*, got 1. The metric reaches the targets",
+    ):
+        train(
+            descent(metric=symng.EmpiricalFisher()),
+            metric_batch="own",
+            metric_data=(np.ones((4, 3)),),
+        )
 
 
 def test_batch_size_by_a_schedule(tmp_path):
@@ -306,9 +417,14 @@ def test_batch_size_by_a_schedule(tmp_path):
     def run(**options):
         model = line()
         return model, symng.minimize(
-            model.objective, symng.NaturalGradient(solver=Unit(), damping=1.0, step_size=0.1), model.batch,
-            batch_size=schedule, progress=False, mode="FAST_COMPILE", **options,
-        )  # fmt: skip
+            model.objective,
+            symng.NaturalGradient(solver=Unit(), damping=1.0, step_size=0.1),
+            model.batch,
+            batch_size=schedule,
+            progress=False,
+            mode="FAST_COMPILE",
+            **options,
+        )
 
     feed = Feed.next
 
@@ -336,4 +452,6 @@ def test_batch_size_by_a_schedule(tmp_path):
 def test_bad_schedule_of_the_batch_size(value):
     model = line()
     with pytest.raises((TypeError, ValueError), match="its schedule at step 0"):
-        symng.minimize(model.objective, symng.SGD(step_size=0.1), model.batch, batch_size=lambda step: value)
+        symng.minimize(
+            model.objective, symng.SGD(step_size=0.1), model.batch, batch_size=lambda step: value
+        )

@@ -42,17 +42,29 @@ CHOSEN: dict[str, tuple[Any, ...]] = {
     "clipped surrogate": (surrogate(P), M.softmax, [M.labels, M.m], [CLASSES, ADVANTAGES]),
     "a penalty on entropy": (M.cross_entropy().mean() + ENTROPY, M.softmax, [M.t], [ONE_HOT]),
     "weights by the losses": (
-        (HELD(pt.exp(-M.cross_entropy())) * M.cross_entropy()).mean(), M.softmax, [M.t], [ONE_HOT]
+        (HELD(pt.exp(-M.cross_entropy())) * M.cross_entropy()).mean(),
+        M.softmax,
+        [M.t],
+        [ONE_HOT],
     ),
-    "easy examples": ((M.cross_entropy() * pt.lt(M.cross_entropy(), 1)).mean(), M.softmax, [M.t], [ONE_HOT]),
-}  # fmt: skip
+    "easy examples": (
+        (M.cross_entropy() * pt.lt(M.cross_entropy(), 1)).mean(),
+        M.softmax,
+        [M.t],
+        [ONE_HOT],
+    ),
+}
 # Logits of such a loss, which are taken as Gaussian: the likelihood that the warning names.
 UNCHOSEN: dict[str, tuple[Any, ...]] = {
     "focal": (focal(pt.sigmoid(M.r)), [M.t], [YES], "symng.Bernoulli(logits=True)"),
     "dice": (dice(pt.sigmoid(M.r)), [M.t], [YES], "symng.Bernoulli(logits=True)"),
-    "clipped surrogate": (surrogate(P_OF_LOGITS), [M.labels, M.m], [CLASSES, ADVANTAGES],
-                          "symng.Categorical(logits=True)"),
-}  # fmt: skip
+    "clipped surrogate": (
+        surrogate(P_OF_LOGITS),
+        [M.labels, M.m],
+        [CLASSES, ADVANTAGES],
+        "symng.Categorical(logits=True)",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -66,13 +78,17 @@ def test_a_loss_that_is_no_likelihood_does_not_contradict_a_distribution(name):
 @pytest.mark.parametrize("name", UNCHOSEN)
 def test_logits_of_a_loss_that_is_no_likelihood(name):
     loss, targets, values, wanted = UNCHOSEN[name]
-    (message,) = mismatch_warnings(M.objective(loss, M.r, *targets), symng.NaturalGradient(), (X, *values))
+    (message,) = mismatch_warnings(
+        M.objective(loss, M.r, *targets), symng.NaturalGradient(), (X, *values)
+    )
     assert f"likelihood={wanted})" in message
     given = M.objective(loss, M.r, *targets, likelihood=eval(wanted))
     assert mismatch_warnings(given, symng.NaturalGradient(), (X, *values)) == []
 
 
-@pytest.mark.parametrize(("y", "sign"), [(M.softmax, M.cross_entropy_of_logits(-1)), (M.r, -pt.sqr(D).sum(axis=1))])
+@pytest.mark.parametrize(
+    ("y", "sign"), [(M.softmax, M.cross_entropy_of_logits(-1)), (M.r, -pt.sqr(D).sum(axis=1))]
+)
 def test_the_opposite_sign(y, sign):
     objective = M.objective(sign.mean(), y)
     assert not objective.check(X, ONE_HOT).matches
@@ -96,7 +112,9 @@ def test_a_policy_with_a_value():
 def test_outputs_that_no_data_are_compared_with():
     """An embedding, what a generator draws, and the logarithm of a variance have no distribution to contradict."""
     x, noise = pt.matrix("x"), pt.matrix("noise")
-    params = [pytensor.shared(0.3 * RNG.standard_normal(s), name="p") for s in ((3, 2), (3, 2), (2, 3))]
+    params = [
+        pytensor.shared(0.3 * RNG.standard_normal(s), name="p") for s in ((3, 2), (3, 2), (2, 3))
+    ]
     means, spreads = x @ params[0], x @ params[1]
     y = pt.sigmoid((means + pt.exp(spreads / 2) * noise) @ params[2])
     loss = -(x * pt.log(y) + (1 - x) * pt.log(1 - y)).sum(axis=1)
@@ -108,7 +126,13 @@ def test_outputs_that_no_data_are_compared_with():
     generator = symng.Objective(pt.softplus(-pt.tanh(means) @ judge).mean(), means, params[:1], [x])
     near, far = pt.matrix("near"), pt.matrix("far")
     distances = [pt.sqr(means - other @ params[0]).sum(axis=1) for other in (near, far)]
-    triplets = symng.Objective(pt.softplus(distances[0] - distances[1]).mean(), means, params[:1], [x, near, far])
-    for objective, arrays in ((autoencoder, batch), (generator, (X,)), (triplets, (X, X + 0.1, X[::-1]))):
+    triplets = symng.Objective(
+        pt.softplus(distances[0] - distances[1]).mean(), means, params[:1], [x, near, far]
+    )
+    for objective, arrays in (
+        (autoencoder, batch),
+        (generator, (X,)),
+        (triplets, (X, X + 0.1, X[::-1])),
+    ):
         assert not objective.check(*arrays).matches
         assert mismatch_warnings(objective, symng.NaturalGradient(), arrays) == []

@@ -25,7 +25,9 @@ def test_lines_on_a_pipe(capfd):
     out, err = capfd.readouterr()
     lines = out.splitlines()
     assert lines[0] == "compiling the step ..." and re.fullmatch(r"compiled in \d+\.\d s", lines[1])
-    assert re.fullmatch(r" +\d+\.\d s  step 3  loss [\d.]+  damping 1  rho [\d.]+  converged in 1", lines[-1])
+    assert re.fullmatch(
+        r" +\d+\.\d s  step 3  loss [\d.]+  damping 1  rho [\d.]+  converged in 1", lines[-1]
+    )
     assert "\x1b" not in out and err == ""
 
 
@@ -33,7 +35,13 @@ def test_bar_on_a_terminal(monkeypatch):
     screen = io.StringIO()
 
     def terminal():
-        return Console(file=screen, force_terminal=True, width=140, force_jupyter=False, _environ={"TERM": "xterm"})
+        return Console(
+            file=screen,
+            force_terminal=True,
+            width=140,
+            force_jupyter=False,
+            _environ={"TERM": "xterm"},
+        )
 
     monkeypatch.setattr("rich.console.Console", terminal)
     seen = []
@@ -71,7 +79,9 @@ def test_bar_in_a_notebook(monkeypatch, capfd):
     train(descent(), progress=True, max_steps=4, callback=lambda row: row["step"] == 3)
     texts = [text for text, _ in drawn]
     assert texts[0] == "compiling the step ..." and re.fullmatch(r"compiled in \d+\.\d s", texts[1])
-    assert re.fullmatch(r"\d+\.\d s  step 3  loss [\d.]+  damping 1  rho [\d.]+  converged in 1", texts[-1])
+    assert re.fullmatch(
+        r"\d+\.\d s  step 3  loss [\d.]+  damping 1  rho [\d.]+  converged in 1", texts[-1]
+    )
     assert '<progress value="0.750" max="1">' in drawn[-1][1] and texts[-1] in drawn[-1][1]
     drawn.clear()
     train(descent(), max_steps=4)

@@ -78,7 +78,11 @@ def test_interrupt_while_a_step_is_recorded_loses_none(monkeypatch):
 
     monkeypatch.setattr(symng.History, "append", interrupted)
     result = train(max_steps=10)
-    assert result.stopped == "interrupted" and result.history["step"].tolist() == [1, 2, 3] and result.steps == 3
+    assert (
+        result.stopped == "interrupted"
+        and result.history["step"].tolist() == [1, 2, 3]
+        and result.steps == 3
+    )
 
 
 @pytest.mark.usefixtures("ctrl_c")
@@ -119,8 +123,13 @@ def test_real_interrupt(tmp_path):
     """
     code = "\n".join(text[8:] for text in code.splitlines())
     environment = {**os.environ, "PYTHONPATH": str(Path(symng.__file__).parent.parent)}
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True,
-                               cwd=tmp_path, env=environment)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
     try:
         assert process.stdout.readline() == "step 1\n"
         process.send_signal(signal.SIGINT)
@@ -138,18 +147,31 @@ def test_real_interrupt(tmp_path):
 def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
     path = tmp_path / "run.npz"
     objective, (X, T) = regression()
-    settings = {"batch_size": 6, "metric_batch": metric, "metric_data": (X[:9],) if metric == "own" else None}
+    settings = {
+        "batch_size": 6,
+        "metric_batch": metric,
+        "metric_data": (X[:9],) if metric == "own" else None,
+    }
     settings |= {"metric_batch_size": 4} if metric == "own" else {}
     rule = symng.LevenbergMarquardt(initial=30.0)
 
     def optimizer():
         return descent(damping=rule, warm_start=0.5, step_size=lambda step: 0.1 / (1 + step))
 
-    whole = train(optimizer(), **settings, max_steps=11, seed=5, evaluate=lambda: 1, evaluate_every=4)
+    whole = train(
+        optimizer(), **settings, max_steps=11, seed=5, evaluate=lambda: 1, evaluate_every=4
+    )
     wanted = whole.step.objective.params[0].get_value()
     for i, steps in enumerate((4, 5, 11)):
-        resumed = train(optimizer(), **settings, max_steps=steps, seed=5 + i, checkpoint=path, evaluate=lambda: 1,
-                        evaluate_every=4)  # fmt: skip
+        resumed = train(
+            optimizer(),
+            **settings,
+            max_steps=steps,
+            seed=5 + i,
+            checkpoint=path,
+            evaluate=lambda: 1,
+            evaluate_every=4,
+        )
         assert resumed.steps == steps
     assert (resumed.step.objective.params[0].get_value() == wanted).all()
     for name, variable in whole.step.state.items():
@@ -157,16 +179,23 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
     one, two = whole.history.to_dict(), resumed.history.to_dict()
     assert one.keys() == two.keys() and len(two["step"]) == 11
     for name in set(one) - {"seconds", "evaluate"}:
-        assert np.array_equal(one[name], two[name], equal_nan=True) and one[name].dtype == two[name].dtype, name
+        assert (
+            np.array_equal(one[name], two[name], equal_nan=True)
+            and one[name].dtype == two[name].dtype
+        ), name
     assert (np.diff(two["seconds"]) > 0).all()
-    finished = train(optimizer(), **settings, max_steps=11, checkpoint=path)  # nothing is left to do
+    finished = train(
+        optimizer(), **settings, max_steps=11, checkpoint=path
+    )  # nothing is left to do
     assert finished.steps == 11 and finished.compile_seconds == 0
     assert (finished.step.objective.params[0].get_value() == wanted).all()
 
 
 def test_best_parameters_from_before_a_break_are_put_back(tmp_path):
     path = tmp_path / "run.npz"
-    train(symng.SGD(step_size=1e3), checkpoint=path, max_steps=2)  # the loss rises from the first step on
+    train(
+        symng.SGD(step_size=1e3), checkpoint=path, max_steps=2
+    )  # the loss rises from the first step on
     objective, data = regression()
     with pytest.warns(RuntimeWarning, match="The loss blew up"):
         result = train(symng.SGD(step_size=1e3), objective, data, checkpoint=path, max_steps=30)
@@ -201,18 +230,24 @@ def test_other_settings_and_data_of_a_resumed_run_are_warned_of(tmp_path):
     other = X.copy()
     other[-1, -1] += 1e-9
     for change, told in (
-        ({"metric": symng.GaussNewton()}, "got metric GaussNewton() where the file has Fisher(form='natural')."),
+        (
+            {"metric": symng.GaussNewton()},
+            "got metric GaussNewton() where the file has Fisher(form='natural').",
+        ),
         (
             {"damping": symng.LevenbergMarquardt(initial=9.0)},
             "got damping LevenbergMarquardt(initial=9.0, ratio='linear'",
         ),
         (
             {"data": (other, T)},
-            "got data of the same shapes but with other values. The run goes on with what is given now",
+            "got data of the same shapes but with other values. The run goes on with what is given "
+            "now",
         ),
     ):
         path.write_bytes(first)
-        with pytest.warns(UserWarning, match="^checkpoint: expected the settings and data of '.*run.npz'") as caught:
+        with pytest.warns(
+            UserWarning, match="^checkpoint: expected the settings and data of '.*run.npz'"
+        ) as caught:
             assert run(3, **change).steps == 3
         assert len(caught) == 1 and told in str(caught[0].message)
         assert caught[0].filename.endswith("small_steps.py")  # where minimize was called
@@ -222,10 +257,14 @@ def test_refused_checkpoint_names_the_first_difference(tmp_path):
     path = tmp_path / "run.npz"
     train(descent(), checkpoint=path, max_steps=1)
     for change, told in (
-        ({"optimizer": descent(warm_start=0.5)}, r"of others: state_direction \(3,\) float64 where the file has none"),
+        (
+            {"optimizer": descent(warm_start=0.5)},
+            r"of others: state_direction \(3,\) float64 where the file has none",
+        ),
         (
             {"batch_size": 4},
-            "run NaturalGradient, batch 4 of 20, .* where the file has NaturalGradient, batch 20 of 20,",
+            "run NaturalGradient, batch 4 of 20, .* where the file has NaturalGradient, batch 20 "
+            "of 20,",
         ),
     ):
         with pytest.raises(ValueError, match=told):
@@ -262,30 +301,49 @@ def test_checkpoint_after_interrupt_error_and_while_running(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch_size": 5}, {"metric_batch": "same"}, {"metric_batch_size": 3}, {"optimizer": symng.SGD(step_size=1e-3)},
-        {"optimizer": descent(warm_start=0.5)}, {"n": N + 1}, {"dtype": "float32"},
+        {"batch_size": 5},
+        {"metric_batch": "same"},
+        {"metric_batch_size": 3},
+        {"optimizer": symng.SGD(step_size=1e-3)},
+        {"optimizer": descent(warm_start=0.5)},
+        {"n": N + 1},
+        {"dtype": "float32"},
     ],
-)  # fmt: skip
+)
 def test_checkpoint_of_something_else(tmp_path, change):
     path = tmp_path / "run.npz"
-    settings = {"optimizer": descent(), "batch_size": 6, "metric_batch": "other", "checkpoint": path, "max_steps": 2}
+    settings = {
+        "optimizer": descent(),
+        "batch_size": 6,
+        "metric_batch": "other",
+        "checkpoint": path,
+        "max_steps": 2,
+    }
     train(**settings)
     objective, data = regression(change.pop("n", N))
     if "dtype" in change:
         model = line(change.pop("dtype"))
-        objective, data = model.objective, tuple(np.resize(a, (N, *a.shape[1:])) for a in model.batch)
+        objective, data = (
+            model.objective,
+            tuple(np.resize(a, (N, *a.shape[1:])) for a in model.batch),
+        )
     if isinstance(change.get("optimizer"), symng.SGD):
         change["metric_batch"] = "same"
     kept = path.read_bytes()
     with pytest.raises(
-        ValueError, match="^checkpoint: expected one of the same model, .* delete the file to start anew"
+        ValueError,
+        match="^checkpoint: expected one of the same model, .* delete the file to start anew",
     ):
         train(objective=objective, data=data, **{**settings, **change})
     assert path.read_bytes() == kept and (objective.params[0].get_value() == 0).all()
 
 
 def test_damaged_and_foreign_files(tmp_path):
-    damaged, foreign, other = tmp_path / "damaged.npz", tmp_path / "foreign.npz", tmp_path / "other.npz"
+    damaged, foreign, other = (
+        tmp_path / "damaged.npz",
+        tmp_path / "foreign.npz",
+        tmp_path / "other.npz",
+    )
     train(checkpoint=damaged, max_steps=1)
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
@@ -298,7 +356,9 @@ def test_damaged_and_foreign_files(tmp_path):
         assert path.read_bytes() == kept
     with pytest.raises(ValueError, match="^checkpoint: expected a file in a folder that exists"):
         train(checkpoint=tmp_path / "no" / "run.npz")
-    with pytest.raises(ValueError, match="^checkpoint: expected the name of a file, got the folder"):
+    with pytest.raises(
+        ValueError, match="^checkpoint: expected the name of a file, got the folder"
+    ):
         train(checkpoint=tmp_path)
 
 

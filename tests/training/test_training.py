@@ -51,20 +51,40 @@ def test_contract_as_written():
     loss = -(t * pt.log(y)).sum(axis=1).mean()
     objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
     solver = symng.CG(rtol=1e-4, maxiter=50)
-    optimizer = symng.NaturalGradient(metric=symng.Fisher(), solver=solver,
-                                      damping=symng.LevenbergMarquardt(initial=3.0), step_size=1.0)  # fmt: skip
+    optimizer = symng.NaturalGradient(
+        metric=symng.Fisher(),
+        solver=solver,
+        damping=symng.LevenbergMarquardt(initial=3.0),
+        step_size=1.0,
+    )
     step = symng.compile_step(objective, optimizer, mode=None)
     info = step((X, T), metric_batch=None, search_batch=None)
     assert info.accepted and info.loss == pytest.approx(np.log(4)) and info.new_loss < info.loss
     assert "NaturalGradient" in repr(step) and "python" in repr(step)
-    result = symng.minimize(objective, optimizer, data=(X, T), batch_size=5, metric_batch="same",
-                            metric_data=None, metric_batch_size=None, max_steps=3, max_seconds=None, target_loss=None,
-                            evaluate=None, seed=0, progress=False, callback=None, checkpoint=None)  # fmt: skip
+    result = symng.minimize(
+        objective,
+        optimizer,
+        data=(X, T),
+        batch_size=5,
+        metric_batch="same",
+        metric_data=None,
+        metric_batch_size=None,
+        max_steps=3,
+        max_seconds=None,
+        target_loss=None,
+        evaluate=None,
+        seed=0,
+        progress=False,
+        callback=None,
+        checkpoint=None,
+    )
     assert len(result.history.to_dict()["loss"]) == 3
 
 
 def test_info():
-    info = symng.StepInfo(loss=1.0, solver_status=int(symng.Status.MAX_ITERATIONS), solver_iterations=3)
+    info = symng.StepInfo(
+        loss=1.0, solver_status=int(symng.Status.MAX_ITERATIONS), solver_iterations=3
+    )
     assert info.status is symng.Status.MAX_ITERATIONS and "maxiter" in info.status.message
     assert symng.StepInfo().status is None and symng.StepInfo().to_dict()["solver_status"] == -1
 
@@ -81,9 +101,18 @@ def test_info():
         ((X.astype(int), T), "gradient_batch, x: expected dtype float64, got .*astype"),
         ((X.astype(complex), T), "gradient_batch, x: expected dtype float64"),
         ((X, T.argmax(1)), "gradient_batch, t: expected"),
-        ((changed(X, (7, 1), np.nan), T), "gradient_batch, x: expected finite values, got NaN, first in example 7"),
-        ((changed(X, (4, 0), -np.inf), T), "gradient_batch, x: expected finite values, got Inf, first in example 4"),
-        ((X, changed(T, (2, 0), np.nan)), "gradient_batch, t: expected finite values, got NaN, first in example 2"),
+        (
+            (changed(X, (7, 1), np.nan), T),
+            "gradient_batch, x: expected finite values, got NaN, first in example 7",
+        ),
+        (
+            (changed(X, (4, 0), -np.inf), T),
+            "gradient_batch, x: expected finite values, got Inf, first in example 4",
+        ),
+        (
+            (X, changed(T, (2, 0), np.nan)),
+            "gradient_batch, t: expected finite values, got NaN, first in example 2",
+        ),
         ((X, T * 0.5), "gradient_batch, t: expected one-hot rows"),
         ((X, changed(T, (3, 1), -1.0)), "gradient_batch, t: expected one-hot rows .* at \\(3,\\)"),
         (("a", "b"), "gradient_batch, x: expected dtype float64"),
@@ -102,11 +131,18 @@ def test_bad_gradient_batch(step, batch, message):
 @pytest.mark.parametrize(
     "batch, message",
     [
-        ((X, T), "metric_batch: expected 1 array \\(x\\), got 2. This metric needs no targets: give inputs alone"),
+        (
+            (X, T),
+            "metric_batch: expected 1 array \\(x\\), got 2. This metric needs no targets: give "
+            "inputs alone",
+        ),
         (X, "metric_batch: expected a tuple of 1 array"),
         ((), "metric_batch: expected 1 array \\(x\\), got 0"),
         ((X[:0],), "metric_batch: expected at least one example"),
-        ((changed(X, (9, 1), np.nan),), "metric_batch, x: expected finite values, got NaN, first in example 9"),
+        (
+            (changed(X, (9, 1), np.nan),),
+            "metric_batch, x: expected finite values, got NaN, first in example 9",
+        ),
         ((X.astype("float32")[0],), "metric_batch, x: expected an array of 2 axes"),
     ],
 )
@@ -116,10 +152,14 @@ def test_bad_metric_batch(step, batch, message):
 
 
 def test_batches_that_nothing_uses(step):
-    with pytest.raises(ValueError, match="^search_batch: expected none without a line search, got one"):
+    with pytest.raises(
+        ValueError, match="^search_batch: expected none without a line search, got one"
+    ):
         step((X, T), search_batch=(X, T))
     sgd = symng.compile_step(classifier()[0], symng.SGD())
-    with pytest.raises(ValueError, match="^metric_batch: expected none, for the optimizer has no metric, got one"):
+    with pytest.raises(
+        ValueError, match="^metric_batch: expected none, for the optimizer has no metric, got one"
+    ):
         sgd((X, T), metric_batch=(X,))
     with pytest.raises(ValueError, match="^search_batch: expected none for SGD"):
         sgd((X, T), search_batch=(X, T))
@@ -140,7 +180,10 @@ def test_bad_search_batch():
 def test_class_numbers_out_of_range(wrong, value):
     objective, (inputs, labels) = classifier(labels=True)
     step = symng.compile_step(objective, symng.SGD())
-    with pytest.raises(ValueError, match=rf"^gradient_batch, t: expected class numbers .* got {value} at \({wrong},\)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^gradient_batch, t: expected class numbers .* got {value} at \({wrong},\)",
+    ):
         step((inputs, changed(labels, wrong, value)))
     assert not step.functions
     assert step((inputs, labels)).accepted
@@ -159,7 +202,8 @@ def test_shapes_that_only_the_model_knows():
     step = symng.compile_step(objective, symng.SGD())
     before = objective.params[0].get_value()
     with pytest.raises(
-        ValueError, match=r"^gradient_batch: the model cannot be evaluated on arrays of shapes \(10, 2\)"
+        ValueError,
+        match=r"^gradient_batch: the model cannot be evaluated on arrays of shapes \(10, 2\)",
     ):
         step((X[:, :2], T))
     assert (objective.params[0].get_value() == before).all() and step((X, T)).accepted
@@ -169,7 +213,11 @@ def test_shapes_that_only_the_model_knows():
     "objective, optimizer, message",
     [
         (None, symng.SGD(), "objective: expected a symng.Objective, got None"),
-        (line().objective, symng.SGD, "optimizer: expected an optimizer .* got the class SGD .*Mind the brackets"),
+        (
+            line().objective,
+            symng.SGD,
+            "optimizer: expected an optimizer .* got the class SGD .*Mind the brackets",
+        ),
         (line().objective, symng.NaturalGradient, "optimizer: .*Mind the brackets"),
         (line().objective, "sgd", "optimizer: expected an optimizer"),
     ],
@@ -202,10 +250,15 @@ def test_compile_leaves_everything_as_it_was():
     )
     assert step.compile(model.batch) is step and step.compile_seconds > 0
     assert (model.value == [1.0, 2.0]).all() and step.state["step"].get_value() == 0
-    assert step.state["damping"].get_value() == 3.0 and (step.state["direction"].get_value() == 0).all()
+    assert (
+        step.state["damping"].get_value() == 3.0
+        and (step.state["direction"].get_value() == 0).all()
+    )
     seconds, functions = step.compile_seconds, list(step.functions)
     step.compile(model.batch)
-    assert step(model.batch).accepted and step(tuple(a[:2] for a in model.batch)).accepted  # another length
+    assert (
+        step(model.batch).accepted and step(tuple(a[:2] for a in model.batch)).accepted
+    )  # another length
     assert step.compile_seconds == seconds and step.functions == functions
 
 
@@ -219,18 +272,31 @@ def test_checked_and_unchecked_calls_agree():
 
 def test_parameters_may_be_scalars_and_share_a_fixed_shape():
     x, t = pt.matrix("x"), pt.vector("t")
-    w, b = pytensor.shared(np.ones(3), name="w", shape=(3,)), pytensor.shared(np.array(0.5), name="b")
+    w, b = (
+        pytensor.shared(np.ones(3), name="w", shape=(3,)),
+        pytensor.shared(np.array(0.5), name="b"),
+    )
     y = x @ w + b
-    objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w, b], inputs=[x], targets=[t])
-    step = symng.compile_step(objective, symng.NaturalGradient(solver=symng.CG(rtol=1e-12), damping=0.0))
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w, b], inputs=[x], targets=[t]
+    )
+    step = symng.compile_step(
+        objective, symng.NaturalGradient(solver=symng.CG(rtol=1e-12), damping=0.0)
+    )
     inputs = np.random.default_rng(0).standard_normal((9, 3))
     info = step((inputs, inputs @ [1.0, -2.0, 0.5] + 3.0))
-    assert info.new_loss < 1e-20 and b.get_value().shape == () and w.get_value() == pytest.approx([1.0, -2.0, 0.5])
+    assert (
+        info.new_loss < 1e-20
+        and b.get_value().shape == ()
+        and w.get_value() == pytest.approx([1.0, -2.0, 0.5])
+    )
 
 
 def test_two_steps_of_one_objective_keep_their_state_apart():
     model = line()
-    one, two = (symng.compile_step(model.objective, symng.NaturalGradient(solver=Unit())) for _ in range(2))
+    one, two = (
+        symng.compile_step(model.objective, symng.NaturalGradient(solver=Unit())) for _ in range(2)
+    )
     one(model.batch)
     assert one.state["step"].get_value() == 1 and two.state["step"].get_value() == 0
     assert two.state["damping"].get_value() == 3.0
@@ -250,5 +316,7 @@ def test_time_major_batches():
     moved = vectors.get_flat(case.params) - 0.01 * oracles.example_gradients(case).mean(axis=0)
     assert step(batch).accepted
     assert oracles.relative_error(vectors.get_flat(case.params), moved) < 1e-10
-    with pytest.raises(ValueError, match="^gradient_batch: expected the same number of examples .*\\(axis 1\\)"):
+    with pytest.raises(
+        ValueError, match="^gradient_batch: expected the same number of examples .*\\(axis 1\\)"
+    ):
         step((batch[0], batch[1][:, :2]))

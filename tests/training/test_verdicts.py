@@ -22,11 +22,15 @@ def least_squares(start=(0.0, 0.0)):
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.array(start), name="w")
     y = x @ w
-    return symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]), w
+    return symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    ), w
 
 
 def train(objective, optimizer, data=(X, T), **settings):
-    return symng.minimize(objective, optimizer, data=data, progress=False, mode="FAST_COMPILE", **settings)
+    return symng.minimize(
+        objective, optimizer, data=data, progress=False, mode="FAST_COMPILE", **settings
+    )
 
 
 def judged(losses, every_example=True, before=(), **info):
@@ -37,28 +41,43 @@ def judged(losses, every_example=True, before=(), **info):
     for number, loss in enumerate(losses):
         watch.remember()
         w.set_value(np.array([number + 1.0]))
-        verdict = watch.judge(StepInfo(loss=loss, **{"update_norm": 1.0, "gradient_norm": 1.0} | info),
-                              last=number + 1 == len(losses))  # fmt: skip
+        verdict = watch.judge(
+            StepInfo(loss=loss, **{"update_norm": 1.0, "gradient_norm": 1.0} | info),
+            last=number + 1 == len(losses),
+        )
         if verdict:
             break
-    return verdict, number + 1, watch.restore() if verdict == "diverged" else False, w.get_value()[0]
+    return (
+        verdict,
+        number + 1,
+        watch.restore() if verdict == "diverged" else False,
+        w.get_value()[0],
+    )
 
 
 def test_a_loss_that_blows_up():
     assert judged([0.7, 0.6, *(10.0**k for k in range(40))]) == ("diverged", 2 + 3 + 9, True, 1.0)
     assert judged([0.7, 0.6, *[1e6] * 30]) == ("diverged", 11, True, 1.0)
-    assert judged([0.7, 0.6, 1e9, 1e12, 1e15]) == ("diverged", 5, True, 1.0)  # at the end of the run
+    assert judged([0.7, 0.6, 1e9, 1e12, 1e15]) == (
+        "diverged",
+        5,
+        True,
+        1.0,
+    )  # at the end of the run
 
 
-@pytest.mark.parametrize("losses", [
-    [1.0, 50.0, 30.0, 10.0, 1.0],  # a spike
-    [1.0, *(1e6 / 2**k for k in range(12))],  # that comes down
-    [0.0, *[2.0] * 20],
-    [0.0, -300.0, *[100.0] * 20],  # a log-density
-    [-1e4, *[1e5] * 20],
-    [1e-9, *(1e-9 * 10.0**k for k in range(6)), *[1e-3] * 20],  # Adam beside an optimum
-    [5.0, 1e-30, *[5.0] * 20],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.0, 50.0, 30.0, 10.0, 1.0],  # a spike
+        [1.0, *(1e6 / 2**k for k in range(12))],  # that comes down
+        [0.0, *[2.0] * 20],
+        [0.0, -300.0, *[100.0] * 20],  # a log-density
+        [-1e4, *[1e5] * 20],
+        [1e-9, *(1e-9 * 10.0**k for k in range(6)), *[1e-3] * 20],  # Adam beside an optimum
+        [5.0, 1e-30, *[5.0] * 20],
+    ],
+)
 def test_a_loss_that_does_not(losses):
     assert judged(losses)[0] is None
 
@@ -73,11 +92,23 @@ def test_batches_with_losses_of_their_own():
 
 def test_a_run_that_diverges_keeps_its_best_parameters_and_all_of_its_history():
     objective, w = least_squares()
-    with pytest.warns(RuntimeWarning, match="^minimize: The loss blew up. The parameters are those of its lowest"):
-        result = train(objective, symng.SGD(step_size=5.0), max_steps=300, evaluate=lambda: w.get_value()[0])
+    with pytest.warns(
+        RuntimeWarning, match="^minimize: The loss blew up. The parameters are those of its lowest"
+    ):
+        result = train(
+            objective, symng.SGD(step_size=5.0), max_steps=300, evaluate=lambda: w.get_value()[0]
+        )
     losses = result.history["loss"]
-    assert result.status == "diverged" and result.steps == len(losses) < 40 and losses[-1] > 1e3 * losses[0]
-    assert result.loss == losses.min() == losses[0] and (w.get_value() == 0).all() and (result.params["w"] == 0).all()
+    assert (
+        result.status == "diverged"
+        and result.steps == len(losses) < 40
+        and losses[-1] > 1e3 * losses[0]
+    )
+    assert (
+        result.loss == losses.min() == losses[0]
+        and (w.get_value() == 0).all()
+        and (result.params["w"] == 0).all()
+    )
     assert result.history["evaluate"][-1] == 0.0  # of the parameters that are left
     assert "diverged. The loss blew up" in repr(result)
 
@@ -97,15 +128,26 @@ def test_full_batches_refuse_a_step_that_raises_the_loss():
 def test_a_threshold_that_is_given_and_a_damping_that_stays_have_the_say():
     for damping in (symng.LevenbergMarquardt(initial=1e-3, reject_below=-100.0), 1e-3):
         objective, w = least_squares()
-        result = train(objective, symng.NaturalGradient(damping=damping, step_size=2.5), max_steps=3)
-        assert result.history["accepted"].all() and result.history["loss"][-1] > result.history["loss"][0]
+        result = train(
+            objective, symng.NaturalGradient(damping=damping, step_size=2.5), max_steps=3
+        )
+        assert (
+            result.history["accepted"].all()
+            and result.history["loss"][-1] > result.history["loss"][0]
+        )
 
 
 def test_rounding_errors_are_not_refused():
     objective, w = least_squares(start=(3.0, -1.0))
-    objective = symng.Objective(objective.loss + 1e3, objective.output, [w], objective.inputs, objective.targets)
+    objective = symng.Objective(
+        objective.loss + 1e3, objective.output, [w], objective.inputs, objective.targets
+    )
     w.set_value(np.array([3.0 + 1e-9, -1.0]))
-    result = train(objective, symng.NaturalGradient(damping=symng.LevenbergMarquardt(initial=1e-4)), max_steps=5)
+    result = train(
+        objective,
+        symng.NaturalGradient(damping=symng.LevenbergMarquardt(initial=1e-4)),
+        max_steps=5,
+    )
     assert result.history["accepted"].all()
 
 
@@ -117,19 +159,31 @@ def test_norm_of_parameters_that_are_zero():
         for limit, steps in ((50, 9), (4, 4)):
             with pytest.warns(RuntimeWarning, match="^minimize: No step was finite"):
                 result = train(objective, optimizer, max_steps=limit)
-            assert result.status == "not_finite" and result.steps == steps and (w.get_value() == 0).all()
+            assert (
+                result.status == "not_finite"
+                and result.steps == steps
+                and (w.get_value() == 0).all()
+            )
 
 
 def test_gradient_that_is_zero():
     x, t = pt.matrix("x"), pt.vector("t")
     w, v = (pytensor.shared(np.zeros(s), name=n) for s, n in (((2, 3), "w"), (3, "v")))
     y = pt.tanh(x @ w) @ v  # a saddle
-    objective = symng.Objective(pt.sqr(y - t).mean(), output=y, params=[w, v], inputs=[x], targets=[t])
+    objective = symng.Objective(
+        pt.sqr(y - t).mean(), output=y, params=[w, v], inputs=[x], targets=[t]
+    )
     for settings, steps in (({}, 9), ({"batch_size": 1}, 24), ({"max_steps": 3}, 3)):
         result = train(objective, symng.NaturalGradient(), **{"max_steps": 40} | settings)
-        assert result.status == "zero_gradient" and result.steps == steps and "saddle" in result.message
+        assert (
+            result.status == "zero_gradient"
+            and result.steps == steps
+            and "saddle" in result.message
+        )
     # One batch without a gradient ends nothing.
     X1 = np.vstack([np.zeros((11, 2)), np.ones((1, 2))])
     objective, w = least_squares()
-    result = train(objective, symng.SGD(step_size=0.1), data=(X1, X1 @ np.ones(2)), batch_size=1, max_steps=30)
+    result = train(
+        objective, symng.SGD(step_size=0.1), data=(X1, X1 @ np.ones(2)), batch_size=1, max_steps=30
+    )
     assert result.status == "max_steps" and (w.get_value() > 0).all()

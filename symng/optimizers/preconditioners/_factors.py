@@ -28,9 +28,10 @@ from symng.objective.layers import Use, find_uses
 class Block:
     """Parameters whose part of the Fisher matrix is approximated by itself.
 
-    ``weights`` and ``bias`` are numbers of parameters: those of a layer h W + b, whose block is E[h h^T] (x) E[g g^T],
-    where g is the derivative by h W + b, and h has a 1 added for the bias. ``weights`` without ``rows`` is a parameter
-    of any other kind, of which the diagonal alone is kept.
+    ``weights`` and ``bias`` are numbers of parameters: those of a layer h W + b, whose block is E[h
+    h^T] (x) E[g g^T], where g is the derivative by h W + b, and h has a 1 added for the bias.
+    ``weights`` without ``rows`` is a parameter of any other kind, of which the diagonal alone is
+    kept.
     """
 
     weights: int
@@ -67,7 +68,9 @@ class Kronecker:
             bias = _bias_of(use, uses, biases)
             rows, columns = np.shape(p.get_value(borrow=True))[:: -1 if use.order[0] == 1 else 1]  # type: ignore[attr-defined]
             number = None if bias is None else numbers[bias]
-            self.blocks.append(Block(numbers[p], number, rows + (bias is not None), columns, use.order[0] == 1))
+            self.blocks.append(
+                Block(numbers[p], number, rows + (bias is not None), columns, use.order[0] == 1)
+            )
             found |= {p, bias} if bias is not None else {p}
         for p, size in zip(objective.params, vectors.param_shapes(objective.params), strict=True):
             if p not in found:
@@ -98,19 +101,24 @@ class Kronecker:
     def factors(self, seed: Any, offset: Any = 0) -> TensorVariable:
         """Return E[h h^T] and E[g g^T] of each layer on a batch, and the diagonals of the rest, as a flat vector.
 
-        g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the likelihood on r: then
-        E[g g^T] is a part of the Fisher matrix, as with targets drawn from the model. Costs a forward pass, which is
-        shared, a backward pass, and the products. ``offset`` is the index of the first example in its batch.
+        g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the
+        likelihood on r: then E[g g^T] is a part of the Fisher matrix, as with targets drawn from
+        the model. Costs a forward pass, which is shared, a backward pass, and the products.
+        ``offset`` is the index of the first example in its batch.
         """
         objective, ends, uses = self.objective, self.ends, self.uses
         cotangents: Any = [
-            head.likelihood.metric_root(r, vectors.random_signs(r, seed, first=(head.example_axis, offset)))
+            head.likelihood.metric_root(
+                r, vectors.random_signs(r, seed, first=(head.example_axis, offset))
+            )
             for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]
         params = objective.params
         wanted: list[Any] = [
-            params[block.weights] if block.is_diagonal else uses[params[block.weights]].node.outputs[0]
+            params[block.weights]
+            if block.is_diagonal
+            else uses[params[block.weights]].node.outputs[0]
             for block in self.blocks
         ]
         with floats_of(objective):
@@ -124,12 +132,15 @@ class Kronecker:
             if block.bias is not None:
                 h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
             parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
-        return pt.specify_shape(pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,))
+        return pt.specify_shape(
+            pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,)
+        )
 
     def invert(self, factors: TensorVariable, damping: TensorVariable) -> TensorVariable:
         """Return the inverses of the factors, with the damping divided among them, as a flat vector.
 
-        (A + pi sqrt(lambda) I) (x) (G + sqrt(lambda) / pi I), with pi^2 the ratio of their mean eigenvalues.
+        (A + pi sqrt(lambda) I) (x) (G + sqrt(lambda) / pi I), with pi^2 the ratio of their mean
+        eigenvalues.
         """
         dtype = factors.type.dtype
         tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
@@ -174,7 +185,9 @@ class Kronecker:
 
     def _split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
         """Cut a flat vector of factors into those of each block."""
-        tensors = iter(vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes]))
+        tensors = iter(
+            vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes])
+        )
         return [[next(tensors) for _ in block.shapes] for block in self.blocks]
 
 
@@ -184,10 +197,11 @@ def _ends(objective: Objective) -> dict[Any, int]:
     for head in objective.heads:
         if head.r is None or head.likelihood.metric_root(head.r, head.r) is None:
             raise problem(
-                "preconditioner", "a likelihood with a metric_root, on a pre-activation that is known",
+                "preconditioner",
+                "a likelihood with a metric_root, on a pre-activation that is known",
                 Words(f"{head.likelihood} on {head.y}"),
                 "Write the output with sigmoid, softmax or exp at its end, or give it as logits.",
-            )  # fmt: skip
+            )
         ends[head.r] = head.example_axis
     return ends
 
@@ -199,7 +213,11 @@ def _bias_of(use: Use, uses: dict[Variable, Use], biases: dict[Any, Variable]) -
     """
     product: Any = use.node.outputs[0]
     for node, p in biases.items():
-        added = isinstance(node.op.scalar_op, ps.Add) and product in node.inputs and len(node.inputs) == 2
+        added = (
+            isinstance(node.op.scalar_op, ps.Add)
+            and product in node.inputs
+            and len(node.inputs) == 2
+        )
         if added and uses[p].order[-1] == 0 and uses[p].operand.ndim == 2:
             return p
     return None

@@ -27,8 +27,8 @@ Apply = Callable[[TensorVariable], TensorVariable]
 class Preconditioner(ABC):
     """Build the product with M^-1 of a step, from what it keeps of earlier steps; the base of such preconditioners.
 
-    A subclass gives `init_state` and `build`. M is symmetric positive definite, and near the metric plus damping up to
-    a factor.
+    A subclass gives `init_state` and `build`. M is symmetric positive definite, and near the metric
+    plus damping up to a factor.
     """
 
     @abstractmethod
@@ -45,13 +45,18 @@ class Preconditioner(ABC):
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         """Return the product of a flat vector with M^-1, and the updates of the shared variables.
 
-        ``batch`` is the metric batch, ``metric`` what is solved with, and ``damping`` what is added to it.
+        ``batch`` is the metric batch, ``metric`` what is solved with, and ``damping`` what is added
+        to it.
         """
 
 
 def is_preconditioner(value: Any) -> bool:
     """Tell whether an optimizer can take ``value``: none, one of this module, or a function of operator and damping."""
-    return value is None or isinstance(value, Preconditioner) or (callable(value) and not isinstance(value, type))
+    return (
+        value is None
+        or isinstance(value, Preconditioner)
+        or (callable(value) and not isinstance(value, type))
+    )
 
 
 @explain_settings
@@ -59,14 +64,15 @@ def is_preconditioner(value: Any) -> bool:
 class KroneckerPreconditioner(Preconditioner):
     """Precondition with Kronecker products, one for each dense layer, inverted one factor at a time (K-FAC).
 
-    M is block diagonal. The block of a layer h W + b is (A + pi sqrt(lambda) I) (x) (G + sqrt(lambda) / pi I), with A
-    the mean of h h^T over the examples, h with a 1 at its end for the bias, and G the mean of g g^T, g being the
-    derivative of the log-likelihood by h W + b; pi^2 is the ratio of the mean eigenvalues of A and G. Dense layers are
-    found on the graph: matrices that multiply tensors of an example a row, each at one place. Of other parameters M
-    has the diagonal alone, estimated by random signs.
+    M is block diagonal. The block of a layer h W + b is (A + pi sqrt(lambda) I) (x) (G +
+    sqrt(lambda) / pi I), with A the mean of h h^T over the examples, h with a 1 at its end for the
+    bias, and G the mean of g g^T, g being the derivative of the log-likelihood by h W + b; pi^2 is
+    the ratio of the mean eigenvalues of A and G. Dense layers are found on the graph: matrices that
+    multiply tensors of an example a row, each at one place. Of other parameters M has the diagonal
+    alone, estimated by random signs.
 
-    The solution of the system does not change, only the number of iterations until it is reached: with this M a few
-    are enough for a good direction.
+    The solution of the system does not change, only the number of iterations until it is reached:
+    with this M a few are enough for a good direction.
 
     Parameters
     ----------
@@ -83,24 +89,27 @@ class KroneckerPreconditioner(Preconditioner):
     Warns
     -----
     UserWarning
-        When an optimizer is built for a model in which no dense layer is found: M is then the diagonal alone.
+        When an optimizer is built for a model in which no dense layer is found: M is then the
+        diagonal alone.
 
     Notes
     -----
-    `describe` lists the layers found in an objective. Once a step is built, the ``repr`` of the preconditioner and of
-    the step list them, too. A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger
-    one, and one that multiplies tensors of three axes are no layers: of them M has the diagonal.
+    `describe` lists the layers found in an objective. Once a step is built, the ``repr`` of the
+    preconditioner and of the step list them, too. A vector ``w`` in ``x @ w``, a weight that is
+    used twice, masked or cut out of a larger one, and one that multiplies tensors of three axes are
+    no layers: of them M has the diagonal.
 
-    A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N (a^2 + g^2)
-    multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made, and a g (a + g) in each
-    product with M^-1. Factors and inverses take 2 (a^2 + g^2) numbers. The derivatives g are those of s . B^T r, for
-    random signs s and B B^T the metric of the likelihood on the pre-activation r, in place of targets drawn from the
-    model: their covariance is the same. The signs are a function of the number of the step.
+    A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N
+    (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made,
+    and a g (a + g) in each product with M^-1. Factors and inverses take 2 (a^2 + g^2) numbers. The
+    derivatives g are those of s . B^T r, for random signs s and B B^T the metric of the likelihood
+    on the pre-activation r, in place of targets drawn from the model: their covariance is the same.
+    The signs are a function of the number of the step.
 
     References
     ----------
-    .. [1] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate curvature", ICML
-       2015, sections 3, 6.3 and 8.
+    .. [1] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
+       curvature", ICML 2015, sections 3, 6.3 and 8.
 
     Examples
     --------
@@ -125,8 +134,10 @@ class KroneckerPreconditioner(Preconditioner):
         object.__setattr__(self, "_note", kronecker.describe())
         if all(block.is_diagonal for block in kronecker.blocks):
             warn(
-                "preconditioner: expected dense layers, h @ W with a matrix W and an example in each row of h, got "
-                "none in this model, so KroneckerPreconditioner is a diagonal here. JacobiPreconditioner is for any "
+                "preconditioner: expected dense layers, h @ W with a matrix W and an example in "
+                "each row of h, got "
+                "none in this model, so KroneckerPreconditioner is a diagonal here. "
+                "JacobiPreconditioner is for any "
                 "model."
             )
         size = kronecker.size
@@ -142,7 +153,9 @@ class KroneckerPreconditioner(Preconditioner):
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
         kronecker = Kronecker(batch.objective)
-        old, inverses, count = (state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates"))
+        old, inverses, count = (
+            state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates")
+        )
 
         def factors_of(o: Objective, offset: Any) -> list[TensorVariable]:
             blocks = kronecker if o is batch.objective else Kronecker(o)  # of a chunk
@@ -154,7 +167,10 @@ class KroneckerPreconditioner(Preconditioner):
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & sound
         start = {"matrices": pt.switch(due, factors, inverses), "due": due}
         final = while_loop(
-            lambda s: {"matrices": kronecker.invert(s["matrices"], damping), "due": pt.zeros_like(s["due"])},
+            lambda s: {
+                "matrices": kronecker.invert(s["matrices"], damping),
+                "due": pt.zeros_like(s["due"]),
+            },
             lambda s: s["due"],
             start,
             1,
@@ -168,9 +184,10 @@ class KroneckerPreconditioner(Preconditioner):
 class JacobiPreconditioner(Preconditioner):
     """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.
 
-    M = diag(max(d, 0) + lambda), where d is the running mean of an estimate whose expectation is the diagonal of F,
-    that of `LinearOperator.diagonal`: (R^T s)^2 where F = R^T R is known, elsewhere Hutchinson's s * (F s), with s a
-    vector of random signs. For any metric, and any model.
+    M = diag(max(d, 0) + lambda), where d is the running mean of an estimate whose expectation is
+    the diagonal of F, that of `LinearOperator.diagonal`: (R^T s)^2 where F = R^T R is known,
+    elsewhere Hutchinson's s * (F s), with s a vector of random signs. For any metric, and any
+    model.
 
     Parameters
     ----------
@@ -186,13 +203,14 @@ class JacobiPreconditioner(Preconditioner):
 
     Notes
     -----
-    A step costs ``draws`` products with the metric or with R^T. The signs are a function of the number of the step.
-    For a preconditioner of a single solve, take ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
+    A step costs ``draws`` products with the metric or with R^T. The signs are a function of the
+    number of the step. For a preconditioner of a single solve, take
+    ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
 
     References
     ----------
-    .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix", Applied Numerical
-       Mathematics 57, 2007.
+    .. [1] C. Bekas, E. Kokiopoulou and Y. Saad, "An estimator for the diagonal of a matrix",
+       Applied Numerical Mathematics 57, 2007.
 
     Examples
     --------
@@ -220,10 +238,15 @@ class JacobiPreconditioner(Preconditioner):
         estimate = metric(batch).diagonal(self.draws, seed=state.values["step"])
         diagonal, counted, _ = _running_mean(old, estimate, count, self.decay)
         positive = pt.maximum(diagonal, pt.zeros_like(diagonal))
-        return diagonal_preconditioner(positive, damping, exponent=1.0), {old: diagonal, count: counted}
+        return diagonal_preconditioner(positive, damping, exponent=1.0), {
+            old: diagonal,
+            count: counted,
+        }
 
 
-def _running_mean(old: Any, new: Any, count: Any, decay: float) -> tuple[TensorVariable, TensorVariable, Any]:
+def _running_mean(
+    old: Any, new: Any, count: Any, decay: float
+) -> tuple[TensorVariable, TensorVariable, Any]:
     """Return the mean with a new value, the number of values in it, and whether that value is finite.
 
     The first ones have equal weights. One that is not finite leaves no trace.
