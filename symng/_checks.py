@@ -1,7 +1,7 @@
 """Arguments and settings: checks with one style of message, and how settings print.
 
-Every message reads ``name: expected ..., got .... way out``, so that whoever meets it learns which
-argument is meant, what it should be, what it was, and what to do.
+Every message reads ``name: expected ..., got .... hint``: which argument is meant, what it should
+be, what it is, and what to do.
 """
 
 from __future__ import annotations
@@ -54,17 +54,16 @@ def describe(value: Any) -> str:
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"
 
 
-def problem(
-    name: str, expected: str, got: Any, way_out: str = "", error: type[Exception] = ValueError
+def argument_error(
+    name: str, expected: str, got: Any, hint: str = "", error: type[Exception] = ValueError
 ) -> Exception:
     """Return (not raise) the exception for an argument that is not what it should be.
 
-    ``got`` is put through `describe` unless it is already a sentence, told by being wrapped as
-    ``Words``.
+    ``got`` is described by `describe`, unless it is wrapped as `Verbatim`.
     """
-    text = got if isinstance(got, Words) else describe(got)
+    text = got if isinstance(got, Verbatim) else describe(got)
     message = f"{name}: expected {expected}, got {text}."
-    return error(f"{message} {way_out}" if way_out else message)
+    return error(f"{message} {hint}" if hint else message)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -75,8 +74,11 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
-class Words(str):
-    """Text that `problem` prints as it stands instead of quoting it."""
+class Verbatim(str):
+    """Text that `argument_error` prints as it is."""
+
+
+problem, Words = argument_error, Verbatim  # the old names
 
 
 def is_symbolic(value: Any) -> bool:
@@ -95,7 +97,7 @@ def check_number(
     integer: bool = False,
     finite: bool = True,
     symbolic: bool = False,
-    way_out: str = "",
+    hint: str = "",
 ) -> None:
     """Refuse ``value`` unless it is a number in range.
 
@@ -117,15 +119,15 @@ def check_number(
         expected += " (or a symbolic scalar)"
         if is_symbolic(value):
             if getattr(value.type, "ndim", None) != 0:
-                raise problem(name, expected, value, way_out, TypeError)
+                raise argument_error(name, expected, value, hint, TypeError)
             if integer and "int" not in value.type.dtype:
-                raise problem(name, expected, value, way_out, TypeError)
+                raise argument_error(name, expected, value, hint, TypeError)
             return
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     kind = Integral if integer else Real
     if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
-        raise problem(name, expected, value, way_out, TypeError)
+        raise argument_error(name, expected, value, hint, TypeError)
     number: Any = value
     if (
         math.isnan(number)
@@ -135,38 +137,38 @@ def check_number(
         or (maximum is not None and number > maximum)
         or (below is not None and number >= below)
     ):
-        raise problem(name, expected, value, way_out)
+        raise argument_error(name, expected, value, hint)
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str], way_out: str = "") -> None:
+def check_choice(name: str, value: Any, choices: Iterable[str], hint: str = "") -> None:
     """Refuse ``value`` unless it is one of the given words."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
-        raise problem(name, "one of " + ", ".join(repr(c) for c in choices), value, way_out)
+        raise argument_error(name, "one of " + ", ".join(repr(c) for c in choices), value, hint)
 
 
-def check_float(name: str, value: Any, way_out: str = "") -> FloatName:
+def check_float(name: str, value: Any, hint: str = "") -> FloatName:
     """Return the name of a dtype in which parameters and data can be, or refuse it."""
     try:
         dtype: Any = np.dtype(value).name
     except TypeError:
         dtype = value
-    check_choice(name, dtype, get_args(FloatName), way_out)
+    check_choice(name, dtype, get_args(FloatName), hint)
     return dtype
 
 
 def check_instance(
-    name: str, value: Any, kinds: type | tuple[type, ...], expected: str, way_out: str = ""
+    name: str, value: Any, kinds: type | tuple[type, ...], expected: str, hint: str = ""
 ) -> None:
     """Refuse ``value`` unless it is an instance of one of ``kinds``."""
     if not isinstance(value, kinds):
-        raise problem(name, expected, value, way_out, TypeError)
+        raise argument_error(name, expected, value, hint, TypeError)
 
 
 def check_flag(name: str, value: Any) -> None:
     """Refuse ``value`` unless it is True or False."""
     if not isinstance(value, bool):
-        raise problem(name, "True or False", value, error=TypeError)
+        raise argument_error(name, "True or False", value, error=TypeError)
 
 
 def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
@@ -182,10 +184,10 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     others = tuple(a for a in range(array.ndim) if a != axis)
     examples = np.flatnonzero(bad.any(axis=others))
     what = "NaN" if np.isnan(array).any() else "Inf"
-    raise problem(
+    raise argument_error(
         name,
         "finite values",
-        Words(f"{what}, first in example {examples[0]} ({len(examples)} in all)"),
+        Verbatim(f"{what}, first in example {examples[0]} ({len(examples)} in all)"),
         "Clean the data, or leave those examples out.",
     )
 
@@ -240,16 +242,16 @@ def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -
     """Refuse keyword arguments that are not among the known ones, and say which is meant."""
     for name, value in given.items():
         if name not in known:
-            raise problem(
+            raise argument_error(
                 name,
                 f"an argument of {owner}",
-                Words("one that it does not have"),
-                _way_out(name, value, known),
+                Verbatim("one that it does not have"),
+                _hint_for(name, value, known),
                 TypeError,
             )
 
 
-def _way_out(name: str, value: Any, known: Sequence[str]) -> str:
+def _hint_for(name: str, value: Any, known: Sequence[str]) -> str:
     """Say what to give in place of an argument that does not exist."""
     if name in ("weight_decay", "l2", "l2_penalty"):
         return _DECAY.format(name=name)
@@ -322,10 +324,10 @@ def explain_settings(cls: type[T]) -> type[T]:
                 if isinstance(extra, Real)
             ]
             left = [n for n in (*numbers, *known) if n in known and n not in by_position]
-            raise problem(
+            raise argument_error(
                 cls.__name__,
                 "settings by name",
-                Words(f"{describe(extra)} without one"),
+                Verbatim(f"{describe(extra)} without one"),
                 f"Write {cls.__name__}({left[0]}=...).",
                 TypeError,
             )

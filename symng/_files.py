@@ -88,8 +88,8 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     write_atomically(path, write)
 
 
-def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``way_out``."""
+def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``hint``."""
     _check_path(path)
     arrays = {}
     with open(
@@ -111,6 +111,6 @@ def read_npz(path: str | os.PathLike[str], what: str, way_out: str) -> dict[str,
             raise ValueError(
                 f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something "
                 "else "
-                f"({error}). {way_out}"
+                f"({error}). {hint}"
             ) from error
     return arrays

@@ -31,12 +31,12 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_flag,
     check_number,
     explain_settings,
     is_symbolic,
-    problem,
     short_repr,
 )
 
@@ -120,7 +120,7 @@ class Gaussian(Likelihood):
                 v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)
             ]
             if loose:
-                raise problem(
+                raise argument_error(
                     "std",
                     "a number or a scalar made of shared variables",
                     self.std,
@@ -206,10 +206,10 @@ class Bernoulli(Likelihood):
         if inside.all():
             return
         value, where = _first(targets, ~inside)
-        raise problem(
+        raise argument_error(
             name,
             "values from 0 to 1 (Bernoulli likelihood)",
-            Words(f"{value} at {where}"),
+            Verbatim(f"{value} at {where}"),
             "Rescale them, or give the likelihood that they have.",
         )
 
@@ -282,16 +282,16 @@ class Categorical(Likelihood):
                 expected = f"class numbers from 0 to {classes - 1}"
             if wrong.any():
                 value, where = _first(targets, wrong)
-                raise problem(
+                raise argument_error(
                     name,
                     expected + suffix,
-                    Words(f"{value} at {where}"),
+                    Verbatim(f"{value} at {where}"),
                     "Number the classes from 0.",
                 )
         elif targets.ndim == output_ndim:
             if classes not in (None, targets.shape[-1]):
                 expected = f"rows of {classes} numbers, one for each class"
-                raise problem(
+                raise argument_error(
                     name, expected + suffix, targets, "Make output and targets of one width."
                 )
             expected = "one-hot rows (or probabilities that sum to 1)"
@@ -300,10 +300,10 @@ class Categorical(Likelihood):
             )
             if wrong.any():
                 row, where = _first(targets, wrong)
-                raise problem(
+                raise argument_error(
                     name,
                     expected + suffix,
-                    Words(f"{row} at {where}"),
+                    Verbatim(f"{row} at {where}"),
                     "One-hot encode the labels.",
                 )
 
@@ -361,10 +361,10 @@ class Poisson(Likelihood):
     ) -> None:
         if (targets < 0).any():
             value, where = _first(targets, targets < 0)
-            raise problem(
+            raise argument_error(
                 name,
                 "counts of at least 0 (Poisson likelihood)",
-                Words(f"{value} at {where}"),
+                Verbatim(f"{value} at {where}"),
                 "Clean the data, or give the likelihood that they have.",
             )
 

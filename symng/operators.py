@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_number, is_symbolic, problem
+from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.backends import (
     PLAIN,
     backend_of,
@@ -117,7 +117,7 @@ class LinearOperator:
 
     def __post_init__(self) -> None:
         if not callable(self.matvec):
-            raise problem(
+            raise argument_error(
                 "matvec",
                 "a callable from symbolic vector to symbolic vector",
                 self.matvec,
@@ -125,7 +125,7 @@ class LinearOperator:
             )
         check_number("size", self.size, minimum=1, integer=True)
         if self.dtype not in ("float32", "float64"):
-            raise problem("dtype", "'float32' or 'float64'", self.dtype)
+            raise argument_error("dtype", "'float32' or 'float64'", self.dtype)
         object.__setattr__(self, "inputs", tuple(self.inputs))
 
     # NumPy would otherwise take `array @ A` and `number * A` apart elementwise.
@@ -149,16 +149,16 @@ class LinearOperator:
         if not is_symbolic(v):
             array = np.asarray(v)
             if array.dtype.kind not in "fiu":
-                raise problem("v", expected, v, error=TypeError)
+                raise argument_error("v", expected, v, error=TypeError)
             v = pt.as_tensor_variable(array.astype(self.dtype))
         if (
             not isinstance(v, TensorVariable)
             or v.ndim not in (1, 2)
             or v.type.dtype not in ("float32", "float64")
         ):
-            raise problem("v", expected, v, error=TypeError)
+            raise argument_error("v", expected, v, error=TypeError)
         if v.type.shape[0] not in (None, self.size):
-            raise problem(
+            raise argument_error(
                 "v",
                 expected,
                 v,
@@ -172,7 +172,7 @@ class LinearOperator:
             return NotImplemented
         if other.size != self.size or other.dtype != self.dtype:
             mine, theirs = (f"size {a.size} and dtype {a.dtype}" for a in (self, other))
-            raise problem("A + B", f"two operators of {mine}", Words(f"one of {theirs}"))
+            raise argument_error("A + B", f"two operators of {mine}", Verbatim(f"one of {theirs}"))
         inputs = list(self.inputs) + [v for v in other.inputs if v not in self.inputs]
         return self._derived(
             lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs
@@ -181,7 +181,7 @@ class LinearOperator:
     def __mul__(self, scale: Any) -> LinearOperator:
         """Return the operator c A for a number or symbolic scalar c."""
         if isinstance(scale, LinearOperator):
-            raise problem(
+            raise argument_error(
                 "scale",
                 "a number or a symbolic scalar",
                 scale,
@@ -325,9 +325,9 @@ class LinearOperator:
         needed = self.required_inputs()
         if len(batch) != len(needed):
             names = ", ".join(str(v) for v in needed) or "none"
-            way_out = "Give those that the product needs, in this order: A.to_scipy(*batch)."
-            raise problem(
-                "batch", f"{len(needed)} arrays ({names})", Words(f"{len(batch)}"), way_out
+            hint = "Give those that the product needs, in this order: A.to_scipy(*batch)."
+            raise argument_error(
+                "batch", f"{len(needed)} arrays ({names})", Verbatim(f"{len(batch)}"), hint
             )
         arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
         vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))

@@ -144,9 +144,9 @@ def _named(histories: Any) -> dict[str, list[History]]:
     if isinstance(histories, History):
         return {"": [histories]}
     expected = "histories: expected a History or a mapping of names to histories"
-    way_out = "Write for example {'SGD': result.history}, or {'SGD': [seed_0, seed_1]}."
+    hint = "Write for example {'SGD': result.history}, or {'SGD': [seed_0, seed_1]}."
     if not isinstance(histories, Mapping):
-        raise TypeError(f"{expected}, got {type(histories).__name__}. {way_out}")
+        raise TypeError(f"{expected}, got {type(histories).__name__}. {hint}")
     if not histories:
         raise ValueError("histories: expected at least one run, got none.")
     named = {}
@@ -154,8 +154,7 @@ def _named(histories: Any) -> dict[str, list[History]]:
         runs = list(runs) if isinstance(runs, list | tuple) else [runs]
         if not runs or not all(isinstance(run, History) for run in runs):
             raise TypeError(
-                f"{expected}, got {type(histories).__name__} with {runs!r:.60} at {name!r}. "
-                f"{way_out}"
+                f"{expected}, got {type(histories).__name__} with {runs!r:.60} at {name!r}. {hint}"
             )
         named[str(name)] = runs
     return named

@@ -10,14 +10,14 @@ import pytest
 from scipy import sparse
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_choice,
     check_finite,
     check_flag,
     check_instance,
     check_number,
     describe,
-    problem,
     warn,
 )
 from symng.graphs.arrays import check_array, check_batch
@@ -42,9 +42,9 @@ def test_describe(value, text):
 
 
 def test_problem():
-    error = problem("a", "b", 1, "Do c.", TypeError)
+    error = argument_error("a", "b", 1, "Do c.", TypeError)
     assert isinstance(error, TypeError) and str(error) == "a: expected b, got 1 (int). Do c."
-    assert str(problem("a", "b", Words("none"))) == "a: expected b, got none."
+    assert str(argument_error("a", "b", Verbatim("none"))) == "a: expected b, got none."
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_numbers_that_pass(value, options):
             r"\(or a symbolic scalar\), got the symbolic tensor 's'",
         ),
         (pt.scalar("s"), {"symbolic": True, "integer": True}, TypeError, "whole number"),
-        (2, {"maximum": 1, "way_out": "Use less."}, ValueError, "Use less.$"),
+        (2, {"maximum": 1, "hint": "Use less."}, ValueError, "Use less.$"),
     ],
 )
 def test_numbers_that_do_not(value, options, error, message):

@@ -26,7 +26,7 @@ from pytensor.link.numba.linker import NumbaLinker
 from pytensor.link.pytorch.linker import PytorchLinker
 from pytensor.link.vm import VMLinker
 
-from symng._checks import check_number, problem, warn
+from symng._checks import argument_error, check_number, warn
 from symng.backends.failures import compiling, first_line
 from symng.backends.plain import PLAIN as PLAIN
 from symng.backends.plain import STABLE as STABLE
@@ -164,12 +164,12 @@ def resolve_mode(mode: str | Mode | None) -> Mode:
     if isinstance(mode, Mode):
         return mode
     if not isinstance(mode, str):
-        raise problem("mode", _mode_choices(), mode, error=TypeError)
+        raise argument_error("mode", _mode_choices(), mode, error=TypeError)
     name = mode.upper()
     if name == "C":
         name = "CVM"
     if name not in predefined_modes and name not in MODES and name not in _OTHER_MODES:
-        raise problem("mode", _mode_choices(), mode)
+        raise argument_error("mode", _mode_choices(), mode)
     return get_mode(name)
 
 
@@ -189,7 +189,7 @@ def usable_backend(mode: str | Mode | None = None) -> str:
     backend = backend_of(mode)
     if backend in ("mlx", "pytorch"):
         title = {"mlx": "MLX", "pytorch": "PyTorch"}[backend]
-        raise problem(
+        raise argument_error(
             "mode",
             "a backend that has scan, the loop of the solvers",
             resolve_mode(mode) if mode is None else mode,
@@ -408,7 +408,7 @@ def _check_width(variables: list[Any]) -> None:
     found += [v for v in graph_inputs(found) if isinstance(v, SharedVariable)]
     for variable in found:
         if getattr(variable.type, "dtype", None) in _WIDE:
-            raise problem(
+            raise argument_error(
                 "mode",
                 "float32 inputs, parameters and outputs, because JAX is set to 32 bits",
                 variable,

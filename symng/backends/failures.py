@@ -63,11 +63,11 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
     )
     others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
     kind: type[Exception] = RuntimeError
-    way_out = f"Try another mode: {', '.join(others[:-1])} or {others[-1]}."
+    hint = f"Try another mode: {', '.join(others[:-1])} or {others[-1]}."
     if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY):
-        kind, way_out = MemoryError, "Take smaller batches, or chunk_size=."
+        kind, hint = MemoryError, "Take smaller batches, or chunk_size=."
     elif isinstance(error, LinAlgError):
-        kind, way_out = (
+        kind, hint = (
             LinAlgError,
             "The values are the reason: take smaller steps, or more damping.",
         )
@@ -76,7 +76,7 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
     return kind(
         f"mode: expected one that runs this model, got {mode}, which fails{where}: "
         f"{first_line(error)}."
-        f"{fits} {way_out}"
+        f"{fits} {hint}"
     )
 
 

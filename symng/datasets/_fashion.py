@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Images and labels of the two parts; gzipped ones have another .gz.
@@ -43,10 +43,10 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
         files = [_existing(folder, name) for name in _FILES]
         if any(files):
             if missing := [name for name, file in zip(_FILES, files, strict=True) if file is None]:
-                raise problem(
+                raise argument_error(
                     "path",
                     f"the files {', '.join(_FILES)}, gzipped or not",
-                    Words(f"the folder {str(folder)!r} without {', '.join(missing)}"),
+                    Verbatim(f"the folder {str(folder)!r} without {', '.join(missing)}"),
                     _GET_AGAIN,
                     FileNotFoundError,
                 )
@@ -56,10 +56,10 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
             f"the folder {str(path)!r} without them" if path.is_dir() else f"the file {str(path)!r}"
         )
         error: type[Exception] = FileNotFoundError if path.is_dir() else ValueError
-        raise problem(
+        raise argument_error(
             "path",
             "a TFD_48x48.mat, or a folder of idx files",
-            Words(what),
+            Verbatim(what),
             way_to_fashion(),
             error,
         )
@@ -69,10 +69,10 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
     if download:
         return (*_fetch(), "OpenML's Fashion-MNIST")
     looked = ", ".join([*map(str, below), str(_scikit_learn_home())])
-    raise problem(
+    raise argument_error(
         "path",
         "Fashion-MNIST in one of the usual places",
-        Words(f"none in {looked}"),
+        Verbatim(f"none in {looked}"),
         way_to_fashion(),
         FileNotFoundError,
     )
@@ -85,10 +85,10 @@ def _places() -> list[Path]:
         return [DEBIAN]
     folder = Path(own).expanduser()
     if not folder.is_dir():
-        raise problem(
+        raise argument_error(
             "SYMNG_DATA",
             "the name of a folder",
-            Words(f"{own!r}, which is none"),
+            Verbatim(f"{own!r}, which is none"),
             "Set this environment variable to another one, or unset it.",
             FileNotFoundError,
         )
@@ -152,7 +152,7 @@ def _unzip(file: Path, content: bytes) -> bytes:
 
 def _damaged(file: Path, expected: str, got: str) -> Exception:
     """Return the exception for a file that is not what it should be."""
-    return problem("path", f"{expected} in {str(file)!r}", Words(got), _GET_AGAIN)
+    return argument_error("path", f"{expected} in {str(file)!r}", Verbatim(got), _GET_AGAIN)
 
 
 def _scikit_learn_home() -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import check_finite, check_number, problem
+from symng._checks import argument_error, check_finite, check_number
 
 _CHUNK = 1000  # images filtered at a time: bounds what is in use beside images and result
 
@@ -60,7 +60,9 @@ def local_contrast_normalization(
 
     images = np.asarray(images)
     if images.ndim != 3 or images.dtype.kind not in "biuf":
-        raise problem("images", "an array of gray values of shape (N, height, width)", images)
+        raise argument_error(
+            "images", "an array of gray values of shape (N, height, width)", images
+        )
     check_finite("images", images)
     check_number("sigma", sigma, above=0)
     check_number("radius", radius, minimum=1, integer=True)

@@ -15,11 +15,11 @@ import numpy as np
 
 from symng._checks import (
     FloatName,
+    argument_error,
     check_choice,
     check_float,
     check_instance,
     check_number,
-    problem,
 )
 from symng.datasets.digits import LabeledImages, check_examples
 
@@ -171,11 +171,11 @@ def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
         images, labels = base
         check_examples("base, images", "base, labels", images, labels)
     else:
-        raise problem(
+        raise argument_error(
             "base", "what digits() returns, or a pair of images and labels", base, error=TypeError
         )
     if images.shape[1] > _SIDE:
-        raise problem(
+        raise argument_error(
             "base, images",
             f"a side of at most {_SIDE}",
             images,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, check_instance, problem
+from symng._checks import Verbatim, argument_error, check_instance
 from symng._files import read_npz
 
 FILE = "mnist.npz"
@@ -114,25 +114,23 @@ def check_examples(images_name: str, labels_name: str, images: Any, labels: Any)
     """Refuse images that are not squares of values from 0 to 1, and labels that are not a whole number for each."""
     expected = "an array of floats of shape (images, side, side)"
     if not isinstance(images, np.ndarray) or images.dtype.kind != "f":
-        way_out = (
-            "Bring gray values to the range from 0 to 1: images / 255 for those of type uint8."
-        )
-        raise problem(images_name, expected, images, way_out, TypeError)
+        hint = "Bring gray values to the range from 0 to 1: images / 255 for those of type uint8."
+        raise argument_error(images_name, expected, images, hint, TypeError)
     if images.ndim != 3 or images.shape[1] != images.shape[2] or images.size == 0:
-        raise problem(images_name, expected, images, "Reshape rows of pixels to squares.")
+        raise argument_error(images_name, expected, images, "Reshape rows of pixels to squares.")
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):  # nor NaN
-        raise problem(
+        raise argument_error(
             images_name,
             "gray values from 0 to 1",
-            Words(f"{low:g} to {high:g}"),
+            Verbatim(f"{low:g} to {high:g}"),
             "Rescale or clip them.",
         )
     expected = f"an array of {len(images)} whole numbers, one for each image"
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
-        raise problem(labels_name, expected, labels, error=TypeError)
+        raise argument_error(labels_name, expected, labels, error=TypeError)
     if labels.shape != (len(images),):
-        raise problem(labels_name, expected, labels)
+        raise argument_error(labels_name, expected, labels)
 
 
 def _find() -> Path | None:
@@ -140,10 +138,10 @@ def _find() -> Path | None:
     folders = [Path("data")]
     if named := os.environ.get(FOLDER):
         if not Path(named).is_dir():
-            raise problem(
+            raise argument_error(
                 FOLDER,
                 "the name of a folder in this environment variable",
-                Words(repr(named)),
+                Verbatim(repr(named)),
                 "Correct or unset it.",
             )
         folders.insert(0, Path(named))
@@ -154,32 +152,32 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
     """Read MNIST or a data set of its form."""
     check_instance("path", path, (str, os.PathLike), "the name of an npz file")
     name = repr(os.fspath(path))
-    way_out = "Give another file, or none and let scikit-learn's digits be taken."
+    hint = "Give another file, or none and let scikit-learn's digits be taken."
     try:
-        arrays = read_npz(path, "an npz file with the arrays of MNIST", way_out)
+        arrays = read_npz(path, "an npz file with the arrays of MNIST", hint)
     except OSError as error:
         # An OSError with the number of the first is of its class too.
-        text = f"path: expected a file that can be read, got {name}: {error.strerror}. {way_out}"
+        text = f"path: expected a file that can be read, got {name}: {error.strerror}. {hint}"
         raise OSError(error.errno or 0, text) from error
     wanted = ["x_train", "y_train", "x_test", "y_test"]
     if not set(wanted) <= set(arrays):
-        found = Words(f"{', '.join(map(repr, arrays)) or 'none'} in {name}")
-        raise problem("path", f"the arrays {', '.join(map(repr, wanted))}", found, way_out)
+        found = Verbatim(f"{', '.join(map(repr, arrays)) or 'none'} in {name}")
+        raise argument_error("path", f"the arrays {', '.join(map(repr, wanted))}", found, hint)
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != "uint8" or images.shape[1:] != (28, 28) or len(images) == 0:
-            raise problem(
+            raise argument_error(
                 f"path, x_{part} in {name}",
                 "uint8 images of shape (images, 28, 28)",
                 images,
-                way_out,
+                hint,
             )
         expected = f"{len(images)} labels, whole numbers from 0 to 9"
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise problem(f"path, y_{part} in {name}", expected, labels, way_out)
+            raise argument_error(f"path, y_{part} in {name}", expected, labels, hint)
         if labels.min() < 0 or labels.max() > 9:
-            wrong = Words(f"labels from {labels.min()} to {labels.max()}")
-            raise problem(f"path, y_{part} in {name}", expected, wrong, way_out)
+            wrong = Verbatim(f"labels from {labels.min()} to {labels.max()}")
+            raise argument_error(f"path, y_{part} in {name}", expected, wrong, hint)
     return LabeledImages(
         train_images=arrays["x_train"] / np.float32(255),
         train_labels=arrays["y_train"].astype("int64"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, check_flag, check_instance, check_number, problem
+from symng._checks import Verbatim, argument_error, check_flag, check_instance, check_number
 from symng.datasets._fashion import find_fashion, way_to_fashion
 
 FOLDS = 5
@@ -149,8 +149,8 @@ def faces(
         )
         path = Path(path)
         if not path.exists():
-            told = Words(f"{str(path)!r}, which is not there")
-            raise problem(
+            told = Verbatim(f"{str(path)!r}, which is not there")
+            raise argument_error(
                 "path",
                 "a TFD_48x48.mat, or a folder of idx files",
                 told,
@@ -165,7 +165,9 @@ def faces(
         images, labels, source = find_fashion(path, download)
         count = LABELED if labeled is None else labeled
         if count > len(images):
-            raise problem("labeled", f"at most the {len(images):,} images there are", labeled)
+            raise argument_error(
+                "labeled", f"at most the {len(images):,} images there are", labeled
+            )
         codes = _fold(len(images), count, fold, seed)
         source, classes = f"{source}, fold {fold} of seed {seed}", int(labels.max()) + 1
     parts: dict[str, Any] = {"unlabeled_images": images[codes == _UNLABELED]}
@@ -193,7 +195,9 @@ def _thin(codes: np.ndarray, labeled: int | None, seed: int) -> np.ndarray:
     if labeled is None:
         return codes
     if labeled > len(places):
-        raise problem("labeled", f"at most the {len(places):,} labeled images of the file", labeled)
+        raise argument_error(
+            "labeled", f"at most the {len(places):,} labeled images of the file", labeled
+        )
     order = np.random.default_rng(int(seed)).permutation(places)
     thinned = np.full_like(codes, _UNLABELED)
     for code in (_TRAIN, _VALID, _TEST):
@@ -214,39 +218,43 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         try:
             content = io.loadmat(file, variable_names=["images", "folds", "labs_ex"])
         except NotImplementedError:
-            raise problem(
+            raise argument_error(
                 "path",
                 wanted,
-                Words(f"{str(path)!r}, of MATLAB's format 7.3"),
+                Verbatim(f"{str(path)!r}, of MATLAB's format 7.3"),
                 "Save it in MATLAB anew with the option -v7.",
             ) from None
         except (
             Exception
         ) as error:  # damage shows as anything: zlib.error, TypeError, MemoryError, ...
-            raise problem(
+            raise argument_error(
                 "path",
                 wanted,
-                Words(f"{str(path)!r}, which is damaged or something else ({error})"),
+                Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
                 "Get the file once more.",
             ) from error
     missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
     if missing:
-        raise problem(
-            "path", wanted, Words(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
+        raise argument_error(
+            "path", wanted, Verbatim(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
         )
     images, folds, labels = (np.asarray(content[name]) for name in ("images", "folds", "labs_ex"))
     _check_tfd(path, images, folds, labels)
     codes, labels = folds[:, fold].astype("int64"), labels.ravel().astype("int64")
     counts = [(codes == code).sum() for code in (_TRAIN, _VALID, _TEST)]
     if not all(counts):
-        told = Words(f"{str(path)!r} whose fold {fold} has {' / '.join(map(str, counts))} of them")
-        raise problem("path", "images to train with, to validate and to test", told, _OTHER_FILE)
+        told = Verbatim(
+            f"{str(path)!r} whose fold {fold} has {' / '.join(map(str, counts))} of them"
+        )
+        raise argument_error(
+            "path", "images to train with, to validate and to test", told, _OTHER_FILE
+        )
     known = labels[codes > 0]
     if known.min() < 1 or known.max() > _EXPRESSIONS:
-        raise problem(
+        raise argument_error(
             "path",
             f"labels from 1 to {_EXPRESSIONS} of all labeled images",
-            Words(f"{str(path)!r} with labels from {known.min()} to {known.max()}"),
+            Verbatim(f"{str(path)!r} with labels from {known.min()} to {known.max()}"),
             _OTHER_FILE,
         )
     return images, labels - 1, codes
@@ -264,15 +272,21 @@ def _check_tfd(path: Path, images: np.ndarray, folds: np.ndarray, labels: np.nda
     )
     for name, array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "iuf":
-            told = Words(
+            told = Verbatim(
                 f"an array of shape {array.shape} and dtype {array.dtype} in {str(path)!r}"
             )
-            raise problem("path", f"{name} of shape {shape}", told, _OTHER_FILE)
+            raise argument_error("path", f"{name} of shape {shape}", told, _OTHER_FILE)
     if images.dtype != "uint8":
-        raise problem(
-            "path", "images of dtype uint8", Words(f"{images.dtype} in {str(path)!r}"), _OTHER_FILE
+        raise argument_error(
+            "path",
+            "images of dtype uint8",
+            Verbatim(f"{images.dtype} in {str(path)!r}"),
+            _OTHER_FILE,
         )
     if not np.isin(folds, range(4)).all():
-        raise problem(
-            "path", "codes 0, 1, 2 and 3 in folds", Words(f"others in {str(path)!r}"), _OTHER_FILE
+        raise argument_error(
+            "path",
+            "codes 0, 1, 2 and 3 in folds",
+            Verbatim(f"others in {str(path)!r}"),
+            _OTHER_FILE,
         )

@@ -11,7 +11,7 @@ import numpy as np
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_finite, describe, problem
+from symng._checks import Verbatim, argument_error, check_finite, describe
 
 
 def check_batch(
@@ -31,24 +31,28 @@ def check_batch(
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
     if not isinstance(arrays, tuple | list):
-        way_out = _way_to_arrays(arrays, variables) or "Mind the comma of a tuple of one: (X,)."
-        raise problem(name, f"a tuple of {expected}", arrays, way_out, TypeError)
+        hint = _way_to_arrays(arrays, variables) or "Mind the comma of a tuple of one: (X,)."
+        raise argument_error(name, f"a tuple of {expected}", arrays, hint, TypeError)
     if len(arrays) != len(variables):
-        raise problem(name, expected, Words(f"{len(arrays)}"), "Give one for each, in this order.")
+        raise argument_error(
+            name, expected, Verbatim(f"{len(arrays)}"), "Give one for each, in this order."
+        )
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
     lengths = [a.shape[axis] for a, axis in zip(checked, axes, strict=True)]
     if len(set(lengths)) > 1:
         got = ", ".join(
             f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True)
         )
-        way_out = "Where examples run along another axis, give Objective(..., data_axes=...)."
+        hint = "Where examples run along another axis, give Objective(..., data_axes=...)."
         for v, a, axis in zip(variables, checked, axes, strict=True):
             others = {n for n, other in zip(lengths, variables, strict=True) if other is not v}
             if a.ndim == 2 and len(others) == 1 and a.shape[1 - axis] in others:
-                way_out = f"Is {v} transposed? Give its .T. {way_out}"
-        raise problem(name, "the same number of examples in all arrays", Words(got), way_out)
+                hint = f"Is {v} transposed? Give its .T. {hint}"
+        raise argument_error(name, "the same number of examples in all arrays", Verbatim(got), hint)
     if lengths and lengths[0] == 0:
-        raise problem(name, "at least one example", Words("0 examples"), "Leave empty batches out.")
+        raise argument_error(
+            name, "at least one example", Verbatim("0 examples"), "Leave empty batches out."
+        )
     if finite:
         for a, v, axis in zip(checked, variables, axes, strict=True):
             check_finite(f"{name}, {v}", a, axis)
@@ -59,34 +63,34 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
     """Return ``array`` if its dtype and shape fit ``variable``."""
     dtype = np.dtype(variable.type.dtype)
     if np.ma.is_masked(array):
-        masked = Words(f"a masked array with {np.ma.count_masked(array)} values masked")
-        raise problem(
+        masked = Verbatim(f"a masked array with {np.ma.count_masked(array)} values masked")
+        raise argument_error(
             name,
             "an array without masked values",
             masked,
             "Fill them, or leave those examples out.",
         )
-    if way_out := _way_to_arrays(array, ()):
-        raise problem(name, f"an array of {variable.ndim} axes", array, way_out, TypeError)
+    if hint := _way_to_arrays(array, ()):
+        raise argument_error(name, f"an array of {variable.ndim} axes", array, hint, TypeError)
     given = array
     try:
         array = np.asarray(given)
     except ValueError:
-        raise problem(
+        raise argument_error(
             name, f"an array of {variable.ndim} axes", given, "Give all rows one length."
         ) from None
     except Exception as error:  # such as a tensor on a device, or one that keeps gradients
-        raise problem(
+        raise argument_error(
             name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError
         ) from error
     # Lists and numbers carry no dtype of their own, tables do.
     if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
         array = array.astype(dtype)
     if array.dtype.kind == "O" and hasattr(given, "dtypes"):
-        raise problem(
+        raise argument_error(
             name,
             f"dtype {dtype}",
-            Words(f"{describe(given)} with columns that are no numbers"),
+            Verbatim(f"{describe(given)} with columns that are no numbers"),
             "Leave those columns out, or encode them as numbers.",
             TypeError,
         )
@@ -95,7 +99,7 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
         # a mistake.
         same_kind = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
         if not (same_kind and np.can_cast(array.dtype, dtype)):
-            raise problem(
+            raise argument_error(
                 name,
                 f"dtype {dtype}",
                 array,
@@ -104,7 +108,7 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
             )
         array = array.astype(dtype)
     if array.ndim != variable.ndim:
-        raise problem(
+        raise argument_error(
             name,
             f"an array of {variable.ndim} axes",
             array,
@@ -112,7 +116,7 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
         )
     known = variable.type.shape
     if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
-        raise problem(
+        raise argument_error(
             name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so."
         )
     return array

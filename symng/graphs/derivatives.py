@@ -20,7 +20,7 @@ from pytensor.tensor.shape import Shape
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.graphs.rebuild import rebuild
 
 # pytensor#2217: the gradient takes a scan that stops early for longer than it was, by its initial
@@ -80,11 +80,11 @@ def _refusal(op: Any, which: str) -> Exception:
         if which == "first"
         else "second derivative, which products with a metric need"
     )
-    return problem(
+    return argument_error(
         "loss, output",
         f"operations with a {name}",
-        Words(f"{op}, which has none in PyTensor"),
-        _way_out(op, which),
+        Verbatim(f"{op}, which has none in PyTensor"),
+        _hint_for(op, which),
         NotImplementedError,
     )
 
@@ -169,7 +169,7 @@ def _is_float(v: Variable) -> bool:
     return str(getattr(v.type, "dtype", "")).startswith("float")
 
 
-def _way_out(op: Any, which: str) -> str:
+def _hint_for(op: Any, which: str) -> str:
     """Say what to write instead of an op without a derivative."""
     if isinstance(op, Prod):
         how = (

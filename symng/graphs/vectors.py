@@ -15,7 +15,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem
+from symng._checks import argument_error
 
 
 def param_shapes(params: Sequence[Any]) -> list[tuple[int, ...]]:
@@ -106,7 +106,7 @@ def set_flat(params: Sequence[Any], values: np.ndarray) -> None:
     """Set shared variables from one flat NumPy vector; the inverse of `get_flat`."""
     values = np.asarray(values)
     if values.shape != (count(params),):
-        raise problem("values", f"a vector of {count(params)} numbers", values)
+        raise argument_error("values", f"a vector of {count(params)} numbers", values)
     start = 0
     for param, shape in zip(params, param_shapes(params), strict=True):
         stop = start + math.prod(shape)

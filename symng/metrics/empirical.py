@@ -10,12 +10,12 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_flag,
     check_instance,
     check_number,
     explain_settings,
-    problem,
     short_repr,
 )
 from symng.graphs import vectors
@@ -85,10 +85,10 @@ class EmpiricalFisher(Metric):
 
     def check(self, objective: Objective) -> None:
         if objective.example_losses is None:
-            raise problem(
+            raise argument_error(
                 "example_losses",
                 "a vector of the losses of single examples",
-                Words("a loss that is not a plain mean or sum over one"),
+                Verbatim("a loss that is not a plain mean or sum over one"),
                 "Give Objective(..., example_losses=...).",
             )
 

@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_choice, explain_settings, problem, short_repr
+from symng._checks import Verbatim, argument_error, check_choice, explain_settings, short_repr
 from symng.graphs import vectors
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Objective
@@ -81,10 +81,10 @@ class Fisher(OutputMetric):
         reached = set(ancestors([head.y for head in objective.heads]))
         for target in objective.targets:
             if target in reached:
-                raise problem(
+                raise argument_error(
                     "targets",
                     "variables that the output does not depend on (Fisher never needs targets)",
-                    Words(f"{target}, which the output depends on"),
+                    Verbatim(f"{target}, which the output depends on"),
                     f"List {target} among the inputs.",
                 )
 

@@ -13,12 +13,12 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_flag,
     check_instance,
     check_number,
     explain_settings,
-    problem,
     short_repr,
 )
 from symng.likelihoods import Likelihood, describe_likelihood
@@ -109,14 +109,14 @@ class StructuralDamping(Metric):
         if given is not None:
             expected = "a floating-point tensor with an axis of examples (or a list of them)"
             if not isinstance(given, list | tuple) or not given:
-                raise problem("hidden", expected, given, error=TypeError)
+                raise argument_error("hidden", expected, given, error=TypeError)
             for h in given:
                 if (
                     not isinstance(h, TensorVariable)
                     or h.ndim == 0
                     or not h.type.dtype.startswith("float")
                 ):
-                    raise problem("hidden", expected, h, error=TypeError)
+                    raise argument_error("hidden", expected, h, error=TypeError)
             object.__setattr__(self, "hidden", tuple(given))
         likelihoods = (
             self.likelihood if isinstance(self.likelihood, list | tuple) else (self.likelihood,)
@@ -174,10 +174,10 @@ class StructuralDamping(Metric):
         if self.hidden is None:
             found: Sequence[TensorVariable] = recurrent_states(objective)
             if not found:
-                raise problem(
+                raise argument_error(
                     "hidden",
                     "the hidden states, or a scan with a recurrent state that the output depends on",
-                    Words("neither"),
+                    Verbatim("neither"),
                     "Give them: StructuralDamping(hidden=[h]).",
                 )
         else:
@@ -189,19 +189,19 @@ class StructuralDamping(Metric):
                 if not isinstance(v, SharedVariable | Constant) and v not in known
             ]
             if loose:
-                raise problem(
+                raise argument_error(
                     "hidden",
                     "states that are computed from the objective's inputs alone",
-                    Words(f"one that needs {loose[0]}"),
+                    Verbatim(f"one that needs {loose[0]}"),
                     "A hidden state cannot depend on targets.",
                 )
         if not isinstance(self.likelihood, tuple):
             return [read_hidden(h, self.likelihood) for h in found]
         if len(self.likelihood) != len(found):
-            raise problem(
+            raise argument_error(
                 "likelihood",
                 f"one for each of {len(found)} hidden states",
-                Words(str(len(self.likelihood))),
+                Verbatim(str(len(self.likelihood))),
             )
         return [
             read_hidden(h, likelihood) for h, likelihood in zip(found, self.likelihood, strict=True)

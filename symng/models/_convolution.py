@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_instance, check_number, problem
+from symng._checks import Verbatim, argument_error, check_instance, check_number
 
 
 def convolve(
@@ -64,11 +64,15 @@ def convolve(
     """
     check_instance("images", images, TensorVariable, "a symbolic tensor", _DECLARE)
     if images.type.ndim not in (3, 4):
-        raise problem("images", "(N, height, width), channels after them or not", images, _DECLARE)
+        raise argument_error(
+            "images", "(N, height, width), channels after them or not", images, _DECLARE
+        )
     if None in images.type.shape[1:]:
-        raise problem("images", "height, width and channels known to the graph", images, _DECLARE)
+        raise argument_error(
+            "images", "height, width and channels known to the graph", images, _DECLARE
+        )
     if images.type.dtype not in ("float32", "float64"):
-        raise problem(
+        raise argument_error(
             "images",
             "an image of floating-point numbers",
             images,
@@ -81,7 +85,7 @@ def convolve(
     if bias is not None:
         check_instance("bias", bias, TensorVariable, "a symbolic vector, an entry for each filter")
         if bias.type.ndim != 1:
-            raise problem("bias", "a symbolic vector, an entry for each filter", bias)
+            raise argument_error("bias", "a symbolic vector, an entry for each filter", bias)
 
     down, across = (
         (side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True)
@@ -113,28 +117,30 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
     )
     expected = "(rows, columns, channels, count)" if len(sides) > 2 else "(rows, columns, count)"
     if filters.type.ndim != len(sides) + 1:
-        raise problem("filters", f"{expected}, as many axes as the images", filters)
+        raise argument_error("filters", f"{expected}, as many axes as the images", filters)
     value = filters.get_value(borrow=True) if isinstance(filters, SharedVariable) else None
     shape: tuple[Any, ...] = filters.type.shape if value is None else value.shape
     if None in shape:
-        raise problem(
+        raise argument_error(
             "filters",
             "a shape known to the graph",
             filters,
             "Give a shared variable, or specify its shape.",
         )
     if any(size < 1 for size in shape):
-        raise problem(
-            "filters", "at least one filter of at least one pixel", Words(f"shape {shape}")
+        raise argument_error(
+            "filters", "at least one filter of at least one pixel", Verbatim(f"shape {shape}")
         )
     if any(size > side for size, side in zip(shape[:2], sides[:2], strict=True)):
-        raise problem(
+        raise argument_error(
             "filters",
             f"at most the {sides[0]} x {sides[1]} pixels of an image",
-            Words(f"{shape[0]} x {shape[1]}"),
+            Verbatim(f"{shape[0]} x {shape[1]}"),
         )
     if shape[2:-1] != tuple(sides[2:]):
-        raise problem("filters", f"{sides[2]} channels, as the images have", Words(f"{shape[2]}"))
+        raise argument_error(
+            "filters", f"{sides[2]} channels, as the images have", Verbatim(f"{shape[2]}")
+        )
     return shape
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem
+from symng._checks import argument_error
 
 
 def squared_error(output: Any, target: Any) -> TensorVariable:
@@ -111,12 +111,12 @@ def _pair(name: str, prediction: Any, target: Any) -> tuple[TensorVariable, Tens
     """Return both as tensors of one dtype, after checking that the shapes can match."""
     prediction, target = pt.as_tensor_variable(prediction), pt.as_tensor_variable(target)
     if not prediction.type.dtype.startswith("float"):
-        raise problem(name, "floating-point numbers", prediction, "Cast it.", TypeError)
+        raise argument_error(name, "floating-point numbers", prediction, "Cast it.", TypeError)
     if prediction.type.ndim == 0:
-        raise problem(name, "at least one axis, the outputs of an example", prediction)
+        raise argument_error(name, "at least one axis, the outputs of an example", prediction)
     # Broadcasting one against the other would give a loss of the wrong shape without a word.
     if target.type.ndim != prediction.type.ndim:
-        raise problem("target", f"{prediction.type.ndim} axes, as {name} has", target)
+        raise argument_error("target", f"{prediction.type.ndim} axes, as {name} has", target)
     return prediction, target if target.type.dtype == prediction.type.dtype else target.astype(
         prediction.type.dtype
     )

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import FloatName, check_choice, check_instance, check_number, problem
+from symng._checks import FloatName, argument_error, check_choice, check_instance, check_number
 from symng.models._initializers import glorot_init, sparse_init
 
 Function = Callable[[TensorVariable], TensorVariable]
@@ -195,13 +195,13 @@ def autoencoder(
 
 def _check_sizes(sizes: Any) -> None:
     """Refuse layer sizes that are not at least two whole numbers from 1 on."""
-    way_out = "Give the units of every layer, the input first, for example [784, 100, 10]."
+    hint = "Give the units of every layer, the input first, for example [784, 100, 10]."
     if isinstance(sizes, str) or not hasattr(sizes, "__len__") or not hasattr(sizes, "__iter__"):
-        raise problem("sizes", "a sequence of whole numbers", sizes, way_out, TypeError)
+        raise argument_error("sizes", "a sequence of whole numbers", sizes, hint, TypeError)
     if len(sizes) < 2:
-        raise problem("sizes", "at least two layers, input and output", sizes, way_out)
+        raise argument_error("sizes", "at least two layers, input and output", sizes, hint)
     for i, size in enumerate(sizes):
-        check_number(f"sizes[{i}]", size, minimum=1, integer=True, way_out=way_out)
+        check_number(f"sizes[{i}]", size, minimum=1, integer=True, hint=hint)
 
 
 def _function(name: str, value: Any, known: dict[str, Callable]) -> Callable:
@@ -231,7 +231,7 @@ def _network(
         'Write for example x = pytensor.tensor.matrix("x").',
     )
     if x.type.ndim == 0 or x.type.shape[-1] not in (None, sizes[0]):
-        raise problem("x", f"{sizes[0]} entries along the last axis, as sizes[0] says", x)
+        raise argument_error("x", f"{sizes[0]} entries along the last axis, as sizes[0] says", x)
     last = _function("output", output, _OUTPUTS)
     initialize = _function(
         "initializer", initializer, {"glorot": glorot_init, "sparse": sparse_init}
@@ -250,7 +250,7 @@ def _network(
     ):
         weights = np.asarray(initialize(rng, fan_in, fan_out, dtype), dtype=dtype)
         if weights.shape != (fan_in, fan_out):
-            raise problem(
+            raise argument_error(
                 "initializer",
                 f"a function that returns an array of shape {(fan_in, fan_out)}",
                 weights,

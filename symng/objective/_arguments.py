@@ -12,22 +12,22 @@ from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_number, problem, warn
+from symng._checks import Verbatim, argument_error, check_number, warn
 
 
 def check_loss(loss: Any) -> TensorVariable:
     """Return ``loss`` if it is a symbolic floating-point scalar."""
     expected = "a symbolic floating-point scalar"
     if not isinstance(loss, TensorVariable):
-        raise problem(
+        raise argument_error(
             "loss", expected, loss, "Build it with PyTensor from output and targets.", TypeError
         )
     if loss.ndim != 0:
-        raise problem(
+        raise argument_error(
             "loss", expected, loss, "Take its mean over examples, for instance loss.mean()."
         )
     if not loss.type.dtype.startswith("float"):
-        raise problem("loss", expected, loss, error=TypeError)
+        raise argument_error("loss", expected, loss, error=TypeError)
     return loss
 
 
@@ -42,10 +42,10 @@ def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
     )
     expected = "a symbolic floating-point tensor with an axis of examples (or a list of them)"
     if not outputs:
-        raise problem("output", expected, output, error=TypeError)
+        raise argument_error("output", expected, output, error=TypeError)
     for y in outputs:
         if not isinstance(y, TensorVariable) or y.ndim == 0 or not y.type.dtype.startswith("float"):
-            raise problem("output", expected, y, error=TypeError)
+            raise argument_error("output", expected, y, error=TypeError)
     return outputs
 
 
@@ -66,40 +66,42 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
     """Return the parameters if they are distinct floating-point shared variables that reach an output."""
     expected = "a non-empty list of floating-point shared variables"
     if not isinstance(params, list | tuple) or not params:
-        way_out = "Make them with pytensor.shared(array, name=...)."
+        hint = "Make them with pytensor.shared(array, name=...)."
         if isinstance(params, SharedVariable):
-            way_out = "Write params=[...]."
+            hint = "Write params=[...]."
         elif isinstance(params, Mapping):
-            way_out = "Give list(params.values())."
+            hint = "Give list(params.values())."
         elif isinstance(params, Iterable) and not isinstance(
             params, list | tuple | Variable | np.ndarray | str
         ):
-            way_out = "Give list(params)."
-        raise problem("params", expected, params, way_out)
+            hint = "Give list(params)."
+        raise argument_error("params", expected, params, hint)
     for p in params:
         if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
-            raise problem(
+            raise argument_error(
                 "params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError
             )
         if p.type.dtype not in ("float32", "float64"):
-            raise problem("params", expected, p, "Cast its value to float32 or float64.", TypeError)
+            raise argument_error(
+                "params", expected, p, "Cast its value to float32 or float64.", TypeError
+            )
         if np.size(p.get_value(borrow=True)) == 0:
-            raise problem("params", expected, Words(f"{p}, which is empty"))
+            raise argument_error("params", expected, Verbatim(f"{p}, which is empty"))
     if len(set(params)) < len(params):
-        raise problem("params", "each variable once", Words("one of them twice"))
+        raise argument_error("params", "each variable once", Verbatim("one of them twice"))
     dtypes = sorted({p.type.dtype for p in params})
     if len(dtypes) > 1:
-        raise problem(
+        raise argument_error(
             "params",
             "one dtype for all",
-            Words(" and ".join(dtypes)),
+            Verbatim(" and ".join(dtypes)),
             "Cast all to one of them.",
             TypeError,
         )
     reached = set(ancestors(outputs))
     for p in params:
         if p not in reached:
-            raise problem(
+            raise argument_error(
                 "params",
                 "variables that the output depends on",
                 p,
@@ -112,11 +114,11 @@ def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
     """Return inputs or targets if they are distinct symbolic variables that nothing computes."""
     expected = "a list of symbolic input variables, such as pt.matrix('x')"
     if not isinstance(variables, list | tuple):
-        raise problem(name, expected, variables, f"Write {name}=[...].", TypeError)
+        raise argument_error(name, expected, variables, f"Write {name}=[...].", TypeError)
     for v in variables:
         if not isinstance(v, TensorVariable) or isinstance(v, SharedVariable | Constant):
             arrays = not isinstance(v, Variable)
-            raise problem(
+            raise argument_error(
                 name,
                 expected,
                 v,
@@ -124,9 +126,9 @@ def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
                 TypeError,
             )
         if v.owner is not None:
-            raise problem(name, expected, Words(f"{v}, which is computed from others"))
+            raise argument_error(name, expected, Verbatim(f"{v}, which is computed from others"))
         if v.ndim == 0:
-            raise problem(
+            raise argument_error(
                 name, "variables with an axis of examples", v, "Make scalars shared variables."
             )
     return tuple(variables)
@@ -142,7 +144,7 @@ def check_example_losses(given: Any) -> None:
         or given.ndim != 1
         or not given.type.dtype.startswith("float")
     ):
-        raise problem("example_losses", expected, given, error=TypeError)
+        raise argument_error("example_losses", expected, given, error=TypeError)
 
 
 def check_given_losses(
@@ -150,12 +152,12 @@ def check_given_losses(
 ) -> None:
     """Refuse losses of single examples that depend on no parameter, or that are known to have no axis of examples."""
     if not any(p in set(ancestors([losses])) for p in params):
-        raise problem("example_losses", "a vector that depends on params", losses)
+        raise argument_error("example_losses", "a vector that depends on params", losses)
     if without_examples:
-        raise problem(
+        raise argument_error(
             "example_losses",
             "one loss an example",
-            Words(f"{losses}, which does not run over examples"),
+            Verbatim(f"{losses}, which does not run over examples"),
             "Sum over the axes of outputs and of time alone.",
         )
 
@@ -170,32 +172,32 @@ def check_connections(
     roots = [*inputs, *targets]
     if len(set(roots)) < len(roots):
         twice = next(v for v in roots if roots.count(v) > 1)
-        raise problem(
+        raise argument_error(
             "inputs, targets",
             "each variable once",
-            Words(f"{twice} twice"),
+            Verbatim(f"{twice} twice"),
             "When the input is its own target, as in an autoencoder, leave it out of targets.",
         )
     graph = set(graph_inputs(graphs))
     for name, variables in (("inputs", inputs), ("targets", targets)):
         for v in variables:
             if v not in graph:
-                raise problem(
+                raise argument_error(
                     name, "variables that the loss or the output depends on", v, "Leave it out."
                 )
     missing = graph.difference(roots)
     loose = sorted(str(v) for v in missing if not isinstance(v, SharedVariable | Constant))
     if loose:
-        raise problem(
+        raise argument_error(
             "inputs, targets",
             "every symbolic input of the loss and the output",
-            Words(f"a graph that needs {', '.join(loose)} too"),
+            Verbatim(f"a graph that needs {', '.join(loose)} too"),
             "Add it to inputs if the output needs it, else to targets; make scalars and generators "
             "shared variables.",
         )
     reached = set(ancestors(graphs[:1]))
     if not any(p in reached for p in params):
-        raise problem(
+        raise argument_error(
             "loss",
             "a scalar that depends on params",
             graphs[0],
@@ -207,10 +209,12 @@ def per_output(name: str, value: Any, outputs: Sequence[TensorVariable]) -> list
     """Return one value for each output from a single value or a list."""
     if not isinstance(value, list | tuple):
         if name == "likelihood" and value is not None and len(outputs) > 1:
-            raise problem(name, f"a list of {len(outputs)}, one for each output", value)
+            raise argument_error(name, f"a list of {len(outputs)}, one for each output", value)
         return [value] * len(outputs)
     if len(value) != len(outputs):
-        raise problem(name, f"one value for each of {len(outputs)} outputs", Words(f"{len(value)}"))
+        raise argument_error(
+            name, f"one value for each of {len(outputs)} outputs", Verbatim(f"{len(value)}")
+        )
     return list(value)
 
 
@@ -227,7 +231,7 @@ def check_data_axes(data_axes: Any, roots: Sequence[TensorVariable], axis: int) 
     if data_axes is None:
         return tuple(axis if v.ndim > axis else 0 for v in roots)
     if not isinstance(data_axes, list | tuple) or len(data_axes) != len(roots):
-        raise problem(
+        raise argument_error(
             "data_axes", f"one axis for each of {len(roots)} inputs and targets", data_axes
         )
     for v, a in zip(roots, data_axes, strict=True):

@@ -15,7 +15,7 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, describe, problem, warn
+from symng._checks import Verbatim, argument_error, describe, warn
 from symng.backends import PLAIN, compile_function
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
@@ -164,19 +164,19 @@ def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> 
         if target.ndim == head.y.ndim and len(shape) == target.ndim - 1:
             classes = infer_length(head.y, -1)
             rows = f"np.eye({classes or 'K'}, dtype={target.type.dtype!r})[labels]"
-            return problem(
+            return argument_error(
                 f"{name}, {target}",
                 f"one-hot rows, an array of {target.ndim} axes and dtype {target.type.dtype}",
-                Words(f"{describe(array)}, which may be class numbers"),
+                Verbatim(f"{describe(array)}, which may be class numbers"),
                 f"One-hot encode them: {rows}; or declare the target as pt.ivector and index the "
                 "output by it.",
             )
         labels = target.type.dtype.startswith(("int", "uint")) and target.ndim == head.y.ndim - 1
         if labels and len(shape) == head.y.ndim and shape[-1] != 1:
-            return problem(
+            return argument_error(
                 f"{name}, {target}",
                 f"class numbers, an array of {target.ndim} axes and dtype {target.type.dtype}",
-                Words(f"{describe(array)}, which may be one-hot rows"),
+                Verbatim(f"{describe(array)}, which may be one-hot rows"),
                 "Take their class numbers: T.argmax(axis=-1).",
             )
     return None

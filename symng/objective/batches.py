@@ -18,7 +18,7 @@ from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.graphs.loops import while_loop
 from symng.graphs.rebuild import rebuild
 from symng.objective._example_axes import NONE, is_closed, locate_examples
@@ -250,29 +250,29 @@ def check_chunks(objective: Objective) -> None:
     """Refuse an objective whose loss is not known to be a mean or sum over examples."""
     expected = "a loss that is a mean or sum over examples, as the objective tells under 'examples'"
     if objective.reduction not in ("mean", "sum"):
-        got, way_out = (
+        got, hint = (
             "one that is not known to be",
             "Write it so, or give smaller batches in its place.",
         )
         if (op := _find_opaque_op(objective)) is not None:
             got = f"one with the op {op}, which may mix examples, for its code is not PyTensor's"
-            way_out = (
+            hint = (
                 "Leave chunk_size out; or, if the op is right for one example, wrap it: "
                 "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one "
                 "example."
             )
-        raise problem("chunk_size", expected, Words(got), way_out)
+        raise argument_error("chunk_size", expected, Verbatim(got), hint)
     if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
         got = "a sum of terms that are divided by the number of examples, or by their weights"
-        raise problem(
-            "chunk_size", expected, Words(got), "Take the mean() of the terms in its place."
+        raise argument_error(
+            "chunk_size", expected, Verbatim(got), "Take the mean() of the terms in its place."
         )
     for v, axis in zip(objective.model.variables, objective.data_axes, strict=True):
         if v.type.shape[axis] not in (None, 1):
-            raise problem(
+            raise argument_error(
                 "chunk_size",
                 f"inputs and targets of any number of examples, {v} too",
-                Words(f"one that is declared to have {v.type.shape[axis]}"),
+                Verbatim(f"one that is declared to have {v.type.shape[axis]}"),
                 f"Declare it with None in axis {axis}.",
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.backends import PLAIN, compile_function
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
@@ -52,10 +52,10 @@ class Trial:
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
         examples = arrays[0].shape[model.data_axes[0]]
         if whole and model.reduction == "given" and int(values[-1]) != examples:
-            raise problem(
+            raise argument_error(
                 "example_losses",
                 f"one loss for each of the {examples} examples of {name}",
-                Words(str(values[-1])),
+                Verbatim(str(values[-1])),
                 "Sum over the axes of outputs and of time alone.",
             )
         self._seen.add(self._lengths(arrays))

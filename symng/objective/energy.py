@@ -13,7 +13,7 @@ from pytensor.gradient import zero_grad
 from pytensor.graph.basic import Constant, Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Likelihood
@@ -119,7 +119,7 @@ class EnergyObjective(Objective):
         samples: TensorVariable,
     ) -> None:
         if not callable(energy):
-            raise problem(
+            raise argument_error(
                 "energy",
                 "a callable from symbolic batch to vector of energies",
                 energy,
@@ -131,7 +131,7 @@ class EnergyObjective(Objective):
                 or isinstance(batch, Constant)
                 or batch.ndim == 0
             ):
-                raise problem(
+                raise argument_error(
                     name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError
                 )
         # Shared samples; others are the second input, of this objective or on fresh inputs.
@@ -194,10 +194,10 @@ def _energies(
         or energies.ndim != 1
         or not energies.type.dtype.startswith("float")
     ):
-        raise problem(
+        raise argument_error(
             "energy",
             f"a floating-point vector of energies, one for each row of {batch}",
-            energies if isinstance(energies, Variable) else Words(type(energies).__name__),
+            energies if isinstance(energies, Variable) else Verbatim(type(energies).__name__),
             "Sum over all axes but the first.",
         )
     return energies

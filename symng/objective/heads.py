@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem, warn
+from symng._checks import argument_error, warn
 from symng.likelihoods import Categorical, Gaussian, Likelihood, written
 from symng.objective.activations import has_misplaced_softmax, read_activation, read_log_softmax
 from symng.objective.loss_reading import read_loss
@@ -39,7 +39,7 @@ class Head:
 def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
     """Return the head of one output: likelihood as given or as read, and its pre-activation."""
     if likelihood is not None and not isinstance(likelihood, Likelihood):
-        raise problem(
+        raise argument_error(
             "likelihood",
             "an instance such as symng.Bernoulli()",
             likelihood,
@@ -92,7 +92,7 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
             axis,
         )
     if isinstance(head.likelihood, Categorical) and over_classes:
-        raise problem(
+        raise argument_error(
             "example_axis",
             f"another axis than the last of {y}, which runs over its classes",
             axis,

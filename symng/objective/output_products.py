@@ -11,7 +11,7 @@ from pytensor.gradient import DisconnectedGrad, ZeroGrad
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors, toposort
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.backends import PLAIN, compile_function
 from symng.graphs.derivatives import hessian_product, pullback, pushforward
 from symng.graphs.rebuild import rebuild
@@ -26,10 +26,10 @@ def check_passage(model: Model) -> None:
     reached = set(ancestors([model.loss]))
     for head in model.heads:
         if head.root not in reached:
-            raise problem(
+            raise argument_error(
                 "loss",
                 f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
-                Words("one that does not, or that computes it in another way"),
+                Verbatim("one that does not, or that computes it in another way"),
                 "Use one variable for the pre-activation in both, or leave out outputs that the "
                 "loss does not use.",
             )

@@ -9,7 +9,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_instance, check_number, is_symbolic, problem
+from symng._checks import argument_error, check_instance, check_number, is_symbolic
 from symng.metrics import Fisher, Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
@@ -58,7 +58,7 @@ class DampedOptimizer(Optimizer):
             "metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets."
         )
         if not hasattr(self.solver, "solve") or isinstance(self.solver, type):
-            raise problem(
+            raise argument_error(
                 "solver",
                 "a solver such as symng.CG() or symng.MinresQLP()",
                 self.solver,
@@ -79,7 +79,7 @@ class DampedOptimizer(Optimizer):
             expected = (
                 "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
             )
-            raise problem(
+            raise argument_error(
                 "preconditioner", expected, self.preconditioner, "Mind the brackets.", TypeError
             )
 

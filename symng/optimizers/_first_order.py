@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import problem
+from symng._checks import argument_error
 from symng.optimizers._step import all_finite, move, norm, refuse_batch
 from symng.optimizers.base import State, StepBatches
 from symng.optimizers.step_sizes import FixedStep, as_step_size
@@ -19,7 +19,7 @@ def as_fixed_step(value: Any, owner: str) -> FixedStep:
     """Return a number, schedule or symbolic scalar as a rule for the step size, and refuse a line search."""
     rule = as_step_size("step_size", value)
     if not isinstance(rule, FixedStep):
-        raise problem(
+        raise argument_error(
             "step_size",
             "a number, a schedule or a symbolic scalar",
             rule,

@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, is_symbolic, problem
+from symng._checks import Verbatim, argument_error, is_symbolic
 from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.rewrites import sum_narrowly
@@ -36,12 +36,10 @@ _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
 _ROUNDINGS = 4.0
 
 
-def refuse_batch(
-    name: str, batch: Batch | None, reason: str, way_out: str = "Leave it out."
-) -> None:
+def refuse_batch(name: str, batch: Batch | None, reason: str, hint: str = "Leave it out.") -> None:
     """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
     if batch is not None:
-        raise problem(name, f"none {reason}", Words("one"), way_out)
+        raise argument_error(name, f"none {reason}", Verbatim("one"), hint)
 
 
 def init_step_size(state: State, rule: StepSize | None) -> None:

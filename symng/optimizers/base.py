@@ -14,7 +14,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_instance, check_number, is_symbolic, problem
+from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
 from symng.graphs.rebuild import rebuild
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch
@@ -231,10 +231,10 @@ class Optimizer(ABC):
         state = self.init_state(objective)
         step = self.build(StepBatches(gradient=FullBatch(objective=objective)), state)
         if step.search is not None:
-            raise problem(
+            raise argument_error(
                 "optimizer",
                 "one whose step is a single stage",
-                Words(f"{type(self).__name__}, which searches on the host"),
+                Verbatim(f"{type(self).__name__}, which searches on the host"),
                 "Use symng.compile_step.",
             )
         updates: dict[Any, Any] = dict(step.updates)
@@ -243,7 +243,7 @@ class Optimizer(ABC):
             try:
                 value = pt.cast(schedule(counter), state.dtype)  # type: ignore[arg-type]
             except Exception as error:
-                raise problem(
+                raise argument_error(
                     name,
                     "a schedule that takes a symbolic step number",
                     schedule,

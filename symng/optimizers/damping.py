@@ -12,12 +12,12 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_choice,
     check_flag,
     check_number,
     explain_settings,
-    problem,
     short_repr,
 )
 
@@ -162,18 +162,20 @@ class LevenbergMarquardt(Damping):
         check_number("lower", self.lower)
         check_number("upper", self.upper)
         if self.lower > self.upper:
-            raise problem(
-                "lower", "a threshold of at most upper", Words(f"{self.lower} above {self.upper}")
+            raise argument_error(
+                "lower",
+                "a threshold of at most upper",
+                Verbatim(f"{self.lower} above {self.upper}"),
             )
         check_number("increase", self.increase, above=1)
         check_number("decrease", self.decrease, above=0, below=1)
         check_number("minimum", self.minimum, minimum=0)
         check_number("maximum", self.maximum, above=0)
         if self.minimum > self.maximum:
-            raise problem(
+            raise argument_error(
                 "minimum",
                 "a bound of at most maximum",
-                Words(f"{self.minimum} above {self.maximum}"),
+                Verbatim(f"{self.minimum} above {self.maximum}"),
             )
         check_number("from_zero", self.from_zero, above=0)
         if self.reject_below is not None:
@@ -210,8 +212,10 @@ def as_damping(name: str, value: Any) -> Damping:
     """Return ``value`` as a damping rule; a number means `FixedDamping`."""
     if isinstance(value, Damping):
         return value
-    way_out = "Give symng.FixedDamping(value=...) or symng.LevenbergMarquardt(initial=...)."
+    hint = "Give symng.FixedDamping(value=...) or symng.LevenbergMarquardt(initial=...)."
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise problem(name, "a damping rule or a number of at least 0", value, way_out, TypeError)
-    check_number(name, value, minimum=0, way_out=way_out)
+        raise argument_error(
+            name, "a damping rule or a number of at least 0", value, hint, TypeError
+        )
+    check_number(name, value, minimum=0, hint=hint)
     return FixedDamping(value=float(value))

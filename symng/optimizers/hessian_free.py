@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import explain_settings, problem, short_repr, warn
+from symng._checks import argument_error, explain_settings, short_repr, warn
 from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.objective.batches import Batch
@@ -120,7 +120,7 @@ class HessianFree(DampedOptimizer):
         value = self.preconditioner
         if not (is_preconditioner(value) or (isinstance(value, str) and value == "martens")):
             expected = "'martens', None, a Preconditioner or a callable of operator and damping"
-            raise problem("preconditioner", expected, value)
+            raise argument_error("preconditioner", expected, value)
 
     def build(self, batches: StepBatches, state: State) -> Step:
         searches = (

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_choice, check_number, explain_settings, problem, short_repr
+from symng._checks import argument_error, check_choice, check_number, explain_settings, short_repr
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
@@ -169,7 +169,7 @@ class NaturalConjugateGradient(DampedOptimizer):
                 value = getattr(self, setting.name)
                 if setting.name in _OF_THE_SEARCH and value != setting.default:
                     expected = f"{setting.default}, the default, with beta={self.beta!r}"
-                    raise problem(
+                    raise argument_error(
                         setting.name,
                         expected,
                         value,
@@ -180,7 +180,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         if self._searches_plane:
             if self.step_size is not None:
                 expected = "None with beta='search', which finds alpha and beta together"
-                raise problem(
+                raise argument_error(
                     "step_size",
                     expected,
                     self.step_size,

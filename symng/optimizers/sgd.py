@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from symng._checks import (
-    Words,
+    Verbatim,
+    argument_error,
     check_flag,
     check_number,
     explain_settings,
     is_symbolic,
-    problem,
     short_repr,
 )
 from symng.objective import Objective
@@ -74,10 +74,10 @@ class SGD(Optimizer):
         check_number("momentum", self.momentum, minimum=0, below=1, symbolic=True)
         check_flag("nesterov", self.nesterov)
         if self.nesterov and not self._has_momentum:
-            raise problem(
+            raise argument_error(
                 "nesterov",
                 "False without momentum",
-                Words("True"),
+                Verbatim("True"),
                 "Give momentum, for instance 0.9.",
             )
 

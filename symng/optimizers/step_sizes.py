@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_number, explain_settings, is_symbolic, problem, short_repr
+from symng._checks import argument_error, check_number, explain_settings, is_symbolic, short_repr
 from symng.graphs.loops import while_loop
 
 
@@ -60,7 +60,7 @@ class FixedStep(StepSize):
 
     def __post_init__(self) -> None:
         if isinstance(self.size, type):
-            raise problem(
+            raise argument_error(
                 "step_size",
                 "a number, a schedule or a symbolic scalar",
                 self.size,
@@ -173,7 +173,7 @@ def as_step_size(name: str, value: Any) -> StepSize:
     if isinstance(value, StepSize):
         return value
     if isinstance(value, type):
-        raise problem(
+        raise argument_error(
             name,
             "a number, a schedule or a rule such as symng.BacktrackingLineSearch()",
             value,

@@ -11,7 +11,7 @@ import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_number, is_symbolic, problem
+from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.operators import LinearOperator
 from symng.solvers.solution import Status
 
@@ -69,7 +69,7 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
     if x0 is not None:
         x0 = _vector("x0", x0)
         if x0.type.dtype != dtype:
-            raise problem("x0", f"dtype {dtype} as that of b", x0, error=TypeError)
+            raise argument_error("x0", f"dtype {dtype} as that of b", x0, error=TypeError)
         x0 = _of_length("x0", "a vector", x0, b)
         x0_finite = pt.isfinite(abs(x0).max())
         start = pt.switch(x0_finite & (largest > 0), x0 / scale, start)
@@ -149,9 +149,9 @@ def _vector(name: str, value: Any) -> TensorVariable:
     try:
         vector = pt.as_tensor_variable(value)
     except (TypeError, NotImplementedError, AttributeError):
-        raise problem(name, expected, value, error=TypeError) from None
+        raise argument_error(name, expected, value, error=TypeError) from None
     if vector.type.ndim != 1 or vector.type.dtype not in ("float32", "float64"):
-        raise problem(name, expected, vector, "Flatten or cast it first.", TypeError)
+        raise argument_error(name, expected, vector, "Flatten or cast it first.", TypeError)
     return vector
 
 
@@ -160,11 +160,13 @@ def _right_hand_side(A: Any, b: Any) -> TensorVariable:
     b = _vector("b", b)
     length = b.type.shape[0]
     if length == 0:
-        raise problem("b", "at least one number", Words("a vector of length 0"))
+        raise argument_error("b", "at least one number", Verbatim("a vector of length 0"))
     if isinstance(A, LinearOperator):
         if length not in (None, A.size):
-            raise problem(
-                "b", f"a vector of length {A.size}, the size of A", Words(f"one of length {length}")
+            raise argument_error(
+                "b",
+                f"a vector of length {A.size}, the size of A",
+                Verbatim(f"one of length {length}"),
             )
         return pt.specify_shape(b, (A.size,)) if length is None else b
     return (
@@ -188,7 +190,9 @@ def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) 
             vector, (wanted,)
         )  # tells less where it fails, but the result has a known length
     if mine != wanted:
-        raise problem(name, f"{what} of length {wanted}, that of b", Words(f"one of length {mine}"))
+        raise argument_error(
+            name, f"{what} of length {wanted}, that of b", Verbatim(f"one of length {mine}")
+        )
     return vector
 
 
@@ -205,29 +209,29 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
     elif callable(operator) and not isinstance(operator, type):
         apply = operator
     else:
-        way_out = "Wrap a matrix as `lambda v: matrix @ v`."
-        raise problem(
+        hint = "Wrap a matrix as `lambda v: matrix @ v`."
+        raise argument_error(
             name,
             "a LinearOperator or a callable from vector to vector",
             operator,
-            way_out,
+            hint,
             TypeError,
         )
 
     def product(v: TensorVariable) -> TensorVariable:
         result = pt.as_tensor_variable(apply(v))
         if result.type.ndim != 1:
-            raise problem(
+            raise argument_error(
                 name,
                 "a callable that returns a vector",
-                Words(f"one that returns {result.type}"),
+                Verbatim(f"one that returns {result.type}"),
                 error=TypeError,
             )
         if result.type.dtype != b.type.dtype:
-            raise problem(
+            raise argument_error(
                 name,
                 f"a product of dtype {b.type.dtype}, that of b",
-                Words(f"one of dtype {result.type.dtype}"),
+                Verbatim(f"one of dtype {result.type.dtype}"),
                 "Cast b or the parameters so that they agree.",
                 TypeError,
             )

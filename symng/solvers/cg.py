@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from symng._checks import (
+    argument_error,
     check_flag,
     check_number,
     explain_settings,
     is_symbolic,
-    problem,
     short_repr,
 )
 from symng.solvers._cg_round import Run
@@ -137,11 +137,11 @@ class CG:
         if self.keep_iterates is not None:
             check_number("keep_iterates", self.keep_iterates, above=1)
             if self.maxiter is None or is_symbolic(self.maxiter):
-                expected, way_out = (
+                expected, hint = (
                     "a plain number where keep_iterates is given",
                     "It tells how many rows they fill.",
                 )
-                raise problem("maxiter", expected, self.maxiter, way_out, TypeError)
+                raise argument_error("maxiter", expected, self.maxiter, hint, TypeError)
         check_flag("recompute", self.recompute)
         check_flag("check", self.check)
 

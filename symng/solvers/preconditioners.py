@@ -8,7 +8,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_number, problem
+from symng._checks import argument_error, check_number
 
 
 def diagonal_preconditioner(
@@ -51,7 +51,7 @@ def diagonal_preconditioner(
     """
     vector = pt.as_tensor_variable(diagonal)
     if vector.type.ndim != 1 or vector.type.dtype not in ("float32", "float64"):
-        raise problem("diagonal", "a vector of float32 or float64", vector, error=TypeError)
+        raise argument_error("diagonal", "a vector of float32 or float64", vector, error=TypeError)
     check_number("damping", damping, symbolic=True)
     check_number("exponent", exponent, minimum=0, maximum=1)
     dtype = vector.type.dtype

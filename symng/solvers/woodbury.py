@@ -9,7 +9,14 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
-from symng._checks import Words, check_number, explain_settings, is_symbolic, problem, short_repr
+from symng._checks import (
+    Verbatim,
+    argument_error,
+    check_number,
+    explain_settings,
+    is_symbolic,
+    short_repr,
+)
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
 from symng.solvers.solution import Solution, Status
@@ -131,7 +138,7 @@ class Woodbury:
             If an argument is not as described.
         """
         if not isinstance(A, LinearOperator) or A.root is None:
-            raise problem(
+            raise argument_error(
                 "A",
                 "a LinearOperator with a root, as symng.Fisher or symng.EmpiricalFisher makes",
                 A,
@@ -142,10 +149,10 @@ class Woodbury:
         if not is_symbolic(damping):
             check_number("damping", damping, above=0)
         if preconditioner is not None:
-            raise problem(
+            raise argument_error(
                 "preconditioner",
                 "none",
-                Words("one"),
+                Verbatim("one"),
                 "A direct solver has nothing to precondition.",
             )
         system = make_system(A, b, damping, None, None, False)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_number, problem
+from symng._checks import Verbatim, argument_error, check_number
 from symng.objective import Objective
 
 MetricBatch = Literal["same", "other", "own"]
@@ -76,16 +76,20 @@ def check_metric_batch(
 ) -> list[np.ndarray]:
     """Return the arrays of a metric batch, or refuse them; ``wanted`` is what the metric needs, None without one."""
     if wanted is None:
-        raise problem(name, "none, for the optimizer has no metric", Words("one"), "Leave it out.")
+        raise argument_error(
+            name, "none, for the optimizer has no metric", Verbatim("one"), "Leave it out."
+        )
     inputs, targets = len(objective.inputs), len(objective.targets)
     given = len(arrays) if isinstance(arrays, tuple | list) else None
     if given != len(wanted) and given in (inputs, inputs + targets):
         names = ", ".join(str(v) for v in wanted)
-        way_out = "The metric reaches the targets: give them too."
+        hint = "The metric reaches the targets: give them too."
         if len(wanted) == inputs:
-            way_out = "This metric needs no targets: give inputs alone."
+            hint = "This metric needs no targets: give inputs alone."
         plural = "s" if len(wanted) > 1 else ""
-        raise problem(name, f"{len(wanted)} array{plural} ({names})", Words(str(given)), way_out)
+        raise argument_error(
+            name, f"{len(wanted)} array{plural} ({names})", Verbatim(str(given)), hint
+        )
     return objective.check_batch(name, arrays, targets=len(wanted) > inputs)
 
 
@@ -116,7 +120,7 @@ class Feed:
         if callable(batch_size):
             batch_size = _scheduled(batch_size, 0)
         if batch_size is not None and batch_size > count:
-            raise problem(
+            raise argument_error(
                 "batch_size",
                 f"at most the {count} examples of data",
                 batch_size,
@@ -129,31 +133,33 @@ class Feed:
         left = count - self.gradient.size
         for name, value in (("metric_batch", metric_batch), ("search_batch", search_batch)):
             if value == "other" and left == 0:
-                raise problem(
+                raise argument_error(
                     name,
                     "examples outside of the gradient batch",
-                    Words("none, for it holds all of them"),
+                    Verbatim("none, for it holds all of them"),
                     f"Give a smaller batch_size, or {name}='same'.",
                 )
         self.search_size = min(self.gradient.size, left)
         if metric_batch != "same" and wanted is None:
-            raise problem("metric_batch", "'same', for the optimizer has no metric", metric_batch)
+            raise argument_error(
+                "metric_batch", "'same', for the optimizer has no metric", metric_batch
+            )
         if metric_batch == "same" and metric_batch_size is not None:
-            raise problem(
+            raise argument_error(
                 "metric_batch_size",
                 "none with metric_batch='same'",
                 metric_batch_size,
                 "Use metric_batch='other' or 'own'.",
             )
         if metric_batch != "own" and metric_data is not None:
-            raise problem(
+            raise argument_error(
                 "metric_data",
                 f"none with metric_batch={metric_batch!r}",
-                Words("data"),
+                Verbatim("data"),
                 "Use metric_batch='own'.",
             )
         if metric_batch == "own" and metric_data is None:
-            raise problem("metric_data", "a tuple of arrays with metric_batch='own'", None)
+            raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
 
         # Where metric batches come from, and of which size they are.
         self.own: Batches | None = None
@@ -166,7 +172,7 @@ class Feed:
             min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
         )
         if metric_batch != "same" and self.metric_size > available:
-            raise problem(
+            raise argument_error(
                 "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size
             )
         if metric_batch == "own":

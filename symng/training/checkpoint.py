@@ -101,18 +101,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     OSError
         If the file cannot be read, for example because there is none.
     """
-    name, way_out = (
+    name, hint = (
         os.fspath(path),
         "Load an earlier checkpoint, or start the run anew without one.",
     )
-    arrays = read_npz(path, "a file written by save_checkpoint", way_out)
+    arrays = read_npz(path, "a file written by save_checkpoint", hint)
     try:
         record = json.loads(arrays.pop(_META).tobytes())
         version = record["format"]
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(
             f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of "
-            f"something else. {way_out}"
+            f"something else. {hint}"
         ) from error
     if version != _FORMAT:
         raise ValueError(
@@ -123,7 +123,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     if list(arrays) != record["arrays"]:
         raise ValueError(
             f"path: expected the arrays {', '.join(record['arrays'])}, got {name!r} with "
-            f"{', '.join(arrays) or 'none'}: the file is damaged. {way_out}"
+            f"{', '.join(arrays) or 'none'}: the file is damaged. {hint}"
         )
     return arrays, record["meta"]
 

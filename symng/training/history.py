@@ -330,8 +330,8 @@ class History:
         OSError
             If the file cannot be read.
         """
-        way_out = "Save the history again, or check the name."
-        return cls.from_dict(read_npz(path, "a file written by History.save", way_out))
+        hint = "Save the history again, or check the name."
+        return cls.from_dict(read_npz(path, "a file written by History.save", hint))
 
 
 def _as_array(values: list[Scalar | None], fill: Scalar) -> np.ndarray:

@@ -12,12 +12,12 @@ import numpy as np
 from pytensor.compile.mode import Mode
 
 from symng._checks import (
+    argument_error,
     check_choice,
     check_flag,
     check_instance,
     check_number,
     explain_keywords,
-    problem,
     warn,
 )
 from symng.objective import Objective
@@ -184,7 +184,7 @@ def minimize(
     if target_loss is not None:
         check_number("target_loss", target_loss, finite=False)
     if max_steps is None and max_seconds is None and target_loss is None and callback is None:
-        raise problem(
+        raise argument_error(
             "max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback."
         )
     check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
@@ -195,14 +195,14 @@ def minimize(
     check_flag("progress", progress)
     for name, function in (("evaluate", evaluate), ("callback", callback)):
         if function is not None and not callable(function):
-            raise problem(name, "a callable", function, error=TypeError)
+            raise argument_error(name, "a callable", function, error=TypeError)
     if evaluate_data is not None and (
         evaluate is None or not isinstance(evaluate_data, tuple | list)
     ):
         expected = (
             "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
         )
-        raise problem(
+        raise argument_error(
             "evaluate_data",
             expected,
             evaluate_data,
@@ -330,11 +330,11 @@ def _evaluate(function: Callable[..., Any], arguments: Sequence[Any] | None) -> 
     columns = {}
     for name, value in (values if isinstance(values, Mapping) else {"evaluate": values}).items():
         if name in ("step", "seconds", *(f.name for f in fields(StepInfo))):
-            raise problem(
+            raise argument_error(
                 "evaluate", "names that no column of the history has", name, "Choose another name."
             )
         if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
-            raise problem(
+            raise argument_error(
                 "evaluate", "a number, or a mapping from names to numbers", value, error=TypeError
             )
         columns[str(name)] = float(value)

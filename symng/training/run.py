@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Words, full_repr, problem, warn
+from symng._checks import Verbatim, argument_error, full_repr, warn
 from symng.optimizers.damping import FixedDamping
 from symng.training.batches import Feed
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
@@ -40,15 +40,15 @@ class Run:
             "data": self._checksum(),
         }
         if not Path(path).parent.is_dir():  # it would be found out only after the first minutes
-            raise problem(
+            raise argument_error(
                 "checkpoint",
                 "a file in a folder that exists",
-                Words(f"folder {str(Path(path).parent)!r}"),
+                Verbatim(f"folder {str(Path(path).parent)!r}"),
                 "Make it first.",
             )
         if Path(path).is_dir():
-            raise problem(
-                "checkpoint", "the name of a file", Words(f"the folder {os.fspath(path)!r}")
+            raise argument_error(
+                "checkpoint", "the name of a file", Verbatim(f"the folder {os.fspath(path)!r}")
             )
         if os.path.exists(path):
             self._load(path)
@@ -110,10 +110,10 @@ class Run:
         if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(
             wanted, found
         ):
-            raise problem(
+            raise argument_error(
                 "checkpoint",
                 f"one of the same model, optimizer, data and batches ({self._kind()})",
-                Words(f"{os.fspath(path)!r} of others: {differences[0]}"),
+                Verbatim(f"{os.fspath(path)!r} of others: {differences[0]}"),
                 "Give another path, or delete the file to start anew.",
             )
         self._warn_of_changes(meta)

@@ -14,7 +14,7 @@ from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, check_instance, check_number, explain_keywords, problem
+from symng._checks import Verbatim, argument_error, check_instance, check_number, explain_keywords
 from symng.backends import (
     collection_paused,
     place,
@@ -99,10 +99,10 @@ class CompiledStep:
         self.compile_seconds = 0.0
         direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
         if direct and chunk_size is not None:
-            raise problem(
+            raise argument_error(
                 "chunk_size",
                 "none with symng.Woodbury, whose Gram matrix is of a whole batch",
-                Words("one"),
+                Verbatim("one"),
                 "Leave it out, or take symng.CG or symng.MinresQLP.",
                 NotImplementedError,
             )

@@ -16,7 +16,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Words, problem
+from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
 from symng.metrics.base import floats_of
@@ -196,10 +196,10 @@ def _ends(objective: Objective) -> dict[Any, int]:
     ends: dict[Any, int] = {}
     for head in objective.heads:
         if head.r is None or head.likelihood.metric_root(head.r, head.r) is None:
-            raise problem(
+            raise argument_error(
                 "preconditioner",
                 "a likelihood with a metric_root, on a pre-activation that is known",
-                Words(f"{head.likelihood} on {head.y}"),
+                Verbatim(f"{head.likelihood} on {head.y}"),
                 "Write the output with sigmoid, softmax or exp at its end, or give it as logits.",
             )
         ends[head.r] = head.example_axis
