@@ -17,7 +17,7 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import CAReduce, Elemwise
 from pytensor.tensor.extra_ops import CumOp
 from pytensor.tensor.math import Dot
-from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.shape import Reshape, Shape, Shape_i
 from pytensor.tensor.sort import ArgSortOp, SortOp
 from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
@@ -38,17 +38,19 @@ def locate_examples(
     loss: TensorVariable,
     known: Mapping[TensorVariable, int],
     outputs: Mapping[Any, int] | None = None,
+    folding: bool = False,
 ) -> dict[Variable, Place]:
     """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
 
     ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those
     are believed also where ops below them are not known, unless examples are seen to be mixed
     there. An op whose code is not PyTensor's and which has no graph inside is taken to mix the
-    examples that enter it.
+    examples that enter it. With ``folding`` an axis of examples that a reshape merges with others,
+    as in ``x.ravel()``, still counts: a sum over it is a sum over the examples.
     """
     outputs = {} if outputs is None else outputs
     places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
-    _walk(toposort([loss, *outputs]), places, set(ancestors(list(outputs))), outputs)
+    _walk(toposort([loss, *outputs]), places, set(ancestors(list(outputs))), outputs, folding)
     return places
 
 
@@ -57,6 +59,7 @@ def _walk(
     places: dict[Variable, Place],
     model: set[Variable],
     outputs: Mapping[Any, int],
+    folding: bool = False,
 ) -> None:
     """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
     for node in nodes:
@@ -74,22 +77,24 @@ def _walk(
         elif all(p in (NONE, REDUCED) for p in given):
             found = [REDUCED] * len(node.outputs)
         elif isinstance(node.op, OpFromGraph) and not isinstance(node.op, Softmax | LogSoftmax):
-            found = _places_in_graph(node, given, model)
+            found = _places_in_graph(node, given, model, folding)
         elif isinstance(node.op, Scan):
             found = _places_in_scan(node, given, model)
         else:
-            found = [_place_of_output(node, given)] * len(node.outputs)
+            found = [_place_of_output(node, given, folding)] * len(node.outputs)
         for v, place in zip(node.outputs, found, strict=True):
             places[v] = outputs[v] if v in outputs and place != MIXED else place
         if any(v in model for v in node.inputs):
             model.update(node.outputs)
 
 
-def _places_in_graph(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
+def _places_in_graph(
+    node: Apply, given: Sequence[Place], model: set[Variable], folding: bool
+) -> list[Place]:
     """Return the places of the outputs of an op that is a graph."""
     op: Any = node.op
     places = dict(zip(op.fgraph.inputs, given, strict=True))
-    _walk(op.fgraph.toposort(), places, _model_within(node, op.fgraph.inputs, model), {})
+    _walk(op.fgraph.toposort(), places, _model_within(node, op.fgraph.inputs, model), {}, folding)
     return [places.get(v, NONE) for v in op.fgraph.outputs]
 
 
@@ -146,7 +151,7 @@ def _joined(places: Sequence[Place]) -> Place:
     return UNKNOWN if len(found) > 1 else found.pop() if found else NONE
 
 
-def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
+def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Place:
     """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
     op, first = node.op, given[0]
     ndim: int = getattr(node.inputs[0].type, "ndim", 0)
@@ -190,7 +195,21 @@ def _place_of_output(node: Apply, given: Sequence[Place]) -> Place:
         along = axes_along(node)
         return UNKNOWN if along is None else MIXED if first in along else first
     after = axis_after(node, first)
+    if after is None and folding and isinstance(op, Reshape):
+        after = _folded_axis(node, first)
     return UNKNOWN if after is None else after
+
+
+def _folded_axis(node: Apply, axis: int) -> int | None:
+    """Return the axis that a reshape merges ``axis`` into, with others; None where that is not known."""
+    before, after = (v.type.shape for v in (node.inputs[0], node.outputs[0]))
+    long = [a for a, length in enumerate(after) if length != 1]
+    if len(before) == 1 or not long:
+        return None  # it may be split
+    if axis == 0 or len(long) == 1:
+        return long[0]
+    kept = after[-1] is not None and after[-1] == before[-1] and axis < len(before) - 1
+    return long[0] if len(long) == 2 and kept else None
 
 
 def _place_in_product(node: Apply, given: Sequence[Place]) -> Place:

@@ -14,12 +14,17 @@ import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.raise_op import CheckAndRaise
-from pytensor.tensor.basic import Join, MakeVector, get_underlying_scalar_constant_value
+from pytensor.tensor.basic import (
+    ExtractDiag,
+    Join,
+    MakeVector,
+    get_underlying_scalar_constant_value,
+)
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.exceptions import NotScalarConstantError
 from pytensor.tensor.math import Dot, Sum
-from pytensor.tensor.shape import Shape, Shape_i, SpecifyShape
+from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
@@ -180,13 +185,15 @@ def find_sum(
     examples, or by the sum of their weights, is a mean. c counts factors that are plain numbers,
     and no others.
     """
+    if places.get(loss) not in (NONE, REDUCED):
+        places = locate_examples(loss, known, outputs, folding=True)
     if places.get(loss) in (NONE, REDUCED):
         return _SumFinder(places).factor(loss)
     # A model that mixes its examples, as by batch normalization, may end in a sum over them.
     cut: dict[Any, Any] = {y: y.type() for y in outputs}
     end: Any = rebuild([loss], cut)[0]
     known = dict(known) | {place: outputs[y] for y, place in cut.items()}
-    return _SumFinder(locate_examples(end, known)).factor(end)
+    return _SumFinder(locate_examples(end, known, folding=True)).factor(end)
 
 
 class _SumFinder(_Finder):
@@ -214,8 +221,10 @@ class _SumFinder(_Finder):
             return self.factor(inputs[0])
         if self._sums_a_product(v):
             return None if any(map(self._is_shared_out, inputs)) else 1.0
-        if isinstance(op, DimShuffle | SpecifyShape | CheckAndRaise):
+        if isinstance(op, DimShuffle | Reshape | SpecifyShape | CheckAndRaise | ExtractDiag):
             return self.factor(inputs[0])
+        if (squared := _squared_root(v)) is not None:
+            return self.factor(squared)
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
         if isinstance(op, MakeVector | Join) or isinstance(scalar_op, ps.Add | ps.Sub):
             factors = [self.factor(i) for i in inputs if self.place(i) != NONE]
@@ -255,10 +264,26 @@ class _SumFinder(_Finder):
             ):
                 return True
         elif not isinstance(
-            op, Sum | DimShuffle | SpecifyShape | MakeVector | Join | CheckAndRaise
+            op, Sum | DimShuffle | Reshape | SpecifyShape | MakeVector | Join | CheckAndRaise
         ) and not isinstance(scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast):
             return False
         return any(self._is_shared_out(i) for i in inputs)
+
+
+def _squared_root(v: Any) -> Any:
+    """Return x if ``v`` is the square of the square root of x, as the square of a norm is; else None."""
+
+    def base(u: Any, known: type, exponent: float) -> Any:
+        scalar_op = u.owner.op.scalar_op if u.owner and isinstance(u.owner.op, Elemwise) else None
+        if isinstance(scalar_op, known):
+            return u.owner.inputs[0]
+        power = isinstance(scalar_op, ps.Pow) and _number(u.owner.inputs[1]) == exponent
+        return u.owner.inputs[0] if power else None
+
+    root = base(v, ps.Sqr, 2.0)
+    while root is not None and root.owner and isinstance(root.owner.op, DimShuffle):
+        root = root.owner.inputs[0]
+    return None if root is None else base(root, ps.Sqrt, 0.5)
 
 
 def _number(v: Any) -> float | None:

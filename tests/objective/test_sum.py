@@ -181,6 +181,47 @@ def test_what_is_a_sum(name):
     assert ("steps are those of its mean" in repr(objective)) == (factor is not None)
 
 
+def reshaped(d):
+    """Return losses of a matrix of residuals, or of a tensor of three axes, whose examples a reshape merges."""
+    rows = d.reshape((-1, d.type.shape[-1]))
+    return {
+        "ravel": pt.sqr(d).ravel().sum(),
+        "ravel of residuals": (d.ravel() ** 2).sum(),
+        "product": 0.5 * (d.ravel() @ d.ravel()),
+        "one column": pt.sqr(d).reshape((-1, 1)).sum(),
+        "one row": pt.sqr(d).reshape((1, -1)).sum(),
+        "rows": pt.sqr(rows).sum(axis=1).sum(),
+        "einsum": pt.einsum("ij,ij->", rows, rows),
+        "trace": pt.trace(rows.T @ rows),
+        "norm": pt.linalg.norm(rows) ** 2,
+        "labels": pt.sqr(rows)[pt.arange(rows.shape[0]), (rows[:, 0] > 0).astype("int64")].sum(),
+        "penalty": pt.sqr(d).ravel().sum() + 2.0,
+        # Means, and what is no sum.
+        "mean": pt.sqr(d).ravel().mean(),
+        "mean of rows": pt.sqr(rows).sum(axis=1).mean(),
+        "over the number": (pt.sqr(d).ravel() / d.shape[0]).sum(),
+        "root mean": pt.sqrt(pt.sqr(d).ravel().mean()),
+        "largest": pt.sqr(d).ravel().max(),
+    }
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("name", reshaped(pt.matrix(shape=(None, 2))))
+def test_sums_over_reshaped_examples(name, axes):
+    x, t = (pt.tensor(name, shape=(None,) * axes, dtype="float64") for name in "xt")
+    w = pytensor.shared(RNG.standard_normal((2, 2)), name="w")
+    y = x @ w
+    d = pt.specify_shape(y - t, (None,) * (axes - 1) + (2,))
+    loss = reshaped(d)[name]
+    objective = symng.Objective(loss, y, [w], inputs=[x], targets=[t])
+    # A sum over examples is twice as large for each of them twice.
+    values = [RNG.standard_normal((5, 3, 2)[3 - axes :]) for _ in range(2)]
+    twice = [np.concatenate([v, v]) for v in values]
+    f = pytensor.function([x, t], loss - (2.0 if name == "penalty" else 0.0), mode="FAST_COMPILE")
+    is_sum = np.isclose(f(*twice), 2 * f(*values))
+    assert objective.sum_factor == ((0.5 if name == "product" else 1.0) if is_sum else None)
+
+
 def test_a_model_that_mixes_its_examples_may_end_in_a_sum():
     x, w = pt.matrix("x"), pytensor.shared(np.ones(2), name="w")
     y = x @ w - (x @ w).mean()
