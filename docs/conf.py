@@ -53,6 +53,22 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # the class template lists them
 numpydoc_class_members_toctree = False
 
+# Docstrings are checked while the pages are built, but for
+numpydoc_validation_checks = {
+    "all",
+    "ES01",  # a first line may say all there is to say
+    "EX01",  # examples, which tests/docs/test_public_names.py asks for, of public names
+    "SA01",  # See Also sections: the reference page lists what belongs together
+    "GL08",  # docstrings that are inherited
+    "PR01",  # parameters of methods and properties that one line describes; the same test asks for
+    "RT01",  # them, and for what is returned, where a name is public
+    "YD01",
+    "PR03",  # arguments of one kind, described together
+    "PR04",  # types that stand beside the first of several arguments
+    "PR06",  # "integer", which takes NumPy's, too
+    "PR08",  # descriptions that start with a formula or with a value
+}
+
 # Classes in docstrings lead to the reference or to other projects; everybody knows what an int is.
 numpydoc_xref_param_type = True
 numpydoc_xref_ignore = "all"
@@ -70,6 +86,9 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 default_role = "py:obj"
+nitpicky = True
+# Bases that a page of the reference names and that have no page of their own.
+nitpick_ignore_regex = [("py:class", r"symng\..*\.(DampedOptimizer|OutputMetric)")]
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"symng {version}"

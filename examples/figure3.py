@@ -173,7 +173,7 @@ def make(run: Run, options: argparse.Namespace) -> None:
 
 def last_error(run: Run) -> float:
     """Return the last squared error of a run; infinity where it is not finite."""
-    seconds, errors = evaluated(run.history())
+    _, errors = evaluated(run.history())
     return float(errors[-1]) if len(errors) else float("inf")
 
 

@@ -43,11 +43,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     temporary = target.with_name(f".symng-{secrets.token_hex(8)}.tmp")
     try:
         try:
-            with open(temporary, "xb") as file:
+            with temporary.open("xb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
+            temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -92,9 +92,8 @@ def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np
     """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``hint``."""
     _check_path(path)
     arrays = {}
-    with open(
-        path, "rb"
-    ) as file:  # outside of the try: a file that is not there is not a damaged one
+    # Outside of the try: a file that is not there is not a damaged one.
+    with Path(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 # Checksums first: a damaged header could ask for an array of any size.

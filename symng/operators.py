@@ -82,7 +82,7 @@ class LinearOperator:
     name : str, default "A"
         Shown by ``repr``.
     root : Root, optional
-        A matrix R of few rows with A = R^T R, where there is one: what `symng.solvers.Woodbury`
+        A matrix R of few rows with A = R^T R, where there is one: what `symng.Woodbury`
         needs. A sum or a multiple has none.
     draw : callable, optional
         From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a

@@ -285,7 +285,7 @@ def test_diagonal():
 
 
 @pytest.mark.parametrize(
-    ("options", "name"), [({"draws": 0}, "draws"), ({"draws": 2, "seed": 0.5}, "seed")]
+    "options, name", [({"draws": 0}, "draws"), ({"draws": 2, "seed": 0.5}, "seed")]
 )
 def test_what_diagonal_does_not_take(options, name):
     with pytest.raises((TypeError, ValueError), match=name):

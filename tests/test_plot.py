@@ -1,4 +1,7 @@
-"""Pictures: what is drawn and what is refused. (Whether they are beautiful, only eyes can tell.)"""
+"""Pictures: what is drawn and what is refused.
+
+Whether they are beautiful, only eyes can tell.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 from symng.training.history import History
 
 pytest.importorskip("matplotlib")
-from symng import plot  # noqa: E402
+from symng import plot
 
 
 def make(steps=100, every=10, factor=1.0):
@@ -100,7 +103,7 @@ def test_originals_stand_above_their_reconstructions():
     assert [figure.axes[i].get_ylabel() for i in (0, 5)] == ["original", "reconstruction"]
 
 
-@pytest.mark.parametrize(("images", "n", "shown"), [(15, 12, 12), (3, 12, 3), (1, 1, 1)])
+@pytest.mark.parametrize("images, n, shown", [(15, 12, 12), (3, 12, 3), (1, 1, 1)])
 def test_number_of_images(images, n, shown):
     few = np.zeros((images, 6))
     assert len(draw(plot.reconstructions(few, few, shape=(2, 3), n=n)).axes) == 2 * shown
@@ -116,7 +119,7 @@ def test_summary_is_written(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "words"),
+    "call, error, words",
     [
         (
             lambda: plot.training_curves([make()]),

@@ -11,6 +11,13 @@ from pathlib import Path
 
 # Project: its address, and for each name its kind and place.
 PROJECTS = {
+    "python": (
+        "https://docs.python.org/3/",
+        {
+            "abc.ABC": ("class", "library/abc.html#abc.ABC"),
+            "enum.IntEnum": ("class", "library/enum.html#enum.IntEnum"),
+        },
+    ),
     "pytensor": (
         "https://pytensor.readthedocs.io/en/latest/",
         {

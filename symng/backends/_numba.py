@@ -114,14 +114,14 @@ def _register_dot() -> None:
     @register_funcify_default_op_cache_key(LayoutDot)
     def convert(op: LayoutDot, node: Any = None, **kwargs: Any) -> Any:
         @numba_njit
-        def is_transposed(x):  # type: ignore[no-untyped-def]
+        def is_transposed(x):
             """Tell whether the columns of x lie one after another; the stride of an axis of length 1 tells nothing."""
             return (x.shape[0] == 1 or x.strides[0] == x.itemsize) and (
                 x.shape[1] == 1 or x.strides[1] == x.itemsize * x.shape[0]
             )
 
         @numba_njit
-        def dot(x, y):  # type: ignore[no-untyped-def]
+        def dot(x, y):
             # Both functions return an array as it is when it has the layout already.
             if is_transposed(x):
                 if is_transposed(y):

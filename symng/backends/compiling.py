@@ -40,14 +40,19 @@ _OTHER_MODES = (
     "DEBUG_MODE",
     "NANGUARDMODE",
 )  # known to PyTensor, for debugging
-_LINKERS = {JAXLinker: "jax", NumbaLinker: "numba", PytorchLinker: "pytorch", MLXLinker: "mlx"}
+_LINKERS: dict[type, str] = {
+    JAXLinker: "jax",
+    NumbaLinker: "numba",
+    PytorchLinker: "pytorch",
+    MLXLinker: "mlx",
+}
 _WIDE = ("float64", "complex128")
 
 
 def enable_jax() -> None:
     """Teach PyTensor's JAX backend to run while scans, and to compute with shapes.
 
-    PyTensor refuses to convert a `scan` that may stop early (``until``) to JAX. After this call
+    PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this call
     such a scan becomes a `jax.lax.while_loop`. And whatever follows from the shapes of arrays
     alone, such as the length of a reshape, an arange or a split, is computed while JAX traces the
     function. `symng.compile_step` and `symng.minimize` make the call by themselves; make it for

@@ -85,7 +85,7 @@ def curves(
 
 def _draw(uniform: np.ndarray) -> np.ndarray:
     """Turn uniform numbers of shape (2, images, 3) into images of shape (images, 28, 28)."""
-    x = np.sort(20.0 * uniform[0], axis=1) + [2.0, 4.0, 6.0]
+    x = np.sort(20.0 * uniform[0], axis=1) + np.array([2.0, 4.0, 6.0])
     y = 2.0 + 24.0 * uniform[1]
     return np.clip(_blur(_ink(x @ _parabola(), y @ _parabola())), 0.0, 1.0)
 

@@ -212,9 +212,8 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     from scipy import io
 
     wanted = "a TFD_48x48.mat with images, folds and labs_ex"
-    with open(
-        path, "rb"
-    ) as file:  # outside of the try: a file that may not be read is not a damaged one
+    # Outside of the try: a file that may not be read is not a damaged one.
+    with Path(path).open("rb") as file:
         try:
             content = io.loadmat(file, variable_names=["images", "folds", "labs_ex"])
         except NotImplementedError:

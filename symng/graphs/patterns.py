@@ -35,14 +35,17 @@ def sample(v: Any, low: float = -6.0, high: float = 6.0) -> np.ndarray:
 
 
 def sigmoid(r: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-r))."""
     return 1 / (1 + np.exp(-r))
 
 
 def log_sum_exp(r: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the logarithm of the sum of exp(r) along an axis, which is kept."""
     return np.log(np.exp(r).sum(axis=axis, keepdims=True))
 
 
 def softmax(r: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the softmax of r along an axis."""
     return np.exp(r - log_sum_exp(r, axis))
 
 

@@ -23,7 +23,6 @@ class Metric(ABC):
     """Turn an objective into a symmetric operator on its flat parameter vector.
 
     A subclass gives `product`; calling the metric makes the operator.
-
     """
 
     def __call__(self, objective: Objective | Batch) -> LinearOperator:

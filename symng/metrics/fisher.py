@@ -28,7 +28,7 @@ class Fisher(OutputMetric):
 
     F = 1/N sum_n J_r(n)^T M(r_n) J_r(n), a mean over the N examples of a batch, summed over the
     outputs (and time steps) of one: r is the pre-activation of the output, J_r(n) its Jacobian with
-    respect to the parameters and M the metric of the likelihood (`symng.likelihoods`). It is
+    respect to the parameters and M the metric of the likelihood (``symng.likelihoods``). It is
     positive semi-definite, and it does not change when the loss is scaled.
 
     Parameters

@@ -49,7 +49,7 @@ def convolve(
     One matrix product forward and one back to the filters; another back to the images where these
     are not data. The patches take N * positions * rows * columns * channels numbers, and are
     gathered once, outside of a solver's loop, where the images are data. JAX has to know the number
-    of images too, for the way back to images: `compile_step` and `minimize` see to that.
+    of images too, for the way back to images: `symng.compile_step` and `symng.minimize` see to that.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def convolve(
         )
     check_number("stride", stride, minimum=1, integer=True)
     stride = int(stride)
-    sides = [int(side) for side in images.type.shape[1:]]  # type: ignore[arg-type]
+    sides = [int(side) for side in images.type.shape[1:]]
     *window, count = _shape_of_filters(filters, sides)
     if bias is not None:
         check_instance("bias", bias, TensorVariable, "a symbolic vector, an entry for each filter")

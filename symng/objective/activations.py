@@ -217,7 +217,7 @@ def _starts_at(node: Apply, start: int) -> bool:
 def _is_view(node: Apply) -> bool:
     """Return whether ``node`` rearranges a tensor, copies it, or casts it from one floating-point type to another."""
     if is_elementwise(node.op, ps.Cast):
-        return node.inputs[0].type.dtype.startswith("float")  # type: ignore[attr-defined]
+        return node.inputs[0].type.dtype.startswith("float")
     return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
 
 
@@ -228,7 +228,7 @@ def _guarded(node: Apply) -> Any:
     ):
         return None
     others = [v for v in node.inputs if constant_value(v) is None]
-    if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:  # type: ignore[attr-defined]
+    if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:
         return None
     numbers = sample(others[0], 0.0, 1.0)
     given = {v: constant_value(v) for v in node.inputs if v is not others[0]}

@@ -260,7 +260,7 @@ def _passed(
     if isinstance(scalar, ps.Log) and all(
         t.is_linear and t.kind in LOGARITHMS and not t.by_params for t in found
     ):
-        return [t._replace(kind=LOGARITHMS[t.kind]) for t in found]  # type: ignore[index]
+        return [t._replace(kind=LOGARITHMS[t.kind]) for t in found]
     plain = all(t.is_linear and not t.by_params for t in found)
     if (
         isinstance(scalar, ps.Log)
@@ -291,7 +291,7 @@ def _passed(
             found
             if not by_params or node.outputs[0].type.ndim == 0
             else [*found, Term("added", by_params=True)]
-        )  # type: ignore[attr-defined]
+        )
     scaled = len(within) == 1 and (
         isinstance(scalar, ps.Mul)
         or (isinstance(scalar, ps.TrueDiv) and node.inputs[0] in terms)

@@ -45,7 +45,7 @@ class Model:
     @property
     def dtype(self) -> str:
         """The dtype of the parameters."""
-        return self.params[0].type.dtype  # type: ignore[no-any-return]
+        return self.params[0].type.dtype
 
     @property
     def size(self) -> int:

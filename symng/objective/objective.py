@@ -229,7 +229,7 @@ class Objective:
 
     @property
     def sum_factor(self) -> float | None:
-        """c where the loss is c times the sum of the losses of the examples, else None."""
+        """Factor c where the loss is c times the sum of the losses of the examples, else None."""
         return self._model.sum_factor
 
     @property

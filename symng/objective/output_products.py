@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ class Products:
             for i in range(len(draws[0]))
         ]
         starts = np.cumsum([0, *self._sizes])
-        return Point(*(stacked[a:b] for a, b in zip(starts, starts[1:], strict=False)))
+        return Point(*(stacked[a:b] for a, b in pairwise(starts)))
 
 
 def _without_gradient(loss: Any) -> dict[Variable, Variable]:

@@ -241,7 +241,7 @@ class Optimizer(ABC):
         counter = state.values["step"]
         for name, schedule in state.schedules.items():
             try:
-                value = pt.cast(schedule(counter), state.dtype)  # type: ignore[arg-type]
+                value = pt.cast(schedule(counter), state.dtype)
             except Exception as error:
                 raise argument_error(
                     name,

@@ -213,7 +213,7 @@ def as_damping(name: str, value: Any) -> Damping:
     if isinstance(value, Damping):
         return value
     hint = "Give symng.FixedDamping(value=...) or symng.LevenbergMarquardt(initial=...)."
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise argument_error(
             name, "a damping rule or a number of at least 0", value, hint, TypeError
         )

@@ -102,7 +102,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     -----
     A step costs what one of `NaturalGradient` does. The search costs two products with the metric
     more, of n and d, and a forward pass on the search batch for each evaluation; it divides the
-    step into two stages, so that `updates` is refused. A formula costs nothing but its line search.
+    step into two stages, so that ``updates`` is refused. A formula costs nothing but its line search.
     Stored are d, and g for "polak-ribiere" and "hestenes-stiefel". "search" and "quadratic" store
     the whole update as d: the line is the same, and nothing is divided by an alpha that may be 0.
     The record ``beta`` is that of equation 22.

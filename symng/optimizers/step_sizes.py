@@ -144,7 +144,7 @@ class BacktrackingLineSearch(StepSize):
         """Return step size, loss there, and whether one was found (otherwise 0 and the loss at 0).
 
         ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p,
-        its decrease per unit of step size. ``size`` stands in for `size` of the rule.
+        its decrease per unit of step size. ``size`` stands in for ``size`` of the rule.
         """
         dtype = loss.dtype
         first = pt.cast(self.size if size is None else size, dtype)

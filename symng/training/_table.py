@@ -31,7 +31,7 @@ def as_html(columns: Mapping[str, np.ndarray], length: int, caption: str) -> str
     """Return the first and last rows of columns of one length as a table in HTML."""
     rows = list(range(length))
     if length > 2 * _ENDS + 1:
-        rows = rows[:_ENDS] + [-1] + rows[-_ENDS:]
+        rows = [*rows[:_ENDS], -1, *rows[-_ENDS:]]
     lines = ["<table>", f"<caption>{escape(caption)}</caption>", "<thead>"]
     lines += [_row("th", list(columns)), "</thead>", "<tbody>"]
     for i in rows:

@@ -50,7 +50,7 @@ class Run:
             raise argument_error(
                 "checkpoint", "the name of a file", Verbatim(f"the folder {os.fspath(path)!r}")
             )
-        if os.path.exists(path):
+        if Path(path).exists():
             self._load(path)
 
     def save(self, best: tuple[float, list[np.ndarray]] | None = None, final: bool = False) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -58,7 +59,7 @@ def make_arrays(sizes: tuple[int, ...], examples: int) -> tuple[list[np.ndarray]
 
     rng = np.random.default_rng(0)
     params = []
-    for rows, columns in zip(sizes[:-1], sizes[1:], strict=True):
+    for rows, columns in itertools.pairwise(sizes):
         params += [sparse_init(rng, rows, columns, "float32"), np.zeros(columns, "float32")]
     return params, rng.random((examples, sizes[0]), "float32")
 
@@ -317,7 +318,7 @@ def measure(
                 seconds[name].append(value)
     for contestant in running.values():
         contestant.close()
-    parameters = sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+    parameters = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
     found = {
         "examples": examples,
         "iterations": iterations,

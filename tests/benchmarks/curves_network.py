@@ -6,6 +6,7 @@ Run as a program it takes one step in a fresh process and prints what that cost 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import sys
@@ -48,9 +49,7 @@ def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | No
 def make_bare_products(examples: int, sizes: Sequence[int] = ALL_SIZES) -> Callable[[], None]:
     """Return a function that makes the matrix products of one product with F, by NumPy's BLAS: the floor."""
     rng = np.random.default_rng(1)
-    weights = [
-        rng.standard_normal(s).astype("float32") for s in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    weights = [rng.standard_normal(s).astype("float32") for s in itertools.pairwise(sizes)]
     layers = [rng.random((examples, size)).astype("float32") for size in sizes]
 
     def run() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -219,7 +218,7 @@ def main() -> None:
             results[key] = workers[mode, use == PLAIN].run(kind, use)
             partial = options.results.with_suffix(".part")
             partial.write_text(json.dumps(results, indent=0))
-            os.replace(partial, options.results)
+            partial.replace(options.results)
             print(f"{key}: {results[key].get('error', 'ran').splitlines()[0]}", flush=True)
         return results[key]
 

@@ -64,7 +64,7 @@ def test_float64_holds_the_same_images():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    "arguments, error, words",
     [
         ({"n": 0}, ValueError, "n: expected a whole number, at least 1, got 0"),
         ({"n": -3}, ValueError, "n: expected"),

@@ -124,7 +124,7 @@ def test_footprints_go_from_thin_to_thick():
 
 
 @pytest.mark.parametrize(
-    ("complexity", "erosions", "dilations"), [(0.7, 4, 7), (1.0, 5, 9), (0.01, 1, 1), (0.2, 1, 2)]
+    "complexity, erosions, dilations", [(0.7, 4, 7), (1.0, 5, 9), (0.01, 1, 1), (0.2, 1, 2)]
 )
 def test_thickness_chooses_among_erosions_dilations_and_nothing(
     image, complexity, erosions, dilations

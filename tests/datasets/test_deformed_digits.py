@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import itertools
 import re
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def base():
     images = np.zeros((40, 28, 28), "float32")
     for image in images:
         points = rng.integers(5, 23, (4, 2))
-        for first, last in zip(points, points[1:], strict=False):
+        for first, last in itertools.pairwise(points):
             for row, column in np.linspace(first, last, 20).round().astype(int):
                 image[row : row + 2, column : column + 2] = 1.0
     assert len(np.unique(images, axis=0)) == len(images)
@@ -164,7 +164,7 @@ def test_a_script_without_its_guard_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    "arguments, error, words",
     [
         ({"start": -1}, ValueError, "start: expected a whole number, at least 0"),
         ({"start": 0.0}, TypeError, "start: expected"),
@@ -195,7 +195,7 @@ def test_bad_arguments_are_named(base, arguments, error, words):
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "error", "words"),
+    "images, labels, error, words",
     [
         (
             np.zeros((2, 33, 33)),
@@ -308,4 +308,4 @@ def test_page_tells_every_option(example, monkeypatch, capsys):
     options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.M))
     page = (ROOT / "docs" / "deformed_digits.md").read_text()
     assert options and set(re.findall(r"^\| `(--[a-z-]+)", page, re.M)) == options
-    assert os.path.getsize(ROOT / "docs" / "deformed_digits.png") < 150_000
+    assert (ROOT / "docs" / "deformed_digits.png").stat().st_size < 150_000

@@ -103,7 +103,7 @@ def test_neither_file_nor_scikit_learn(nowhere, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes, words",
     [
         (
             {"y_test": None},

@@ -97,7 +97,7 @@ def test_folds_by_seed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("labeled", "parts"), [(100, (70, 10, 20)), (10, (7, 1, 2)), (4500, (3150, 450, 900))]
+    "labeled, parts", [(100, (70, 10, 20)), (10, (7, 1, 2)), (4500, (3150, 450, 900))]
 )
 def test_number_of_labeled_images(tmp_path, labeled, parts):
     data = faces(write(tmp_path), labeled=labeled)
@@ -205,7 +205,7 @@ IMAGES, LABELS = numbered(3600)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "zipped", "words"),
+    "name, content, zipped, words",
     [
         (
             NAMES[0],
@@ -260,7 +260,7 @@ def test_damaged_files(tmp_path, name, content, zipped, words):
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    "content, words",
     [
         ("@relation Fashion-MNIST\n1,2,3,4,5\n", "expected an ARFF file with @DATA in"),
         ("@relation Fashion-MNIST\n@data\n1,2,3,300,5\n", "expected lines of whole numbers in"),
@@ -309,7 +309,7 @@ def test_wrong_paths(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    "arguments, error, words",
     [
         ({"fold": 5}, ValueError, "fold: expected a whole number, at least 0 and at most 4, got 5"),
         ({"fold": 1.0}, TypeError, "fold: expected"),
@@ -394,7 +394,7 @@ def test_fewer_labeled_faces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    "changed, words",
     [
         (
             {"images": np.zeros((60, 28, 28), "uint8")},
@@ -486,7 +486,7 @@ def test_contrast_of_bytes_and_of_flat_images():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    "arguments, error, words",
     [
         (
             {"images": np.zeros((4, 4))},

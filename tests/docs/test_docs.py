@@ -183,7 +183,7 @@ def test_curves_page_tells_the_settings(curves_example):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    "arguments, message",
     [
         (["--preconditioner", "martens"], "--preconditioner martens: only Hessian-free has it"),
         (["--optimizer", "adam", "--solver", "cg"], "--solver: Adam has none"),

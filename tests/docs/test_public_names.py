@@ -147,6 +147,14 @@ def test_docstring_has_a_first_line_and_an_example(name):
     )
 
 
+@pytest.mark.parametrize("name", [name for name in symng.__all__ if inspect.isclass(PUBLIC[name])])
+def test_every_public_method_has_a_docstring_of_its_own_or_of_its_base(name):
+    kind = PUBLIC[name]
+    for method, value in inspect.getmembers(kind, inspect.isroutine):
+        if not method.startswith("_") and str(getattr(value, "__module__", "")).startswith("symng"):
+            assert inspect.getdoc(value), f"symng.{name}.{method}"
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_every_argument_is_described(module):
     imported = importlib.import_module(module)

@@ -238,7 +238,7 @@ def test_refuses_runs_of_other_settings_and_damaged_ones(figure1, folder, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    "more, words",
     [
         (
             ["--labeled", "30"],

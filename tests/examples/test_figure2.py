@@ -14,7 +14,7 @@ from helpers.figure2_example import (
     results,
     runs,
     settings_of,
-)  # noqa: F401
+)
 
 pytestmark = pytest.mark.usefixtures("fast_data")
 

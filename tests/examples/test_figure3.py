@@ -143,7 +143,7 @@ def test_a_run_that_fails_ends_it(figure3, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    "arguments, words",
     [(["--minutes", "0"], "--minutes"), (["--seeds", "0"], "--seeds"), (["--methods", "x"], "x")],
 )
 def test_wrong_options(figure3, capsys, arguments, words):

@@ -46,7 +46,7 @@ def tridiagonal(n: int, below: float, diagonal: float) -> np.ndarray:
 
 def laplacian(m: int) -> np.ndarray:
     """Return the five-point Laplacian on an m by m grid."""
-    T, I = tridiagonal(m, -1.0, 2.0), np.eye(m)  # noqa: E741
+    T, I = tridiagonal(m, -1.0, 2.0), np.eye(m)
     return np.kron(T, I) + np.kron(I, T)
 
 

@@ -249,7 +249,7 @@ def test_finds_the_states_that_the_output_depends_on():
         return pt.tanh(w * c + older), c, unused + w * x_t, total + 1.0, u * c
 
     lagged = dict(initial=pt.zeros((2, x.shape[1])), taps=[-2, -1])
-    h, c, unused, total, y = scan_of(step, x, [lagged, zero, zero, zero, None])
+    h, c, unused, _total, y = scan_of(step, x, [lagged, zero, zero, zero, None])
     givens = {x: np.random.default_rng(3).standard_normal((4, 3))}
     for output in (h * u, y):  # of a nit-sot, too, the states are found that it is computed from
         objective = symng.Objective(pt.mean(output), output, [w, u], [x], example_axis=1)

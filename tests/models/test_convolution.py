@@ -183,7 +183,7 @@ w4 = pytensor.shared(np.zeros((2, 2, 3, 4), "float32"), name="w")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "words"),
+    "arguments, error, words",
     [
         ((np.zeros((2, 5, 6)), w3), TypeError, "images: expected a symbolic tensor"),
         (

@@ -137,7 +137,7 @@ def test_models_accept_sequences_in_time():
 
 
 @pytest.mark.parametrize(
-    ("x_dtype", "dtype", "expected"),
+    "x_dtype, dtype, expected",
     [
         ("float32", None, "float32"),
         ("float64", None, "float64"),
@@ -191,7 +191,7 @@ def test_initializer_callable_and_its_shape():
 
 
 @pytest.mark.parametrize(
-    ("fan_in", "fan_out", "connections"), [(100, 30, 15), (6, 25, 15), (15, 4, 15), (50, 7, 3)]
+    "fan_in, fan_out, connections", [(100, 30, 15), (6, 25, 15), (15, 4, 15), (50, 7, 3)]
 )
 def test_sparse_init_counts_and_scale(fan_in, fan_out, connections):
     weights = sparse_init(
@@ -287,7 +287,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "words"),
+    "call, error, words",
     [
         (lambda: mlp(X, [3]), ValueError, "sizes: expected at least two layers"),
         (lambda: mlp(X, 3), TypeError, "sizes: expected a sequence"),

@@ -143,7 +143,7 @@ CASES += [(symng.Bernoulli, name, end) for name, end in BERNOULLI.items()]
 IDS = [f"{kind.__name__}: {name}" for kind, name, _ in CASES]
 
 
-@pytest.mark.parametrize(("kind", "name", "end"), CASES, ids=IDS)
+@pytest.mark.parametrize("kind, name, end", CASES, ids=IDS)
 def test_read_and_exact_and_finite_when_saturated(kind: type, name: str, end: Any) -> None:
     objective = model(end)
     assert type(objective.likelihood) is kind
@@ -155,7 +155,7 @@ def test_read_and_exact_and_finite_when_saturated(kind: type, name: str, end: An
     assert np.isfinite(got(1000 * X)).all()  # pre-activations of thousands
 
 
-@pytest.mark.parametrize(("kind", "name", "end"), CASES, ids=IDS)
+@pytest.mark.parametrize("kind, name, end", CASES, ids=IDS)
 def test_read_in_float32_too(kind: type, name: str, end: Any) -> None:
     assert type(model(end, "float32").likelihood) is kind
 

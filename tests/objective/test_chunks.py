@@ -104,7 +104,7 @@ def test_exact_diagonal(reduction):
     np.testing.assert_allclose(evaluate(other, metric.diagonal(other), parts), wanted, rtol=1e-11)
 
 
-@pytest.mark.parametrize(("reduction", "decay"), [("mean", 0.0), ("sum", 0.0), ("mean", 0.1)])
+@pytest.mark.parametrize("reduction, decay", [("mean", 0.0), ("sum", 0.0), ("mean", 0.1)])
 def test_loss_and_count(reduction, decay):
     objective = make_objective(reduction, decay)
     other, parts = chunked(objective, (X, T))

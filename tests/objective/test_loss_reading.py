@@ -133,7 +133,7 @@ def test_labels_of_1_and_minus_1(form: str, temperature: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "loss_of"),
+    "kind, loss_of",
     [
         (C, lambda q, t: -rows(t * log_softmax(q, axis=-1))),
         (B, lambda q, t: rows(pt.softplus(q) - t * q)),
@@ -383,7 +383,7 @@ def test_a_softmax_over_another_axis_is_warned_of_once() -> None:
     x, t = pt.tensor3("x"), pt.tensor3("t")
     w = pytensor.shared(W, name="w")
     y = softmax((x @ w).dimshuffle(0, 2, 1), axis=1)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="over its last axis") as caught:  # noqa: PT031 - from either
         objective = symng.Objective(
             -(t * pt.log(y)).sum(axis=1).mean(), y, [w], inputs=[x], targets=[t]
         )

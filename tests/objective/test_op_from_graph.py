@@ -184,7 +184,7 @@ def test_chunks_of_a_model_with_an_op_that_cannot_be_opened() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "mix"),
+    "wanted, mix",
     [
         ("mean", lambda h: pt.sort(h, axis=1)),
         (None, lambda h: pt.sort(h, axis=0)),
@@ -207,7 +207,7 @@ def test_what_mixes_examples(wanted: Any, mix: Any) -> None:
     assert network(plainly, mix).reduction == wanted
 
 
-@pytest.mark.parametrize(("wanted", "inside"), [("mean", lambda h: h), (None, normalize)])
+@pytest.mark.parametrize("wanted, inside", [("mean", lambda h: h), (None, normalize)])
 def test_examples_are_followed_into_a_scan(wanted: Any, inside: Any) -> None:
     x, t = pt.tensor3("x"), pt.matrix("t")
     w = pytensor.shared(np.full((2, 2), 0.1), name="w")

@@ -123,7 +123,7 @@ def train(name, reduce, setting, steps=3):
     return np.concatenate([p.get_value().ravel() for p in objective.params]), result.history
 
 
-@pytest.mark.parametrize(("name", "setting"), CASES, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize("name, setting", CASES, ids=lambda v: v if isinstance(v, str) else "")
 def test_steps_of_a_sum_are_those_of_the_mean(name, setting):
     (wanted, mean_history), (found, history) = (
         train(name, reduce, setting) for reduce in (mean, total)

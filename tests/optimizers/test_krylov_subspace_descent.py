@@ -422,7 +422,7 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 
 def test_metric_batch_needs_no_targets_where_the_metric_does_not():
-    objective, data = regression()
+    objective, _ = regression()
     assert (
         symng.KrylovSubspaceDescent(metric=symng.Fisher()).metric_inputs(objective)
         == objective.inputs

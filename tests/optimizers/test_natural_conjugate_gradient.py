@@ -157,7 +157,7 @@ def test_indefinite_model_starts_downhill():
 def test_losses_that_are_not_finite_do_not_end_the_search():
     s = np.array([1.0, 0.5])
     for bad in (math.nan, math.inf, -math.inf):
-        f = Counted(lambda c, bad=bad: bad if np.linalg.norm(c) > 1.2 else 3 - s @ c + c @ c / 2)  # noqa: B023
+        f = Counted(lambda c, bad=bad: bad if np.linalg.norm(c) > 1.2 else 3 - s @ c + c @ c / 2)
         c = search_plane(
             f, 3.0, s, 1e-4 * np.eye(2), max_evaluations=40, radius=0.5, tolerance=1e-2
         )
@@ -558,7 +558,7 @@ def test_interrupt_in_the_search_changes_nothing(monkeypatch):
 )
 def test_float32_stays(beta, step_size):
     case = oracles.mlp_case("categorical", dtype="float32")
-    step, before = start(
+    step, _ = start(
         NCG(solver=Unit(), beta=beta, warm_start=0.5, step_size=step_size),
         case.objective,
         REWRITTEN,
@@ -583,7 +583,7 @@ def test_float32_stays(beta, step_size):
 @pytest.fixture(scope="module")
 def full_batches():
     """A run in Python on full batches, and what makes it."""
-    objective, w, data, H, solution = quadratic()
+    objective, w, data, _H, solution = quadratic()
     optimizer = NCG(solver=Unit(), damping=symng.LevenbergMarquardt(initial=1.0), **EXACT)
 
     def run(mode):

@@ -19,7 +19,7 @@ MODE = Mode(linker="py", optimizer=None)  # each function runs a few times only
 
 @pytest.mark.parametrize("kind", SOLVERS)
 @pytest.mark.parametrize(
-    ("name", "value", "error"),
+    "name, value, error",
     [
         ("rtol", -1e-3, ValueError),
         ("rtol", np.nan, ValueError),
@@ -42,7 +42,7 @@ def test_bad_settings_are_refused(kind: Any, name: str, value: Any, error: type[
 
 
 @pytest.mark.parametrize(
-    ("settings", "error", "name"),
+    "settings, error, name",
     [
         ({"rtol": None}, TypeError, "rtol"),
         ({"progress_rtol": -1e-4}, ValueError, "progress_rtol"),
@@ -131,7 +131,7 @@ def test_wrong_lengths_are_refused_when_they_are_known(kind: Any) -> None:
     A, M, b, x0 = pt.dmatrix("A"), pt.dmatrix("M"), pt.dvector("b"), pt.dvector("x0")
     solution = kind().solve(lambda v: A @ v, b, x0=x0, preconditioner=lambda r: M @ r)
     run = pytensor.function([A, M, b, x0], solution.x, mode=MODE)
-    I, v = np.eye(4), np.ones(4)  # noqa: E741
+    I, v = np.eye(4), np.ones(4)
     np.testing.assert_allclose(run(2 * I, I, v, v), np.full(4, 0.5))
     for length in (1, 3):
         with pytest.raises(ValueError, match="x0: expected a vector of the length of b"):
@@ -163,9 +163,9 @@ def test_a_known_length_of_the_system_is_that_of_the_solution(kind: Any) -> None
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_repr_rebuilds(kind: Any) -> None:
     solver = kind(rtol=1e-3, maxiter=7, recompute=False)
-    assert eval(repr(solver), {kind.__name__: kind}) == solver  # noqa: S307
+    assert eval(repr(solver), {kind.__name__: kind}) == solver
     solver = CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=250)
-    assert eval(repr(solver), {"CG": CG}) == solver  # noqa: S307
+    assert eval(repr(solver), {"CG": CG}) == solver
 
 
 def test_every_verdict_has_a_sentence() -> None:

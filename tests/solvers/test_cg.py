@@ -237,9 +237,7 @@ def keeping(dtype: str, limit: int) -> Any:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("start", [False, True])
-@pytest.mark.parametrize(
-    ("rtol", "limit"), [(1e-5, 20), (1e-2, 20), (0.0, 20), (0.0, 18), (0.0, 1)]
-)
+@pytest.mark.parametrize("rtol, limit", [(1e-5, 20), (1e-2, 20), (0.0, 20), (0.0, 18), (0.0, 1)])
 def test_kept_iterates(rtol: float, limit: int, start: bool, dtype: str) -> None:
     A, b = np.diag(np.linspace(1, 10, 30)), 2.0**30 * np.random.default_rng(5).standard_normal(30)
     x0 = b / 7 if start else None

@@ -168,7 +168,7 @@ def check_minres_qlp(
 @pytest.mark.parametrize(
     "value", [1, 10, 1e3, None], ids=["qlp throughout", "qlp from 10", "qlp from 1e3", "default"]
 )
-@pytest.mark.parametrize(("problem", "dtype"), CASES)
+@pytest.mark.parametrize("problem, dtype", CASES)
 def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
     check_minres_qlp(problem, dtype, default_rtol("minres-qlp", dtype), value)
 
@@ -194,7 +194,7 @@ def test_least_squares_do_not_hang_on_the_order_of_the_sums(problem: Problem, rt
 
 
 @pytest.mark.parametrize(
-    ("problem", "dtype"), [case for case in CASES if not case.values[0].consistent]
+    "problem, dtype", [case for case in CASES if not case.values[0].consistent]
 )
 def test_limits_past_the_precision_do_not_hide_that_a_system_is_inconsistent(
     problem: Problem, dtype: str
@@ -203,7 +203,7 @@ def test_limits_past_the_precision_do_not_hide_that_a_system_is_inconsistent(
 
 
 @pytest.mark.parametrize(
-    ("problem", "dtype"), [case for case in CASES if ROWS["cg"].takes(case.values[0])]
+    "problem, dtype", [case for case in CASES if ROWS["cg"].takes(case.values[0])]
 )
 def test_cg(problem: Problem, dtype: str) -> None:
     A, b = problem.A.astype(dtype), problem.b.astype(dtype)
@@ -253,7 +253,7 @@ def test_cg_on_an_indefinite_matrix_is_never_wrong(problem: Problem) -> None:
 
 @pytest.mark.parametrize("variant", ["plain", "jacobi", "warm"])
 @pytest.mark.parametrize(
-    ("problem", "dtype"),
+    "problem, dtype",
     [c for c in CASES if c.values[0].semidefinite and not c.values[0].consistent],
 )
 def test_cg_tells_an_inconsistent_singular_system(

@@ -317,7 +317,7 @@ class Counter(Op):
 
 
 @pytest.mark.parametrize(
-    ("recompute", "x0", "extra"),
+    "recompute, x0, extra",
     [(True, False, 1), (False, False, 0), (True, True, 2), (False, True, 1)],
 )
 @pytest.mark.parametrize("kind", SOLVERS)

@@ -63,7 +63,7 @@ def test_columns_rows_and_gaps():
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype"),
+    "values, dtype",
     [
         ([1, 2], "int64"),
         ([True, False], "bool"),
@@ -113,7 +113,7 @@ def test_appending_is_amortised():
 
 
 @pytest.mark.parametrize(
-    ("row", "error", "words"),
+    "row, error, words",
     [
         ({}, ValueError, "row: expected at least one column"),
         (
@@ -177,7 +177,7 @@ def test_a_column_of_gaps_may_still_become_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "words"),
+    "columns, words",
     [
         ({"a": [1, 2], "b": [1]}, "b: expected 2 rows as in the columns before, got 1"),
         ({"a": np.ones((2, 2))}, r"a: expected one dimension.*\(2, 2\)"),
@@ -193,7 +193,7 @@ def test_bad_dictionaries_are_refused(columns, words):
 def test_the_path_is_kept_exactly_and_nothing_is_left_beside_it(name, tmp_path):
     make().save(tmp_path / name)
     make().save(str(tmp_path / name))
-    assert os.listdir(tmp_path) == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
     assert_same(History.load(tmp_path / name), make())
 
 
@@ -246,7 +246,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     ) as caught:
         longer.save(path)
     assert caught.value.errno == errno.ENOSPC
-    assert os.listdir(tmp_path) == ["h.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["h.npz"]
     assert_same(History.load(path), make())
 
 
@@ -261,7 +261,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(error, tmp_pa
 
     with pytest.raises(error):
         write_atomically(path, write)
-    assert os.listdir(tmp_path) == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
 
 
@@ -289,7 +289,7 @@ except OSError as error:
     assert f"cannot write '{path}': File too large" in done.stdout
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
-    assert os.listdir(tmp_path) == ["run.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
     assert path.read_bytes() == b"old"
 
 

@@ -87,7 +87,7 @@ def test_logits_of_a_loss_that_is_no_likelihood(name):
 
 
 @pytest.mark.parametrize(
-    ("y", "sign"), [(M.softmax, M.cross_entropy_of_logits(-1)), (M.r, -pt.sqr(D).sum(axis=1))]
+    "y, sign", [(M.softmax, M.cross_entropy_of_logits(-1)), (M.r, -pt.sqr(D).sum(axis=1))]
 )
 def test_the_opposite_sign(y, sign):
     objective = M.objective(sign.mean(), y)

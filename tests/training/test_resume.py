@@ -146,7 +146,7 @@ def test_real_interrupt(tmp_path):
 @pytest.mark.parametrize("metric", ["same", "other", "own"])
 def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
     path = tmp_path / "run.npz"
-    objective, (X, T) = regression()
+    _, (X, _T) = regression()
     settings = {
         "batch_size": 6,
         "metric_batch": metric,
@@ -206,7 +206,7 @@ def test_best_parameters_from_before_a_break_are_put_back(tmp_path):
 def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
     path = tmp_path / "run.npz"
     train(symng.SGD(step_size=1e-3), checkpoint=path, max_steps=2)
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="The run goes on with") as caught:
         history = train(symng.SGD(step_size=1e-4), checkpoint=path, max_steps=4).history
     changed = "got step_size FixedStep(size=0.0001) where the file has FixedStep(size=0.001). The run goes on with"
     assert len(caught) == 1 and changed in str(caught[0].message)
@@ -215,7 +215,7 @@ def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
 
 def test_other_settings_and_data_of_a_resumed_run_are_warned_of(tmp_path):
     path = tmp_path / "run.npz"
-    objective, (X, T) = regression()
+    _, (X, T) = regression()
     rule = symng.LevenbergMarquardt(initial=3.0)
 
     def run(steps, data=(X, T), **settings):

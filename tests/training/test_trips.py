@@ -66,10 +66,10 @@ def test_wrong_shapes_of_each_batch_are_told_by_its_name_before_compiling():
         step((X, T), metric_batch=(np.ones((4, 3)),))
     with pytest.raises(ValueError, match=rf"^search_batch: {told} \(8, 1\), \(8, 1\): "):
         step((X, T), search_batch=(X[:, :1], T))
+    targets_needed = symng.compile_step(
+        objective, symng.NaturalGradient(metric=symng.EmpiricalFisher(), solver=Unit())
+    )
     with pytest.raises(ValueError, match=rf"^metric_batch: {told} \(8, 1\), \(8, 1\): "):
-        targets_needed = symng.compile_step(
-            objective, symng.NaturalGradient(metric=symng.EmpiricalFisher(), solver=Unit())
-        )
         targets_needed((X, T), metric_batch=(X[:, :1], T))
 
 

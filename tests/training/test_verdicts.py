@@ -116,7 +116,7 @@ def test_a_run_that_diverges_keeps_its_best_parameters_and_all_of_its_history():
 def test_full_batches_refuse_a_step_that_raises_the_loss():
     rule = symng.LevenbergMarquardt(initial=1e-3)
     for settings, refused in (({}, True), ({"batch_size": 12}, False)):
-        objective, w = least_squares()
+        objective, _ = least_squares()
         optimizer = symng.NaturalGradient(damping=rule, step_size=2.5)
         result = train(objective, optimizer, max_steps=4, **settings)
         accepted, losses = result.history["accepted"], result.history["loss"]
@@ -127,7 +127,7 @@ def test_full_batches_refuse_a_step_that_raises_the_loss():
 
 def test_a_threshold_that_is_given_and_a_damping_that_stays_have_the_say():
     for damping in (symng.LevenbergMarquardt(initial=1e-3, reject_below=-100.0), 1e-3):
-        objective, w = least_squares()
+        objective, _ = least_squares()
         result = train(
             objective, symng.NaturalGradient(damping=damping, step_size=2.5), max_steps=3
         )

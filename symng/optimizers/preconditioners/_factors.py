@@ -113,7 +113,7 @@ class Kronecker:
             )
             for head, r in zip(objective.heads, ends, strict=True)
         ]
-        count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)  # type: ignore[union-attr]
+        count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
         params = objective.params
         wanted: list[Any] = [
             params[block.weights]
