@@ -8,6 +8,7 @@ axis.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytensor.scalar as ps
@@ -28,10 +29,43 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
+from symng._checks import warn
 from symng.graphs.rebuild import rebuild
+from symng.objective._arguments import check_given_losses
 from symng.objective._example_axes import NONE, REDUCED, Place, locate_examples
+from symng.objective.model import Model
 
 Found = tuple[TensorVariable, str] | None
+
+
+def warn_of_other_axes(model: Model) -> None:
+    """Warn of an output whose examples run along another axis on the graph than was said."""
+    known = dict(zip(model.variables, model.data_axes, strict=True))
+    for y, head in zip(model.outputs, model.heads, strict=True):
+        axis = locate_examples(y, known).get(y)
+        if isinstance(axis, int) and axis != head.example_axis:
+            axes = ", ".join(f"{v} along axis {a}" for v, a in known.items())
+            warn(
+                f"example_axis: {head.example_axis} is not the axis of examples of the output {y}. "
+                f"With examples of {axes}, the graph has them along axis {axis} of the output. "
+                f"Give example_axis={axis}, or other data_axes."
+            )
+
+
+def with_example_losses(model: Model) -> Model:
+    """Return the model with the losses of single examples, checked or found, and how they are reduced to the loss."""
+    known = dict(zip(model.variables, model.data_axes, strict=True))
+    outputs = {y: head.example_axis for y, head in zip(model.outputs, model.heads, strict=True)}
+    # Where the root is not r, the output is a view of it, perhaps with other axes.
+    outputs |= {head.root: head.example_axis for head in model.heads if head.root is head.r}
+    axes = locate_examples(model.loss, known, outputs)
+    factor = find_sum(model.loss, axes, known, outputs)
+    if model.example_losses is None:
+        losses, reduction = find_example_losses(model.loss, axes)
+        return replace(model, example_losses=losses, reduction=reduction, sum_factor=factor)
+    axis = locate_examples(model.example_losses, known, outputs).get(model.example_losses)
+    check_given_losses(model.example_losses, model.params, axis in (NONE, REDUCED))
+    return replace(model, sum_factor=factor)
 
 
 def find_example_losses(

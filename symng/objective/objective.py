@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -19,8 +18,7 @@ from symng.graphs.rewrites import inline, merge_equal
 from symng.likelihoods import Likelihood
 from symng.objective import _arguments
 from symng.objective._describe import describe_model
-from symng.objective._example_axes import NONE, REDUCED, locate_examples
-from symng.objective._example_losses import find_example_losses, find_sum
+from symng.objective._example_losses import warn_of_other_axes, with_example_losses
 from symng.objective._targets import TargetChecks, label_mistake
 from symng.objective.heads import Head, make_head, read_off_loss
 from symng.objective.matching import Match, check_match
@@ -158,7 +156,8 @@ class Objective:
             reduction="given",
             sum_factor=None,
         )
-        self._model = _with_example_losses(model)
+        warn_of_other_axes(model)
+        self._model = with_example_losses(model)
         self._variables = model.variables
         self._target_checks = TargetChecks(loss, heads, inputs, targets)
 
@@ -375,19 +374,3 @@ class Objective:
 
     def __repr__(self) -> str:
         return describe_model(self._model, self._target_checks.unchecked)
-
-
-def _with_example_losses(model: Model) -> Model:
-    """Return the model with the losses of single examples, checked or found, and how they are reduced to the loss."""
-    known = dict(zip(model.variables, model.data_axes, strict=True))
-    outputs = {y: head.example_axis for y, head in zip(model.outputs, model.heads, strict=True)}
-    # Where the root is not r, the output is a view of it, perhaps with other axes.
-    outputs |= {head.root: head.example_axis for head in model.heads if head.root is head.r}
-    axes = locate_examples(model.loss, known, outputs)
-    factor = find_sum(model.loss, axes, known, outputs)
-    if model.example_losses is None:
-        losses, reduction = find_example_losses(model.loss, axes)
-        return replace(model, example_losses=losses, reduction=reduction, sum_factor=factor)
-    axis = locate_examples(model.example_losses, known, outputs).get(model.example_losses)
-    _arguments.check_given_losses(model.example_losses, model.params, axis in (NONE, REDUCED))
-    return replace(model, sum_factor=factor)

@@ -37,6 +37,7 @@ def linear(output=lambda r: r, **options):
 # Likelihoods
 
 
+@pytest.mark.filterwarnings("ignore:example_axis")  # of transposed outputs
 @pytest.mark.parametrize(
     "output, likelihood, source",
     [
@@ -335,6 +336,30 @@ def test_fresh_inputs_leave_parameters_shared_and_the_original_alone():
     assert repr(fresh) == repr(objective).replace("x\n", "x_metric\n").replace(
         " t\n", " t_metric\n"
     )
+
+
+@pytest.mark.parametrize(
+    "axes, given, warned", [([1, 1], 0, True), ([1, 1], 1, False), (None, 1, False)]
+)
+def test_another_axis_of_examples_than_the_graph_shows_is_warned_of(axes, given, warned):
+    x, t = pt.tensor3("x"), pt.tensor3("t")
+    w = pytensor.shared(np.ones((3, 2)), name="w")
+    y = pt.tanh(x @ w)
+    loss = pt.sqr(y - t).sum(axis=(0, 2)).mean()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        symng.Objective(loss, y, [w], [x], [t], example_axis=given, data_axes=axes)
+    assert ["Give example_axis=1" in str(w.message) for w in caught] == [True] * warned
+
+
+def test_transposed_outputs_are_warned_of_unless_their_axis_is_given():
+    x, w = pt.matrix("x"), pytensor.shared(np.ones((3, 2)), name="w")
+    y = (x @ w).T
+    with pytest.warns(UserWarning, match="the graph has them along axis 1 of the output"):
+        symng.Objective(pt.sqr(y).mean(), y, [w], [x])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        symng.Objective(pt.sqr(y).mean(), y, [w], [x], example_axis=1, data_axes=[0])
 
 
 def test_with_params():
