@@ -35,9 +35,9 @@ from command_line import add_mode, in_terms_of, whole
 from figure1_results import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
-from symng._checks import full_repr
 from symng.backends import compile_function
 from symng.datasets import FacesFold, faces, local_contrast_normalization
+from symng.graphs.config import full_repr
 from symng.models import binary_cross_entropy_with_logits, convolve, glorot_init, mlp
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.run import Interrupt

@@ -20,7 +20,7 @@ the chain rule (equations 11 to 15) and stays finite when an output saturates.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -30,18 +30,11 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import (
-    Verbatim,
-    argument_error,
-    check_flag,
-    check_number,
-    explain_settings,
-    is_symbolic,
-    short_repr,
-)
+from symng._checks import Verbatim, argument_error, is_symbolic
+from symng.graphs.config import Config, config, flag, number
 
 
-class Likelihood(ABC):
+class Likelihood(Config, ABC):
     """Distribution of a target given an output; the base of the four below."""
 
     @abstractmethod
@@ -70,7 +63,7 @@ class Likelihood(ABC):
         make the next one its update. The targets of a `Categorical` are one-hot.
         """
 
-    def check_targets(  # noqa: B027
+    def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
         """Refuse an array of targets that this distribution cannot have produced; by default none.
@@ -85,8 +78,7 @@ class Likelihood(ABC):
         return False
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Gaussian(Likelihood):
     """Read the output as the mean of a normal distribution of fixed standard deviation.
 
@@ -110,11 +102,10 @@ class Gaussian(Likelihood):
     2.0
     """
 
-    std: Any = 1.0
-    __repr__ = short_repr
+    std: Any = number(default=1.0, above=0, symbolic=True)
 
     def __post_init__(self) -> None:
-        check_number("std", self.std, above=0, symbolic=True)
+        super().__post_init__()
         if is_symbolic(self.std):
             loose = [
                 v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)
@@ -149,8 +140,7 @@ class Gaussian(Likelihood):
         return rng.normal(y, pt.cast(self.std, y.dtype), dtype=y.dtype)
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Bernoulli(Likelihood):
     """Read each output unit as the probability of a yes, after a sigmoid.
 
@@ -170,11 +160,7 @@ class Bernoulli(Likelihood):
     array([0.25, 0.  ])
     """
 
-    logits: bool = False
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_flag("logits", self.logits)
+    logits: bool = flag(default=False)
 
     @property
     def is_logits(self) -> bool:
@@ -214,8 +200,7 @@ class Bernoulli(Likelihood):
         )
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Categorical(Likelihood):
     """Read the last axis of the output as the probabilities of classes, after a softmax.
 
@@ -235,11 +220,7 @@ class Categorical(Likelihood):
     array([[ 0.25, -0.25]])
     """
 
-    logits: bool = False
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_flag("logits", self.logits)
+    logits: bool = flag(default=False)
 
     @property
     def is_logits(self) -> bool:
@@ -308,8 +289,7 @@ class Categorical(Likelihood):
                 )
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Poisson(Likelihood):
     """Read each output unit as the rate of a count, after an exponential.
 
@@ -328,11 +308,7 @@ class Poisson(Likelihood):
     array([3.])
     """
 
-    log_rate: bool = False
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_flag("log_rate", self.log_rate)
+    log_rate: bool = flag(default=False)
 
     @property
     def is_logits(self) -> bool:

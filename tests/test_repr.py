@@ -10,7 +10,7 @@ import pytensor
 import pytest
 
 import symng
-from symng._checks import full_repr, short_repr
+from symng.graphs.config import full_repr, short_repr
 
 
 def decay(number, start=1.0):

@@ -12,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_instance
 from symng.graphs import vectors
+from symng.graphs.config import Config
 from symng.graphs.derivatives import pullback, pushforward
 from symng.graphs.rewrites import sum_narrowly
 from symng.objective import Objective
@@ -19,7 +20,7 @@ from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import LinearOperator, Root
 
 
-class Metric(ABC):
+class Metric(Config, ABC):
     """Turn an objective into a symmetric operator on its flat parameter vector.
 
     A subclass gives `product`; calling the metric makes the operator.
@@ -50,7 +51,7 @@ class Metric(ABC):
         """Return the product with ``v`` over a whole batch: the mean of `product` over its parts."""
         return batch.mean(lambda o, _: [self.product(o, v).astype(o.dtype)])[0]
 
-    def check(self, objective: Objective) -> None:  # noqa: B027
+    def check(self, objective: Objective) -> None:
         """Refuse an objective that lacks what the metric needs; by default none."""
 
     def with_damping(self, damping: TensorVariable) -> Metric:
@@ -68,6 +69,12 @@ class Metric(ABC):
     @abstractmethod
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         """Return the product of the metric with the flat vector ``v``."""
+
+
+def as_metric(name: str, value: Any) -> Metric:
+    """Return a metric, or refuse what is none: a setting of optimizers, and of metrics made of others."""
+    check_instance(name, value, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")
+    return value
 
 
 class OutputMetric(Metric):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import explain_settings, short_repr
 from symng.graphs import vectors
+from symng.graphs.config import config
 from symng.graphs.derivatives import grad, hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.metrics.base import Metric, OutputMetric, floats_of
@@ -17,8 +16,7 @@ from symng.objective import Objective
 from symng.objective.output_products import check_passage
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class GaussNewton(OutputMetric):
     """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
 
@@ -62,8 +60,6 @@ class GaussNewton(OutputMetric):
            [ 4.,  2.]])
     """
 
-    __repr__ = short_repr
-
     def check(self, objective: Objective) -> None:
         check_passage(objective.model)
 
@@ -84,8 +80,7 @@ class GaussNewton(OutputMetric):
         return rebuild(curved, dict(zip(places, roots, strict=True)))
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Hessian(Metric):
     """Hessian of the loss with respect to the parameters.
 
@@ -115,8 +110,6 @@ class Hessian(Metric):
     array([[0., 1.],
            [1., 0.]])
     """
-
-    __repr__ = short_repr
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytensor.tensor as pt
@@ -12,13 +11,11 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import (
     Verbatim,
     argument_error,
-    check_flag,
     check_instance,
     check_number,
-    explain_settings,
-    short_repr,
 )
 from symng.graphs import vectors
+from symng.graphs.config import config, flag
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
@@ -26,8 +23,7 @@ from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import Root
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class EmpiricalFisher(Metric):
     """Covariance of the gradients g_n of the losses of single examples, with the targets of the data.
 
@@ -77,11 +73,7 @@ class EmpiricalFisher(Metric):
            [0., 0.]])
     """
 
-    centered: bool = False
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_flag("centered", self.centered)
+    centered: bool = flag(default=False)
 
     def check(self, objective: Objective) -> None:
         if objective.example_losses is None:

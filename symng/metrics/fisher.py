@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_choice, explain_settings, short_repr
+from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
+from symng.graphs.config import choice, config
 from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Objective
 from symng.objective.batches import Batch
@@ -21,8 +21,7 @@ from symng.operators import Root
 Form = Literal["natural", "output"]
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class Fisher(OutputMetric):
     """Fisher information matrix, the metric of natural gradient.
 
@@ -71,11 +70,7 @@ class Fisher(OutputMetric):
            [0. , 2. ]])
     """
 
-    form: Form = "natural"
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_choice("form", self.form, get_args(Form))
+    form: Form = choice(Form, default="natural")
 
     def check(self, objective: Objective) -> None:
         reached = set(ancestors([head.y for head in objective.heads]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytensor.tensor as pt
@@ -12,24 +12,40 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import (
-    Verbatim,
-    argument_error,
-    check_flag,
-    check_instance,
-    check_number,
-    explain_settings,
-    short_repr,
-)
+from symng._checks import Verbatim, argument_error, check_instance
+from symng.graphs.config import config, flag, number, setting
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
-from symng.metrics.base import Metric, OutputMetric, pull, push
+from symng.metrics.base import Metric, OutputMetric, as_metric, pull, push
 from symng.metrics.fisher import Fisher
 from symng.objective import Objective
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+def _as_states(name: str, value: Any) -> tuple[TensorVariable, ...] | None:
+    """Return hidden states, one or several of them, as a tuple."""
+    if value is None:
+        return None
+    given = (value,) if isinstance(value, Variable) else value
+    expected = "a floating-point tensor with an axis of examples (or a list of them)"
+    if not isinstance(given, list | tuple) or not given:
+        raise argument_error(name, expected, given, error=TypeError)
+    for h in given:
+        if not isinstance(h, TensorVariable) or h.ndim == 0 or not h.type.dtype.startswith("float"):
+            raise argument_error(name, expected, h, error=TypeError)
+    return tuple(given)
+
+
+def _as_likelihoods(name: str, value: Any) -> Any:
+    """Return a likelihood for all hidden states as it is, several of them as a tuple."""
+    several = isinstance(value, list | tuple)
+    for likelihood in value if several else (value,):
+        if likelihood is not None:
+            expected = "an instance such as symng.Bernoulli()"
+            check_instance(name, likelihood, Likelihood, expected, "Mind the brackets.")
+    return tuple(value) if several else value
+
+
+@config
 class StructuralDamping(Metric):
     """Add the Fisher matrix of the hidden states to a metric, so that a step may not change them much.
 
@@ -92,46 +108,11 @@ class StructuralDamping(Metric):
            [0., 0.]])
     """
 
-    metric: Metric = field(default_factory=Fisher)
-    coefficient: Any = 1.0
-    relative: bool = False
-    hidden: Any = None
-    likelihood: Any = None
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_instance(
-            "metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets."
-        )
-        check_number("coefficient", self.coefficient, minimum=0, symbolic=True)
-        check_flag("relative", self.relative)
-        given = (self.hidden,) if isinstance(self.hidden, Variable) else self.hidden
-        if given is not None:
-            expected = "a floating-point tensor with an axis of examples (or a list of them)"
-            if not isinstance(given, list | tuple) or not given:
-                raise argument_error("hidden", expected, given, error=TypeError)
-            for h in given:
-                if (
-                    not isinstance(h, TensorVariable)
-                    or h.ndim == 0
-                    or not h.type.dtype.startswith("float")
-                ):
-                    raise argument_error("hidden", expected, h, error=TypeError)
-            object.__setattr__(self, "hidden", tuple(given))
-        likelihoods = (
-            self.likelihood if isinstance(self.likelihood, list | tuple) else (self.likelihood,)
-        )
-        for likelihood in likelihoods:
-            if likelihood is not None:
-                check_instance(
-                    "likelihood",
-                    likelihood,
-                    Likelihood,
-                    "an instance such as symng.Bernoulli()",
-                    "Mind the brackets.",
-                )
-        if isinstance(self.likelihood, list):
-            object.__setattr__(self, "likelihood", tuple(likelihoods))
+    metric: Metric = setting(convert=as_metric, default_factory=Fisher)
+    coefficient: Any = number(default=1.0, minimum=0, symbolic=True)
+    relative: bool = flag(default=False)
+    hidden: Any = setting(convert=_as_states, default=None)
+    likelihood: Any = setting(convert=_as_likelihoods, default=None)
 
     def describe(self, objective: Objective) -> str:
         """Tell which hidden states are looked at and what their activations stand for, one line a state."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, check_instance, check_number, is_symbolic
+from symng._checks import argument_error, is_symbolic
+from symng.graphs.config import config, number, setting
 from symng.metrics import Fisher, Metric
+from symng.metrics.base import as_metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.operators import LinearOperator
@@ -25,7 +27,7 @@ from symng.optimizers._step import (
 )
 from symng.optimizers.base import Optimizer, State, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
-from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
+from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
 from symng.optimizers.step_sizes import as_step_size
 from symng.solvers import MinresQLP, Solution
 
@@ -42,46 +44,28 @@ _SOLVER_SETTINGS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+def as_solver(name: str, value: Any) -> Any:
+    """Return a solver, or refuse what is none."""
+    if not hasattr(value, "solve") or isinstance(value, type):
+        expected = "a solver such as symng.CG() or symng.MinresQLP()"
+        raise argument_error(name, expected, value, error=TypeError)
+    return value
+
+
+@config
 class DampedOptimizer(Optimizer):
     """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them."""
 
-    metric: Metric = field(default_factory=Fisher)
-    solver: Any = field(default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50))
-    damping: Any = field(default_factory=lambda: LevenbergMarquardt(initial=3.0))
-    step_size: Any = 1.0
-    warm_start: Any = 0.0
-    preconditioner: Any = None
-
-    def __post_init__(self) -> None:
-        check_instance(
-            "metric", self.metric, Metric, "a metric such as symng.Fisher()", "Mind the brackets."
-        )
-        if not hasattr(self.solver, "solve") or isinstance(self.solver, type):
-            raise argument_error(
-                "solver",
-                "a solver such as symng.CG() or symng.MinresQLP()",
-                self.solver,
-                error=TypeError,
-            )
-        object.__setattr__(self, "damping", as_damping("damping", self.damping))
-        self._check_step_size()
-        check_number("warm_start", self.warm_start, minimum=0, maximum=1, symbolic=True)
-        self._check_preconditioner()
-
-    def _check_step_size(self) -> None:
-        """Make the step size a rule, or refuse it."""
-        object.__setattr__(self, "step_size", as_step_size("step_size", self.step_size))
-
-    def _check_preconditioner(self) -> None:
-        """Refuse what is no preconditioner."""
-        if not is_preconditioner(self.preconditioner):
-            expected = (
-                "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
-            )
-            raise argument_error(
-                "preconditioner", expected, self.preconditioner, "Mind the brackets.", TypeError
-            )
+    metric: Metric = setting(convert=as_metric, default_factory=Fisher)
+    solver: Any = setting(
+        convert=as_solver, default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50)
+    )
+    damping: Any = setting(
+        convert=as_damping, default_factory=lambda: LevenbergMarquardt(initial=3.0)
+    )
+    step_size: Any = setting(convert=as_step_size, default=1.0)
+    warm_start: Any = number(default=0.0, minimum=0, maximum=1, symbolic=True)
+    preconditioner: Any = setting(convert=as_preconditioner, default=None)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
@@ -98,7 +82,7 @@ class DampedOptimizer(Optimizer):
             if value is not None and not fixed:
                 state.add_hyperparameter(name, value, dtype)
         if is_symbolic(self.warm_start) or self.warm_start > 0:
-            state.add_hyperparameter("warm_start", self.warm_start)
+            state.add_settings(self)
             state.add("direction", np.zeros(objective.size))
         if isinstance(self.preconditioner, Preconditioner):
             self.preconditioner.init_state(objective, state)
@@ -117,10 +101,7 @@ class DampedOptimizer(Optimizer):
         operator = metric(batch)
         start = None
         if previous is not None:
-            start = (
-                pt.cast(state.hyperparameters.get("warm_start", self.warm_start), state.dtype)
-                * previous
-            )
+            start = state.value_of(self, "warm_start") * previous
         settings = {
             n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters
         }

@@ -15,12 +15,12 @@ from symng.optimizers.base import State, StepBatches
 from symng.optimizers.step_sizes import FixedStep, as_step_size
 
 
-def as_fixed_step(value: Any, owner: str) -> FixedStep:
+def as_fixed_step(owner: str, name: str, value: Any) -> FixedStep:
     """Return a number, schedule or symbolic scalar as a rule for the step size, and refuse a line search."""
-    rule = as_step_size("step_size", value)
+    rule = as_step_size(name, value)
     if not isinstance(rule, FixedStep):
         raise argument_error(
-            "step_size",
+            name,
             "a number, a schedule or a symbolic scalar",
             rule,
             f"{owner} makes no line search.",
@@ -33,11 +33,6 @@ def refuse_batches(owner: str, batches: StepBatches) -> None:
     """Refuse batches beside that of the gradient."""
     refuse_batch("metric_batch", batches.metric, f"for {owner}")
     refuse_batch("search_batch", batches.search, f"for {owner}")
-
-
-def setting(state: State, name: str, value: Any) -> TensorVariable:
-    """Return a number or symbolic scalar that an optimizer was given, in the dtype of the parameters."""
-    return pt.cast(state.hyperparameters.get(name, value), state.dtype)
 
 
 def descend(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
-from symng._checks import check_number, explain_settings, short_repr
+from symng.graphs.config import config, number, setting
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
+from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
 from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
-@explain_settings
-@dataclass(frozen=True)
+@config
 class Adam(Optimizer):
     """Descend along the mean gradient, each parameter in units of its root mean square.
 
@@ -61,24 +60,15 @@ class Adam(Optimizer):
     (1.25, array([ 0.75, -1.75]))
     """
 
-    step_size: Any = 0.001
-    _: KW_ONLY
-    beta1: Any = 0.9
-    beta2: Any = 0.999
-    epsilon: Any = 1e-8
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "Adam"))
-        check_number("beta1", self.beta1, minimum=0, below=1, symbolic=True)
-        check_number("beta2", self.beta2, minimum=0, below=1, symbolic=True)
-        check_number("epsilon", self.epsilon, minimum=0, symbolic=True)
+    step_size: Any = setting(convert=partial(as_fixed_step, "Adam"), default=0.001, kw_only=False)
+    beta1: Any = number(default=0.9, minimum=0, below=1, symbolic=True)
+    beta2: Any = number(default=0.999, minimum=0, below=1, symbolic=True)
+    epsilon: Any = number(default=1e-8, minimum=0, symbolic=True)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
-        for name in ("beta1", "beta2", "epsilon"):
-            state.add_hyperparameter(name, getattr(self, name))
+        state.add_settings(self)
         for name in ("first_moment", "second_moment"):
             state.add(name, np.zeros(objective.size))
             state.add(f"{name}_weight", 0.0)
@@ -88,7 +78,7 @@ class Adam(Optimizer):
         refuse_batches("Adam", batches)
         loss, gradient = loss_and_gradient(batches.gradient)
         beta1, beta2, epsilon = (
-            setting(state, name, getattr(self, name)) for name in ("beta1", "beta2", "epsilon")
+            state.value_of(self, name) for name in ("beta1", "beta2", "epsilon")
         )
         values, means = {}, []
         for name, beta, power in (

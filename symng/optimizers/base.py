@@ -15,6 +15,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
+from symng.graphs.config import Config, declarations
 from symng.graphs.rebuild import rebuild
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch
@@ -56,6 +57,16 @@ class State:
             value = _scheduled(name, 0, first)
         self.hyperparameters[name] = _shared(name, value, dtype, self.dtype)
         return self.hyperparameters[name]
+
+    def add_settings(self, owner: Config) -> None:
+        """Add the settings of a configuration that may be symbolic as hyperparameters, those that are None aside."""
+        for name, declaration in declarations(owner).items():
+            if declaration.symbolic and getattr(owner, name) is not None:
+                self.add_hyperparameter(name, getattr(owner, name), declaration.dtype)
+
+    def value_of(self, owner: Config, name: str) -> TensorVariable:
+        """Return a setting of a configuration as it is in this step, in the dtype of the parameters."""
+        return pt.cast(self.hyperparameters.get(name, getattr(owner, name)), self.dtype)
 
     def follow_schedules(self) -> None:
         """Set the hyperparameters that follow a schedule to their values for the coming step."""
@@ -175,7 +186,7 @@ class Step:
     search: HostSearch | None = None
 
 
-class Optimizer(ABC):
+class Optimizer(Config, ABC):
     """Turn an objective into a step; the base of all optimizers.
 
     A subclass gives `init_state` and `build`.

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import (
-    Verbatim,
-    argument_error,
-    check_choice,
-    check_flag,
-    check_number,
-    explain_settings,
-    short_repr,
-)
+from symng._checks import Verbatim, argument_error, check_number
+from symng.graphs.config import Config, choice, config, flag, number
 
 Ratio = Literal["linear", "quadratic"]
 
 
-class Damping(ABC):
+class Damping(Config, ABC):
     """Rule for the damping of a solve; the base of the two below.
 
     A rule says where the damping starts, and from the reduction ratio rho of a step whether the
@@ -50,8 +42,7 @@ class Damping(ABC):
         return pt.zeros_like(rho, dtype="bool")
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class FixedDamping(Damping):
     """Keep the damping where it is.
 
@@ -72,11 +63,7 @@ class FixedDamping(Damping):
     FixedDamping(value=3.0)
     """
 
-    value: float = 0.0
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_number("value", self.value, minimum=0)
+    value: float = number(default=0.0, minimum=0)
 
     @property
     def start(self) -> float:
@@ -88,8 +75,7 @@ class FixedDamping(Damping):
         return damping
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class LevenbergMarquardt(Damping):
     """Adapt the damping to how well the model predicts the change of the loss (equations 16, 17, 31, 32).
 
@@ -143,44 +129,27 @@ class LevenbergMarquardt(Damping):
     4.5
     """
 
-    initial: float = 3.0
-    ratio: Ratio = "linear"
-    lower: float = 0.25
-    upper: float = 0.75
-    increase: float = 1.5
-    decrease: float = 2 / 3
-    minimum: float = 1e-4
-    maximum: float = 1e10
-    from_zero: float = 1e-5
-    reject_below: float | None = None
-    damped_model: bool = True
-    __repr__ = short_repr
+    initial: float = number(default=3.0, minimum=0)
+    ratio: Ratio = choice(Ratio, default="linear")
+    lower: float = number(default=0.25)
+    upper: float = number(default=0.75)
+    increase: float = number(default=1.5, above=1)
+    decrease: float = number(default=2 / 3, above=0, below=1)
+    minimum: float = number(default=1e-4, minimum=0)
+    maximum: float = number(default=1e10, above=0)
+    from_zero: float = number(default=1e-5, above=0)
+    reject_below: float | None = number(default=None)
+    damped_model: bool = flag(default=True)
 
     def __post_init__(self) -> None:
-        check_number("initial", self.initial, minimum=0)
-        check_choice("ratio", self.ratio, get_args(Ratio))
-        check_number("lower", self.lower)
-        check_number("upper", self.upper)
-        if self.lower > self.upper:
-            raise argument_error(
-                "lower",
-                "a threshold of at most upper",
-                Verbatim(f"{self.lower} above {self.upper}"),
-            )
-        check_number("increase", self.increase, above=1)
-        check_number("decrease", self.decrease, above=0, below=1)
-        check_number("minimum", self.minimum, minimum=0)
-        check_number("maximum", self.maximum, above=0)
-        if self.minimum > self.maximum:
-            raise argument_error(
-                "minimum",
-                "a bound of at most maximum",
-                Verbatim(f"{self.minimum} above {self.maximum}"),
-            )
-        check_number("from_zero", self.from_zero, above=0)
-        if self.reject_below is not None:
-            check_number("reject_below", self.reject_below)
-        check_flag("damped_model", self.damped_model)
+        super().__post_init__()
+        for low, high, expected in (
+            ("lower", "upper", "a threshold of at most upper"),
+            ("minimum", "maximum", "a bound of at most maximum"),
+        ):
+            lower, upper = getattr(self, low), getattr(self, high)
+            if lower > upper:
+                raise argument_error(low, expected, Verbatim(f"{lower} above {upper}"))
 
     @property
     def start(self) -> float:
@@ -191,16 +160,16 @@ class LevenbergMarquardt(Damping):
     ) -> TensorVariable:
         largest = float(np.finfo(damping.dtype).max)
 
-        def number(value: float) -> TensorVariable:
+        def scalar(value: float) -> TensorVariable:
             return pt.constant(max(-largest, min(largest, value)), dtype=damping.dtype)
 
-        raised = pt.maximum(damping * number(self.increase), number(self.from_zero))
-        raised = pt.minimum(raised, pt.maximum(damping, number(self.maximum)))
+        raised = pt.maximum(damping * scalar(self.increase), scalar(self.from_zero))
+        raised = pt.minimum(raised, pt.maximum(damping, scalar(self.maximum)))
         lowered = pt.maximum(
-            damping * number(self.decrease), pt.minimum(damping, number(self.minimum))
+            damping * scalar(self.decrease), pt.minimum(damping, scalar(self.minimum))
         )
-        grows = failed | pt.lt(rho, number(self.lower)) | self.refuses(rho)
-        return pt.switch(grows, raised, pt.switch(pt.gt(rho, number(self.upper)), lowered, damping))
+        grows = failed | pt.lt(rho, scalar(self.lower)) | self.refuses(rho)
+        return pt.switch(grows, raised, pt.switch(pt.gt(rho, scalar(self.upper)), lowered, damping))
 
     def refuses(self, rho: TensorVariable) -> TensorVariable:
         if self.reject_below is None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, explain_settings, short_repr, warn
+from symng._checks import argument_error, warn
+from symng.graphs.config import config, number, setting
 from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
+from symng.metrics.base import as_metric
 from symng.objective.batches import Batch
-from symng.optimizers._damped import DampedOptimizer
+from symng.optimizers._damped import DampedOptimizer, as_solver
 from symng.optimizers._step import (
     in_units_of_loss,
     loss_along,
@@ -23,14 +24,21 @@ from symng.optimizers._step import (
     step_size_of,
 )
 from symng.optimizers.base import State, Step, StepBatches
-from symng.optimizers.damping import LevenbergMarquardt
+from symng.optimizers.damping import LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
-from symng.optimizers.step_sizes import BacktrackingLineSearch
+from symng.optimizers.step_sizes import BacktrackingLineSearch, as_step_size
 from symng.solvers import CG, diagonal_preconditioner
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+def _as_preconditioner(name: str, value: Any) -> Any:
+    """Return "martens" or a preconditioner, or refuse what is neither."""
+    if not (is_preconditioner(value) or (isinstance(value, str) and value == "martens")):
+        expected = "'martens', None, a Preconditioner or a callable of operator and damping"
+        raise argument_error(name, expected, value)
+    return value
+
+
+@config
 class HessianFree(DampedOptimizer):
     """Descend along the last good iterate of a short, preconditioned solve with the Gauss-Newton matrix (section 5).
 
@@ -102,25 +110,24 @@ class HessianFree(DampedOptimizer):
     array([ 3., -1.])
     """
 
-    metric: Metric = field(default_factory=GaussNewton)
-    solver: Any = field(
+    metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
+    solver: Any = setting(
+        convert=as_solver,
         default_factory=lambda: CG(
             progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False
-        )
+        ),
     )
-    damping: Any = field(
-        default_factory=lambda: LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0)
+    damping: Any = setting(
+        convert=as_damping,
+        default_factory=lambda: LevenbergMarquardt(
+            initial=1.0, ratio="quadratic", reject_below=0.0
+        ),
     )
-    step_size: Any = field(default_factory=BacktrackingLineSearch)
-    warm_start: Any = 0.95
-    preconditioner: Literal["martens"] | Preconditioner | Callable[..., Any] | None = "martens"
-    __repr__ = short_repr
-
-    def _check_preconditioner(self) -> None:
-        value = self.preconditioner
-        if not (is_preconditioner(value) or (isinstance(value, str) and value == "martens")):
-            expected = "'martens', None, a Preconditioner or a callable of operator and damping"
-            raise argument_error("preconditioner", expected, value)
+    step_size: Any = setting(convert=as_step_size, default_factory=BacktrackingLineSearch)
+    warm_start: Any = number(default=0.95, minimum=0, maximum=1, symbolic=True)
+    preconditioner: Literal["martens"] | Preconditioner | Callable[..., Any] | None = setting(
+        convert=_as_preconditioner, default="martens"
+    )
 
     def build(self, batches: StepBatches, state: State) -> Step:
         searches = (

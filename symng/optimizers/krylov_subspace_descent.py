@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_flag, check_instance, check_number, explain_settings, short_repr
+from symng.graphs.config import config, flag, number, setting
 from symng.graphs.derivatives import grad
 from symng.graphs.loops import while_loop
 from symng.metrics import GaussNewton, Metric
+from symng.metrics.base import as_metric
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
@@ -32,8 +32,7 @@ from symng.optimizers.damping import as_damping
 from symng.solvers import Status
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class KrylovSubspaceDescent(Optimizer):
     """Minimize the loss over a Krylov subspace of the metric and the previous direction, by BFGS.
 
@@ -105,25 +104,11 @@ class KrylovSubspaceDescent(Optimizer):
     (array([ 3., -1.]), 2)
     """
 
-    metric: Metric = field(default_factory=GaussNewton)
-    basis_size: int = 20
-    damping: Any = 0.0
-    previous_direction: bool = True
-    max_iterations: int = 30
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_instance(
-            "metric",
-            self.metric,
-            Metric,
-            "a metric such as symng.GaussNewton()",
-            "Mind the brackets.",
-        )
-        check_number("basis_size", self.basis_size, minimum=1, integer=True)
-        object.__setattr__(self, "damping", as_damping("damping", self.damping))
-        check_flag("previous_direction", self.previous_direction)
-        check_number("max_iterations", self.max_iterations, minimum=0, integer=True)
+    metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
+    basis_size: int = number(default=20, minimum=1, integer=True)
+    damping: Any = setting(convert=as_damping, default=0.0)
+    previous_direction: bool = flag(default=True)
+    max_iterations: int = number(default=30, minimum=0, integer=True)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)

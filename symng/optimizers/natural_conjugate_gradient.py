@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, check_choice, check_number, explain_settings, short_repr
+from symng._checks import argument_error, check_number
+from symng.graphs.config import choice, config, number, setting
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
@@ -30,7 +31,7 @@ from symng.optimizers._step import (
     rounding_of,
 )
 from symng.optimizers.base import HostSearch, State, Step, StepBatches
-from symng.optimizers.step_sizes import BacktrackingLineSearch
+from symng.optimizers.step_sizes import BacktrackingLineSearch, FixedStep, StepSize, as_step_size
 from symng.solvers import Solution
 
 Formula = Literal["polak-ribiere", "fletcher-reeves", "hestenes-stiefel"]
@@ -38,8 +39,12 @@ Beta = Literal["search", "quadratic", Formula]
 _OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+def _as_step_size(name: str, value: Any) -> StepSize | None:
+    """Return a rule for the step size, or None, whose meaning depends on beta."""
+    return None if value is None else as_step_size(name, value)
+
+
+@config
 class NaturalConjugateGradient(DampedOptimizer):
     """Descend along the natural direction combined with the previous search direction (section 9).
 
@@ -151,26 +156,23 @@ class NaturalConjugateGradient(DampedOptimizer):
     array([ 3., -1.])
     """
 
-    step_size: Any = None
-    beta: Beta = "search"
-    max_evaluations: int = 40
-    radius: float = 0.5
-    tolerance: float = 1e-2
-    __repr__ = short_repr
+    step_size: Any = setting(convert=_as_step_size, default=None)
+    beta: Beta = choice(Beta, default="search")
+    max_evaluations: int = number(default=40, minimum=1, integer=True)
+    radius: float = number(default=0.5, above=0)
+    tolerance: float = number(default=1e-2, above=0)
 
     def __post_init__(self) -> None:
-        check_choice("beta", self.beta, get_args(Beta))
         super().__post_init__()
-        check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
-        check_number("radius", self.radius, above=0)
+        self._check_step_size()
         check_number("tolerance", self.tolerance, above=0, maximum=self.radius)
         if not self._searches_plane:
-            for setting in fields(self):
-                value = getattr(self, setting.name)
-                if setting.name in _OF_THE_SEARCH and value != setting.default:
-                    expected = f"{setting.default}, the default, with beta={self.beta!r}"
+            for f in fields(self):
+                value = getattr(self, f.name)
+                if f.name in _OF_THE_SEARCH and value != f.default:
+                    expected = f"{f.default}, the default, with beta={self.beta!r}"
                     raise argument_error(
-                        setting.name,
+                        f.name,
                         expected,
                         value,
                         "It is for beta='search'; a line search has its own.",
@@ -188,10 +190,8 @@ class NaturalConjugateGradient(DampedOptimizer):
                 )
             return
         if self.step_size is None:
-            object.__setattr__(
-                self, "step_size", 1.0 if self.beta == "quadratic" else BacktrackingLineSearch()
-            )
-        super()._check_step_size()
+            rule = FixedStep() if self.beta == "quadratic" else BacktrackingLineSearch()
+            object.__setattr__(self, "step_size", rule)
 
     @property
     def _searches_plane(self) -> bool:

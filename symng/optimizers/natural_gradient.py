@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from symng._checks import explain_settings, short_repr
+from symng.graphs.config import config
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import NO_SEARCH, in_units_of_loss, loss_and_gradient, refuse_batch
 from symng.optimizers.base import State, Step, StepBatches
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class NaturalGradient(DampedOptimizer):
     """Descend along the natural gradient (equation 2, algorithm 2 of the appendix).
 
@@ -76,8 +73,6 @@ class NaturalGradient(DampedOptimizer):
     >>> w.get_value().round(6)
     array([ 3., -1.])
     """
-
-    __repr__ = short_repr
 
     def build(self, batches: StepBatches, state: State) -> Step:
         refuse_batch(

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from symng._checks import (
-    Verbatim,
-    argument_error,
-    check_flag,
-    check_number,
-    explain_settings,
-    is_symbolic,
-    short_repr,
-)
+from symng._checks import Verbatim, argument_error, is_symbolic
+from symng.graphs.config import config, flag, number, setting
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
+from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
 from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
-@explain_settings
-@dataclass(frozen=True)
+@config
 class SGD(Optimizer):
     """Descend along the gradient, with momentum if wanted.
 
@@ -63,16 +55,12 @@ class SGD(Optimizer):
     (0.5, array([0.75, 0.75]))
     """
 
-    step_size: Any = 0.01
-    _: KW_ONLY
-    momentum: Any = 0.0
-    nesterov: bool = False
-    __repr__ = short_repr
+    step_size: Any = setting(convert=partial(as_fixed_step, "SGD"), default=0.01, kw_only=False)
+    momentum: Any = number(default=0.0, minimum=0, below=1, symbolic=True)
+    nesterov: bool = flag(default=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "SGD"))
-        check_number("momentum", self.momentum, minimum=0, below=1, symbolic=True)
-        check_flag("nesterov", self.nesterov)
+        super().__post_init__()
         if self.nesterov and not self._has_momentum:
             raise argument_error(
                 "nesterov",
@@ -89,7 +77,7 @@ class SGD(Optimizer):
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         if self._has_momentum:
-            state.add_hyperparameter("momentum", self.momentum)
+            state.add_settings(self)
             state.add("velocity", np.zeros(objective.size))
         return state
 
@@ -98,7 +86,7 @@ class SGD(Optimizer):
         loss, gradient = loss_and_gradient(batches.gradient)
         direction, values = gradient, {}
         if self._has_momentum:
-            mu = setting(state, "momentum", self.momentum)
+            mu = state.value_of(self, "momentum")
             velocity = mu * state.values["velocity"] + gradient
             direction, values = (
                 gradient + mu * velocity if self.nesterov else velocity,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, check_number, explain_settings, is_symbolic, short_repr
+from symng._checks import argument_error, check_number, is_symbolic
+from symng.graphs.config import Config, config, number, setting
 from symng.graphs.loops import while_loop
 
 
-class StepSize(ABC):
+class StepSize(Config, ABC):
     """Rule for the step size; the base of the two below."""
 
     searches: bool = (
@@ -36,8 +36,17 @@ class StepSize(ABC):
         raise NotImplementedError(f"{type(self).__name__} makes no search.")
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+def _as_size(name: str, value: Any) -> Any:
+    """Return a number, schedule or symbolic scalar, which users know as the step size of an optimizer."""
+    expected = "a number, a schedule or a symbolic scalar"
+    if isinstance(value, type):
+        raise argument_error("step_size", expected, value, "Mind the brackets.", TypeError)
+    if not callable(value) or is_symbolic(value):
+        check_number("step_size", value, above=0, symbolic=True)
+    return value
+
+
+@config
 class FixedStep(StepSize):
     """Take steps of a size that does not depend on the loss.
 
@@ -55,27 +64,13 @@ class FixedStep(StepSize):
     0.5
     """
 
-    size: Any = 1.0
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        if isinstance(self.size, type):
-            raise argument_error(
-                "step_size",
-                "a number, a schedule or a symbolic scalar",
-                self.size,
-                "Mind the brackets.",
-                TypeError,
-            )
-        if not callable(self.size) or is_symbolic(self.size):
-            check_number("step_size", self.size, above=0, symbolic=True)
+    size: Any = setting(convert=_as_size, default=1.0)
 
     def initial(self) -> Any:
         return self.size
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class BacktrackingLineSearch(StepSize):
     """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.
 
@@ -117,19 +112,12 @@ class BacktrackingLineSearch(StepSize):
     0.5
     """
 
-    size: Any = 1.0
-    shrink: float = 0.5
-    sufficient_decrease: float = 1e-4
-    max_evaluations: int = 20
-    __repr__ = short_repr
+    size: Any = number(default=1.0, above=0, symbolic=True)
+    shrink: float = number(default=0.5, above=0, below=1)
+    sufficient_decrease: float = number(default=1e-4, minimum=0, below=1)
+    max_evaluations: int = number(default=20, minimum=1, integer=True)
 
     searches = True
-
-    def __post_init__(self) -> None:
-        check_number("size", self.size, above=0, symbolic=True)
-        check_number("shrink", self.shrink, above=0, below=1)
-        check_number("sufficient_decrease", self.sufficient_decrease, minimum=0, below=1)
-        check_number("max_evaluations", self.max_evaluations, minimum=1, integer=True)
 
     def initial(self) -> Any:
         return self.size

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
-from symng._checks import check_flag, check_number, explain_settings, short_repr
+from symng.graphs.config import config, flag, number, setting
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches, setting
+from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
 from symng.optimizers._step import (
     all_finite,
     in_units_of_loss,
@@ -21,8 +21,7 @@ from symng.optimizers._step import (
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class TONGA(Optimizer):
     """Descend along the natural gradient under a low-rank running covariance of the gradients of batches.
 
@@ -92,25 +91,16 @@ class TONGA(Optimizer):
     array([-0.1, -0.2])
     """
 
-    rank: int = 10
-    decay: Any = 0.995
-    damping: Any = 1.0
-    centered: bool = False
-    step_size: Any = 0.1
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_number("rank", self.rank, minimum=1, integer=True)
-        check_number("decay", self.decay, minimum=0, maximum=1, symbolic=True)
-        check_number("damping", self.damping, above=0, symbolic=True)
-        check_flag("centered", self.centered)
-        object.__setattr__(self, "step_size", as_fixed_step(self.step_size, "TONGA"))
+    rank: int = number(default=10, minimum=1, integer=True)
+    decay: Any = number(default=0.995, minimum=0, maximum=1, symbolic=True)
+    damping: Any = number(default=1.0, above=0, symbolic=True)
+    centered: bool = flag(default=False)
+    step_size: Any = setting(convert=partial(as_fixed_step, "TONGA"), default=0.1)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
-        state.add_hyperparameter("decay", self.decay)
-        state.add_hyperparameter("damping", self.damping)
+        state.add_settings(self)
         state.add("weight", 0.0)
         state.add("factor", np.zeros((self.rank, objective.size)))
         if self.centered:
@@ -121,10 +111,7 @@ class TONGA(Optimizer):
         refuse_batches("TONGA", batches)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
-        decay, damping = (
-            setting(state, "decay", self.decay),
-            setting(state, "damping", self.damping),
-        )
+        decay, damping = state.value_of(self, "decay"), state.value_of(self, "damping")
 
         # W C as X^T X; around the mean, g adds (1 - 1/W) (g - m)(g - m)^T, where m is the mean
         # before it.

@@ -98,21 +98,6 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
     )
 
 
-def check_settings(settings: Any, names: tuple[str, ...]) -> None:
-    """Check the settings that both solvers have, and the positive optional ones in ``names``."""
-    for name in ("rtol", "atol"):
-        value = getattr(settings, name)
-        if (
-            value is not None or getattr(type(settings), name) is not None
-        ):  # None only where it is the default
-            check_number(name, value, minimum=0, symbolic=True)
-    if settings.maxiter is not None:
-        check_number("maxiter", settings.maxiter, minimum=0, integer=True, symbolic=True)
-    for name in names:
-        if getattr(settings, name) is not None:
-            check_number(name, getattr(settings, name), above=0, finite=False, symbolic=True)
-
-
 def dot(u: TensorVariable, v: TensorVariable) -> TensorVariable:
     """Return the inner product of two vectors, summed in their own dtype on every backend."""
     return pt.dot(u, v)

@@ -12,25 +12,17 @@ via Hessian-free optimization, ICML 2010.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
-from symng._checks import (
-    argument_error,
-    check_flag,
-    check_number,
-    explain_settings,
-    is_symbolic,
-    short_repr,
-)
+from symng._checks import argument_error, is_symbolic
+from symng.graphs.config import Config, config, flag, number
 from symng.solvers._cg_round import Run
-from symng.solvers._system import check_settings, make_system
+from symng.solvers._system import make_system
 from symng.solvers.solution import Solution
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
-class CG:
+@config
+class CG(Config):
     """Solve (A + λI) x = b for symmetric positive definite A + λI by conjugate gradients.
 
     Each step minimizes φ(x) = x·(A + λI)x / 2 - b·x over the Krylov space of b. The solve ends when
@@ -121,29 +113,24 @@ class CG:
     [1.0, 7.0]
     """
 
-    rtol: Any = 1e-5
-    atol: Any = 0.0
-    maxiter: Any = None
-    recompute: bool = True
-    check: bool = False
-    progress_rtol: Any = None
-    keep_iterates: float | None = None
-    __repr__ = short_repr
+    rtol: Any = number(default=1e-5, minimum=0, symbolic=True)
+    atol: Any = number(default=0.0, minimum=0, symbolic=True)
+    maxiter: Any = number(default=None, minimum=0, integer=True, symbolic=True)
+    recompute: bool = flag(default=True)
+    check: bool = flag(default=False)
+    progress_rtol: Any = number(default=None, minimum=0, symbolic=True)
+    keep_iterates: float | None = number(default=None, above=1)
 
     def __post_init__(self) -> None:
-        check_settings(self, ())
-        if self.progress_rtol is not None:
-            check_number("progress_rtol", self.progress_rtol, minimum=0, symbolic=True)
-        if self.keep_iterates is not None:
-            check_number("keep_iterates", self.keep_iterates, above=1)
-            if self.maxiter is None or is_symbolic(self.maxiter):
-                expected, hint = (
-                    "a plain number where keep_iterates is given",
-                    "It tells how many rows they fill.",
-                )
-                raise argument_error("maxiter", expected, self.maxiter, hint, TypeError)
-        check_flag("recompute", self.recompute)
-        check_flag("check", self.check)
+        super().__post_init__()
+        if self.keep_iterates is not None and (self.maxiter is None or is_symbolic(self.maxiter)):
+            raise argument_error(
+                "maxiter",
+                "a plain number where keep_iterates is given",
+                self.maxiter,
+                "Room is made for the iterates of so many iterations.",
+                TypeError,
+            )
 
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None

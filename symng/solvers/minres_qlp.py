@@ -16,18 +16,16 @@ of linear equations, SIAM J. Numer. Anal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from symng._checks import check_flag, explain_settings, short_repr
+from symng.graphs.config import Config, config, flag, number
 from symng.solvers._minres_qlp_round import Run
-from symng.solvers._system import check_settings, make_system, norm
+from symng.solvers._system import make_system, norm
 from symng.solvers.solution import Solution
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
-class MinresQLP:
+@config
+class MinresQLP(Config):
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length if the solution is not unique.
 
     If b is not in the range of A + λI, x is the shortest of all that minimize norm(b - (A + λI) x).
@@ -110,20 +108,14 @@ class MinresQLP:
     'LEAST_SQUARES'
     """
 
-    rtol: Any = None
-    atol: Any = 0.0
-    maxiter: Any = None
-    max_norm: Any = None
-    condition_limit: Any = None
-    transition_condition: Any = None
-    recompute: bool = True
-    check: bool = False
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_settings(self, ("max_norm", "condition_limit", "transition_condition"))
-        check_flag("recompute", self.recompute)
-        check_flag("check", self.check)
+    rtol: Any = number(default=None, minimum=0, symbolic=True)
+    atol: Any = number(default=0.0, minimum=0, symbolic=True)
+    maxiter: Any = number(default=None, minimum=0, integer=True, symbolic=True)
+    max_norm: Any = number(default=None, above=0, finite=False, symbolic=True)
+    condition_limit: Any = number(default=None, above=0, finite=False, symbolic=True)
+    transition_condition: Any = number(default=None, above=0, finite=False, symbolic=True)
+    recompute: bool = flag(default=True)
+    check: bool = flag(default=False)
 
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
-from symng._checks import (
-    Verbatim,
-    argument_error,
-    check_number,
-    explain_settings,
-    is_symbolic,
-    short_repr,
-)
+from symng._checks import Verbatim, argument_error, check_number, is_symbolic
+from symng.graphs.config import Config, config, number
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
 from symng.solvers.solution import Solution, Status
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
-class Woodbury:
+@config
+class Woodbury(Config):
     """Solve (A + lambda I) x = b directly, for A = R^T R with fewer rows in R than there are parameters.
 
     x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
@@ -69,11 +61,7 @@ class Woodbury:
     [0.5, 1.0, 1.0]
     """
 
-    rtol: Any = 1e-5
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_number("rtol", self.rtol, minimum=0, symbolic=True)
+    rtol: Any = number(default=1e-5, minimum=0, symbolic=True)
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
         """Return in a sentence what a solve takes.

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from symng._checks import Verbatim, argument_error, full_repr, warn
+from symng._checks import Verbatim, argument_error, warn
+from symng.graphs.config import full_repr
 from symng.optimizers.damping import FixedDamping
 from symng.training.batches import Feed
 from symng.training.checkpoint import load_checkpoint, save_checkpoint

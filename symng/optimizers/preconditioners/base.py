@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_number, explain_settings, noted_repr, short_repr, warn
+from symng._checks import argument_error, warn
+from symng.graphs.config import Config, config, noted_repr, number
 from symng.graphs.loops import while_loop
 from symng.metrics import Metric
 from symng.objective import Objective
@@ -24,7 +24,7 @@ from symng.solvers import diagonal_preconditioner
 Apply = Callable[[TensorVariable], TensorVariable]
 
 
-class Preconditioner(ABC):
+class Preconditioner(Config, ABC):
     """Build the product with M^-1 of a step, from what it keeps of earlier steps; the base of such preconditioners.
 
     A subclass gives `init_state` and `build`. M is symmetric positive definite, and near the metric
@@ -51,7 +51,7 @@ class Preconditioner(ABC):
 
 
 def is_preconditioner(value: Any) -> bool:
-    """Tell whether an optimizer can take ``value``: none, one of this module, or a function of operator and damping."""
+    """Return whether an optimizer can take ``value``: None, a `Preconditioner`, or a callable."""
     return (
         value is None
         or isinstance(value, Preconditioner)
@@ -59,8 +59,17 @@ def is_preconditioner(value: Any) -> bool:
     )
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+def as_preconditioner(name: str, value: Any) -> Any:
+    """Return a preconditioner of an optimizer, or refuse what is none."""
+    if not is_preconditioner(value):
+        expected = (
+            "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
+        )
+        raise argument_error(name, expected, value, "Mind the brackets.", TypeError)
+    return value
+
+
+@config
 class KroneckerPreconditioner(Preconditioner):
     """Precondition with Kronecker products, one for each dense layer, inverted one factor at a time (K-FAC).
 
@@ -120,13 +129,9 @@ class KroneckerPreconditioner(Preconditioner):
     KroneckerPreconditioner()
     """
 
-    decay: float = 0.95
-    refresh: int = 5
+    decay: float = number(default=0.95, minimum=0, below=1)
+    refresh: int = number(default=5, minimum=1, integer=True)
     __repr__ = noted_repr
-
-    def __post_init__(self) -> None:
-        check_number("decay", self.decay, minimum=0, below=1)
-        check_number("refresh", self.refresh, minimum=1, integer=True)
 
     def init_state(self, objective: Objective, state: State) -> None:
         kronecker = Kronecker(objective)
@@ -179,8 +184,7 @@ class KroneckerPreconditioner(Preconditioner):
         return lambda v: kronecker.apply(final["matrices"], v), updates
 
 
-@explain_settings
-@dataclass(frozen=True, kw_only=True)
+@config
 class JacobiPreconditioner(Preconditioner):
     """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.
 
@@ -219,13 +223,8 @@ class JacobiPreconditioner(Preconditioner):
     JacobiPreconditioner(draws=2)
     """
 
-    draws: int = 1
-    decay: float = 0.95
-    __repr__ = short_repr
-
-    def __post_init__(self) -> None:
-        check_number("draws", self.draws, minimum=1, integer=True)
-        check_number("decay", self.decay, minimum=0, below=1)
+    draws: int = number(default=1, minimum=1, integer=True)
+    decay: float = number(default=0.95, minimum=0, below=1)
 
     def init_state(self, objective: Objective, state: State) -> None:
         state.add("jacobi_diagonal", np.zeros(objective.size))
