@@ -266,11 +266,11 @@ class Trainer:
                     Interrupt() as interrupt
                 ):  # Ctrl-C waits until the step is whole; a second one does not
                     begun, intact = time.perf_counter(), False
-                    info = self.step.run(*self.data.batches(variant, seed, taken), settled=False)
+                    info = self.step.run(*self.data.batches(variant, seed, taken), sync=False)
                     taken, seconds = taken + 1, seconds + time.perf_counter() - begun
                     row = {"step": taken, "seconds": seconds, **info.to_dict()}
                     if taken % self.options.evaluate_every == 0 or taken == steps:
-                        self.step.settle()
+                        self.step.sync_to_host()
                         row |= self.evaluate()
                     history.append(**row)
                     intact = True
@@ -284,7 +284,7 @@ class Trainer:
                     )
         finally:
             if intact:
-                self.step.settle()
+                self.step.sync_to_host()
                 self.save(file, settings, history, taken, seconds)
         last = history.last
         print(

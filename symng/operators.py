@@ -16,9 +16,7 @@ from symng.backends import (
     PLAIN,
     backend_of,
     compile_function,
-    place,
-    pytensor_mode,
-    settle,
+    fallback_mode,
     warn_of_other_backend,
 )
 from symng.backends.failures import backend_failure, comes_from, evaluate
@@ -334,15 +332,14 @@ class LinearOperator:
         outputs, zero = self.matvec(vector), np.zeros(self.size, self.dtype)
 
         def compiled(mode: Any) -> Callable[[np.ndarray], np.ndarray]:
-            """Return the product on a backend, after one to see that it runs."""
+            """Return the product in a mode, after one product with zero to see that it runs."""
             backend = backend_of(mode)
             product = compile_function([*needed, vector], outputs, mode=mode)
-            product.trust_input = True  # the arrays are checked, and stay on the device of JAX
-            placed = place(arrays, backend)
-            shared = [] if backend == "jax" else product.get_shared()
+            product.trust_input = True  # the arrays are checked, and stay on the device
+            placed, shared = backend.device_put(arrays), product.get_shared()
 
             def matvec(v: np.ndarray) -> np.ndarray:
-                settle(shared)
+                backend.take_shared(shared)
                 return np.asarray(product(*placed, np.asarray(v, dtype=self.dtype).ravel()))
 
             matvec(zero)
@@ -350,13 +347,14 @@ class LinearOperator:
 
         try:
             matvec = compiled(mode)
-        except Exception as error:  # do the arrays not fit?
+        except Exception as error:
             plain = compile_function([*needed, vector], outputs, mode=PLAIN)
-            evaluate(lambda a: plain(*a, zero), arrays, "batch")
-            if mode is not None or backend_of(mode) != "jax":
-                if not comes_from(error, "pytensor"):  # it says already what is the matter
+            evaluate(lambda a: plain(*a, zero), arrays, "batch")  # refuses arrays that do not fit
+            fallback = fallback_mode(mode)
+            if fallback is None:
+                if not comes_from(error, "pytensor"):  # the message is clear already
                     raise
                 raise backend_failure(error, backend_of(mode), arrays) from error
-            matvec = compiled(pytensor_mode())
-            warn_of_other_backend(error, backend_of(pytensor_mode()))
+            matvec = compiled(fallback)
+            warn_of_other_backend(error, backend_of(fallback))
         return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))

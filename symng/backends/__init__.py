@@ -1,41 +1,42 @@
-"""Compile graphs to C, Numba and JAX, and supply what a backend lacks."""
+"""Compile graphs to C, Numba and JAX, and supply what a backend lacks.
 
-from symng.backends.compiling import (
+A class for each backend (`_c`, `_numba`, `_jax`) holds all that differs between them.
+"""
+
+from symng.backends._jax import enable_jax
+from symng.backends.base import Backend
+from symng.backends.compiling import collection_paused, compile_function, warn_of_other_backend
+from symng.backends.host import sync_to_host, to_numpy
+from symng.backends.memory import keep_memory
+from symng.backends.modes import (
     MODES,
-    PLAIN,
-    STABLE,
     backend_of,
-    collection_paused,
-    compile_function,
     default_mode,
-    enable_jax,
-    keep_memory,
-    place,
+    enabled_backend,
+    fallback_mode,
     pytensor_mode,
     resolve_mode,
     set_mode,
-    settle,
-    to_numpy,
-    usable_backend,
-    warn_of_other_backend,
 )
+from symng.backends.plain import PLAIN, STABLE
 
 __all__ = [
     "MODES",
     "PLAIN",
     "STABLE",
+    "Backend",
     "backend_of",
     "collection_paused",
     "compile_function",
     "default_mode",
     "enable_jax",
+    "enabled_backend",
+    "fallback_mode",
     "keep_memory",
-    "place",
     "pytensor_mode",
     "resolve_mode",
     "set_mode",
-    "settle",
+    "sync_to_host",
     "to_numpy",
-    "usable_backend",
     "warn_of_other_backend",
 ]

@@ -1,4 +1,4 @@
-"""While scans for PyTensor's JAX backend. Imports jax: to be imported by `symng.backends.enable_jax` alone."""
+"""While scans for PyTensor's JAX backend. Imports jax: for `symng.backends.enable_jax` alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytensor.tensor.elemwise import CAReduce
 from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
-from symng.backends import _jax_shapes
+from symng.backends import _jax_ops, _jax_shapes
 
 _registered = False
 
@@ -41,7 +41,7 @@ def register() -> None:
         return _jax_shapes.with_known_constants(own, op, node, **kwargs)
 
     jax_funcify.register(Scan, convert_scan)
-    _jax_shapes.register()
+    _jax_ops.register()
     # Before PyTensor's "scan_reduce_trace" (1.612), which looks for the buffers as scan made them.
     optdb.register(
         "symng_whole_initial_state", dfs_rewriter(whole_initial_state), "jax", position=1.6
@@ -176,7 +176,7 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
             return i + 1, jnp.asarray(results[-1], dtype=bool).reshape(()), buffers, singles, last
 
         def unfinished(carry: tuple[Any, ...]) -> Any:
-            """Tell whether another step follows."""
+            """Return whether another step follows."""
             return (carry[0] < n_steps) & ~carry[1]
 
         start = jnp.asarray(0, dtype=jax.dtypes.canonicalize_dtype("int64"))

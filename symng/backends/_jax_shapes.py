@@ -1,4 +1,4 @@
-"""Shape arithmetic for PyTensor's JAX backend. Imports jax: to be imported by `symng._jax_scan` alone.
+"""Shape arithmetic for PyTensor's JAX backend. Imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
 
 JAX knows every shape while it traces a function, but only as long as nothing touches the number:
 ``jnp.add`` of two lengths is an array that is not computed yet, and a reshape to it is refused.
@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
-from pytensor.graph.basic import Apply, Constant
-from pytensor.graph.fg import AbstractFunctionGraph
+from pytensor.graph.basic import Apply
 from pytensor.ifelse import IfElse
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
@@ -32,7 +31,6 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.extra_ops import Repeat
 from pytensor.tensor.pad import Pad
-from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Reshape
 from pytensor.tensor.signal.conv import Convolve1d
 from pytensor.tensor.sort import ArgSortOp, SortOp
@@ -79,38 +77,6 @@ _GROWING = (Alloc, AllocEmpty, ARange, Eye, Repeat)
 _OPERANDS = 32  # of an elementwise op that PyTensor computes in NumPy
 
 
-def register() -> None:
-    """Register the conversion of graphs, and of those ops of which PyTensor asks for shapes that it sees."""
-    draw = jax_funcify.dispatch(RandomVariable)
-
-    @functools.wraps(draw)
-    def convert_random_variable(op: RandomVariable, node: Any, **kwargs: Any) -> Callable:
-        """Convert a draw of any size: without an owner it is not asked where its size comes from."""
-        generator, size, *parameters = node.inputs
-        if size.owner is not None:
-            node = node.clone_with_new_inputs([generator, size.type(), *parameters])
-        return draw(op, node=node, **kwargs)
-
-    jax_funcify.register(RandomVariable, convert_random_variable)
-    jax_funcify.register(AbstractFunctionGraph, convert_graph)
-    jax_funcify.register(Reshape, convert_reshape)
-    jax_funcify.register(ARange, convert_arange)
-    jax_funcify.register(Split, convert_split)
-    jax_funcify.register(Convolve1d, convert_convolution)
-    jax_funcify.register(IfElse, convert_ifelse)
-    if LazyIfElse is not None:
-        jax_funcify.register(LazyIfElse, convert_lazy_ifelse)
-    own = jax_funcify.dispatch(Blockwise)
-
-    @functools.wraps(own)
-    def convert_blockwise(op: Blockwise, node: Any, **kwargs: Any) -> Callable:
-        """Convert here what has lengths, axes or modes among its inputs, and hand the rest back."""
-        converted = with_known_settings(op, node, **kwargs)
-        return own(op, node=node, **kwargs) if converted is None else converted
-
-    jax_funcify.register(Blockwise, convert_blockwise)
-
-
 def convert_graph(
     fgraph: Any,
     node: Any = None,
@@ -124,7 +90,7 @@ def convert_graph(
     whenever the function is called: a loop hands over what does not change, which JAX would trace.
     """
     function = fgraph_to_python(
-        fgraph, _convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs
+        fgraph, convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs
     )
     if known is None:
         return function
@@ -159,7 +125,7 @@ def is_known(value: Any) -> bool:
     )
 
 
-def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
+def convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
     """Convert a node, to be computed in NumPy where all its inputs are known."""
     try:
         traced = jax_funcify(op, node=node, **kwargs)
@@ -167,11 +133,11 @@ def _convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
         if not _may_be_shapes(node):
             raise
         traced = functools.partial(_refuse, str(error))
-    arrays = _arrays(node)
+    arrays = count_arrays(node)
 
     def trace(*inputs: Any) -> Any:
         given = [jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in inputs[:arrays]]
-        return traced(*given, *(_in_numpy(v) for v in inputs[arrays:]))
+        return traced(*given, *(in_numpy(v) for v in inputs[arrays:]))
 
     if not _may_be_shapes(node):
         return trace
@@ -199,7 +165,7 @@ def _refuse(message: str, *inputs: Any) -> Any:
     raise NotImplementedError(message)
 
 
-def _arrays(node: Apply) -> int:
+def count_arrays(node: Apply) -> int:
     """Return how many inputs of a node are arrays of JAX."""
     op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
     kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
@@ -246,7 +212,7 @@ def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
     return [a[()] for a in arrays]
 
 
-def _in_numpy(value: Any) -> Any:
+def in_numpy(value: Any) -> Any:
     """Return an array that is known in NumPy: JAX would trace what is taken out of it."""
     if isinstance(value, jax.Array) and is_known(value):
         with jax.ensure_compile_time_eval():
@@ -254,153 +220,10 @@ def _in_numpy(value: Any) -> Any:
     return value
 
 
-def convert_reshape(op: Reshape, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a reshape."""
-    constant = node.inputs[1].data if isinstance(node.inputs[1], Constant) else None
-
-    def reshape(x: Any, shape: Any) -> Any:
-        lengths = shape if constant is None else constant
-        return jnp.reshape(
-            x, tuple(int(n) for n in np.atleast_1d(_concrete(lengths, "the shape of a reshape")))
-        )
-
-    return reshape
-
-
-def convert_arange(op: ARange, node: Apply, **kwargs: Any) -> Callable:
-    """Convert an arange, in the dtype of the op whatever those of its bounds."""
-
-    def arange(*bounds: Any) -> Any:
-        start, stop, step = (_concrete(v, "the bounds of an arange").item() for v in bounds)
-        return jnp.arange(start, stop, step, dtype=op.dtype)
-
-    return arange
-
-
-def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a split; the axis is an input of the op in early PyTensor 3 and a property of it later."""
-
-    def split(x: Any, *rest: Any) -> Any:
-        *axis, lengths = rest
-        along = int(_concrete(axis[0], "the axis of a split")) if axis else op.axis  # type: ignore[attr-defined]
-        lengths = _concrete(lengths, "the lengths of a split")
-        if len(lengths) != op.len_splits or (lengths < 0).any() or lengths.sum() != x.shape[along]:
-            raise ValueError(
-                f"Split: expected {op.len_splits} lengths that add up to {x.shape[along]}, got "
-                f"{lengths}."
-            )
-        parts = jnp.split(x, np.cumsum(lengths)[:-1], axis=along)
-        return parts[0] if len(parts) == 1 else parts
-
-    return split
-
-
-def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a convolution, whose mode follows from lengths in the gradient of one."""
-
-    def convolve(data: Any, kernel: Any, full: Any) -> Any:
-        return jnp.convolve(
-            data, kernel, mode="full" if _concrete(full, "the mode of a convolution") else "valid"
-        )
-
-    return convolve
-
-
-def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a choice: of what is known where the condition is, or where both branches have the same."""
-
-    def ifelse(condition: Any, *branches: Any) -> Any:
-        one, other = branches[: op.n_outs], branches[op.n_outs :]
-        if is_known(condition):
-            chosen = one if bool(_in_numpy(condition)) else other
-        else:
-            chosen = jax.lax.cond(condition, lambda: tuple(one), lambda: tuple(other))
-            chosen = tuple(
-                a if _same(a, b) else c for a, b, c in zip(one, other, chosen, strict=True)
-            )
-        return chosen[0] if op.n_outs == 1 else chosen
-
-    return ifelse
-
-
-def convert_lazy_ifelse(op: Any, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a choice between inner graphs, which later PyTensor 3 makes of any, in the same way."""
-    one, other = (jax_funcify(branch, **kwargs) for branch in (op.true_branch, op.false_branch))
-    lengths = all(np.dtype(getattr(v.type, "dtype", float)).kind in "iub" for v in node.outputs)
-
-    def ifelse(condition: Any, *inputs: Any) -> Any:
-        if is_known(condition):
-            return (one if bool(_in_numpy(condition)) else other)(*inputs)
-        if lengths and _same(known := one(*inputs), other(*inputs)):
-            return known
-        return jax.lax.cond(condition, lambda: one(*inputs), lambda: other(*inputs))
-
-    return ifelse
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Return whether two values, or two lists of them, are known and the same."""
-    if isinstance(a, tuple | list):
-        return all(map(_same, a, b))
-    return is_known(a) and is_known(b) and np.array_equal(_in_numpy(a), _in_numpy(b))
-
-
-def with_known_settings(op: Blockwise, node: Any, **kwargs: Any) -> Callable | None:
-    """Convert an op on batches whose lengths, axes or mode are the same for the whole batch; None where it has none.
-
-    PyTensor's conversion vectorizes over all inputs, and with that JAX traces them.
-    """
-    arrays = _arrays(node)
-    if arrays == len(node.inputs) or isinstance(op.core_op, Scan):
-        return None
-    core = op._create_dummy_core_node(node.inputs, propagate_unbatched_core_inputs=True)
-    function = _convert_node(core.op, core, **kwargs)
-    parts = [f"({','.join(part)})" for part in op.inputs_sig]
-    outputs = op.signature.split("->")[1]
-
-    def blockwise(*inputs: Any) -> Any:
-        op._check_runtime_broadcast(node, tuple(jnp.asarray(v) for v in inputs))
-        known, batch = {}, (1,) * op.batch_ndim(node)
-        for i in range(arrays, len(inputs)):
-            if is_known(inputs[i]):
-                values = np.asarray(_in_numpy(inputs[i]))
-                lengths, shape = values.shape[: len(batch)], values.shape[len(batch) :]
-                values = values.reshape(-1, *shape)
-                if len(values) and (values == values[0]).all():
-                    known[i], batch = values[0], np.broadcast_shapes(batch, lengths)
-        varying = [i for i in range(len(inputs)) if i not in known]
-
-        def call(*values: Any) -> Any:
-            given = known | dict(zip(varying, values, strict=True))
-            results = function(*(given[i] for i in range(len(inputs))))
-            return tuple(results) if isinstance(results, list) else results
-
-        signature = f"{','.join(parts[i] for i in varying)}->{outputs}"
-        results = (
-            jnp.vectorize(call, signature=signature)(*(inputs[i] for i in varying))
-            if varying
-            else call()
-        )
-
-        def spread(result: Any, core_ndim: int) -> Any:
-            """Give a result the lengths of the batch that inputs have which are not vectorized over."""
-            split = result.ndim - core_ndim
-            return jnp.broadcast_to(
-                result, np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:]
-            )
-
-        core_ndims = [len(part) for part in op.outputs_sig]
-        if isinstance(results, tuple):
-            return tuple(spread(r, n) for r, n in zip(results, core_ndims, strict=True))
-        return spread(results, core_ndims[0])
-
-    return blockwise
-
-
-def _concrete(value: Any, what: str) -> np.ndarray:
+def concrete(value: Any, what: str) -> np.ndarray:
     """Return a value in NumPy that JAX has to know while it traces."""
     if isinstance(value, tuple | list):
-        return np.array([_concrete(v, what) for v in value])
+        return np.array([concrete(v, what) for v in value])
     if isinstance(value, jax.core.Tracer):
         raise NotImplementedError(
             f"JAX: expected {what} to follow from shapes and constants, got one that is computed "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,14 @@ import numpy as np
 from numpy.linalg import LinAlgError
 from pytensor.raise_op import CheckAndRaise
 
+from symng.backends._tracebacks import failing_op, frames_of
+from symng.backends.base import Backend
+
 ARRAY_ERRORS = (ValueError, IndexError, TypeError, AssertionError)
 """Errors that arrays of wrong shapes, dtypes or lengths raise."""
 
-_MODE_OF = {"c": "CVM", "python": "FAST_COMPILE", "numba": "NUMBA", "jax": "JAX"}
-_MEMORY = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
+_MODES = ("CVM", "FAST_COMPILE", "NUMBA", "JAX")
+_MEMORY_ERRORS = ("RESOURCE_EXHAUSTED", "out of memory", "Unable to allocate")
 
 
 def evaluate(
@@ -42,29 +44,29 @@ def evaluate(
             raise LinAlgError(
                 f"{message} The shapes are right; the values of arrays or parameters are not."
             ) from error
-        if not isinstance(_failing_op(error), CheckAndRaise):  # which speaks for itself
+        if not isinstance(failing_op(error), CheckAndRaise):  # which speaks for itself
             message += " Check them against the shapes of the parameters."
         raise ValueError(f"{message} {_quietly(hint)}".rstrip()) from error
 
 
-def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) -> Exception:
+def backend_failure(error: Exception, backend: Backend, arrays: Sequence[Any] = ()) -> Exception:
     """Return what to raise from ``error``, which a compiled function raised on arrays that fit the model.
 
     It names the mode, the backend's own message and the op, as far as the error has them. It is a
-    RuntimeError, unless the type of ``error`` says more. ``backend`` is that of `backend_of`.
+    RuntimeError, unless the type of ``error`` says more.
     """
-    mode = _MODE_OF.get(backend, backend)
-    place = _place(error, backend)
-    where = f" in {place}" if place and place not in first_line(error) else ""
+    mode = backend.mode_name
+    location = backend.locate(error)
+    where = f" in {location}" if location and location not in first_line(error) else ""
     fits = (
         f" Plain Python evaluates the model on these arrays, of shapes {_shapes(arrays)}."
         if arrays
         else ""
     )
-    others = [f"{other!r}" for other in _MODE_OF.values() if other != mode]
+    others = [f"{other!r}" for other in _MODES if other != mode]
     kind: type[Exception] = RuntimeError
     hint = f"Try another mode: {', '.join(others[:-1])} or {others[-1]}."
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY):
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _MEMORY_ERRORS):
         kind, hint = MemoryError, "Take smaller batches, or chunk_size=."
     elif isinstance(error, LinAlgError):
         kind, hint = (
@@ -82,13 +84,13 @@ def backend_failure(error: Exception, backend: str, arrays: Sequence[Any] = ()) 
 
 def comes_from(error: Exception, package: str) -> bool:
     """Return whether ``error`` was raised below a call into ``package``, and not by code of symng."""
-    modules = [module for module, _ in _frames(error)]
+    modules = [module for module, _ in frames_of(error)]
     own = modules[-1].split(".")[0] == __name__.split(".")[0]
     return not own and any(f"{module}.".startswith(f"{package}.") for module in modules)
 
 
 @contextmanager
-def compiling(backend: str) -> Iterator[None]:
+def compiling(backend: Backend) -> Iterator[None]:
     """Name the backend, and a way out, in an error that it raises while it compiles."""
     try:
         yield
@@ -98,42 +100,10 @@ def compiling(backend: str) -> Iterator[None]:
         raise backend_failure(error, backend) from error
 
 
-def _frames(error: Exception) -> list[tuple[str, str]]:
-    """Return the names of module and function of each frame of a traceback, the innermost last."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of the message of an error, or its type where it has none."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).strip().rstrip(".:")
-
-
-def _failing_op(error: Exception) -> Any:
-    """Return the op that was computed when ``error`` was raised, None where that is not known."""
-    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
-        # The error itself holds the node only where PyTensor is set to verbose exceptions.
-        if frame.f_code.co_name == "raise_with_op" and "node" in frame.f_locals:
-            return frame.f_locals["node"].op
-    return None
-
-
-def _place(error: Exception, backend: str) -> str:
-    """Name the op, or the function that stands for it on JAX, in which ``error`` was raised; empty if not known."""
-    if backend in (
-        "c",
-        "python",
-    ):  # the others run a graph in one go, and PyTensor names just any op of it
-        op = _failing_op(error)
-        return "" if op is None else str(op)
-    dispatch = [
-        name for module, name in _frames(error) if module.startswith("pytensor.link.jax.dispatch.")
-    ]
-    functions = [
-        name for name in dispatch if not name.startswith("jax_funcify")
-    ]  # which makes such functions
-    return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
 
 
 def _shapes(arrays: Sequence[Any]) -> str:

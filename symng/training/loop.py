@@ -22,13 +22,14 @@ from symng._checks import (
 )
 from symng.objective import Objective
 from symng.optimizers import Optimizer
+from symng.training.batch_arrays import full_layouts
 from symng.training.batches import Feed, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending, TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, Run
-from symng.training.step import CompiledStep, at_once
+from symng.training.step import CompiledStep
 from symng.training.verdicts import Watch, message_of
 
 
@@ -224,11 +225,11 @@ def minimize(
         search_batch=search_batch,
     )
     own = {"metric": metric_batch != "same", "search": search_batch != "same"}
-    step.build(at_once("gradient", *(name for name, wanted in own.items() if wanted)))
+    step.build(full_layouts("gradient", *(name for name, wanted in own.items() if wanted)))
     gradient, metric, _ = feed.peek()
-    step.try_model("data", gradient)
+    step.check_shapes("data", gradient)
     if metric_batch == "own":
-        step.try_model("metric_data", metric)
+        step.check_shapes("metric_data", metric)
     warn_of_mismatch(objective, optimizer, gradient)
     run = Run(step, feed, checkpoint)
 
@@ -245,7 +246,7 @@ def minimize(
     restored, last_saved = False, time.monotonic()
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
-        step.holding(feed.data, feed.metric_data),
+        step.keep_on_device(feed.data, feed.metric_data),
     ):
         try:
             if not stopped:
@@ -256,7 +257,7 @@ def minimize(
                 with Interrupt() as interrupt:
                     watch.remember()
                     start = time.perf_counter()
-                    info = step.run(*feed.next(run.steps), settled=False)
+                    info = step.run(*feed.next(run.steps), sync=False)
                     run.seconds += time.perf_counter() - start
                     run.steps += 1
                     row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}
@@ -273,7 +274,7 @@ def minimize(
                             bool(stopped) or run.steps % evaluate_every == 0
                         )
                         if due or callback is not None:
-                            step.settle()  # code of the user may read the parameters
+                            step.sync_to_host()  # code of the user may read the parameters
                         with interrupt.passing():
                             if evaluate is not None and due:
                                 row |= _evaluate(evaluate, evaluate_data)
@@ -304,7 +305,7 @@ def minimize(
             )
             raise
         finally:
-            step.settle()
+            step.sync_to_host()
             run.save(watch.best, final=True)
     message = message_of(stopped, restored)
     if message and stopped != "zero_gradient":

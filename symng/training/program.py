@@ -2,83 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
 
-from symng.backends import backend_of, compile_function, place, settle, to_numpy
+from symng.backends import backend_of, compile_function, to_numpy
+from symng.backends.failures import ARRAY_ERRORS
 from symng.optimizers import Step
 from symng.optimizers.base import HostSearch
 
 
 class Program:
-    """Take a step on its arrays, in the order of the batches of the step, and return the values of its records.
+    """Take a step on the arrays of its batches, in order, and return its records by name.
 
-    The arrays must be of the declared dtypes; for JAX they may be on its device already.
+    The arrays must be of the declared dtypes; they may be on the device of the backend.
+
+    Attributes
+    ----------
+    functions : list
+        The compiled functions, in the order in which they are called.
     """
 
     def __init__(self, step: Step, mode: str | Mode | None) -> None:
         self.step, self.backend = step, backend_of(mode)
-        held = {name: batch.variables for name, batch in step.batches.by_name.items()}
-        batches = [v for variables in held.values() for v in variables]
-        records, search = list(step.records.values()), step.search
+        by_name = {name: batch.variables for name, batch in step.batches.by_name.items()}
+        batches = [v for variables in by_name.values() for v in variables]
+        search = step.search
         between = [] if search is None else [*search.carried, search.coefficients]
-        self.function = compile_function(
+
+        compiled = functools.partial(compile_function, mode=mode, on_unused_input="ignore")
+        self._update = compiled(
             [*batches, *between],
-            records,
+            list(step.records.values()),
             updates=step.updates,
-            mode=mode,
             name="symng_step",
-            on_unused_input="ignore",
         )
+        self.functions = [self._update]
         if search is not None:
-            self._first = compile_function(
-                batches,
-                list(search.carried.values()),
-                mode=mode,
-                name="symng_directions",
-                on_unused_input="ignore",
+            self._directions = compiled(
+                batches, list(search.carried.values()), name="symng_directions"
             )
-            name = "search" if "search" in held else "gradient"
-            searched = held[name]
-            start = sum(
-                len(variables) for variables in list(held.values())[: list(held).index(name)]
-            )
+            searched = by_name.get("search", by_name["gradient"])
+            start = batches.index(searched[0])
             self._searched = slice(start, start + len(searched))
             outputs = search.loss if search.gradient is None else [search.loss, search.gradient]
-            self._loss = compile_function(
-                [*searched, *between],
-                outputs,
-                mode=mode,
-                name="symng_search",
-                on_unused_input="ignore",
-            )
-            # What both take was checked by the first stage, or comes from it.
-            self._loss.trust_input = self.function.trust_input = True
-        if self.backend == "jax":  # a check would fetch from the device what is there
-            (self.function if search is None else self._first).trust_input = True
-        self.functions = (
-            [self.function] if search is None else [self._first, self._loss, self.function]
-        )
+            self._loss = compiled([*searched, *between], outputs, name="symng_search")
+            self.functions = [self._directions, self._loss, self._update]
+
+        # A check of the inputs would copy to the host what is on the device. What later functions
+        # take was checked by the first, or comes from it.
+        self.functions[0].trust_input = self.backend.has_device
+        for function in self.functions[1:]:
+            function.trust_input = True
         self._shared = dict.fromkeys(
             v for function in self.functions for v in function.get_shared()
         )
 
     def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
-        """Take the step; without a search it is one call."""
-        if self.backend != "jax":
-            settle(self._shared)  # a function of the user's may have left arrays of JAX there
+        """Take the step."""
+        self.backend.take_shared(self._shared)
         if self.step.search is None:
-            return dict(zip(self.step.records, to_numpy(self.function(*arrays)), strict=True))
-        arrays = place(arrays, self.backend)
-        carried = self._first(*arrays)
+            values = self._update(*arrays)
+            return dict(zip(self.step.records, to_numpy(values), strict=True))
+        arrays = self.backend.device_put(arrays)
+        carried = self._directions(*arrays)
         coefficients, evaluations = self._search(self.step.search, arrays, carried)
-        values = to_numpy(self.function(*arrays, *carried, coefficients))
-        return dict(zip(self.step.records, values, strict=True)) | {
-            "search_evaluations": evaluations
-        }
+        values = to_numpy(self._update(*arrays, *carried, coefficients))
+        records = dict(zip(self.step.records, values, strict=True))
+        return {**records, "search_evaluations": evaluations}
+
+    def compile(self, arrays: Sequence[Any]) -> None:
+        """Let a backend that compiles on the first call do so now, leaving the shared variables as they are."""
+        if not self.backend.compiles_on_first_call:
+            return
+        with _restored(self.step.updates), np.errstate(all="ignore"):
+            count = self.backend.rehearsal_examples
+            if count is not None:
+                axes = [x for batch in self.step.batches.by_name.values() for x in batch.axes]
+                pairs = zip(arrays, axes, strict=True)
+                few = [np.take(a, range(min(count, a.shape[axis])), axis) for a, axis in pairs]
+                try:
+                    self(few)
+                    return
+                except ARRAY_ERRORS:  # the model is made for one length of batches
+                    pass
+            self(arrays)
 
     def _search(
         self, search: HostSearch, arrays: Sequence[Any], carried: Sequence[Any]
@@ -100,3 +113,14 @@ class Program:
         names = [str(v.name) for v in search.carried]
         found = search.find(evaluate, dict(zip(names, carried, strict=True)))
         return np.asarray(found, dtype=dtype), evaluations
+
+
+@contextmanager
+def _restored(variables: Iterable[SharedVariable]) -> Iterator[None]:
+    """Restore the values of shared variables when the context ends."""
+    values = {v: np.array(v.get_value(borrow=True)) for v in variables}
+    try:
+        yield
+    finally:
+        for variable, value in values.items():
+            variable.set_value(value)

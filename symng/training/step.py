@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
@@ -17,36 +16,24 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_instance, check_number, explain_keywords
 from symng.backends import (
     collection_paused,
-    place,
-    pytensor_mode,
-    settle,
-    usable_backend,
+    enabled_backend,
+    fallback_mode,
+    sync_to_host,
     warn_of_other_backend,
 )
-from symng.backends.failures import ARRAY_ERRORS, backend_failure, comes_from
+from symng.backends.failures import backend_failure, comes_from
 from symng.objective import Objective
-from symng.objective.batches import Layout, check_chunks, cut, layout_of, make_batch
+from symng.objective.batches import check_chunks, make_batch
 from symng.objective.dry_run import Trial
 from symng.optimizers import Optimizer, Preconditioner, Step
 from symng.optimizers.base import StepBatches
 from symng.solvers import Woodbury
+from symng.training.batch_arrays import BatchArrays, Batches, Layouts, full_layouts
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
 from symng.training.program import Program
 from symng.training.settings import Settings
-
-# The batches of a step, "gradient" and perhaps "metric" and "search", and how each is handed over.
-Layouts = tuple[tuple[str, Layout], ...]
-
-
-def at_once(*names: str) -> Layouts:
-    """Return the layouts of batches whose examples come all at once."""
-    return tuple((name, Layout()) for name in names)
-
-
-# The arrays of "gradient", and of "metric" and "search" where they have a batch of their own.
-Batches = Mapping[str, Sequence[Any]]
 
 
 class CompiledStep:
@@ -65,6 +52,8 @@ class CompiledStep:
     state : mapping
         Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``,
         ``step``.
+    backend : str
+        What runs the compiled functions: "c", "python", "numba" or "jax".
     compile_seconds : float
         Seconds spent compiling so far.
     """
@@ -78,44 +67,20 @@ class CompiledStep:
         *,
         refuses_increases: bool = False,
     ) -> None:
-        check_instance("objective", objective, Objective, "a symng.Objective")
-        check_instance(
-            "optimizer",
-            optimizer,
-            Optimizer,
-            "an optimizer such as symng.NaturalGradient()",
-            "Mind the brackets.",
-        )
-        if chunk_size is not None:
-            check_number("chunk_size", chunk_size, minimum=1, integer=True)
-            check_chunks(objective)
-        self.objective, self.optimizer, self.mode, self.chunk_size = (
-            objective,
-            optimizer,
-            mode,
-            chunk_size,
-        )
-        self.backend = usable_backend(mode)
+        _check_arguments(objective, optimizer, chunk_size)
+        backend = enabled_backend(mode)
+        self.objective, self.optimizer = objective, optimizer
+        self.mode, self.chunk_size = mode, chunk_size
         self.compile_seconds = 0.0
-        direct = isinstance(getattr(optimizer, "solver", None), Woodbury)
-        if direct and chunk_size is not None:
-            raise argument_error(
-                "chunk_size",
-                "none with symng.Woodbury, whose Gram matrix is of a whole batch",
-                Verbatim("one"),
-                "Leave it out, or take symng.CG or symng.MinresQLP.",
-                NotImplementedError,
-            )
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
+        self._settings = Settings(optimizer, self._state)
+        self._arrays = BatchArrays(objective, chunk_size, backend)
+        self._trial = Trial(objective.model)
         self._steps: dict[Layouts, Step] = {}
         self._programs: dict[Layouts, Program] = {}
-        self._held: dict[tuple[int, ...], Any] = {}
-        self._metric_inputs: Any = ...  # not known yet
-        self._trial = Trial(objective.model)
-        self._settings = Settings(optimizer, self._state)
         start = time.perf_counter()
-        self.build()  # so that a model that does not fit is told now
+        self.build()  # refuses a model that does not fit the optimizer
         self._build_seconds = time.perf_counter() - start
 
     @property
@@ -129,54 +94,29 @@ class CompiledStep:
         return MappingProxyType(self._state.values)
 
     @property
-    def metric_inputs(self) -> tuple[TensorVariable, ...] | None:
-        """Which inputs and targets a metric batch holds; None when the optimizer has no metric."""
-        if self._metric_inputs is ...:
-            self._metric_inputs = self.optimizer.metric_inputs(self.objective)
-        return self._metric_inputs
-
-    def __repr__(self) -> str:
-        preconditioner = getattr(self.optimizer, "preconditioner", None)
-        found = (
-            preconditioner.describe(self.objective)
-            if isinstance(preconditioner, Preconditioner)
-            else ""
-        )
-        lines = [f"  {line}" for line in found.splitlines()]
-        return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
+    def backend(self) -> str:
+        """The name of the backend."""
+        return self._arrays.backend.name
 
     @property
     def functions(self) -> list[Any]:
         """The compiled functions of all combinations of batches so far."""
         return [function for program in self._programs.values() for function in program.functions]
 
-    def build(self, layouts: Layouts | None = None) -> Step:
-        """Return the symbolic step on batches that are handed over like this; by default one, all at once."""
-        layouts = at_once("gradient") if layouts is None else layouts
-        if layouts not in self._steps:
-            with collection_paused():
-                batches = {}
-                for name, layout in layouts:
-                    on = (
-                        self.objective
-                        if name == "gradient"
-                        else self.objective.on_fresh_inputs(f"_{name}")
-                    )
-                    held = len(self.metric_inputs or ()) if name == "metric" else None
-                    batches[name] = make_batch(on, layout, held)
-                self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
-        return self._steps[layouts]
+    @functools.cached_property
+    def metric_inputs(self) -> tuple[TensorVariable, ...] | None:
+        """Which inputs and targets a metric batch holds; None when the optimizer has no metric."""
+        return self.optimizer.metric_inputs(self.objective)
 
-    def compile(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
-    ) -> CompiledStep:
-        """Compile for these batches, leaving parameters and state as they are, and return the step itself.
-
-        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what
-        it did.
-        """
-        self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
-        return self
+    def __repr__(self) -> str:
+        preconditioner = getattr(self.optimizer, "preconditioner", None)
+        description = (
+            preconditioner.describe(self.objective)
+            if isinstance(preconditioner, Preconditioner)
+            else ""
+        )
+        lines = [f"  {line}" for line in description.splitlines()]
+        return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
     def __call__(
         self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
@@ -206,7 +146,8 @@ class CompiledStep:
             (the message names array and example), or when a setting was given a value out of range.
             Nothing has changed then.
         """
-        return self._run(self._check_batches(gradient_batch, metric_batch, search_batch))
+        batches = self._check_batches(gradient_batch, metric_batch, search_batch)
+        return self._run(batches, sync=True)
 
     def run(
         self,
@@ -214,182 +155,162 @@ class CompiledStep:
         metric_batch: Any = None,
         search_batch: Any = None,
         *,
-        settled: bool = True,
+        sync: bool = True,
     ) -> StepInfo:
         """Take one step on batches that are known to be right, dtypes too: a call without the checks.
 
-        Without ``settled`` parameters and state stay on the device of a JAX step, until `settle`.
+        Without ``sync`` parameters and state may stay on a device, until `sync_to_host`.
         """
-        given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
-        return self._run(
-            {name: batch for name, batch in given.items() if batch is not None}, settled
-        )
+        return self._run(_named(gradient_batch, metric_batch, search_batch), sync)
 
-    @contextmanager
-    def holding(self, *batches: Sequence[Any]) -> Iterator[None]:
-        """Keep these batches on the JAX device while the context is open; the arrays are read-only meanwhile."""
-        locked = []
+    def compile(
+        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
+    ) -> CompiledStep:
+        """Compile for these batches, leaving parameters and state as they are, and return the step itself.
 
-        def placed(batch: Sequence[Any]) -> list[Any]:
-            for array in batch:
-                if array.flags.writeable:  # what is written would not be seen
-                    locked.append(array)
-                    array.flags.writeable = False
-            return place(self._cut(batch), self.backend)
+        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what
+        it did.
+        """
+        self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
+        return self
 
-        if self.backend == "jax":
-            self._held = {
-                _identity(batch): functools.cache(functools.partial(placed, batch))
-                for batch in batches
-            }
-        try:
-            yield
-        finally:
-            self._held = {}
-            for array in locked:
-                array.flags.writeable = True
+    def build(self, layouts: Layouts | None = None) -> Step:
+        """Return the symbolic step on batches of these layouts; by default on one full batch."""
+        layouts = full_layouts("gradient") if layouts is None else layouts
+        if layouts not in self._steps:
+            with collection_paused():
+                batches = {}
+                for name, layout in layouts:
+                    own = name == "gradient"
+                    objective = self.objective
+                    batches[name] = make_batch(
+                        objective if own else objective.on_fresh_inputs(f"_{name}"),
+                        layout,
+                        len(self.metric_inputs or ()) if name == "metric" else None,
+                    )
+                self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
+        return self._steps[layouts]
 
-    def settle(self) -> None:
-        """Make parameters and state hold NumPy arrays, as after a call."""
-        for step in self._steps.values():
-            settle(step.updates)
-
-    def _run(self, batches: Batches, settled: bool = True) -> StepInfo:
-        """Take one step."""
-        self._settings.check()
-        self._compile(batches)
-        self._state.follow_schedules()
-        values = self._call(batches)
-        if settled:
-            self.settle()
-        self._settings.follow()
-        return make_info(values)
-
-    def _layouts(self, batches: Batches) -> Layouts:
-        """Return which batches there are and how each is handed over: for each combination a function is compiled."""
-        axes = self.objective.data_axes
-        return tuple(
-            (name, layout_of(a, axes[: len(a)], self.chunk_size)) for name, a in batches.items()
-        )
-
-    def _compile(self, batches: Batches) -> None:
-        """Compile the function for a combination of batches, unless that is done."""
-        layouts = self._layouts(batches)
-        if layouts in self._programs:
-            return
-        for name, arrays in batches.items():
-            self.try_model(f"{name}_batch", arrays)
-        if not self._programs:
-            warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
-        start = time.perf_counter()
-        try:
-            self._make_program(batches)
-        except Exception as error:
-            if self.mode is not None or self.backend != "jax":
-                raise
-            # A model that ran before JAX was installed must still run.
-            self.mode = pytensor_mode()
-            self.backend = usable_backend(self.mode)
-            for held in self._held.values():
-                held.cache_clear()  # these are arrays of JAX
-            self._make_program(batches)
-            warn_of_other_backend(error, self.backend)
-        self.compile_seconds += self._build_seconds + time.perf_counter() - start
-        self._build_seconds = 0.0
-
-    def _make_program(self, batches: Batches) -> None:
-        """Compile the function for a combination of batches on the present backend."""
-        layouts = self._layouts(batches)
-        self._programs[layouts] = Program(self.build(layouts), self.mode)
-        if self.backend in ("numba", "jax"):
-            self._rehearse(batches)
-
-    def try_model(self, name: str, batch: Sequence[Any]) -> None:
+    def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
         """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
 
         Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
         take a minute.
         """
         if not self._trial.knows(batch):
-            self._trial(name, self._first_chunk(batch))
+            self._trial(name, self._arrays.first_chunk(batch))
 
-    def _first_chunk(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Return the first examples of a batch, a chunk of them."""
-        if self.chunk_size is None:
-            return batch
-        axes = self.objective.data_axes
-        return [
-            a[(slice(None),) * axis + (slice(self.chunk_size),)]
-            for a, axis in zip(batch, axes, strict=False)
-        ]
+    def keep_on_device(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
+        """Keep these batches on the device of the backend while the context is open.
 
-    def _arrays(self, batches: Batches) -> list[Any]:
-        """Return the arrays of all batches in the order of the function's inputs, chunks and what is left apart."""
-        arrays: list[Any] = []
-        for batch in batches.values():
-            held = self._held.get(_identity(batch))
-            arrays += self._cut(batch) if held is None else held()
-        return arrays
+        The arrays of those that a step takes are read-only meanwhile.
+        """
+        return self._arrays.keep_on_device(*batches)
 
-    def _cut(self, batch: Sequence[Any]) -> list[Any]:
-        """Return the arrays of a batch as the function takes them."""
-        return cut(batch, self.objective.data_axes[: len(batch)], self.chunk_size)
+    def sync_to_host(self) -> None:
+        """Make parameters and state hold NumPy arrays, as after a call."""
+        for step in self._steps.values():
+            sync_to_host(step.updates)
 
-    def _call(self, batches: Batches) -> dict[str, Any]:
-        """Call what is compiled; when it fails, name the batch that does not fit the model, or else the backend."""
+    def _run(self, batches: Batches, sync: bool) -> StepInfo:
+        """Take one step."""
+        self._settings.check()
+        program = self._compile(batches)
+        self._state.follow_schedules()
+        with self._explained(batches):
+            values = program(self._arrays.flatten(batches))
+        if sync:
+            self.sync_to_host()
+        self._settings.follow()
+        return make_info(values)
+
+    def _compile(self, batches: Batches) -> Program:
+        """Return the program for a combination of batches, compiled if it is new."""
+        layouts = self._arrays.layouts(batches)
+        if layouts in self._programs:
+            return self._programs[layouts]
+        for name, batch in batches.items():
+            self.check_shapes(f"{name}_batch", batch)
+        if not self._programs:
+            warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
+        start = time.perf_counter()
         try:
-            return self._programs[self._layouts(batches)](self._arrays(batches))
+            program = self._make_program(layouts, batches)
+        except Exception as error:
+            fallback = fallback_mode(self.mode)
+            if fallback is None:
+                raise
+            self.mode = fallback
+            self._arrays.change_backend(enabled_backend(fallback))
+            program = self._make_program(layouts, batches)
+            warn_of_other_backend(error, self._arrays.backend)
+        self.compile_seconds += self._build_seconds + time.perf_counter() - start
+        self._build_seconds = 0.0
+        return program
+
+    def _make_program(self, layouts: Layouts, batches: Batches) -> Program:
+        """Compile the program for a combination of batches on the present backend."""
+        program = self._programs[layouts] = Program(self.build(layouts), self.mode)
+        with self._explained(batches):
+            program.compile(self._arrays.flatten(batches))
+        return program
+
+    @contextmanager
+    def _explained(self, batches: Batches) -> Iterator[None]:
+        """Name the batch that does not fit the model, or else the backend, in an error of a compiled function."""
+        try:
+            yield
         except Exception as error:
             if not comes_from(error, "pytensor"):  # but from a search on the host
                 raise
             for name, batch in batches.items():
-                self._trial(f"{name}_batch", self._first_chunk(batch))
-            arrays = [a for batch in batches.values() for a in batch]
-            raise backend_failure(error, self.backend, arrays) from error
-
-    def _rehearse(self, batches: Batches) -> None:
-        """Call the function once, so that the backend compiles, and undo what it did."""
-        layouts = self._layouts(batches)
-        step = self.build(layouts)
-        kept = {v: np.array(v.get_value(borrow=True)) for v in step.updates}
-        try:
-            with np.errstate(all="ignore"):
-                if (
-                    self.backend == "numba"
-                ):  # what it compiles does not depend on shapes: two examples will do
-                    axes = [axis for batch in step.batches.by_name.values() for axis in batch.axes]
-                    arrays = zip(self._arrays(batches), axes, strict=True)
-                    few = [np.take(a, range(min(2, a.shape[x])), axis=x) for a, x in arrays]
-                    try:
-                        self._programs[layouts](few)
-                        return
-                    except ARRAY_ERRORS:  # the model is made for one length of batches
-                        pass
-                self._call(batches)
-        finally:
-            for variable, value in kept.items():
-                variable.set_value(value)
+                self._trial(f"{name}_batch", self._arrays.first_chunk(batch))
+            arrays = [array for batch in batches.values() for array in batch]
+            raise backend_failure(error, self._arrays.backend, arrays) from error
 
     def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
         """Return the arrays of each batch, or refuse them."""
-        batches: dict[str, Sequence[Any]] = {
-            "gradient": self.objective.check_batch("gradient_batch", gradient_batch)
-        }
+        objective = self.objective
+        batches = {"gradient": objective.check_batch("gradient_batch", gradient_batch)}
         if metric_batch is not None:
             batches["metric"] = check_metric_batch(
-                "metric_batch", metric_batch, self.objective, self.metric_inputs
+                "metric_batch", metric_batch, objective, self.metric_inputs
             )
-        given = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
-        # Refuses a batch that nothing uses.
-        self.build(at_once(*(name for name, batch in given.items() if batch is not None)))
+        # Refuses a batch that the optimizer does not use.
+        self.build(full_layouts(*_named(gradient_batch, metric_batch, search_batch)))
         if search_batch is not None:
-            batches["search"] = self.objective.check_batch("search_batch", search_batch)
+            batches["search"] = objective.check_batch("search_batch", search_batch)
         return batches
 
 
-def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
-    """Return a key for the arrays of a batch, valid while they are alive."""
-    return tuple(map(id, batch))
+def _named(gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
+    """Return the batches that are given, by name."""
+    batches = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
+    return {name: batch for name, batch in batches.items() if batch is not None}
+
+
+def _check_arguments(objective: Any, optimizer: Any, chunk_size: int | None) -> None:
+    """Refuse what is no objective or optimizer, and a chunk size that does not fit them."""
+    check_instance("objective", objective, Objective, "a symng.Objective")
+    check_instance(
+        "optimizer",
+        optimizer,
+        Optimizer,
+        "an optimizer such as symng.NaturalGradient()",
+        "Did you pass the class? Write symng.NaturalGradient().",
+    )
+    if chunk_size is None:
+        return
+    check_number("chunk_size", chunk_size, minimum=1, integer=True)
+    check_chunks(objective)
+    if isinstance(getattr(optimizer, "solver", None), Woodbury):
+        raise argument_error(
+            "chunk_size",
+            "none with symng.Woodbury, whose Gram matrix is of a whole batch",
+            Verbatim("one"),
+            "Leave it out, or take symng.CG or symng.MinresQLP.",
+            NotImplementedError,
+        )
 
 
 @explain_keywords

@@ -130,7 +130,7 @@ class Watch:
         """Put the parameters of the lowest loss back where that has blown up, and return whether it has."""
         blown_up = np.isfinite(self.lowest) and not self._latest[-1] <= self._limit()
         if blown_up:
-            self.step.settle()
+            self.step.sync_to_host()
             for param, value in zip(self.step.objective.params, self._best, strict=True):
                 param.set_value(np.array(value, dtype=param.type.dtype))
         return bool(blown_up)

@@ -11,6 +11,7 @@ from pytensor.graph.op import Op
 from pytensor.raise_op import Assert
 
 import symng
+from symng.backends import backend_of
 from symng.backends.failures import backend_failure, compiling, evaluate
 from symng.graphs.axes import infer_length
 
@@ -74,12 +75,12 @@ def test_a_backend_that_fails_on_right_arrays_is_named(error, kind):
 
 def test_way_out_of_a_failure():
     assert "Try another mode: 'CVM', 'FAST_COMPILE' or 'JAX'." in str(
-        backend_failure(ValueError("x"), "numba")
+        backend_failure(ValueError("x"), backend_of("NUMBA"))
     )
     assert "chunk_size" in str(
-        backend_failure(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "jax")
+        backend_failure(RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), backend_of("JAX"))
     )
-    assert "which fails: KeyError." in str(backend_failure(KeyError(), "c"))
+    assert "which fails: KeyError." in str(backend_failure(KeyError(), backend_of("CVM")))
 
 
 def test_only_backends_that_run_op_by_op_name_one():
@@ -88,8 +89,8 @@ def test_only_backends_that_run_op_by_op_name_one():
     )
     with pytest.raises(ValueError, match="no kernel") as caught:
         f()
-    assert "fails in" in str(backend_failure(caught.value, "python"))
-    assert "which fails: no kernel." in str(backend_failure(caught.value, "numba"))
+    assert "fails in" in str(backend_failure(caught.value, backend_of("FAST_COMPILE")))
+    assert "which fails: no kernel." in str(backend_failure(caught.value, backend_of("NUMBA")))
 
 
 def test_a_backend_without_an_op_is_named_when_it_compiles():
@@ -99,7 +100,10 @@ def test_a_backend_without_an_op_is_named_when_it_compiles():
         match=r"got JAX, which fails: No JAX conversion .*Failing.* Try another",
     ):
         symng.compile_step(model(Failing(ValueError())), symng.SGD(), mode="JAX")((X, T))
-    with pytest.raises(ZeroDivisionError), compiling("jax"):  # of ours, not of the backend
+    with (
+        pytest.raises(ZeroDivisionError),
+        compiling(backend_of("JAX")),
+    ):  # of ours, not of the backend
         raise ZeroDivisionError
 
 

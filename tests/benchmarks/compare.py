@@ -78,7 +78,7 @@ def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int
     import pytensor.tensor as pt
 
     import symng
-    from symng.backends import compile_function, place, to_numpy
+    from symng.backends import backend_of, compile_function, to_numpy
     from symng.optimizers._step import loss_and_gradient
 
     arrays, images = make_arrays(sizes, examples)
@@ -95,7 +95,7 @@ def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int
     solution = solver.solve(symng.Fisher()(objective), gradient, damping=DAMPING)
     function = compile_function([x], [solution.x, solution.niter], mode=mode)
     function.trust_input = True
-    (batch,) = place([images], "jax" if mode == "JAX" else "c")
+    (batch,) = backend_of(mode).device_put([images])
 
     def run() -> None:
         done = int(to_numpy(function(batch))[1])

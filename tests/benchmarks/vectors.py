@@ -16,7 +16,7 @@ import pytensor
 import pytensor.tensor as pt
 
 import symng
-from symng.backends import backend_of, compile_function, place, to_numpy
+from symng.backends import backend_of, compile_function, to_numpy
 
 ITERATIONS = 20
 
@@ -41,7 +41,7 @@ def main() -> None:
     for mode in options.modes:
         function = compile_function([b], [solution.x, solution.niter], mode=mode)
         function.trust_input = True
-        runs[mode] = function, place([vector], backend_of(mode))
+        runs[mode] = function, backend_of(mode).device_put([vector])
     for turn in range(options.turns + 1):
         for mode, (function, arguments) in runs.items():
             start = time.perf_counter()

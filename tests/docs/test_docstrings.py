@@ -14,7 +14,7 @@ import pytest
 import symng
 
 # Only imported where its library is there: it is the JAX side of `symng.enable_jax`.
-NEEDS_JAX = {"symng.backends._jax_scan", "symng.backends._jax_shapes"}
+NEEDS_JAX = {f"symng.backends._jax_{name}" for name in ("ops", "scan", "shapes")}
 HAS_JAX = importlib.util.find_spec("jax") is not None
 
 

@@ -9,7 +9,7 @@ from pytensor.tensor.blas import Dot22, Gemm
 from pytensor.tensor.math import Dot, Sum
 
 import symng
-from symng.backends import _numba
+from symng.backends import _numba_rewrites
 from symng.models import binary_cross_entropy_with_logits, mlp
 from symng.training.program import Program
 
@@ -18,7 +18,7 @@ LAYERS = 3
 
 def products(nodes):
     """Return the nodes that multiply two matrices; a vector made a matrix of one row is none."""
-    kinds = (Dot, Dot22, Gemm, _numba.LayoutDot)
+    kinds = (Dot, Dot22, Gemm, _numba_rewrites.LayoutDot)
     found = [node for node in nodes if isinstance(node.op, kinds)]
     factors = [node.inputs[-3:-1] if isinstance(node.op, Gemm) else node.inputs for node in found]
     return [

@@ -36,7 +36,9 @@ def train(objective, optimizer, data=(X, T), **settings):
 def judged(losses, every_example=True, before=(), **info):
     """Return the verdict on a run of these losses and when it came; the parameter is the number of the step."""
     w = pytensor.shared(np.zeros(1), name="w")
-    step = SimpleNamespace(objective=SimpleNamespace(params=[w]), state={}, settle=lambda: None)
+    step = SimpleNamespace(
+        objective=SimpleNamespace(params=[w]), state={}, sync_to_host=lambda: None
+    )
     watch = Watch(step, every_example, 1, before)
     for number, loss in enumerate(losses):
         watch.remember()

@@ -1,0 +1,128 @@
+"""JAX, which traces a graph for each new shape and keeps arrays on its device. Importing this does not import jax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import graph_inputs
+
+from symng._checks import argument_error
+from symng.backends._tracebacks import frames_of
+from symng.backends.base import Backend
+
+_WIDE_DTYPES = ("float64", "complex128")
+_DISPATCH = "pytensor.link.jax.dispatch."
+
+
+class Jax(Backend):
+    """A graph compiled by XLA, anew for each shape of its inputs."""
+
+    name = "jax"
+    mode_name = "JAX"
+    compiles_on_first_call = True
+    has_device = True
+    is_optional_default = True
+
+    def enable(self, mode: str | Mode) -> None:
+        enable_jax()
+
+    def check_dtypes(self, variables: Iterable[Variable]) -> None:
+        """Refuse float64 where JAX is set to 32 bits: it would compute in float32 without a word."""
+        import jax
+
+        if jax.dtypes.canonicalize_dtype("float64") == np.float64:
+            return
+        variables = list(variables)
+        shared = [v for v in graph_inputs(variables) if isinstance(v, SharedVariable)]
+        for variable in (*variables, *shared):
+            if getattr(variable.type, "dtype", None) in _WIDE_DTYPES:
+                raise argument_error(
+                    "mode",
+                    "float32 inputs, parameters and outputs, because JAX is set to 32 bits",
+                    variable,
+                    "Use float32, or run with PYTENSOR_FLAGS=floatX=float64, or call "
+                    "jax.config.update('jax_enable_x64', True) before compiling.",
+                )
+
+    def device_put(self, arrays: Iterable[Any]) -> list[Any]:
+        """Return the arrays on JAX's default device.
+
+        That spares a copy only in functions with ``trust_input`` set to True: otherwise PyTensor
+        turns every argument into a NumPy array, which is sent anew.
+        """
+        import jax
+
+        return [jax.device_put(array) for array in arrays]
+
+    def take_shared(self, variables: Iterable[SharedVariable]) -> None:
+        """Leave shared variables as they are: JAX takes arrays of NumPy and its own."""
+
+    def locate(self, error: Exception) -> str:
+        """Return the function of PyTensor's JAX backend that raised ``error``; empty if there is none.
+
+        JAX runs a graph in one go, so the op that PyTensor names is just any of the graph.
+        """
+        functions = [name for module, name in frames_of(error) if module.startswith(_DISPATCH)]
+        # Those named jax_funcify make such functions.
+        functions = [name for name in functions if not name.startswith("jax_funcify")]
+        return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
+
+
+def enable_jax() -> None:
+    """Let PyTensor's JAX backend run while scans, and compute with shapes.
+
+    PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this call
+    such a scan becomes a `jax.lax.while_loop`. And whatever follows from the shapes of arrays
+    alone, such as the length of a reshape, an arange or a split, is computed while JAX traces the
+    function. `symng.compile_step` and `symng.minimize` make the call by themselves; make it for
+    graphs that you compile with ``mode="JAX"`` on your own. A second call does nothing.
+
+    Raises
+    ------
+    ImportError
+        When jax is not installed.
+
+    Notes
+    -----
+    JAX arrays have fixed shapes, so of a loop that may stop early only the last value of each
+    output can be read (``out[-1]``); a graph that wants all of them, as the gradient through such a
+    loop does, is refused with a NotImplementedError while it is compiled. The number of steps may
+    be symbolic.
+
+    Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop
+    to its last value when its initial state is a constant, and one that takes a pointless cast to
+    float64 away from float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
+
+    JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX
+    backend is first used, or after ``jax.config.update("jax_enable_x64", True)``.
+
+    Examples
+    --------
+    >>> import pytensor
+    >>> import pytensor.tensor as pt
+    >>> from pytensor.scan.utils import until
+    >>> import symng
+    >>> symng.enable_jax()
+    >>> x = pt.dscalar("x")
+    >>> def halve(state):
+    ...     return state / 2, until(state < 4)
+    >>> halves = pytensor.scan(halve, outputs_info=[x], n_steps=100, return_updates=False)
+    >>> f = pytensor.function([x], halves[-1], mode="JAX")
+    >>> float(f(10.0))
+    1.25
+    """
+    try:
+        import jax  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "mode: expected an installed jax for the JAX backend, got none. Install it with: pip "
+            "install jax"
+        ) from error
+    from symng.backends._jax_scan import register
+
+    register()

@@ -1,0 +1,70 @@
+"""What one backend does differently from another: the base of the classes for C, Numba and JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+from pytensor.compile.mode import Mode
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Variable
+
+from symng.backends.host import sync_to_host
+
+
+class Backend:
+    """A backend of PyTensor, with the defaults of one that runs in the memory of the host.
+
+    Attributes
+    ----------
+    name : str
+        What messages and `CompiledStep.backend` call it.
+    mode_name : str
+        The mode that selects it, for messages.
+    compiles_on_first_call : bool
+        Whether functions are compiled when they are first called, and not when they are made.
+    rehearsal_examples : int or None
+        How many examples suffice for that call; None where what is compiled depends on shapes.
+    has_device : bool
+        Whether arrays can be kept where functions read them without a copy. Such functions must
+        trust their inputs: PyTensor's checks would copy the arrays to the host.
+    is_optional_default : bool
+        Whether the default mode may be of this backend although it does not run every graph, so
+        that PyTensor's own mode has to take over.
+    """
+
+    name: ClassVar[str]
+    mode_name: ClassVar[str]
+    compiles_on_first_call: ClassVar[bool] = False
+    rehearsal_examples: ClassVar[int | None] = None
+    has_device: ClassVar[bool] = False
+    is_optional_default: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def enable(self, mode: str | Mode) -> None:
+        """Make PyTensor's backend ready to run loops, or refuse ``mode`` where it has none."""
+
+    def check_dtypes(self, variables: Iterable[Variable]) -> None:
+        """Refuse inputs, outputs and shared variables of a dtype that the backend would change."""
+
+    def tune(self, mode: Mode) -> Mode:
+        """Return the mode with the rewrites that make loops over long vectors fast."""
+        return mode
+
+    def device_put(self, arrays: Iterable[Any]) -> list[Any]:
+        """Return arrays that serve many calls in the form in which functions read them without a copy."""
+        return [np.ascontiguousarray(array) for array in arrays]
+
+    def take_shared(self, variables: Iterable[SharedVariable]) -> None:
+        """Make shared variables hold arrays that functions of this backend take.
+
+        A function of another backend, compiled by the user, may have left arrays of its device.
+        """
+        sync_to_host(variables)
+
+    def locate(self, error: Exception) -> str:
+        """Return the op, or the function that stands for it, that raised ``error``; empty if not known."""
+        return ""
