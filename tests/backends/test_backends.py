@@ -229,7 +229,11 @@ def test_sync_to_host_leaves_numpy_values_alone():
 # JAX: registration
 
 
-CONVERTED = ["ARange", "AbstractFunctionGraph", "RandomVariable", "Reshape", "Scan", "Split"]
+CONVERTED = [
+    *("ARange", "AbstractFunctionGraph", "Blockwise", "Convolve1d", "IfElse"),
+    *(["LazyIfElse"] if importlib.util.find_spec("pytensor.conditional") else []),
+    *("RandomVariable", "Reshape", "Scan", "Split"),
+]
 
 
 def test_import_leaves_jax_alone_and_enabling_changes_the_dispatch_of_shapes_and_loops():
