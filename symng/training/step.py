@@ -297,7 +297,7 @@ def _check_arguments(objective: Any, optimizer: Any, chunk_size: int | None) -> 
         optimizer,
         Optimizer,
         "an optimizer such as symng.NaturalGradient()",
-        "Did you pass the class? Write symng.NaturalGradient().",
+        "Mind the brackets.",
     )
     if chunk_size is None:
         return
