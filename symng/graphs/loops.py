@@ -77,12 +77,12 @@ def while_loop(
         *new, end = rebuild([*following.values(), stop], replace)
         return packing.pack(dict(zip(following, new, strict=True))), until(end)
 
-    # Scan infers shapes through the number of steps, once a state: it is put in at the end, lest
-    # each walk the graph.
-    n_steps = pt.lscalar("n_steps")
+    # Scan infers the shape of each buffer from the graphs of its initial state and of the number of
+    # steps. These are put in afterwards, so that it does not walk the model once for each state.
+    n_steps, initials = pt.lscalar("n_steps"), [value.type() for value in packed]
     finals = pytensor.scan(
         step,
-        outputs_info=packed,
+        outputs_info=initials,
         non_sequences=outer,
         n_steps=n_steps,
         strict=True,
@@ -91,7 +91,8 @@ def while_loop(
     finals = finals if isinstance(finals, list | tuple) else [finals]
     lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
     steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
-    final = packing.unpack(rebuild(lasts, {n_steps: steps}))
+    placeholders = dict(zip([n_steps, *initials], [steps, *packed], strict=True))
+    final = packing.unpack(rebuild(lasts, placeholders))
     return {name: final[name] for name in names}
 
 
