@@ -26,7 +26,15 @@ from symng.optimizers import (
 )
 from symng.optimizers.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.optimizers.step_sizes import BacktrackingLineSearch, FixedStep, StepSize
-from symng.solvers import CG, MinresQLP, Solution, Status, Woodbury, diagonal_preconditioner
+from symng.solvers import (
+    CG,
+    MinresQLP,
+    Solution,
+    Solver,
+    Status,
+    Woodbury,
+    diagonal_preconditioner,
+)
 from symng.training import CompiledStep, StepInfo, TrainingResult, compile_step, minimize
 from symng.training.history import History
 
@@ -69,6 +77,7 @@ __all__ = [
     "Preconditioner",
     "SGD",
     "Solution",
+    "Solver",
     "Status",
     "Step",
     "StepInfo",

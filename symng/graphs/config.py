@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from numbers import Real
 from typing import Any, TypeVar, dataclass_transform, get_args
@@ -133,8 +133,9 @@ class Config:
 
 
 def declarations(settings: Any) -> dict[str, Declaration]:
-    """Return the declarations of a configuration, or of its class, by the names of its settings."""
-    return {f.name: f.metadata[_KEY] for f in fields(settings) if _KEY in f.metadata}
+    """Return the declarations of a configuration, or of its class, by the names of the settings."""
+    known = fields(settings) if is_dataclass(settings) else ()
+    return {f.name: f.metadata[_KEY] for f in known if _KEY in f.metadata}
 
 
 @dataclass_transform(

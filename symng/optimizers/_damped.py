@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, is_symbolic
+from symng._checks import is_symbolic
 from symng.graphs.config import config, number, setting
 from symng.metrics import Fisher, Metric
 from symng.metrics.base import as_metric
@@ -29,27 +28,8 @@ from symng.optimizers.base import Optimizer, State, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
 from symng.optimizers.step_sizes import as_step_size
-from symng.solvers import MinresQLP, Solution
-
-# Settings of a solver that can be set between steps, and their dtype (None: that of the
-# parameters).
-_SOLVER_SETTINGS = {
-    "rtol": None,
-    "atol": None,
-    "maxiter": "int64",
-    "progress_rtol": None,
-    "max_norm": None,
-    "condition_limit": None,
-    "transition_condition": None,
-}
-
-
-def as_solver(name: str, value: Any) -> Any:
-    """Return a solver, or refuse what is none."""
-    if not hasattr(value, "solve") or isinstance(value, type):
-        expected = "a solver such as symng.CG() or symng.MinresQLP()"
-        raise argument_error(name, expected, value, error=TypeError)
-    return value
+from symng.solvers import MinresQLP, Solution, Solver
+from symng.solvers.base import as_solver
 
 
 @config
@@ -57,7 +37,7 @@ class DampedOptimizer(Optimizer):
     """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them."""
 
     metric: Metric = setting(convert=as_metric, default_factory=Fisher)
-    solver: Any = setting(
+    solver: Solver = setting(
         convert=as_solver, default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50)
     )
     damping: Any = setting(
@@ -70,17 +50,16 @@ class DampedOptimizer(Optimizer):
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
 
+    def describe(self, objective: Objective) -> str:
+        kept = isinstance(self.preconditioner, Preconditioner)
+        return self.preconditioner.describe(objective) if kept else ""
+
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         state.add("damping", self.damping.start)
-        for name, dtype in _SOLVER_SETTINGS.items():
-            value = getattr(self.solver, name, None)
-            fixed = (
-                name == "maxiter" and getattr(self.solver, "keep_iterates", None) is not None
-            )  # tells what to store
-            if value is not None and not fixed:
-                state.add_hyperparameter(name, value, dtype)
+        for name, (value, dtype) in self.solver.adjustable_settings().items():
+            state.add_hyperparameter(name, value, dtype)
         if is_symbolic(self.warm_start) or self.warm_start > 0:
             state.add_settings(self)
             state.add("direction", np.zeros(objective.size))
@@ -102,10 +81,12 @@ class DampedOptimizer(Optimizer):
         start = None
         if previous is not None:
             start = state.value_of(self, "warm_start") * previous
-        settings = {
-            n: state.hyperparameters[n] for n in _SOLVER_SETTINGS if n in state.hyperparameters
+        adjusted = {
+            name: state.hyperparameters[name]
+            for name in self.solver.adjustable_settings()
+            if name in state.hyperparameters
         }
-        solver = replace(self.solver, **settings) if settings else self.solver
+        solver = self.solver.with_settings(**adjusted)
         precondition = self.preconditioner if precondition is None else precondition
         preconditioner: Any = None
         updates: dict[Any, TensorVariable] = {}

@@ -17,8 +17,10 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
 from symng.graphs.config import Config, declarations
 from symng.graphs.rebuild import rebuild
+from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch
+from symng.solvers import Solver
 
 
 @dataclass
@@ -190,7 +192,17 @@ class Optimizer(Config, ABC):
     """Turn an objective into a step; the base of all optimizers.
 
     A subclass gives `init_state` and `build`.
+
+    Attributes
+    ----------
+    metric : Metric or None
+        What is solved with, in optimizers that have a metric.
+    solver : Solver or None
+        How it is solved, in those that solve.
     """
+
+    metric: Metric | None = None
+    solver: Solver | None = None
 
     @abstractmethod
     def init_state(self, objective: Objective) -> State:
@@ -203,6 +215,10 @@ class Optimizer(Config, ABC):
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...] | None:
         """Return which of the objective's inputs and targets a metric batch holds; None without a metric."""
         return None
+
+    def describe(self, objective: Objective) -> str:
+        """Return what its parts find in the model of ``objective``, in lines; by default nothing."""
+        return ""
 
     def updates(self, objective: Objective) -> dict[Variable, Variable]:
         """Return the step as a mapping from shared variable to next value, for `pytensor.function`.

@@ -15,7 +15,7 @@ from symng.graphs.loops import while_loop
 from symng.metrics import EmpiricalFisher, GaussNewton, Metric
 from symng.metrics.base import as_metric
 from symng.objective.batches import Batch
-from symng.optimizers._damped import DampedOptimizer, as_solver
+from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import (
     in_units_of_loss,
     loss_along,
@@ -27,7 +27,8 @@ from symng.optimizers.base import State, Step, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
 from symng.optimizers.step_sizes import BacktrackingLineSearch, as_step_size
-from symng.solvers import CG, diagonal_preconditioner
+from symng.solvers import CG, Solver, diagonal_preconditioner
+from symng.solvers.base import as_solver
 
 
 def _as_preconditioner(name: str, value: Any) -> Any:
@@ -111,7 +112,7 @@ class HessianFree(DampedOptimizer):
     """
 
     metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
-    solver: Any = setting(
+    solver: Solver = setting(
         convert=as_solver,
         default_factory=lambda: CG(
             progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False
@@ -130,9 +131,7 @@ class HessianFree(DampedOptimizer):
     )
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        searches = (
-            self.step_size.searches or getattr(self.solver, "keep_iterates", None) is not None
-        )
+        searches = self.step_size.searches or self.solver.keeps_iterates
         refuse_batch("search_batch", None if searches else batches.search, *_NO_SEARCH)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)

@@ -15,14 +15,15 @@ import math
 from typing import Any
 
 from symng._checks import argument_error, is_symbolic
-from symng.graphs.config import Config, config, flag, number
+from symng.graphs.config import config, flag, number
 from symng.solvers._cg_round import Run
 from symng.solvers._system import make_system
+from symng.solvers.base import Solver
 from symng.solvers.solution import Solution
 
 
 @config
-class CG(Config):
+class CG(Solver):
     """Solve (A + λI) x = b for symmetric positive definite A + λI by conjugate gradients.
 
     Each step minimizes φ(x) = x·(A + λI)x / 2 - b·x over the Krylov space of b. The solve ends when
@@ -64,6 +65,9 @@ class CG(Config):
 
     Notes
     -----
+    A solution holds ``norm_estimate``, ``curvature`` and ``direction``, and where asked for
+    ``iterates`` and ``iterates_count``.
+
     Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end.
     Memory: four vectors beside b and what the product needs, and the iterates kept, which every
     iteration copies. φ costs no product: it is -x·(b + r) / 2 with r the residual. Symbolic
@@ -132,36 +136,19 @@ class CG(Config):
                 TypeError,
             )
 
+    @property
+    def keeps_iterates(self) -> bool:
+        return self.keep_iterates is not None
+
+    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+        found = super().adjustable_settings()
+        if self.keeps_iterates:  # maxiter says how many there is room for
+            found.pop("maxiter")
+        return found
+
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
     ) -> Solution:
-        """Return the solution of (A + λI) x = b as symbolic variables.
-
-        Parameters
-        ----------
-        A : LinearOperator or callable
-            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same
-            length and dtype.
-        b : symbolic vector
-            The right-hand side, float32 or float64; its dtype is that of the solve.
-        damping : float or symbolic scalar, default 0.0
-            The multiple λ of the identity added to A; of either sign.
-        x0 : symbolic vector, optional
-            Where to start; default zero. Not used when b is zero.
-        preconditioner : LinearOperator or callable, optional
-            The product with M⁻¹, for a symmetric positive definite M near A + λI.
-
-        Returns
-        -------
-        Solution
-            With ``norm_estimate``, ``curvature`` and ``direction``, and where asked for
-            ``iterates`` and ``iterates_count``.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as described.
-        """
         kept = (
             None
             if self.keep_iterates is None

@@ -18,14 +18,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from symng.graphs.config import Config, config, flag, number
+from symng.graphs.config import config, flag, number
 from symng.solvers._minres_qlp_round import Run
 from symng.solvers._system import make_system, norm
+from symng.solvers.base import Solver
 from symng.solvers.solution import Solution
 
 
 @config
-class MinresQLP(Config):
+class MinresQLP(Solver):
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length if the solution is not unique.
 
     If b is not in the range of A + λI, x is the shortest of all that minimize norm(b - (A + λI) x).
@@ -70,6 +71,10 @@ class MinresQLP(Config):
 
     Notes
     -----
+    A solution holds ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Where
+    the residual test is met, ``least_squares_norm`` is that of the iterate before ``x``, from the
+    recurrence.
+
     Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory:
     five vectors beside b and what the product needs, six with a preconditioner. Symbolic settings,
     say shared variables, change without a recompilation.
@@ -120,34 +125,6 @@ class MinresQLP(Config):
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
     ) -> Solution:
-        """Return the solution of (A + λI) x = b as symbolic variables.
-
-        Parameters
-        ----------
-        A : LinearOperator or callable
-            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same
-            length and dtype.
-        b : symbolic vector
-            The right-hand side, float32 or float64; its dtype is that of the solve.
-        damping : float or symbolic scalar, default 0.0
-            The multiple λ of the identity added to A; of either sign.
-        x0 : symbolic vector, optional
-            Where to start; default zero. Not used when b is zero.
-        preconditioner : LinearOperator or callable, optional
-            The product with M⁻¹, for a symmetric positive definite M near A + λI.
-
-        Returns
-        -------
-        Solution
-            With ``least_squares_norm``, ``norm_estimate`` and ``condition_estimate``. Where the
-            residual test is met, ``least_squares_norm`` is that of the iterate before ``x``, from
-            the recurrence.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as described.
-        """
         system = make_system(A, b, damping, x0, preconditioner, self.check)
         run = Run(self, system)
         final = run.loop(run.initial())

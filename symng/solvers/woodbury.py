@@ -9,14 +9,15 @@ import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
-from symng.graphs.config import Config, config, number
+from symng.graphs.config import config, number
 from symng.operators import LinearOperator, identity_like
 from symng.solvers._system import choose, dot, make_system, norm
+from symng.solvers.base import Solver
 from symng.solvers.solution import Solution, Status
 
 
 @config
-class Woodbury(Config):
+class Woodbury(Solver):
     """Solve (A + lambda I) x = b directly, for A = R^T R with fewer rows in R than there are parameters.
 
     x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
@@ -62,6 +63,8 @@ class Woodbury(Config):
     """
 
     rtol: Any = number(default=1e-5, minimum=0, symbolic=True)
+
+    needs_full_batch = True
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
         """Return in a sentence what a solve takes.

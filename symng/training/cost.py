@@ -15,7 +15,6 @@ from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
-from symng.solvers import Woodbury
 
 # An iterative solve is 50 products by default, each of two passes through the model: this is five
 # times as much.
@@ -23,12 +22,12 @@ _MANY_ROWS = 500
 
 
 def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
-    """Warn of a `Woodbury` solve on so many rows that an iterative one is clearly cheaper, and say what it will cost.
+    """Warn of a direct solve on so many rows that an iterative one is clearly cheaper, and say what it will cost.
 
     ``batch`` is that of the metric, with or without targets.
     """
-    solver, metric = getattr(optimizer, "solver", None), getattr(optimizer, "metric", None)
-    if not isinstance(solver, Woodbury) or not isinstance(metric, Metric):
+    solver, metric = optimizer.solver, optimizer.metric
+    if solver is None or metric is None or not solver.needs_full_batch:
         return
     try:
         rows = count_rows(objective, metric, batch)

@@ -42,12 +42,15 @@ class Settings:
         return {name: _number(v) for name, v in self.variables.items()}
 
     def _check_one(self, name: str, value: Any) -> None:
-        """Make optimizer and solver anew with a setting: their own checks speak, each in its words."""
+        """Make optimizer or solver anew with a setting, so that their own checks refuse it."""
+        optimizer: Any = self.optimizer
+        solver = self.optimizer.solver
         if name == "damping":
             check_number(name, value, minimum=0)
-        for holder in (self.optimizer, getattr(self.optimizer, "solver", None)):
-            if is_dataclass(holder) and name in {f.name for f in fields(holder) if f.init}:
-                replace(holder, **{name: value})  # type: ignore[type-var]
+        if is_dataclass(optimizer) and name in {f.name for f in fields(optimizer) if f.init}:
+            replace(optimizer, **{name: value})  # type: ignore[type-var]
+        if solver is not None and name in solver.adjustable_settings():
+            solver.with_settings(**{name: value})
         check_number(
             name, value, finite=False
         )  # an optimizer that checks nothing does not want NaN either

@@ -26,9 +26,8 @@ from symng.backends.failures import backend_failure, comes_from
 from symng.objective import Objective
 from symng.objective.batches import check_chunks, make_batch
 from symng.objective.dry_run import Trial
-from symng.optimizers import Optimizer, Preconditioner, Step
+from symng.optimizers import Optimizer, Step
 from symng.optimizers.base import StepBatches
-from symng.solvers import Woodbury
 from symng.training.batch_arrays import BatchArrays, Batches, Layouts, full_layouts
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
@@ -110,13 +109,7 @@ class CompiledStep:
         return self.optimizer.metric_inputs(self.objective)
 
     def __repr__(self) -> str:
-        preconditioner = getattr(self.optimizer, "preconditioner", None)
-        description = (
-            preconditioner.describe(self.objective)
-            if isinstance(preconditioner, Preconditioner)
-            else ""
-        )
-        lines = [f"  {line}" for line in description.splitlines()]
+        lines = [f"  {line}" for line in self.optimizer.describe(self.objective).splitlines()]
         return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
     def __call__(
@@ -305,10 +298,12 @@ def _check_arguments(objective: Any, optimizer: Any, chunk_size: int | None) -> 
         return
     check_number("chunk_size", chunk_size, minimum=1, integer=True)
     check_chunks(objective)
-    if isinstance(getattr(optimizer, "solver", None), Woodbury):
+    solver = optimizer.solver
+    if solver is not None and solver.needs_full_batch:
+        name = f"{type(solver).__module__.split('.')[0]}.{type(solver).__name__}"
         raise argument_error(
             "chunk_size",
-            "none with symng.Woodbury, whose Gram matrix is of a whole batch",
+            f"none with {name}, which needs the full batch",
             Verbatim("one"),
             "Leave it out, or take symng.CG or symng.MinresQLP.",
             NotImplementedError,

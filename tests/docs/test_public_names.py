@@ -18,7 +18,7 @@ MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot")
 
 # Bases that cannot be made without a subclass (docs/extending.md has the examples), and results
 # that only the package makes: the examples of what returns them show them.
-BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "StepSize"}
+BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "Solver", "StepSize"}
 RESULTS = {"CompiledStep", "Match", "Step", "StepInfo"}
 # Dataclasses that are no configuration: they hold graphs or numbers.
 HOLDERS = {"LinearOperator", "Match", "Solution", "Step", "StepInfo", "TrainingResult"}

@@ -1,0 +1,141 @@
+"""What a solver is: settings, and the solution of a symmetric linear system as symbolic variables."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from symng._checks import argument_error
+from symng.graphs.config import Config, config, declarations
+from symng.solvers.solution import Solution
+
+# What may change between steps in a solver without declarations of its settings, with the dtypes.
+_USUAL_SETTINGS = {
+    "rtol": None,
+    "atol": None,
+    "maxiter": "int64",
+    "max_norm": None,
+    "condition_limit": None,
+}
+
+
+class Solver(Config, ABC):
+    """Solve (A + λI) x = b for a symmetric A; the base of all solvers.
+
+    A subclass gives `solve`. It is a frozen dataclass if it has settings.
+
+    Attributes
+    ----------
+    needs_full_batch : bool, default False
+        Whether A must be the operator of a full batch. The cost of such a solver grows with the
+        rows of the batch (`describe_cost`).
+    """
+
+    needs_full_batch: ClassVar[bool] = False
+
+    @abstractmethod
+    def solve(
+        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+    ) -> Solution:
+        """Return the solution of (A + λI) x = b as symbolic variables.
+
+        Parameters
+        ----------
+        A : LinearOperator or callable
+            The product with a symmetric matrix: from symbolic vector to symbolic vector of the same
+            length and dtype.
+        b : symbolic vector
+            The right-hand side, float32 or float64; its dtype is that of the solve.
+        damping : float or symbolic scalar, default 0.0
+            The multiple λ of the identity added to A; of either sign.
+        x0 : symbolic vector, optional
+            Where to start; default zero. Not used when b is zero.
+        preconditioner : LinearOperator or callable, optional
+            The product with M⁻¹, for a symmetric positive definite M near A + λI.
+
+        Returns
+        -------
+        Solution
+            The documentation of the class says which of the optional values it holds.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as described.
+        """
+
+    @property
+    def keeps_iterates(self) -> bool:
+        """Whether a solution holds earlier iterates beside the last one; by default it does not."""
+        return False
+
+    def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
+        """Return in a sentence what a solve takes, for a solver whose cost grows with the rows of the batch.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of R with A = R^T R.
+        size : int
+            Number of parameters.
+        dtype : str, default "float64"
+            That of the parameters.
+        """
+        return f"{type(self).__name__} solves with {rows:,} rows of {size:,} parameters at once."
+
+    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+        """Return the settings that may change between steps, by name: value and dtype, None for the parameters'."""
+        declared = declarations(self)
+        found = {name: (getattr(self, name), d.dtype) for name, d in declared.items() if d.symbolic}
+        found |= {n: s for n, s in _usual_settings(self).items() if n not in declared}
+        return {name: setting for name, setting in found.items() if setting[0] is not None}
+
+    def with_settings(self, **settings: Any) -> Solver:
+        """Return the same solver with other settings, for instance symbolic scalars."""
+        return replace(self, **settings) if settings else self  # type: ignore[type-var]
+
+
+@runtime_checkable
+class _Solves(Protocol):
+    """What a solver of another package has at least."""
+
+    def solve(self, A: Any, b: Any) -> Any: ...
+
+
+@config
+class ForeignSolver(Solver):
+    """Use an object that is no `Solver`, but has its method ``solve``, as one."""
+
+    solver: Any
+
+    def __repr__(self) -> str:
+        return repr(self.solver)
+
+    def solve(
+        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+    ) -> Solution:
+        return self.solver.solve(A, b, damping=damping, x0=x0, preconditioner=preconditioner)
+
+    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+        found = _usual_settings(self.solver)
+        return {name: setting for name, setting in found.items() if setting[0] is not None}
+
+    def with_settings(self, **settings: Any) -> Solver:
+        return replace(self, solver=replace(self.solver, **settings)) if settings else self
+
+
+def _usual_settings(solver: Any) -> dict[str, tuple[Any, str | None]]:
+    """Return those settings of a dataclass that have one of the usual names, with their dtypes."""
+    names = {f.name for f in fields(solver) if f.init} if is_dataclass(solver) else set()
+    return {n: (getattr(solver, n), dtype) for n, dtype in _USUAL_SETTINGS.items() if n in names}
+
+
+def as_solver(name: str, value: Any) -> Solver:
+    """Return a `Solver`, also for an object that has its method ``solve``; refuse others."""
+    if isinstance(value, Solver):
+        return value
+    if isinstance(value, type) or not isinstance(value, _Solves):
+        expected = "a solver such as symng.CG() or symng.MinresQLP()"
+        raise argument_error(name, expected, value, error=TypeError)
+    return ForeignSolver(solver=value)
