@@ -12,6 +12,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import graph_inputs, toposort
 from pytensor.raise_op import CheckAndRaise
+from pytensor.tensor.basic import Alloc
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
@@ -37,6 +38,8 @@ def axis_after(node: Apply, axis: int) -> int | None:
             return None
         length = infer_length(before, -1)
         return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
+    if isinstance(op, Alloc):
+        return None if before.type.broadcastable[axis] else axis + after.ndim - before.ndim
     return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None
 
 

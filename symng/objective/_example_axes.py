@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import FromFunctionOp
 from pytensor.graph.basic import Apply, Constant, Variable
@@ -12,9 +13,9 @@ from pytensor.graph.traversal import ancestors, toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar import Second
 from pytensor.scan.op import Scan
-from pytensor.tensor.basic import Join
+from pytensor.tensor.basic import ARange, Join
 from pytensor.tensor.blockwise import Blockwise
-from pytensor.tensor.elemwise import CAReduce, Elemwise
+from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.extra_ops import CumOp
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i
@@ -166,11 +167,12 @@ def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Plac
     if isinstance(op, AdvancedSubtensor):
         # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they
         # run themselves.
-        by_tensors = not any(isinstance(i, slice) for i in op.idx_list) and first in range(
-            len(op.idx_list)
-        )
+        if any(isinstance(i, slice) for i in op.idx_list) or first not in range(len(op.idx_list)):
+            return UNKNOWN
         place = _merged(given[1:])
-        return place if by_tensors and isinstance(place, int) else UNKNOWN
+        if place == NONE:  # labels that are constants
+            place = _counting_axis(node.inputs[1:], int(first))
+        return place if isinstance(place, int) else UNKNOWN
     if isinstance(op, Join):
         axis, place = node.inputs[0], _merged(given[1:])
         along = isinstance(axis, Constant) and int(axis.data) % node.outputs[0].type.ndim
@@ -198,6 +200,23 @@ def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Plac
     if after is None and folding and isinstance(op, Reshape):
         after = _folded_axis(node, first)
     return UNKNOWN if after is None else after
+
+
+def _counting_axis(indices: Sequence[Any], number: int) -> Place:
+    """Return the axis along which the index tensor with this number counts 0, 1, ..., if it does."""
+    index = indices[number]
+    long = [a for a, length in enumerate(index.type.shape) if length != 1]
+    source = index
+    while source.owner is not None and isinstance(source.owner.op, DimShuffle | Reshape):
+        source = source.owner.inputs[0]
+    if isinstance(source, Constant):
+        counts = bool((source.data.ravel() == np.arange(source.data.size)).all())
+    else:
+        counts = source.owner is not None and isinstance(source.owner.op, ARange)
+        start_and_step = source.owner.inputs[::2] if counts else []
+        counts = counts and [getattr(v, "data", None) for v in start_and_step] == [0, 1]
+    ahead = max(i.type.ndim for i in indices) - index.type.ndim
+    return long[0] + ahead if counts and len(long) == 1 else UNKNOWN
 
 
 def _folded_axis(node: Apply, axis: int) -> int | None:

@@ -16,6 +16,7 @@ import pytensor.tensor as pt
 from pytensor.graph.basic import Constant, Variable
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import (
+    Alloc,
     ExtractDiag,
     Join,
     MakeVector,
@@ -298,7 +299,8 @@ class _SumFinder(_Finder):
             ):
                 return True
         elif not isinstance(
-            op, Sum | DimShuffle | Reshape | SpecifyShape | MakeVector | Join | CheckAndRaise
+            op,
+            Sum | Alloc | DimShuffle | Reshape | SpecifyShape | MakeVector | Join | CheckAndRaise,
         ) and not isinstance(scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast):
             return False
         return any(self._is_shared_out(i) for i in inputs)

@@ -13,6 +13,7 @@ from pytensor.tensor.shape import Shape, Shape_i
 
 from symng._checks import warn
 from symng.backends import PLAIN
+from symng.backends.failures import ARRAY_ERRORS
 from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, written
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
@@ -48,7 +49,11 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
             warnings.simplefilter("ignore")
             values = Values(objective.model)
             few = values.take_examples(batch, *_LIMITS)
-            match = compare(values, few, PLAIN)
+            try:
+                match = compare(values, few, PLAIN)
+            except ARRAY_ERRORS:  # a model of one number of examples, as with constants for targets
+                few = batch
+                match = compare(values, few, PLAIN)
             if not match and not match.weighted and match.likelihood is None:
                 match = compare(values, few, PLAIN, near=_NEAR)
             moves = not match and not match.weighted and _moves_with_target(values, few)

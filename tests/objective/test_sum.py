@@ -160,6 +160,8 @@ FACTORS = {
     "divided by hand": (lambda e, W: e.sum() / 500, 0.002),
     "checked": (lambda e, W: assert_op(assert_op(e, pt.all(W > -9)).sum(), pt.all(W > -9)), 1.0),
     "masked by their numbers": (lambda e, W: (e * (pt.arange(e.shape[0]) > 2)).sum(), 1.0),
+    "spread": (lambda e, W: pt.broadcast_to(e, (e.shape[0],)).sum(), 1.0),
+    "mean of spread": (lambda e, W: pt.alloc(e, e.shape[0]).mean(), None),
     "product": (lambda e, W: 3 * (e @ e), 3.0),
     "product of columns": (lambda e, W: (e[:, None].T @ e[:, None]).sum(), 1.0),
     "product over the number": (lambda e, W: e @ e / e.shape[0], None),
@@ -220,6 +222,18 @@ def test_sums_over_reshaped_examples(name, axes):
     f = pytensor.function([x, t], loss - (2.0 if name == "penalty" else 0.0), mode="FAST_COMPILE")
     is_sum = np.isclose(f(*twice), 2 * f(*values))
     assert objective.sum_factor == ((0.5 if name == "product" else 1.0) if is_sum else None)
+
+
+@pytest.mark.parametrize("count", ["arange of the length", "a constant", "along a column"])
+def test_losses_picked_by_labels_that_are_constants(count):
+    x, w = pt.matrix("x"), pytensor.shared(np.ones((2, 3)), name="w")
+    p, labels = pt.special.softmax(x @ w, axis=-1), np.arange(7) % 3
+    rows = {"a constant": np.arange(7)}.get(count, pt.arange(p.shape[0]))
+    losses = -pt.log(p)[rows, labels]
+    if count == "along a column":
+        losses = -pt.log(pt.take_along_axis(p, pt.as_tensor(labels)[:, None], axis=1))[:, 0]
+    assert symng.Objective(losses.sum(), p, [w], [x]).sum_factor == 1.0
+    assert symng.Objective(losses.mean(), p, [w], [x]).reduction == "mean"
 
 
 def test_a_model_that_mixes_its_examples_may_end_in_a_sum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,21 @@ def test_outputs_that_no_data_are_compared_with():
     ):
         assert not objective.check(*arrays).matches
         assert mismatch_warnings(objective, symng.NaturalGradient(), arrays) == []
+
+
+def test_targets_that_are_constants():
+    """As observed data are in a probabilistic program: the model is made for their number."""
+    x, w = pt.matrix("x"), pytensor.shared(np.zeros((3, 4)), name="w")
+    r = x @ w
+    p = pt.sigmoid(r)
+    many = np.concatenate([X, X])  # more than are looked at
+    observed = np.concatenate([YES, YES]).astype(bool)
+    loss = -pt.switch(observed, pt.log(p), pt.log1p(-p)).sum()
+    objective = symng.Objective(loss, output=r, params=[w], inputs=[x])
+    optimizer = symng.NaturalGradient(damping=1.0)
+    with pytest.warns(UserWarning, match=r"likelihood=symng.Bernoulli\(logits=True\)"):
+        symng.minimize(objective, optimizer, data=(many,), max_steps=1, progress=False)
+    right = symng.Objective(loss, r, [w], [x], likelihood=symng.Bernoulli(logits=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        symng.minimize(right, optimizer, data=(many,), max_steps=1, progress=False)
