@@ -49,10 +49,19 @@ class Likelihood(Config, ABC):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         """Return the Fisher matrix with respect to the output y, times v (equations 7, 8 and 30)."""
 
+    def metric_sqrt(
+        self, r: TensorVariable, v: TensorVariable, transposed: bool = False
+    ) -> TensorVariable | None:
+        """Return B v or B^T v, where B B^T is the Fisher matrix with respect to r.
+
+        None where no such B is known.
+        """
+        return self.metric_root(r, v, transposed)
+
     def metric_root(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
-        """Return B v or B^T v, with B B^T the Fisher matrix with respect to r; None if no such B is known."""
+        """Old name of `metric_sqrt`, for likelihoods that were written before it."""
         return None
 
     @abstractmethod
@@ -131,7 +140,7 @@ class Gaussian(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return self.metric_product(y, v)
 
-    def metric_root(
+    def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable:
         return v / pt.cast(pt.as_tensor_variable(self.std, dtype=None), v.dtype)
@@ -176,7 +185,7 @@ class Bernoulli(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / (y * (1 - y))
 
-    def metric_root(
+    def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable:
         return pt.sqrt(pt.sigmoid(r) * pt.sigmoid(-r)) * v
@@ -236,7 +245,7 @@ class Categorical(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
 
-    def metric_root(
+    def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable:
         # B = diag(q) - y q^T with q the roots of the probabilities y, whose squares sum to 1.
@@ -323,7 +332,7 @@ class Poisson(Likelihood):
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
         return v / y
 
-    def metric_root(
+    def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable:
         return pt.exp(r / 2) * v

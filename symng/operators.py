@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Root:
+class Factor:
     """Represent a matrix R, of few rows and of one column for each parameter, by its products.
 
     Parameters
@@ -40,8 +40,8 @@ class Root:
         From a symbolic vector u with an entry for each row of R to R^T u.
     """
 
-    push: Callable[[TensorVariable], TensorVariable]
-    pull: Callable[[TensorVariable], TensorVariable]
+    matvec: Callable[[TensorVariable], TensorVariable]
+    rmatvec: Callable[[TensorVariable], TensorVariable]
 
     def materialise(self, like: TensorVariable) -> TensorVariable:
         """Return R itself, with the columns of ``like``, a vector that R may be multiplied with.
@@ -50,13 +50,13 @@ class Root:
         -----
         Costs a product with R^T for each row.
         """
-        return map_rows(self.pull, identity_like(self.push(like)))
+        return map_rows(self.rmatvec, identity_like(self.matvec(like)))
 
 
 def identity_like(v: TensorVariable) -> TensorVariable:
     """Return the identity matrix of the length and dtype of a vector, of a length that only the graph knows."""
-    places = vectors.places(v)
-    return pt.eq(places[:, None], places[None, :]).astype(v.dtype)
+    positions = vectors.positions(v)
+    return pt.eq(positions[:, None], positions[None, :]).astype(v.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +79,8 @@ class LinearOperator:
         values.
     name : str, default "A"
         Shown by ``repr``.
-    root : Root, optional
-        A matrix R of few rows with A = R^T R, where there is one: what `symng.Woodbury`
-        needs. A sum or a multiple has none.
+    factor : Factor, optional
+        A matrix R of few rows with A = R^T R, where there is one: what `symng.Woodbury` needs. A sum or a multiple has none.
     draw : callable, optional
         From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a
         function of the seed: what `diagonal` estimates from where it can.
@@ -110,7 +109,7 @@ class LinearOperator:
     dtype: str = "float64"
     inputs: Sequence[TensorVariable] = field(default=(), repr=False)
     name: str = "A"
-    root: Root | None = field(default=None, repr=False)
+    factor: Factor | None = field(default=None, repr=False)
     draw: Callable[[TensorVariable], TensorVariable] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_defa
 from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
 
-from symng.graphs.loops import pin
+from symng.graphs.loops import optimization_barrier
 
 TAG = "symng_numba"
 """The rewrites of this module run in modes that include it, and in no other."""
@@ -93,7 +93,9 @@ def fill_at_run_time(fgraph: FunctionGraph) -> None:
             or (data != data.flat[0]).any()
         ):
             continue
-        filled: Any = pt.alloc(pin(pt.constant(data.flat[0], dtype=data.dtype)), *data.shape)
+        filled: Any = pt.alloc(
+            optimization_barrier(pt.constant(data.flat[0], dtype=data.dtype)), *data.shape
+        )
         fgraph.replace(v, filled, reason="fill_at_run_time", import_missing=True)
 
 

@@ -37,8 +37,8 @@ def way_to_fashion() -> str:
 
 def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """Return all images, their labels, and where they are from."""
-    folders = [path] if path is not None else _places()
-    below = [place for folder in folders for place in (folder, folder / "fashion-mnist")]
+    folders = [path] if path is not None else _search_path()
+    below = [folder for folder in folders for folder in (folder, folder / "fashion-mnist")]
     for folder in below:
         files = [_existing(folder, name) for name in _FILES]
         if any(files):
@@ -78,7 +78,7 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
     )
 
 
-def _places() -> list[Path]:
+def _search_path() -> list[Path]:
     """Return the folders to look into, besides that of scikit-learn."""
     own = os.environ.get("SYMNG_DATA")
     if not own:

@@ -191,18 +191,18 @@ def _fold(count: int, labeled: int, fold: int, seed: int) -> np.ndarray:
 
 def _thin(codes: np.ndarray, labeled: int | None, seed: int) -> np.ndarray:
     """Return the codes with fewer labeled images, each part keeping its share."""
-    places = np.flatnonzero(codes)
+    indices = np.flatnonzero(codes)
     if labeled is None:
         return codes
-    if labeled > len(places):
+    if labeled > len(indices):
         raise argument_error(
-            "labeled", f"at most the {len(places):,} labeled images of the file", labeled
+            "labeled", f"at most the {len(indices):,} labeled images of the file", labeled
         )
-    order = np.random.default_rng(int(seed)).permutation(places)
+    order = np.random.default_rng(int(seed)).permutation(indices)
     thinned = np.full_like(codes, _UNLABELED)
     for code in (_TRAIN, _VALID, _TEST):
         part = order[codes[order] == code]
-        kept = part[: round(len(part) * labeled / len(places))]
+        kept = part[: round(len(part) * labeled / len(indices))]
         thinned[kept] = code
     return thinned
 

@@ -72,11 +72,11 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
 
 def _computed_length(v: TensorVariable, axis: int) -> int | None:
     """Return the length of an axis, computed from constants and shared variables; None where it needs inputs."""
-    roots: list[Any] = [
+    variables: list[Any] = [
         i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)
     ]
-    lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in roots]
-    length = infer_shape([v], roots, lengths)[0][axis]
+    lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in variables]
+    length = infer_shape([v], variables, lengths)[0][axis]
     if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
         return None
     shared: dict[Variable, Any] = {

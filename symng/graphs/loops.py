@@ -63,7 +63,7 @@ def while_loop(
     stop = pt.invert(_as_bool(cond(dict(following))))
     start = _as_bool(cond(dict(initial)))
     varying = list(current.values())
-    *values, stop = _gather_factors(_pin_scales([*following.values(), stop], varying), varying)
+    *values, stop = _gather_factors(_put_barriers([*following.values(), stop], varying), varying)
     following = dict(zip(names, values, strict=True))
 
     packing = _Packing(initial)
@@ -119,7 +119,7 @@ class _Packing:
         return state
 
 
-class _Pin(TypeCastingOp):
+class _Barrier(TypeCastingOp):
     """The identity, as an op that no rewrite looks through: what is before it is computed once, by itself."""
 
     def make_node(self, *inputs: Variable) -> Apply:
@@ -135,7 +135,7 @@ class _Pin(TypeCastingOp):
         return arguments[-1]
 
 
-def pin(x: TensorVariable) -> TensorVariable:
+def optimization_barrier(x: TensorVariable) -> TensorVariable:
     """Return ``x``, computed by itself.
 
     PyTensor merges elementwise operations into one loop over the elements as far as it can, and
@@ -143,18 +143,18 @@ def pin(x: TensorVariable) -> TensorVariable:
     anew for each of its elements, and a vector that is at hand would be made once more out of its
     factors.
     """
-    pinned: Any = _Pin()(x)
-    return pinned
+    result: Any = _Barrier()(x)
+    return result
 
 
-def _pin_scales(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
     """Return ``outputs`` with the numbers that scale arrays pinned."""
 
     def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
         inputs = [new.get(variable, variable) for variable in node.inputs]
         source = node.inputs[0]
         if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
-            inputs[0] = pin(inputs[0])
+            inputs[0] = optimization_barrier(inputs[0])
         return node.clone_with_new_inputs(inputs).outputs
 
     return rebuild(outputs, {v: v for v in varying}, rewrite)

@@ -118,7 +118,7 @@ def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
     return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
 
 
-def sum_narrowly(slope: Any) -> Any:
+def accumulate_in_own_dtype(slope: Any) -> Any:
     """Return a slope that is a sum, such as that of a bias, with the sum taken in its own dtype.
 
     PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more
@@ -126,7 +126,7 @@ def sum_narrowly(slope: Any) -> Any:
     """
     node = slope.owner
     if node is not None and isinstance(node.op, DimShuffle):
-        return node.op(sum_narrowly(node.inputs[0]))
+        return node.op(accumulate_in_own_dtype(node.inputs[0]))
     if (
         node is not None
         and isinstance(node.op, Sum)

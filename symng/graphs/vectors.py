@@ -56,7 +56,7 @@ def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[Tenso
     return tensors
 
 
-def places(v: TensorVariable) -> TensorVariable:
+def positions(v: TensorVariable) -> TensorVariable:
     """Return 1, 2, ... as int64, as many as the vector ``v`` has entries.
 
     Counted with cumsum: PyTensor's JAX backend has no arange of such a length until
@@ -66,20 +66,26 @@ def places(v: TensorVariable) -> TensorVariable:
 
 
 def random_signs(
-    like: TensorVariable, seed: Any, draws: int | None = None, first: tuple[int, Any] = (0, 0)
+    like: TensorVariable,
+    seed: Any,
+    draws: int | None = None,
+    *,
+    axis: int = 0,
+    offset: Any = 0,
 ) -> TensorVariable:
-    """Return random signs of the shape and dtype of ``like``, a function of ``seed``; ``draws`` of them, if given.
+    """Return random signs of the shape and dtype of ``like``, a function of ``seed``.
 
-    ``first`` is an axis and the number that its places are counted from.
+    With ``draws`` there are so many of them, along a new first axis. Positions along ``axis`` are
+    counted from ``offset``: a chunk of a batch gets the signs it has in the batch.
 
-    They are bits of a hash of seed and place, not draws of a generator, whose state not every
+    They are bits of a hash of seed and position, not draws of a generator, whose state not every
     backend gives back.
     """
     axes = [
-        places(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)])
+        positions(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)])
         for k in range(like.ndim)
     ]
-    axes[first[0]] = axes[first[0]] + first[1]
+    axes[axis] = axes[axis] + offset
     if draws is not None:
         axes.insert(0, pt.as_tensor_variable(np.arange(draws)))
     bits = _hash(pt.as_tensor_variable(seed))

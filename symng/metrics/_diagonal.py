@@ -14,7 +14,7 @@ from symng.graphs.derivatives import grad
 from symng.graphs.loops import map_rows
 from symng.objective import Objective
 from symng.objective.batches import Batch
-from symng.objective.layers import Use, find_uses
+from symng.objective.layers import ParameterUse, find_uses
 
 
 def mean_squared_gradients(batch: Batch, draws: int, seed: Any) -> TensorVariable:
@@ -44,7 +44,7 @@ def mean_squared_gradients(batch: Batch, draws: int, seed: Any) -> TensorVariabl
 # Exact, for dense layers
 
 
-def _uses(objective: Objective) -> dict[Any, Use]:
+def _uses(objective: Objective) -> dict[Any, ParameterUse]:
     """Return where the matrices and biases of dense layers are used."""
     losses: Any = objective.example_losses
     return find_uses(objective, {losses: 0})
@@ -67,7 +67,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     }
 
 
-def _sum_squares(use: Use, delta: Any) -> TensorVariable:
+def _sum_squares(use: ParameterUse, delta: Any) -> TensorVariable:
     """Return sum_n g_n^2 from the derivative of the sum of the losses by what the layer computes.
 
     With h W, g_n = h_n^T delta_n, and the sum of the squares is (h^2)^T delta^2.
@@ -100,5 +100,5 @@ def _signed_means(
         )
         return vectors.ravel(slopes, params)
 
-    rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, first=(0, offset)))
+    rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, offset=offset))
     return pt.specify_shape(rows, (draws, vectors.count(params)))

@@ -55,7 +55,7 @@ class Hidden:
         """The variable on which the Fisher matrix of the state is formed."""
         return self.h if self.e is None else self.e
 
-    def weigh(self, tangent: TensorVariable) -> TensorVariable:
+    def metric_product(self, tangent: TensorVariable) -> TensorVariable:
         """Return the Fisher matrix of p(h) with respect to `end`, times ``tangent``."""
         if self.e is not None:
             return self.likelihood.metric_product(self.e, tangent)

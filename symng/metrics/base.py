@@ -14,10 +14,10 @@ from symng._checks import check_instance
 from symng.graphs import vectors
 from symng.graphs.config import Config
 from symng.graphs.derivatives import pullback, pushforward
-from symng.graphs.rewrites import sum_narrowly
+from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch, as_batch
-from symng.operators import LinearOperator, Root
+from symng.operators import Factor, LinearOperator
 
 
 class Metric(Config, ABC):
@@ -43,7 +43,7 @@ class Metric(Config, ABC):
             dtype=batch.objective.dtype,
             inputs=batch.variables,
             name=type(self).__name__,
-            root=self.root(batch.objective) if isinstance(batch, FullBatch) else None,
+            factor=self.factor(batch.objective) if isinstance(batch, FullBatch) else None,
             draw=self.draw(batch),
         )
 
@@ -58,12 +58,12 @@ class Metric(Config, ABC):
         """Return the metric to be solved with under this damping of the optimizer; by default the same."""
         return self
 
-    def root(self, objective: Objective) -> Root | None:
+    def factor(self, objective: Objective) -> Factor | None:
         """Return R with the metric equal to R^T R, a row for each example and output; by default none is known."""
         return None
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
-        """Return the function from a seed to R^T s, with R that of `root` and s random signs, or None."""
+        """Return the function from a seed to R^T s, with R that of `factor` and s random signs, or None."""
         return None
 
     @abstractmethod
@@ -78,10 +78,10 @@ def as_metric(name: str, value: Any) -> Metric:
 
 
 class OutputMetric(Metric):
-    """A metric J^T H J: J the Jacobian of some outputs of the model, H small or cheap to multiply with.
+    """A metric J^T H J, with J the Jacobian of some outputs and H cheap to multiply by.
 
-    A subclass gives `outputs` and `weigh`, which is H. Metrics of this form can share one pass
-    through the model.
+    A subclass gives `outputs` and `output_curvature_product`, the product with H. Metrics of this
+    form can share one pass through the model.
     """
 
     @abstractmethod
@@ -89,23 +89,27 @@ class OutputMetric(Metric):
         """Return the variables of the model that J is the Jacobian of."""
 
     @abstractmethod
-    def weigh(
+    def output_curvature_product(
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         """Return H times ``tangents``, one for each of the outputs."""
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         outputs = self.outputs(objective)
-        return pull(outputs, objective, self.weigh(objective, push(outputs, objective, v)))
+        return pull(
+            outputs,
+            objective,
+            self.output_curvature_product(objective, push(outputs, objective, v)),
+        )
 
 
 def push(
     outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable
 ) -> list[TensorVariable]:
     """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
-    with floats_of(objective):
+    with floatx_of(objective):
         tangents: Any = pushforward(
-            _apart(outputs), objective.params, vectors.split(v, objective.params), "ignore"
+            _detached(outputs), objective.params, vectors.split(v, objective.params), "ignore"
         )
     return list(tangents)
 
@@ -114,14 +118,14 @@ def pull(
     outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
 ) -> TensorVariable:
     """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
-    with floats_of(objective):
+    with floatx_of(objective):
         slopes: Any = pullback(
-            _apart(outputs), objective.params, cotangents, disconnected_inputs="ignore"
+            _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
         )
-    return vectors.ravel([sum_narrowly(slope) for slope in slopes], objective.params)
+    return vectors.ravel([accumulate_in_own_dtype(slope) for slope in slopes], objective.params)
 
 
-def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
+def _detached(outputs: Sequence[TensorVariable]) -> list[Any]:
     """Return several outputs as copies, none of which is computed from another.
 
     PyTensor's pullback takes the cotangent of an output for all of its gradient: what comes from
@@ -130,7 +134,7 @@ def _apart(outputs: Sequence[TensorVariable]) -> list[Any]:
     return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
 
 
-def floats_of(objective: Objective) -> Any:
+def floatx_of(objective: Objective) -> Any:
     """Return a context in which PyTensor's floatX is the dtype of the parameters.
 
     The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of

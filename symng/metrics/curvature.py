@@ -11,7 +11,7 @@ from symng.graphs import vectors
 from symng.graphs.config import config
 from symng.graphs.derivatives import grad, hessian_product
 from symng.graphs.rebuild import rebuild
-from symng.metrics.base import Metric, OutputMetric, floats_of
+from symng.metrics.base import Metric, OutputMetric, floatx_of
 from symng.objective import Objective
 from symng.objective.output_products import check_passage
 
@@ -65,19 +65,19 @@ class GaussNewton(OutputMetric):
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
         return list(
-            dict.fromkeys(head.root for head in objective.heads)
+            dict.fromkeys(head.curvature_at for head in objective.heads)
         )  # slices of one r have the same root
 
-    def weigh(
+    def output_curvature_product(
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
-        roots = self.outputs(objective)
+        preactivations = self.outputs(objective)
         # The loss as a function of the pre-activations alone, also where one of them is computed
         # from another.
-        places: list[Any] = [r.type() for r in roots]
-        loss = rebuild([objective.loss], dict(zip(roots, places, strict=True)))[0]
-        curved: Any = hessian_product(loss, places, tangents)
-        return rebuild(curved, dict(zip(places, roots, strict=True)))
+        placeholders: list[Any] = [r.type() for r in preactivations]
+        loss = rebuild([objective.loss], dict(zip(preactivations, placeholders, strict=True)))[0]
+        curved: Any = hessian_product(loss, placeholders, tangents)
+        return rebuild(curved, dict(zip(placeholders, preactivations, strict=True)))
 
 
 @config
@@ -113,7 +113,7 @@ class Hessian(Metric):
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params: Any = objective.params
-        with floats_of(objective):
+        with floatx_of(objective):
             slopes: Any = grad(objective.loss, params, disconnected_inputs="ignore")
             along = (vectors.ravel(slopes, params) * v).sum()
             curved: Any = grad(

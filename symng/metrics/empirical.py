@@ -20,7 +20,7 @@ from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric, pull, push
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch, as_batch
-from symng.operators import Root
+from symng.operators import Factor
 
 
 @config
@@ -99,7 +99,7 @@ class EmpiricalFisher(Metric):
         mean = _mean_gradient(batch)
         return EmpiricalFisher().apply(batch, v) - pt.dot(mean, v) * mean
 
-    def root(self, objective: Objective) -> Root:
+    def factor(self, objective: Objective) -> Factor:
         """Return the matrix whose rows are the g_n, less their mean where centered, over sqrt(N)."""
         losses: Any = objective.example_losses
         scale = pt.sqrt(losses.shape[0].astype(losses.dtype))
@@ -107,7 +107,7 @@ class EmpiricalFisher(Metric):
         def scaled(v: TensorVariable) -> TensorVariable:
             return (v - v.mean() if self.centered else v) / scale
 
-        return Root(
+        return Factor(
             lambda v: scaled(push([losses], objective, v)[0]),
             lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
         )
@@ -116,7 +116,7 @@ class EmpiricalFisher(Metric):
         def drawn(seed: TensorVariable) -> TensorVariable:
             def means(o: Objective, offset: Any) -> list[TensorVariable]:
                 losses: Any = o.example_losses
-                signs = vectors.random_signs(losses, seed, first=(0, offset))
+                signs = vectors.random_signs(losses, seed, offset=offset)
                 weights = signs / losses.shape[0].astype(losses.dtype)
                 return [pull([losses], o, [weights]).astype(o.dtype), weights.sum().astype(o.dtype)]
 

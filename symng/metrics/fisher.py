@@ -16,7 +16,7 @@ from symng.metrics.base import OutputMetric, pull, push
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.objective.heads import Head
-from symng.operators import Root
+from symng.operators import Factor
 
 Form = Literal["natural", "output"]
 
@@ -86,50 +86,47 @@ class Fisher(OutputMetric):
     def outputs(self, objective: Objective) -> list[TensorVariable]:
         return [head.y if r is None else r for head, r in self._parts(objective)]
 
-    def weigh(
+    def output_curvature_product(
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         cotangents = []
         for (head, r), tangent in zip(self._parts(objective), tangents, strict=True):
             end = head.y if r is None else r
-            weigh = (
-                head.likelihood.output_metric_product
-                if r is None
-                else head.likelihood.metric_product
-            )
+            likelihood = head.likelihood
+            product = likelihood.output_metric_product if r is None else likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
             # A factor, not a divisor: a solver's loop gathers it with those that do not change from
             # product to product.
-            cotangents.append(weigh(end, tangent) * (1 / count))
+            cotangents.append(product(end, tangent) * (1 / count))
         return cotangents
 
-    def _has_root(self, objective: Objective) -> bool:
+    def _has_factor(self, objective: Objective) -> bool:
         """Tell whether B with B B^T = M is known for each output."""
         ends = [(head.likelihood, head.r) for head in objective.heads]
         return self.form == "natural" and all(
-            r is not None and likelihood.metric_root(r, r) is not None for likelihood, r in ends
+            r is not None and likelihood.metric_sqrt(r, r) is not None for likelihood, r in ends
         )
 
-    def root(self, objective: Objective) -> Root | None:
+    def factor(self, objective: Objective) -> Factor | None:
         """Return B^T J_r / sqrt(N), with B B^T = M, for likelihoods whose B is known."""
-        if not self._has_root(objective):
+        if not self._has_factor(objective):
             return None
         heads = objective.heads
         ends: list[Any] = [head.r for head in heads]
 
         def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[Any]:
             return [
-                head.likelihood.metric_root(r, v, transposed)
+                head.likelihood.metric_sqrt(r, v, transposed)
                 / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
 
-        def push_root(v: TensorVariable) -> TensorVariable:
+        def push_factor(v: TensorVariable) -> TensorVariable:
             return pt.concatenate(
                 [u.flatten() for u in scaled(push(ends, objective, v), transposed=True)]
             )
 
-        def pull_root(u: TensorVariable) -> TensorVariable:
+        def pull_factor(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0
             for r in ends:
                 stop = start + r.size
@@ -137,10 +134,10 @@ class Fisher(OutputMetric):
                 start = stop
             return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
 
-        return Root(push_root, pull_root)
+        return Factor(push_factor, pull_factor)
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
-        if not self._has_root(batch.objective):
+        if not self._has_factor(batch.objective):
             return None
 
         def drawn(seed: TensorVariable) -> TensorVariable:
@@ -149,9 +146,9 @@ class Fisher(OutputMetric):
                 parts = []
                 for number, (head, r) in enumerate(zip(o.heads, ends, strict=True)):
                     own = seed * len(ends) + number
-                    signs = vectors.random_signs(r, own, first=(head.example_axis, offset))
+                    signs = vectors.random_signs(r, own, axis=head.example_axis, offset=offset)
                     count = r.shape[head.example_axis].astype(r.dtype)
-                    parts.append(head.likelihood.metric_root(r, signs, False) / count)
+                    parts.append(head.likelihood.metric_sqrt(r, signs, False) / count)
                 return [pull(ends, o, parts).astype(o.dtype)]
 
             return pt.sqrt(batch.count.astype(batch.objective.dtype)) * batch.mean(mean)[0]

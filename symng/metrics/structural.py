@@ -143,9 +143,12 @@ class StructuralDamping(Metric):
         ends = [*outputs, *(state.end for state in states)]
         tangents = push(ends, objective, v)
         of_outputs, of_states = tangents[: len(outputs)], tangents[len(outputs) :]
-        cotangents = [] if shared is None else shared.weigh(objective, of_outputs)
+        cotangents = (
+            [] if shared is None else shared.output_curvature_product(objective, of_outputs)
+        )
         cotangents += [
-            scale * state.weigh(tangent) for state, tangent in zip(states, of_states, strict=True)
+            scale * state.metric_product(tangent)
+            for state, tangent in zip(states, of_states, strict=True)
         ]
         product = pull(ends, objective, cotangents)
         return product if shared is not None else self.metric.product(objective, v) + product
@@ -162,7 +165,7 @@ class StructuralDamping(Metric):
                     "Give them: StructuralDamping(hidden=[h]).",
                 )
         else:
-            found = objective.on_own_inputs(self.hidden)
+            found = objective.rebind(self.hidden)
             known = set(objective.inputs)
             loose = [
                 v

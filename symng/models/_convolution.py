@@ -90,7 +90,7 @@ def convolve(
     down, across = (
         (side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True)
     )
-    patches = images.reshape((-1, int(np.prod(sides))))[:, _places(sides, window, stride)]
+    patches = images.reshape((-1, int(np.prod(sides))))[:, _patch_indices(sides, window, stride)]
     matrix = patches.reshape((-1, int(np.prod(window))))
     # The shape is told to the graph: JAX has to know it in a loop, where the derivative takes its
     # own shape from there.
@@ -144,7 +144,7 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
     return shape
 
 
-def _places(sides: list[int], window: list[int], stride: int) -> np.ndarray:
+def _patch_indices(sides: list[int], window: list[int], stride: int) -> np.ndarray:
     """Return for all pixels of all patches, one patch after the other, their places in a flattened image."""
     numbered = np.arange(np.prod(sides)).reshape(*sides[:2], -1)
     patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window[:2]), axis=(0, 1))[

@@ -110,7 +110,7 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
     return tuple(params)
 
 
-def check_roots(name: str, variables: Any) -> tuple[TensorVariable, ...]:
+def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:
     """Return inputs or targets if they are distinct symbolic variables that nothing computes."""
     expected = "a list of symbolic input variables, such as pt.matrix('x')"
     if not isinstance(variables, list | tuple):
@@ -169,9 +169,9 @@ def check_connections(
     targets: Sequence[TensorVariable],
 ) -> None:
     """Refuse inputs and targets that are given twice, missing, or not in the graphs, the first of which is the loss."""
-    roots = [*inputs, *targets]
-    if len(set(roots)) < len(roots):
-        twice = next(v for v in roots if roots.count(v) > 1)
+    declared = [*inputs, *targets]
+    if len(set(declared)) < len(declared):
+        twice = next(v for v in declared if declared.count(v) > 1)
         raise argument_error(
             "inputs, targets",
             "each variable once",
@@ -185,7 +185,7 @@ def check_connections(
                 raise argument_error(
                     name, "variables that the loss or the output depends on", v, "Leave it out."
                 )
-    missing = graph.difference(roots)
+    missing = graph.difference(declared)
     loose = sorted(str(v) for v in missing if not isinstance(v, SharedVariable | Constant))
     if loose:
         raise argument_error(
@@ -226,14 +226,16 @@ def check_example_axis(value: Any, outputs: Sequence[TensorVariable]) -> list[in
     return axes
 
 
-def check_data_axes(data_axes: Any, roots: Sequence[TensorVariable], axis: int) -> tuple[int, ...]:
+def check_data_axes(
+    data_axes: Any, variables: Sequence[TensorVariable], axis: int
+) -> tuple[int, ...]:
     """Return the axis of examples of each input and target."""
     if data_axes is None:
-        return tuple(axis if v.ndim > axis else 0 for v in roots)
-    if not isinstance(data_axes, list | tuple) or len(data_axes) != len(roots):
+        return tuple(axis if v.ndim > axis else 0 for v in variables)
+    if not isinstance(data_axes, list | tuple) or len(data_axes) != len(variables):
         raise argument_error(
-            "data_axes", f"one axis for each of {len(roots)} inputs and targets", data_axes
+            "data_axes", f"one axis for each of {len(variables)} inputs and targets", data_axes
         )
-    for v, a in zip(roots, data_axes, strict=True):
+    for v, a in zip(variables, data_axes, strict=True):
         check_number("data_axes", a, integer=True, minimum=0, maximum=v.ndim - 1)
     return tuple(data_axes)

@@ -32,7 +32,7 @@ NONE = "none"  # no example enters it
 REDUCED = "reduced"  # examples enter it, and their axis is summed away
 MIXED = "mixed"  # what is summed over examples has gone back into single ones, as in batch normalization
 UNKNOWN = "unknown"
-Place = int | str
+ExampleAxis = int | str
 
 
 def locate_examples(
@@ -40,7 +40,7 @@ def locate_examples(
     known: Mapping[TensorVariable, int],
     outputs: Mapping[Any, int] | None = None,
     folding: bool = False,
-) -> dict[Variable, Place]:
+) -> dict[Variable, ExampleAxis]:
     """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
 
     ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those
@@ -50,25 +50,25 @@ def locate_examples(
     as in ``x.ravel()``, still counts: a sum over it is a sum over the examples.
     """
     outputs = {} if outputs is None else outputs
-    places: dict[Variable, Place] = {v: axis for v, axis in known.items()}
-    _walk(toposort([loss, *outputs]), places, set(ancestors(list(outputs))), outputs, folding)
-    return places
+    example_axes: dict[Variable, ExampleAxis] = {v: axis for v, axis in known.items()}
+    _walk(toposort([loss, *outputs]), example_axes, set(ancestors(list(outputs))), outputs, folding)
+    return example_axes
 
 
 def _walk(
     nodes: Iterable[Apply],
-    places: dict[Variable, Place],
+    example_axes: dict[Variable, ExampleAxis],
     model: set[Variable],
     outputs: Mapping[Any, int],
     folding: bool = False,
 ) -> None:
     """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
     for node in nodes:
-        given = [places.get(v, NONE) for v in node.inputs]
+        given = [example_axes.get(v, NONE) for v in node.inputs]
         if is_elementwise(node.op, Second) and given[0] == REDUCED:
             given[0] = NONE  # a shape alone, as in the gradient of a sum over examples
         entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
-        found: Sequence[Place]
+        found: Sequence[ExampleAxis]
         if isinstance(node.op, CheckAndRaise):
             found = given[:1]  # conditions do not enter the value
         elif isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
@@ -78,28 +78,36 @@ def _walk(
         elif all(p in (NONE, REDUCED) for p in given):
             found = [REDUCED] * len(node.outputs)
         elif isinstance(node.op, OpFromGraph) and not isinstance(node.op, Softmax | LogSoftmax):
-            found = _places_in_graph(node, given, model, folding)
+            found = _example_axes_in_graph(node, given, model, folding)
         elif isinstance(node.op, Scan):
-            found = _places_in_scan(node, given, model)
+            found = _example_axes_in_scan(node, given, model)
         else:
-            found = [_place_of_output(node, given, folding)] * len(node.outputs)
-        for v, place in zip(node.outputs, found, strict=True):
-            places[v] = outputs[v] if v in outputs and place != MIXED else place
+            found = [_example_axis_of_output(node, given, folding)] * len(node.outputs)
+        for v, example_axis in zip(node.outputs, found, strict=True):
+            example_axes[v] = outputs[v] if v in outputs and example_axis != MIXED else example_axis
         if any(v in model for v in node.inputs):
             model.update(node.outputs)
 
 
-def _places_in_graph(
-    node: Apply, given: Sequence[Place], model: set[Variable], folding: bool
-) -> list[Place]:
+def _example_axes_in_graph(
+    node: Apply, given: Sequence[ExampleAxis], model: set[Variable], folding: bool
+) -> list[ExampleAxis]:
     """Return the places of the outputs of an op that is a graph."""
     op: Any = node.op
-    places = dict(zip(op.fgraph.inputs, given, strict=True))
-    _walk(op.fgraph.toposort(), places, _model_within(node, op.fgraph.inputs, model), {}, folding)
-    return [places.get(v, NONE) for v in op.fgraph.outputs]
+    example_axes = dict(zip(op.fgraph.inputs, given, strict=True))
+    _walk(
+        op.fgraph.toposort(),
+        example_axes,
+        _model_within(node, op.fgraph.inputs, model),
+        {},
+        folding,
+    )
+    return [example_axes.get(v, NONE) for v in op.fgraph.outputs]
 
 
-def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -> list[Place]:
+def _example_axes_in_scan(
+    node: Apply, given: Sequence[ExampleAxis], model: set[Variable]
+) -> list[ExampleAxis]:
     """Return the places of the outputs of a scan: those inside it, after the axis of its steps."""
     op: Any = node.op
     info, lookup, inputs, values = (
@@ -109,19 +117,25 @@ def _places_in_scan(node: Apply, given: Sequence[Place], model: set[Variable]) -
         op.inner_outputs,
     )
     traced = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
-    start: dict[Variable, Place] = {}
-    for i, place in enumerate(given):
-        if i in traced and isinstance(place, int):
-            place = place - 1 if place > 0 else UNKNOWN  # a round for each example
-        start.update((inputs[k], place) for k in lookup["inner_inp_from_outer_inp"].get(i, ()))
+    start: dict[Variable, ExampleAxis] = {}
+    for i, example_axis in enumerate(given):
+        if i in traced and isinstance(example_axis, int):
+            example_axis = (
+                example_axis - 1 if example_axis > 0 else UNKNOWN
+            )  # a round for each example
+        start.update(
+            (inputs[k], example_axis) for k in lookup["inner_inp_from_outer_inp"].get(i, ())
+        )
     states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
     while (
         True
     ):  # until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED
-        places = dict(start)
-        _walk(op.fgraph.toposort(), places, _model_within(node, inputs, model), {})
+        example_axes = dict(start)
+        _walk(op.fgraph.toposort(), example_axes, _model_within(node, inputs, model), {})
         result = {
-            i: _joined([places.get(values[k], NONE) for k in lookup["inner_out_from_outer_out"][i]])
+            i: _joined(
+                [example_axes.get(values[k], NONE) for k in lookup["inner_out_from_outer_out"][i]]
+            )
             for i in range(len(node.outputs))
         }
         before = dict(start)
@@ -144,15 +158,17 @@ def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable])
     return {v for v, outer in zip(inputs, node.inputs, strict=True) if outer in model}
 
 
-def _joined(places: Sequence[Place]) -> Place:
+def _joined(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the place of a variable that takes several values in turn, as a state of a scan does."""
-    found = set(places) - {NONE}
+    found = set(example_axes) - {NONE}
     if MIXED in found:
         return MIXED
     return UNKNOWN if len(found) > 1 else found.pop() if found else NONE
 
 
-def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Place:
+def _example_axis_of_output(
+    node: Apply, given: Sequence[ExampleAxis], folding: bool
+) -> ExampleAxis:
     """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
     op, first = node.op, given[0]
     ndim: int = getattr(node.inputs[0].type, "ndim", 0)
@@ -163,29 +179,31 @@ def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Plac
             return _merged(given)
         op = op.core_op
     if isinstance(op, Dot):
-        return _place_in_product(node, given)
+        return _example_axis_in_product(node, given)
     if isinstance(op, AdvancedSubtensor):
         # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they
         # run themselves.
         if any(isinstance(i, slice) for i in op.idx_list) or first not in range(len(op.idx_list)):
             return UNKNOWN
-        place = _merged(given[1:])
-        if place == NONE:  # labels that are constants
-            place = _counting_axis(node.inputs[1:], int(first))
-        return place if isinstance(place, int) else UNKNOWN
+        example_axis = _merged(given[1:])
+        if example_axis == NONE:  # labels that are constants
+            example_axis = _counting_axis(node.inputs[1:], int(first))
+        return example_axis if isinstance(example_axis, int) else UNKNOWN
     if isinstance(op, Join):
-        axis, place = node.inputs[0], _merged(given[1:])
+        axis, example_axis = node.inputs[0], _merged(given[1:])
         along = isinstance(axis, Constant) and int(axis.data) % node.outputs[0].type.ndim
-        return place if isinstance(axis, Constant) and place != along else UNKNOWN
+        return example_axis if isinstance(axis, Constant) and example_axis != along else UNKNOWN
     if isinstance(op, IncSubtensor):
-        place = _merged(given[:2])
+        example_axis = _merged(given[:2])
         slices = [*op.idx_list, *[slice(None)] * ndim]
         kept = (
-            isinstance(place, int)
-            and slices[place] == slice(None)
+            isinstance(example_axis, int)
+            and slices[example_axis] == slice(None)
             and all(isinstance(i, slice) for i in slices)
         )
-        return place if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
+        return (
+            example_axis if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
+        )
     if is_closed(op):
         return MIXED
     if not isinstance(first, int) or any(p != NONE for p in given[1:]):
@@ -202,7 +220,7 @@ def _place_of_output(node: Apply, given: Sequence[Place], folding: bool) -> Plac
     return UNKNOWN if after is None else after
 
 
-def _counting_axis(indices: Sequence[Any], number: int) -> Place:
+def _counting_axis(indices: Sequence[Any], number: int) -> ExampleAxis:
     """Return the axis along which the index tensor with this number counts 0, 1, ..., if it does."""
     index = indices[number]
     long = [a for a, length in enumerate(index.type.shape) if length != 1]
@@ -231,7 +249,7 @@ def _folded_axis(node: Apply, axis: int) -> int | None:
     return long[0] if len(long) == 2 and kept else None
 
 
-def _place_in_product(node: Apply, given: Sequence[Place]) -> Place:
+def _example_axis_in_product(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the place of examples in a product of matrices or vectors, whose examples run over no batch axis."""
     a, b = node.inputs
     result: Any = node.outputs[0]
@@ -249,7 +267,7 @@ def _place_in_product(node: Apply, given: Sequence[Place]) -> Place:
     return UNKNOWN
 
 
-def _is_in_batch(node: Apply, given: Sequence[Place]) -> bool:
+def _is_in_batch(node: Apply, given: Sequence[ExampleAxis]) -> bool:
     """Return whether examples run over axes that a `Blockwise` op does one by one."""
     op: Any = node.op
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
@@ -260,11 +278,11 @@ def is_closed(op: Any) -> bool:
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 
 
-def _merged(places: Sequence[Place]) -> Place:
+def _merged(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the place of examples in an elementwise function of tensors with the given places."""
-    axes = {p for p in places if isinstance(p, int)}
+    axes = {p for p in example_axes if isinstance(p, int)}
     if len(axes) == 1:
         return axes.pop()
-    if axes or UNKNOWN in places:
+    if axes or UNKNOWN in example_axes:
         return UNKNOWN
-    return REDUCED if REDUCED in places else NONE
+    return REDUCED if REDUCED in example_axes else NONE

@@ -33,7 +33,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import warn
 from symng.graphs.rebuild import rebuild
 from symng.objective._arguments import check_given_losses
-from symng.objective._example_axes import NONE, REDUCED, Place, locate_examples
+from symng.objective._example_axes import NONE, REDUCED, ExampleAxis, locate_examples
 from symng.objective.model import Model
 
 Found = tuple[TensorVariable, str] | None
@@ -57,8 +57,10 @@ def with_example_losses(model: Model) -> Model:
     """Return the model with the losses of single examples, checked or found, and how they are reduced to the loss."""
     known = dict(zip(model.variables, model.data_axes, strict=True))
     outputs = {y: head.example_axis for y, head in zip(model.outputs, model.heads, strict=True)}
-    # Where the root is not r, the output is a view of it, perhaps with other axes.
-    outputs |= {head.root: head.example_axis for head in model.heads if head.root is head.r}
+    # Where the curvature is not taken at r, the output is a view of it, perhaps with other axes.
+    outputs |= {
+        head.curvature_at: head.example_axis for head in model.heads if head.curvature_at is head.r
+    }
     axes = locate_examples(model.loss, known, outputs)
     factor = find_sum(model.loss, axes, known, outputs)
     if model.example_losses is None:
@@ -70,29 +72,29 @@ def with_example_losses(model: Model) -> Model:
 
 
 def find_example_losses(
-    loss: TensorVariable, places: Mapping[Variable, Place]
+    loss: TensorVariable, example_axes: Mapping[Variable, ExampleAxis]
 ) -> tuple[TensorVariable | None, str | None]:
     """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
 
     The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without
     examples added, as weight decay has. The loss is the mean, or the sum, of the vector returned.
     """
-    found = _Finder(places).find(loss)
+    found = _Finder(example_axes).find(loss)
     return (None, None) if found is None else found
 
 
 class _Finder:
     """Walks backward from a loss, knowing the places of examples."""
 
-    def __init__(self, places: Mapping[Variable, Place]) -> None:
-        self.places = places
+    def __init__(self, example_axes: Mapping[Variable, ExampleAxis]) -> None:
+        self.example_axes = example_axes
 
-    def place(self, v: Variable) -> Place:
-        return self.places.get(v, NONE)
+    def example_axis(self, v: Variable) -> ExampleAxis:
+        return self.example_axes.get(v, NONE)
 
     def find(self, v: TensorVariable) -> Found:
         """Return (e, "mean" or "sum"), with v that reduction of e over its first axis, the one of examples."""
-        if self.place(v) != REDUCED or v.owner is None:
+        if self.example_axis(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
         if isinstance(op, Sum):
@@ -109,11 +111,11 @@ class _Finder:
         if isinstance(scalar_op, ps.Neg | ps.Cast):
             return _mapped(self.find(inputs[0]), lambda e: op(e))
         if isinstance(scalar_op, ps.Mul):
-            within = [i for i in inputs if self.place(i) != NONE]
+            within = [i for i in inputs if self.example_axis(i) != NONE]
             if len(within) == 1:
                 scales = [i for i in inputs if i is not within[0]]
                 return self._scaled(self.find(within[0]), scales, lambda e, s: e * s)
-        if isinstance(scalar_op, ps.TrueDiv) and self.place(inputs[1]) == NONE:
+        if isinstance(scalar_op, ps.TrueDiv) and self.example_axis(inputs[1]) == NONE:
             return self._scaled(self.find(inputs[0]), [inputs[1]], lambda e, s: e / s)
         return None
 
@@ -121,16 +123,20 @@ class _Finder:
         """Return whether ``v`` is a product of matrices that sums over examples, as of residuals with themselves."""
         op = v.owner.op
         dot = isinstance(op, Dot) or (isinstance(op, Blockwise) and isinstance(op.core_op, Dot))
-        return dot and v.ndim == 2 and all(isinstance(self.place(i), int) for i in v.owner.inputs)
+        return (
+            dot
+            and v.ndim == 2
+            and all(isinstance(self.example_axis(i), int) for i in v.owner.inputs)
+        )
 
     def _find_in_reduction(self, op: Sum, summed: TensorVariable) -> Found:
         """Return the example terms of a sum that takes the examples away, or of one over what is left of them."""
         axes = list(range(summed.ndim)) if op.axis is None else list(op.axis)
-        place = self.place(summed)
-        if isinstance(place, int):
-            order = [place, *(a for a in range(summed.ndim) if a != place)]
-            e = summed if place == 0 else summed.dimshuffle(*order)
-            others = [order.index(a) for a in axes if a != place]
+        example_axis = self.example_axis(summed)
+        if isinstance(example_axis, int):
+            order = [example_axis, *(a for a in range(summed.ndim) if a != example_axis)]
+            e = summed if example_axis == 0 else summed.dimshuffle(*order)
+            others = [order.index(a) for a in axes if a != example_axis]
             return (e.sum(axis=others) if others else e), "sum"
         return _mapped(self.find(summed), lambda e: e.sum(axis=[a + 1 for a in axes]))
 
@@ -139,7 +145,7 @@ class _Finder:
         total, reductions, alone = None, set(), []
         for i, term in enumerate(terms):
             term_of = (lambda e: -e) if subtract and i else (lambda e: e)
-            if self.place(term) == NONE:
+            if self.example_axis(term) == NONE:
                 alone.append(term_of(term))
                 continue
             found = self.find(term)
@@ -178,14 +184,18 @@ class _Finder:
             seen.add(v)
             op, inputs = v.owner.op, v.owner.inputs
             if isinstance(op, Shape | Shape_i):  # below it are values, not lengths
-                place = self.place(inputs[0])
-                if place == op.i if isinstance(op, Shape_i) else isinstance(place, int):
+                example_axis = self.example_axis(inputs[0])
+                if (
+                    example_axis == op.i
+                    if isinstance(op, Shape_i)
+                    else isinstance(example_axis, int)
+                ):
                     return True
             elif isinstance(op, Subtensor) and len(inputs) == 2 and isinstance(inputs[1], Constant):
                 measured = _shape_of(inputs[0])
                 if measured is None:
                     stack.append(inputs[0])
-                elif self.place(measured) == int(inputs[1].data) % measured.ndim:
+                elif self.example_axis(measured) == int(inputs[1].data) % measured.ndim:
                     return True
             else:
                 stack.extend(inputs)
@@ -210,7 +220,7 @@ def _mapped(found: Found, change: Callable[[TensorVariable], TensorVariable]) ->
 
 def find_sum(
     loss: TensorVariable,
-    places: Mapping[Variable, Place],
+    example_axes: Mapping[Variable, ExampleAxis],
     known: Mapping[Any, int],
     outputs: Mapping[Any, int],
 ) -> float | None:
@@ -220,22 +230,22 @@ def find_sum(
     examples, or by the sum of their weights, is a mean. c counts factors that are plain numbers,
     and no others.
     """
-    if places.get(loss) not in (NONE, REDUCED):
-        places = locate_examples(loss, known, outputs, folding=True)
-    if places.get(loss) in (NONE, REDUCED):
-        return _SumFinder(places).factor(loss)
+    if example_axes.get(loss) not in (NONE, REDUCED):
+        example_axes = locate_examples(loss, known, outputs, folding=True)
+    if example_axes.get(loss) in (NONE, REDUCED):
+        return _SumFinder(example_axes).factor(loss)
     # A model that mixes its examples, as by batch normalization, may end in a sum over them.
     cut: dict[Any, Any] = {y: y.type() for y in outputs}
     end: Any = rebuild([loss], cut)[0]
-    known = dict(known) | {place: outputs[y] for y, place in cut.items()}
+    known = dict(known) | {example_axis: outputs[y] for y, example_axis in cut.items()}
     return _SumFinder(locate_examples(end, known, folding=True)).factor(end)
 
 
 class _SumFinder(_Finder):
     """Walks backward from a loss to the sums over examples in it, once through each variable."""
 
-    def __init__(self, places: Mapping[Variable, Place]) -> None:
-        super().__init__(places)
+    def __init__(self, example_axes: Mapping[Variable, ExampleAxis]) -> None:
+        super().__init__(example_axes)
         self._factors: dict[Variable, float | None] = {}
         self._shared_out: dict[Variable, bool] = {}
 
@@ -247,11 +257,11 @@ class _SumFinder(_Finder):
 
     def _find_factor(self, v: Any) -> float | None:
         """Return what `factor` keeps."""
-        if self.place(v) != REDUCED or v.owner is None:
+        if self.example_axis(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
         if isinstance(op, Sum):
-            if isinstance(self.place(inputs[0]), int):
+            if isinstance(self.example_axis(inputs[0]), int):
                 return None if self._is_shared_out(inputs[0]) else 1.0
             return self.factor(inputs[0])
         if self._sums_a_product(v):
@@ -262,11 +272,11 @@ class _SumFinder(_Finder):
             return self.factor(squared)
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
         if isinstance(op, MakeVector | Join) or isinstance(scalar_op, ps.Add | ps.Sub):
-            factors = [self.factor(i) for i in inputs if self.place(i) != NONE]
+            factors = [self.factor(i) for i in inputs if self.example_axis(i) != NONE]
             return None if None in factors else max(f for f in factors if f is not None)
         if isinstance(scalar_op, ps.Neg | ps.Cast):
             return self.factor(inputs[0])
-        within = [i for i in inputs if self.place(i) != NONE]
+        within = [i for i in inputs if self.example_axis(i) != NONE]
         if isinstance(scalar_op, ps.Mul | ps.TrueDiv) and len(within) == 1:
             scales = [i for i in inputs if i is not within[0]]
             factor = self.factor(within[0])
@@ -287,14 +297,14 @@ class _SumFinder(_Finder):
 
     def _find_shared_out(self, v: Any) -> bool:
         """Return what `_is_shared_out` keeps."""
-        if v.owner is None or not isinstance(self.place(v), int):
+        if v.owner is None or not isinstance(self.example_axis(v), int):
             return False
         op, inputs = v.owner.op, v.owner.inputs
         scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
         if isinstance(scalar_op, ps.Mul | ps.TrueDiv):
-            others = [i for i in inputs if not isinstance(self.place(i), int)]
+            others = [i for i in inputs if not isinstance(self.example_axis(i), int)]
             numbers = [i for i in others if all(i.type.broadcastable)]
-            if any(self.place(i) == REDUCED for i in others) or any(
+            if any(self.example_axis(i) == REDUCED for i in others) or any(
                 map(self._counts_examples, numbers)
             ):
                 return True

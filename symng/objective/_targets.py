@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Part:
+class TargetSlice:
     """What the loss takes of a target, say one column: its values, and the outputs that it is compared with."""
 
     target: TensorVariable
@@ -76,18 +76,18 @@ class TargetChecks:
         targets: Sequence[TensorVariable],
     ) -> None:
         self.heads, self.inputs, self.targets = tuple(heads), tuple(inputs), tuple(targets)
-        parts = _find_parts(loss, heads, targets)
-        found = {head: _choose(head, [p for p in parts if head in p.heads]) for head in heads}
+        slices = _find_slices(loss, heads, targets)
+        found = {head: _choose(head, [p for p in slices if head in p.heads]) for head in heads}
         self._found = [head for head in heads if found[head]]
         self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
         # A likelihood that was not read off a plain activation may be wrong: it warns, and refuses
         # nothing.
         self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
         if not targets:
-            parts = _find_parts(loss, heads, inputs, directly=True)
+            slices = _find_slices(loss, heads, inputs, directly=True)
             sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
             self._warned = {
-                head: _choose(head, [p for p in parts if head in p.heads]) for head in sigmoids
+                head: _choose(head, [p for p in slices if head in p.heads]) for head in sigmoids
             }
         # Labels of 1 and -1, by which the loss multiplies the logits.
         self._signed = {h for h in heads if _is_signed(loss, h, targets)}
@@ -111,8 +111,8 @@ class TargetChecks:
         rest = [v for checked in found for _, v, _ in checked if v not in values]
         if rest:
             if self._compute is None:
-                roots = [*self.inputs, *self.targets]
-                self._compute = compile_function(roots, rest, mode=PLAIN, on_unused_input="ignore")
+                inputs = [*self.inputs, *self.targets]
+                self._compute = compile_function(inputs, rest, mode=PLAIN, on_unused_input="ignore")
             values.update(
                 zip(rest, evaluate(lambda a: self._compute(*a), arrays, name), strict=True)
             )
@@ -186,23 +186,23 @@ def _is_signed(loss: Any, head: Head, targets: Sequence[TensorVariable]) -> bool
     """Return whether the targets of an output of class 0 or 1 may be its signs."""
     return (
         isinstance(head.likelihood, Bernoulli)
-        and scaled_output(loss, head.root, [], targets)[1] is not None
+        and scaled_output(loss, head.curvature_at, [], targets)[1] is not None
     )
 
 
-def _find_parts(
+def _find_slices(
     loss: TensorVariable,
     heads: Sequence[Head],
     targets: Sequence[TensorVariable],
     directly: bool = False,
-) -> list[Part]:
+) -> list[TargetSlice]:
     """Return the parts of targets that enter the loss, each with the outputs that it is compared with.
 
     ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it
     asks that no function of a part, but the part itself, meets the output, and outside of the
     model. What the model does not take is left out, for it may be a weight.
     """
-    model = set(ancestors([head.root for head in heads])) if directly else set()
+    model = set(ancestors([head.curvature_at for head in heads])) if directly else set()
     targets = [t for t in targets if t in model or not directly]
     origin: dict[Variable, TensorVariable] = {t: t for t in targets}  # the target behind each part
     within: dict[Variable, set[Variable]] = {
@@ -211,10 +211,10 @@ def _find_parts(
     sides: dict[Variable, set[Any]] = {}  # the heads that it is made of
     v: Any
     for head in heads:
-        for v in (head.root, head.y):
+        for v in (head.curvature_at, head.y):
             sides.setdefault(v, set()).add(head)
     marks = set(sides)
-    parts: dict[Variable, Part] = {}
+    slices: dict[Variable, TargetSlice] = {}
     for node in toposort([loss]):
         if isinstance(node.op, Shape | Shape_i):  # what follows from lengths is not a value
             continue
@@ -230,22 +230,22 @@ def _find_parts(
         met = {head for v in inputs for head in sides.get(v, ())}
         for v in inputs:
             if v in origin:
-                part = parts.setdefault(v, Part(origin[v], v, set()))
-                part.labels = part.labels or _serves_as_labels(node, v, sides)
+                piece = slices.setdefault(v, TargetSlice(origin[v], v, set()))
+                piece.labels = piece.labels or _serves_as_labels(node, v, sides)
             if v not in sides:
                 for inner in within.get(v, ()):
-                    parts[inner].heads |= met if len(met) == 1 else set()
+                    slices[inner].heads |= met if len(met) == 1 else set()
         for v in node.outputs:
             within[v] = (
                 set() if directly else {inner for i in inputs for inner in within.get(i, ())}
             )
             if met and v not in marks:
                 sides[v] = met
-    found = list(parts.values())
+    found = list(slices.values())
     # The loss may compute the output in another way.
     if not directly and len(heads) == 1 and not any(p.heads for p in found):
-        for part in found:
-            part.heads = set(heads)
+        for piece in found:
+            piece.heads = set(heads)
     return found
 
 
@@ -259,16 +259,18 @@ def _serves_as_labels(node: Apply, v: Variable, sides: dict[Variable, set[Any]])
     return is_elementwise(node.op, ps.EQ) and not any(all(i.type.broadcastable) for i in compared)
 
 
-def _choose(head: Head, parts: Sequence[Part]) -> list[tuple[TensorVariable, TensorVariable, int]]:
+def _choose(
+    head: Head, slices: Sequence[TargetSlice]
+) -> list[tuple[TensorVariable, TensorVariable, int]]:
     """Return the values to be checked for an output: their target, they, and the axes of an output they go with."""
     ndim, categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
-    labels = [p for p in parts if p.labels and categorical]
+    labels = [p for p in slices if p.labels and categorical]
     if labels:
         shaped = [
             (p.target, p.forms[-1] if (v := p.with_axes(ndim - 1)) is None else v) for p in labels
         ]
         return [(target, v, v.ndim + 1) for target, v in dict.fromkeys(shaped)]
-    by_source = {p.forms[-1]: p for p in parts}  # t and t[:, None] are the same values
+    by_source = {p.forms[-1]: p for p in slices}  # t and t[:, None] are the same values
     fitting = [
         (p.target, v, ndim) for p in by_source.values() if (v := p.with_axes(ndim)) is not None
     ]
@@ -276,7 +278,7 @@ def _choose(head: Head, parts: Sequence[Part]) -> list[tuple[TensorVariable, Ten
         categorical and len(by_source) == 1 and not fitting
     ):  # class numbers whose use is hidden, say in a scan
         fitting = [
-            (p.target, v, ndim) for p in parts[:1] if (v := p.with_axes(ndim - 1)) is not None
+            (p.target, v, ndim) for p in slices[:1] if (v := p.with_axes(ndim - 1)) is not None
         ]
         fitting = [found for found in fitting if "int" in found[1].type.dtype]
     return fitting if len(fitting) == 1 else []

@@ -47,7 +47,9 @@ class Activation:
     preactivation: (
         TensorVariable | None
     )  # r, elementwise aligned with the output; None where it is out of reach
-    root: TensorVariable  # the variable of the user's graph that r was taken from, else the output
+    origin: (
+        TensorVariable  # the variable of the user's graph that r was taken from, else the output
+    )
     source: str
     is_plain: (
         bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
@@ -61,7 +63,7 @@ class _End:
     likelihood: Likelihood
     source: str
     r: Any
-    root: Any = None
+    origin: Any = None
     axes: Sequence[int] | None = None  # those of a softmax
     skip: int = 0
     is_plain: bool = True
@@ -121,31 +123,31 @@ def _read(
     if r is not None:
         for node in reversed(views[: len(views) - found.skip]):
             r = node.op(r, *node.inputs[1:])
-    root = output if found.root is None else found.root
+    origin = output if found.origin is None else found.origin
     return Activation(
-        found.likelihood, r, root, found.source, found.is_plain and not guarded
+        found.likelihood, r, origin, found.source, found.is_plain and not guarded
     ), False
 
 
 def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
     """Read a likelihood off ``end``, which ``views`` rearrange."""
-    op, first = end.owner.op, end.owner.inputs[0]
+    op, argument = end.owner.op, end.owner.inputs[0]
     if isinstance(op, Softmax):
-        return _End(Categorical(), "softmax", first, first, axes_along(end.owner))
+        return _End(Categorical(), "softmax", argument, argument, axes_along(end.owner))
     if is_elementwise(op, psm.Sigmoid):
-        return _End(Bernoulli(), "sigmoid", first, first)
+        return _End(Bernoulli(), "sigmoid", argument, argument)
     if tanh is not None and is_elementwise(op, ps.Tanh):
-        return _End(tanh, "tanh", first, first)
+        return _End(tanh, "tanh", argument, argument)
     is_exp = is_elementwise(op, ps.Exp)
-    if is_exp and first.owner is not None and isinstance(first.owner.op, LogSoftmax):
-        r = first.owner.inputs[0]
-        return _End(Categorical(), "exp of log_softmax", r, r, axes_along(first.owner))
+    if is_exp and argument.owner is not None and isinstance(argument.owner.op, LogSoftmax):
+        r = argument.owner.inputs[0]
+        return _End(Categorical(), "exp of log_softmax", r, r, axes_along(argument.owner))
     if isinstance(op, Scan):
         return _read_in_scan(end, views, tanh)
     if found := _read_by_hand(end):
         return found
     if is_exp:
-        return _End(Poisson(), "exp", first, first)
+        return _End(Poisson(), "exp", argument, argument)
     if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
         # An op with a derivative of its own: what computes the pre-activation is a part of it.
         return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
@@ -157,11 +159,11 @@ def _read_by_hand(end: Any) -> _End | None:
     found = find_preactivation(end)
     if found is None:
         return None
-    kind, root, scale, axis = found
-    r = root if scale == 1 else np.asarray(scale, root.type.dtype) * root
+    kind, origin, scale, axis = found
+    r = origin if scale == 1 else np.asarray(scale, origin.type.dtype) * origin
     if kind == "softmax":
-        return _End(Categorical(), "softmax by hand", r, root, (axis,), is_plain=False)
-    return _End(Bernoulli(), "sigmoid by hand", r, root, is_plain=False)
+        return _End(Categorical(), "softmax by hand", r, origin, (axis,), is_plain=False)
+    return _End(Bernoulli(), "sigmoid by hand", r, origin, is_plain=False)
 
 
 def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
@@ -196,8 +198,8 @@ def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> 
         if not sliced:
             return replace(found, r=None)
         skip = 1
-    r, root = trace_of(end, found.r)
-    return replace(found, r=r, root=root, skip=skip)
+    r, origin = trace_of(end, found.r)
+    return replace(found, r=r, origin=origin, skip=skip)
 
 
 def _starts_at(node: Apply, start: int) -> bool:

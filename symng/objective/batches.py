@@ -177,7 +177,7 @@ class ChunkedBatch(Batch):
 
     def _sum_of_chunks(self, function: PartFunction) -> list[TensorVariable]:
         """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
-        chunk = self.objective.on_fresh_inputs("_chunk")
+        chunk = self.objective.clone_inputs("_chunk")
         offset = pt.lscalar("offset")
         placeholders = chunk.model.variables
         values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
@@ -199,22 +199,27 @@ class ChunkedBatch(Batch):
         return [final[f"sum {i}"] for i in range(len(values))]
 
 
-class Layout(NamedTuple):
+class ChunkLayout(NamedTuple):
     """How a batch is handed over: in chunks or at once, and whether examples are left over beside the chunks."""
 
     chunked: bool = False
     ragged: bool = False
 
 
-def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> Layout:
+_FULL = ChunkLayout()
+
+
+def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> ChunkLayout:
     """Return how a batch is handed over."""
     examples = arrays[0].shape[axes[0]]
     if chunk_size is None or examples <= chunk_size:
-        return Layout()
-    return Layout(chunked=True, ragged=examples % chunk_size > 0)
+        return ChunkLayout()
+    return ChunkLayout(chunked=True, ragged=examples % chunk_size > 0)
 
 
-def make_batch(objective: Objective, layout: Layout = Layout(), length: int | None = None) -> Batch:  # noqa: B008
+def make_batch(
+    objective: Objective, layout: ChunkLayout = _FULL, length: int | None = None
+) -> Batch:
     """Return a batch of the objective, on its inputs where the examples come all at once."""
     if not layout.chunked:
         return FullBatch(objective=objective, length=length)
@@ -222,7 +227,7 @@ def make_batch(objective: Objective, layout: Layout = Layout(), length: int | No
         objective=objective,
         length=length,
         stacked=[_stack(v) for v in objective.model.variables],
-        rest=objective.on_fresh_inputs("_rest") if layout.ragged else None,
+        rest=objective.clone_inputs("_rest") if layout.ragged else None,
     )
 
 
@@ -231,7 +236,9 @@ def as_batch(objective: Objective | Batch) -> Batch:
     return objective if isinstance(objective, Batch) else FullBatch(objective=objective)
 
 
-def cut(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> list[Any]:
+def split_into_chunks(
+    arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None
+) -> list[Any]:
     """Return a batch as it is handed over: the stacked chunks of all arrays, then what is left of them."""
     layout = layout_of(arrays, axes, chunk_size)
     if chunk_size is None or not layout.chunked:
@@ -279,11 +286,11 @@ def check_chunks(objective: Objective) -> None:
 
 def _find_opaque_op(objective: Objective) -> Op | None:
     """Return an op that examples enter and nobody can look into, or None."""
-    places = locate_examples(
+    example_axes = locate_examples(
         objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True))
     )
     for node in toposort([objective.loss]):
-        if is_closed(node.op) and any(places.get(v, NONE) != NONE for v in node.inputs):
+        if is_closed(node.op) and any(example_axes.get(v, NONE) != NONE for v in node.inputs):
             return node.op
     return None
 

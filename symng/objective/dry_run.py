@@ -15,7 +15,7 @@ from symng.likelihoods import Categorical
 from symng.objective.model import Model
 
 
-class Trial:
+class DryRun:
     """Evaluate a model in plain Python, and tell of arrays that do not fit it by the name of their batch."""
 
     def __init__(self, model: Model) -> None:
@@ -40,12 +40,12 @@ class Trial:
         model, inputs = self.model, len(self.model.inputs)
         whole = len(arrays) == inputs + len(model.targets)
         if whole not in self._functions:
-            roots = [*model.inputs, *model.targets][: len(arrays)]
+            variables = [*model.inputs, *model.targets][: len(arrays)]
             wanted: list[Any] = [model.loss] if whole else list(model.outputs)
             if whole and model.reduction == "given":
                 wanted.append(model.example_losses.shape[0])  # type: ignore[union-attr]
             self._functions[whole] = compile_function(
-                roots, wanted, mode=PLAIN, on_unused_input="ignore"
+                variables, wanted, mode=PLAIN, on_unused_input="ignore"
             )
         function = self._functions[whole]
         with np.errstate(all="ignore"):

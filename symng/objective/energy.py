@@ -148,15 +148,12 @@ class EnergyObjective(Objective):
             example_losses=of_data - expected,
         )
 
-    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+    def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
         after = rebuild([before], dict(zip(self.params, values, strict=True)))[0]
         # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
         return (
-            super().with_params(values)
-            + after.mean()
-            - before.mean()
-            + _log_mean_exp(before - after)
+            super().loss_at(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
         )
 
     def check_batch(

@@ -29,7 +29,7 @@ class Head:
 
     y: TensorVariable
     r: TensorVariable | None
-    root: TensorVariable
+    curvature_at: TensorVariable
     likelihood: Likelihood
     source: str
     example_axis: int
@@ -53,7 +53,7 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
     if likelihood is None and found is not None:
         source = f"read off {found.source}"
         head = Head(
-            y, found.preactivation, found.root, found.likelihood, source, axis, found.is_plain
+            y, found.preactivation, found.origin, found.likelihood, source, axis, found.is_plain
         )
     elif likelihood is None:
         misplaced = has_misplaced_softmax(y)
@@ -77,7 +77,7 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
         head = Head(
             y,
             found.preactivation,
-            found.root,
+            found.origin,
             likelihood,
             f"given, pre-activation of {found.source}",
             axis,
@@ -127,10 +127,12 @@ def read_off_loss(
             head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
             if found.likelihood.is_logits:
                 r = head.y if found.r is None else found.r
-                read.append(replace(head, y=found.likelihood.mean(r), r=r, root=r))
+                read.append(replace(head, y=found.likelihood.mean(r), r=r, curvature_at=r))
             elif (softmax := read_log_softmax(head.y)) is not None:
                 read.append(
-                    replace(head, y=pt.exp(head.y), r=softmax.preactivation, root=softmax.root)
+                    replace(
+                        head, y=pt.exp(head.y), r=softmax.preactivation, curvature_at=softmax.origin
+                    )
                 )
         else:
             many = f", at its place in a list of {len(heads)}" if len(heads) > 1 else ""

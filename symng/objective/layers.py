@@ -19,7 +19,7 @@ from symng.objective.objective import Objective
 
 
 @dataclass(frozen=True)
-class Use:
+class ParameterUse:
     """The one place where a parameter enters what is computed for the examples.
 
     ``operand`` is the parameter with its axes in ``order`` ("x": an axis of length 1 that was
@@ -48,7 +48,7 @@ class Use:
         return is_sum and self.operand.type.shape[self.axis] == 1
 
 
-def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variable, Use]:
+def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variable, ParameterUse]:
     """Return where the matrices and biases of dense layers enter, of those parameters that are such.
 
     ``ends`` are the tensors that are computed for the examples, each with its axis of examples.
@@ -62,19 +62,19 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
 
     # The axis of examples of those tensors whose part n goes into the ends' part n alone.
     known = dict(zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True))
-    places: dict[Variable, Any] = {}
+    example_axes: dict[Variable, Any] = {}
     for tensor in tensors:
-        places |= locate_examples(tensor, known)
-    apart: dict[Variable, int] = {}
+        example_axes |= locate_examples(tensor, known)
+    separable_axis: dict[Variable, int] = {}
     for node in reversed(nodes):
         for v in node.outputs:
-            axis = places[v]
+            axis = example_axes[v]
             if isinstance(axis, int) and all(
-                out in apart for client in clients.get(v, ()) for out in client.outputs
+                out in separable_axis for client in clients.get(v, ()) for out in client.outputs
             ):
-                apart[v] = axis
+                separable_axis[v] = axis
 
-    uses: dict[Variable, Use] = {}
+    uses: dict[Variable, ParameterUse] = {}
     for p in objective.params:
         v, order = p, list[Any](range(p.type.ndim))
         while len(clients.get(v, ())) == 1:
@@ -82,8 +82,8 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
             if isinstance(node.op, DimShuffle):
                 v, order = node.outputs[0], [o if o == "x" else order[o] for o in node.op.new_order]
                 continue
-            if node.outputs[0] in apart:
-                use = Use(node, v, order, apart[node.outputs[0]])
+            if node.outputs[0] in separable_axis:
+                use = ParameterUse(node, v, order, separable_axis[node.outputs[0]])
                 if use.is_layer() or use.is_bias():
                     uses[p] = use
             break

@@ -21,7 +21,7 @@ from symng.likelihoods import (
     describe_likelihood,
     written,
 )
-from symng.objective.dry_run import Trial
+from symng.objective.dry_run import DryRun
 from symng.objective.model import Model
 from symng.objective.output_products import (
     DRAWS,
@@ -96,18 +96,18 @@ class Match:
 def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: int = 0) -> Match:
     """Compare both curvatures on the arrays of a batch; the work of `Objective.check`."""
     check_passage(model)
-    values, trial = Values(model), Trial(model)
+    values, dry_run = Values(model), DryRun(model)
     few: Sequence[Any] = arrays
     if model.reduction in ("mean", "sum"):  # then some of the examples show the factor for all
         try:
             few = values.take_examples(arrays, _MAX_EXAMPLES, _MAX_NUMBERS)
-            trial("batch", few)
+            dry_run("batch", few)
             if few is not arrays and not _is_same_in_part(model, few):
                 few = arrays
         except (ValueError, IndexError, TypeError, AssertionError):
             few = arrays  # a model that is made for one length of batches, or that does not fit them at all
     if few is arrays:
-        trial("batch", arrays)
+        dry_run("batch", arrays)
     count = count_of(model, arrays)
     match = compare(values, few, PLAIN if mode is None else mode, seed, count)
     if (
@@ -331,8 +331,8 @@ def _suggest(model: Model, products: Products, points: Sequence[Point], match: M
     if found is None:
         return match
     text = f"{match.message} The loss is that of {type(found).__name__} on {where}: likelihood={written(found)}."
-    place = "output" if where == "the output" else "pre-activation"
-    return replace(match, message=text, likelihood=found, where=place)
+    placeholder = "output" if where == "the output" else "pre-activation"
+    return replace(match, message=text, likelihood=found, where=placeholder)
 
 
 def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
@@ -343,13 +343,13 @@ def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
     over_last = head.r.ndim > 1 and head.example_axis != head.r.ndim - 1
     others = [c for c in _CANDIDATES if type(c) is not type(head.likelihood)]
     others = [c for c in others if over_last or not isinstance(c, Categorical)]
-    weigh = compile_function(
+    metric_products = compile_function(
         [r, u], [c.metric_product(r, u) for c in others], mode=PLAIN, on_unused_input="ignore"
     )
     dtype = r.type.dtype
     found = [
         [
-            weigh(end.astype(dtype), tangent.astype(dtype))
+            metric_products(end.astype(dtype), tangent.astype(dtype))
             for end, tangent in zip(p.ends[0], p.tangents[0], strict=True)
         ]
         for p in points
@@ -370,11 +370,11 @@ def _is_squared_error(model: Model, products: Products) -> bool:
     y = model.heads[0].y
     if y not in set(ancestors([model.loss])):
         return False
-    place, tangent = y.type(), y.type()
-    loss = rebuild([model.loss], {y: place})[0]
-    product = hessian_product(loss, [place], [tangent])[0]
+    placeholder, tangent = y.type(), y.type()
+    loss = rebuild([model.loss], {y: placeholder})[0]
+    product = hessian_product(loss, [placeholder], [tangent])[0]
     function = compile_function(
-        [*inputs_of(model), place, tangent], product, mode=PLAIN, on_unused_input="ignore"
+        [*inputs_of(model), placeholder, tangent], product, mode=PLAIN, on_unused_input="ignore"
     )
     rng = np.random.default_rng(0)
     value = products.outputs[0]

@@ -68,7 +68,7 @@ class Model:
         kept: list[Any] = [
             self.loss,
             *self.outputs,
-            *(v for h in self.heads for v in (h.y, h.r, h.root)),
+            *(v for h in self.heads for v in (h.y, h.r, h.curvature_at)),
         ]
         kept.append(self.example_losses)
         present = list(dict.fromkeys(v for v in kept if v is not None))
@@ -79,7 +79,8 @@ class Model:
             loss=copy_of[self.loss],
             outputs=tuple(copy_of[y] for y in self.outputs),
             heads=tuple(
-                replace(h, y=copy_of[h.y], r=copy_of[h.r], root=copy_of[h.root]) for h in self.heads
+                replace(h, y=copy_of[h.y], r=copy_of[h.r], curvature_at=copy_of[h.curvature_at])
+                for h in self.heads
             ),
             inputs=tuple(variables[: len(self.inputs)]),
             targets=tuple(variables[len(self.inputs) :]),

@@ -126,8 +126,8 @@ class Objective:
         loss = _arguments.check_loss(loss)
         outputs = _arguments.check_outputs(output)
         params = _arguments.check_params(params, outputs)
-        inputs = _arguments.check_roots("inputs", inputs)
-        targets = _arguments.check_roots("targets", targets)
+        inputs = _arguments.check_graph_inputs("inputs", inputs)
+        targets = _arguments.check_graph_inputs("targets", targets)
         _arguments.check_example_losses(example_losses)
         graphs = [v for v in (loss, *outputs, example_losses) if v is not None]
         _arguments.check_connections(graphs, params, inputs, targets)
@@ -142,7 +142,7 @@ class Objective:
         heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
         data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
         # A loss that computes the pre-activation once more must still be known to pass through it.
-        loss = merge_equal([loss], [head.root for head in heads])[0]
+        loss = merge_equal([loss], [head.curvature_at for head in heads])[0]
         heads = read_off_loss(heads, loss, params, targets or inputs)
         model = Model(
             loss=loss,
@@ -247,12 +247,12 @@ class Objective:
         """The number of examples in a batch, as a symbolic integer."""
         return self._model.count
 
-    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+    def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
         value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
         return value
 
-    def on_fresh_inputs(self, suffix: str) -> Self:
+    def clone_inputs(self, suffix: str) -> Self:
         """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
         fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in self._model.variables]
         return self._with_model(self._model.on_inputs(fresh))
@@ -266,7 +266,7 @@ class Objective:
         other._model = model
         return other
 
-    def on_own_inputs(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def rebind(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return ``graphs`` of the user's model on the inputs of this objective, those of `on_fresh_inputs`."""
         own = self._model.variables
         graphs, _ = inline(graphs, self._opened)

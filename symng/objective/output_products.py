@@ -26,10 +26,10 @@ def check_passage(model: Model) -> None:
     """Refuse a loss that does not pass through the pre-activation of an output."""
     reached = set(ancestors([model.loss]))
     for head in model.heads:
-        if head.root not in reached:
+        if head.curvature_at not in reached:
             raise argument_error(
                 "loss",
-                f"a graph that passes through {head.root}, the pre-activation of output {head.y}",
+                f"a graph that passes through {head.curvature_at}, the pre-activation of output {head.y}",
                 Verbatim("one that does not, or that computes it in another way"),
                 "Use one variable for the pre-activation in both, or leave out outputs that the "
                 "loss does not use.",
@@ -41,7 +41,7 @@ def has_passage(head: Head) -> bool:
 
     That of a state of a scan may be computed from the states before, beside the output.
     """
-    return head.r is not None and head.root in set(ancestors([head.r]))
+    return head.r is not None and head.curvature_at in set(ancestors([head.r]))
 
 
 class Values:
@@ -49,10 +49,10 @@ class Values:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.roots = list(
-            dict.fromkeys(head.root for head in model.heads)
+        self.preactivations = list(
+            dict.fromkeys(head.curvature_at for head in model.heads)
         )  # slices of one r have the same root
-        wanted: list[Any] = [*self.roots, *model.outputs, model.heads[0].y.shape]
+        wanted: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
         self._function = compile_function(
             inputs_of(model), wanted, mode=PLAIN, on_unused_input="ignore"
         )
@@ -63,7 +63,7 @@ class Values:
         """Return the pre-activations, the outputs, and the lengths of the first output."""
         with np.errstate(all="ignore"):
             found = self._function(*arrays)
-        count = len(self.roots)
+        count = len(self.preactivations)
         return (
             [np.asarray(v) for v in found[:count]],
             [np.asarray(v) for v in found[count:-1]],
@@ -107,49 +107,49 @@ class Products:
     """Multiply random vectors with both curvatures, at any values of the pre-activations."""
 
     def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
-        model, roots = values.model, values.roots
+        model, preactivations = values.model, values.preactivations
         heads, inputs = model.heads, inputs_of(model)
         self.arrays = arrays
         self.values, self.outputs, self.lengths = values(arrays)
 
-        places: list[Any] = [root.type() for root in roots]
-        tangents: list[Any] = [root.type() for root in roots]
-        pairs = dict(zip(roots, places, strict=True))
+        placeholders: list[Any] = [r.type() for r in preactivations]
+        tangents: list[Any] = [r.type() for r in preactivations]
+        pairs = dict(zip(preactivations, placeholders, strict=True))
         loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss)})[0]
-        curvature = hessian_product(loss, places, tangents)
+        curvature = hessian_product(loss, placeholders, tangents)
         passes = [has_passage(head) for head in heads]
         ends: list[Any] = [
             head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)
         ]
         ends = rebuild(ends, pairs)
-        number = {root: i for i, root in enumerate(roots)}
+        number = {r: i for i, r in enumerate(preactivations)}
 
         def push(vectors: Sequence[Any]) -> list[Any]:
             """Return what the ends are along vectors of the roots: as a rule a slice or another order of axes."""
             pushed = []
             for head, end in zip(heads, ends, strict=True):
-                i = number[head.root]
+                i = number[head.curvature_at]
                 moved: Any = [vectors[i]]
-                if end is not places[i]:
-                    moved = pushforward([end], [places[i]], moved)
+                if end is not placeholders[i]:
+                    moved = pushforward([end], [placeholders[i]], moved)
                 pushed.append(moved[0])
             return pushed
 
         along = push(tangents)
-        fisher: list[Any] = [v.zeros_like() for v in places]
+        fisher: list[Any] = [v.zeros_like() for v in placeholders]
         for head, end, tangent, passed in zip(heads, ends, along, passes, strict=True):
-            likelihood, i = head.likelihood, number[head.root]
-            weigh = likelihood.metric_product if passed else likelihood.output_metric_product
-            product: Any = weigh(end, tangent) / end.shape[head.example_axis].astype(end.dtype)
+            likelihood, i = head.likelihood, number[head.curvature_at]
+            multiply = likelihood.metric_product if passed else likelihood.output_metric_product
+            product: Any = multiply(end, tangent) / end.shape[head.example_axis].astype(end.dtype)
             pulled: Any = [product]
-            if end is not places[i]:
-                pulled = pullback([end], [places[i]], pulled)
+            if end is not placeholders[i]:
+                pulled = pullback([end], [placeholders[i]], pulled)
             fisher[i] += pulled[0]
         graphs = [fisher, curvature, ends, along, push(fisher), push(curvature)]
         self._sizes = [len(part) for part in graphs]
         flat = [v for part in graphs for v in part]
         self._function = compile_function(
-            [*inputs, *places, *tangents], flat, mode=mode, on_unused_input="ignore"
+            [*inputs, *placeholders, *tangents], flat, mode=mode, on_unused_input="ignore"
         )
 
     def __call__(self, values: Sequence[np.ndarray], rng: np.random.Generator) -> Point:

@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, is_symbolic
 from symng.graphs import vectors
 from symng.graphs.derivatives import grad
-from symng.graphs.rewrites import sum_narrowly
+from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.objective import Objective
 from symng.objective.batches import Batch, as_batch
 from symng.operators import LinearOperator
@@ -66,7 +66,7 @@ def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
         slopes: Any = grad(o.loss, o.params, disconnected_inputs="ignore")
         return [
             pt.cast(o.loss, o.dtype),
-            vectors.ravel([sum_narrowly(g).astype(o.dtype) for g in slopes], o.params),
+            vectors.ravel([accumulate_in_own_dtype(g).astype(o.dtype) for g in slopes], o.params),
         ]
 
     loss, gradient = batch.mean(parts)
@@ -91,7 +91,7 @@ def loss_along(
 
     def loss_at(eta: TensorVariable) -> TensorVariable:
         moved = vectors.split(theta - eta * direction, params)
-        return pt.cast(batch.mean(lambda o, _: [o.with_params(moved)])[0], batch.objective.dtype)
+        return pt.cast(batch.mean(lambda o, _: [o.loss_at(moved)])[0], batch.objective.dtype)
 
     return loss_at
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.loops import State, pin, while_loop
+from symng.graphs.loops import State, optimization_barrier, while_loop
 from symng.solvers._qlp import hypot, qlp_step, reset, vector_weights
 from symng.solvers._system import System, choose, dot, norm
 from symng.solvers.solution import Status
@@ -136,7 +136,7 @@ class Run:
 
         # v = y / β_k, or x, or y.
         shrink = pt.switch(step, one / s["beta"], one)
-        v = pin(pt.switch(of_x, s["x"], shrink * y))
+        v = optimization_barrier(pt.switch(of_x, s["x"], shrink * y))
         product = self.system.product(v)
         # A v_k - (β_k / β_{k-1}) r1, whose product with v_k is α_k; or b - A x; or A y.
         back = pt.switch(step & (s["beta_old"] > 0), s["beta"] / s["beta_old"], zero)

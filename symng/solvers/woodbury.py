@@ -106,7 +106,7 @@ class Woodbury(Solver):
         Parameters
         ----------
         A : LinearOperator
-            With a ``root``: one that `Fisher` or `EmpiricalFisher` makes.
+            With a ``factor``: one that `Fisher` or `EmpiricalFisher` makes.
         b : symbolic vector
             The right-hand side, float32 or float64.
         damping : float or symbolic scalar
@@ -128,10 +128,10 @@ class Woodbury(Solver):
         TypeError, ValueError
             If an argument is not as described.
         """
-        if not isinstance(A, LinearOperator) or A.root is None:
+        if not isinstance(A, LinearOperator) or A.factor is None:
             raise argument_error(
                 "A",
-                "a LinearOperator with a root, as symng.Fisher or symng.EmpiricalFisher makes",
+                "a LinearOperator with a factor, as symng.Fisher or symng.EmpiricalFisher makes",
                 A,
                 "A sum of operators has none, nor has a batch in chunks; use symng.CG or "
                 "symng.MinresQLP.",
@@ -149,7 +149,7 @@ class Woodbury(Solver):
         system = make_system(A, b, damping, None, None, False)
         number, b = system.number, system.b
         shift = number(damping)
-        rows = A.root.materialise(b)
+        rows = A.factor.materialise(b)
         gram = pt.dot(rows, rows.T)
         finite, definite = pt.isfinite(gram.sum()) & pt.isfinite(shift), shift > 0
         # So that the factorization meets no NaN and no negative pivot; the verdict tells of it.

@@ -8,9 +8,9 @@ from typing import Any
 
 from symng.backends import Backend
 from symng.objective import Objective
-from symng.objective.batches import Layout, cut, layout_of
+from symng.objective.batches import ChunkLayout, split_into_chunks, layout_of
 
-Layouts = tuple[tuple[str, Layout], ...]
+Layouts = tuple[tuple[str, ChunkLayout], ...]
 """The names of a step's batches, "gradient" and perhaps "metric" and "search", and the layout of each."""
 
 Batches = Mapping[str, Sequence[Any]]
@@ -19,7 +19,7 @@ Batches = Mapping[str, Sequence[Any]]
 
 def full_layouts(*names: str) -> Layouts:
     """Return the layouts of full batches."""
-    return tuple((name, Layout()) for name in names)
+    return tuple((name, ChunkLayout()) for name in names)
 
 
 class BatchArrays:
@@ -88,7 +88,7 @@ class BatchArrays:
 
     def _cut(self, batch: Sequence[Any]) -> list[Any]:
         """Return the chunks of a batch and what is left of it, or the batch."""
-        return cut(batch, self.axes[: len(batch)], self.chunk_size)
+        return split_into_chunks(batch, self.axes[: len(batch)], self.chunk_size)
 
 
 def _identity(batch: Sequence[Any]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ MetricBatch = Literal["same", "other", "own"]
 SearchBatch = Literal["same", "other", "all"]
 
 
-class Batches:
+class IndexSampler:
     """Draw minibatches of indices without replacement, and others beside them.
 
     Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
@@ -37,7 +37,7 @@ class Batches:
         self.position += self.size
         return batch
 
-    def first(self) -> np.ndarray | None:
+    def dummy(self) -> np.ndarray | None:
         """Return a batch of the same size that is not drawn."""
         return None if self.size == self.count else np.arange(self.size)
 
@@ -93,7 +93,7 @@ def check_metric_batch(
     return objective.check_batch(name, arrays, targets=len(wanted) > inputs)
 
 
-class Feed:
+class BatchSampler:
     """Check the data of a run once, and hand out the batches of each step.
 
     The arguments are those of `minimize`; ``wanted`` is what a metric batch holds, None without a
@@ -127,7 +127,7 @@ class Feed:
                 "None takes all of them.",
             )
         self.rng = rng
-        self.gradient = Batches(count, batch_size, rng)
+        self.gradient = IndexSampler(count, batch_size, rng)
         self.metric_batch, self.search_batch = metric_batch, search_batch
 
         left = count - self.gradient.size
@@ -162,7 +162,7 @@ class Feed:
             raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
 
         # Where metric batches come from, and of which size they are.
-        self.own: Batches | None = None
+        self.own: IndexSampler | None = None
         self.metric_data = self.data[: len(wanted or ())]
         available, of_what = left, "examples outside of the gradient batch"
         if metric_batch == "own":
@@ -176,7 +176,7 @@ class Feed:
                 "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size
             )
         if metric_batch == "own":
-            self.own = Batches(available, self.metric_size, rng)
+            self.own = IndexSampler(available, self.metric_size, rng)
 
     def next(self, step: int) -> tuple[Any, Any, Any]:
         """Return gradient, metric and search batch of the next step; None for one that is the gradient batch.
@@ -205,8 +205,8 @@ class Feed:
 
     def peek(self) -> tuple[Any, Any, Any]:
         """Return batches of the right shapes for compilation, leaving the order of examples as it is."""
-        metric = np.arange(self.metric_size) if self.own is None else self.own.first()
-        return self._take(self.gradient.first(), metric, np.arange(self.search_size))
+        metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
+        return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
 
     def _take(self, chosen: Any, metric: Any, search: Any) -> tuple[Any, Any, Any]:
         """Return the arrays at the indices for gradient, metric and search."""

@@ -49,13 +49,13 @@ def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> in
     variables, axes = held.variables, held.axes
     count = batch[0].shape[axes[0]]
     few = min(count, 2)
-    root = metric(objective).root
-    assert root is not None  # else Woodbury refuses it
+    factor = metric(objective).factor
+    assert factor is not None  # else Woodbury refuses it
     v = pt.vector(dtype=objective.dtype, shape=(objective.size,))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         length = compile_function(
-            [*variables, v], root.push(v).shape[0], mode=PLAIN, on_unused_input="ignore"
+            [*variables, v], factor.matvec(v).shape[0], mode=PLAIN, on_unused_input="ignore"
         )
         part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
         rows = int(length(*part, np.zeros(objective.size, objective.dtype)))

@@ -23,12 +23,12 @@ from symng._checks import (
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import full_layouts
-from symng.training.batches import Feed, MetricBatch, SearchBatch
+from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
 from symng.training.info import StepInfo
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending, TrainingResult, copies, last_loss
-from symng.training.run import Interrupt, Run
+from symng.training.run import Interrupt, TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.verdicts import Watch, message_of
 
@@ -213,7 +213,7 @@ def minimize(
     step = CompiledStep(
         objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None
     )
-    feed = Feed(
+    sampler = BatchSampler(
         objective,
         step.metric_inputs,
         data,
@@ -226,12 +226,12 @@ def minimize(
     )
     own = {"metric": metric_batch != "same", "search": search_batch != "same"}
     step.build(full_layouts("gradient", *(name for name, wanted in own.items() if wanted)))
-    gradient, metric, _ = feed.peek()
+    gradient, metric, _ = sampler.peek()
     step.check_shapes("data", gradient)
     if metric_batch == "own":
         step.check_shapes("metric_data", metric)
     warn_of_mismatch(objective, optimizer, gradient)
-    run = Run(step, feed, checkpoint)
+    run = TrainingRun(step, sampler, checkpoint)
 
     def reached_limit() -> Ending | None:
         if max_steps is not None and run.steps >= max_steps:
@@ -239,25 +239,25 @@ def minimize(
         return "max_seconds" if max_seconds is not None and run.seconds >= max_seconds else None
 
     stopped = reached_limit()
-    epoch = feed.gradient.count // max(feed.gradient.size, 1)
+    epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
     watch = Watch(
         step, batch_size is None, epoch, run.history["loss"] if run.steps else (), run.best
     )
     restored, last_saved = False, time.monotonic()
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
-        step.keep_on_device(feed.data, feed.metric_data),
+        step.keep_on_device(sampler.data, sampler.metric_data),
     ):
         try:
             if not stopped:
                 bar.compiling()
-                step.compile(*feed.peek())
+                step.compile(*sampler.peek())
                 bar.compiled(step.compile_seconds)
             while not stopped:
                 with Interrupt() as interrupt:
                     watch.remember()
                     start = time.perf_counter()
-                    info = step.run(*feed.next(run.steps), sync=False)
+                    info = step.run(*sampler.next(run.steps), sync=False)
                     run.seconds += time.perf_counter() - start
                     run.steps += 1
                     row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}

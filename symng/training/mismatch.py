@@ -74,7 +74,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
         and any(_meets_data(objective, h) for h in heads)
     )
     taken = {
-        h: find_activation(objective.loss, h.root, objective.params, objective.targets)
+        h: find_activation(objective.loss, h.curvature_at, objective.params, objective.targets)
         for h in heads
     }
     doubtful = [
@@ -109,7 +109,7 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     model = values.model
     if len(model.heads) > 1 or model.heads[0].source != UNREAD:
         return False
-    roots = [*model.inputs, *model.targets]
+    variables = [*model.inputs, *model.targets]
     products = Products(values, arrays, PLAIN)
     shift = 0.5
 
@@ -120,10 +120,10 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     own, moved = curvature(0.0), curvature(shift)
     if np.allclose(own, moved, rtol=1e-3):
         return False  # quadratic, with another matrix than that of independent units
-    for i, v in enumerate(roots):
+    for i, v in enumerate(variables):
         t = np.asarray(arrays[i])
         if (
-            v not in (model.targets or roots)
+            v not in (model.targets or variables)
             or t.dtype.kind != "f"
             or t.size != products.outputs[0].size
         ):
@@ -137,11 +137,11 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
 
 def _meets_data(objective: Objective, head: Head) -> bool:
     """Return whether the loss combines an output with what follows from the data without parameters or outputs."""
-    roots = [h.root for h in objective.heads]
-    within: set[Variable] = {head.root}
-    moved: set[Variable] = {*objective.params, *roots}
+    variables = [h.curvature_at for h in objective.heads]
+    within: set[Variable] = {head.curvature_at}
+    moved: set[Variable] = {*objective.params, *variables}
     given: set[Variable] = {*objective.inputs, *objective.targets}
-    for node in toposort([objective.loss], blockers=roots):
+    for node in toposort([objective.loss], blockers=variables):
         if isinstance(node.op, Shape | Shape_i):
             continue
         if any(v in within for v in node.inputs):

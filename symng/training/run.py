@@ -17,17 +17,19 @@ import numpy as np
 from symng._checks import Verbatim, argument_error, warn
 from symng.graphs.config import full_repr
 from symng.optimizers.damping import FixedDamping
-from symng.training.batches import Feed
+from symng.training.batches import BatchSampler
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.history import History
 from symng.training.step import CompiledStep
 
 
-class Run:
+class TrainingRun:
     """Count the steps and seconds of a run, keep its history, save and load all of it."""
 
-    def __init__(self, step: CompiledStep, feed: Feed, path: str | os.PathLike[str] | None) -> None:
-        self.step, self.feed, self.path = step, feed, path
+    def __init__(
+        self, step: CompiledStep, sampler: BatchSampler, path: str | os.PathLike[str] | None
+    ) -> None:
+        self.step, self.sampler, self.path = step, sampler, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
         self.saved, self.warned = (
@@ -61,7 +63,7 @@ class Run:
         """
         if self.path is None or self.steps == self.saved:
             return
-        feed_arrays, feed_meta = self.feed.get_state()
+        feed_arrays, feed_meta = self.sampler.get_state()
         arrays = {
             name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
         }
@@ -100,7 +102,7 @@ class Run:
         variables = self._variables()
         wanted = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
         wanted |= {
-            f"feed_{name}": _layout(array) for name, array in self.feed.get_state()[0].items()
+            f"feed_{name}": _layout(array) for name, array in self.sampler.get_state()[0].items()
         }
         found = {
             name: _layout(array)
@@ -125,7 +127,7 @@ class Run:
             rule, FixedDamping
         ):  # a setting, not a state: the optimizer given now has the say
             variables["state_damping"].set_value(rule.start)
-        self.feed.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
+        self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
         if (
             "lowest" in meta and meta["data"] == self.given["data"]
@@ -154,8 +156,8 @@ class Run:
 
     def _checksum(self) -> list[int]:
         """Return a number for each array of the data."""
-        feed = self.feed
-        arrays = [*feed.data, *(feed.metric_data if feed.own is not None else ())]
+        sampler = self.sampler
+        arrays = [*sampler.data, *(sampler.metric_data if sampler.own is not None else ())]
         return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
 
     def _variables(self) -> dict[str, Any]:
@@ -165,14 +167,14 @@ class Run:
 
     def _kind(self) -> str:
         """Name what the checkpoint belongs to, beside the shapes of its arrays."""
-        feed = self.feed
-        size = "by a schedule" if feed.schedule else feed.gradient.size
-        sizes = f"batch {size} of {feed.gradient.count}"
-        metric = "" if feed.metric_batch == "same" else f" of {feed.metric_size}"
+        sampler = self.sampler
+        size = "by a schedule" if sampler.schedule else sampler.gradient.size
+        sizes = f"batch {size} of {sampler.gradient.count}"
+        metric = "" if sampler.metric_batch == "same" else f" of {sampler.metric_size}"
         return (
             f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
-            f"{feed.metric_batch!r}{metric}, "
-            f"search batch {feed.search_batch!r}"
+            f"{sampler.metric_batch!r}{metric}, "
+            f"search batch {sampler.search_batch!r}"
         )
 
 

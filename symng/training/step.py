@@ -25,7 +25,7 @@ from symng.backends import (
 from symng.backends.failures import backend_failure, comes_from
 from symng.objective import Objective
 from symng.objective.batches import check_chunks, make_batch
-from symng.objective.dry_run import Trial
+from symng.objective.dry_run import DryRun
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.base import StepBatches
 from symng.training.batch_arrays import BatchArrays, Batches, Layouts, full_layouts
@@ -76,7 +76,7 @@ class CompiledStep:
         self._state.refuses_increases = refuses_increases
         self._settings = Settings(optimizer, self._state)
         self._arrays = BatchArrays(objective, chunk_size, backend)
-        self._trial = Trial(objective.model)
+        self._dry_run = DryRun(objective.model)
         self._steps: dict[Layouts, Step] = {}
         self._programs: dict[Layouts, Program] = {}
         start = time.perf_counter()
@@ -179,7 +179,7 @@ class CompiledStep:
                     own = name == "gradient"
                     objective = self.objective
                     batches[name] = make_batch(
-                        objective if own else objective.on_fresh_inputs(f"_{name}"),
+                        objective if own else objective.clone_inputs(f"_{name}"),
                         layout,
                         len(self.metric_inputs or ()) if name == "metric" else None,
                     )
@@ -192,8 +192,8 @@ class CompiledStep:
         Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
         take a minute.
         """
-        if not self._trial.knows(batch):
-            self._trial(name, self._arrays.first_chunk(batch))
+        if not self._dry_run.knows(batch):
+            self._dry_run(name, self._arrays.first_chunk(batch))
 
     def keep_on_device(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
         """Keep these batches on the device of the backend while the context is open.
@@ -259,7 +259,7 @@ class CompiledStep:
             if not comes_from(error, "pytensor"):  # but from a search on the host
                 raise
             for name, batch in batches.items():
-                self._trial(f"{name}_batch", self._arrays.first_chunk(batch))
+                self._dry_run(f"{name}_batch", self._arrays.first_chunk(batch))
             arrays = [array for batch in batches.values() for array in batch]
             raise backend_failure(error, self._arrays.backend, arrays) from error
 

@@ -60,7 +60,7 @@ class Watch:
     ) -> None:
         self.step, self.every_example, self.epoch = step, every_example, epoch
         finite = [float(loss) for loss in losses if np.isfinite(loss)]
-        self._first: list[float] = []
+        self._initial: list[float] = []
         self._start = 0.0
         for loss in finite[:_PATIENCE]:
             self._begin(loss)
@@ -111,7 +111,7 @@ class Watch:
         finite = np.isfinite(info.loss + slope) and info.status is not Status.NOT_FINITE
         self._not_finite = 0 if info.accepted or finite else self._not_finite + 1
         self._moved |= info.accepted and info.update_norm != 0
-        self._failed = self._failed + 1 if _is_hopeless(info, self.step) else 0
+        self._failed = self._failed + 1 if _is_failure(info, self.step) else 0
         self._high = self._high + 1 if info.loss > self._limit() else 0
         self._flat = self._flat + 1 if info.gradient_norm == 0 == info.update_norm else 0
 
@@ -137,10 +137,10 @@ class Watch:
 
     def _begin(self, loss: float) -> None:
         """Take a loss for one that the run begins with. One of some examples does not show how high the others are."""
-        if len(self._first) < _PATIENCE:
-            self._first.append(loss)
-            first = next(filter(None, self._first), 0.0)
-            self._start = first if self.every_example else float(np.median(self._first))
+        if len(self._initial) < _PATIENCE:
+            self._initial.append(loss)
+            first = next(filter(None, self._initial), 0.0)
+            self._start = first if self.every_example else float(np.median(self._initial))
 
     def _is_reached(self, count: int, patience: int, last: bool) -> bool:
         """Return whether something was so in enough steps, or in all of them where the run ends."""
@@ -155,7 +155,7 @@ class Watch:
         return self._high >= patience and self._latest[-1] >= self._latest[-patience]
 
 
-def _is_hopeless(info: StepInfo, step: CompiledStep) -> bool:
+def _is_failure(info: StepInfo, step: CompiledStep) -> bool:
     """Return whether a step has failed and the damping has not grown, so that the next one is no better off."""
     useless = info.status in NO_DIRECTION or (
         info.status is Status.NEGATIVE_CURVATURE

@@ -318,7 +318,7 @@ def test_float32_stays_float32(kind, mode):
 @pytest.mark.parametrize("form", ["natural", "output"])
 def test_fisher_compiles_on_fresh_inputs_without_targets(form):
     c = case("several")
-    fresh = c.objective.on_fresh_inputs("_metric")
+    fresh = c.objective.clone_inputs("_metric")
     F = symng.Fisher(form=form)(fresh)
     assert [v.name for v in F.required_inputs()] == ["x_metric"]
     matrix = columns([F], {fresh.inputs[0]: c.givens[c.objective.inputs[0]]})[0]
@@ -327,7 +327,7 @@ def test_fisher_compiles_on_fresh_inputs_without_targets(form):
 
 def test_metrics_of_a_loss_need_targets_on_fresh_inputs():
     c = case("bernoulli")
-    fresh = c.objective.on_fresh_inputs("_metric")
+    fresh = c.objective.clone_inputs("_metric")
     givens = dict(zip([*fresh.inputs, *fresh.targets], c.givens.values(), strict=True))
     for name in ("gauss_newton", "empirical", "hessian"):
         operator = METRICS[name](fresh)

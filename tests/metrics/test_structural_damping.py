@@ -355,7 +355,7 @@ def test_needs_no_targets_on_a_metric_batch():
         (recurrent("tanh"), symng.StructuralDamping()),
         (layered("tanh"), symng.StructuralDamping(hidden=hidden_layers(layered("tanh")))),
     ):
-        fresh = case.objective.on_fresh_inputs("_metric")
+        fresh = case.objective.clone_inputs("_metric")
         operator = metric(fresh)
         assert [v.name for v in operator.required_inputs()] == ["x_metric"]
         got = columns([operator], {fresh.inputs[0]: next(iter(case.givens.values()))})[0]

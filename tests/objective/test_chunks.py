@@ -110,9 +110,9 @@ def test_loss_and_count(reduction, decay):
     other, parts = chunked(objective, (X, T))
     moved = [p + 0.1 for p in objective.params]
     wanted = evaluate(
-        objective, [objective.loss, objective.with_params(moved), objective.count], (X, T)
+        objective, [objective.loss, objective.loss_at(moved), objective.count], (X, T)
     )
-    losses = other.mean(lambda o, _: [o.loss, o.with_params(moved)])
+    losses = other.mean(lambda o, _: [o.loss, o.loss_at(moved)])
     found = evaluate(other, [*losses, other.count], parts)
     np.testing.assert_allclose(found, wanted, rtol=1e-13)
 

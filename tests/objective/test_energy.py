@@ -169,7 +169,7 @@ def test_loss_after_a_step_estimates_the_likelihood():
     objective, theta, X, _ = setting()
     S = draw(theta, 20_000)
     moved = [pytensor.shared(p.get_value()) for p in objective.params]
-    change = objective.with_params(moved) - objective.loss
+    change = objective.loss_at(moved) - objective.loss
     f = pytensor.function(list(objective.inputs), change)
     assert abs(f(X, S)) < 1e-12  # nothing has moved yet
     new = theta - 0.5 * (gradients(theta, X).mean(axis=0) - gradients(theta, S).mean(axis=0))
@@ -253,7 +253,7 @@ def test_float32_stays_float32():
     objective = make(params, "float32")
     assert objective.loss.dtype == objective.example_losses.dtype == "float32"
     v = np.ones(objective.size, "float32")
-    outputs = [symng.Fisher()(objective) @ v, objective.with_params(params), objective.loss]
+    outputs = [symng.Fisher()(objective) @ v, objective.loss_at(params), objective.loss]
     f = pytensor.function(list(objective.inputs), outputs)
     assert not wide_tensors(f)
     assert {a.dtype for a in f(STATES.astype("float32"), STATES.astype("float32"))} == {

@@ -31,7 +31,7 @@ from symng.backends.plain import PLAIN
 from symng.models import categorical_cross_entropy_with_logits
 from symng.objective import matching as _matching
 from symng.objective import output_products as _output_products
-from symng.objective.dry_run import Trial
+from symng.objective.dry_run import DryRun
 from symng.training import mismatch
 
 WEIGHTS = pt.constant(np.array([1.0, 2.0, 3.0, 4.0]))
@@ -431,7 +431,7 @@ def test_plain_python_compiles_no_function_inside_an_op():
     objective = symng.Objective(
         -(t * pt.log(y)).sum(axis=1).mean(), y, [M.w], [x], [t], data_axes=[1, 0]
     )
-    Trial(objective)("batch", [RNG.standard_normal((2, 6, 3)), np.eye(4)[RNG.integers(0, 4, 6)]])
+    DryRun(objective)("batch", [RNG.standard_normal((2, 6, 3)), np.eye(4)[RNG.integers(0, 4, 6)]])
     ops = {v.owner.op for v in ancestors([objective.loss]) if v.owner is not None}
     inner = [op for op in ops if isinstance(op, Scan | pt.special.Softmax)]
     assert len(inner) == 2 and all(getattr(op, "_fn", None) is None for op in inner)

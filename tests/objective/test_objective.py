@@ -325,7 +325,7 @@ def test_fresh_inputs_leave_parameters_shared_and_the_original_alone():
     r = x @ w
     loss = (pt.softplus(r) - t * r).sum(axis=1).mean()
     objective = symng.Objective(loss, r, [w], [x], [t], symng.Bernoulli(logits=True))
-    fresh = objective.on_fresh_inputs("_metric")
+    fresh = objective.clone_inputs("_metric")
     assert [v.name for v in (*fresh.inputs, *fresh.targets)] == ["x_metric", "t_metric"]
     assert fresh.params == objective.params == (w,)
     assert objective.inputs == (x,) and objective.loss is loss
@@ -365,7 +365,7 @@ def test_transposed_outputs_are_warned_of_unless_their_axis_is_given():
 def test_with_params():
     x, t, _, w = variables()
     objective = symng.Objective(mse(x, t, w).mean(), x @ w, [w], [x], [t])
-    loss = objective.with_params([pt.as_tensor(np.ones((3, 2)))])
+    loss = objective.loss_at([pt.as_tensor(np.ones((3, 2)))])
     assert loss.eval({x: X, t: T}) == pytest.approx(((X @ np.ones((3, 2)) - T) ** 2).mean())
 
 
@@ -417,7 +417,7 @@ def test_construction_is_fast_for_deep_networks():
         total = total + 0.5 * decay
     start = time.perf_counter()
     objective = symng.Objective(total, h, params, [x], [t])
-    objective.on_fresh_inputs("_metric")
+    objective.clone_inputs("_metric")
     assert time.perf_counter() - start < 2.0  # about 0.1 s
     assert objective.reduction == "mean"
 

@@ -285,6 +285,6 @@ def test_energy_given_as_an_op() -> None:
     ]
     matrices = [symng.Fisher()(o).materialise().eval({s: X}, mode=MODE) for o in objectives]
     np.testing.assert_allclose(*matrices, rtol=1e-12)
-    shifted = [o.with_params([b + 1.0]).eval({v: X, s: 2 * X}, mode=MODE) for o in objectives]
+    shifted = [o.loss_at([b + 1.0]).eval({v: X, s: 2 * X}, mode=MODE) for o in objectives]
     np.testing.assert_allclose(*shifted, rtol=1e-12)
     assert not has_ops(objectives[1].loss)

@@ -360,7 +360,7 @@ def test_fresh_inputs_keep_the_pairing():
         pt.vector("weights"),
     )
     with pytest.raises(ValueError, match="^data, l: expected class numbers"):
-        objective.on_fresh_inputs("_metric").check_batch("data", (X, LABELS + 1, WEIGHTS))
+        objective.clone_inputs("_metric").check_batch("data", (X, LABELS + 1, WEIGHTS))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -291,7 +291,7 @@ def test_what_it_does_not_take() -> None:
     )
     optimizer = symng.NaturalGradient(preconditioner=KroneckerPreconditioner())
     with pytest.raises(
-        ValueError, match="preconditioner: expected a likelihood with a metric_root"
+        ValueError, match="preconditioner: expected a likelihood with a metric_sqrt"
     ):
         symng.compile_step(odd, optimizer)
 

@@ -271,7 +271,7 @@ def test_plane_search_against_a_dense_grid_on_a_deep_network():
     params = objective.params
     slopes = pytensor.function(inputs, vectors.ravel(pytensor.grad(objective.loss, params), params))
     theta = pt.dvector("theta")
-    loss = pytensor.function([theta, *inputs], objective.with_params(vectors.split(theta, params)))
+    loss = pytensor.function([theta, *inputs], objective.loss_at(vectors.split(theta, params)))
     previous, alpha = np.zeros_like(before), 1.0
     for _ in range(3):
         along = np.array([slopes(*batch) / 1.3, previous])

@@ -1,4 +1,4 @@
-"""The direct solver in the space of examples, on the metrics that have a root."""
+"""The direct solver in the space of examples, on the metrics that have a factor."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_the_root_squared_is_the_metric(kind: str) -> None:
     case = oracles.mlp_case(kind, through="r", logits=kind != "gaussian")
     F = symng.Fisher()(case.objective)
     v = pt.vector("v")
-    pushed = F.root.push(v)
+    pushed = F.factor.matvec(v)
     f = pytensor.function(
-        [*case.givens, v], [F.root.materialise(v), pushed], mode=MODE, on_unused_input="ignore"
+        [*case.givens, v], [F.factor.materialise(v), pushed], mode=MODE, on_unused_input="ignore"
     )
     value = np.random.default_rng(0).standard_normal(case.size)
     rows, along = f(*case.givens.values(), value)
@@ -156,7 +156,7 @@ def test_verdicts() -> None:
 def test_a_success_is_told_of_no_wrong_solution(kind: str, power: int) -> None:
     """However small the damping: the residual of what is called solved is that of rounding errors."""
     case = oracles.mlp_case(kind, dtype="float32")
-    rows = symng.Fisher()(case.objective).root.materialise(pt.zeros(case.size, dtype="float32"))
+    rows = symng.Fisher()(case.objective).factor.materialise(pt.zeros(case.size, dtype="float32"))
     rows = rows.eval(case.givens, mode=MODE, on_unused_input="ignore").astype("float64")
     matrix, b = rows.T @ rows, np.random.default_rng(0).standard_normal(case.size)
     damping = 2.0**power
@@ -176,7 +176,9 @@ def test_what_it_cannot_solve_is_told() -> None:
     F, b = symng.Fisher()(case.objective), pt.constant(np.ones(case.size))
     G = symng.GaussNewton()(case.objective)
     for operator in (G, F + F, 2 * F, lambda v: v):
-        with pytest.raises(TypeError, match="A: expected a LinearOperator with a root.*MinresQLP"):
+        with pytest.raises(
+            TypeError, match="A: expected a LinearOperator with a factor.*MinresQLP"
+        ):
             Woodbury().solve(operator, b, damping=1.0)
     for damping in (0.0, -1.0):
         with pytest.raises(ValueError, match="damping"):

@@ -12,7 +12,7 @@ import pytest
 from helpers.small_steps import Unit, descent, line, regression, train
 
 import symng
-from symng.training.batches import Feed
+from symng.training.batches import BatchSampler
 from symng.training.step import CompiledStep
 
 COLUMNS = (
@@ -426,15 +426,15 @@ def test_batch_size_by_a_schedule(tmp_path):
             **options,
         )
 
-    feed = Feed.next
+    sampler = BatchSampler.next
 
     def spied(self, step):
-        batches = feed(self, step)
+        batches = sampler(self, step)
         sizes.append(tuple(None if b is None else len(b[0]) for b in batches))
         return batches
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Feed, "next", spied)
+        patch.setattr(BatchSampler, "next", spied)
         run(max_steps=4)
         assert sizes == [(2, None, None), (3, None, None), (4, None, None), (4, None, None)]
         sizes.clear()

@@ -19,9 +19,9 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
-from symng.metrics.base import floats_of
+from symng.metrics.base import floatx_of
 from symng.objective import Objective
-from symng.objective.layers import Use, find_uses
+from symng.objective.layers import ParameterUse, find_uses
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Kronecker:
         """
         objective, ends, uses = self.objective, self.ends, self.uses
         cotangents: Any = [
-            head.likelihood.metric_root(
-                r, vectors.random_signs(r, seed, first=(head.example_axis, offset))
+            head.likelihood.metric_sqrt(
+                r, vectors.random_signs(r, seed, axis=head.example_axis, offset=offset)
             )
             for head, r in zip(objective.heads, ends, strict=True)
         ]
@@ -121,7 +121,7 @@ class Kronecker:
             else uses[params[block.weights]].node.outputs[0]
             for block in self.blocks
         ]
-        with floats_of(objective):
+        with floatx_of(objective):
             slopes: Any = pullback(list(ends), wanted, cotangents, disconnected_inputs="ignore")
         parts: list[Any] = []
         for block, slope in zip(self.blocks, slopes, strict=True):
@@ -195,10 +195,10 @@ def _ends(objective: Objective) -> dict[Any, int]:
     """Return the pre-activations of the outputs, each with its axis of examples."""
     ends: dict[Any, int] = {}
     for head in objective.heads:
-        if head.r is None or head.likelihood.metric_root(head.r, head.r) is None:
+        if head.r is None or head.likelihood.metric_sqrt(head.r, head.r) is None:
             raise argument_error(
                 "preconditioner",
-                "a likelihood with a metric_root, on a pre-activation that is known",
+                "a likelihood with a metric_sqrt, on a pre-activation that is known",
                 Verbatim(f"{head.likelihood} on {head.y}"),
                 "Write the output with sigmoid, softmax or exp at its end, or give it as logits.",
             )
@@ -206,7 +206,9 @@ def _ends(objective: Objective) -> dict[Any, int]:
     return ends
 
 
-def _bias_of(use: Use, uses: dict[Variable, Use], biases: dict[Any, Variable]) -> Any:
+def _bias_of(
+    use: ParameterUse, uses: dict[Variable, ParameterUse], biases: dict[Any, Variable]
+) -> Any:
     """Return the parameter that is added to what a layer computes, and to nothing else, if there is one.
 
     One that is subtracted has derivatives of the other sign: it is no bias of the layer.

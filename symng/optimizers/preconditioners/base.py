@@ -93,7 +93,7 @@ class KroneckerPreconditioner(Preconditioner):
     Raises
     ------
     TypeError, ValueError
-        On bad arguments; when an optimizer is built, for a likelihood without a ``metric_root``.
+        On bad arguments; when an optimizer is built, for a likelihood without a ``metric_sqrt``.
 
     Warns
     -----
