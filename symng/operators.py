@@ -80,7 +80,8 @@ class LinearOperator:
     name : str, default "A"
         Shown by ``repr``.
     factor : Factor, optional
-        A matrix R of few rows with A = R^T R, where there is one: what `symng.Woodbury` needs. A sum or a multiple has none.
+        A matrix R of few rows with A = R^T R, if there is one, as `symng.Woodbury` needs it. A sum
+        or a multiple has none.
     draw : callable, optional
         From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a
         function of the seed: what `diagonal` estimates from where it can.
