@@ -8,7 +8,7 @@ from typing import Any
 
 from symng.backends import Backend
 from symng.objective import Objective
-from symng.objective.batches import ChunkLayout, split_into_chunks, layout_of
+from symng.objective.batches import ChunkLayout, layout_of, split_into_chunks
 
 Layouts = tuple[tuple[str, ChunkLayout], ...]
 """The names of a step's batches, "gradient" and perhaps "metric" and "search", and the layout of each."""
