@@ -129,7 +129,12 @@ class Config:
             value = getattr(self, name)
             converted = declaration.convert(name, value)
             if converted is not value:
-                object.__setattr__(self, name, converted)
+                self._fill_in(**{name: converted})
+
+    def _fill_in(self, **settings: Any) -> None:
+        """Set settings while the configuration is being made: converted ones, or defaults that depend on others."""
+        for name, value in settings.items():
+            object.__setattr__(self, name, value)
 
 
 def declarations(settings: Any) -> dict[str, Declaration]:

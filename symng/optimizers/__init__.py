@@ -2,6 +2,13 @@
 
 from symng.optimizers.adam import Adam
 from symng.optimizers.base import Optimizer, Step
+from symng.optimizers.beta_rules import (
+    FletcherReeves,
+    HestenesStiefel,
+    PlaneSearch,
+    PolakRibiere,
+    QuadraticModel,
+)
 from symng.optimizers.hessian_free import HessianFree
 from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
 from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
@@ -16,14 +23,19 @@ from symng.optimizers.tonga import TONGA
 
 __all__ = [
     "Adam",
+    "FletcherReeves",
     "HessianFree",
+    "HestenesStiefel",
     "JacobiPreconditioner",
     "KroneckerPreconditioner",
     "KrylovSubspaceDescent",
     "NaturalConjugateGradient",
     "NaturalGradient",
     "Optimizer",
+    "PlaneSearch",
+    "PolakRibiere",
     "Preconditioner",
+    "QuadraticModel",
     "SGD",
     "Step",
     "TONGA",

@@ -1,0 +1,59 @@
+"""What a rule for the weight of the previous direction is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs.config import Config
+from symng.optimizers._damped import DampedOptimizer
+from symng.optimizers.base import State, Step, StepBatches
+from symng.optimizers.step_sizes import StepSize
+
+
+class BetaRule(Config, ABC):
+    """Build the steps of natural conjugate gradient along n + beta d; the base of all rules for beta."""
+
+    @property
+    @abstractmethod
+    def default_step_size(self) -> StepSize | None:
+        """The step size where none is given; None for a rule that finds the step size itself."""
+
+    @property
+    @abstractmethod
+    def scalars(self) -> tuple[str, ...]:
+        """The names of the scalars that it keeps from step to step."""
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The names of the vectors of the size of the parameters that it keeps; always the direction."""
+        return ("search_direction",)
+
+    def init_state(self, state: State, size: int) -> None:
+        """Add what it keeps to ``state``; ``size`` is the number of parameters."""
+        for name in self.vectors:
+            state.add(name, np.zeros(size))
+        for name in self.scalars:
+            state.add(name, 0.0)
+
+    @abstractmethod
+    def build(self, optimizer: DampedOptimizer, batches: StepBatches, state: State) -> Step:
+        """Return the symbolic step of an optimizer that has this rule."""
+
+    def keep(
+        self, state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable
+    ) -> dict[Any, TensorVariable]:
+        """Return the updates of what it keeps: the values after an accepted step, zero after another.
+
+        Those of ``values`` that it does not keep are left out.
+        """
+        return {
+            state.values[name]: pt.switch(accepted, value, pt.zeros_like(value))
+            for name, value in values.items()
+            if name in (*self.vectors, *self.scalars)
+        }
