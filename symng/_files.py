@@ -1,4 +1,4 @@
-"""Safe reading and writing of ``.npz`` files: no pickle, and never half a file under the final name."""
+"""Read and write ``.npz`` files safely: no pickle, no partial file under the final name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         reason = error.strerror or str(error)
         text = f"cannot write {os.fspath(path)!r}: {reason}. "
         if target.parent.is_dir():
-            text += "What was there before is unchanged; free some space or choose another place, and save again"
+            text += "The file that was there is unchanged; free some space or "
+            text += "choose another folder, and save again"
         else:
             text += f"Make the folder {str(target.parent)!r} first"
         raise OSError(error.errno or 0, text) from error
@@ -89,7 +90,10 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 
 def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file; a damaged or foreign file is a ValueError that names it and the ``hint``."""
+    """Read all arrays of an npz file.
+
+    A damaged or foreign file is a ValueError that names the file and gives the ``hint``.
+    """
     _check_path(path)
     arrays = {}
     # Outside of the try: a file that is not there is not a damaged one.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """Represent a matrix R, of few rows and of one column for each parameter, by its products.
+    """Represent a matrix R, with few rows and a column for each parameter, by its products.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Factor:
 
 
 def identity_like(v: TensorVariable) -> TensorVariable:
-    """Return the identity matrix of the length and dtype of a vector, of a length that only the graph knows."""
+    """Return the identity matrix of the symbolic length and dtype of a vector."""
     positions = vectors.positions(v)
     return pt.eq(positions[:, None], positions[None, :]).astype(v.dtype)
 
@@ -126,7 +126,7 @@ class LinearOperator:
             raise argument_error("dtype", "'float32' or 'float64'", self.dtype)
         object.__setattr__(self, "inputs", tuple(self.inputs))
 
-    # NumPy would otherwise take `array @ A` and `number * A` apart elementwise.
+    # Otherwise NumPy would apply `array @ A` and `number * A` elementwise.
     __array_ufunc__ = None
 
     @property
@@ -135,7 +135,7 @@ class LinearOperator:
         return (self.size, self.size)
 
     def __matmul__(self, v: Any) -> TensorVariable:
-        """Return A v for a vector v, or A V column by column for a matrix V, as a symbolic tensor."""
+        """Return A v for a vector v, or A V for a matrix V, column by column, as a symbolic tensor."""
         v = self._as_operand(v)
         if v.ndim == 1:
             return self.matvec(v)
@@ -233,13 +233,13 @@ class LinearOperator:
         return map_rows(self.matvec, pt.eye(self.size, dtype=self.dtype)).T
 
     def diagonal(self, draws: int | None = None, seed: Any = 0) -> TensorVariable:
-        """Return the diagonal of the matrix, symbolic, of shape (size,); exact, or estimated by random signs.
+        """Return the diagonal of the matrix, of shape (size,): exact, or estimated by random signs.
 
         Parameters
         ----------
         draws : int, optional
             How many vectors s of random signs to average over, at least 1. Where a matrix R with A
-            = R^T R is known, as `symng.Fisher` and `symng.EmpiricalFisher` know one, what is
+            = R^T R is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, what is
             averaged is (R^T s)^2, elementwise: never negative, with a standard deviation of at most
             sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s) [1]_, whose variance is 2
             / draws times the sum of squares of the row beside the diagonal, and which may be
@@ -249,8 +249,8 @@ class LinearOperator:
 
         Notes
         -----
-        Costs ``draws`` products, or as many with R^T; the exact one ``size`` products and the whole
-        matrix.
+        Costs ``draws`` products, or as many with R^T; the exact one costs ``size`` products and forms
+        the matrix.
 
         References
         ----------
@@ -306,8 +306,8 @@ class LinearOperator:
         Raises
         ------
         TypeError, ValueError
-            When the arrays do not fit the inputs, or the product cannot be evaluated on them: one
-            is made to see.
+            When the arrays do not fit the inputs, or the product cannot be evaluated on them; one
+            product is evaluated to check this.
 
         Examples
         --------

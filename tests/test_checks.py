@@ -312,7 +312,7 @@ def test_what_to_give_in_place_of_what_is_no_array(value, message):
         ("data.npz", "numpy.load"),
         (None, "comma"),
         ({1, 2}, "Collect all examples in arrays"),
-        (ZEROS, r"Mind the comma of a tuple of one: \(X,\)"),
+        (ZEROS, r"A one-element tuple needs a comma: \(X,\)"),
         (Speechless(), "a Speechless"),
     ],
 )

@@ -33,7 +33,7 @@ _SINE = np.sin(np.pi / 2 * np.minimum(_DISTANCE / _RADIUS, 1.0))  # 1 on the rim
 
 
 def slant(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Move row i by i s pixels, s ~ U[-c, c], and the whole back to the center."""
+    """Move row i by i s pixels, s ~ U[-c, c], and center the image again."""
     return shift_rows(image, rng.uniform(-complexity, complexity))
 
 
@@ -44,7 +44,7 @@ def shift_rows(image: np.ndarray, slope: float) -> np.ndarray:
 
 
 def thickness(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Erode or dilate by one of the thinnest footprints, or do neither, all with the same probability."""
+    """Erode, dilate or do neither, with one probability for each of the thinnest footprints."""
     erosions, dilations = math.ceil(_EROSIONS * complexity), math.ceil(_DILATIONS * complexity)
     choice = int(rng.integers(erosions + dilations + 1))
     if choice < erosions:
@@ -75,7 +75,7 @@ def affine(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np
 
 
 def map_affinely(image: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
-    """Give the point (x, y) the pixel that holds (a x + b y + c, d x + e y + f); (0, 0) is the upper left corner."""
+    """Map (x, y) to the pixel at (a x + b y + c, d x + e y + f), from the upper left corner."""
     a, b, c, d, e, f = coefficients
     x, y = _COLUMNS + 0.5, _ROWS + 0.5
     rows, columns = np.floor(d * x + e * y + f), np.floor(a * x + b * y + c)
@@ -101,7 +101,7 @@ def smooth(fields: np.ndarray, width: float) -> np.ndarray:
 
 
 def displace(image: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Give each pixel the value so many rows below and columns to the right of it."""
+    """Give each pixel the value that lies fields[0] rows below and fields[1] columns right of it."""
     return _interpolate(image, _ROWS + fields[0], _COLUMNS + fields[1])
 
 
@@ -111,7 +111,7 @@ def pinch(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.
 
 
 def pinch_by(image: np.ndarray, amount: float) -> np.ndarray:
-    """Give each pixel at distance d < r from the center the value at d sin(pi d / 2 r)^(-p) in the same direction."""
+    """Move the value at d sin(pi d / 2 r)^(-p) to distance d < r from the center, along each ray."""
     factor = _SINE**-amount
     return _interpolate(
         image, _CENTER + (_ROWS - _CENTER) * factor, _CENTER + (_COLUMNS - _CENTER) * factor

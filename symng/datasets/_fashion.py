@@ -1,4 +1,4 @@
-"""Where Fashion-MNIST is looked for, and how its files are read."""
+"""Find and read the files of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GET_AGAIN = "Get the files once more."
 
 
 def way_to_fashion() -> str:
-    """Tell how Fashion-MNIST is got."""
+    """Return how to get Fashion-MNIST, in a sentence."""
     return (
         "To get Fashion-MNIST: apt install dataset-fashion-mnist (Debian, Ubuntu); or "
         'sklearn.datasets.fetch_openml("Fashion-MNIST"), which download=True calls; or put '
@@ -79,7 +79,7 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
 
 
 def _search_path() -> list[Path]:
-    """Return the folders to look into, besides that of scikit-learn."""
+    """Return the folders to search, before that of scikit-learn."""
     own = os.environ.get("SYMNG_DATA")
     if not own:
         return [DEBIAN]
@@ -156,14 +156,14 @@ def _damaged(file: Path, expected: str, got: str) -> Exception:
 
 
 def _scikit_learn_home() -> Path:
-    """Return where scikit-learn keeps what it fetches; without asking it, for it would make the folder."""
+    """Return the folder of scikit-learn's downloads, without creating it."""
     return (
         Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser() / "openml"
     )
 
 
 def _fetched_before() -> Path | None:
-    """Return the file in which scikit-learn has kept Fashion-MNIST, told by its first lines."""
+    """Return scikit-learn's copy of Fashion-MNIST, recognized by its first lines."""
     for file in sorted(_scikit_learn_home().glob("openml.org/data/**/*.gz")):
         try:
             with gzip.open(file) as lines:

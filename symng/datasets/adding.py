@@ -18,7 +18,7 @@ def adding(
     Each step has a number, uniform on [-1, 1], and a marker. Marked by 1 are one of the first ten
     steps and one of the first length / 2 - 1 others; the first and the last step have the marker
     -1, all others 0. The target is 0.5 + (X1 + X2) / 4, with X1 and X2 the marked numbers, 0 in
-    place of the number of the first step if that was to be marked. It has to be told at the end.
+    place of the number of the first step if that was to be marked. It is predicted at the end.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def adding(
     Notes
     -----
     In [1]_ lengths differ by up to a tenth. A sequence counts as solved when the error is below
-    0.04; telling 0.5 for all gives a mean squared error of about 1/24.
+    0.04; predicting 0.5 for all gives a mean squared error of about 1/24.
 
     References
     ----------

@@ -75,8 +75,7 @@ def curves(
     name = check_float("dtype", dtype)
     images = np.empty((n, SIDE * SIDE), dtype=name)
     for start in range(0, n, _CHUNK):
-        # The whole chunk is drawn even when only its first images are wanted: this keeps prefixes
-        # equal.
+        # A chunk is always drawn in full, so that prefixes are equal.
         uniform = np.random.default_rng([int(seed), start // _CHUNK]).random((2, _CHUNK, 3))
         part = images[start : start + _CHUNK]
         part[:] = _draw(uniform[:, : len(part)]).reshape(len(part), -1)
@@ -91,7 +90,7 @@ def _draw(uniform: np.ndarray) -> np.ndarray:
 
 
 def _parabola() -> np.ndarray:
-    """Return the matrix from values at t = 0, 1/2, 1 to values at all t (quadratic Lagrange polynomials)."""
+    """Return the matrix from values at t = 0, 1/2, 1 to values at all t (a parabola)."""
     t = np.linspace(0.0, 1.0, _POINTS)
     return np.stack([(2 * t - 1) * (t - 1), 4 * t * (1 - t), t * (2 * t - 1)])
 
@@ -119,7 +118,7 @@ def _ink(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _blur(images: np.ndarray) -> np.ndarray:
-    """Convolve four times with [a/12 a/6 a/12; a/6 1-a a/6; a/12 a/6 a/12] and a border of zeros."""
+    """Convolve four times with [a/12 a/6 a/12; a/6 1-a a/6; a/12 a/6 a/12], padded with zeros."""
     padded = np.zeros((len(images), SIDE + 2, SIDE + 2))
     inner = padded[:, 1:-1, 1:-1]
     inner[:] = images

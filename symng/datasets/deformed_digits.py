@@ -47,9 +47,8 @@ def deformed_digits(
 
     Each example is an image of ``base`` picked at random, put in the middle of 32 x 32 pixels and
     deformed by all modules, one after the other. Each module is given a complexity of its own, c ~
-    U[0, ``complexity``]. Example i of a seed, segment and replica has random numbers of its own,
-    told by these four: it never depends on the examples before it, and a call for a few examples
-    gives just those that a call for more of them has there.
+    U[0, ``complexity``]. The random numbers of example i follow from seed, segment, replica and i
+    alone, so any range of examples can be made by itself.
 
     Parameters
     ----------
@@ -165,7 +164,7 @@ def deformed_digits(
 
 def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels to pick from."""
-    if isinstance(base, LabeledImages):  # which looked at its arrays itself
+    if isinstance(base, LabeledImages):  # checked when it was made
         images, labels = base.train_images, base.train_labels
     elif isinstance(base, tuple | list) and len(base) == 2:
         images, labels = base
@@ -191,7 +190,7 @@ def _check_modules(modules: Any) -> tuple[Module, ...]:
         modules,
         (tuple, list),
         "a tuple of names",
-        'Mind the comma of a tuple of one: ("slant",).',
+        'A one-element tuple needs a comma: ("slant",).',
     )
     for name in modules:
         check_choice("modules", name, MODULES)
@@ -199,7 +198,7 @@ def _check_modules(modules: Any) -> tuple[Module, ...]:
 
 
 def _begin(key: tuple[int, int, int], number: int, count: int) -> tuple[np.random.Generator, int]:
-    """Return the random numbers of an example, and which of ``count`` base images they pick first."""
+    """Return the generator of an example, and the index of the base image that it draws first."""
     rng = np.random.default_rng([*key, number])
     return rng, int(rng.integers(count))
 

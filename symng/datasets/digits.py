@@ -1,4 +1,4 @@
-"""Images of digits to start from: a user's own copy of MNIST, or the digits that come with scikit-learn."""
+"""Images of digits: a user's own copy of MNIST, or the digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LabeledImages:
     train_labels, test_labels : ndarray of shape (images,)
         Whole numbers.
     source : str
-        Where they are from, to be told beside results.
+        Where they come from, for reports of results.
 
     Raises
     ------
@@ -40,7 +40,8 @@ class LabeledImages:
     >>> import numpy as np
     >>> from symng.datasets import LabeledImages
     >>> x, t = np.zeros((3, 28, 28)), np.ones(3, int)
-    >>> LabeledImages(train_images=x, train_labels=t, test_images=x[:1], test_labels=t[:1], source="nothing")
+    >>> test = {"test_images": x[:1], "test_labels": t[:1]}
+    >>> LabeledImages(train_images=x, train_labels=t, **test, source="nothing")
     LabeledImages(3 images to train on and 1 held out, 28 x 28, from nothing)
     """
 
@@ -66,7 +67,7 @@ class LabeledImages:
 
 
 def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
-    """Return images of digits, MNIST where there is a copy of it, otherwise those that come with scikit-learn.
+    """Return images of digits: MNIST if a copy is found, else the digits of scikit-learn.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
 
 
 def check_examples(images_name: str, labels_name: str, images: Any, labels: Any) -> None:
-    """Refuse images that are not squares of values from 0 to 1, and labels that are not a whole number for each."""
+    """Refuse images that are not squares of values in [0, 1], and labels that do not match them."""
     expected = "an array of floats of shape (images, side, side)"
     if not isinstance(images, np.ndarray) or images.dtype.kind != "f":
         hint = "Bring gray values to the range from 0 to 1: images / 255 for those of type uint8."

@@ -1,4 +1,4 @@
-"""Few labeled and many unlabeled images: the Toronto Face Dataset, or Fashion-MNIST in its shape."""
+"""Few labeled and many unlabeled images: the Toronto Face Dataset, or Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from symng._checks import Verbatim, argument_error, check_flag, check_instance, 
 from symng.datasets._fashion import find_fashion, way_to_fashion
 
 FOLDS = 5
-LABELED = 4178  # of the Toronto Face Dataset: in each fold 2,925 to train with, 418 to choose by, 835 to test on
+# Labeled images of the Toronto Face Dataset: 2,925 for training, 418 for validation and 835 for
+# testing in each fold.
+LABELED = 4178
 _EXPRESSIONS = 7
 _UNLABELED, _TRAIN, _VALID, _TEST = range(4)  # codes of the column of a fold
 
@@ -51,9 +53,9 @@ class FacesFold:
             len(a)
             for a in (self.train_labels, self.valid_labels, self.test_labels, self.unlabeled_images)
         ]
-        told = " / ".join(f"{count:,}" for count in counts[:3])
+        sizes = " / ".join(f"{count:,}" for count in counts[:3])
         return (
-            f"<FacesFold: {told} labeled, {counts[3]:,} unlabeled images of {height} x {width}, "
+            f"<FacesFold: {sizes} labeled, {counts[3]:,} unlabeled images of {height} x {width}, "
             f"{self.classes} classes; {self.source}>"
         )
 
@@ -103,8 +105,8 @@ def faces(
     Raises
     ------
     FileNotFoundError
-        If there is nothing at ``path``, or Fashion-MNIST is found nowhere; the message tells where
-        it was looked for and how to get it.
+        If there is nothing at ``path``, or Fashion-MNIST is found nowhere; the message says where
+        it was searched for and how to get it.
     ImportError
         If ``download`` needs scikit-learn and it is not installed.
     OSError
@@ -129,7 +131,8 @@ def faces(
     >>> import os, tempfile
     >>> import numpy as np, scipy.io
     >>> from symng.datasets import faces
-    >>> folds = np.tile([[1], [1], [2], [3], [0], [0]], (2, 5))  # 1 trains, 2 validates, 3 tests, 0 has no label
+    >>> # 1: training, 2: validation, 3: test, 0: no label
+    >>> folds = np.tile([[1], [1], [2], [3], [0], [0]], (2, 5))
     >>> content = {"images": np.zeros((12, 48, 48), "uint8"), "folds": folds}
     >>> content["labs_ex"] = np.where(folds[:, :1] > 0, 7, -1)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -149,11 +152,11 @@ def faces(
         )
         path = Path(path)
         if not path.exists():
-            told = Verbatim(f"{str(path)!r}, which is not there")
+            missing = Verbatim(f"{str(path)!r}, which does not exist")
             raise argument_error(
                 "path",
                 "a TFD_48x48.mat, or a folder of idx files",
-                told,
+                missing,
                 way_to_fashion(),
                 FileNotFoundError,
             )
@@ -177,7 +180,7 @@ def faces(
 
 
 def _fold(count: int, labeled: int, fold: int, seed: int) -> np.ndarray:
-    """Return the codes of ``count`` images of which as many as told are labeled, drawn by seed."""
+    """Return the codes of ``count`` images, ``labeled`` of which, drawn by seed, have a label."""
     test, valid = labeled // FOLDS, round(labeled / 10)
     chosen = np.roll(
         np.random.default_rng(int(seed)).permutation(count)[:labeled], -test * int(fold)
@@ -242,11 +245,11 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     codes, labels = folds[:, fold].astype("int64"), labels.ravel().astype("int64")
     counts = [(codes == code).sum() for code in (_TRAIN, _VALID, _TEST)]
     if not all(counts):
-        told = Verbatim(
+        got = Verbatim(
             f"{str(path)!r} whose fold {fold} has {' / '.join(map(str, counts))} of them"
         )
         raise argument_error(
-            "path", "images to train with, to validate and to test", told, _OTHER_FILE
+            "path", "images to train with, to validate and to test", got, _OTHER_FILE
         )
     known = labels[codes > 0]
     if known.min() < 1 or known.max() > _EXPRESSIONS:
@@ -271,10 +274,10 @@ def _check_tfd(path: Path, images: np.ndarray, folds: np.ndarray, labels: np.nda
     )
     for name, array, shape in shapes:
         if array.shape != shape or array.dtype.kind not in "iuf":
-            told = Verbatim(
+            got = Verbatim(
                 f"an array of shape {array.shape} and dtype {array.dtype} in {str(path)!r}"
             )
-            raise argument_error("path", f"{name} of shape {shape}", told, _OTHER_FILE)
+            raise argument_error("path", f"{name} of shape {shape}", got, _OTHER_FILE)
     if images.dtype != "uint8":
         raise argument_error(
             "path",

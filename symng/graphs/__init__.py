@@ -1,1 +1,1 @@
-"""Work on any PyTensor graph: loops, derivatives, rewrites, patterns, flat vectors. Nothing here knows a model."""
+"""Work on any PyTensor graph: loops, derivatives, rewrites, patterns and flat vectors."""

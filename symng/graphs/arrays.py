@@ -31,7 +31,7 @@ def check_batch(
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
     if not isinstance(arrays, tuple | list):
-        hint = _way_to_arrays(arrays, variables) or "Mind the comma of a tuple of one: (X,)."
+        hint = _way_to_arrays(arrays, variables) or "A one-element tuple needs a comma: (X,)."
         raise argument_error(name, f"a tuple of {expected}", arrays, hint, TypeError)
     if len(arrays) != len(variables):
         raise argument_error(
@@ -81,7 +81,11 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
         ) from None
     except Exception as error:  # such as a tensor on a device, or one that keeps gradients
         raise argument_error(
-            name, "what NumPy makes an array of", given, f"NumPy says: {error}", TypeError
+            name,
+            "a value that NumPy converts to an array",
+            given,
+            f"NumPy says: {error}",
+            TypeError,
         ) from error
     # Lists and numbers carry no dtype of their own, tables do.
     if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
@@ -123,7 +127,7 @@ def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
 
 
 def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
-    """Say how to make arrays of what is often given for one, or for a tuple of them; empty where there is no need."""
+    """Return how to turn a value that is often passed by mistake into arrays; empty if unknown."""
     if isinstance(value, Variable):
         return "Give its values: the symbolic variable is for the graph."
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
@@ -147,7 +151,10 @@ def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
         and not hasattr(value, "__array__")
         and not hasattr(value, "__len__")
     ):
-        return "A generator is used up by one pass: collect all examples in arrays. Batches are drawn from these."
+        return (
+            "A generator is exhausted after one pass: collect all examples in arrays. Batches are "
+            "drawn from these."
+        )
     if variables and isinstance(value, Iterable) and not hasattr(value, "__array__"):
         return (
             "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader

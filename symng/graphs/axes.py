@@ -22,7 +22,7 @@ from symng.graphs.evaluation import evaluate_nodes
 
 
 def axis_after(node: Apply, axis: int) -> int | None:
-    """Return the axis that a view makes of an axis of its tensor, or None where it does not keep all of it."""
+    """Return the axis that a view turns ``axis`` into, or None if it does not keep all of it."""
     before: Any = node.inputs[0]
     after: Any = node.outputs[0]
     op = node.op
@@ -44,7 +44,7 @@ def axis_after(node: Apply, axis: int) -> int | None:
 
 
 def axes_along(node: Apply) -> Sequence[int] | None:
-    """Return the axes along which an op such as a softmax or a sort runs, or None where they are not known."""
+    """Return the axes along which an op such as a softmax or a sort runs; None if not known."""
     op: Any = node.op
     tensor: Any = node.inputs[0]
     axes = getattr(op, "axis", None)
@@ -58,7 +58,7 @@ def axes_along(node: Apply) -> Sequence[int] | None:
 
 
 def infer_length(v: TensorVariable, axis: int) -> int | None:
-    """Return the length of an axis of ``v`` if it follows from constants and shared variables, else None.
+    """Return the length of an axis of ``v`` if constants and shared variables give it, else None.
 
     None also where PyTensor fails to infer the shape, as it may for third-party ops.
     """
@@ -71,7 +71,7 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
 
 
 def _computed_length(v: TensorVariable, axis: int) -> int | None:
-    """Return the length of an axis, computed from constants and shared variables; None where it needs inputs."""
+    """Return the length of an axis, or None if it depends on inputs."""
     variables: list[Any] = [
         i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)
     ]

@@ -1,8 +1,8 @@
-"""Derivatives by PyTensor: the only module that takes them, so that what PyTensor lacks is named once.
+"""Derivatives by PyTensor.
 
-`grad`, `pullback` and `pushforward` are PyTensor's, with two differences. An op without the
-derivative is named, with a way out. And the gradient of a scan that stops early is right on
-PyTensor 3.0 to 3.2, too.
+No other module calls PyTensor for them. `grad`, `pullback` and `pushforward` are PyTensor's, with
+two differences: an op without a derivative is named in the error, with a hint, and the gradient of
+a scan that stops early is also right on PyTensor 3.0 to 3.2.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _COUNTS_INITIAL_ROWS = tuple(int(part) for part in pytensor.__version__.split(".
 def grad(cost: Any, wrt: Sequence[Any], *, of: Any = None, **options: Any) -> Any:
     """Return the gradient of a scalar, as `pytensor.grad` does.
 
-    Where ``cost`` is computed from a gradient, ``of`` is the variable that it is the gradient of:
-    the user knows the ops of that.
+    Where ``cost`` is computed from a gradient, ``of`` is the variable whose gradient it is: an
+    error names an op of that one, which the user wrote.
     """
     return _checked(
         lambda: pytensor.grad(cost, wrt, **options),
@@ -52,7 +52,10 @@ def pullback(
 def pushforward(
     f: Sequence[Any], wrt: Sequence[Any], tangents: Sequence[Any], *options: Any
 ) -> Any:
-    """Return J v, as `pytensor.gradient.pushforward` does: the derivative of J^T u with respect to u."""
+    """Return J v, as `pytensor.gradient.pushforward` does.
+
+    It is the derivative of J^T u with respect to u.
+    """
     return _checked(lambda: gradient.pushforward(f, wrt, tangents, *options), f, wrt, "along")
 
 
@@ -74,7 +77,7 @@ def _checked(
 
 
 def _refusal(op: Any, which: str) -> Exception:
-    """Return the error that names an op without a derivative, and the way out."""
+    """Return the error that names an op without a derivative, with a hint."""
     name = (
         "first derivative"
         if which == "first"
@@ -90,7 +93,7 @@ def _refusal(op: Any, which: str) -> Exception:
 
 
 def _nodes_between(outputs: Sequence[Any], wrt: Iterable[Any]) -> tuple[list[Apply], set[Any]]:
-    """Return the nodes between ``wrt`` and ``outputs``, and the variables that depend on ``wrt``."""
+    """Return the nodes from ``wrt`` to ``outputs``, and the variables that depend on ``wrt``."""
     depends, nodes = set(wrt), []
     for node in toposort(outputs, blockers=depends):
         if any(v in depends for v in node.inputs):
@@ -100,7 +103,7 @@ def _nodes_between(outputs: Sequence[Any], wrt: Iterable[Any]) -> tuple[list[App
 
 
 def _find_lacking(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> Any:
-    """Return the first op between ``wrt`` and ``outputs`` that lacks a derivative, None where there is no such."""
+    """Return the first op from ``wrt`` to ``outputs`` that lacks a derivative, or None."""
     nodes, depends = _nodes_between(outputs, wrt)
     needed = set(ancestors(outputs))
     seen = set()
@@ -114,7 +117,7 @@ def _find_lacking(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> Any
 
 
 def _find_in_scans(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> Any:
-    """Return the first op that lacks a derivative within a scan between ``wrt`` and ``outputs``."""
+    """Return the first op that lacks a derivative in a scan between ``wrt`` and ``outputs``."""
     nodes, depends = _nodes_between(outputs, wrt)
     for node in nodes:
         if not isinstance(node.op, Scan):
@@ -136,7 +139,7 @@ def _find_in_scans(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> An
 
 
 def _inner(op: Any) -> tuple[list[Any], list[Any]]:
-    """Return inputs and outputs of the graph within a scan or an OpFromGraph, empty for other ops."""
+    """Return the inner inputs and outputs of a scan or an OpFromGraph; empty for other ops."""
     graph: Any = getattr(op, "fgraph", None)
     if hasattr(graph, "unfreeze"):  # PyTensor 3.3, whose nodes cannot be made anew otherwise
         graph = graph.unfreeze()
@@ -144,7 +147,7 @@ def _inner(op: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], which: str) -> bool:
-    """Return whether an op lacks a derivative, by taking it of the op alone."""
+    """Return whether an op lacks a derivative, by differentiating the op alone."""
     inputs = [v.type() if v in depends and _is_float(v) else v for v in node.inputs]
     varying = [new for new, v in zip(inputs, node.inputs, strict=True) if new is not v]
     if not varying:
@@ -170,7 +173,7 @@ def _is_float(v: Variable) -> bool:
 
 
 def _hint_for(op: Any, which: str) -> str:
-    """Say what to write instead of an op without a derivative."""
+    """Return what to write instead of an op without a derivative."""
     if isinstance(op, Prod):
         how = (
             "Where no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else "
@@ -188,7 +191,7 @@ def _hint_for(op: Any, which: str) -> str:
 
 
 def _without_initial_rows(derivatives: Any) -> Any:
-    """Return derivatives in which a scan that stops early counts as long as it was.
+    """Return derivatives with the right length for scans that stop early.
 
     The gradient of such a scan cuts its sequences, and the slopes of its outputs, to the length of
     its first output. Where that is a state, its initial rows are no steps.
@@ -218,7 +221,7 @@ def _without_initial_rows(derivatives: Any) -> Any:
 
 
 def _stopped_trace(count: Any) -> TensorVariable | None:
-    """Return x where ``count`` is x.shape[0] and x the first output of a scan that stops early, and a state of it."""
+    """Return x if ``count`` is x.shape[0], with x a state that is the first output of a while scan."""
     node = count.owner
     if node is None or not isinstance(node.op, Subtensor) or node.inputs[0].owner is None:
         return None
@@ -244,7 +247,9 @@ def _initial_rows(trace: Any) -> int:
 
 
 def hessian_product(scalar: Any, variables: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-    """Return the Hessian of ``scalar`` with respect to ``variables``, none computed from another, times ``tangents``.
+    """Return the Hessian of ``scalar`` with respect to ``variables``, times ``tangents``.
+
+    None of the variables may be computed from another.
 
     It is symmetric, so the product is the gradient of (gradient . tangents): one reverse pass more.
     """

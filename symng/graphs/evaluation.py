@@ -45,9 +45,9 @@ def evaluate_nodes(
     given: Mapping[Variable, Any],
     same: Mapping[Variable, Variable] | None = None,
 ) -> dict[Variable, Any]:
-    """Return the values of all that ``nodes`` compute from ``given`` and constants by cheap ops, without compiling.
+    """Return what ``nodes`` compute from ``given`` and constants by cheap ops, without compiling.
 
-    ``same`` maps variables to those that compute the same and are looked at in their place.
+    ``same`` maps variables to equal ones, whose values are used.
     """
     same = {} if same is None else same
     values: dict[Variable, Any] = dict(given)

@@ -97,7 +97,7 @@ def while_loop(
 
 
 class _Packing:
-    """Say which entries of a state are variables of the loop by themselves, and which numbers share one."""
+    """Pack a state into the variables of a loop: one for each array, one vector for all numbers."""
 
     def __init__(self, state: Mapping[str, TensorVariable]) -> None:
         self.arrays = [name for name, value in state.items() if value.type.ndim]
@@ -120,14 +120,14 @@ class _Packing:
 
 
 class _Barrier(TypeCastingOp):
-    """The identity, as an op that no rewrite looks through: what is before it is computed once, by itself."""
+    """The identity, as an op that no rewrite looks through."""
 
     def make_node(self, *inputs: Variable) -> Apply:
         """Return the same type."""
         return Apply(self, list(inputs), [inputs[0].type()])
 
     def do_constant_folding(self, *arguments: Any) -> bool:
-        """Let a pinned constant be computed when the function runs."""
+        """Return False: a constant is computed when the function runs."""
         return False
 
     def infer_shape(self, *arguments: Any) -> Any:
@@ -136,19 +136,18 @@ class _Barrier(TypeCastingOp):
 
 
 def optimization_barrier(x: TensorVariable) -> TensorVariable:
-    """Return ``x``, computed by itself.
+    """Put an optimization barrier around ``x``.
 
-    PyTensor merges elementwise operations into one loop over the elements as far as it can, and
-    looks through products for factors to gather. A number that scales a vector would be computed
-    anew for each of its elements, and a vector that is at hand would be made once more out of its
-    factors.
+    PyTensor fuses elementwise ops and gathers factors across products. Without a barrier a scalar
+    coefficient would be recomputed for every element of a vector, and a vector would be recomputed
+    from its factors.
     """
     result: Any = _Barrier()(x)
     return result
 
 
 def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
-    """Return ``outputs`` with the numbers that scale arrays pinned."""
+    """Return ``outputs`` with a barrier around each number that scales an array."""
 
     def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
         inputs = [new.get(variable, variable) for variable in node.inputs]
@@ -161,9 +160,9 @@ def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> l
 
 
 def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
-    """Return ``outputs`` where, of a product of several arrays, those that do not vary are multiplied first.
+    """Return ``outputs`` with the constant factors of each product multiplied first.
 
-    For that is then done ahead of the loop: y (1 - y), the derivative of a sigmoid, say.
+    This is done before the loop: for instance y (1 - y), the derivative of a sigmoid.
     """
     factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
     nodes = toposort(outputs, blockers=set(varying))
@@ -185,10 +184,8 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
                 (varied if variable in new else fixed).append(new.get(variable, variable))
         factors[node.outputs[0]] = varied, fixed
         type_ = results[0].type
-        whole = [
-            f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)
-        ]
-        if not whole or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
+        full = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
+        if not full or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
             return results
         return [pt.mul(*varied, pt.mul(*fixed))]
 
@@ -198,7 +195,7 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
 def map_rows(
     fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable
 ) -> TensorVariable:
-    """Apply ``fn``, from vector to vector, to each row of ``matrix`` and stack what it returns as rows."""
+    """Apply ``fn``, a function of vectors, to each row of ``matrix`` and stack the results as rows."""
     matrix = pt.as_tensor_variable(matrix)
     row = matrix.type.clone(shape=matrix.type.shape[1:])()
     value = fn(row)
@@ -213,7 +210,10 @@ def map_rows(
 
 
 def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
-    """Return the variables that ``outputs`` need and that do not change with ``varying``, as late as possible."""
+    """Return the variables that ``outputs`` need and that do not depend on ``varying``.
+
+    Each is the last such variable on its path to the outputs.
+    """
     depends = set(varying)
     needed: list[Variable] = []
     for node in toposort(outputs, blockers=set(varying)):

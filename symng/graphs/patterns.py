@@ -26,7 +26,7 @@ def constant_value(v: Variable) -> Any:
 
 
 def sample(v: Any, low: float = -6.0, high: float = 6.0) -> np.ndarray:
-    """Return values for a tensor, of lengths that differ from axis to axis where they are not known."""
+    """Return sample values for a tensor; unknown lengths differ from axis to axis."""
     # A vector, or a column of one, needs more numbers than a matrix: three show too little of a
     # function.
     first = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
@@ -89,7 +89,7 @@ def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
 
 
 def _known(r: np.ndarray) -> list[tuple[str, float, int, np.ndarray]]:
-    """Return the functions that an output may be of its pre-activation, with their values on ``r``."""
+    """Return the activations that an output may be, with their values on ``r``."""
     found = [("sigmoid", a, -1, sigmoid(a * r)) for a in (1.0, 2.0, -1.0, -2.0)]
     return found + [
         ("softmax", 1.0, axis, softmax(r, axis)) for axis in range(r.ndim) if r.shape[axis] > 1

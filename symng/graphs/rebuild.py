@@ -17,7 +17,7 @@ def _copy(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
 
 
 def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
-    """Return a node on its new inputs with outputs of its own: those of a frozen graph belong to that graph alone."""
+    """Return a copy of a node of a frozen graph, on its new inputs and with its own outputs."""
     inputs = [new.get(v, v) for v in node.inputs]
     return Apply(node.op, inputs, [v.type(name=v.name) for v in node.outputs])
 
@@ -25,7 +25,7 @@ def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
 def rebuild(
     outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy
 ) -> list[Any]:
-    """Return ``outputs`` with variables replaced, and each node that depends on one of them made anew.
+    """Return ``outputs`` with variables replaced, rebuilding only the nodes that depend on them.
 
     All other nodes stay the same objects. PyTensor's `graph_replace` and `clone_replace` may copy
     those as well: a copied loop is compiled and run a second time, for equal loops are not always

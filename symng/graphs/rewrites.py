@@ -19,7 +19,7 @@ from symng.graphs.rebuild import copy_of_frozen, rebuild
 
 
 def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
-    """Return ``graphs`` with whatever computes the same as one of ``anchors`` replaced by that anchor.
+    """Return ``graphs`` with every variable that equals one of ``anchors`` replaced by it.
 
     Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to
     replace come back as they are.
@@ -31,7 +31,7 @@ def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list
 
 
 def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
-    """Return the first variable in ``graphs`` that computes the same, for every one that they compute."""
+    """Map every variable in ``graphs`` to the first one that computes the same."""
     same: dict[Variable, Variable] = {}
     computed: dict[Hashable, Sequence[Variable]] = {}
     constants: dict[Hashable, Variable] = {}
@@ -50,11 +50,11 @@ def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
 def inline(
     graphs: Sequence[Any], same: Mapping[Variable, Variable] | None = None
 ) -> tuple[list[Any], dict[Variable, Variable]]:
-    """Return ``graphs`` with the graph inside of every `OpFromGraph` in its place, and what replaces which variable.
+    """Return ``graphs`` with every `OpFromGraph` replaced by its graph, and the replacements.
 
-    Kept are ops with a derivative of their own, which a gradient has to use, and PyTensor's own,
-    such as a softmax, which backends know by name. Whatever depends on no other comes back as it
-    is. ``same`` is what replaces variables from a call before.
+    Ops with their own derivative stay, since a gradient has to use it, and so do PyTensor's own,
+    such as a softmax, which backends know by name. Variables that depend on no replaced op are
+    returned unchanged. ``same`` holds the replacements of a previous call.
     """
     found = dict(same or {})
     for node in toposort([v for v in graphs if v is not None]):
@@ -76,7 +76,7 @@ def inline(
 
 
 def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
-    """Return what ``op`` computes from ``inputs`` as a graph without it, or None where it stays.
+    """Return what ``op`` computes from ``inputs`` as a graph without it, or None if it stays.
 
     With ``every`` no `OpFromGraph` stays.
     """
@@ -119,10 +119,9 @@ def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
 
 
 def accumulate_in_own_dtype(slope: Any) -> Any:
-    """Return a slope that is a sum, such as that of a bias, with the sum taken in its own dtype.
+    """Return a gradient that is a sum, such as that of a bias, summed in its own dtype.
 
-    PyTensor sums float32 in float64. Beside matrix products in float32 that makes nothing more
-    exact.
+    PyTensor sums float32 in float64, which gains nothing next to matrix products in float32.
     """
     node = slope.owner
     if node is not None and isinstance(node.op, DimShuffle):

@@ -14,12 +14,12 @@ from symng.graphs.rebuild import copy_of_frozen
 
 
 def inner_value(trace: TensorVariable) -> TensorVariable:
-    """Return the variable inside of a scan whose values over the rounds are ``trace``, an output of it."""
+    """Return the variable inside a scan whose values over the rounds are ``trace``."""
     return _value_of(trace.owner.op, trace.owner.outputs.index(trace))
 
 
 def first_round(trace: TensorVariable) -> int:
-    """Return the row of ``trace``, an output of a scan, that the first step computes: a state starts before it."""
+    """Return the row of ``trace`` that the first step computes; the rows before are initial values."""
     op: Any = trace.owner.op
     number, info = trace.owner.outputs.index(trace) - op.info.n_mit_mot, op.info
     taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
@@ -27,11 +27,11 @@ def first_round(trace: TensorVariable) -> int:
 
 
 def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
-    """Return the values over all rounds of ``inner``, which the value behind ``trace`` is computed from, and a root.
+    """Return the values of ``inner`` over all rounds, and the variable that they are read from.
 
-    They are an output of the scan or a sequence of it, which is the root then. Else they are
-    computed beside the scan from these, and the root is None; where that is not possible both are
-    None.
+    ``inner`` is what the value behind ``trace`` is computed from. If it is an output of the scan or
+    one of its sequences, that is the variable they are read from. Otherwise they are computed
+    beside the scan, and the variable is None; where that is impossible both are None.
     """
     node: Any = trace.owner
     op, info = node.op, node.op.info
@@ -61,7 +61,7 @@ def trace_of(trace: TensorVariable, inner: Any) -> tuple[Any, Any]:
 
 
 def _computed_from(inner: Any, rounds: dict[Variable, Any], outer: dict[Variable, Any]) -> Any:
-    """Return ``inner`` for all rounds, where ``rounds`` and ``outer`` are the values of what it may depend on."""
+    """Return ``inner`` for all rounds, computed from the values of ``rounds`` and ``outer``."""
     nodes = list(toposort([inner], blockers=list(rounds)))
     used = {v for node in nodes for v in node.inputs if v.owner is None or v in rounds}
     known = all(v in rounds or v in outer or isinstance(v, Constant) for v in used)

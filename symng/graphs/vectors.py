@@ -29,10 +29,10 @@ def count(params: Sequence[Any]) -> int:
 
 
 def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVariable:
-    """Join ``tensors`` of the shapes of ``params`` into one flat vector, in the order given and C order.
+    """Join ``tensors`` of the shapes of ``params`` into one flat vector.
 
-    Its length is a constant of the graph: JAX cannot make the state of a solver from one that is
-    computed.
+    They come in the order given, each in C order. The length is a constant of the graph, since JAX
+    cannot make the state of a solver from one that is computed.
     """
     parts = [
         t.reshape((math.prod(shape),))

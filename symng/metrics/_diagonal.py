@@ -1,4 +1,4 @@
-"""Mean of the squared gradients of single examples: exact for dense layers, else an estimate by random signs."""
+"""Mean squared per-example gradients: exact for dense layers, estimated by random signs elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from symng.objective.layers import ParameterUse, find_uses
 
 
 def mean_squared_gradients(batch: Batch, draws: int, seed: Any) -> TensorVariable:
-    """Return 1/N sum_n g_n^2, elementwise, as a flat vector; g_n is the gradient of the loss of example n."""
+    """Return 1/N sum_n g_n^2 as a flat vector, with g_n the gradient of the loss of example n."""
     objective = batch.objective
     exact = list(_uses(objective))
     others = [p for p in objective.params if p not in exact]
@@ -55,8 +55,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     losses: Any = objective.example_losses
     uses = _uses(objective)
     count = losses.shape[0].astype(objective.dtype)
-    # The backward pass of the loss is made for its gradient anyway; a mean has divided its deltas
-    # by N.
+    # This shares the backward pass of the loss; with a mean its deltas are divided by N.
     known = objective.reduction in ("mean", "sum")
     total = objective.loss if known else losses.sum()
     deltas: Any = grad(total, [use.node.outputs[0] for use in uses.values()])
@@ -68,7 +67,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
 
 
 def _sum_squares(use: ParameterUse, delta: Any) -> TensorVariable:
-    """Return sum_n g_n^2 from the derivative of the sum of the losses by what the layer computes.
+    """Return sum_n g_n^2, given the derivative of the summed losses by the output of the layer.
 
     With h W, g_n = h_n^T delta_n, and the sum of the squares is (h^2)^T delta^2.
     """

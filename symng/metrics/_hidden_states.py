@@ -1,4 +1,4 @@
-"""Hidden states of a model: found in its scans or given, each with the distribution that its activation stands for."""
+"""Hidden states of a model, found in its scans or given, and their distributions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Sign(Likelihood):
 
 @dataclass(frozen=True, eq=False)
 class Hidden:
-    """A hidden state h, its pre-activation e where it is at hand, and p(h) as its activation tells it."""
+    """A hidden state h, its pre-activation e if known, and the distribution of its activation."""
 
     h: TensorVariable
     e: TensorVariable | None
@@ -66,10 +66,10 @@ class Hidden:
 
 
 def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidden:
-    """Read off the end of ``h`` which distribution it stands for, unless ``likelihood`` tells.
+    """Read the distribution of ``h`` off its activation, unless ``likelihood`` gives it.
 
-    A trace of a scan is looked up inside: its activation is known then, but its pre-activation
-    stays in the loop.
+    If ``h`` is a trace of a scan, its activation is read inside the scan; its pre-activation stays
+    in the loop.
     """
     end, _ = below_views(h)
     in_scan = end.owner is not None and isinstance(end.owner.op, Scan)
@@ -89,7 +89,7 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
 
 
 def recurrent_states(objective: Objective) -> list[TensorVariable]:
-    """Return the traces, without what they start from, of the recurrent states that the outputs depend on.
+    """Return the traces of the recurrent states that the outputs depend on, without initial values.
 
     They are found in the scans that the outputs are computed from, not in scans within scans.
     States are those that hold floating-point numbers which the parameters enter.

@@ -1,4 +1,4 @@
-"""What the metrics have in common: from an objective to a `LinearOperator`."""
+"""The base of metrics: from an objective to a `LinearOperator`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Metric(Config, ABC):
         Raises
         ------
         ValueError
-            When the objective lacks what the metric needs; the message tells the way out.
+            When the objective lacks what the metric needs; the message says what to do.
         """
         check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
         batch = as_batch(objective)
@@ -48,22 +48,22 @@ class Metric(Config, ABC):
         )
 
     def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
-        """Return the product with ``v`` over a whole batch: the mean of `product` over its parts."""
+        """Return the product with ``v`` over a batch: the mean of `product` over its chunks."""
         return batch.mean(lambda o, _: [self.product(o, v).astype(o.dtype)])[0]
 
     def check(self, objective: Objective) -> None:
         """Refuse an objective that lacks what the metric needs; by default none."""
 
     def with_damping(self, damping: TensorVariable) -> Metric:
-        """Return the metric to be solved with under this damping of the optimizer; by default the same."""
+        """Return the metric for this damping of the optimizer; by default the metric itself."""
         return self
 
     def factor(self, objective: Objective) -> Factor | None:
-        """Return R with the metric equal to R^T R, a row for each example and output; by default none is known."""
+        """Return R where the metric is R^T R, one row per example and output; None if not known."""
         return None
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
-        """Return the function from a seed to R^T s, with R that of `factor` and s random signs, or None."""
+        """Return a function seed -> R^T s, with R that of `factor` and s random signs, or None."""
         return None
 
     @abstractmethod
@@ -72,8 +72,10 @@ class Metric(Config, ABC):
 
 
 def as_metric(name: str, value: Any) -> Metric:
-    """Return a metric, or refuse what is none: a setting of optimizers, and of metrics made of others."""
-    check_instance(name, value, Metric, "a metric such as symng.Fisher()", "Mind the brackets.")
+    """Return ``value`` if it is a metric: the check of a setting."""
+    check_instance(
+        name, value, Metric, "a metric such as symng.Fisher()", "Did you forget the parentheses?"
+    )
     return value
 
 
@@ -106,7 +108,7 @@ class OutputMetric(Metric):
 def push(
     outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable
 ) -> list[TensorVariable]:
-    """Return J v, the derivative of each of ``outputs`` along the flat vector ``v`` (the paper's Rop)."""
+    """Return J v, the derivative of each output along the flat vector ``v`` (the paper's Rop)."""
     with floatx_of(objective):
         tangents: Any = pushforward(
             _detached(outputs), objective.params, vectors.split(v, objective.params), "ignore"
@@ -117,7 +119,7 @@ def push(
 def pull(
     outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
 ) -> TensorVariable:
-    """Return J^T u as a flat vector, summed over ``outputs`` (the paper's Lop)."""
+    """Return J^T u as a flat vector, summed over the outputs (the paper's Lop)."""
     with floatx_of(objective):
         slopes: Any = pullback(
             _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
@@ -126,10 +128,10 @@ def pull(
 
 
 def _detached(outputs: Sequence[TensorVariable]) -> list[Any]:
-    """Return several outputs as copies, none of which is computed from another.
+    """Return several outputs as copies, none computed from another.
 
-    PyTensor's pullback takes the cotangent of an output for all of its gradient: what comes from
-    another output that is computed from this one would be lost.
+    PyTensor's pullback takes the cotangent of an output as its whole gradient, so what reaches it
+    through another output would be lost.
     """
     return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
 

@@ -21,7 +21,7 @@ class GaussNewton(OutputMetric):
     """Extended Gauss-Newton matrix of the loss, the metric of Hessian-free.
 
     G = J_r^T H J_r (equation 10), with r the pre-activation of the output, J_r its Jacobian with
-    respect to the parameters for the whole batch, and H the Hessian of the loss with respect to r,
+    respect to the parameters over the batch, and H the Hessian of the loss with respect to r,
     by automatic differentiation. It has the scale of the loss: with a mean over examples it is a
     mean, with a sum a sum, and a loss scaled by c gives c G, so that a damping tuned for it scales
     with c. Positive semi-definite where the loss is convex in r.
@@ -36,8 +36,8 @@ class GaussNewton(OutputMetric):
     One product costs a pushforward and a pullback through the model and one reverse pass through
     the loss's end. Terms of the loss that do not pass through r, such as weight decay, are left
     out. For matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). Its
-    graph may reach the targets (the operator's ``required_inputs`` tells): a metric batch for it
-    then holds inputs and targets.
+    graph may reach the targets (see the operator's ``required_inputs``); a metric batch then holds
+    inputs and targets.
 
     References
     ----------
@@ -52,7 +52,8 @@ class GaussNewton(OutputMetric):
     >>> x, t = pt.matrix("x"), pt.vector("t")
     >>> w = pytensor.shared(np.zeros(2), name="w")
     >>> y = x @ w
-    >>> objective = symng.Objective(pt.sqr(y - t).mean(), output=y, params=[w], inputs=[x], targets=[t])
+    >>> loss = pt.sqr(y - t).mean()
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
     >>> G = symng.GaussNewton()(objective)
     >>> batch = {x: np.array([[1.0, 1.0], [3.0, 1.0]]), t: np.zeros(2)}
     >>> G.materialise().eval(batch)  # 2/N sum of x x^T

@@ -1,4 +1,4 @@
-"""The covariance of the gradients of single examples, TONGA's metric."""
+"""The covariance of per-example gradients, TONGA's metric."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from symng.operators import Factor
 
 @config
 class EmpiricalFisher(Metric):
-    """Covariance of the gradients g_n of the losses of single examples, with the targets of the data.
+    """Covariance of the per-example gradients g_n, with the targets of the data.
 
     U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the
     mean of the g_n, centered. A mean over the N examples of a batch, whether the loss is their mean
@@ -35,7 +35,7 @@ class EmpiricalFisher(Metric):
     Parameters
     ----------
     centered : bool, default False
-        Whether the mean gradient is taken off.
+        Whether the mean gradient is subtracted.
 
     Raises
     ------
@@ -86,7 +86,7 @@ class EmpiricalFisher(Metric):
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         losses = objective.example_losses
-        assert losses is not None  # `check` has seen to it
+        assert losses is not None  # by `check`
         along = push([losses], objective, v)[0]  # g_n . v
         if self.centered:
             along = along - along.mean()
@@ -100,7 +100,7 @@ class EmpiricalFisher(Metric):
         return EmpiricalFisher().apply(batch, v) - pt.dot(mean, v) * mean
 
     def factor(self, objective: Objective) -> Factor:
-        """Return the matrix whose rows are the g_n, less their mean where centered, over sqrt(N)."""
+        """Return the matrix with rows g_n / sqrt(N), centered if ``centered``."""
         losses: Any = objective.example_losses
         scale = pt.sqrt(losses.shape[0].astype(losses.dtype))
 
@@ -130,7 +130,7 @@ class EmpiricalFisher(Metric):
     def diagonal(
         self, objective: Objective | Batch, *, draws: int = 8, seed: Any = 0
     ) -> TensorVariable:
-        """Return the diagonal of the matrix: the mean of g_n^2, elementwise, or their variance when centered.
+        """Return the diagonal of the matrix: the mean of g_n^2, or their variance when centered.
 
         Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a
         row of h, and for a bias added to such rows. For all other parameters (shared by layers, in

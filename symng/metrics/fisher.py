@@ -95,13 +95,12 @@ class Fisher(OutputMetric):
             likelihood = head.likelihood
             product = likelihood.output_metric_product if r is None else likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
-            # A factor, not a divisor: a solver's loop gathers it with those that do not change from
-            # product to product.
+            # A factor, not a divisor, so that a solver's loop gathers it with other constant factors.
             cotangents.append(product(end, tangent) * (1 / count))
         return cotangents
 
     def _has_factor(self, objective: Objective) -> bool:
-        """Tell whether B with B B^T = M is known for each output."""
+        """Return whether B with B B^T = M is known for each output."""
         ends = [(head.likelihood, head.r) for head in objective.heads]
         return self.form == "natural" and all(
             r is not None and likelihood.metric_sqrt(r, r) is not None for likelihood, r in ends
@@ -156,5 +155,5 @@ class Fisher(OutputMetric):
         return drawn
 
     def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
-        """Return each head with the pre-activation that the product is formed on; None: on the output."""
+        """Return each head with its pre-activation, or None if the product is formed on the output."""
         return [(head, head.r if self.form == "natural" else None) for head in objective.heads]

@@ -41,13 +41,15 @@ def _as_likelihoods(name: str, value: Any) -> Any:
     for likelihood in value if several else (value,):
         if likelihood is not None:
             expected = "an instance such as symng.Bernoulli()"
-            check_instance(name, likelihood, Likelihood, expected, "Mind the brackets.")
+            check_instance(
+                name, likelihood, Likelihood, expected, "Did you forget the parentheses?"
+            )
     return tuple(value) if several else value
 
 
 @config
 class StructuralDamping(Metric):
-    """Add the Fisher matrix of the hidden states to a metric, so that a step may not change them much.
+    """Add the Fisher matrix of the hidden states to a metric, so that a step changes them little.
 
     S = A + mu F_h with F_h = 1/N sum_n J_e(n)^T M(e_n) J_e(n), a mean over the N examples of a
     batch, summed over the units and time steps of one (equation 18): A is ``metric``, e the
@@ -70,7 +72,7 @@ class StructuralDamping(Metric):
         The hidden states h, computed from the inputs of the objective. Default: the traces of all
         recurrent states of scans that the outputs depend on, initial values left out.
     likelihood : Likelihood or list of them, optional
-        Overrides what is read off the activations; ``Bernoulli(logits=True)`` tells that h is a
+        Overrides what is read off the activations; ``Bernoulli(logits=True)`` means that h is a
         pre-activation.
 
     Raises
@@ -84,7 +86,7 @@ class StructuralDamping(Metric):
     One product costs a pushforward and a pullback through the model, shared with those of `Fisher`
     and `GaussNewton`. It needs no targets beyond those that ``metric`` needs. The product on the
     states of a scan is formed on h, with M / h'^2 for M, and units that are saturated to rounding
-    are left out of it: their part is of the size of rounding errors.
+    are left out: their contribution is of the size of rounding errors.
 
     References
     ----------
@@ -97,13 +99,15 @@ class StructuralDamping(Metric):
     >>> import numpy as np, pytensor, pytensor.tensor as pt
     >>> import symng
     >>> x = pt.matrix("x")
-    >>> w, u = (pytensor.shared(np.array([[value]]), name=name) for name, value in (("w", 0.0), ("u", 1.0)))
+    >>> w = pytensor.shared(np.array([[0.0]]), name="w")
+    >>> u = pytensor.shared(np.array([[1.0]]), name="u")
     >>> h = pt.tanh(x @ w)
     >>> objective = symng.Objective(pt.sqr(h @ u).sum(), output=h @ u, params=[w, u], inputs=[x])
     >>> metric = symng.StructuralDamping(hidden=h, coefficient=3.0)
     >>> print(metric.describe(objective))
     Tanh.0: Sign, read off tanh
-    >>> metric(objective).materialise().eval({x: np.ones((4, 1))})  # 1 of the Fisher matrix and 3 of h, for w
+    >>> S = metric(objective)  # for w: 1 from the Fisher matrix, and 3 from h
+    >>> S.materialise().eval({x: np.ones((4, 1))})
     array([[4., 0.],
            [0., 0.]])
     """
@@ -115,7 +119,7 @@ class StructuralDamping(Metric):
     likelihood: Any = setting(convert=_as_likelihoods, default=None)
 
     def describe(self, objective: Objective) -> str:
-        """Tell which hidden states are looked at and what their activations stand for, one line a state."""
+        """Return the hidden states and what their activations stand for, one line a state."""
         return "\n".join(
             f"{s.h}: {describe_likelihood(s.likelihood)}, {s.source}"
             for s in self._states(objective)
@@ -160,7 +164,7 @@ class StructuralDamping(Metric):
             if not found:
                 raise argument_error(
                     "hidden",
-                    "the hidden states, or a scan with a recurrent state that the output depends on",
+                    "the hidden states, or a scan with a recurrent state that the output uses",
                     Verbatim("neither"),
                     "Give them: StructuralDamping(hidden=[h]).",
                 )

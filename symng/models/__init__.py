@@ -1,4 +1,4 @@
-"""Small functions that return graphs and parameters: networks, convolution, initializers and stable losses."""
+"""Functions that return graphs and parameters: networks, convolution, initializers and losses."""
 
 from symng.models._convolution import convolve
 from symng.models._initializers import glorot_init, sparse_init

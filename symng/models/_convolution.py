@@ -24,14 +24,14 @@ def convolve(
     Parameters
     ----------
     images : TensorVariable of shape (N, height, width) or (N, height, width, channels)
-        Height, width and channels have to be known to the graph.
+        Height, width and channels must be static.
     filters : TensorVariable of shape (rows, columns, count) or (rows, columns, channels, count)
         As many axes as ``images``; a shared variable, or one of known shape.
     bias : TensorVariable of shape (count,), optional
         Added to the response of each filter; default none.
     stride : int, default 1
         Pixels from one position to the next, in both directions; at least 1. Pixels at the far
-        border that no position reaches are not looked at.
+        border that no position reaches are ignored.
 
     Returns
     -------
@@ -48,8 +48,9 @@ def convolve(
     -----
     One matrix product forward and one back to the filters; another back to the images where these
     are not data. The patches take N * positions * rows * columns * channels numbers, and are
-    gathered once, outside of a solver's loop, where the images are data. JAX has to know the number
-    of images too, for the way back to images: `symng.compile_step` and `symng.minimize` see to that.
+    gathered once, outside of a solver's loop, where the images are data. For the
+    way back to images JAX has to know their number: `symng.compile_step` and `symng.minimize` take
+    care of that.
 
     Examples
     --------
@@ -57,7 +58,7 @@ def convolve(
     >>> import pytensor, pytensor.tensor as pt
     >>> from symng.models import convolve
     >>> images = pt.tensor3("images", shape=(None, 3, 3), dtype="float64")
-    >>> filters = pytensor.shared(np.array([[[1.0], [0.0]], [[0.0], [-1.0]]]))  # one of 2 x 2: down to the right
+    >>> filters = pytensor.shared(np.array([[[1.0], [0.0]], [[0.0], [-1.0]]]))  # one, of 2 x 2
     >>> convolve(images, filters).eval({images: np.arange(9.0).reshape(1, 3, 3)})[0, :, :, 0]
     array([[-4., -4.],
            [-4., -4.]])
@@ -92,8 +93,7 @@ def convolve(
     )
     patches = images.reshape((-1, int(np.prod(sides))))[:, _patch_indices(sides, window, stride)]
     matrix = patches.reshape((-1, int(np.prod(window))))
-    # The shape is told to the graph: JAX has to know it in a loop, where the derivative takes its
-    # own shape from there.
+    # JAX has to know this shape in a loop, where the shape of the derivative follows from it.
     known: Any = pt.specify_shape(filters, (*window, count))
     # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
     # call.
@@ -107,7 +107,7 @@ _DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(N
 
 
 def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
-    """Return rows, columns, channels where there are, and count of the filters; refuse those that do not fit."""
+    """Return rows, columns, channels if any, and count of the filters, if these fit the images."""
     check_instance(
         "filters",
         filters,
@@ -145,7 +145,7 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
 
 
 def _patch_indices(sides: list[int], window: list[int], stride: int) -> np.ndarray:
-    """Return for all pixels of all patches, one patch after the other, their places in a flattened image."""
+    """Return the indices in a flattened image of the pixels of all patches, patch by patch."""
     numbered = np.arange(np.prod(sides)).reshape(*sides[:2], -1)
     patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window[:2]), axis=(0, 1))[
         ::stride, ::stride

@@ -55,7 +55,7 @@ def sparse_init(
     connections: int = 15,
     scale: float = 1.0,
 ) -> np.ndarray:
-    """Draw ``min(connections, fan_in)`` incoming weights of every unit from N(0, scale^2), and leave the others zero.
+    """Draw a few incoming weights of every unit from N(0, scale^2), and leave the others zero.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def sparse_init(
     dtype : dtype, default "float64"
         Of the result.
     connections : int, default 15
-        Nonzero incoming weights of a unit, at least 1; the value of [1]_.
+        Nonzero incoming weights of a unit, at least 1 and at most ``fan_in``; the value of [1]_.
     scale : float, default 1.0
         Standard deviation of the nonzero weights, above 0.
 
@@ -98,7 +98,7 @@ def sparse_init(
 
 
 def _check_init(rng: Any, fan_in: Any, fan_out: Any) -> None:
-    """Check the arguments that all initialisers share."""
+    """Check the arguments that all initializers share."""
     check_instance(
         "rng",
         rng,

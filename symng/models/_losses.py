@@ -37,7 +37,7 @@ def squared_error(output: Any, target: Any) -> TensorVariable:
 
 
 def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
-    """Return the cross-entropy of sigmoid outputs of every example, sum_k softplus(r_k) - t_k r_k.
+    """Return the sigmoid cross-entropy of every example, sum_k softplus(r_k) - t_k r_k.
 
     Equal to -sum_k t_k log y_k + (1 - t_k) log(1 - y_k) with y = sigmoid(r), and finite for every
     finite r.
@@ -58,7 +58,8 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable
     --------
     >>> import numpy as np
     >>> from symng.models import binary_cross_entropy_with_logits
-    >>> bool(np.isclose(binary_cross_entropy_with_logits([0.0, 0.0], [0.0, 1.0]).eval(), 2 * np.log(2)))
+    >>> loss = binary_cross_entropy_with_logits([0.0, 0.0], [0.0, 1.0])
+    >>> bool(np.isclose(loss.eval(), 2 * np.log(2)))
     True
     """
     logits, target = _pair("logits", logits, target)
@@ -66,7 +67,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable
 
 
 def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
-    """Return the cross-entropy of a softmax output of every example, -sum_k t_k (r_k - logsumexp(r)).
+    """Return the softmax cross-entropy of every example, -sum_k t_k (r_k - logsumexp(r)).
 
     Finite for every finite r.
 
@@ -81,14 +82,15 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example, in nats; NaN for a label out of range, so that it is never taken for
-        one that costs nothing; give padding a label in range and a weight of 0.
+        One number an example, in nats; NaN for a label out of range, so that a wrong label cannot
+        pass unnoticed. Give padding a label in range and a weight of 0.
 
     Examples
     --------
     >>> import numpy as np
     >>> from symng.models import categorical_cross_entropy_with_logits
-    >>> bool(np.isclose(categorical_cross_entropy_with_logits([[1.0, 1.0, 1.0]], [2]).eval()[0], np.log(3)))
+    >>> loss = categorical_cross_entropy_with_logits([[1.0, 1.0, 1.0]], [2])
+    >>> bool(np.isclose(loss.eval()[0], np.log(3)))
     True
     """
     logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)

@@ -67,7 +67,8 @@ class Model:
         shapes = [param.get_value(borrow=True).shape for param in self.params[::2]]
         sizes = [shapes[0][0], *(shape[1] for shape in shapes)]
         count = sum(param.get_value(borrow=True).size for param in self.params)
-        return f"<Model: {'-'.join(map(str, sizes))}; {count:,} parameters of {self.params[0].type.dtype}>"
+        layers, dtype = "-".join(map(str, sizes)), self.params[0].type.dtype
+        return f"<Model: {layers}; {count:,} parameters of {dtype}>"
 
 
 def mlp(
@@ -134,7 +135,7 @@ def autoencoder(
     seed: int = 0,
     dtype: FloatName | None = None,
 ) -> Model:
-    """Build a deep autoencoder: an encoder, a linear code, and the encoder's mirror image as decoder.
+    """Build a deep autoencoder: an encoder, a linear code, and the mirrored encoder as decoder.
 
     ``sizes=(784, 400, 200, 100, 50, 25, 6)`` is the network of section 10 of [1]_:
     784-400-200-100-50-25-6 and back, twelve weight matrices. Encoder and decoder have weights of

@@ -43,7 +43,7 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
             "likelihood",
             "an instance such as symng.Bernoulli()",
             likelihood,
-            "Mind the brackets.",
+            "Did you forget the parentheses?",
             TypeError,
         )
     found = read_activation(y)

@@ -40,7 +40,9 @@ def _as_size(name: str, value: Any) -> Any:
     """Return a number, schedule or symbolic scalar, which users know as the step size of an optimizer."""
     expected = "a number, a schedule or a symbolic scalar"
     if isinstance(value, type):
-        raise argument_error("step_size", expected, value, "Mind the brackets.", TypeError)
+        raise argument_error(
+            "step_size", expected, value, "Did you forget the parentheses?", TypeError
+        )
     if not callable(value) or is_symbolic(value):
         check_number("step_size", value, above=0, symbolic=True)
     return value
@@ -165,7 +167,7 @@ def as_step_size(name: str, value: Any) -> StepSize:
             name,
             "a number, a schedule or a rule such as symng.BacktrackingLineSearch()",
             value,
-            "Mind the brackets.",
+            "Did you forget the parentheses?",
             TypeError,
         )
     return FixedStep(size=value)

@@ -207,7 +207,7 @@ def minimize(
             "evaluate_data",
             expected,
             evaluate_data,
-            "Mind the comma of a tuple of one: (X,).",
+            "A one-element tuple needs a comma: (X,).",
             TypeError,
         )
     step = CompiledStep(

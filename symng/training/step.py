@@ -292,7 +292,7 @@ def _check_arguments(objective: Any, optimizer: Any, chunk_size: int | None) -> 
         optimizer,
         Optimizer,
         "an optimizer such as symng.NaturalGradient()",
-        "Mind the brackets.",
+        "Did you forget the parentheses?",
     )
     if chunk_size is None:
         return

@@ -294,7 +294,7 @@ def test_damaged_file_of_scikit_learn(tmp_path, content, words):
 def test_wrong_paths(tmp_path):
     with pytest.raises(
         FileNotFoundError,
-        match=r"^path: expected a TFD_48x48.mat, or .*no', which is not there. To get",
+        match=r"^path: expected a TFD_48x48.mat, or .*no', which does not exist. To get",
     ):
         faces(tmp_path / "no")
     with pytest.raises(FileNotFoundError, match="^path: expected .* folder .* without them"):

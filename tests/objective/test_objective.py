@@ -575,7 +575,7 @@ def bad(**changes):
         (
             {"likelihood": symng.Bernoulli},
             TypeError,
-            r"likelihood: .* got the class Bernoulli.* Mind the brackets",
+            r"likelihood: .* got the class Bernoulli.* Did you forget the parentheses",
         ),
         ({"likelihood": "bernoulli"}, TypeError, "likelihood: expected an instance"),
         (
@@ -669,7 +669,12 @@ NAN[[2, 4], 1] = np.nan
     [
         (bernoulli, (X,), ValueError, r"batch: expected 2 arrays \(x, t\), got 1"),
         (bernoulli, (X, T, T), ValueError, r"batch: expected 2 arrays \(x, t\), got 3"),
-        (bernoulli, X, TypeError, r"batch: expected a tuple of 2 arrays .* Mind the comma"),
+        (
+            bernoulli,
+            X,
+            TypeError,
+            r"batch: expected a tuple of 2 arrays .* A one-element tuple needs a comma",
+        ),
         (
             bernoulli,
             (X, T[0]),

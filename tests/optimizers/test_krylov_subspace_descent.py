@@ -438,7 +438,7 @@ def test_metric_batch_needs_no_targets_where_the_metric_does_not():
     [
         (
             {"metric": symng.Fisher},
-            "metric: expected a metric .* got the class Fisher .*Mind the brackets",
+            "metric: expected a metric .* got the class Fisher .*Did you forget the parentheses",
         ),
         ({"basis_size": 0}, "basis_size: expected .* at least 1"),
         ({"basis_size": 2.5}, "basis_size: expected a whole number"),

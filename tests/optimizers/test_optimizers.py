@@ -365,7 +365,7 @@ def test_optimizers_are_frozen_and_their_repr_rebuilds_them():
     [
         (
             {"metric": symng.Fisher},
-            "metric: expected a metric .* got the class Fisher .*Mind the brackets",
+            "metric: expected a metric .* got the class Fisher .*Did you forget the parentheses",
         ),
         ({"metric": "fisher"}, "metric: expected"),
         ({"solver": symng.CG}, "solver: expected a solver .* got the class CG"),

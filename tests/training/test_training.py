@@ -92,7 +92,7 @@ def test_info():
 @pytest.mark.parametrize(
     "batch, message",
     [
-        (X, "gradient_batch: expected a tuple of 2 arrays .*Mind the comma"),
+        (X, "gradient_batch: expected a tuple of 2 arrays .*A one-element tuple needs a comma"),
         ((X,), "gradient_batch: expected 2 arrays \\(x, t\\), got 1"),
         ((X, T, T), "gradient_batch: expected 2 arrays .* got 3"),
         ((X, T[:5]), "gradient_batch: expected the same number of examples .* x has 10 .* t has 5"),
@@ -216,9 +216,9 @@ def test_shapes_that_only_the_model_knows():
         (
             line().objective,
             symng.SGD,
-            "optimizer: expected an optimizer .* got the class SGD .*Mind the brackets",
+            "optimizer: expected an optimizer .* got the class SGD .*Did you forget the parentheses",
         ),
-        (line().objective, symng.NaturalGradient, "optimizer: .*Mind the brackets"),
+        (line().objective, symng.NaturalGradient, "optimizer: .*Did you forget the parentheses"),
         (line().objective, "sgd", "optimizer: expected an optimizer"),
     ],
 )

@@ -65,7 +65,7 @@ def as_preconditioner(name: str, value: Any) -> Any:
         expected = (
             "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
         )
-        raise argument_error(name, expected, value, "Mind the brackets.", TypeError)
+        raise argument_error(name, expected, value, "Did you forget the parentheses?", TypeError)
     return value
 
 
