@@ -25,6 +25,7 @@ CELLS = [
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, use, mode", CELLS, ids=lambda value: value.replace(" ", "-"))
 def test_a_backend_gives_the_numbers_of_python(kind, use, mode):
     if mode == "JAX":

@@ -7,6 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.modes import modes, needs_jax
 
 import symng
 from symng import vectors
@@ -75,30 +76,31 @@ def reference():
 
 @pytest.mark.parametrize(
     "mode, dtype",
-    [("CVM", "float32"), ("NUMBA", "float32"), ("JAX", "float32"), ("JAX", "float64")],
+    [
+        ("CVM", "float32"),
+        ("NUMBA", "float32"),
+        pytest.param("JAX", "float32", marks=needs_jax),
+        pytest.param("JAX", "float64", marks=[needs_jax, pytest.mark.slow]),
+    ],
 )
 def test_backends_agree(mode, dtype, reference):
-    if mode == "JAX":
-        pytest.importorskip("jax")
     case = oracles.mlp_case("categorical", dtype=dtype)
     compare(take_steps(mode, case, OPTIMIZER), reference, dtype)
 
 
-@pytest.mark.parametrize("mode", ["CVM"])
-def test_recurrent_model(mode):
+@pytest.mark.slow
+def test_recurrent_model():
     case = oracles.recurrent_case()
     optimizer = symng.NaturalGradient(solver=symng.CG(rtol=1e-12), damping=0.5)
     matrix = oracles.fisher(case) + 0.5 * np.eye(case.size)
     direction = np.linalg.solve(matrix, oracles.example_gradients(case).mean(axis=0))
     before = vectors.get_flat(case.params)
-    (info,), after = take_steps(mode, case, optimizer, steps=1)
+    (info,), after = take_steps("CVM", case, optimizer, steps=1)
     assert info.accepted and oracles.relative_error(before - after, direction) < 1e-8
 
 
-@pytest.mark.parametrize("mode", ["JAX", "CVM"])
+@pytest.mark.parametrize("mode", modes("JAX", "CVM", slow=["CVM"]))
 def test_minimize_prints_nothing_and_keeps_numpy(mode, capfd):
-    if mode == "JAX":
-        pytest.importorskip("jax")
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")
     y = x @ w

@@ -18,7 +18,7 @@ EXAMPLES = sorted(
     p for p in (ROOT / "examples").glob("*.py") if '__name__ == "__main__"' in p.read_text()
 )
 NEEDED = ("sphinx", "furo", "myst_parser", "numpydoc", "sphinx_copybutton", "latex2mathml", "PIL")
-with_sphinx = pytest.mark.skipif(
+needs_sphinx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED),
     reason='needs pip install ".[docs]"',
 )
@@ -120,7 +120,8 @@ def site(tmp_path_factory):
     return folder / "html"
 
 
-@with_sphinx
+@pytest.mark.slow
+@needs_sphinx
 def test_names_lead_to_the_reference(site):
     text = (site / "index.html").read_text()
     links = re.findall(r'<a class="reference[^"]*" href="([^"]+)"[^>]*>(.*?)</a>', text)
@@ -143,7 +144,8 @@ def test_names_lead_to_the_reference(site):
             assert anchor == "" or f'id="{anchor}"' in (site / page).read_text()
 
 
-@with_sphinx
+@pytest.mark.slow
+@needs_sphinx
 def test_mathematics_is_in_the_page_and_nothing_is_loaded_from_elsewhere(site):
     text = (site / "index.html").read_text()
     assert text.count("<math") == 2
@@ -156,7 +158,8 @@ def test_mathematics_is_in_the_page_and_nothing_is_loaded_from_elsewhere(site):
         assert loaded and not [address for address in loaded if "//" in address], page.name
 
 
-@with_sphinx
+@pytest.mark.slow
+@needs_sphinx
 def test_source_copy_buttons_and_repository(site):
     page = (site / "generated" / "symng.CG.html").read_text()
     assert "_modules/symng/solvers/cg.html#CG" in page
@@ -168,7 +171,8 @@ def test_source_copy_buttons_and_repository(site):
     assert f"{address[1]}/blob" not in page  # its source is written while it is built
 
 
-@with_sphinx
+@pytest.mark.slow
+@needs_sphinx
 def test_a_card_has_thumbnail_page_and_source(site):
     text = (site / "index.html").read_text()
     assert "Do very little." in text
@@ -176,7 +180,8 @@ def test_a_card_has_thumbnail_page_and_source(site):
     assert "print" in (site / "generated" / "examples" / "little.html").read_text()
 
 
-@with_sphinx
+@pytest.mark.slow
+@needs_sphinx
 def test_wrong_names_and_programs_left_out_are_warnings(tmp_path):
     said = build(
         tmp_path, "# Small\n\n`symng.Fischer`\n\n```{gallery}\n```\n\n```{toctree}\nnames\n```\n"

@@ -332,6 +332,7 @@ def test_digits_that_are_not_there(tmp_path):
     assert ended.returncode == 2 and "none.npz" in ended.stderr and "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 def test_processes_are_stopped_and_go_on(tmp_path):
     pytest.importorskip("sklearn")

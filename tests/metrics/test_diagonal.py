@@ -7,6 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.modes import modes
 from helpers.small_steps import REWRITTEN, nodes_of
 from symng.vectors import random_signs
 
@@ -198,10 +199,8 @@ def test_signs_are_random(dtype):
     assert (f(np.ones(n, dtype=dtype), 2) == signs[12:18]).all()  # of seed and length alone
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
+@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX"))
 def test_signs_are_the_same_on_every_backend(mode):
-    if mode == "JAX":
-        pytest.importorskip("jax")
     like, seed = pt.vector(dtype="float32"), pt.lscalar()
     wanted = [[1, 1, 1, 1, -1, -1, 1, 1], [1, -1, -1, 1, 1, 1, 1, -1]]
     assert (

@@ -9,6 +9,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.modes import modes, needs_jax
 from helpers.small_steps import REWRITTEN, nodes_of
 from pytensor.scan.op import Scan
 from scipy import signal
@@ -103,10 +104,8 @@ def dense():
     return case, oracles.fisher(case), oracles.jacobian(case.loss, case.params, case.givens)
 
 
-@pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM", "NUMBA", "JAX"])
+@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", "NUMBA", "JAX"))
 def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
-    if mode == "JAX":
-        pytest.importorskip("jax")
     case, fisher, slopes = dense
     vector = np.random.default_rng(4).standard_normal(case.size)
     objective = case.objective
@@ -134,8 +133,9 @@ def take_steps(mode: str, dtype: str) -> tuple[list[Any], np.ndarray]:
     )
 
 
+@needs_jax
+@pytest.mark.slow
 def test_a_step_on_jax_is_that_in_python():
-    pytest.importorskip("jax")
     wanted, params = take_steps("FAST_COMPILE", "float64")
     got, moved = take_steps("JAX", "float32")
     assert [info.loss for info in got] == pytest.approx([info.loss for info in wanted], rel=1e-3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import modes, needs_jax, step_modes
 
 import symng
 from symng import vectors
@@ -232,32 +233,38 @@ def test_recurrent_network_in_chunks():
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
+@needs_jax
+@pytest.mark.slow
 def test_recurrent_network_on_jax():
-    pytest.importorskip("jax")
     expected = steps_of(RECURRENT, MODE, None)
     for chunk_size in (None, 4):
         np.testing.assert_allclose(steps_of(RECURRENT, "JAX", chunk_size), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
-def test_backends(mode):
-    if mode == "JAX":
-        pytest.importorskip("jax")
-    optimizer = symng.NaturalGradient(damping=0.1, solver=symng.CG(rtol=0.0, maxiter=4))
-    found = []
-    for chunk_size, backend in ((None, MODE), (CHUNK, mode)):
-        objective = make_objective()
-        result = symng.minimize(
-            objective,
-            optimizer,
-            (X, T),
-            max_steps=2,
-            progress=False,
-            mode=backend,
-            chunk_size=chunk_size,
-        )
-        found.append([*result.history["loss"], *vectors.get_flat(objective.params)])
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+def run_of(mode: str, chunk_size: int | None) -> list[float]:
+    """Return the losses of two steps and the parameters after them."""
+    objective = make_objective()
+    result = symng.minimize(
+        objective,
+        symng.NaturalGradient(damping=0.1, solver=symng.CG(rtol=0.0, maxiter=4)),
+        (X, T),
+        max_steps=2,
+        progress=False,
+        mode=mode,
+        chunk_size=chunk_size,
+    )
+    return [*result.history["loss"], *vectors.get_flat(objective.params)]
+
+
+@pytest.fixture(scope="module")
+def full_batch_run():
+    """A run on the full batch, in Python."""
+    return run_of(MODE, None)
+
+
+@pytest.mark.parametrize("mode", [*modes(MODE), *step_modes()])
+def test_backends(mode, full_batch_run):
+    np.testing.assert_allclose(run_of(mode, CHUNK), full_batch_run, rtol=1e-9)
 
 
 @pytest.mark.parametrize("value", [0, 2.5, True, "5"])

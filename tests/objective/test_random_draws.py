@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import modes
 from pytensor.compile.builders import OpFromGraph
 
 import symng
@@ -62,12 +63,10 @@ def test_draws_that_stay_the_same_are_warned_of(within: Any) -> None:
         objective_of(within(draw_from("nothing")))
 
 
-@pytest.mark.parametrize("mode", [MODE, "JAX"])
+@pytest.mark.parametrize("mode", modes(MODE, "JAX", slow=["JAX"]))
 @pytest.mark.parametrize("kind", ["RandomStream", "default_update", "nothing"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_gradient_and_metric_have_the_same_draws_and_steps_new_ones(kind: str, mode: str) -> None:
-    if mode == "JAX":
-        pytest.importorskip("jax")
     objective = objective_of(draw_from(kind))
     solver, damping = symng.CG(maxiter=1), symng.FixedDamping(value=0.0)
     optimizer = symng.NaturalGradient(solver=solver, damping=damping)

@@ -11,6 +11,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.modes import modes, step_modes
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.traversal import graph_inputs
 
@@ -181,27 +182,32 @@ def network(dtype: str = "float64") -> Any:
     return symng.Objective(loss, output=y, params=params, inputs=[x], targets=[t]), (X, T)
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
-def test_fewer_iterations_to_the_same_direction(mode: str) -> None:
+def first_step(preconditioner: Any, mode: str) -> tuple[int, np.ndarray]:
+    """Return the iterations of a first step, and the parameters after it."""
+    objective, batch = network()
+    optimizer = symng.NaturalGradient(
+        solver=symng.CG(rtol=1e-10, maxiter=2000), damping=1e-2, preconditioner=preconditioner
+    )
+    info = symng.compile_step(objective, optimizer, mode=mode)(batch)
+    assert Status(int(info.solver_status)).success
+    params = np.concatenate([p.get_value().ravel() for p in objective.params])
+    return int(info.solver_iterations), params
+
+
+@pytest.fixture(scope="module")
+def unpreconditioned() -> tuple[int, np.ndarray]:
+    """A step without a preconditioner, in Python."""
+    return first_step(None, "FAST_COMPILE")
+
+
+@pytest.mark.parametrize("mode", [*modes("FAST_COMPILE"), *step_modes()])
+def test_fewer_iterations_to_the_same_direction(
+    mode: str, unpreconditioned: tuple[int, np.ndarray]
+) -> None:
     """The solution is that without a preconditioner, in Python; the number of iterations is not."""
-    if mode == "JAX":
-        pytest.importorskip("jax")
-    counts, found = [], []
-    for preconditioner, backend in (
-        (None, "FAST_COMPILE"),
-        (KroneckerPreconditioner(decay=0.0, refresh=1), mode),
-    ):
-        objective, batch = network()
-        optimizer = symng.NaturalGradient(
-            solver=symng.CG(rtol=1e-10, maxiter=2000), damping=1e-2, preconditioner=preconditioner
-        )
-        step = symng.compile_step(objective, optimizer, mode=backend)
-        info = step(batch)
-        assert Status(int(info.solver_status)).success
-        counts.append(int(info.solver_iterations))
-        found.append(np.concatenate([p.get_value().ravel() for p in objective.params]))
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-8)
-    assert counts[1] < counts[0]
+    iterations, params = first_step(KroneckerPreconditioner(decay=0.0, refresh=1), mode)
+    np.testing.assert_allclose(unpreconditioned[1], params, rtol=1e-6, atol=1e-8)
+    assert iterations < unpreconditioned[0]
 
 
 @pytest.mark.parametrize(
@@ -214,12 +220,13 @@ def test_fewer_iterations_to_the_same_direction(mode: str) -> None:
     ],
     ids=["natural gradient", "Hessian-free", "NCG-L", "NCG-F"],
 )
-def test_every_optimizer_that_solves_takes_it(optimizer: Any) -> None:
+@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", slow=["CVM"]))
+def test_every_optimizer_that_solves_takes_it(optimizer: Any, mode: str) -> None:
     objective, batch = network("float32")
     built = optimizer(
         preconditioner=KroneckerPreconditioner(refresh=2), solver=symng.CG(maxiter=10)
     )
-    result = symng.minimize(objective, built, data=batch, max_steps=6, progress=False, mode="CVM")
+    result = symng.minimize(objective, built, data=batch, max_steps=6, progress=False, mode=mode)
     assert result.history["loss"][-1] < result.history["loss"][0]
     assert objective.params[0].get_value().dtype == np.float32
 

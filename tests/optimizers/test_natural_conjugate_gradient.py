@@ -11,6 +11,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles, problems
+from helpers.modes import modes, step_modes
 from helpers.small_steps import REWRITTEN, Unit, exponential, line, nodes_of, start, train
 from scipy import optimize, special
 
@@ -604,7 +605,7 @@ def test_full_batch_run(full_batches):
     )
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA"])
+@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", slow=["CVM", "NUMBA"]))
 def test_backends_agree(mode, full_batches):
     run, wanted, _ = full_batches
     history = run(mode)
@@ -692,21 +693,28 @@ def test_quadratic_model_is_of_one_stage_and_restarts():
     assert len(NCG(beta="quadratic", solver=Unit()).updates(model.objective)) > 1
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
-def test_backends_agree_on_the_quadratic_model(mode):
-    if mode == "JAX":
-        pytest.importorskip("jax")
-    objective, w, data, _, _ = quadratic()
+def run_of_the_quadratic_model(mode):
+    objective, _, data, _, _ = quadratic()
     optimizer = NCG(solver=symng.CG(maxiter=2), warm_start=0.5, beta="quadratic")
-    histories = []
-    for m in ("FAST_COMPILE", mode):
-        w.set_value(np.zeros(6))
-        histories.append(train(optimizer, objective, data, max_steps=4, mode=m).history)
-    assert (histories[0]["new_loss"] < histories[0]["loss"]).all() and (
-        histories[0]["beta"][1:] != 0
-    ).all()
+    return train(optimizer, objective, data, max_steps=4, mode=mode).history
+
+
+@pytest.fixture(scope="module")
+def quadratic_model():
+    """A run of the quadratic model in Python."""
+    return run_of_the_quadratic_model("FAST_COMPILE")
+
+
+def test_run_of_the_quadratic_model(quadratic_model):
+    assert (quadratic_model["new_loss"] < quadratic_model["loss"]).all()
+    assert (quadratic_model["beta"][1:] != 0).all()
+
+
+@pytest.mark.parametrize("mode", step_modes())
+def test_backends_agree_on_the_quadratic_model(mode, quadratic_model):
+    history = run_of_the_quadratic_model(mode)
     for column in ("loss", "new_loss", "step_size", "beta", "damping", "reduction_ratio"):
-        assert np.allclose(histories[1][column], histories[0][column], rtol=1e-8), column
+        assert np.allclose(history[column], quadratic_model[column], rtol=1e-8), column
 
 
 # What is refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import step_modes
 from pytensor.scan.op import Scan
 from pytensor.tensor.blas import Dot22, Gemm
 from pytensor.tensor.math import Dot, Sum
@@ -33,11 +34,9 @@ def transposed(node):
     return any(x.owner is not None and "opy" in str(x.owner.op) for x in node.inputs)
 
 
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA", "JAX"])
+@pytest.mark.parametrize("mode", step_modes())
 def test_a_step_makes_no_product_too_many(mode):
     """Each layer: forward, gradient of weights and inputs, in the loop twice both; none for the inputs of the first."""
-    if mode == "JAX":
-        pytest.importorskip("jax")
     x, t = pt.matrix("x", dtype="float32"), pt.matrix("t", dtype="float32")
     model = mlp(x, [7, 6, 5, 4], activation="tanh", output="sigmoid", seed=0, dtype="float32")
     loss = binary_cross_entropy_with_logits(model.preactivation, t).mean()

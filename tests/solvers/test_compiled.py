@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import modes
 from pytensor.compile.mode import get_mode
 from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
@@ -86,7 +87,7 @@ def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> No
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-@pytest.mark.parametrize("mode", ["CVM", "NUMBA"])
+@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", slow=["NUMBA"]))
 def test_backends(solver: Any, mode: str) -> None:
     A, b = pt.fmatrix("A"), pt.fvector("b")
     solution = solver.solve(lambda v: A @ v, b)

@@ -1,4 +1,8 @@
-"""Every solver on every named problem of the structure that it requires."""
+"""Every solver on every named problem of the structure that it requires.
+
+The fast tier has every problem at the default settings, and of further tolerances, transitions,
+shifts and scales those that differ most; the slow tier has all.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ from symng.solvers import CG, MinresQLP, Solution, Status
 
 TABLE = problems()
 DTYPES = ["float64", "float32"]
+slow = pytest.mark.slow
 MODE = "FAST_COMPILE"
 
 
@@ -166,14 +171,20 @@ def check_minres_qlp(
 
 
 @pytest.mark.parametrize(
-    "value", [1, 10, 1e3, None], ids=["qlp throughout", "qlp from 10", "qlp from 1e3", "default"]
+    "value",
+    [
+        pytest.param(1, id="qlp throughout"),
+        pytest.param(10, id="qlp from 10", marks=slow),
+        pytest.param(1e3, id="qlp from 1e3", marks=slow),
+        pytest.param(None, id="default"),
+    ],
 )
 @pytest.mark.parametrize("problem, dtype", CASES)
 def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
     check_minres_qlp(problem, dtype, default_rtol("minres-qlp", dtype), value)
 
 
-@pytest.mark.parametrize("rtol", [1e-6, 1e-10])
+@pytest.mark.parametrize("rtol", [pytest.param(1e-6, marks=slow), 1e-10])
 @pytest.mark.parametrize("problem", TABLE, ids=repr)
 def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: float) -> None:
     if problem.name == "one tiny eigenvalue" and rtol == 1e-6:
@@ -182,7 +193,9 @@ def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: fl
     check_minres_qlp(problem, "float64", rtol, None)
 
 
-@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize(
+    "rtol", [pytest.param(1e-6, marks=slow), 1e-8, pytest.param(1e-10, marks=slow)]
+)
 @pytest.mark.parametrize("problem", [p for p in TABLE if not p.consistent], ids=repr)
 def test_least_squares_do_not_hang_on_the_order_of_the_sums(problem: Problem, rtol: float) -> None:
     """Unknowns in another order and with other signs are the same system, with other rounding errors."""
@@ -306,7 +319,7 @@ def test_jacobi_preconditioner(name: str, dtype: str, problem: Problem) -> None:
     assert residual_is_small(problem, solution, rtol * np.sqrt(d.max() / d.min()), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=slow)])
 @pytest.mark.parametrize("shift", [-3.3, 0.7])
 @pytest.mark.parametrize(
     "problem", [p for p in TABLE if p.single and np.linalg.norm(p.A, 2) < 1e3], ids=repr
@@ -379,8 +392,14 @@ SCALED += [
 ]
 
 
-@pytest.mark.parametrize("s", [1e-10, 3e-4, 1e10])
-@pytest.mark.parametrize("t", [1e-10, 7.0, 1e10])
+@pytest.mark.parametrize(
+    "s, t",
+    [
+        pytest.param(s, t, marks=[] if s * t in (1e-10 * 1e10, 3e-4 * 7.0) else slow)
+        for s in (1e-10, 3e-4, 1e10)
+        for t in (1e-10, 7.0, 1e10)
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", list(ROWS))
 @pytest.mark.parametrize("which", SCALED)

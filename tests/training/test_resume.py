@@ -106,6 +106,7 @@ def test_runs_outside_of_the_main_thread():
     assert results[0].stopped == "max_steps"
 
 
+@pytest.mark.slow
 def test_real_interrupt(tmp_path):
     code = """
         import signal

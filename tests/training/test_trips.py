@@ -1,8 +1,5 @@
 """What users trip over, each end to end on a model of two parameters."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -193,11 +190,6 @@ def test_forgotten_example_axis_is_guessed():
     )
     assert "x (examples along axis 1)" in repr(given) and "t (examples along axis 1)" in repr(given)
     assert "examples along" not in repr(forgotten)
-
-
-def test_models_and_data_come_with_the_package():
-    code = "import symng; symng.models.mlp, symng.datasets.curves, symng.vectors.ravel"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_parameter_that_only_the_output_uses():
