@@ -1,8 +1,8 @@
 """Compare the optimizers of Figure 3 of the paper, and others beside them, on Curves-like images at equal time.
 
-    python examples/figure3.py                    # small preset: fewer images, a narrower network;
-    half an hour or so python examples/figure3.py --seeds 3          # several seeds python
-    examples/figure3.py --preset paper --minutes 60 --mode JAX
+    python examples/figure3.py              # fewer images, a narrower network: half an hour
+    python examples/figure3.py --seeds 3    # several seeds
+    python examples/figure3.py --preset paper --minutes 60 --mode JAX
 
 Every run is one call of curves.py with a folder of its own in --out. A run that has ended is not
 made again: after an interruption the same command goes on with the runs that are missing. The step

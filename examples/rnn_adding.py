@@ -1,8 +1,8 @@
 """Train a recurrent network on the adding problem by Hessian-free, with and without structural damping.
 
-    python examples/rnn_adding.py                  # sequences of 50 steps, both ways, 60 seconds of
-    training each python examples/rnn_adding.py --length 30 --hidden 30 python
-    examples/rnn_adding.py --runs structural --seed 1
+    python examples/rnn_adding.py    # sequences of 50 steps, both ways, 60 seconds of training each
+    python examples/rnn_adding.py --length 30 --hidden 30
+    python examples/rnn_adding.py --runs structural --seed 1
 
 Leaves in --out: history-plain.npz and history-structural.npz (one row a step; test_error is the
 mean squared error on sequences that are not trained on, solved the share of them with an error

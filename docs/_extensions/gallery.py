@@ -1,4 +1,4 @@
-"""The gallery: a card for every program in ``examples/``, with a thumbnail of its picture and a page of its source.
+"""The gallery: a card for every program in ``examples/`` that draws a picture, and pages of source.
 
 .. code-block:: text
 
@@ -29,21 +29,27 @@ SOURCE = """---
 orphan: true
 ---
 
-# `examples/{name}.py`
+# `{path}`
 
-```{{literalinclude}} /../examples/{name}.py
+```{{literalinclude}} /../{path}
 ```
 """
 
 
-def programs(root: Path) -> dict[str, str]:
-    """Return the first line of the docstring of every file in ``examples/`` that can be run, by name."""
-    found = {}
-    for path in sorted((root / "examples").glob("*.py")):
-        text = path.read_text()
-        if '__name__ == "__main__"' in text:
-            found[path.stem] = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
-    return found
+def programs(root: Path) -> dict[str, Path]:
+    """Return the files in ``examples/`` and its folders that have a command line, by name."""
+    paths = sorted((root / "examples").rglob("*.py"))
+    return {path.stem: path for path in paths if '__name__ == "__main__"' in path.read_text()}
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of the docstring of a file."""
+    return (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+def page_of(root: Path, path: Path) -> str:
+    """Return the page that shows the source of a file."""
+    return f"generated/{path.relative_to(root).with_suffix('').as_posix()}"
 
 
 def thumbnail(picture: Path, path: Path) -> None:
@@ -59,12 +65,15 @@ def thumbnail(picture: Path, path: Path) -> None:
 def write_files(app: Sphinx) -> None:
     """Write the thumbnails and the pages of source, before pages are looked for."""
     docs = Path(app.srcdir)
-    for folder in ("thumbnails", "examples"):
-        (docs / "generated" / folder).mkdir(parents=True, exist_ok=True)
-    for name in programs(docs.parent):
-        thumbnail(docs / f"{name}.png", docs / "generated" / "thumbnails" / f"{name}.png")
-        page = docs / "generated" / "examples" / f"{name}.md"
-        text = SOURCE.format(name=name)
+    root = docs.parent
+    thumbnails = docs / "generated" / "thumbnails"
+    thumbnails.mkdir(parents=True, exist_ok=True)
+    for name in programs(root):
+        thumbnail(docs / f"{name}.png", thumbnails / f"{name}.png")
+    for path in (root / "examples").rglob("*.py"):
+        page = docs / f"{page_of(root, path)}.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        text = SOURCE.format(path=path.relative_to(root).as_posix())
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
 
@@ -76,24 +85,25 @@ class Gallery(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the cards."""
-        known = programs(Path(self.env.srcdir).parent)
+        root = Path(self.env.srcdir).parent
+        known = programs(root)
         pages = {line.split()[0]: line.split()[-1] for line in self.content if line.strip()}
         if pages.keys() != known.keys():
             raise self.error(f"gallery: expected {', '.join(known)}, got {', '.join(pages)}.")
         gallery = nodes.container(classes=["gallery"])
         for name, page in pages.items():
-            self.env.note_dependency(str(Path(self.env.srcdir).parent / "examples" / f"{name}.py"))
+            self.env.note_dependency(str(known[name]))
             if page not in self.env.found_docs:
                 raise self.error(f"gallery: there is no page {page}.")
             picture = nodes.image(
                 uri=f"/generated/thumbnails/{name}.png", alt=f"Picture made by {name}.py"
             )
             result = self.link(page, nodes.Text("Result"))
-            source = self.link(f"generated/examples/{name}", nodes.Text("Source"))
+            source = self.link(page_of(root, known[name]), nodes.Text("Source"))
             gallery += nodes.container(
                 "",
                 nodes.paragraph("", "", self.link(page, picture)),
-                nodes.paragraph("", known[name]),
+                nodes.paragraph("", first_line(known[name])),
                 nodes.paragraph("", "", result, nodes.Text(" · "), source),
                 classes=["card"],
             )

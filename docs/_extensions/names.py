@@ -35,7 +35,7 @@ MODULE_NAMES = {f"symng.{module}" for module in MODULES}
 SHORT = {"np": "numpy", "pt": "pytensor.tensor"}
 # A dotted name, or the path of an example; not a part of a longer path, an option or a string.
 NAME = re.compile(
-    r"(?<![\w./\"'-])(?:examples/\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])"
+    r"(?<![\w./\"'-])(?:examples/(?:\w+/)?\w+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?![\w/\"'-])"
 )
 # The same in a block of code, as Pygments marks it up.
 CODE = re.compile(

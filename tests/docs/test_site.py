@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = sorted(
-    p for p in (ROOT / "examples").glob("*.py") if '__name__ == "__main__"' in p.read_text()
+    p for p in (ROOT / "examples").rglob("*.py") if '__name__ == "__main__"' in p.read_text()
 )
 NEEDED = ("sphinx", "furo", "myst_parser", "numpydoc", "sphinx_copybutton", "latex2mathml", "PIL")
 needs_sphinx = pytest.mark.skipif(

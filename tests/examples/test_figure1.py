@@ -1,4 +1,4 @@
-"""examples/figure1.py on few small images: batches, runs that go on, table and picture."""
+"""examples/figure1 on few small images: batches, runs that go on, table and picture."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ import symng
 from symng.datasets import _fashion
 from symng.training.checkpoint import load_checkpoint
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "examples" / "figure1"
 NETWORK = ["--pool", "2", "--filters", "2", "--filter-size", "3", "--stride", "2", "--units", "4"]
 
 
 @pytest.fixture
 def figure1(monkeypatch):
-    """Return examples/figure1.py as a module, with smaller batches and a step without a loop."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))  # where it finds figure1_results
-    spec = importlib.util.spec_from_file_location("figure1_example", EXAMPLES / "figure1.py")
+    """Return the program as a module, with smaller batches and a step without a loop."""
+    monkeypatch.syspath_prepend(str(FOLDER))  # where it finds its tables
+    spec = importlib.util.spec_from_file_location("figure1_example", FOLDER / "figure1.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
@@ -288,14 +289,14 @@ def test_page_tells_every_option_and_preset(figure1, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         figure1.parse(["--help"])
     options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.M))
-    page = (EXAMPLES.parent / "docs" / "figure1.md").read_text()
+    page = (ROOT / "docs" / "figure1.md").read_text()
     assert set(re.findall(r"^\| `(--[a-z-]+)", page, re.M)) == options
     for name, (small, paper, _) in figure1.SETTINGS.items():
         assert re.search(rf"^\| `{name}` \|.*\| {small} \| {paper:,} \|$", page, re.M), name
 
 
 def test_intervals(figure1):
-    tell = sys.modules["figure1_results"].tell
+    tell = sys.modules["tables"].tell
     assert tell(np.array([2.0]), ".1f") == "2.0"
     # Mean 2, standard deviation 1, three values: 4.303 / sqrt(3).
     assert tell(np.array([1.0, 2.0, 3.0]), "+.2f") == "+2.00 ± 2.48"

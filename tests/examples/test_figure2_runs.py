@@ -1,4 +1,4 @@
-"""examples/figure2.py as a whole: what it leaves, resumes and refuses, its processes and its page."""
+"""examples/figure2 from the command line: what it leaves, resumes and refuses, its processes and its page."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ def test_wrong_options(capsys, arguments, words):
 
 SMALL = [
     sys.executable,
-    str(ROOT / "examples" / "figure2.py"),
+    str(ROOT / "examples" / "figure2" / "figure2.py"),
     *"--segments 2 --replicas 2 --samples 800 --batch 100 --hidden 4 --held-out 50 --validation 50".split(),
     *"--iterations 3 --jobs 2 --step-sizes 0.5 2 --mode".split(),
     "JAX" if importlib.util.find_spec("jax") else "FAST_COMPILE",  # the one that compiles sooner

@@ -1,4 +1,4 @@
-"""examples/figure2.py and the modules beside it for the tests, on data that are made at once."""
+"""The program and the modules of examples/figure2 for the tests, on data that are made at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from symng.datasets import LabeledImages
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path.insert(0, str(ROOT / "examples" / "figure2"))
 figure2, runs, results, processes = (
-    importlib.import_module(f"figure2{part}") for part in ("", "_runs", "_results", "_workers")
+    importlib.import_module(name) for name in ("figure2", "runs", "results", "workers")
 )
 
 TINY = (

@@ -1,8 +1,8 @@
 """Figure 1 of the paper: which examples the metric of natural gradient is measured on, few of them labeled.
 
-    python examples/figure1.py                     # small preset: a quarter of an hour or so on 2
-    cores python examples/figure1.py --seeds 3 --variants same other python examples/figure1.py
-    --preset paper --data TFD_48x48.mat    # for a GPU
+    python examples/figure1/figure1.py    # small preset: about 15 minutes on two cores
+    python examples/figure1/figure1.py --seeds 3 --variants same other
+    python examples/figure1/figure1.py --preset paper --data TFD_48x48.mat    # for a GPU
 
 The network of the paper's appendix: a convolutional sigmoid layer, a dense sigmoid layer, sigmoid
 outputs; images after local contrast normalization. The gradient is taken on 256 training examples,
@@ -28,11 +28,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# The command line's helpers are shared by all examples.
+sys.path.append(str(Path(__file__).parents[1]))
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from command_line import add_mode, in_terms_of, whole
-from figure1_results import VARIANTS, draw, history_of, make_tables, read_runs
+from tables import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
 from symng.backends import compile_function

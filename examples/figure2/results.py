@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figure2_runs import METHODS
+from runs import METHODS
 from scipy import stats
 
 CONFIDENCE = 0.95

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from figure2_workers import save
+from workers import save
 
 import symng
 from symng.backends import compile_function

@@ -1,8 +1,8 @@
 """Ask how much a trained model depends on single parts of its training data: Figure 2 and Algorithm 1 of the paper.
 
-    python examples/figure2.py                    # small preset, half an hour or so on two cores
-    python examples/figure2.py --seeds 3          # several seeds, one after the other
-    python examples/figure2.py --preset paper     # 32.7 million examples: days
+    python examples/figure2/figure2.py                   # small preset, half an hour on two cores
+    python examples/figure2/figure2.py --seeds 3         # several seeds, one after the other
+    python examples/figure2/figure2.py --preset paper    # 32.7 million examples: days
 
 A network is trained on a stream of deformed digits in order, each example once, by gradient descent
 and by natural gradient. The first half of the stream has ten segments. Each is replaced five times
@@ -27,17 +27,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-if (
-    __name__ == "__main__"
-):  # before NumPy starts its threads: one for each process, and NPROC is JAX's name for that
+# Before NumPy starts its threads: one for each process. NPROC is JAX's name for that.
+if __name__ == "__main__":
     for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
         os.environ.setdefault(_name, "1")
+
+# The command line's helpers are shared by all examples.
+sys.path.append(str(Path(__file__).parents[1]))
 
 import numpy as np
 import pytensor
 from command_line import add_mode, in_terms_of, positive, whole
-from figure2_results import SAMPLES, draw, log_variances, make_table, summarize
-from figure2_runs import (
+from results import SAMPLES, draw, log_variances, make_table, summarize
+from runs import (
     METHODS,
     PIXELS,
     FolderError,
@@ -48,7 +50,7 @@ from figure2_runs import (
     fingerprint,
     refuse_others,
 )
-from figure2_workers import Workers
+from workers import Workers
 
 import symng
 import symng.plot  # tells what to install where matplotlib is missing
