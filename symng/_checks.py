@@ -70,6 +70,14 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=level)
 
 
+def deprecated(name: str, since: str, instead: str) -> None:
+    """Warn that a public name, or a way to call it, will be removed: one minor version later or more."""
+    warn(
+        f"{name} is deprecated since symng {since} and will be removed: use {instead}.",
+        DeprecationWarning,
+    )
+
+
 class Verbatim(str):
     """Text that `argument_error` prints as it is."""
 

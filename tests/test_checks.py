@@ -17,6 +17,7 @@ from symng._checks import (
     check_flag,
     check_instance,
     check_number,
+    deprecated,
     describe,
     warn,
 )
@@ -331,3 +332,10 @@ def test_what_counts_as_numbers_without_a_dtype():
 
 def test_a_long_list_is_not_printed():
     assert describe(list(range(1000))) == "a list of 1000 items"
+
+
+def test_deprecated_names_what_to_write_instead_at_the_line_of_the_caller():
+    words = r"^old\(\) is deprecated since symng 0\.2 .*use new\(\)"
+    with pytest.warns(DeprecationWarning, match=words) as caught:
+        deprecated("old()", "0.2", "new()")
+    assert caught[0].filename == __file__
