@@ -113,7 +113,6 @@ def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np
         except _DAMAGE as error:
             raise ValueError(
                 f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something "
-                "else "
-                f"({error}). {hint}"
+                f"else ({error}). {hint}"
             ) from error
     return arrays

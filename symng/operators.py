@@ -135,7 +135,7 @@ class LinearOperator:
         return (self.size, self.size)
 
     def __matmul__(self, v: Any) -> TensorVariable:
-        """Return A v for a vector v, or A V for a matrix V, column by column, as a symbolic tensor."""
+        """Return A v for a vector v, or A V for a matrix V, column by column, as a tensor."""
         v = self._as_operand(v)
         if v.ndim == 1:
             return self.matvec(v)
@@ -233,7 +233,7 @@ class LinearOperator:
         return map_rows(self.matvec, pt.eye(self.size, dtype=self.dtype)).T
 
     def diagonal(self, draws: int | None = None, seed: Any = 0) -> TensorVariable:
-        """Return the diagonal of the matrix, of shape (size,): exact, or estimated by random signs.
+        """Return the diagonal, of shape (size,): exact, or estimated by random signs.
 
         Parameters
         ----------
@@ -249,8 +249,8 @@ class LinearOperator:
 
         Notes
         -----
-        Costs ``draws`` products, or as many with R^T; the exact one costs ``size`` products and forms
-        the matrix.
+        Costs ``draws`` products, or as many with R^T; the exact diagonal costs ``size`` products
+        and forms the matrix.
 
         References
         ----------

@@ -169,8 +169,7 @@ def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) 
     if first.ndim != 2 or len(first) < 1 or first.shape[1] != rows * columns:
         raise ValueError(
             f"originals: expected images of shape (images, {rows * columns}) for shape={shape}, "
-            "got an "
-            f"array of shape {first.shape}."
+            f"got an array of shape {first.shape}."
         )
     if first.shape != second.shape:
         raise ValueError(

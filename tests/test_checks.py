@@ -288,7 +288,7 @@ class Speechless:
         (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
         (
             (row for row in ZEROS),
-            "A generator is used up by one pass: collect all examples in arrays",
+            "A generator is exhausted after one pass: collect all examples in arrays",
         ),
         ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
         (X, "the symbolic variable is for the graph"),
@@ -304,7 +304,7 @@ def test_what_to_give_in_place_of_what_is_no_array(value, message):
     "value, message",
     [
         (sparse.eye(3, format="csr"), "toarray"),
-        ((row for row in ZEROS), "A generator is used up"),
+        ((row for row in ZEROS), "A generator is exhausted"),
         (
             {"x": ZEROS, "labels": 0},
             r"Give tuple\(data\[name\] for name in \['x', 'labels'\]\), in the order",

@@ -101,7 +101,7 @@ def smooth(fields: np.ndarray, width: float) -> np.ndarray:
 
 
 def displace(image: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Give each pixel the value that lies fields[0] rows below and fields[1] columns right of it."""
+    """Give each pixel the value fields[0] rows below and fields[1] columns right of it."""
     return _interpolate(image, _ROWS + fields[0], _COLUMNS + fields[1])
 
 
@@ -111,7 +111,7 @@ def pinch(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.
 
 
 def pinch_by(image: np.ndarray, amount: float) -> np.ndarray:
-    """Move the value at d sin(pi d / 2 r)^(-p) to distance d < r from the center, along each ray."""
+    """Move the value at d sin(pi d / 2 r)^(-p) to distance d < r from the center, on each ray."""
     factor = _SINE**-amount
     return _interpolate(
         image, _CENTER + (_ROWS - _CENTER) * factor, _CENTER + (_COLUMNS - _CENTER) * factor

@@ -61,8 +61,7 @@ class LabeledImages:
         _, rows, columns = self.train_images.shape
         return (
             f"LabeledImages({len(self.train_images)} images to train on and "
-            f"{len(self.test_images)} held out, "
-            f"{rows} x {columns}, from {self.source})"
+            f"{len(self.test_images)} held out, {rows} x {columns}, from {self.source})"
         )
 
 
@@ -197,9 +196,8 @@ def _bundled() -> LabeledImages:
     except ImportError as error:
         raise ImportError(
             f"digits: expected scikit-learn to be installed or a file {FILE} in the folder that "
-            f"{FOLDER} names or in "
-            "'data', got neither. Run: pip install \"symng[examples]\", or give digits the path "
-            "of such a file."
+            f"{FOLDER} names or in 'data', got neither. Run: pip install \"symng[examples]\", or "
+            "give digits the path of such a file."
         ) from error
     small, labels = load_digits(return_X_y=True)
     images = np.zeros((len(small), 28, 28), "float32")

@@ -177,8 +177,7 @@ def _hint_for(op: Any, which: str) -> str:
     if isinstance(op, Prod):
         how = (
             "Where no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else "
-            "pt.cumprod of the "
-            "factors, or where all are positive pt.exp(pt.log(x).sum(axis=...))."
+            "pt.cumprod of the factors, or where all are positive pt.exp(pt.log(x).sum(axis=...))."
         )
     elif which == "first":
         return (
@@ -221,7 +220,7 @@ def _without_initial_rows(derivatives: Any) -> Any:
 
 
 def _stopped_trace(count: Any) -> TensorVariable | None:
-    """Return x if ``count`` is x.shape[0], with x a state that is the first output of a while scan."""
+    """Return x if ``count`` is x.shape[0], x being a state and the first output of a while scan."""
     node = count.owner
     if node is None or not isinstance(node.op, Subtensor) or node.inputs[0].owner is None:
         return None

@@ -195,7 +195,7 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
 def map_rows(
     fn: Callable[[TensorVariable], TensorVariable], matrix: TensorVariable
 ) -> TensorVariable:
-    """Apply ``fn``, a function of vectors, to each row of ``matrix`` and stack the results as rows."""
+    """Apply ``fn``, a function of vectors, to each row of ``matrix`` and stack the results."""
     matrix = pt.as_tensor_variable(matrix)
     row = matrix.type.clone(shape=matrix.type.shape[1:])()
     value = fn(row)

@@ -19,7 +19,7 @@ def inner_value(trace: TensorVariable) -> TensorVariable:
 
 
 def first_round(trace: TensorVariable) -> int:
-    """Return the row of ``trace`` that the first step computes; the rows before are initial values."""
+    """Return the row of ``trace`` that the first step computes; those before are initial values."""
     op: Any = trace.owner.op
     number, info = trace.owner.outputs.index(trace) - op.info.n_mit_mot, op.info
     taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]

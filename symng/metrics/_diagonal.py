@@ -1,4 +1,4 @@
-"""Mean squared per-example gradients: exact for dense layers, estimated by random signs elsewhere."""
+"""Mean squared per-example gradients: exact for dense layers, else estimated by random signs."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Fisher(OutputMetric):
             likelihood = head.likelihood
             product = likelihood.output_metric_product if r is None else likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
-            # A factor, not a divisor, so that a solver's loop gathers it with other constant factors.
+            # A factor, not a divisor: a solver's loop gathers it with other constants.
             cotangents.append(product(end, tangent) * (1 / count))
         return cotangents
 
@@ -155,5 +155,5 @@ class Fisher(OutputMetric):
         return drawn
 
     def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
-        """Return each head with its pre-activation, or None if the product is formed on the output."""
+        """Return each head with its pre-activation; None if the product is formed on the output."""
         return [(head, head.r if self.form == "natural" else None) for head in objective.heads]

@@ -1,4 +1,4 @@
-"""What `Objective` refuses: its arguments, one by one and against the graph."""
+"""Check the arguments of `Objective`, one by one and against the graph."""
 
 from __future__ import annotations
 
@@ -50,20 +50,19 @@ def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
 
 
 def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]) -> None:
-    """Warn where random numbers in the graph, such as those of dropout, are the same at every step."""
+    """Warn of random numbers in the graph, as of dropout, that are the same at every step."""
     draws = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
     found = [v for v in draws if getattr(v, "default_update", None) is None]
     if found:
         warn(
             f"loss, output: the graph draws random numbers (from {found[0]}), and nothing advances "
-            "their generator: "
-            "the draws are the same at every step. Set its default_update to the generator that "
-            "comes with the draw."
+            "their generator: the draws are the same at every step. Set its default_update to the "
+            "generator that comes with the draw."
         )
 
 
 def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
-    """Return the parameters if they are distinct floating-point shared variables that reach an output."""
+    """Return the parameters if they are distinct floating-point shared variables of an output."""
     expected = "a non-empty list of floating-point shared variables"
     if not isinstance(params, list | tuple) or not params:
         hint = "Make them with pytensor.shared(array, name=...)."
@@ -111,7 +110,7 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
 
 
 def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:
-    """Return inputs or targets if they are distinct symbolic variables that nothing computes."""
+    """Return inputs or targets if they are symbolic variables that nothing computes."""
     expected = "a list of symbolic input variables, such as pt.matrix('x')"
     if not isinstance(variables, list | tuple):
         raise argument_error(name, expected, variables, f"Write {name}=[...].", TypeError)
@@ -135,7 +134,7 @@ def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:
 
 
 def check_example_losses(given: Any) -> None:
-    """Refuse losses of single examples that are no floating-point vector; None passes."""
+    """Refuse per-example losses that are not a floating-point vector; None passes."""
     expected = "a symbolic floating-point vector, one loss an example"
     if given is None:
         return
@@ -150,7 +149,7 @@ def check_example_losses(given: Any) -> None:
 def check_given_losses(
     losses: TensorVariable, params: Sequence[SharedVariable], without_examples: bool
 ) -> None:
-    """Refuse losses of single examples that depend on no parameter, or that are known to have no axis of examples."""
+    """Refuse per-example losses that depend on no parameter or have no axis of examples."""
     if not any(p in set(ancestors([losses])) for p in params):
         raise argument_error("example_losses", "a vector that depends on params", losses)
     if without_examples:
@@ -168,7 +167,10 @@ def check_connections(
     inputs: Sequence[TensorVariable],
     targets: Sequence[TensorVariable],
 ) -> None:
-    """Refuse inputs and targets that are given twice, missing, or not in the graphs, the first of which is the loss."""
+    """Refuse inputs and targets that are repeated, missing or not in the graphs.
+
+    The first of the graphs is the loss.
+    """
     declared = [*inputs, *targets]
     if len(set(declared)) < len(declared):
         twice = next(v for v in declared if declared.count(v) > 1)

@@ -1,4 +1,4 @@
-"""What an objective prints."""
+"""Print an objective."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _WIDTH, _INDENT = 110, " " * 14
 
 
 def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
-    """Return the lines that an objective prints; targets of the likelihoods ``unchecked`` are not looked at."""
+    """Return the lines that an objective prints.
+
+    Targets of the likelihoods ``unchecked`` are not checked.
+    """
     params = model.params
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
@@ -27,20 +30,17 @@ def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
     lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")
     if names := [describe_likelihood(likelihood) for likelihood in unchecked]:
-        lines.append(
-            f"  unchecked:  targets of {', '.join(names)}, for the loss does not tell which they "
-            "are"
-        )
+        lines.append(f"  unchecked:  targets of {', '.join(names)}, which the loss does not show")
     lines.append(_fill(f"  examples:   {_describe_reduction(model)}"))
     return "\n".join(["Objective", *lines])
 
 
 def _describe_reduction(model: Model) -> str:
-    """Return how the losses of single examples make up the loss, and which steps follow."""
+    """Return how the per-example losses make up the loss, and which steps follow."""
     reduction, factor = model.reduction, model.sum_factor
     found = {
         "mean": "the loss is a mean over them",
-        "sum": "the loss is a weighted mean over them",  # a sum whose weights their number or sum divides
+        "sum": "the loss is a weighted mean over them",  # a sum of terms divided by their weights
         "given": "their losses were given",
         None: "their single losses were not found (example_losses= gives them)",
     }[reduction]

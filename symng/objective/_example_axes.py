@@ -30,7 +30,7 @@ from symng.graphs.rewrites import is_elementwise
 # What is known of a tensor, beside the number of its axis of examples:
 NONE = "none"  # no example enters it
 REDUCED = "reduced"  # examples enter it, and their axis is summed away
-MIXED = "mixed"  # what is summed over examples has gone back into single ones, as in batch normalization
+MIXED = "mixed"  # sums over examples enter single ones again, as in batch normalization
 UNKNOWN = "unknown"
 ExampleAxis = int | str
 
@@ -41,13 +41,14 @@ def locate_examples(
     outputs: Mapping[Any, int] | None = None,
     folding: bool = False,
 ) -> dict[Variable, ExampleAxis]:
-    """Return which axis runs over examples, for every tensor that ``loss`` and ``outputs`` are computed from.
+    """Return the axis of examples of every tensor that ``loss`` and ``outputs`` depend on.
 
-    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. Those
-    are believed also where ops below them are not known, unless examples are seen to be mixed
-    there. An op whose code is not PyTensor's and which has no graph inside is taken to mix the
-    examples that enter it. With ``folding`` an axis of examples that a reshape merges with others,
-    as in ``x.ravel()``, still counts: a sum over it is a sum over the examples.
+    ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. The
+    latter hold even if ops below them are not known, unless examples are seen to mix there. An op
+    whose code is not PyTensor's and which has no inner graph counts as mixing its examples.
+
+    With ``folding`` an axis of examples that a reshape merges with others, as in ``x.ravel()``,
+    still counts: a sum over it is a sum over the examples.
     """
     outputs = {} if outputs is None else outputs
     example_axes: dict[Variable, ExampleAxis] = {v: axis for v, axis in known.items()}
@@ -62,7 +63,10 @@ def _walk(
     outputs: Mapping[Any, int],
     folding: bool = False,
 ) -> None:
-    """Add the places of what ``nodes`` compute to ``places``; ``model`` grows by what is computed from it."""
+    """Add the example axes of what ``nodes`` compute to ``example_axes``.
+
+    ``model`` is extended by the variables computed from it.
+    """
     for node in nodes:
         given = [example_axes.get(v, NONE) for v in node.inputs]
         if is_elementwise(node.op, Second) and given[0] == REDUCED:
@@ -92,7 +96,7 @@ def _walk(
 def _example_axes_in_graph(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable], folding: bool
 ) -> list[ExampleAxis]:
-    """Return the places of the outputs of an op that is a graph."""
+    """Return the example axes of the outputs of an op that is a graph."""
     op: Any = node.op
     example_axes = dict(zip(op.fgraph.inputs, given, strict=True))
     _walk(
@@ -108,7 +112,7 @@ def _example_axes_in_graph(
 def _example_axes_in_scan(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable]
 ) -> list[ExampleAxis]:
-    """Return the places of the outputs of a scan: those inside it, after the axis of its steps."""
+    """Return the example axes of a scan's outputs: those inside, after the axis of its steps."""
     op: Any = node.op
     info, lookup, inputs, values = (
         op.info,
@@ -149,7 +153,7 @@ def _example_axes_in_scan(
 
 
 def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable]) -> set[Variable]:
-    """Return which variables of the graph inside of ``node``'s op belong to the model."""
+    """Return which variables of the inner graph of ``node`` belong to the model."""
     op: Any = node.op
     if any(v in model for v in node.outputs):
         return set(ancestors([*op.fgraph.outputs, *inputs]))
@@ -159,7 +163,7 @@ def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable])
 
 
 def _joined(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
-    """Return the place of a variable that takes several values in turn, as a state of a scan does."""
+    """Return the example axis of a variable of several values, such as a state of a scan."""
     found = set(example_axes) - {NONE}
     if MIXED in found:
         return MIXED
@@ -169,7 +173,7 @@ def _joined(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
 def _example_axis_of_output(
     node: Apply, given: Sequence[ExampleAxis], folding: bool
 ) -> ExampleAxis:
-    """Return the place of examples in what ``node`` computes from inputs with the places ``given``."""
+    """Return the example axis of the outputs of ``node``, whose inputs have those of ``given``."""
     op, first = node.op, given[0]
     ndim: int = getattr(node.inputs[0].type, "ndim", 0)
     if isinstance(op, Elemwise):
@@ -221,7 +225,7 @@ def _example_axis_of_output(
 
 
 def _counting_axis(indices: Sequence[Any], number: int) -> ExampleAxis:
-    """Return the axis along which the index tensor with this number counts 0, 1, ..., if it does."""
+    """Return the axis along which index tensor ``number`` counts 0, 1, ..., if it does."""
     index = indices[number]
     long = [a for a, length in enumerate(index.type.shape) if length != 1]
     source = index
@@ -238,7 +242,7 @@ def _counting_axis(indices: Sequence[Any], number: int) -> ExampleAxis:
 
 
 def _folded_axis(node: Apply, axis: int) -> int | None:
-    """Return the axis that a reshape merges ``axis`` into, with others; None where that is not known."""
+    """Return the axis into which a reshape merges ``axis`` with others; None if not known."""
     before, after = (v.type.shape for v in (node.inputs[0], node.outputs[0]))
     long = [a for a, length in enumerate(after) if length != 1]
     if len(before) == 1 or not long:
@@ -250,7 +254,7 @@ def _folded_axis(node: Apply, axis: int) -> int | None:
 
 
 def _example_axis_in_product(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
-    """Return the place of examples in a product of matrices or vectors, whose examples run over no batch axis."""
+    """Return the example axis of a product of matrices or vectors, none of them batched."""
     a, b = node.inputs
     result: Any = node.outputs[0]
     first, second = given
@@ -268,18 +272,18 @@ def _example_axis_in_product(node: Apply, given: Sequence[ExampleAxis]) -> Examp
 
 
 def _is_in_batch(node: Apply, given: Sequence[ExampleAxis]) -> bool:
-    """Return whether examples run over axes that a `Blockwise` op does one by one."""
+    """Return whether examples run over batch axes of a `Blockwise` op."""
     op: Any = node.op
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
 
 
 def is_closed(op: Any) -> bool:
-    """Return whether ``op`` cannot be looked into: it is code of a user's, not PyTensor's."""
+    """Return whether ``op`` is opaque: a user's code, not PyTensor's."""
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 
 
 def _merged(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
-    """Return the place of examples in an elementwise function of tensors with the given places."""
+    """Return the example axis of an elementwise function of tensors with these example axes."""
     axes = {p for p in example_axes if isinstance(p, int)}
     if len(axes) == 1:
         return axes.pop()

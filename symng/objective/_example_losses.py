@@ -1,4 +1,4 @@
-"""Find, on the graph of a loss, the vector of the losses of single examples.
+"""Find the vector of per-example losses on the graph of a loss.
 
 Two steps: `locate_examples` walks the graph forward once and finds which axis of each tensor runs
 over examples; `find` walks it backward from the loss, through what is linear, to the sum over that
@@ -40,7 +40,7 @@ Found = tuple[TensorVariable, str] | None
 
 
 def warn_of_other_axes(model: Model) -> None:
-    """Warn of an output whose examples run along another axis on the graph than was said."""
+    """Warn of an output whose examples run along another axis than the one given."""
     known = dict(zip(model.variables, model.data_axes, strict=True))
     for y, head in zip(model.outputs, model.heads, strict=True):
         axis = locate_examples(y, known).get(y)
@@ -54,7 +54,7 @@ def warn_of_other_axes(model: Model) -> None:
 
 
 def with_example_losses(model: Model) -> Model:
-    """Return the model with the losses of single examples, checked or found, and how they are reduced to the loss."""
+    """Return the model with its per-example losses, checked or found, and their reduction."""
     known = dict(zip(model.variables, model.data_axes, strict=True))
     outputs = {y: head.example_axis for y, head in zip(model.outputs, model.heads, strict=True)}
     # Where the curvature is not taken at r, the output is a view of it, perhaps with other axes.
@@ -74,7 +74,7 @@ def with_example_losses(model: Model) -> Model:
 def find_example_losses(
     loss: TensorVariable, example_axes: Mapping[Variable, ExampleAxis]
 ) -> tuple[TensorVariable | None, str | None]:
-    """Return the losses of single examples and "mean" or "sum", or (None, None) when the graph does not tell.
+    """Return the per-example losses and "mean" or "sum", or (None, None) if not found.
 
     The loss may be scaled, negated, a sum of such losses, and (for a mean) have terms without
     examples added, as weight decay has. The loss is the mean, or the sum, of the vector returned.
@@ -84,7 +84,7 @@ def find_example_losses(
 
 
 class _Finder:
-    """Walks backward from a loss, knowing the places of examples."""
+    """Walks backward from a loss, given the example axes of all variables."""
 
     def __init__(self, example_axes: Mapping[Variable, ExampleAxis]) -> None:
         self.example_axes = example_axes
@@ -93,7 +93,7 @@ class _Finder:
         return self.example_axes.get(v, NONE)
 
     def find(self, v: TensorVariable) -> Found:
-        """Return (e, "mean" or "sum"), with v that reduction of e over its first axis, the one of examples."""
+        """Return e and the reduction of e over its first axis, the examples, that gives ``v``."""
         if self.example_axis(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
@@ -120,7 +120,7 @@ class _Finder:
         return None
 
     def _sums_a_product(self, v: Any) -> bool:
-        """Return whether ``v`` is a product of matrices that sums over examples, as of residuals with themselves."""
+        """Return whether ``v`` is a product of matrices that sums over examples, such as R^T R."""
         op = v.owner.op
         dot = isinstance(op, Dot) or (isinstance(op, Blockwise) and isinstance(op.core_op, Dot))
         return (
@@ -130,7 +130,7 @@ class _Finder:
         )
 
     def _find_in_reduction(self, op: Sum, summed: TensorVariable) -> Found:
-        """Return the example terms of a sum that takes the examples away, or of one over what is left of them."""
+        """Return the example terms of a sum over examples, or over the axes left by one."""
         axes = list(range(summed.ndim)) if op.axis is None else list(op.axis)
         example_axis = self.example_axis(summed)
         if isinstance(example_axis, int):
@@ -141,7 +141,7 @@ class _Finder:
         return _mapped(self.find(summed), lambda e: e.sum(axis=[a + 1 for a in axes]))
 
     def _find_in_terms(self, terms: Sequence[TensorVariable], subtract: bool) -> Found:
-        """Add the example terms of a sum; terms without examples join a mean, not a sum."""
+        """Add the example terms of a sum; terms without examples may join a mean but not a sum."""
         total, reductions, alone = None, set(), []
         for i, term in enumerate(terms):
             term_of = (lambda e: -e) if subtract and i else (lambda e: e)
@@ -174,7 +174,7 @@ class _Finder:
         return scale(e, factor.astype(e.dtype)), reduction
 
     def _counts_examples(self, factor: TensorVariable) -> bool:
-        """Tell whether the number of examples enters ``factor``, by way of some tensor's shape."""
+        """Return whether the number of examples enters ``factor`` by the shape of a tensor."""
         seen: set[Variable] = set()
         stack: list[Variable] = [factor]
         while stack:
@@ -224,7 +224,7 @@ def find_sum(
     known: Mapping[Any, int],
     outputs: Mapping[Any, int],
 ) -> float | None:
-    """Return c where the loss is c times a sum over examples, or None where the graph shows no such sum.
+    """Return c if the loss is c times a sum over examples, or None if it is no such sum.
 
     Terms without examples, such as a prior, may be added. A sum that is divided by the number of
     examples, or by the sum of their weights, is a mean. c counts factors that are plain numbers,
@@ -250,13 +250,13 @@ class _SumFinder(_Finder):
         self._shared_out: dict[Variable, bool] = {}
 
     def factor(self, v: Any) -> float | None:
-        """Return the number that the sums over examples in ``v`` are multiplied with; None if ``v`` is no sum."""
+        """Return the factor of the sums over examples in ``v``; None if ``v`` is no such sum."""
         if v not in self._factors:
             self._factors[v] = self._find_factor(v)
         return self._factors[v]
 
     def _find_factor(self, v: Any) -> float | None:
-        """Return what `factor` keeps."""
+        """Compute `factor`."""
         if self.example_axis(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
@@ -290,13 +290,13 @@ class _SumFinder(_Finder):
         return None
 
     def _is_shared_out(self, v: Any) -> bool:
-        """Return whether the terms of a sum are divided by the number of examples, or by something summed over them."""
+        """Return whether the terms of a sum are divided by their number or by a sum over them."""
         if v not in self._shared_out:
             self._shared_out[v] = self._find_shared_out(v)
         return self._shared_out[v]
 
     def _find_shared_out(self, v: Any) -> bool:
-        """Return what `_is_shared_out` keeps."""
+        """Compute `_is_shared_out`."""
         if v.owner is None or not isinstance(self.example_axis(v), int):
             return False
         op, inputs = v.owner.op, v.owner.inputs
@@ -317,7 +317,7 @@ class _SumFinder(_Finder):
 
 
 def _squared_root(v: Any) -> Any:
-    """Return x if ``v`` is the square of the square root of x, as the square of a norm is; else None."""
+    """Return x if ``v`` is the square of sqrt(x), as a squared norm is; else None."""
 
     def base(u: Any, known: type, exponent: float) -> Any:
         scalar_op = u.owner.op.scalar_op if u.owner and isinstance(u.owner.op, Elemwise) else None

@@ -1,4 +1,4 @@
-"""Which values each output is compared with, read off the graph of the loss, and whether its likelihood allows them."""
+"""Check target values against the likelihood of the output that the loss compares them with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class TargetSlice:
-    """What the loss takes of a target, say one column: its values, and the outputs that it is compared with."""
+    """A slice of a target, such as a column, and the outputs that the loss compares it with."""
 
     target: TensorVariable
     values: TensorVariable
@@ -39,7 +39,7 @@ class TargetSlice:
 
     @property
     def forms(self) -> list[TensorVariable]:
-        """The values, and what they are a rearrangement of, from the outside in."""
+        """The values, and what they were rearranged from, outermost first."""
         forms = [self.values]
         while (node := forms[-1].owner) is not None and (
             isinstance(node.op, DimShuffle | Reshape | SpecifyShape)
@@ -51,7 +51,7 @@ class TargetSlice:
     def with_axes(self, ndim: int) -> TensorVariable | None:
         """Return the values in the form that has ``ndim`` axes, if there is one."""
         fitting = [v for v in self.forms if v.ndim == ndim]
-        # Casts are looked through: 0.5 is no class number, although its integer part is.
+        # Casts are skipped: 0.5 is no class number, although its integer part is.
         casts = [v for v in fitting if v.owner is not None and is_elementwise(v.owner.op, ps.Cast)]
         return next((v for v in fitting if v is fitting[-1] or v not in casts), None)
 
@@ -59,13 +59,12 @@ class TargetSlice:
 class TargetChecks:
     """Check the values of targets by the likelihoods of the outputs that they are compared with.
 
-    A part of a target is compared with an output whose pre-activation it meets on the way to the
-    loss before those of others are there. It is checked where its role is clear: it serves as class
-    numbers, or is the only one with as many axes as the output; a weight of examples has fewer.
+    A target slice belongs to the first output whose pre-activation it is combined with on the way
+    to the loss. It is checked if its role is clear: it serves as class numbers, or is the only one
+    with as many axes as the output; a weight of examples has fewer.
 
-    Where there are no targets at all, an output may be compared with what it is computed from, as
-    the images of an autoencoder. Of such inputs is only warned, once: the loss may leave those
-    values out, or use them in another way.
+    Without targets an output may be compared with its own inputs, as in an autoencoder. Such inputs
+    only cause a warning, once: the loss may leave those values out, or use them in another way.
     """
 
     def __init__(
@@ -80,8 +79,7 @@ class TargetChecks:
         found = {head: _choose(head, [p for p in slices if head in p.heads]) for head in heads}
         self._found = [head for head in heads if found[head]]
         self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
-        # A likelihood that was not read off a plain activation may be wrong: it warns, and refuses
-        # nothing.
+        # A likelihood that was not read off a plain activation may be wrong: it only warns.
         self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
         if not targets:
             slices = _find_slices(loss, heads, inputs, directly=True)
@@ -96,7 +94,7 @@ class TargetChecks:
 
     @property
     def unchecked(self) -> list[Likelihood]:
-        """Likelihoods that refuse some targets, but of whose outputs the graph does not tell the targets."""
+        """Likelihoods that restrict targets, of outputs whose targets were not found."""
         able = [
             h
             for h in self.heads
@@ -105,7 +103,7 @@ class TargetChecks:
         return [h.likelihood for h in able if h not in self._found] if self.targets else []
 
     def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
-        """Refuse a batch, of inputs and targets, whose targets an output's likelihood cannot have produced."""
+        """Refuse a batch with targets that the likelihood of their output cannot produce."""
         values: dict[Variable, Any] = dict(zip((*self.inputs, *self.targets), arrays, strict=True))
         found = [*self._checked.values(), *self._warned.values()]
         rest = [v for checked in found for _, v, _ in checked if v not in values]
@@ -124,9 +122,9 @@ class TargetChecks:
                 try:
                     self._check(name, head, x, v, ndim, values[v])
                 except ValueError as error:
-                    message = f"{error} Never mind if the loss leaves such values out."
+                    message = f"{error} Ignore this if the loss leaves such values out."
                     warn(message)
-                    self._warned = {}  # once will do
+                    self._warned = {}  # once is enough
 
     def _check(
         self,
@@ -137,7 +135,7 @@ class TargetChecks:
         ndim: int,
         values: np.ndarray,
     ) -> None:
-        """Refuse what the likelihood of an output cannot have produced."""
+        """Refuse values that the likelihood of an output cannot produce."""
         if head in self._signed and (abs(values) <= 1).all():
             return
         what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
@@ -146,14 +144,14 @@ class TargetChecks:
         head.likelihood.check_targets(what, np.asarray(values), ndim, self._classes_of(head))
 
     def _classes_of(self, head: Head) -> int | None:
-        """Return the number of classes of an output, where it is one of classes and its parameters tell."""
+        """Return the number of classes of a categorical output, if its parameters give it."""
         if isinstance(head.likelihood, Categorical) and head not in self._classes:
             self._classes[head] = infer_length(head.y, -1)
         return self._classes.get(head)
 
 
 def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> Exception | None:
-    """Return what to raise for class numbers where the target is one-hot, or the other way round; else None."""
+    """Return the error for class numbers in place of one-hot targets, or vice versa; else None."""
     try:
         shape = array.shape if isinstance(getattr(array, "shape", None), tuple) else np.shape(array)
     except ValueError:  # rows of several lengths
@@ -183,7 +181,7 @@ def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> 
 
 
 def _is_signed(loss: Any, head: Head, targets: Sequence[TensorVariable]) -> bool:
-    """Return whether the targets of an output of class 0 or 1 may be its signs."""
+    """Return whether the targets of a Bernoulli output may be its signs."""
     return (
         isinstance(head.likelihood, Bernoulli)
         and scaled_output(loss, head.curvature_at, [], targets)[1] is not None
@@ -196,7 +194,7 @@ def _find_slices(
     targets: Sequence[TensorVariable],
     directly: bool = False,
 ) -> list[TargetSlice]:
-    """Return the parts of targets that enter the loss, each with the outputs that it is compared with.
+    """Return the slices of targets that enter the loss, and the outputs they are compared with.
 
     ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it
     asks that no function of a part, but the part itself, meets the output, and outside of the
@@ -250,7 +248,7 @@ def _find_slices(
 
 
 def _serves_as_labels(node: Apply, v: Variable, sides: dict[Variable, set[Any]]) -> bool:
-    """Tell whether ``node`` uses ``v`` as class numbers: to index an output, or to compare with a list of them."""
+    """Return whether ``node`` uses ``v`` as class numbers: as an index, or compared with a list."""
     if isinstance(node.op, AdvancedSubtensor):
         return v in node.inputs[1:] and node.inputs[0] in sides
     if isinstance(node.op, AdvancedIncSubtensor):
@@ -262,7 +260,7 @@ def _serves_as_labels(node: Apply, v: Variable, sides: dict[Variable, set[Any]])
 def _choose(
     head: Head, slices: Sequence[TargetSlice]
 ) -> list[tuple[TensorVariable, TensorVariable, int]]:
-    """Return the values to be checked for an output: their target, they, and the axes of an output they go with."""
+    """Return what to check for an output: target, values, and number of axes of the output."""
     ndim, categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
     labels = [p for p in slices if p.labels and categorical]
     if labels:
@@ -276,7 +274,7 @@ def _choose(
     ]
     if (
         categorical and len(by_source) == 1 and not fitting
-    ):  # class numbers whose use is hidden, say in a scan
+    ):  # class numbers that are used out of sight, as in a scan
         fitting = [
             (p.target, v, ndim) for p in slices[:1] if (v := p.with_axes(ndim - 1)) is not None
         ]

@@ -46,7 +46,7 @@ class Activation:
     likelihood: Likelihood
     preactivation: (
         TensorVariable | None
-    )  # r, elementwise aligned with the output; None where it is out of reach
+    )  # r, elementwise aligned with the output; None if not accessible
     origin: (
         TensorVariable  # the variable of the user's graph that r was taken from, else the output
     )
@@ -70,30 +70,29 @@ class _End:
 
 
 def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -> Activation | None:
-    """Read likelihood and pre-activation off the end of ``output``; None when no activation is known.
+    """Read likelihood and pre-activation off the end of ``output``; None if there is no activation.
 
-    Transpositions, reshapes, slices, copies and casts on the way are looked through: elementwise
-    activations commute with them, a softmax with those that leave its axis the last. So are
-    constants that only keep an output off 0 and
-    1. ``tanh`` is what a tanh stands for; by default nothing.
+    Transpositions, reshapes, slices, copies and casts are skipped: elementwise activations commute
+    with them, a softmax with those that leave its axis the last. So are constants that only keep an
+    output off 0 and 1. ``tanh`` is what a tanh stands for; by default nothing.
     """
     return _read(output, tanh)[0]
 
 
 def read_log_softmax(output: TensorVariable) -> Activation | None:
-    """Read the softmax whose logarithm ``output`` is; None if it is no logarithm of one, or of one out of reach."""
+    """Read the softmax whose logarithm ``output`` is; None if it is none or not accessible."""
     found = read_activation(pt.exp(output))
     is_softmax = found is not None and isinstance(found.likelihood, Categorical)
     return found if is_softmax and found.preactivation is not None else None  # type: ignore[union-attr]
 
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:
-    """Return whether ``output`` ends in a softmax that is not known to run over its last axis alone."""
+    """Return whether ``output`` ends in a softmax over axes other than the last, or unknown."""
     return _read(output, None)[1]
 
 
 def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
-    """Return what ``output`` is a rearrangement of, and the nodes passed, the last first."""
+    """Return what ``output`` is a rearrangement of, and the nodes in between, last first."""
     views = []
     while output.owner is not None and _is_view(output.owner):
         views.append(output.owner)
@@ -104,7 +103,7 @@ def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
 def _read(
     output: Any, tanh: Likelihood | None, least_ndim: int = 2
 ) -> tuple[Activation | None, bool]:
-    """Return the activation that ``output`` ends in, and whether it is a softmax over other axes than the last."""
+    """Return the activation of ``output``, and whether it is a softmax over other axes."""
     end, views = below_views(output)
     guarded = False
     while end.owner is not None and (kept := _guarded(end.owner)) is not None:
@@ -167,7 +166,7 @@ def _read_by_hand(end: Any) -> _End | None:
 
 
 def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
-    """Read a likelihood off ``value``, which has the last axes of ``end`` and is computed inside of its op."""
+    """Read a likelihood off ``value``, computed inside the op of ``end`` with its last axes."""
     inner, misplaced = _read(value, tanh, least_ndim=1)
     if misplaced:
         return _End(Categorical(), f"softmax in {where}", None, axes=(), is_plain=False)
@@ -184,7 +183,7 @@ def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End |
 
 
 def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
-    """Read a likelihood off what a scan computes in every round, with the pre-activations of all rounds."""
+    """Read a likelihood off the rounds of a scan, with the pre-activations of all rounds."""
     value: Any = inline([inner_value(end)])[0][0]
     found = _within(value, end, "a scan", tanh)
     if found is None or found.r is None:
@@ -203,7 +202,7 @@ def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> 
 
 
 def _starts_at(node: Apply, start: int) -> bool:
-    """Return whether a `Subtensor` takes what its tensor has from ``start`` on, and no other part of it."""
+    """Return whether a `Subtensor` takes everything from row ``start`` on, and nothing else."""
     op: Any = node.op
     if len(op.idx_list) != 1 or not isinstance(op.idx_list[0], slice):
         return False
@@ -217,14 +216,14 @@ def _starts_at(node: Apply, start: int) -> bool:
 
 
 def _is_view(node: Apply) -> bool:
-    """Return whether ``node`` rearranges a tensor, copies it, or casts it from one floating-point type to another."""
+    """Return whether ``node`` rearranges, copies or casts a floating-point tensor."""
     if is_elementwise(node.op, ps.Cast):
         return node.inputs[0].type.dtype.startswith("float")
     return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
 
 
 def _guarded(node: Apply) -> Any:
-    """Return what ``node`` computes to 2e-3 on [0, 1], with constants that keep it off 0 and 1; else None."""
+    """Return what ``node`` keeps off 0 and 1 by constants, to 2e-3 on [0, 1]; else None."""
     if not is_elementwise(
         node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
     ):
@@ -239,7 +238,7 @@ def _guarded(node: Apply) -> Any:
 
 
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
-    """Return where ``views`` put the axis if ``axes`` is a single one, or None where they do not keep all of it."""
+    """Return where ``views`` put a single axis, or None if they do not keep all of it."""
     axis: int | None = axes[0] if len(axes) == 1 else None
     for node in reversed(views):
         axis = None if axis is None else axis_after(node, axis)

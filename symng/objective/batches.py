@@ -1,8 +1,8 @@
-"""How the examples of a batch come: all at once, or in chunks, so that memory follows the chunk and not the batch.
+"""Full batches, and batches in chunks, whose memory follows the chunk.
 
-What is a mean over examples is computed chunk by chunk in a loop and added up. Such a batch is
-handed over as its chunks, stacked along a new first axis, and the examples that are left over: each
-chunk of a loop has one shape.
+A mean over examples is computed chunk by chunk in a loop and added up. Such a batch is passed as
+its chunks, stacked along a new first axis, and the remaining examples, since all chunks of a loop
+have one shape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from symng.objective._example_axes import NONE, is_closed, locate_examples
 from symng.objective.objective import Objective
 
 PartFunction = Callable[[Objective, Any], Sequence[TensorVariable]]
-"""From the objective on some examples of a batch, and the index of the first of them, to scalars and vectors."""
+"""From the objective on some examples, and the index of the first, to scalars and vectors."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,8 +35,7 @@ class Batch(ABC):
     Attributes
     ----------
     objective : Objective
-        The model. Where the examples come in chunks it is not on the inputs of the batch: compute
-        by `mean`.
+        The model. In chunks it is not on the inputs of the batch: compute by `mean`.
     length : int or None
         How many of the inputs and targets the batch holds, the first ones; None is all.
     divisor : symbolic scalar or None
@@ -56,7 +55,7 @@ class Batch(ABC):
     @property
     @abstractmethod
     def variables(self) -> list[TensorVariable]:
-        """The symbolic arrays that are handed over."""
+        """The symbolic arrays that are passed."""
 
     @property
     @abstractmethod
@@ -65,14 +64,14 @@ class Batch(ABC):
 
     @abstractmethod
     def mean(self, function: PartFunction) -> list[TensorVariable]:
-        """Return the mean over the examples of what ``function`` gives as means over some of them."""
+        """Return the mean over the batch, where ``function`` gives means over some examples."""
 
     def loss(self) -> TensorVariable:
         """Return the loss of the batch."""
         return self.mean(lambda o, _: [o.loss])[0]
 
     def averaged(self) -> Self:
-        """Return the batch with a loss that is a sum over examples divided by their number; others as they are.
+        """Return the batch with a sum over examples divided by their number; else the same loss.
 
         A sum times a small number may be a mean already, over a number that the user knew. It is
         divided in batches of more examples than that, and a thousandth more: the number may have
@@ -89,7 +88,7 @@ class Batch(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FullBatch(Batch):
-    """A batch whose examples come all at once."""
+    """A batch that is computed at once."""
 
     @property
     def count(self) -> TensorVariable:
@@ -107,17 +106,17 @@ class FullBatch(Batch):
         return list(function(self.objective, 0))
 
     def averaged(self) -> Self:
-        batch, whole = super().averaged(), self.objective
-        if batch.divisor is None or whole.sum_factor is None:
+        batch, objective = super().averaged(), self.objective
+        if batch.divisor is None or objective.sum_factor is None:
             return batch
-        loss = whole.loss / batch.divisor.astype(whole.loss.type.dtype)
-        always = whole.reduction == "sum" and whole.sum_factor >= 0.5
-        return replace(batch, objective=whole.with_loss(loss, "mean" if always else None))
+        loss = objective.loss / batch.divisor.astype(objective.loss.type.dtype)
+        always = objective.reduction == "sum" and objective.sum_factor >= 0.5
+        return replace(batch, objective=objective.with_loss(loss, "mean" if always else None))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ChunkedBatch(Batch):
-    """A batch whose examples come in chunks.
+    """A batch that is computed in chunks.
 
     Attributes
     ----------
@@ -157,7 +156,7 @@ class ChunkedBatch(Batch):
         return totals
 
     def _part(self, part: Objective) -> Objective:
-        """Return the objective on a part of the batch so that the loss of the batch is the mean of those of its parts.
+        """Return the objective on a chunk, scaled so that the mean over chunks is the batch's loss.
 
         A loss that is a sum over the N examples of the batch is N / n times the sum over the n of
         the part.
@@ -176,7 +175,7 @@ class ChunkedBatch(Batch):
         return self.stacked[0].shape[self.objective.data_axes[0] + 1]
 
     def _sum_of_chunks(self, function: PartFunction) -> list[TensorVariable]:
-        """Return the sums of what ``function`` gives for each chunk, one chunk in memory at a time."""
+        """Return the sums of ``function`` over the chunks, with one chunk in memory at a time."""
         chunk = self.objective.clone_inputs("_chunk")
         offset = pt.lscalar("offset")
         placeholders = chunk.model.variables
@@ -200,7 +199,7 @@ class ChunkedBatch(Batch):
 
 
 class ChunkLayout(NamedTuple):
-    """How a batch is handed over: in chunks or at once, and whether examples are left over beside the chunks."""
+    """How a batch is passed: in chunks or at once, and with or without remaining examples."""
 
     chunked: bool = False
     ragged: bool = False
@@ -210,7 +209,7 @@ _FULL = ChunkLayout()
 
 
 def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> ChunkLayout:
-    """Return how a batch is handed over."""
+    """Return the layout of a batch."""
     examples = arrays[0].shape[axes[0]]
     if chunk_size is None or examples <= chunk_size:
         return ChunkLayout()
@@ -220,7 +219,7 @@ def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None
 def make_batch(
     objective: Objective, layout: ChunkLayout = _FULL, length: int | None = None
 ) -> Batch:
-    """Return a batch of the objective, on its inputs where the examples come all at once."""
+    """Return a batch of the objective; a full batch is on its own inputs."""
     if not layout.chunked:
         return FullBatch(objective=objective, length=length)
     return ChunkedBatch(
@@ -232,14 +231,14 @@ def make_batch(
 
 
 def as_batch(objective: Objective | Batch) -> Batch:
-    """Return a batch as it is, and an objective as a batch whose examples come all at once."""
+    """Return a batch unchanged, and an objective as a full batch."""
     return objective if isinstance(objective, Batch) else FullBatch(objective=objective)
 
 
 def split_into_chunks(
     arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None
 ) -> list[Any]:
-    """Return a batch as it is handed over: the stacked chunks of all arrays, then what is left of them."""
+    """Return the arrays of a batch as they are passed: stacked chunks, then the remainder."""
     layout = layout_of(arrays, axes, chunk_size)
     if chunk_size is None or not layout.chunked:
         return list(arrays)
@@ -254,8 +253,10 @@ def split_into_chunks(
 
 
 def check_chunks(objective: Objective) -> None:
-    """Refuse an objective whose loss is not known to be a mean or sum over examples."""
-    expected = "a loss that is a mean or sum over examples, as the objective tells under 'examples'"
+    """Refuse an objective whose loss is not a mean or sum over examples."""
+    expected = (
+        "a loss that is a mean or sum over examples, as repr(objective) shows under 'examples'"
+    )
     if objective.reduction not in ("mean", "sum"):
         got, hint = (
             "one that is not known to be",
@@ -285,7 +286,7 @@ def check_chunks(objective: Objective) -> None:
 
 
 def _find_opaque_op(objective: Objective) -> Op | None:
-    """Return an op that examples enter and nobody can look into, or None."""
+    """Return an opaque op that examples enter, or None."""
     example_axes = locate_examples(
         objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True))
     )

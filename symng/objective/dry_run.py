@@ -1,4 +1,4 @@
-"""Evaluate a model once on arrays before anything is compiled for them, which may take a minute."""
+"""Evaluate a model on arrays before compiling for them, which may take a minute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from symng.objective.model import Model
 
 
 class DryRun:
-    """Evaluate a model in plain Python, and tell of arrays that do not fit it by the name of their batch."""
+    """Evaluate a model in plain Python, and name the batch whose arrays do not fit it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -24,7 +24,7 @@ class DryRun:
         self._seen: set[tuple[Any, ...]] = set()
 
     def knows(self, arrays: Sequence[Any]) -> bool:
-        """Tell whether the model was evaluated on arrays of these lengths, along all axes but that of examples."""
+        """Return whether the model was evaluated on arrays of these shapes, examples aside."""
         key = self._lengths(arrays)
         return any(seen[: len(key)] == key for seen in self._seen)
 
@@ -38,20 +38,20 @@ class DryRun:
             as given has another length than the batch.
         """
         model, inputs = self.model, len(self.model.inputs)
-        whole = len(arrays) == inputs + len(model.targets)
-        if whole not in self._functions:
+        has_targets = len(arrays) == inputs + len(model.targets)
+        if has_targets not in self._functions:
             variables = [*model.inputs, *model.targets][: len(arrays)]
-            wanted: list[Any] = [model.loss] if whole else list(model.outputs)
-            if whole and model.reduction == "given":
-                wanted.append(model.example_losses.shape[0])  # type: ignore[union-attr]
-            self._functions[whole] = compile_function(
-                variables, wanted, mode=PLAIN, on_unused_input="ignore"
+            results: list[Any] = [model.loss] if has_targets else list(model.outputs)
+            if has_targets and model.reduction == "given":
+                results.append(model.example_losses.shape[0])  # type: ignore[union-attr]
+            self._functions[has_targets] = compile_function(
+                variables, results, mode=PLAIN, on_unused_input="ignore"
             )
-        function = self._functions[whole]
+        function = self._functions[has_targets]
         with np.errstate(all="ignore"):
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
         examples = arrays[0].shape[model.data_axes[0]]
-        if whole and model.reduction == "given" and int(values[-1]) != examples:
+        if has_targets and model.reduction == "given" and int(values[-1]) != examples:
             raise argument_error(
                 "example_losses",
                 f"one loss for each of the {examples} examples of {name}",
@@ -61,7 +61,7 @@ class DryRun:
         self._seen.add(self._lengths(arrays))
 
     def hint(self, arrays: Sequence[Any]) -> str:
-        """Say in a sentence what is the most likely reason when the model cannot be evaluated; empty if not known."""
+        """Return the most likely reason why the model cannot be evaluated; empty if not known."""
         model = self.model
         for t, a in zip(model.targets, arrays[len(model.inputs) :], strict=False):
             for head in model.heads:
@@ -70,14 +70,23 @@ class DryRun:
                     and head.y.ndim == t.ndim
                     and a.shape[-1] == 1
                 ):
-                    return f"A column of class numbers for {t}? One-hot encode them: np.eye(K)[labels]."
+                    return (
+                        f"A column of class numbers for {t}? One-hot encode them: "
+                        "np.eye(K)[labels]."
+                    )
                 column = infer_length(head.y, -1) in (1, None) and not isinstance(
                     head.likelihood, Categorical
                 )
                 if head.y.ndim == t.ndim + 1 and column:
-                    return f"An output of shape (N, 1), a target of shape (N,)? Take y[:, 0], or give {t} another axis."
+                    return (
+                        "An output of shape (N, 1), a target of shape (N,)? Take y[:, 0], or give "
+                        f"{t} another axis."
+                    )
                 if head.y.ndim == t.ndim - 1 and a.shape[-1] == 1:
-                    return f"An output of shape (N,), a target of shape (N, 1)? Take {t}[:, 0] in the loss."
+                    return (
+                        "An output of shape (N,), a target of shape (N, 1)? "
+                        f"Take {t}[:, 0] in the loss."
+                    )
         return ""
 
     def _lengths(self, arrays: Sequence[Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Models that are given by the energies of examples and by samples, such as restricted Boltzmann machines."""
+"""Models given by energies and samples, such as restricted Boltzmann machines."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class EnergyObjective(Objective):
     Raises
     ------
     TypeError, ValueError
-        When a part has the wrong type or does not fit the graph; the message names the argument and
-        the way out.
+        When an argument has the wrong type or does not fit the graph; the message names it and says
+        what to do.
 
     Notes
     -----
@@ -151,7 +151,7 @@ class EnergyObjective(Objective):
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
         after = rebuild([before], dict(zip(self.params, values, strict=True)))[0]
-        # The loss itself knows no other parameters than the new ones: L' = E'(data) - E'(samples).
+        # The loss depends on the new parameters alone: L' = E'(data) - E'(samples).
         return (
             super().loss_at(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
         )

@@ -1,4 +1,4 @@
-"""Outputs of a model with their likelihoods: given, read off the graph of the output, or off the loss."""
+"""Outputs of a model with their likelihoods: given, or read off the output or the loss."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ MISPLACED = "softmax not known to run over its last axis alone"
 class Head:
     """One output with its likelihood: y, and the pre-activation r that it comes from.
 
-    ``r`` is None when the likelihood is known but no pre-activation could be read; ``root`` is the
-    variable of the user's graph in which the curvature of the loss is taken.
+    ``r`` is None when the likelihood is known but no pre-activation could be read;
+    ``curvature_at`` is the variable of the user's graph where the curvature of the loss is taken.
     """
 
     y: TensorVariable
@@ -37,7 +37,7 @@ class Head:
 
 
 def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
-    """Return the head of one output: likelihood as given or as read, and its pre-activation."""
+    """Return the head of one output: its likelihood, given or read, and its pre-activation."""
     if likelihood is not None and not isinstance(likelihood, Likelihood):
         raise argument_error(
             "likelihood",
@@ -60,9 +60,8 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
         if misplaced:
             warn(
                 f"The output {y} comes from a softmax that is not known to run over its last axis "
-                "alone, so it is "
-                "taken as Gaussian. Write softmax(r, axis=-1) for class probabilities, or give "
-                "likelihood=."
+                "alone, so it is taken as Gaussian. Write softmax(r, axis=-1) for class "
+                "probabilities, or give likelihood=."
             )
         head = Head(y, y, y, Gaussian(), MISPLACED if misplaced else UNREAD, axis)
     elif likelihood.is_logits:
@@ -104,7 +103,7 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
 def read_off_loss(
     heads: Sequence[Head], loss: Variable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> tuple[Head, ...]:
-    """Return ``heads`` with those that no activation is known of read off the loss, and warn where it contradicts.
+    """Return ``heads`` with missing activations read off the loss, and warn of contradictions.
 
     Warns
     -----
@@ -135,14 +134,12 @@ def read_off_loss(
                     )
                 )
         else:
-            many = f", at its place in a list of {len(heads)}" if len(heads) > 1 else ""
+            many = f", in a list of {len(heads)}" if len(heads) > 1 else ""
             warn(
                 f"The loss takes {found.what} of the output {head.y}, which does not end in an "
-                "activation such as a "
-                "softmax or sigmoid, so it is taken as Gaussian. Write "
-                f"likelihood={written(found.likelihood)}{many} "
-                "if that is its distribution, or likelihood=symng.Gaussian() to keep the present "
-                "one."
+                "activation such as a softmax or sigmoid, so it is taken as Gaussian. Write "
+                f"likelihood={written(found.likelihood)}{many} if that is its distribution, or "
+                "likelihood=symng.Gaussian() to keep the present one."
             )
             read.append(head)
     return tuple(read)

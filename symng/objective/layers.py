@@ -20,7 +20,7 @@ from symng.objective.objective import Objective
 
 @dataclass(frozen=True)
 class ParameterUse:
-    """The one place where a parameter enters what is computed for the examples.
+    """The only use of a parameter in what is computed for the examples.
 
     ``operand`` is the parameter with its axes in ``order`` ("x": an axis of length 1 that was
     added), and ``axis`` the axis of examples of what ``node`` computes from it.
@@ -32,24 +32,24 @@ class ParameterUse:
     axis: int
 
     def is_layer(self) -> bool:
-        """Tell whether it is h W, for a matrix h with an example a row."""
+        """Return whether this is h W, for a matrix h with one example per row."""
         op = self.node.op.core_op if isinstance(self.node.op, Blockwise) else self.node.op
         is_dot = isinstance(op, Dot) and self.node.inputs[1] is self.operand
         return is_dot and self.axis == 0 and all(v.type.ndim == 2 for v in self.node.inputs)
 
     def is_matrix(self) -> bool:
-        """Return whether the parameter has two axes by itself, not one and another that was added."""
+        """Return whether the parameter has two axes of its own, not one and an added one."""
         return sorted(map(str, self.order)) == ["0", "1"]
 
     def is_bias(self) -> bool:
-        """Tell whether the parameter is added, the same to every example."""
+        """Return whether the parameter is added, the same to every example."""
         op = self.node.op
         is_sum = isinstance(op, Elemwise) and isinstance(op.scalar_op, ps.Add | ps.Sub)
         return is_sum and self.operand.type.shape[self.axis] == 1
 
 
 def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variable, ParameterUse]:
-    """Return where the matrices and biases of dense layers enter, of those parameters that are such.
+    """Return the uses of those parameters that are matrices or biases of dense layers.
 
     ``ends`` are the tensors that are computed for the examples, each with its axis of examples.
     """

@@ -1,4 +1,4 @@
-"""Read off the loss which likelihood an output has whose own end shows none, such as logits.
+"""Read the likelihood of an output off the loss, where the output ends in no activation.
 
 A walk from the output to the loss keeps, for each tensor, the functions of the output that it is
 linear in: a cross-entropy is linear in the log-softmax of logits, with the targets as coefficients.
@@ -41,7 +41,7 @@ LOGARITHMS = {
 
 
 class Term(NamedTuple):
-    """A function of the output that a tensor depends on, and in which way."""
+    """A function of the output that a tensor depends on, and how."""
 
     kind: str | None  # the function; None for others
     is_linear: bool = True
@@ -54,7 +54,7 @@ class Term(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """A likelihood that the loss shows, and whether beyond doubt; ``what`` says what the loss takes of the output."""
+    """A likelihood read off the loss, whether it is certain, and how the loss uses the output."""
 
     likelihood: Likelihood
     is_clear: bool
@@ -65,7 +65,7 @@ class Finding(NamedTuple):
 def read_loss(
     loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
-    """Return the likelihood that ``loss`` shows of ``y``, a tensor that no activation is known of, or None."""
+    """Return the likelihood of ``y``, which has no known activation, read off ``loss``, or None."""
     scaled, margin = scaled_output(loss, y, params, targets)
     if margin is not None and _is_logistic(_terms(loss, margin, params, targets)):
         return Finding(Bernoulli(logits=True), True, "the logarithm of the sigmoid", scaled)
@@ -78,7 +78,9 @@ def read_loss(
 def scaled_output(
     loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> tuple[Any, Variable | None]:
-    """Return what ``loss`` takes ``y`` as, such as y / 2, and the margin: that times targets of 1 and -1, if it is all.
+    """Return what ``loss`` uses ``y`` as, such as y / 2, and the margin.
+
+    The margin is that times targets of 1 and -1, if the loss depends on nothing else.
 
     What ``y`` is multiplied with or what is added depends on no parameter.
     """
@@ -121,7 +123,7 @@ def scaled_output(
 def find_activation(
     loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
-    """Return the likelihood of logits whose activation ``loss`` takes of ``y``, in whatever way, or None."""
+    """Return the likelihood of logits whose activation ``loss`` takes of ``y``, or None."""
     terms = _terms(loss, y, params, targets)
     if y.type.ndim > 1 and any(t.kind in ("softmax", "log_softmax") for t in terms):
         return Finding(Categorical(logits=True), False, "the softmax")
@@ -216,7 +218,7 @@ def _walk(
     targets: dict[Variable, frozenset[Variable]],
     terms: dict[Variable, frozenset[Term]],
 ) -> None:
-    """Add the terms of what ``nodes`` compute to ``terms``, and what depends on the others to their sets."""
+    """Add the terms of what ``nodes`` compute to ``terms``; extend ``params`` and ``targets``."""
     for node in nodes:
         if isinstance(node.op, Shape | Shape_i | ZeroGrad | DisconnectedGrad):
             continue
@@ -319,7 +321,7 @@ def _passed(
 
 
 def _kinds(nodes: Sequence[Apply], y: Any) -> dict[Variable, str | None]:
-    """Return which function of ``y`` those tensors are that depend on nothing else, None for constant ones."""
+    """Return which function of ``y`` each tensor is that depends on ``y`` alone; None: constant."""
     kinds: dict[Variable, str | None] = {}
     for low, high, known in ((-4.0, 4.0, _of_logits), (0.05, 0.95, _of_probabilities)):
         numbers = sample(y, low, high)

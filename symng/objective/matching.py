@@ -1,4 +1,4 @@
-"""Do loss and likelihood match? Their curvatures on the output, compared without the Jacobian of the model."""
+"""Compare the curvatures of loss and likelihood on the output, without the model's Jacobian."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _CANDIDATES: tuple[Likelihood, ...] = (
 
 @dataclass(frozen=True)
 class Match:
-    """Say whether the curvature G of a loss is a multiple of the Fisher matrix F of the likelihood.
+    """Whether the curvature G of a loss is a multiple of the Fisher matrix F of the likelihood.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
             if few is not arrays and not _is_same_in_part(model, few):
                 few = arrays
         except (ValueError, IndexError, TypeError, AssertionError):
-            few = arrays  # a model that is made for one length of batches, or that does not fit them at all
+            few = arrays  # the model takes batches of one length, or does not fit them
     if few is arrays:
         dry_run("batch", arrays)
     count = count_of(model, arrays)
@@ -117,16 +117,15 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
     if match and model.example_losses is None:
         note = (
             " But the losses of single examples were not found in the loss, so it may mix "
-            "examples, as an output of "
-            "shape (N, 1) with a target of shape (N,) does. If it does not, give Objective(..., "
-            "example_losses=...)."
+            "examples, as an output of shape (N, 1) with a target of shape (N,) does. If it does "
+            "not, give Objective(..., example_losses=...)."
         )
         match = replace(match, message=match.message + note)
     return match
 
 
 def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
-    """Return whether the loss of an example does not depend on how many there are, as it does when scaled by that."""
+    """Return whether the loss of an example is independent of the number of examples."""
     inputs, axes = inputs_of(model), model.data_axes
     losses = compile_function(inputs, model.example_losses, mode=PLAIN, on_unused_input="ignore")
     with np.errstate(all="ignore"):
@@ -143,7 +142,7 @@ def compare(
     count: int | None = None,
     near: float = 0.0,
 ) -> Match:
-    """Return the verdict on examples of a batch of ``count``, at their outputs and at random ones near them.
+    """Return the verdict on examples of a batch of ``count``, at their outputs and nearby.
 
     A relative difference of ``near`` does not count, where that is more than rounding.
     """
@@ -175,9 +174,8 @@ def compare(
         names = _names(model)
         message = (
             "Loss and likelihood match but for weights: the loss is the negative log-likelihood "
-            f"of {names} with a "
-            "weight of its own for each example, time step or unit. GaussNewton has these weights, "
-            "Fisher has none."
+            f"of {names} with a weight of its own for each example, time step or unit. GaussNewton "
+            "has these weights, Fisher has none."
         )
         return replace(match, message=message, weighted=True)
     return _suggest(model, products, points, replace(match, outputs=different))
@@ -205,7 +203,7 @@ def _judge(
     gv = np.concatenate([a.ravel() for p in points for a in p.curvature])
     if not fv.any() or not gv.any():
         whose = "Fisher" if not fv.any() else "Gauss-Newton"
-        message = f"No verdict: the {whose} product is zero on this batch, so there is nothing to compare."
+        message = f"No verdict: the {whose} product is zero on this batch: nothing to compare."
         return Match(False, float("nan"), None, float("nan"), message)
     if not all(has_passage(head) for head in model.heads):
         message = (
@@ -220,11 +218,9 @@ def _judge(
     if difference > tolerance or factor <= 0:
         message = (
             "Loss and likelihood do not match: the curvature of the loss is no multiple of the "
-            "Fisher matrix of "
-            f"{names} (relative difference {difference:.2g}). Fisher and GaussNewton will differ. "
-            "If that is not "
-            "meant, use the negative log-likelihood of the output as loss, or give the likelihood "
-            "that belongs to it."
+            f"Fisher matrix of {names} (relative difference {difference:.2g}). Fisher and "
+            "GaussNewton will differ. If that is not meant, use the negative log-likelihood of "
+            "the output as loss, or give the likelihood that belongs to it."
         )
         return Match(False, factor, None, difference, message)
 
@@ -238,7 +234,10 @@ def _judge(
         reduction, what = "mean", "their mean"
     elif is_near(examples):
         reduction, what = "sum", "their sum"
-    message = f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per example, {what}"
+    message = (
+        f"Loss and likelihood match: the loss is the negative log-likelihood of {names} per "
+        f"example, {what}"
+    )
     if reduction != "mean":
         # A sum takes the steps of its mean, whatever else it is multiplied with.
         by = (
@@ -257,22 +256,24 @@ def _judge(
     if reduction is None and others:
         message += (
             f" That is the ratio of the output's lengths along axes {axis} and {others[0]} "
-            f"({examples} and "
-            f"{lengths[others[0]]}): if examples run along axis {others[0]}, give "
+            f"({examples} and {lengths[others[0]]}): if examples run along axis {others[0]}, give "
             f"example_axis={others[0]}."
         )
     return Match(True, factor, reduction, difference, message)
 
 
 def _is_covered(points: Sequence[Point], tolerance: float) -> bool:
-    """Return whether the outputs show all curvature of the loss: they may read parts of the roots, or one twice."""
+    """Return whether the outputs show all curvature of the loss.
+
+    They do not if they read only parts of the pre-activations, or one of them twice.
+    """
     total = sum(float((a**2).sum()) for p in points for a in p.curvature)
     seen = sum(float((a**2).sum()) for p in points for a in p.ends_curvature)
     return abs(seen - total) <= 10 * tolerance * total
 
 
 def _different_outputs(model: Model, points: Sequence[Point], tolerance: float) -> tuple[int, ...]:
-    """Return the outputs in which the loss has another curvature than that of the likelihood but for weights."""
+    """Return the outputs where the curvatures of loss and likelihood differ, weights aside."""
     return tuple(
         i
         for i, head in enumerate(model.heads)
@@ -291,7 +292,7 @@ def _differ_by_weights(
     likelihood: Likelihood,
     tolerance: float,
 ) -> bool:
-    """Return whether products at several points differ by weights alone, which are the same at all of them.
+    """Return whether products differ only by weights that are the same at all points.
 
     Each example and time step has its own, and where the units are independent each unit. Where the
     loss is flat, as a robust one is far from its target, a weight is 0. Weights may be negative, as
@@ -314,7 +315,7 @@ def _differ_by_weights(
 
 
 def _suggest(model: Model, products: Products, points: Sequence[Point], match: Match) -> Match:
-    """Return the mismatch with the likelihood that the loss belongs to, where there is one output and it is found."""
+    """Add the likelihood that the loss belongs to, if there is one output and it is found."""
     if len(model.heads) > 1:
         return match
     head = model.heads[0]
@@ -330,13 +331,16 @@ def _suggest(model: Model, products: Products, points: Sequence[Point], match: M
         found, where = Gaussian(), "the output"
     if found is None:
         return match
-    text = f"{match.message} The loss is that of {type(found).__name__} on {where}: likelihood={written(found)}."
+    text = (
+        f"{match.message} The loss is that of {type(found).__name__} on {where}: "
+        f"likelihood={written(found)}."
+    )
     placeholder = "output" if where == "the output" else "pre-activation"
     return replace(match, message=text, likelihood=found, where=placeholder)
 
 
 def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
-    """Return the likelihood whose metric on the pre-activation is the curvature of the loss, but for weights."""
+    """Return the likelihood whose metric is the curvature of the loss up to weights, or None."""
     head = model.heads[0]
     assert head.r is not None
     r, u = head.r.type(), head.r.type()

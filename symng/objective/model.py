@@ -88,5 +88,5 @@ class Model:
         )
 
     def with_loss(self, loss: Any, reduction: str | None) -> Model:
-        """Return the model with another loss, which is the ``reduction`` of the losses of the examples."""
+        """Return the model with another loss, the ``reduction`` of the per-example losses."""
         return replace(self, loss=loss, reduction=reduction, sum_factor=None)

@@ -68,8 +68,8 @@ class Objective:
     Raises
     ------
     TypeError, ValueError
-        When a part has the wrong type or does not fit the graph; the message names the argument and
-        the way out.
+        When an argument has the wrong type or does not fit the graph; the message names it and says
+        what to do.
 
     Warns
     -----
@@ -112,7 +112,7 @@ class Objective:
     @explain_keywords
     def __init__(
         self,
-        loss: Any,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None, and softmax(x) as perhaps a list
+        loss: Any,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None
         output: Any,
         params: Sequence[SharedVariable],
         inputs: Sequence[TensorVariable],
@@ -223,7 +223,7 @@ class Objective:
 
     @property
     def reduction(self) -> str | None:
-        """How the losses of single examples make up the loss: "mean", "sum", "given", or None where not known."""
+        """How the per-example losses make up the loss: "mean", "sum", "given" or None."""
         return self._model.reduction
 
     @property
@@ -248,17 +248,17 @@ class Objective:
         return self._model.count
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
-        """Return the loss with the parameters replaced by symbolic ``values`` of the same shapes."""
+        """Return the loss at symbolic ``values``, of the same shapes, of the parameters."""
         value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
         return value
 
     def clone_inputs(self, suffix: str) -> Self:
-        """Return the same model on inputs and targets of its own, named with ``suffix``: for another batch."""
+        """Return the model on new inputs and targets, named with ``suffix``, for another batch."""
         fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in self._model.variables]
         return self._with_model(self._model.on_inputs(fresh))
 
     def with_loss(self, loss: Any, reduction: str | None = None) -> Self:
-        """Return the objective with another loss, which is the ``reduction`` of the losses of the examples."""
+        """Return the objective with another loss, the ``reduction`` of the per-example losses."""
         return self._with_model(self._model.with_loss(loss, reduction))
 
     def _with_model(self, model: Model) -> Self:
@@ -267,7 +267,7 @@ class Objective:
         return other
 
     def rebind(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
-        """Return ``graphs`` of the user's model on the inputs of this objective, those of `on_fresh_inputs`."""
+        """Return ``graphs`` of the user's model on the inputs of this objective."""
         own = self._model.variables
         graphs, _ = inline(graphs, self._opened)
         return (
@@ -353,7 +353,7 @@ class Objective:
         -----
         Costs a few forward passes in plain Python and a few products in the space of the output,
         with no derivative by the parameters. Where the loss is a mean or sum over examples, at most
-        256 of them are looked at.
+        256 of them are used.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""The curvatures of a loss and of a likelihood as products in the space of the output, evaluated on arrays."""
+"""Curvatures of loss and likelihood as products in the space of the output, on arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def check_passage(model: Model) -> None:
         if head.curvature_at not in reached:
             raise argument_error(
                 "loss",
-                f"a graph that passes through {head.curvature_at}, the pre-activation of output {head.y}",
+                f"a graph that passes through {head.curvature_at}, the pre-activation of output "
+                f"{head.y}",
                 Verbatim("one that does not, or that computes it in another way"),
                 "Use one variable for the pre-activation in both, or leave out outputs that the "
                 "loss does not use.",
@@ -37,7 +38,7 @@ def check_passage(model: Model) -> None:
 
 
 def has_passage(head: Head) -> bool:
-    """Return whether the pre-activation of a head is known as a function of its root, in which curvatures are taken.
+    """Return whether the pre-activation of a head is known as a function of ``head.curvature_at``.
 
     That of a state of a scan may be computed from the states before, beside the output.
     """
@@ -71,7 +72,7 @@ class Values:
         )
 
     def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
-        """Return at most ``limit`` examples of a batch, from all over it, whose outputs are ``numbers`` at most."""
+        """Return at most ``limit`` examples from all over a batch, and ``numbers`` outputs."""
         count, axes = count_of(self.model, arrays), self.model.data_axes
         variables = inputs_of(self.model)
         fixed = any(v.type.shape[axis] is not None for v, axis in zip(variables, axes, strict=True))
@@ -89,7 +90,11 @@ class Values:
 
 @dataclass
 class Point:
-    """Products at one value of the pre-activations, draw by draw: of the roots, and of the ends of the heads."""
+    """Products at one value of the pre-activations, for each draw of tangents.
+
+    The first two are on the variables where curvature is taken, the others on the pre-activations
+    of the heads.
+    """
 
     fisher: list[np.ndarray]
     curvature: list[np.ndarray]
@@ -125,7 +130,7 @@ class Products:
         number = {r: i for i, r in enumerate(preactivations)}
 
         def push(vectors: Sequence[Any]) -> list[Any]:
-            """Return what the ends are along vectors of the roots: as a rule a slice or another order of axes."""
+            """Push vectors forward to the ends: as a rule a slice or another order of axes."""
             pushed = []
             for head, end in zip(heads, ends, strict=True):
                 i = number[head.curvature_at]
@@ -168,7 +173,7 @@ class Products:
 
 
 def _without_gradient(loss: Any) -> dict[Variable, Variable]:
-    """Return what in ``loss`` counts as constant, such as advantages, as a mapping to itself: it keeps its values."""
+    """Return the variables of ``loss`` without gradient, such as advantages, as an identity map."""
     nodes = [n for n in toposort([loss]) if isinstance(n.op, DisconnectedGrad | ZeroGrad)]
     return {v: v for node in nodes for v in node.outputs}
 

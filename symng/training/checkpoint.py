@@ -71,8 +71,7 @@ def save_checkpoint(
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put "
-            "arrays "
-            f"into the argument arrays."
+            "arrays into the argument arrays."
         ) from error
     entries = {_META: np.frombuffer(text.encode(), dtype="uint8")}
     entries |= {name: np.asarray(array) for name, array in arrays.items()}

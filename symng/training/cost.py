@@ -36,10 +36,8 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
     if rows >= _MANY_ROWS:
         warn(
             f"solver: {solver.describe_cost(rows, objective.size, objective.dtype)} An iterative "
-            "solver takes two "
-            "passes an iteration, and 50 iterations are often enough: symng.MinresQLP(rtol=1e-4, "
-            "maxiter=50). Or give "
-            "the metric a smaller batch."
+            "solver takes two passes an iteration, and 50 iterations are often enough: "
+            "symng.MinresQLP(rtol=1e-4, maxiter=50). Or give the metric a smaller batch."
         )
 
 

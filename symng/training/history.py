@@ -102,8 +102,7 @@ class History:
             )
             raise TypeError(
                 f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, "
-                "for "
-                f"example with float(value.mean())."
+                "for example with float(value.mean())."
             )
         scalar = kinds[array.dtype.kind](array[()])
         is_text = isinstance(scalar, str)
@@ -226,9 +225,8 @@ class History:
             import pandas
         except ImportError as error:
             raise ImportError(
-                "to_dataframe: expected pandas to be installed, got none. Run: pip install pandas. "
-                "Without it, "
-                "history.to_dict() gives arrays."
+                "to_dataframe: expected pandas to be installed, got none. Run: pip install "
+                "pandas. Without it, history.to_dict() gives arrays."
             ) from error
         return pandas.DataFrame({name: column.copy() for name, column in self._shown().items()})
 
@@ -281,8 +279,7 @@ class History:
             if array.ndim != 1 or array.dtype.kind not in "biufU":
                 raise ValueError(
                     f"{name}: expected one dimension of numbers, booleans or text, got an array of "
-                    "shape "
-                    f"{array.shape} and dtype {array.dtype}."
+                    f"shape {array.shape} and dtype {array.dtype}."
                 )
             if position and len(array) != len(history):
                 raise ValueError(

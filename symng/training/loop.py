@@ -300,8 +300,7 @@ def minimize(
             error.history = run.history  # type: ignore[attr-defined]
             error.add_note(
                 f"minimize: {run.steps} steps were taken; their history is in the attribute "
-                "`history` of "
-                "this exception."
+                "`history` of this exception."
             )
             raise
         finally:

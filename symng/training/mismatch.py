@@ -172,8 +172,7 @@ def _message(
         if is_opposite:
             return (
                 f"{text}it with the opposite sign. Put a minus before the loss; if it is meant to "
-                "fall where the "
-                f"likelihood falls, write symng.Objective(..., likelihood={given})."
+                f"fall where the likelihood falls, write symng.Objective(..., likelihood={given})."
             )
         if what := next((f.what for f in found if f is not None), None):
             return (
@@ -183,8 +182,7 @@ def _message(
             )
         return (
             f"{text}another loss. GaussNewton() takes the curvature of the loss itself; if Fisher "
-            "is meant as it is, "
-            f"write symng.Objective(..., likelihood={given})."
+            f"is meant as it is, write symng.Objective(..., likelihood={given})."
         )
     name = type(match.likelihood).__name__
     output = "..." if match.where == "output" else "..., output=r"

@@ -148,10 +148,8 @@ class TrainingRun:
         if differences:
             warn(
                 f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
-                "got "
-                f"{'; '.join(differences)}. The run goes on with what is given now; start it anew "
-                "with another path if "
-                "that is not meant."
+                f"got {'; '.join(differences)}. The run goes on with what is given now; start it "
+                "anew with another path if that is not meant."
             )
 
     def _checksum(self) -> list[int]:
@@ -173,8 +171,7 @@ class TrainingRun:
         metric = "" if sampler.metric_batch == "same" else f" of {sampler.metric_size}"
         return (
             f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
-            f"{sampler.metric_batch!r}{metric}, "
-            f"search batch {sampler.search_batch!r}"
+            f"{sampler.metric_batch!r}{metric}, search batch {sampler.search_batch!r}"
         )
 
 

@@ -195,7 +195,7 @@ def test_what_the_graph_does_not_tell_is_not_refused_and_repr_says_so():
         pt.matrix("weights"),
     )
     objective.check_batch("data", (X, 2 * ONE_HOT, WEIGHTS[:, None] * np.ones((1, 2))))
-    told = "unchecked:  targets of Categorical, for the loss does not tell which they are"
+    told = "unchecked:  targets of Categorical, which the loss does not show"
     assert told in repr(objective)
     assert told not in repr(
         classifier(lambda r, t: -t * pt.special.log_softmax(r, axis=-1), pt.matrix("t"))
