@@ -12,11 +12,11 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.compiled import loops_of, outer_nodes
 from helpers.small_steps import line
 from pytensor import shared
 from pytensor.compile.mode import Mode, get_mode
 from pytensor.graph.basic import Constant
-from pytensor.scan.op import Scan
 from pytensor.tensor.math import Dot
 
 import symng
@@ -89,14 +89,8 @@ def test_products_on_numba_take_any_layout():
         for mine, right in zip(function(a, b, c), expected, strict=True):
             np.testing.assert_allclose(mine, right, rtol=1e-10)
     if _numba_rewrites.COPIES:
-        nodes = function.maker.fgraph.toposort()
-        inner = [
-            node
-            for scan in nodes
-            if isinstance(scan.op, Scan)
-            for node in scan.op.fgraph.toposort()
-        ]
-        for found in (nodes, inner):
+        inner = [node for loop in loops_of(function) for node in outer_nodes(loop.op.fgraph)]
+        for found in (outer_nodes(function), inner):
             assert any(isinstance(node.op, _numba_rewrites.LayoutDot) for node in found)
             assert not any(isinstance(node.op, Dot) for node in found)
 
@@ -127,9 +121,7 @@ def test_a_plain_pytensor_function_is_left_alone():
     x = pt.matrix("x")
     compile_function([x], pt.dot(x, x), mode="NUMBA")
     plain = pytensor.function([x], pt.dot(x, x), mode="NUMBA")
-    assert not any(
-        isinstance(node.op, _numba_rewrites.LayoutDot) for node in plain.maker.fgraph.toposort()
-    )
+    assert not any(isinstance(node.op, _numba_rewrites.LayoutDot) for node in outer_nodes(plain))
 
 
 # Modes
@@ -170,7 +162,7 @@ def test_mode_objects_are_handed_through():
 @pytest.mark.parametrize(
     "compile_or_resolve", [resolve_mode, lambda mode: compile_function([], pt.ones(2), mode=mode)]
 )
-def test_unknown_mode_is_told_the_choices(compile_or_resolve):
+def test_unknown_mode_lists_the_choices(compile_or_resolve):
     with pytest.raises(
         ValueError, match="mode: expected one of 'CVM', 'NUMBA', 'JAX', .* got 'gpu'"
     ):
@@ -253,7 +245,7 @@ def test_import_leaves_jax_alone_and_enabling_changes_the_dispatch_of_shapes_and
     assert printed.split("\n") == ["False", str(CONVERTED), "True True"]
 
 
-def test_enable_jax_without_jax_tells_how_to_install_it(monkeypatch):
+def test_enable_jax_without_jax_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
     with pytest.raises(ImportError, match="pip install jax"):
         enable_jax()

@@ -129,7 +129,7 @@ def test_minimize_prints_nothing_and_keeps_numpy(mode, capfd):
 
 
 @pytest.mark.parametrize("chunk_size", [None, 30])
-def test_data_that_steps_take_whole_goes_to_the_device_once(chunk_size, monkeypatch):
+def test_data_of_full_batch_steps_goes_to_the_device_once(chunk_size, monkeypatch):
     jax = pytest.importorskip("jax")
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(2), name="w")

@@ -53,7 +53,7 @@ def test_fewer_images_are_the_first_of_more(images, n):
     np.testing.assert_array_equal(curves(n, seed=3), images[:n])
 
 
-def test_no_image_comes_twice(images):
+def test_no_image_is_repeated(images):
     assert len(np.unique(images, axis=0)) == len(images)
 
 

@@ -45,7 +45,7 @@ def test_shape_dtype_range_and_labels(base):
 
 
 @pytest.mark.parametrize("side", [28, 27, 32, 1])
-def test_base_images_come_to_the_middle(side):
+def test_base_images_are_centered(side):
     originals, numbers = np.random.default_rng(0).random((7, side, side)), np.arange(7)
     margin = (32 - side) // 2
     for options in ({"modules": ()}, {"complexity": 0.0}):
@@ -149,7 +149,7 @@ def test_workers_make_the_same(base, tmp_path):
         np.testing.assert_array_equal(made["labels"], labels)
 
 
-def test_a_script_without_its_guard_is_told(tmp_path):
+def test_a_script_without_a_main_guard_is_refused(tmp_path):
     (tmp_path / "script.py").write_text(
         "import numpy as np\n"
         "from symng.datasets import deformed_digits\n"
@@ -292,7 +292,7 @@ def test_example_draws_a_page(example, tmp_path, capsys):
     assert example.ROWS["all five"] == tuple(modules.DEFORMATIONS)
 
 
-def test_example_tells_what_is_wrong(example, tmp_path, capsys):
+def test_example_says_what_is_wrong(example, tmp_path, capsys):
     assert example.main(["--path", str(tmp_path / "none.npz"), "--out", str(tmp_path)]) == 2
     assert "none.npz" in capsys.readouterr().err
     for arguments in (["--complexity", "1.5"], ["--complexity", "nan"], ["--seed", "-1"]):
@@ -301,7 +301,7 @@ def test_example_tells_what_is_wrong(example, tmp_path, capsys):
         assert f"{arguments[0]}: expected" in capsys.readouterr().err
 
 
-def test_page_tells_every_option(example, monkeypatch, capsys):
+def test_page_lists_every_option(example, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
     with pytest.raises(SystemExit):
         example.parse(["--help"])

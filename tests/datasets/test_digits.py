@@ -200,7 +200,7 @@ def test_labeled_images_look_at_their_arrays():
             LabeledImages(**{**good, name: value})
 
 
-def test_one_pixel_out_of_range_is_seen():
+def test_one_pixel_out_of_range_is_refused():
     for wrong in (-1e-6, 1 + 1e-6, np.nan, np.inf):
         images = np.zeros((4, 28, 28))
         images[2, 3, 4] = wrong

@@ -182,7 +182,7 @@ def test_download(tmp_path, monkeypatch):
         faces(download=True)
 
 
-def test_nothing_found_tells_the_ways_out(tmp_path):
+def test_nothing_found_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         faces()
     for words in (

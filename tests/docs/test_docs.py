@@ -147,7 +147,7 @@ def curves_page() -> str:
     return (ROOT / "docs" / "curves.md").read_text()
 
 
-def test_curves_page_tells_every_option(curves_example, monkeypatch, capsys):
+def test_curves_page_lists_every_option(curves_example, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
     with pytest.raises(SystemExit):
         curves_example.parse(["--help"])
@@ -167,7 +167,7 @@ def settings_tables() -> list[dict[str, dict[str, str]]]:
     return tables
 
 
-def test_curves_page_tells_the_settings(curves_example):
+def test_curves_page_lists_the_settings(curves_example):
     presets, *settings = settings_tables()
     told = {"sizes": lambda sizes: "-".join(map(str, sizes))}
     wanted = [curves_example.DEFAULTS, curves_example.PAPER, curves_example.SMALL]

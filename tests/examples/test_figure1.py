@@ -284,7 +284,7 @@ def test_presets(figure1):
     assert small.variants == list(figure1.VARIANTS) and small.fold == 3
 
 
-def test_page_tells_every_option_and_preset(figure1, monkeypatch, capsys):
+def test_page_lists_every_option_and_preset(figure1, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
     with pytest.raises(SystemExit):
         figure1.parse(["--help"])

@@ -55,7 +55,7 @@ def whole_results(folder: Path) -> dict:
 # Whole runs
 
 
-def test_the_whole_protocol(made, tmp_path, capsys):
+def test_the_protocol_from_start_to_end(made, tmp_path, capsys):
     assert figure2.main([*TINY, "--out", str(tmp_path)]) == 0
     choice = json.loads((tmp_path / "seed-0" / "choice.json").read_text())
     told = whole_results(tmp_path)
@@ -187,7 +187,7 @@ def damage(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_damaged_files_are_told_and_made_again(made, tmp_path, capsys):
+def test_damaged_files_are_reported_and_made_again(made, tmp_path, capsys):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
     assert figure2.main(arguments) == 0
     wanted = whole_results(tmp_path)
@@ -253,7 +253,7 @@ def test_folders_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     assert "of free space" in capsys.readouterr().err
 
 
-def test_a_process_that_ends_is_told():
+def test_a_process_that_ends_is_reported():
     workers = processes.Workers(1)
     future: Future = Future()
     future.set_exception(BrokenProcessPool())
@@ -355,7 +355,7 @@ def test_processes_are_stopped_and_go_on(tmp_path):
 # The page
 
 
-def test_page_tells_every_option(monkeypatch, capsys):
+def test_page_lists_every_option(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         figure2.parse(["--help"])

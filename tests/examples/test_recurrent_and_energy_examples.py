@@ -183,7 +183,7 @@ def test_options_that_are_refused(name, arguments, message, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_page_tells_every_option(name, monkeypatch, capsys):
+def test_page_lists_every_option(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
     with pytest.raises(SystemExit):
         load(name).parse(["--help"])

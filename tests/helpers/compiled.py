@@ -17,14 +17,33 @@ def columns(operators, givens):
     ).transpose(1, 2, 0)
 
 
-def wide_tensors(function):
-    """Return the float64 tensors of more than one element in a compiled graph, inner graphs of scans included."""
-    graphs, found = [function.maker.fgraph], []
-    while graphs:
-        graph = graphs.pop()
-        for node in graph.apply_nodes:
-            if isinstance(node.op, Scan):
-                graphs.append(node.op.fgraph)
-            wide = [v for v in node.outputs if getattr(v.type, "dtype", "") == "float64"]
-            found += [v for v in wide if not all(v.type.broadcastable)]
-    return found
+def outer_nodes(compiled):
+    """Return the nodes of a compiled function, or of a graph, in order, without those inside of loops."""
+    graph = compiled.maker.fgraph if hasattr(compiled, "maker") else compiled
+    return graph.toposort()
+
+
+def loops_of(compiled):
+    """Return the nodes of a compiled function that are loops."""
+    return [node for node in outer_nodes(compiled) if isinstance(node.op, Scan)]
+
+
+def nodes_of(compiled):
+    """Return all nodes of a compiled function, or of a graph, those inside of loops too."""
+    nodes = []
+    for node in outer_nodes(compiled):
+        nodes.append(node)
+        if isinstance(node.op, Scan):
+            nodes += nodes_of(node.op.fgraph)
+    return nodes
+
+
+def float64_tensors(compiled):
+    """Return the float64 tensors in a compiled function that are no scalars, those inside of loops too."""
+    outputs = [v for node in nodes_of(compiled) for v in node.outputs]
+    return [v for v in outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
+
+
+def wide_tensors(compiled):
+    """Return the float64 tensors of more than one element in a compiled function, those inside of loops too."""
+    return [v for v in float64_tensors(compiled) if not all(v.type.broadcastable)]

@@ -9,7 +9,6 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
-from pytensor.scan.op import Scan
 
 import symng
 from symng import vectors
@@ -67,16 +66,6 @@ def line(dtype: str = "float64", start=(0.0, 0.0), solution=(3.0, -1.0)) -> Line
     X = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], dtype=dtype)
     goal = np.array(solution, dtype=dtype)
     return Line(objective, w, (X, X @ goal), goal)
-
-
-def nodes_of(fgraph) -> list[Any]:
-    """Return all nodes of a compiled graph, those inside of loops too."""
-    nodes = []
-    for node in fgraph.toposort():
-        nodes.append(node)
-        if isinstance(node.op, Scan):
-            nodes.extend(nodes_of(node.op.fgraph))
-    return nodes
 
 
 def start(optimizer, objective, mode=None):

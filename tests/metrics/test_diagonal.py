@@ -7,8 +7,9 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.compiled import nodes_of
 from helpers.modes import modes
-from helpers.small_steps import REWRITTEN, nodes_of
+from helpers.small_steps import REWRITTEN
 from symng.vectors import random_signs
 
 import symng
@@ -164,7 +165,7 @@ def test_float32_stays_and_the_backward_pass_is_shared():
     counts = []
     for outputs in (slopes, [*slopes, symng.EmpiricalFisher().diagonal(case.objective)]):
         f = pytensor.function(list(case.givens), outputs, mode=REWRITTEN)
-        nodes = nodes_of(f.maker.fgraph)
+        nodes = nodes_of(f)
         assert all(
             v.type.dtype != "float64"
             for node in nodes

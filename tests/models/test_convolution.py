@@ -9,9 +9,9 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.compiled import loops_of, nodes_of, outer_nodes
 from helpers.modes import modes, needs_jax
-from helpers.small_steps import REWRITTEN, nodes_of
-from pytensor.scan.op import Scan
+from helpers.small_steps import REWRITTEN
 from scipy import signal
 
 import symng
@@ -153,8 +153,9 @@ def test_patches_of_data_are_gathered_outside_of_the_loop():
     solver = symng.CG(maxiter=10, recompute=False)
     optimizer = symng.NaturalGradient(solver=solver, damping=symng.FixedDamping(value=1.0))
     step = symng.compile_step(objective, optimizer, mode=REWRITTEN)
-    outside = Program(step.build(), REWRITTEN).function.maker.fgraph.toposort()
-    (loop,) = [node for node in outside if isinstance(node.op, Scan)]
+    function = Program(step.build(), REWRITTEN).function
+    outside = outer_nodes(function)
+    (loop,) = loops_of(function)
     inside = nodes_of(loop.op.fgraph)
     assert sum("AdvancedSubtensor" in str(node.op) for node in outside) == 1
     assert not [node for node in inside if "Advanced" in str(node.op)]

@@ -110,7 +110,7 @@ def test_layers_examples_and_activation_are_found_inside(wrap: Any) -> None:
 
 
 @pytest.mark.parametrize("wrap", [plainly, *WRAPS])
-def test_batch_normalization_is_seen_inside(wrap: Any) -> None:
+def test_batch_normalization_is_found_inside(wrap: Any) -> None:
     objective = network(wrap, normalize)
     assert objective.example_losses is None
     with pytest.raises(ValueError, match="example_losses"):

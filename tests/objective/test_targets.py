@@ -188,7 +188,7 @@ def test_one_hot_rows_beside_weights():
         objective.check_batch("data", (X, np.eye(3)[LABELS], WEIGHTS))
 
 
-def test_what_the_graph_does_not_tell_is_not_refused_and_repr_says_so():
+def test_what_the_graph_does_not_show_is_accepted_and_repr_says_so():
     objective = classifier(
         lambda r, t, weights: -weights * t * pt.special.log_softmax(r, axis=-1),
         pt.matrix("t"),
@@ -235,7 +235,7 @@ def test_images_of_an_autoencoder_that_are_out_of_range_are_warned_of(loss_of, v
         objective.check_batch("data", (changed(IMAGES, (4, 1), 255.0),))
 
 
-def test_the_warning_comes_once_and_points_to_the_program():
+def test_the_warning_is_given_once_and_points_to_the_program():
     objective = autoencoder(lambda r, x: binary_cross_entropy_with_logits(r, x))
     with pytest.warns(UserWarning, match="^data, x: expected values from 0 to 1") as warned:
         symng.minimize(

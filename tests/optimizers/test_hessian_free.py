@@ -10,7 +10,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles, problems
-from helpers.small_steps import TIGHT, exponential, line, nodes_of, start
+from helpers.compiled import nodes_of
+from helpers.small_steps import TIGHT, exponential, line, start
 
 import symng
 from symng import vectors
@@ -322,7 +323,7 @@ def test_float32_stays():
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
-    nodes = nodes_of(step.functions[0].maker.fgraph)
+    nodes = nodes_of(step.functions[0])
     wide = [
         v
         for node in nodes

@@ -10,7 +10,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
-from helpers.small_steps import exponential, line, nodes_of, regression, start, train
+from helpers.compiled import float64_tensors
+from helpers.small_steps import exponential, line, regression, start, train
 from scipy.optimize import minimize
 
 import symng
@@ -375,13 +376,7 @@ def test_float32_stays():
     )
     assert len(step.functions) == 3
     for function in step.functions:
-        nodes = nodes_of(function.maker.fgraph)
-        assert not [
-            v
-            for n in nodes
-            for v in n.outputs
-            if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
-        ]
+        assert not float64_tensors(function)
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 

@@ -9,8 +9,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
-from helpers.small_steps import REWRITTEN, TIGHT, Unit, line, natural, nodes_of, start
-from pytensor.scan.op import Scan
+from helpers.compiled import float64_tensors, loops_of, outer_nodes
+from helpers.small_steps import REWRITTEN, TIGHT, Unit, line, natural, start
 
 import symng
 from symng import vectors
@@ -197,7 +197,7 @@ def test_metric_batch_of_its_own(metric):
 
 def products_outside_of_loops(function):
     """Count the matrix products that a compiled step makes once."""
-    names = [type(node.op).__name__ for node in function.maker.fgraph.toposort()]
+    names = [type(node.op).__name__ for node in outer_nodes(function)]
     return sum(
         name in ("Dot", "Dot22", "Gemm", "Dot22Scalar", "Matmul", "BatchedDot") for name in names
     )
@@ -233,10 +233,7 @@ def test_solves_once(solver, step_size):
         symng.NaturalGradient(solver=solver, step_size=step_size), case.objective, REWRITTEN
     )
     step.compile(tuple(case.givens.values()))
-    loops = [
-        node for node in step.functions[0].maker.fgraph.toposort() if isinstance(node.op, Scan)
-    ]
-    assert len(loops) == (1 if step_size == 1.0 else 2)
+    assert len(loops_of(step.functions[0])) == (1 if step_size == 1.0 else 2)
 
 
 # Settings between steps
@@ -333,13 +330,7 @@ def test_float32_stays(optimizer):
     assert info.accepted and (vectors.get_flat(case.params) != before).any()
     for variable in (*case.params, *(v for name, v in step.state.items() if name != "step")):
         assert variable.get_value().dtype == "float32", variable
-    wide = [
-        (node, v)
-        for node in nodes_of(step.functions[0].maker.fgraph)
-        for v in node.outputs
-        if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"
-    ]
-    assert not wide
+    assert not float64_tensors(step.functions[0])
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytensor.tensor as pt
 import pytest
+from helpers.compiled import loops_of, outer_nodes
 from helpers.modes import step_modes
-from pytensor.scan.op import Scan
 from pytensor.tensor.blas import Dot22, Gemm
 from pytensor.tensor.math import Dot, Sum
 
@@ -48,18 +48,18 @@ def test_a_step_makes_no_product_too_many(mode):
     step = symng.compile_step(
         objective, symng.NaturalGradient(solver=solver, damping=damping), mode=mode
     )
-    graph = Program(step.build(), mode).function.maker.fgraph
-    outside = graph.toposort()
-    (loop,) = [node.op for node in outside if isinstance(node.op, Scan)]
-    fn = loop.fn.maker.fgraph if mode == "CVM" else loop.fgraph
-    inside = products(fn.toposort())
+    function = Program(step.build(), mode).function
+    outside = outer_nodes(function)
+    (loop,) = [node.op for node in loops_of(function)]
+    within = outer_nodes(loop.fn if mode == "CVM" else loop.fgraph)
+    inside = products(within)
     # Forward of the loss before and after the step, and one backward pass.
     assert len(products(outside)) == LAYERS + LAYERS + 2 * LAYERS - 1
     # Forward and backward of the tangents.
     assert len(inside) == 2 * (2 * LAYERS - 1)
     assert not any(transposed(node) for node in inside)
     # The gradients of the biases, in the loop and before it.
-    nodes = [*outside, *fn.toposort()]
+    nodes = [*outside, *within]
     sums = [
         node.op
         for node in nodes

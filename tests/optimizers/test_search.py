@@ -188,7 +188,7 @@ def test_step_size_of_a_schedule_may_be_zero_but_not_negative():
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "fast", None])
-def test_bad_schedule_is_told_before_compilation(value):
+def test_bad_schedule_is_refused_before_compilation(value):
     model = line()
     with pytest.raises(
         (ValueError, TypeError), match=r"^step_size \(its schedule at step 0\): expected .*, got "

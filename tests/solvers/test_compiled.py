@@ -10,19 +10,15 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.compiled import loops_of, nodes_of
 from helpers.modes import modes
 from pytensor.compile.mode import get_mode
-from pytensor.scan.op import Scan
 from pytensor.tensor.elemwise import Elemwise
 
 from symng.graphs.loops import map_rows, while_loop
 from symng.solvers import CG, MinresQLP, Status
 
 SOLVERS = [CG(), MinresQLP()]
-
-
-def scan_nodes(f: Any) -> list[Any]:
-    return [node for node in f.maker.fgraph.apply_nodes if isinstance(node.op, Scan)]
 
 
 @pytest.mark.parametrize(
@@ -34,15 +30,8 @@ def test_float32_stays_float32(solver: Any) -> None:
     outputs = [value for value in vars(solution).values() if value is not None]
     assert {value.type.dtype for value in outputs} == {"float32", "int64"}
     f = pytensor.function([A, b, x0, m], outputs, mode="FAST_COMPILE")
-    inner = [node for scan in scan_nodes(f) for node in scan.op.fgraph.apply_nodes]
-    assert inner
-    wide = [
-        node
-        for node in [*inner, *f.maker.fgraph.apply_nodes]
-        for v in node.outputs
-        if v.type.dtype == "float64"
-    ]
-    assert not wide
+    assert loops_of(f)
+    assert not [v for node in nodes_of(f) for v in node.outputs if v.type.dtype == "float64"]
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
@@ -52,7 +41,7 @@ def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> No
     solution = solver.solve(lambda v: pt.tanh(A) @ v, b, x0=x0)
     mode = get_mode("CVM").excluding("inplace")
     f = pytensor.function([A, b, x0], [solution.x, solution.status], mode=mode)
-    (scan,) = scan_nodes(f)
+    (scan,) = loops_of(f)
     products = [
         node
         for node in scan.op.fgraph.apply_nodes
@@ -138,7 +127,7 @@ def test_while_loop_draws_once_what_does_not_change() -> None:
 
 def inner_nodes(function: Any) -> list[Any]:
     """Return the nodes inside of the only loop of a compiled function."""
-    (scan,) = scan_nodes(function)
+    (scan,) = loops_of(function)
     return scan.op.fn.maker.fgraph.toposort()
 
 
@@ -162,7 +151,7 @@ def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
     np.testing.assert_allclose(function(a, b), b * slope**2, rtol=1e-12)
 
 
-def test_while_loop_computes_a_number_once_for_the_whole_vector() -> None:
+def test_while_loop_computes_a_scalar_once_for_all_elements() -> None:
     """The step size of an update does not move into the loop over the elements."""
     x = pt.vector("x")
     state = {"x": x, "a": pt.constant(np.float64(3.0)), "i": pt.constant(0, dtype="int64")}

@@ -197,7 +197,7 @@ def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: fl
     "rtol", [pytest.param(1e-6, marks=slow), 1e-8, pytest.param(1e-10, marks=slow)]
 )
 @pytest.mark.parametrize("problem", [p for p in TABLE if not p.consistent], ids=repr)
-def test_least_squares_do_not_hang_on_the_order_of_the_sums(problem: Problem, rtol: float) -> None:
+def test_least_squares_do_not_depend_on_summation_order(problem: Problem, rtol: float) -> None:
     """Unknowns in another order and with other signs are the same system, with other rounding errors."""
     rng, n = np.random.default_rng(11), len(problem.b)
     for _ in range(4):
@@ -269,7 +269,7 @@ def test_cg_on_an_indefinite_matrix_is_never_wrong(problem: Problem) -> None:
     "problem, dtype",
     [c for c in CASES if c.values[0].semidefinite and not c.values[0].consistent],
 )
-def test_cg_tells_an_inconsistent_singular_system(
+def test_cg_detects_an_inconsistent_singular_system(
     problem: Problem, dtype: str, variant: str
 ) -> None:
     """And hands back a least-squares solution, the shortest one where neither start nor preconditioner decides that."""

@@ -103,7 +103,7 @@ B = np.array([1.0, -1.0, 2.0, 0.5])
     ],
     ids=repr,
 )
-def test_not_finite_is_said_so(solver: Any, bad: float) -> None:
+def test_not_finite_is_reported(solver: Any, bad: float) -> None:
     for where in range(4):
         A, b = GOOD.copy(), B.copy()
         A[where, where] = bad
@@ -296,7 +296,7 @@ def test_negative_curvature_is_handed_back() -> None:
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
-def test_recompute_saves_a_product_and_tells_the_same(kind: Any) -> None:
+def test_without_recompute_one_product_fewer_gives_the_same(kind: Any) -> None:
     sure, quick = compiled(kind())(GOOD, B), compiled(kind(recompute=False))(GOOD, B)
     assert status_of(sure) is status_of(quick) and sure.niter == quick.niter
     np.testing.assert_allclose(sure.x, quick.x, rtol=1e-12)

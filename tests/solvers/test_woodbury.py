@@ -154,7 +154,7 @@ def test_verdicts() -> None:
 
 @pytest.mark.parametrize("power", range(-60, 0, 4))
 @pytest.mark.parametrize("kind", oracles.KINDS)
-def test_a_success_is_told_of_no_wrong_solution(kind: str, power: int) -> None:
+def test_no_wrong_solution_is_reported_as_a_success(kind: str, power: int) -> None:
     """However small the damping: the residual of what is called solved is that of rounding errors."""
     case = oracles.mlp_case(kind, dtype="float32")
     rows = symng.Fisher()(case.objective).factor.materialise(pt.zeros(case.size, dtype="float32"))
@@ -172,7 +172,7 @@ def test_a_success_is_told_of_no_wrong_solution(kind: str, power: int) -> None:
     assert np.linalg.norm(r) <= max(allowed, 2e-5 * np.linalg.norm(b))
 
 
-def test_what_it_cannot_solve_is_told() -> None:
+def test_what_it_cannot_solve_is_refused() -> None:
     case = oracles.mlp_case("gaussian")
     F, b = symng.Fisher()(case.objective), pt.constant(np.ones(case.size))
     G = symng.GaussNewton()(case.objective)

@@ -56,7 +56,7 @@ def test_nothing_but_a_name_is_needed(tmp_path):
     assert load_checkpoint(tmp_path / "c") == ({}, {})
 
 
-def test_the_generator_of_random_numbers_comes_back(tmp_path):
+def test_the_random_generator_is_restored(tmp_path):
     rng = np.random.default_rng(3)
     rng.random(5)
     save_checkpoint(tmp_path / "c", {}, {"rng": rng.bit_generator.state})
@@ -120,7 +120,7 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_later_format_is_told(tmp_path):
+def test_a_later_format_is_refused(tmp_path):
     text = json.dumps({"format": 99, "meta": {}}).encode()
     np.savez(tmp_path / "c.npz", symng_checkpoint=np.frombuffer(text, dtype="uint8"))
     with pytest.raises(ValueError, match="of format 99, written by another version"):

@@ -131,7 +131,7 @@ def test_appending_is_amortised():
         ({"step": 4, "status": 2}, TypeError, "status: expected text as in the rows before, got 2"),
     ],
 )
-def test_a_bad_row_is_refused_whole(row, error, words):
+def test_a_bad_row_changes_nothing(row, error, words):
     history = make()
     with pytest.raises(error, match="^" + words):
         history.append(**row)
@@ -152,7 +152,7 @@ def test_missing_columns_and_rows_are_named():
         _ = History().last
 
 
-def test_repr_tells_rows_and_columns():
+def test_repr_shows_rows_and_columns():
     assert repr(make()) == "<History: 3 rows; columns: step, loss, accepted, status, squared_error>"
     assert repr(History()) == "<History: 0 rows; columns: none>"
 
@@ -293,7 +293,7 @@ except OSError as error:
     assert path.read_bytes() == b"old"
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="cannot write .*Make the folder '.*none' first"):
         make().save(tmp_path / "none" / "h.npz")
 

@@ -129,7 +129,7 @@ def test_search_batch(seen, kind):
 
 
 @pytest.mark.parametrize("size, disjoint", [(6, True), (8, False)])
-def test_metric_and_search_batches_are_apart_where_examples_suffice(seen, size, disjoint):
+def test_metric_and_search_batches_are_disjoint_where_examples_suffice(seen, size, disjoint):
     optimizer = descent(step_size=symng.BacktrackingLineSearch(size=1e-3))
     train(optimizer, batch_size=size, metric_batch="other", search_batch="other", max_steps=40)
     assert len(seen) == 40
@@ -379,7 +379,7 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         ({"mode": "FORTRAN"}, "mode: expected one of"),
     ],
 )
-def test_bad_arguments_are_told_before_compilation(settings, message, monkeypatch):
+def test_bad_arguments_are_refused_before_compilation(settings, message, monkeypatch):
     for module in ("symng.objective.dry_run", "symng.training.program"):
         monkeypatch.setattr(f"{module}.compile_function", lambda *a, **k: pytest.fail("compiled"))
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):

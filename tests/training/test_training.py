@@ -236,7 +236,7 @@ def test_unknown_mode():
         symng.compile_step(line().objective, symng.SGD(), mode="FORTRAN")
 
 
-def test_metric_that_does_not_fit_is_told_when_the_step_is_made():
+def test_metric_that_does_not_fit_is_refused_when_the_step_is_made():
     x = pt.matrix("x")
     w = pytensor.shared(np.ones(2), name="w")
     y = x @ w
@@ -296,7 +296,7 @@ def test_parameters_may_be_scalars_and_share_a_fixed_shape():
     )
 
 
-def test_two_steps_of_one_objective_keep_their_state_apart():
+def test_two_steps_of_one_objective_have_separate_states():
     model = line()
     one, two = (
         symng.compile_step(model.objective, symng.NaturalGradient(solver=Unit())) for _ in range(2)

@@ -21,7 +21,7 @@ def logistic(loss_of=None, **changes):
     return symng.Objective(loss, **arguments), w, (X, (X[:, :1] > 0).astype("float64"))
 
 
-def test_wrong_shapes_are_told_before_compiling():
+def test_wrong_shapes_are_refused_before_compiling():
     objective, _, (X, T) = logistic()
     with pytest.raises(
         ValueError,
@@ -45,7 +45,7 @@ def no_program(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_program")
-def test_wrong_shapes_of_each_batch_are_told_by_its_name_before_compiling():
+def test_wrong_shapes_name_their_batch_before_compiling():
     objective, _, (X, T) = logistic()
     optimizer = symng.NaturalGradient(solver=Unit(), step_size=symng.BacktrackingLineSearch())
     told = "the model cannot be evaluated on arrays of shapes"
@@ -70,7 +70,7 @@ def test_wrong_shapes_of_each_batch_are_told_by_its_name_before_compiling():
         targets_needed((X, T), metric_batch=(X[:, :1], T))
 
 
-def test_wrong_shapes_at_a_later_step_are_told_by_the_name_of_the_batch():
+def test_wrong_shapes_name_their_batch_at_a_later_step():
     objective, w, (X, T) = logistic()
     rule = symng.LevenbergMarquardt(ratio="quadratic")  # which multiplies with the metric
     step = symng.compile_step(objective, symng.NaturalGradient(solver=Unit(), damping=rule))
@@ -89,7 +89,7 @@ def test_wrong_shapes_at_a_later_step_are_told_by_the_name_of_the_batch():
     assert np.array_equal(w.get_value(), before) and step((X, T), metric_batch=(X,)).accepted
 
 
-def test_wrong_shapes_are_told_by_check_and_to_scipy():
+def test_check_and_to_scipy_refuse_wrong_shapes():
     objective, _, (X, T) = logistic()
     for call in (
         lambda: objective.check(X[:, :1], T),
@@ -268,7 +268,7 @@ def test_check_without_a_preactivation_gives_no_verdict():
     assert not match and match.message.startswith("No verdict: no pre-activation")
 
 
-def test_check_tells_of_a_loss_that_mixes_examples():
+def test_check_reports_a_loss_that_mixes_examples():
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.ones((2, 1)), name="w", shape=(2, 1))
     y = x @ w
