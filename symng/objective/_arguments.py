@@ -194,8 +194,8 @@ def check_connections(
             "inputs, targets",
             "every symbolic input of the loss and the output",
             Verbatim(f"a graph that needs {', '.join(loose)} too"),
-            "Add it to inputs if the output needs it, else to targets; make scalars and generators "
-            "shared variables.",
+            "Add it to inputs if the output needs it, else to targets; make scalars and "
+            "generators shared variables.",
         )
     reached = set(ancestors(graphs[:1]))
     if not any(p in reached for p in params):

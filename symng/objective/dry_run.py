@@ -84,8 +84,8 @@ class DryRun:
                     )
                 if head.y.ndim == t.ndim - 1 and a.shape[-1] == 1:
                     return (
-                        "An output of shape (N,), a target of shape (N, 1)? "
-                        f"Take {t}[:, 0] in the loss."
+                        f"An output of shape (N,), a target of shape (N, 1)? Take {t}[:, 0] in the "
+                        "loss."
                     )
         return ""
 

@@ -159,9 +159,7 @@ def compare(
             products([v + rng.standard_normal(v.shape) for v in center], rng) for center in centers
         ]
     points = [own, *(point for point in others if point.is_finite())]
-    lengths = products.lengths
-    axis = model.heads[0].example_axis
-    scale = 1.0
+    lengths, axis, scale = products.lengths, model.heads[0].example_axis, 1.0
     if count is not None and model.reduction == "sum":
         scale = count / lengths[axis]
     if count is not None and model.reduction in ("mean", "sum"):
@@ -195,8 +193,8 @@ def _judge(
         whose = "Gauss-Newton" if all(np.isfinite(a).all() for a in own.fisher) else "Fisher"
         message = (
             f"No verdict: the {whose} product is not finite on this batch. Try smaller parameters, "
-            "or write the loss "
-            "through the pre-activation (softplus(r) - t * r, logsumexp(r) - r[t])."
+            "or write the loss through the pre-activation (softplus(r) - t * r, logsumexp(r) - "
+            "r[t])."
         )
         return Match(False, float("nan"), None, float("nan"), message)
     fv = np.concatenate([a.ravel() for p in points for a in p.fisher])
@@ -208,8 +206,8 @@ def _judge(
     if not all(has_passage(head) for head in model.heads):
         message = (
             f"No verdict: no pre-activation of the output was found for {names}, and the curvature "
-            "of the loss can be "
-            "compared only there. End the output in sigmoid, softmax or exp, or give it as logits."
+            "of the loss can be compared only there. End the output in sigmoid, softmax or exp, "
+            "or give it as logits."
         )
         return Match(False, float("nan"), None, float("nan"), message)
     factor = float(fv @ gv / (fv @ fv))

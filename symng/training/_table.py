@@ -18,7 +18,7 @@ def is_empty(column: np.ndarray) -> bool:
 
 def status_names(column: np.ndarray) -> np.ndarray:
     """Return the verdicts of solves by name, an empty string where there was no solve."""
-    from symng.solvers import Status  # late: a history by itself needs NumPy alone
+    from symng.solvers import Status  # late: a history alone needs only NumPy
 
     names = {int(status): status.name for status in Status} | {-1: ""}
     return np.array(

@@ -1,4 +1,4 @@
-"""Which examples a step sees: minibatches by seed, without replacement."""
+"""Draw the examples of a step: minibatches by seed, without replacement."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class IndexSampler:
         return batch
 
     def dummy(self) -> np.ndarray | None:
-        """Return a batch of the same size that is not drawn."""
+        """Return a batch of the same size, without drawing."""
         return None if self.size == self.count else np.arange(self.size)
 
     def others(self, *sizes: int) -> list[np.ndarray]:
-        """Return batches apart from the one drawn last, and from each other too if enough examples are left."""
+        """Return batches disjoint from the last one, and if possible from each other."""
         start, left = self.position - self.size, self.count - self.size
         if sum(sizes) <= left:
             drawn = np.split(
@@ -65,45 +65,45 @@ def _scheduled(schedule: Callable[[int], int], step: int) -> int:
 def take(
     arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
-    """Return the examples at ``indices`` of each array along its axis; None means all, without a copy."""
+    """Return the examples at ``indices`` of each array; None is all, without a copy."""
     if indices is None:
         return tuple(arrays)
     return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
 
 
 def check_metric_batch(
-    name: str, arrays: Any, objective: Objective, wanted: Sequence[TensorVariable] | None
+    name: str, arrays: Any, objective: Objective, expected: Sequence[TensorVariable] | None
 ) -> list[np.ndarray]:
-    """Return the arrays of a metric batch, or refuse them; ``wanted`` is what the metric needs, None without one."""
-    if wanted is None:
+    """Return the arrays of a metric batch if they fit ``expected``, what the metric needs."""
+    if expected is None:
         raise argument_error(
-            name, "none, for the optimizer has no metric", Verbatim("one"), "Leave it out."
+            name, "none: the optimizer has no metric", Verbatim("one"), "Leave it out."
         )
     inputs, targets = len(objective.inputs), len(objective.targets)
     given = len(arrays) if isinstance(arrays, tuple | list) else None
-    if given != len(wanted) and given in (inputs, inputs + targets):
-        names = ", ".join(str(v) for v in wanted)
+    if given != len(expected) and given in (inputs, inputs + targets):
+        names = ", ".join(str(v) for v in expected)
         hint = "The metric reaches the targets: give them too."
-        if len(wanted) == inputs:
+        if len(expected) == inputs:
             hint = "This metric needs no targets: give inputs alone."
-        plural = "s" if len(wanted) > 1 else ""
+        plural = "s" if len(expected) > 1 else ""
         raise argument_error(
-            name, f"{len(wanted)} array{plural} ({names})", Verbatim(str(given)), hint
+            name, f"{len(expected)} array{plural} ({names})", Verbatim(str(given)), hint
         )
-    return objective.check_batch(name, arrays, targets=len(wanted) > inputs)
+    return objective.check_batch(name, arrays, targets=len(expected) > inputs)
 
 
 class BatchSampler:
-    """Check the data of a run once, and hand out the batches of each step.
+    """Check the data of a run once, and draw the batches of each step.
 
-    The arguments are those of `minimize`; ``wanted`` is what a metric batch holds, None without a
-    metric.
+    The arguments are those of `minimize`; ``expected`` are the variables of a metric batch, None
+    without a metric.
     """
 
     def __init__(
         self,
         objective: Objective,
-        wanted: Sequence[TensorVariable] | None,
+        expected: Sequence[TensorVariable] | None,
         data: Any,
         rng: np.random.Generator,
         *,
@@ -136,13 +136,13 @@ class BatchSampler:
                 raise argument_error(
                     name,
                     "examples outside of the gradient batch",
-                    Verbatim("none, for it holds all of them"),
+                    Verbatim("none: it holds all of them"),
                     f"Give a smaller batch_size, or {name}='same'.",
                 )
         self.search_size = min(self.gradient.size, left)
-        if metric_batch != "same" and wanted is None:
+        if metric_batch != "same" and expected is None:
             raise argument_error(
-                "metric_batch", "'same', for the optimizer has no metric", metric_batch
+                "metric_batch", "'same': the optimizer has no metric", metric_batch
             )
         if metric_batch == "same" and metric_batch_size is not None:
             raise argument_error(
@@ -163,10 +163,10 @@ class BatchSampler:
 
         # Where metric batches come from, and of which size they are.
         self.own: IndexSampler | None = None
-        self.metric_data = self.data[: len(wanted or ())]
+        self.metric_data = self.data[: len(expected or ())]
         available, of_what = left, "examples outside of the gradient batch"
         if metric_batch == "own":
-            self.metric_data = check_metric_batch("metric_data", metric_data, objective, wanted)
+            self.metric_data = check_metric_batch("metric_data", metric_data, objective, expected)
             available, of_what = self.metric_data[0].shape[self.axes[0]], "examples of metric_data"
         self.metric_size = (
             min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
@@ -179,7 +179,7 @@ class BatchSampler:
             self.own = IndexSampler(available, self.metric_size, rng)
 
     def next(self, step: int) -> tuple[Any, Any, Any]:
-        """Return gradient, metric and search batch of the next step; None for one that is the gradient batch.
+        """Return gradient, metric and search batch of the next step; None: the gradient batch.
 
         ``step`` is its number from 0. A size that follows a schedule leaves as many examples as the
         other batches take.
@@ -196,15 +196,17 @@ class BatchSampler:
             "metric": (self.metric_batch, self.metric_size),
             "search": (self.search_batch, self.search_size),
         }
-        wanted = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
+        drawn_sizes = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
         drawn = (
-            dict(zip(wanted, self.gradient.others(*wanted.values()), strict=True)) if wanted else {}
+            dict(zip(drawn_sizes, self.gradient.others(*drawn_sizes.values()), strict=True))
+            if drawn_sizes
+            else {}
         )
         metric, search = drawn.get("metric", metric), drawn.get("search")
         return self._take(chosen, metric, search)
 
     def peek(self) -> tuple[Any, Any, Any]:
-        """Return batches of the right shapes for compilation, leaving the order of examples as it is."""
+        """Return batches of the right shapes for compilation, without drawing."""
         metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
         return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
 

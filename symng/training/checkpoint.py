@@ -1,4 +1,4 @@
-"""Save and load the state of a run: named arrays and a little text, in one npz file without pickle."""
+"""Save and load the state of a run: named arrays and some text in one npz file, without pickle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from symng._files import read_npz, write_npz
 
-# The entry that holds the text and tells a checkpoint from any other npz file.
+# The entry that holds the text and marks a checkpoint.
 _META = "symng_checkpoint"
 _FORMAT = 1
 
@@ -116,8 +116,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     if version != _FORMAT:
         raise ValueError(
             f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, "
-            "written "
-            f"by another version of symng. Load it with that version, or start the run anew."
+            "written by another version of symng. Load it with that version, or start the run "
+            "anew."
         )
     if list(arrays) != record["arrays"]:
         raise ValueError(

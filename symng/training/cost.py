@@ -1,4 +1,4 @@
-"""Say what a direct solve will cost before it is compiled, where an iterative one is cheaper."""
+"""Estimate the cost of a direct solve before it is compiled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MANY_ROWS = 500
 
 
 def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
-    """Warn of a direct solve on so many rows that an iterative one is clearly cheaper, and say what it will cost.
+    """Warn of a `Woodbury` solve that costs much more than an iterative one, with its cost.
 
     ``batch`` is that of the metric, with or without targets.
     """
@@ -42,7 +42,7 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
 
 
 def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> int:
-    """Return the number of rows of R, with the metric on a batch equal to R^T R, from two of its examples."""
+    """Return the number of rows of R, with the metric equal to R^T R, from two examples."""
     held = FullBatch(objective=objective, length=len(batch))
     variables, axes = held.variables, held.axes
     count = batch[0].shape[axes[0]]

@@ -113,7 +113,7 @@ def _words(column: str) -> str:
 
 
 def _label_ticks(axis: Axis) -> None:
-    """Write plain numbers (0.5, 20, 3000) at powers of ten and, where there are few of those, between them."""
+    """Label ticks with plain numbers (0.5, 20, 3000): powers of ten, and more if those are few."""
 
     def between(value: float, _: int) -> str:
         low, high = axis.get_view_interval()

@@ -30,8 +30,8 @@ class History:
     -----
     Appending takes constant time per value. An array is built when a column is asked for and kept
     until the next `append`; it is read-only, `to_dict` gives copies that may be changed. ``len``
-    counts rows, iterating gives the names of the columns. ``copy.copy`` gives a history that goes
-    on by itself. A notebook shows a table.
+    counts rows, iterating gives the names of the columns. ``copy.copy`` gives an
+    independent history. A notebook shows a table.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class History:
         )
 
     def _fill(self, name: str) -> Scalar:
-        """Return what stands for a gap in a column."""
+        """Return the fill value of a column."""
         return "" if self._is_text.get(name, False) else math.nan
 
     @property
@@ -158,7 +158,7 @@ class History:
         return f"<History: {self._rows}; columns: {', '.join(self.columns) or 'none'}>"
 
     def _repr_html_(self) -> str:
-        """Return the table that a notebook shows: the first and last rows of the columns that hold something."""
+        """Return a table for notebooks: the first and last rows of columns that are not empty."""
         return as_html(self._shown(), self._length, f"History of {self._rows}")
 
     @property
@@ -175,7 +175,7 @@ class History:
 
     @property
     def status_names(self) -> np.ndarray:
-        """Verdicts of the solves by name, as `Status` has them, of shape (rows,); an empty string without a solve."""
+        """Verdicts of the solves by name, as in `Status`; an empty string where there was none."""
         return status_names(self["solver_status"])
 
     def row(self, index: int) -> dict[str, Scalar]:

@@ -1,4 +1,4 @@
-"""What one step tells, as plain numbers."""
+"""The result of one step, as plain numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class StepInfo:
-    """Tell what one step did.
+    """Describe one step.
 
     Fields that the optimizer has no value for are NaN.
 
@@ -23,7 +23,7 @@ class StepInfo:
         Loss on the gradient batch before the step, and after it (before the step is undone, if it
         is).
     damping : float
-        lambda that was solved with.
+        lambda of the solve.
     reduction_ratio : float
         rho, how well the model predicted the change of the loss (equation 17).
     step_size : float

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, get_args
 
 import numpy as np
@@ -24,12 +23,12 @@ from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import full_layouts
 from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
-from symng.training.info import StepInfo
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
-from symng.training.result import Ending, TrainingResult, copies, last_loss
+from symng.training.result import TrainingResult, copies, last_loss
 from symng.training.run import Interrupt, TrainingRun
 from symng.training.step import CompiledStep
+from symng.training.stepping import Evaluation, Limits, Stepper
 from symng.training.verdicts import Watch, message_of
 
 
@@ -58,7 +57,7 @@ def minimize(
     mode: str | Mode | None = None,
     chunk_size: int | None = None,
 ) -> TrainingResult:
-    """Train a model: take steps over batches until told to stop.
+    """Train a model: take steps over batches until a limit is reached.
 
     Parameters
     ----------
@@ -67,9 +66,8 @@ def minimize(
     optimizer : Optimizer
         For instance `NaturalGradient`.
     data : tuple of arrays
-        Values of the inputs and then the targets for all examples. They must not change while
-        training runs: what a step takes whole stays on the device of JAX, and is read-only
-        meanwhile.
+        Values of the inputs and then the targets for all examples. They must not change
+        during training: full batches stay on the device of JAX and are read-only meanwhile.
     batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last
         batch wait for the next epoch. Or a schedule: a function of the number of the step, from 0,
@@ -88,14 +86,14 @@ def minimize(
         Examples in a metric batch that is not the same. Default: ``batch_size``, as far as there
         are examples.
     search_batch : {"same", "other", "all"}, default "same"
-        Examples for a search: the gradient batch, as many others as far as there are, or the whole
+        Examples for a search: the gradient batch, as many others if there are enough, or the
         training set. With ``metric_batch="other"`` too, metric and search batch have no example in
         common if those outside of the gradient batch suffice for both; else they are drawn
         independently.
     max_steps : int or None, default 200
         Steps at most.
     max_seconds : float, optional
-        Seconds of training at most (compilation and evaluation not counted), looked at between
+        Seconds of training at most (compilation and evaluation not counted), checked between
         steps.
     target_loss : float, optional
         Stop when the loss on the gradient batch is at most this.
@@ -116,8 +114,8 @@ def minimize(
         File in which the run is kept: parameters, state of the optimizer, order of examples,
         history. Written every ``checkpoint_seconds`` and when the run ends, however it ends. If the
         file exists the run goes on from it, to the same numbers as without the break; ``seed`` is
-        then that of the file. If it cannot be written, say because the disk is full, a warning
-        tells so and the run goes on.
+        then that of the file. If it cannot be written, for instance because the disk is
+        full, there is a warning and the run goes on.
     checkpoint_seconds : float, default 60.0
         Seconds between two writings.
     mode : str or Mode, optional
@@ -142,7 +140,7 @@ def minimize(
     step), the fields of `StepInfo` and what ``evaluate`` returns, NaN in the rows without
     evaluation.
 
-    A run ends by itself as
+    A run ends early as
 
     - "diverged" when nine steps in a row have failed and the damping has not grown, or the loss has
       been a thousand times what it was at the beginning for nine steps and does not come down.
@@ -164,52 +162,27 @@ def minimize(
     >>> x, t = pt.matrix("x"), pt.vector("t")
     >>> w = pytensor.shared(np.zeros(3), name="w")
     >>> y = x @ w
-    >>> objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    >>> loss = pt.sqr(y - t).mean() / 2
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
     >>> result = symng.minimize(
-    ...     objective, symng.NaturalGradient(damping=1e-3), data=(X, T), batch_size=50, metric_batch="other",
-    ...     max_steps=20, progress=False, mode="FAST_COMPILE",
+    ...     objective, symng.NaturalGradient(damping=1e-3), data=(X, T), batch_size=50,
+    ...     metric_batch="other", max_steps=20, progress=False, mode="FAST_COMPILE",
     ... )
     >>> w.get_value().round(3), result.history["loss"].shape, result.status
     (array([ 1., -2.,  3.]), (20,), 'max_steps')
     """
-    # Everything that can be refused is refused here, before anything is compiled.
+    _check_limits(max_steps, max_seconds, target_loss, callback)
+    _check_evaluation(evaluate, evaluate_every, evaluate_data)
     for name, value in (("batch_size", batch_size), ("metric_batch_size", metric_batch_size)):
         if value is not None and not (name == "batch_size" and callable(value)):
             check_number(name, value, minimum=1, integer=True)
     check_choice("metric_batch", metric_batch, get_args(MetricBatch))
     check_choice("search_batch", search_batch, get_args(SearchBatch))
-    if max_steps is not None:
-        check_number("max_steps", max_steps, minimum=0, integer=True)
-    if max_seconds is not None:
-        check_number("max_seconds", max_seconds, above=0, finite=False)
-    if target_loss is not None:
-        check_number("target_loss", target_loss, finite=False)
-    if max_steps is None and max_seconds is None and target_loss is None and callback is None:
-        raise argument_error(
-            "max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback."
-        )
-    check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
     check_number("seed", seed, minimum=0, integer=True)
     check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
     check_flag("progress", progress)
-    for name, function in (("evaluate", evaluate), ("callback", callback)):
-        if function is not None and not callable(function):
-            raise argument_error(name, "a callable", function, error=TypeError)
-    if evaluate_data is not None and (
-        evaluate is None or not isinstance(evaluate_data, tuple | list)
-    ):
-        expected = (
-            "none without evaluate" if evaluate is None else "a tuple of arguments for evaluate"
-        )
-        raise argument_error(
-            "evaluate_data",
-            expected,
-            evaluate_data,
-            "A one-element tuple needs a comma: (X,).",
-            TypeError,
-        )
     step = CompiledStep(
         objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None
     )
@@ -225,7 +198,7 @@ def minimize(
         search_batch=search_batch,
     )
     own = {"metric": metric_batch != "same", "search": search_batch != "same"}
-    step.build(full_layouts("gradient", *(name for name, wanted in own.items() if wanted)))
+    step.build(full_layouts("gradient", *(name for name, separate in own.items() if separate)))
     gradient, metric, _ = sampler.peek()
     step.check_shapes("data", gradient)
     if metric_batch == "own":
@@ -233,69 +206,31 @@ def minimize(
     warn_of_mismatch(objective, optimizer, gradient)
     run = TrainingRun(step, sampler, checkpoint)
 
-    def reached_limit() -> Ending | None:
-        if max_steps is not None and run.steps >= max_steps:
-            return "max_steps"
-        return "max_seconds" if max_seconds is not None and run.seconds >= max_seconds else None
-
-    stopped = reached_limit()
+    limits = Limits(max_steps, max_seconds, target_loss)
+    evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
-    watch = Watch(
-        step, batch_size is None, epoch, run.history["loss"] if run.steps else (), run.best
-    )
-    restored, last_saved = False, time.monotonic()
+    losses = run.history["loss"] if run.steps else ()
+    watch = Watch(step, batch_size is None, epoch, losses, run.best)
+    last_saved = time.monotonic()
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
         step.keep_on_device(sampler.data, sampler.metric_data),
     ):
+        stepper = Stepper(run, watch, limits, evaluation, callback, bar, limits.reached(run))
         try:
-            if not stopped:
+            if stepper.ending is None:
                 bar.compiling()
                 step.compile(*sampler.peek())
                 bar.compiled(step.compile_seconds)
-            while not stopped:
+            while stepper.ending is None:
                 with Interrupt() as interrupt:
-                    watch.remember()
-                    start = time.perf_counter()
-                    info = step.run(*sampler.next(run.steps), sync=False)
-                    run.seconds += time.perf_counter() - start
-                    run.steps += 1
-                    row = {"step": run.steps, "seconds": run.seconds, **info.to_dict()}
-                    try:
-                        stopped = reached_limit()
-                        if target_loss is not None and info.loss <= target_loss:
-                            stopped = "target_loss"
-                        if stopped != "target_loss" and (
-                            verdict := watch.judge(info, last=bool(stopped))
-                        ):
-                            stopped = verdict
-                        restored = stopped == "diverged" and watch.restore()
-                        due = evaluate is not None and (
-                            bool(stopped) or run.steps % evaluate_every == 0
-                        )
-                        if due or callback is not None:
-                            step.sync_to_host()  # code of the user may read the parameters
-                        with interrupt.passing():
-                            if evaluate is not None and due:
-                                row |= _evaluate(evaluate, evaluate_data)
-                            bar.show(row, last=bool(stopped))
-                            answer = None if callback is None else callback(dict(row))
-                            if isinstance(answer, bool | np.bool_) and answer:
-                                if (
-                                    evaluate is not None
-                                    and not stopped
-                                    and run.steps % evaluate_every
-                                ):
-                                    row |= _evaluate(evaluate, evaluate_data)
-                                stopped = "callback"
-                    finally:
-                        run.history.append(**row)  # also when Ctrl-C or an error comes in between
+                    stepper.take_step(interrupt)
                 interrupt.raise_if_asked()
                 if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_seconds:
                     run.save(watch.best)
                     last_saved = time.monotonic()
         except KeyboardInterrupt:
-            stopped = "interrupted"
+            stepper.ending = "interrupted"
         except Exception as error:  # an error of evaluate or callback must not cost the history
             error.history = run.history  # type: ignore[attr-defined]
             error.add_note(
@@ -306,12 +241,13 @@ def minimize(
         finally:
             step.sync_to_host()
             run.save(watch.best, final=True)
-    message = message_of(stopped, restored)
-    if message and stopped != "zero_gradient":
+    assert stepper.ending is not None
+    message = message_of(stepper.ending, stepper.restored)
+    if message and stepper.ending != "zero_gradient":
         warn(f"minimize: {message}", RuntimeWarning)
     return TrainingResult(
-        status=stopped,
-        loss=watch.lowest if restored else last_loss(run.history),
+        status=stepper.ending,
+        loss=watch.lowest if stepper.restored else last_loss(run.history),
         params=copies(objective.params),
         history=run.history,
         steps=run.steps,
@@ -322,20 +258,38 @@ def minimize(
     )
 
 
-def _evaluate(function: Callable[..., Any], arguments: Sequence[Any] | None) -> dict[str, float]:
-    """Return the columns that the user's evaluation gives."""
-    values = function(*(arguments or ()))
-    if values is None:
-        return {}
-    columns = {}
-    for name, value in (values if isinstance(values, Mapping) else {"evaluate": values}).items():
-        if name in ("step", "seconds", *(f.name for f in fields(StepInfo))):
-            raise argument_error(
-                "evaluate", "names that no column of the history has", name, "Choose another name."
-            )
-        if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
-            raise argument_error(
-                "evaluate", "a number, or a mapping from names to numbers", value, error=TypeError
-            )
-        columns[str(name)] = float(value)
-    return columns
+def _check_limits(max_steps: Any, max_seconds: Any, target_loss: Any, callback: Any) -> None:
+    """Refuse limits out of range, and a run without any."""
+    if max_steps is not None:
+        check_number("max_steps", max_steps, minimum=0, integer=True)
+    if max_seconds is not None:
+        check_number("max_seconds", max_seconds, above=0, finite=False)
+    if target_loss is not None:
+        check_number("target_loss", target_loss, finite=False)
+    if callback is not None and not callable(callback):
+        raise argument_error("callback", "a callable", callback, error=TypeError)
+    if max_steps is None and max_seconds is None and target_loss is None and callback is None:
+        raise argument_error(
+            "max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback."
+        )
+
+
+def _check_evaluation(evaluate: Any, evaluate_every: Any, evaluate_data: Any) -> None:
+    """Refuse an evaluation that cannot be called."""
+    check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
+    if evaluate is not None and not callable(evaluate):
+        raise argument_error("evaluate", "a callable", evaluate, error=TypeError)
+    if evaluate_data is None:
+        return
+    if evaluate is None:
+        raise argument_error(
+            "evaluate_data", "none without evaluate", evaluate_data, error=TypeError
+        )
+    if not isinstance(evaluate_data, tuple | list):
+        raise argument_error(
+            "evaluate_data",
+            "a tuple of arguments for evaluate",
+            evaluate_data,
+            "A one-element tuple needs a comma: (X,).",
+            TypeError,
+        )

@@ -31,10 +31,10 @@ _NEAR = 0.05
 
 
 def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
-    """Warn where the optimizer's metric is the Fisher matrix of another distribution than the loss belongs to.
+    """Warn if the optimizer's metric is the Fisher matrix of another distribution than the loss's.
 
-    Only of likelihoods that were read off the graph: one that was given is meant. Weights of
-    examples and factors are no mismatch. Where nothing can be found out nothing is said.
+    Likelihoods that were given are taken as intended, and weights of examples and factors are no
+    mismatch. Without a verdict there is no warning.
     """
     metric = getattr(optimizer, "metric", None)
     while isinstance(metric, StructuralDamping):
@@ -57,7 +57,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
             if not match and not match.weighted and match.likelihood is None:
                 match = compare(values, few, PLAIN, near=_NEAR)
             moves = not match and not match.weighted and _moves_with_target(values, few)
-    except Exception:  # this is a courtesy: it must not stop a run
+    except Exception:  # a failure here must not stop a run
         return
     if moves or any(h.source == MISPLACED for h in heads):
         return
@@ -88,7 +88,7 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
 
 
 def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:
-    """Return whether a likelihood is a poor choice for a loss that is the negative logarithm of none.
+    """Return whether a likelihood is a poor choice for a loss that belongs to none.
 
     A softmax or a sigmoid is a distribution whatever the loss, as in a policy gradient. Nothing
     better is known of an output that is not compared with data, such as an embedding or what a
@@ -100,7 +100,7 @@ def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> boo
 
 
 def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
-    """Return whether an output only moves the distribution of its target, or of the target's logarithm.
+    """Return whether an output only shifts the distribution of its target or its logarithm.
 
     Then the Fisher matrix of each unit is the same everywhere, as that of a Gaussian is: the loss
     may be that of Student's or a logistic distribution, log cosh or a norm of the difference, of an
@@ -136,7 +136,7 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
 
 
 def _meets_data(objective: Objective, head: Head) -> bool:
-    """Return whether the loss combines an output with what follows from the data without parameters or outputs."""
+    """Return whether the loss combines an output with functions of the data alone."""
     variables = [h.curvature_at for h in objective.heads]
     within: set[Variable] = {head.curvature_at}
     moved: set[Variable] = {*objective.params, *variables}
@@ -161,7 +161,10 @@ def _message(
     """Return the text of the warning, with the line to write."""
     heads = objective.heads
     names = " + ".join(f"{describe_likelihood(h.likelihood)} ({h.source})" for h in heads)
-    text = f"loss: expected the negative log-likelihood of {names}, which Fisher is the metric of, got "
+    text = (
+        f"loss: expected the negative log-likelihood of {names}, which Fisher is the metric of, "
+        "got "
+    )
     if match.likelihood is None:
         found = [taken.get(h) for h in heads]
         given = ", ".join(
@@ -177,8 +180,8 @@ def _message(
         if what := next((f.what for f in found if f is not None), None):
             return (
                 f"{text}another loss, which takes {what} of an output. Write symng.Objective(..., "
-                f"likelihood={given}), "
-                "or use GaussNewton(), which takes the curvature of the loss itself."
+                f"likelihood={given}), or use GaussNewton(), which takes the curvature of the loss "
+                "itself."
             )
         return (
             f"{text}another loss. GaussNewton() takes the curvature of the loss itself; if Fisher "
@@ -188,6 +191,6 @@ def _message(
     output = "..." if match.where == "output" else "..., output=r"
     return (
         f"{text}that of {name}. Write symng.Objective({output}, "
-        f"likelihood={written(match.likelihood)}), or "
-        f"likelihood={written(heads[0].likelihood)} to keep the present one."
+        f"likelihood={written(match.likelihood)}), or likelihood={written(heads[0].likelihood)} to "
+        "keep the present one."
     )

@@ -67,12 +67,12 @@ class ProgressBar:
             self.cell.flush()
 
     def compiling(self, what: str = "compiling the step") -> None:
-        """Tell that compilation has begun; the elapsed time beside it counts the seconds."""
+        """Show that compilation has begun; the elapsed time beside it counts the seconds."""
         self._progress.update(self._task, description=what)
         self._line(f"{what} ...", 0.0, force=True)
 
     def compiled(self, seconds: float) -> None:
-        """Tell how long compilation took and start the bar."""
+        """Show how long compilation took and start the bar."""
         self._progress.reset(self._task, total=1.0, description="first step")
         message = f"compiled in {seconds:.1f} s"
         self._line(message, 0.0, force=True)
@@ -102,7 +102,7 @@ class ProgressBar:
         self._line(f"{row['seconds']:7.1f} s  {text}", share, force=last)
 
     def _line(self, text: str, share: float, force: bool = False) -> None:
-        """Show a line in a notebook; print one where there is no terminal, at most one every five seconds."""
+        """Show a line in a notebook; without a terminal, print one at most every five seconds."""
         if self.cell is not None:
             self.cell.show(text, share, force)
         now = time.monotonic()
@@ -142,4 +142,5 @@ class Cell:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f'<progress value="{self.share:.3f}" max="1"></progress> <code>{escape(self.text)}</code>'
+        bar = f'<progress value="{self.share:.3f}" max="1"></progress>'
+        return f"{bar} <code>{escape(self.text)}</code>"

@@ -29,7 +29,7 @@ Ending = Literal[
 class TrainingResult:
     """What `minimize` returns.
 
-    It can be pickled, say to come back from another process. The compiled step stays behind.
+    It can be pickled, for instance to return it from another process, without the compiled step.
 
     Attributes
     ----------
@@ -67,10 +67,11 @@ class TrainingResult:
     >>> x, t = pt.matrix("x"), pt.vector("t")
     >>> w = pytensor.shared(np.zeros(2), name="w")
     >>> y = x @ w
-    >>> objective = symng.Objective(pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t])
+    >>> loss = pt.sqr(y - t).mean() / 2
+    >>> objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
     >>> result = symng.minimize(
-    ...     objective, symng.NaturalGradient(damping=0.0), data=(np.eye(2), np.array([3.0, 4.0])), max_steps=1,
-    ...     progress=False, mode="FAST_COMPILE",
+    ...     objective, symng.NaturalGradient(damping=0.0), data=(np.eye(2), np.array([3.0, 4.0])),
+    ...     max_steps=1, progress=False, mode="FAST_COMPILE",
     ... )
     >>> result = pickle.loads(pickle.dumps(result))
     >>> result.status, result.params["w"].round(3), round(result.loss, 6)
@@ -124,7 +125,7 @@ def last_loss(history: History) -> float:
 
 
 def copies(params: Sequence[SharedVariable]) -> dict[str | int, np.ndarray]:
-    """Return the values of the parameters by name, or by position where a name is missing or not the only one."""
+    """Return the values of the parameters by name, or by position if there is no unique name."""
     names = [p.name for p in params]
     values = (np.array(p.get_value(borrow=True)) for p in params)
     keys: list[Any] = [

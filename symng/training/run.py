@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from symng.optimizers.damping import FixedDamping
 from symng.training.batches import BatchSampler
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.history import History
+from symng.training.info import StepInfo
 from symng.training.step import CompiledStep
 
 
@@ -32,17 +34,15 @@ class TrainingRun:
         self.step, self.sampler, self.path = step, sampler, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
-        self.saved, self.warned = (
-            0,
-            False,
-        )  # steps in the file, and whether a failed writing was told
+        self.saved = 0  # steps in the file
+        self.warned = False  # of a checkpoint that could not be written
         if path is None:
             return
         self.given: dict[str, Any] = {
             "settings": _settings(step.optimizer),
             "data": self._checksum(),
         }
-        if not Path(path).parent.is_dir():  # it would be found out only after the first minutes
+        if not Path(path).parent.is_dir():  # else noticed only after minutes
             raise argument_error(
                 "checkpoint",
                 "a file in a folder that exists",
@@ -56,8 +56,16 @@ class TrainingRun:
         if Path(path).exists():
             self._load(path)
 
+    def take_step(self) -> StepInfo:
+        """Take one step on the next batches; parameters and state may stay on the device."""
+        start = time.perf_counter()
+        info = self.step.run(*self.sampler.next(self.steps), sync=False)
+        self.seconds += time.perf_counter() - start
+        self.steps += 1
+        return info
+
     def save(self, best: tuple[float, list[np.ndarray]] | None = None, final: bool = False) -> None:
-        """Write the checkpoint, if there is to be one; a full disk is warned of and does not end the run.
+        """Write the checkpoint, if any; a full disk causes a warning and does not end the run.
 
         ``best`` is the lowest loss so far and its parameters.
         """
@@ -125,7 +133,7 @@ class TrainingRun:
         rule = getattr(self.step.optimizer, "damping", None)
         if isinstance(
             rule, FixedDamping
-        ):  # a setting, not a state: the optimizer given now has the say
+        ):  # a setting, not a state: that of the given optimizer holds
             variables["state_damping"].set_value(rule.start)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
@@ -139,7 +147,7 @@ class TrainingRun:
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
 
     def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:
-        """Tell of settings and data that are not those of the file, which may be meant so."""
+        """Warn of settings and data that differ from those of the file, perhaps on purpose."""
         differences = _differences(
             self.given["settings"], meta.get("settings", self.given["settings"])
         )
@@ -176,12 +184,12 @@ class TrainingRun:
 
 
 def _layout(array: Any) -> str:
-    """Tell the shape and dtype of an array."""
+    """Return the shape and dtype of an array as text."""
     return f"{np.shape(array)} {np.asarray(array).dtype.name}"
 
 
 def _settings(optimizer: Any) -> dict[str, str]:
-    """Return the settings of an optimizer as text, without what differs from one process to the next."""
+    """Return the settings of an optimizer as text, the same in every process."""
     named = (
         {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
         if is_dataclass(optimizer)
@@ -193,7 +201,7 @@ def _settings(optimizer: Any) -> dict[str, str]:
 
 
 def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """Tell in what two mappings differ, entry by entry: what is given now, and what the file has."""
+    """Return how two mappings differ, entry by entry: what is given, and what the file has."""
     names = dict.fromkeys([*now, *then])
     return [
         f"{name} {now.get(name, 'missing')} where the file has {then.get(name, 'none')}"
@@ -208,10 +216,10 @@ def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.
 
 
 class Interrupt:
-    """Hold back a Ctrl-C in a block in which a step is taken and recorded, so that none is lost; a second one passes.
+    """Defer the first Ctrl-C until a step is recorded; a second one interrupts at once.
 
-    It also passes inside of `passing`. Does nothing outside of the main thread, or where the
-    program handles Ctrl-C in a way of its own. ``asked`` tells whether one is held back.
+    Within `passing` the first one interrupts too. Outside of the main thread, or if the program has
+    its own handler, nothing changes. ``asked`` is whether one is deferred.
     """
 
     def __init__(self) -> None:
@@ -236,7 +244,7 @@ class Interrupt:
         self.asked = True
 
     def raise_if_asked(self) -> None:
-        """Let pass what was held back."""
+        """Raise a deferred Ctrl-C."""
         if self.asked:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""Why a run ends by itself: it diverges, no step is finite, or the gradient is zero."""
+"""Why a run ends early: it diverges, no step is finite, or the gradient is zero."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _TOO_HIGH, _SMALL = 1e3, 1e-3
 
 
 def message_of(status: str, restored: bool) -> str:
-    """Return in a sentence what a status means that a run has ended with by itself; empty for others."""
+    """Return what the status of a run that ended early means; empty for other statuses."""
     return _MESSAGES.get("failed" if status == "diverged" and not restored else status, "")
 
 
 class Watch:
     """Judge a run after each step, and keep the parameters of its lowest loss.
 
-    ``every_example`` says that each batch holds all of them, ``epoch`` how many batches hold all.
-    ``losses`` are those of the steps before a checkpoint, and ``best`` the lowest of them and its
-    parameters, where the file has them.
+    ``every_example`` is whether each batch is full, ``epoch`` the number of batches in an epoch.
+    ``losses`` are those before a checkpoint, ``best`` the lowest of them and its parameters, if the
+    file has them.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Watch:
         self._moved = bool(finite)
 
     def remember(self) -> None:
-        """Keep the parameters that a step begins with: a copy, or on JAX the array itself, which nobody writes to."""
+        """Keep the parameters before a step: a copy, or the immutable array of JAX itself."""
         for i, param in enumerate(self.step.objective.params):
             value, kept = param.get_value(borrow=True), self._params[i]
             if not isinstance(value, np.ndarray):
@@ -97,7 +97,7 @@ class Watch:
     def judge(self, info: StepInfo, last: bool) -> Ending | None:
         """Return why the run ends with the step that began with the remembered parameters, or None.
 
-        ``last`` says that it ends with this one anyway.
+        ``last`` is whether it ends with this one anyway.
         """
         self._steps += 1
         if np.isfinite(info.loss):
@@ -127,7 +127,7 @@ class Watch:
         return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else None
 
     def restore(self) -> bool:
-        """Put the parameters of the lowest loss back where that has blown up, and return whether it has."""
+        """Restore the parameters of the lowest loss if the loss blew up; return whether it did."""
         blown_up = np.isfinite(self.lowest) and not self._latest[-1] <= self._limit()
         if blown_up:
             self.step.sync_to_host()
@@ -136,7 +136,7 @@ class Watch:
         return bool(blown_up)
 
     def _begin(self, loss: float) -> None:
-        """Take a loss for one that the run begins with. One of some examples does not show how high the others are."""
+        """Record one of the first losses; their median is the start if batches are not full."""
         if len(self._initial) < _PATIENCE:
             self._initial.append(loss)
             first = next(filter(None, self._initial), 0.0)
@@ -156,7 +156,7 @@ class Watch:
 
 
 def _is_failure(info: StepInfo, step: CompiledStep) -> bool:
-    """Return whether a step has failed and the damping has not grown, so that the next one is no better off."""
+    """Return whether a step failed without more damping, so that the next one will fail too."""
     useless = info.status in NO_DIRECTION or (
         info.status is Status.NEGATIVE_CURVATURE
         and info.residual_norm >= NO_GAIN * info.gradient_norm

@@ -389,7 +389,7 @@ def test_bad_arguments_are_refused_before_compilation(settings, message, monkeyp
 def test_metric_batch_for_an_optimizer_without_metric():
     with pytest.raises(
         ValueError,
-        match="^metric_batch: expected 'same', for the optimizer has no metric, got 'other'",
+        match="^metric_batch: expected 'same': the optimizer has no metric, got 'other'",
     ):
         train(symng.SGD(), batch_size=5, metric_batch="other")
     with pytest.raises(ValueError, match="^search_batch: expected none for SGD"):

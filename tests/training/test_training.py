@@ -160,7 +160,7 @@ def test_batches_that_nothing_uses(step):
         step((X, T), search_batch=(X, T))
     sgd = symng.compile_step(classifier()[0], symng.SGD())
     with pytest.raises(
-        ValueError, match="^metric_batch: expected none, for the optimizer has no metric, got one"
+        ValueError, match="^metric_batch: expected none: the optimizer has no metric, got one"
     ):
         sgd((X, T), metric_batch=(X,))
     with pytest.raises(ValueError, match="^search_batch: expected none for SGD"):

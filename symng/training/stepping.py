@@ -1,0 +1,124 @@
+"""Take the steps of a run one by one: limits, verdicts, evaluation, progress and callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from symng._checks import argument_error
+from symng.training.info import StepInfo
+from symng.training.progress import ProgressBar
+from symng.training.result import Ending
+from symng.training.run import Interrupt, TrainingRun
+from symng.training.verdicts import Watch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of a run; None is none."""
+
+    max_steps: int | None
+    max_seconds: float | None
+    target_loss: float | None
+
+    def reached(self, run: TrainingRun) -> Ending | None:
+        """Return which limit on steps or seconds the run has reached, if any."""
+        if self.max_steps is not None and run.steps >= self.max_steps:
+            return "max_steps"
+        if self.max_seconds is not None and run.seconds >= self.max_seconds:
+            return "max_seconds"
+        return None
+
+    def is_target(self, loss: float) -> bool:
+        """Return whether a loss is low enough to stop."""
+        return self.target_loss is not None and loss <= self.target_loss
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The user's evaluation, if any: a function, its arguments, and after how many steps."""
+
+    function: Callable[..., Any] | None
+    arguments: Sequence[Any] | None
+    every: int
+
+    def is_due(self, steps: int, last: bool) -> bool:
+        """Return whether to evaluate after so many steps."""
+        return self.function is not None and (last or steps % self.every == 0)
+
+    def __call__(self) -> dict[str, float]:
+        """Return the columns of the evaluation."""
+        values = None if self.function is None else self.function(*(self.arguments or ()))
+        if values is None:
+            return {}
+        named = values if isinstance(values, Mapping) else {"evaluate": values}
+        columns = {}
+        for name, value in named.items():
+            if name in ("step", "seconds", *(f.name for f in fields(StepInfo))):
+                raise argument_error(
+                    "evaluate",
+                    "names that no column of the history has",
+                    name,
+                    "Choose another name.",
+                )
+            if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
+                expected = "a number, or a mapping from names to numbers"
+                raise argument_error("evaluate", expected, value, error=TypeError)
+            columns[str(name)] = float(value)
+        return columns
+
+
+@dataclass
+class Stepper:
+    """Take steps, judge each, and report it to the user.
+
+    ``ending`` is why the run ends, None while it goes on; ``restored`` is whether the parameters of
+    the lowest loss were put back.
+    """
+
+    run: TrainingRun
+    watch: Watch
+    limits: Limits
+    evaluation: Evaluation
+    callback: Callable[[Mapping[str, Any]], Any] | None
+    bar: ProgressBar
+    ending: Ending | None = None
+    restored: bool = False
+
+    def take_step(self, interrupt: Interrupt) -> None:
+        """Take one step and append its row to the history."""
+        self.watch.remember()
+        info = self.run.take_step()
+        row = {"step": self.run.steps, "seconds": self.run.seconds, **info.to_dict()}
+        try:
+            self._judge(info)
+            self._report(row, interrupt)
+        finally:
+            self.run.history.append(**row)  # also after Ctrl-C or an error of the user's code
+
+    def _judge(self, info: StepInfo) -> None:
+        """Set ``ending`` if the run ends with this step."""
+        self.ending = self.limits.reached(self.run)
+        if self.limits.is_target(info.loss):
+            self.ending = "target_loss"
+        elif verdict := self.watch.judge(info, last=self.ending is not None):
+            self.ending = verdict
+        self.restored = self.ending == "diverged" and self.watch.restore()
+
+    def _report(self, row: dict[str, Any], interrupt: Interrupt) -> None:
+        """Evaluate if due, show the step and call the callback, which may end the run."""
+        due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
+        if due or self.callback is not None:
+            self.run.step.sync_to_host()  # the user's code may read the parameters
+        with interrupt.passing():
+            if due:
+                row |= self.evaluation()
+            self.bar.show(row, last=self.ending is not None)
+            answer = None if self.callback is None else self.callback(dict(row))
+            if isinstance(answer, bool | np.bool_) and answer:
+                if not due:
+                    row |= self.evaluation()
+                self.ending = "callback"
