@@ -22,6 +22,7 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.shape import Reshape
 from pytensor.tensor.signal.conv import Convolve1d
+from pytensor.tensor.subtensor import IncSubtensor, indices_from_subtensor
 
 from symng.backends._jax_shapes import (
     LazyIfElse,
@@ -42,6 +43,7 @@ def register() -> None:
     jax_funcify.register(Reshape, convert_reshape)
     jax_funcify.register(ARange, convert_arange)
     jax_funcify.register(Split, convert_split)
+    jax_funcify.register(IncSubtensor, _extending(IncSubtensor, convert_incsubtensor))
     jax_funcify.register(Convolve1d, convert_convolution)
     jax_funcify.register(IfElse, convert_ifelse)
     if LazyIfElse is not None:
@@ -104,6 +106,43 @@ def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
         return parts[0] if len(parts) == 1 else parts
 
     return split
+
+
+def convert_incsubtensor(own: Callable, op: IncSubtensor, node: Apply, **kwargs: Any) -> Callable:
+    """Convert writing or adding into a part that is known while JAX traces, without a scatter.
+
+    A scatter into all of an array becomes a map, and XLA ends the process where it meets such a map
+    in a reversed array, as in the second derivative of a recurrent network.
+    """
+    otherwise: Callable = own(op, node=node, **kwargs)
+
+    def incsubtensor(x: Any, y: Any, *ilist: Any) -> Any:
+        if not all(is_known(i) for i in ilist):
+            return otherwise(x, y, *ilist)
+        numbers: list[Any] = [int(in_numpy(i)) for i in ilist]
+        indices = [*indices_from_subtensor(numbers, op.idx_list)]
+        indices += [slice(None)] * (x.ndim - len(indices))
+        starts, lengths, kept = [], [], []
+        for index, n in zip(indices, x.shape, strict=True):
+            if isinstance(index, slice):
+                rows = range(*index.indices(n))
+                if rows.step != 1:
+                    return otherwise(x, y, *ilist)
+                starts.append(rows.start)
+                lengths.append(len(rows))
+                kept.append(len(rows))
+            elif -n <= index < n:
+                starts.append(index % n)
+                lengths.append(1)
+            else:
+                raise IndexError(f"index {index} is out of bounds for an axis of length {n}")
+        part = jnp.broadcast_to(jnp.asarray(y, x.dtype), kept).reshape(lengths)
+        if not op.set_instead_of_inc:
+            stops = [a + n for a, n in zip(starts, lengths, strict=True)]
+            part = jax.lax.slice(x, starts, stops) + part
+        return part if part.shape == x.shape else jax.lax.dynamic_update_slice(x, part, starts)
+
+    return incsubtensor
 
 
 def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:

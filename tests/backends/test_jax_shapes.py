@@ -173,3 +173,47 @@ def test_random_draws_of_a_computed_size():
     rng = pytensor.shared(np.random.default_rng(0))
     f = compile_function([x], pt.random.normal(size=(n // 2, k + 1), rng=rng), mode="JAX")
     assert f(X).shape == (3, 5)
+
+
+WRITES = {
+    "all": lambda x, y: pt.set_subtensor(x[:], y[0]),
+    "all by its length": lambda x, y: pt.inc_subtensor(x[: x.shape[0]], y),
+    "row": lambda x, y: pt.inc_subtensor(x[1], y[0]),
+    "last": lambda x, y: pt.set_subtensor(x[-1, -2], y[0, 0]),
+    "rows": lambda x, y: pt.inc_subtensor(x[1:-1], y[1:-1] * y[0, 0]),
+    "column": lambda x, y: pt.set_subtensor(x[:, 1], 2.0),
+    "reversed": lambda x, y: pt.inc_subtensor(x[::-1], y),
+    "every other": lambda x, y: pt.inc_subtensor(x[::2], y[::2]),
+    "none": lambda x, y: pt.inc_subtensor(x[2:2], 1.0),
+    "computed": lambda x, y: pt.set_subtensor(x[pt.argmax(y[:, 0])], 0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Skipping Assert")
+@pytest.mark.parametrize("name", WRITES)
+def test_writing_into_parts(name):
+    x, y = pt.matrix("x"), pt.matrix("y")
+    arrays = np.random.default_rng(0).standard_normal((2, 4, 3))
+    enable_jax()
+    written = WRITES[name](x, y)
+    graphs = [written, *pytensor.grad(pt.sqr(written).sum(), [x, y], disconnected_inputs="ignore")]
+    found, wanted = (
+        pytensor.function([x, y], graphs, mode=m)(*arrays) for m in ("JAX", "FAST_COMPILE")
+    )
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_second_derivative_of_a_recurrent_network():
+    enable_jax()
+    start = 0.3 * np.random.default_rng(0).standard_normal((3, 3))
+    x, w = pt.matrix("x"), pytensor.shared(start)
+    h = pytensor.scan(
+        lambda row, s: pt.tanh(row + s @ w), [x], outputs_info=[pt.zeros(3)], return_updates=False
+    )
+    slope = pytensor.grad(pt.sqr(h[-1]).sum(), w)
+    product = pytensor.grad((slope * w).sum(), w)
+    found, wanted = (
+        pytensor.function([x], product, mode=m)(np.ones((4, 3))) for m in ("JAX", "FAST_COMPILE")
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-10)
