@@ -14,7 +14,7 @@ from helpers.modes import modes, needs_jax, step_modes
 import symng
 from symng import vectors
 from symng.models import mlp
-from symng.objective.batches import Batch, as_batch, cut, layout_of, make_batch
+from symng.objective.batches import Batch, as_batch, layout_of, make_batch, split_into_chunks
 
 MODE = "FAST_COMPILE"
 RNG = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def make_objective(reduction: str = "mean", decay: float = 0.0) -> symng.Objecti
 def chunked(objective: symng.Objective, arrays: tuple[Any, ...]) -> tuple[Batch, list[Any]]:
     """Return the objective on a batch in chunks, and the arrays as it takes them."""
     batch = make_batch(objective, layout_of(arrays, objective.data_axes, CHUNK))
-    return batch, cut(arrays, objective.data_axes, CHUNK)
+    return batch, split_into_chunks(arrays, objective.data_axes, CHUNK)
 
 
 def evaluate(batch: symng.Objective | Batch, graph: Any, arrays: Any) -> Any:
@@ -51,7 +51,7 @@ def evaluate(batch: symng.Objective | Batch, graph: Any, arrays: Any) -> Any:
 )
 def test_cut(examples):
     layout = layout_of((X[:examples],), (0,), CHUNK)
-    parts = cut((X[:examples],), (0,), CHUNK)
+    parts = split_into_chunks((X[:examples],), (0,), CHUNK)
     assert [p.shape for p in parts] == [(examples // CHUNK, CHUNK, 4), (examples % CHUNK, 4)][
         : len(parts)
     ]
@@ -63,13 +63,13 @@ def test_cut(examples):
 
 def test_cut_along_another_axis():
     A = RNG.standard_normal((3, 11, 2))
-    stacked, rest = cut((A,), (1,), CHUNK)
+    stacked, rest = split_into_chunks((A,), (1,), CHUNK)
     assert stacked.shape == (2, 3, CHUNK, 2)
     np.testing.assert_array_equal(np.concatenate([*stacked, rest], axis=1), A)
 
 
 def test_a_batch_no_longer_than_a_chunk_is_not_cut():
-    assert cut((X[:5],), (0,), CHUNK)[0].shape == (5, 4)
+    assert split_into_chunks((X[:5],), (0,), CHUNK)[0].shape == (5, 4)
     assert not layout_of((X[:5],), (0,), CHUNK).chunked
 
 
