@@ -24,9 +24,9 @@ def check_batch(
 ) -> list[np.ndarray]:
     """Return the arrays of a batch as NumPy arrays that fit ``variables``, or refuse them.
 
-    Checked are number, dtype, number of axes, known lengths, one number of examples (along
-    ``axes``) for all, at least one example and, with ``finite``, that every value is. Nothing is
-    cast but what loses nothing.
+    This checks number, dtype, number of axes, known lengths, equal numbers of examples (along
+    ``axes``), at least one example and, with ``finite``, finite values. Only lossless casts are
+    made.
     """
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"

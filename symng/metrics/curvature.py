@@ -73,8 +73,7 @@ class GaussNewton(OutputMetric):
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         preactivations = self.outputs(objective)
-        # The loss as a function of the pre-activations alone, also where one of them is computed
-        # from another.
+        # The loss as a function of the pre-activations alone, even if one is computed from another.
         placeholders: list[Any] = [r.type() for r in preactivations]
         loss = rebuild([objective.loss], dict(zip(preactivations, placeholders, strict=True)))[0]
         curved: Any = hessian_product(loss, placeholders, tangents)

@@ -141,7 +141,7 @@ class StructuralDamping(Metric):
         scale = pt.cast(self.coefficient, objective.dtype) / head.y.shape[head.example_axis].astype(
             objective.dtype
         )
-        # With a metric of the same form, both share the passes through the model.
+        # A metric of the same form shares the passes through the model.
         shared = self.metric if isinstance(self.metric, OutputMetric) else None
         outputs = [] if shared is None else shared.outputs(objective)
         ends = [*outputs, *(state.end for state in states)]

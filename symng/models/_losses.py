@@ -116,7 +116,7 @@ def _pair(name: str, prediction: Any, target: Any) -> tuple[TensorVariable, Tens
         raise argument_error(name, "floating-point numbers", prediction, "Cast it.", TypeError)
     if prediction.type.ndim == 0:
         raise argument_error(name, "at least one axis, the outputs of an example", prediction)
-    # Broadcasting one against the other would give a loss of the wrong shape without a word.
+    # Broadcasting would silently give a loss of the wrong shape.
     if target.type.ndim != prediction.type.ndim:
         raise argument_error("target", f"{prediction.type.ndim} axes, as {name} has", target)
     return prediction, target if target.type.dtype == prediction.type.dtype else target.astype(

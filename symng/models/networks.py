@@ -25,7 +25,7 @@ Initializer = (
 _ACTIVATIONS: dict[str, Function] = {
     "sigmoid": pt.sigmoid,
     "tanh": pt.tanh,
-    # Not pt.maximum, whose gradient at a tie is a matter of taste.
+    # Not pt.maximum, whose gradient at a tie is arbitrary.
     "relu": lambda r: pt.switch(r > 0, r, pt.zeros_like(r)),
     "softplus": pt.softplus,
     "linear": lambda r: r,

@@ -37,7 +37,7 @@ class Batch(ABC):
     objective : Objective
         The model. In chunks it is not on the inputs of the batch: compute by `mean`.
     length : int or None
-        How many of the inputs and targets the batch holds, the first ones; None is all.
+        Number of inputs and targets in the batch, in order; None is all.
     divisor : symbolic scalar or None
         What the loss is divided by, so that a sum over examples becomes a mean; None if it is not
         divided.
@@ -73,9 +73,8 @@ class Batch(ABC):
     def averaged(self) -> Self:
         """Return the batch with a sum over examples divided by their number; else the same loss.
 
-        A sum times a small number may be a mean already, over a number that the user knew. It is
-        divided in batches of more examples than that, and a thousandth more: the number may have
-        been rounded to float32.
+        A sum times a small factor may already be a mean over 1 / factor examples. It is divided in
+        larger batches only, by at least a thousandth: the factor may have been rounded to float32.
         """
         factor = self.objective.sum_factor
         if factor is None:
@@ -123,7 +122,7 @@ class ChunkedBatch(Batch):
     stacked : list of symbolic arrays
         The chunks of each input and target, along a new first axis.
     rest : Objective or None
-        The model on the examples that are left over.
+        The model on the remaining examples.
     """
 
     stacked: list[Any] = field(default_factory=list)

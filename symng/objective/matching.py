@@ -38,7 +38,7 @@ from symng.objective.output_products import (
 # sum over examples.
 _MAX_EXAMPLES, _MAX_NUMBERS = 256, 2**18
 
-# What the loss may belong to instead, on the output as it is.
+# What the loss may belong to instead.
 _CANDIDATES: tuple[Likelihood, ...] = (
     Categorical(logits=True),
     Bernoulli(logits=True),
@@ -58,22 +58,22 @@ class Match:
     factor : float
         The best c; NaN when F u is zero or not finite.
     reduction : {"mean", "sum", None}
-        What the loss is of the negative log-likelihoods of the examples: c = 1 is a mean, c = N a
+        How the loss reduces the negative log-likelihoods of the examples: c = 1 is a mean, c = N a
         sum.
     relative_difference : float
         norm(G u - c F u) / norm(G u).
     message : str
-        The finding in words.
+        The result in words.
     weighted : bool
-        Whether G is F but for a factor of its own for each example, time step or unit, as with
-        class weights, a mask or advantages. Then ``matches`` is False, for Fisher has no such
-        weights, but the pair is right.
+        Whether G is F up to a weight for each example, time step or unit, as with class weights, a
+        mask or advantages. Then ``matches`` is False, since Fisher has no such weights, but loss
+        and likelihood belong together.
     likelihood : Likelihood or None
-        Where they do not match, the one that the loss belongs to, if it is found.
+        If they do not match, the likelihood that the loss belongs to, if found.
     where : {"output", "pre-activation", None}
-        What that likelihood is one of.
+        Whether that likelihood is on the output or on its pre-activation.
     outputs : tuple of int
-        Where they do not match, the outputs in whose likelihoods the loss has another curvature.
+        If they do not match, the outputs whose likelihood has another curvature than the loss.
     """
 
     matches: bool
@@ -98,7 +98,7 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
     check_passage(model)
     values, dry_run = Values(model), DryRun(model)
     few: Sequence[Any] = arrays
-    if model.reduction in ("mean", "sum"):  # then some of the examples show the factor for all
+    if model.reduction in ("mean", "sum"):  # then a few examples are enough
         try:
             few = values.take_examples(arrays, _MAX_EXAMPLES, _MAX_NUMBERS)
             dry_run("batch", few)
@@ -152,8 +152,7 @@ def compare(
     rng = np.random.default_rng(seed)
     with np.errstate(all="ignore"):
         own = products(products.values, rng)
-        # At an output of zero, or where all examples are alike, two curvatures may be equal that
-        # are not elsewhere.
+        # At an output of zero, or if all examples are equal, two curvatures may agree by chance.
         centers = products.values, [np.clip(v, -2, 2) for v in products.values]
         others = [
             products([v + rng.standard_normal(v.shape) for v in center], rng) for center in centers
@@ -217,7 +216,7 @@ def _judge(
         message = (
             "Loss and likelihood do not match: the curvature of the loss is no multiple of the "
             f"Fisher matrix of {names} (relative difference {difference:.2g}). Fisher and "
-            "GaussNewton will differ. If that is not meant, use the negative log-likelihood of "
+            "GaussNewton will differ. If this is not intended, use the negative log-likelihood of "
             "the output as loss, or give the likelihood that belongs to it."
         )
         return Match(False, factor, None, difference, message)
@@ -299,7 +298,7 @@ def _differ_by_weights(
     gs, fs = np.stack(curvature), np.stack(fisher)  # points, draws, and the axes of the output
     if not isinstance(likelihood, Categorical):
         if not isinstance(likelihood, Gaussian | Bernoulli | Poisson):
-            return False  # of one's own, whose units may depend on each other
+            return False  # the user's own, whose units may be dependent
         gs, fs = gs[..., None], fs[..., None]
     fs = np.where((gs == 0).all(axis=(1, -1), keepdims=True), 0, fs)
     squares = (fs**2).sum(axis=(0, 1, -1))

@@ -46,19 +46,19 @@ class Objective:
         sum of theirs.
     params : sequence of shared variables
         Floating-point, of one dtype; each must be connected to an output. Sharing between layers,
-        and use inside a scan, are fine. Their shapes are read now and stay.
+        and use inside a scan, are fine. Their shapes are read now and must not change.
     inputs : sequence of TensorVariable
         Symbolic inputs of the model.
     targets : sequence of TensorVariable, default ()
-        Symbolic inputs that only the loss needs, in any order: which output a target, or a part of
-        one, is compared with is read off the loss.
+        Symbolic inputs that only the loss needs, in any order: the loss shows which output a
+        target, or a slice of it, is compared with.
     likelihood : Likelihood or list of them, optional
         Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is
         the pre-activation.
     example_losses : TensorVariable, optional
-        Vector with the loss of every single example. Found on the graph when the loss is a mean or
-        sum over one and no example enters the output of another, as with batch normalization;
-        needed only where gradients of single examples are (`EmpiricalFisher`).
+        Vector of per-example losses. Found on the graph if the loss is a mean or sum over one and
+        examples do not mix, as with batch normalization; needed only for per-example gradients
+        (`EmpiricalFisher`).
     example_axis : int or list of int, default 0
         Axis of each output that runs over examples; 1 for time-major outputs.
     data_axes : sequence of int, optional
@@ -74,9 +74,9 @@ class Objective:
     Warns
     -----
     UserWarning
-        When the loss shows that an output is not the mean of a Gaussian, as one that takes its
-        logarithm, but not for certain what it is; the message has the line to write. When random
-        draws are the same at every step.
+        When the loss suggests that an output is not the mean of a Gaussian, for instance by taking
+        its logarithm, without certainty; the message gives the line to write. When random draws are
+        the same at every step.
 
     Notes
     -----
@@ -133,15 +133,14 @@ class Objective:
         _arguments.check_connections(graphs, params, inputs, targets)
         _arguments.warn_of_random_draws(loss, outputs)
         self._single = isinstance(output, Variable)
-        # Open the ops that are graphs, so that all readers see what is inside; gradients do not
-        # change.
+        # Open the ops that are graphs, so that all readers see inside; gradients do not change.
         (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *outputs])
         outputs = tuple(opened)
         axes = _arguments.check_example_axis(example_axis, outputs)
         likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
         heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
         data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
-        # A loss that computes the pre-activation once more must still be known to pass through it.
+        # A loss that recomputes the pre-activation still passes through it.
         loss = merge_equal([loss], [head.curvature_at for head in heads])[0]
         heads = read_off_loss(heads, loss, params, targets or inputs)
         model = Model(
@@ -284,15 +283,14 @@ class Objective:
         Parameters
         ----------
         name : str
-            What the messages call it.
+            The name of the batch in messages.
         arrays : tuple of array
             Values of the inputs and, with ``targets``, then the targets.
         targets : bool, default True
-            Whether the batch holds targets. They must then be some that the likelihood of the
-            output they are compared with can produce, where the loss shows which it is; where it
-            does not, ``repr`` says so.
+            Whether the batch holds targets. If the loss shows which output a target is compared
+            with, the likelihood of that output must allow its values; ``repr`` lists exceptions.
         finite : bool, default True
-            Whether NaN and Inf are looked for.
+            Whether to check for NaN and Inf.
 
         Raises
         ------
@@ -303,8 +301,8 @@ class Objective:
         Warns
         -----
         UserWarning
-            Without any targets, when a sigmoid output is compared with what it is computed from, as
-            in an autoencoder, and that is not from 0 to 1.
+            Without targets, if a sigmoid output is compared with its own input, as in an
+            autoencoder, and that is outside [0, 1].
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
         if targets and isinstance(arrays, list | tuple) and len(arrays) == len(variables):
@@ -341,8 +339,8 @@ class Objective:
         Match
             With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None),
             ``relative_difference``, ``message``, ``weighted`` and ``likelihood`` (the one that the
-            loss belongs to instead, if it is found); printing it shows the message, and it is true
-            when loss and likelihood match.
+            loss belongs to instead, if found); printing it shows the message, and it is true if
+            loss and likelihood match.
 
         Raises
         ------

@@ -61,8 +61,8 @@ class History:
         Parameters
         ----------
         **row : bool, int, float, str or None
-            One value a column; NumPy scalars and arrays without dimensions will do. None is a gap.
-            New names make new columns, with gaps in the rows before.
+            One value per column; NumPy scalars and zero-dimensional arrays are accepted. None is a
+            gap. New names make new columns, with gaps in the rows before.
 
         Raises
         ------

@@ -70,12 +70,11 @@ def minimize(
         during training: full batches stay on the device of JAX and are read-only meanwhile.
     batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last
-        batch wait for the next epoch. Or a schedule: a function of the number of the step, from 0,
-        as for a batch that grows; it is cut to what metric and search batch leave. JAX compiles
-        anew for each new size: let it change seldom. Default: all examples, in order. Then a step
-        that raises the loss is undone where the damping is a `LevenbergMarquardt` with
-        ``reject_below=None``. It is not with a damping that stays, for the next step would be the
-        same.
+        batch wait for the next epoch. Or a schedule, a function of the number of the step, from
+        0; it is limited to the examples that metric and search batch leave. JAX recompiles for each
+        new size, so change it rarely. Default: all examples, in order. Then a step that raises the
+        loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with a
+        fixed damping it is not, since the next step would be the same.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
         which is in the gradient batch of the same step; or ``metric_data``.
@@ -83,8 +82,8 @@ def minimize(
         Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
         reaches them.
     metric_batch_size : int, optional
-        Examples in a metric batch that is not the same. Default: ``batch_size``, as far as there
-        are examples.
+        Examples in a metric batch that is not the same. Default: ``batch_size``, or all examples
+        if there are fewer.
     search_batch : {"same", "other", "all"}, default "same"
         Examples for a search: the gradient batch, as many others if there are enough, or the
         training set. With ``metric_batch="other"`` too, metric and search batch have no example in
@@ -111,10 +110,10 @@ def minimize(
     callback : callable, optional
         Called with the row of each step (a mapping); stops the run when it returns True.
     checkpoint : path, optional
-        File in which the run is kept: parameters, state of the optimizer, order of examples,
-        history. Written every ``checkpoint_seconds`` and when the run ends, however it ends. If the
-        file exists the run goes on from it, to the same numbers as without the break; ``seed`` is
-        then that of the file. If it cannot be written, for instance because the disk is
+        File for the state of the run: parameters, state of the optimizer, order of examples,
+        history. Written every ``checkpoint_seconds`` and whenever the run ends. If the file exists,
+        the run continues from it with the same numbers as without interruption; ``seed`` is then
+        that of the file. If it cannot be written, for instance because the disk is
         full, there is a warning and the run goes on.
     checkpoint_seconds : float, default 60.0
         Seconds between two writings.
@@ -126,13 +125,13 @@ def minimize(
     Returns
     -------
     TrainingResult
-        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The step under way is
+        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The current step is
         finished first, unless Ctrl-C comes twice.
 
     Raises
     ------
     TypeError, ValueError
-        For data or arguments that do not fit; before anything is compiled.
+        For data or arguments that do not fit, before anything is compiled.
 
     Notes
     -----
@@ -142,15 +141,14 @@ def minimize(
 
     A run ends early as
 
-    - "diverged" when nine steps in a row have failed and the damping has not grown, or the loss has
-      been a thousand times what it was at the beginning for nine steps and does not come down.
-      Then, or where it is not finite, the parameters with the lowest loss are put back.
-    - "not_finite" when nothing was finite from the beginning, for nine steps: loss, gradient or
-      solve.
-    - "zero_gradient" when the gradient was exactly zero for nine steps and for all batches.
+    - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
+      thousand times its initial value for nine steps without falling. In the latter case, or if
+      the loss is not finite, the parameters with the lowest loss are restored.
+    - "not_finite" if nothing was finite in the first nine steps: loss, gradient or solve.
+    - "zero_gradient" if the gradient was exactly zero for nine steps and for all batches.
 
-    Where a run reaches its limit before, three steps with such a loss will do, and for the last two
-    all that it took.
+    In a run that reaches its limit earlier, three steps with such a loss are enough, and for the
+    last two reasons all the steps it took.
 
     Examples
     --------

@@ -157,7 +157,7 @@ class TrainingRun:
             warn(
                 f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
                 f"got {'; '.join(differences)}. The run goes on with what is given now; start it "
-                "anew with another path if that is not meant."
+                "anew with another path if this is not intended."
             )
 
     def _checksum(self) -> list[int]:
