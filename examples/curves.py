@@ -226,7 +226,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; what is not given comes from the settings of the optimizer in the preset."""
+    """Read the command line.
+
+    What is not given comes from the settings of the optimizer in the preset.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
     settings = settings_of(options.optimizer, options.preset)

@@ -1,4 +1,6 @@
-"""Draw samples of the stream of deformed digits: originals, each module alone, and all five one after the other.
+"""Draw samples of the stream of deformed digits.
+
+Originals, each module alone, and all five one after the other.
 
     python examples/deformed_digits.py                     # scikit-learn's digits, or MNIST where
     there is a copy python examples/deformed_digits.py --path mnist.npz --complexity 1

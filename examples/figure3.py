@@ -212,7 +212,10 @@ def time_to(history: symng.History, error: float) -> float:
 
 
 def make_table(runs: dict[str, list[Run]], seconds: float) -> tuple[list[str], list[list[str]]]:
-    """Return the columns and rows of the table; with several seeds their mean, a dash where one never got there."""
+    """Return the columns and rows of the table.
+
+    With several seeds their mean, a dash where one never got there.
+    """
     times = [round(seconds * share, 1) for share in SHARES]
     columns = ["method", "step size", "steps", "compilation (s)"]
     columns += [f"error at {t:g} s" for t in times] + [f"seconds to {e:g}" for e in ERRORS]

@@ -89,7 +89,10 @@ def binary_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Machine:
-    """A machine of binary units: E(v, h) = -v b - h c - v W h, its energy with h summed out, its Gibbs sampler."""
+    """A machine of binary units.
+
+    E(v, h) = -v b - h c - v W h, its energy with h summed out, its Gibbs sampler.
+    """
 
     def __init__(self, hidden: int, images: np.ndarray, seed: int) -> None:
         rng = np.random.default_rng(seed)

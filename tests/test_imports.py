@@ -1,4 +1,6 @@
-"""The rooms of the package import each other only as the architecture says; read from the source, not by importing it.
+"""The rooms of the package import each other only as the architecture says.
+
+Read from the source, not by importing it.
 
 A room is a folder or a module at the top of `symng`.
 """

@@ -1,4 +1,7 @@
-"""The likelihoods: their metrics against dense matrices, samples against moments, targets, arguments."""
+"""The likelihoods.
+
+Their metrics against dense matrices, samples against moments, targets, arguments.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def test_mean_is_the_output(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_metric_on_r_is_the_covariance_of_the_score(kind):
-    """By Monte Carlo, from samples of the same likelihood: the definition of the Fisher matrix, with error bars."""
+    """By Monte Carlo, from samples of the same likelihood.
+
+    The definition of the Fisher matrix, with error bars.
+    """
     likelihood, n = LIKELIHOODS[kind], 40_000
     r = pt.matrix("r")
     rng = pt.random.shared_rng(np.random.default_rng(5))

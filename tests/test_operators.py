@@ -1,4 +1,7 @@
-"""LinearOperator: its algebra, its errors, its conversions, and the properties that metrics promise."""
+"""LinearOperator.
+
+Its algebra, its errors, its conversions, and the properties that metrics promise.
+"""
 
 from __future__ import annotations
 
@@ -232,7 +235,10 @@ def products():
 
 @pytest.fixture(scope="module")
 def norms(products):
-    """Return the norm of each matrix: rounding is relative to it, also along vectors that a matrix takes to zero."""
+    """Return the norm of each matrix.
+
+    Rounding is relative to it, also along vectors that a matrix takes to zero.
+    """
     columns = [products(unit) for unit in np.eye(SIZE)]
     return {name: np.linalg.norm([column[name] for column in columns]) for name in SYMMETRIC}
 

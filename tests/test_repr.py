@@ -1,4 +1,7 @@
-"""How settings print: without defaults, over several lines if long, and as code that makes them again."""
+"""How settings print.
+
+Without defaults, over several lines if long, and as code that makes them again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Mathematics as MathML, made while the pages are built: browsers draw it without scripts and without a network."""
+"""Mathematics as MathML, made while the pages are built.
+
+Browsers draw it without scripts and without a network.
+"""
 
 from __future__ import annotations
 

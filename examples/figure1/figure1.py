@@ -1,4 +1,6 @@
-"""Figure 1 of the paper: which examples the metric of natural gradient is measured on, few of them labeled.
+"""Figure 1 of the paper.
+
+Which examples the metric of natural gradient is measured on, few of them labeled.
 
     python examples/figure1/figure1.py    # small preset: about 15 minutes on two cores
     python examples/figure1/figure1.py --seeds 3 --variants same other
@@ -250,7 +252,10 @@ class Trainer:
         return row
 
     def run(self, variant: str, seed: int, file: Path, settings: dict[str, Any]) -> None:
-        """Make a run up to the last step, from where its file is; write it now and then, and however it ends."""
+        """Make a run up to the last step, from where its file is.
+
+        Write it now and then, and however it ends.
+        """
         steps, history, taken, seconds = self.options.steps, symng.History(), 0, 0.0
         if file.exists():
             arrays, meta = load_checkpoint(file)
@@ -325,7 +330,10 @@ def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
 
 
 def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
-    """Tell whether a run has all its steps; refuse a file that is damaged or of a run with other settings."""
+    """Tell whether a run has all its steps.
+
+    Refuse a file that is damaged or of a run with other settings.
+    """
     if not file.exists():
         return False
     try:

@@ -110,7 +110,10 @@ def make_tables(runs: dict[str, list[Arrays]]) -> str:
 
 
 def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
-    """Draw training error on a log axis and test error in percent against updates: mean and confidence interval."""
+    """Draw training error on a log axis and test error in percent against updates.
+
+    Mean and confidence interval.
+    """
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
     for variant, every in runs.items():

@@ -1,4 +1,6 @@
-"""Ask how much a trained model depends on single parts of its training data: Figure 2 and Algorithm 1 of the paper.
+"""Ask how much a trained model depends on single parts of its training data.
+
+Figure 2 and Algorithm 1 of the paper.
 
     python examples/figure2/figure2.py                   # small preset, half an hour on two cores
     python examples/figure2/figure2.py --seeds 3         # several seeds, one after the other
@@ -281,7 +283,10 @@ class Experiment:
         write(path, json.dumps(asdict(settings), indent=2))
 
     def make(self, title: str, runs: Sequence[Run]) -> list[tuple[np.ndarray, dict[str, Any]]]:
-        """Make the runs that are missing, and the data that they need; return outputs and notes of all."""
+        """Make the runs that are missing, and the data that they need.
+
+        Return outputs and notes of all.
+        """
         missing = [run for run in runs if run.load(self.settings, self.folder) is None]
         parts = sorted(
             {part for run in missing for part in run.parts(self.settings)},

@@ -31,7 +31,9 @@ def log_variances(outputs: np.ndarray) -> np.ndarray:
 
 
 def interval(logs: np.ndarray) -> tuple[float, float]:
-    """Return a confidence interval of what `log_variances` tells, mean over seeds; ``logs`` is (seed, 1 + replicas).
+    """Return a confidence interval of what `log_variances` tells, mean over seeds.
+
+    ``logs`` is (seed, 1 + replicas).
 
     By the jackknife over replicas and Student's distribution (R. G. Miller, "Jackknifing
     variances", 1968), the variances given the seeds; NaN for two replicas, or where none differ.

@@ -1,4 +1,7 @@
-"""Data and training runs of figure2.py: each is one file, made by one call, in whichever process."""
+"""Data and training runs of figure2.py.
+
+Each is one file, made by one call, in whichever process.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,9 @@ def fingerprint(path: str | None) -> str:
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """A stretch of examples that is made and read as a whole: (segment, replica) in the stream, or 0 beside it.
+    """A stretch of examples that is made and read as a whole.
+
+    (segment, replica) in the stream, or 0 beside it.
 
     Segments 1, 2, ... are those of the first chunk, then as many that make up the second. Replica 0
     is the base stream, a higher one replaces the segment. Segment 0 is made from held-out digits:
@@ -99,7 +104,10 @@ class Part:
         return settings.validation if self.replica else settings.held_out
 
     def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
-        """Make the examples and write them, images as whole numbers from 0 to 255; return what was noted."""
+        """Make the examples and write them, images as whole numbers from 0 to 255.
+
+        Return what was noted.
+        """
         base = base_digits(source)
         pool = base if self.segment else (base.test_images, base.test_labels)
         count = self.size(settings)
@@ -248,7 +256,10 @@ class Trainer:
         data: Iterable[tuple[np.ndarray, np.ndarray]],
         keep: Callable[[], None],
     ) -> None:
-        """Train on the batches in their order and count what is ``told`` of the run; call ``keep`` now and then."""
+        """Train on the batches in their order and count what is ``told`` of the run.
+
+        Call ``keep`` now and then.
+        """
         kept = time.monotonic()
         for batch in data:
             begun = time.perf_counter()
@@ -370,7 +381,10 @@ class Run:
         return meta
 
     def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
-        """Return outputs and notes, or None if there is no such run; one that is damaged is told and deleted."""
+        """Return outputs and notes, or None if there is no such run.
+
+        One that is damaged is told and deleted.
+        """
         path = self.path(folder)
         try:
             arrays, meta = load_checkpoint(path)

@@ -28,7 +28,10 @@ from symng.training.checkpoint import save_checkpoint
 
 
 class Workers:
-    """Make files by tasks that have a method ``make``, one task in each process at a time; a context manager."""
+    """Make files by tasks that have a method ``make``, one task in each process at a time.
+
+    A context manager.
+    """
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self._pool = jobs, None if jobs == 1 else self._start(jobs)

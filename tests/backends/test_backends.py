@@ -96,7 +96,10 @@ def test_products_on_numba_take_any_layout():
 
 
 def test_numba_gets_no_large_constants():
-    """A function that holds one is compiled anew in each process: zeros to start from are made when it runs."""
+    """A function that holds one is compiled anew in each process.
+
+    Zeros to start from are made when it runs.
+    """
     v = pt.vector("v", shape=(300_000,))
     final = while_loop(
         lambda s: {"x": s["x"] + v, "i": s["i"] + 1},
@@ -312,7 +315,10 @@ def test_arrays_on_the_device_go_in_as_they_are():
 
 
 def test_memory_is_kept_where_the_c_library_can(monkeypatch):
-    """In a process of its own, for it cannot be undone: a large array's memory is not given back."""
+    """In a process of its own, for it cannot be undone.
+
+    A large array's memory is not given back.
+    """
     code = (
         "import symng, numpy as np\n"
         "def grow():\n"
@@ -386,7 +392,10 @@ def test_set_mode_and_the_default(monkeypatch):
 
 
 def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
-    """Indexing by a mask, whose length depends on values, is nothing for JAX; by name it is refused."""
+    """Indexing by a mask, whose length depends on values, is nothing for JAX.
+
+    By name it is refused.
+    """
     pytest.importorskip("jax")
     x, w = pt.dmatrix("x"), shared(np.ones(2), name="w")
     y = x @ w

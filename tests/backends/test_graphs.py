@@ -1,4 +1,7 @@
-"""A sample of the table of backends: kinds of graph that people write give the numbers of plain Python."""
+"""A sample of the table of backends.
+
+Kinds of graph that people write give the numbers of plain Python.
+"""
 
 from __future__ import annotations
 

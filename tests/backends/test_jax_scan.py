@@ -1,4 +1,7 @@
-"""Scans on JAX: the while loops of this package, and what it needs from PyTensor's own conversion."""
+"""Scans on JAX.
+
+The while loops of this package, and what it needs from PyTensor's own conversion.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,10 @@ def test_state_that_changes_dtype_in_jax_keeps_that_of_the_graph():
 
 @pytest.mark.parametrize("x, expected", [(3.0, 13.0), (40.0, 40.0)])
 def test_loop_within_a_loop(x, expected):
-    """The outer loop adds what an inner loop doubles; both start from values of their surroundings."""
+    """The outer loop adds what an inner loop doubles.
+
+    Both start from values of their surroundings.
+    """
     start = pt.dscalar("x")
 
     def body(total, k):
@@ -136,7 +142,10 @@ def test_loop_within_a_fixed_scan():
 
 @pytest.mark.parametrize("optimizer", ["fast_run", "fast_compile"])
 def test_taps_sequences_and_outputs_without_feedback(optimizer):
-    """Fibonacci steps over a sequence: two taps, a sequence, a state, an output that feeds nothing, a constant."""
+    """Fibonacci steps over a sequence.
+
+    Two taps, a sequence, a state, an output that feeds nothing, a constant.
+    """
     x, limit = pt.dvector("x"), pytensor.shared(20.0, name="limit")
 
     def step(v, two_ago, one_ago, s):

@@ -1,4 +1,7 @@
-"""Shape arithmetic on JAX: whatever follows from the shapes of the arguments is known while JAX traces."""
+"""Shape arithmetic on JAX.
+
+Whatever follows from the shapes of the arguments is known while JAX traces.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Time symng beside what a user would pick instead: gradient and K iterations of CG on (F + damping I), float32.
+"""Time symng beside what a user would pick instead.
+
+Gradient and K iterations of CG on (F + damping I), float32.
 
     python tests/benchmarks/compare.py  # everything: half an hour on two fast cores, an hour on
     slow ones python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
@@ -228,7 +230,10 @@ CONTESTANTS: dict[str, Callable[[tuple[int, ...], int, int], Run]] = {
 
 
 def serve(name: str, sizes: tuple[int, ...], examples: int, iterations: int) -> None:
-    """Be a contestant: tell the seconds to the first result, then those of a run for every line that comes."""
+    """Be a contestant.
+
+    Tell the seconds to the first result, then those of a run for every line that comes.
+    """
     start = time.perf_counter()
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,4 +1,6 @@
-"""The Curves network as the benchmarks use it: a compiled step, and the bare matrix products of one product with F.
+"""The Curves network as the benchmarks use it.
+
+A compiled step, and the bare matrix products of one product with F.
 
 Run as a program it takes one step in a fresh process and prints what that cost as one JSON line.
 """
@@ -47,7 +49,10 @@ def make_step(mode: str | None, solver: str = "minres-qlp", chunk_size: int | No
 
 
 def make_bare_products(examples: int, sizes: Sequence[int] = ALL_SIZES) -> Callable[[], None]:
-    """Return a function that makes the matrix products of one product with F, by NumPy's BLAS: the floor."""
+    """Return a function that makes the matrix products of one product with F, by NumPy's BLAS.
+
+    The floor.
+    """
     rng = np.random.default_rng(1)
     weights = [rng.standard_normal(s).astype("float32") for s in itertools.pairwise(sizes)]
     layers = [rng.random((examples, size)).astype("float32") for size in sizes]

@@ -139,7 +139,10 @@ def test_metric_product(mode, examples, benchmark):
 
 
 def _fresh_process(cache: str, *options: str) -> dict:
-    """Take a step in a fresh process with a compilation cache of its own; return what it printed."""
+    """Take a step in a fresh process with a compilation cache of its own.
+
+    Return what it printed.
+    """
     flags = [f for f in (os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={cache}") if f]
     environment = os.environ | {
         "PYTENSOR_FLAGS": ",".join(flags),

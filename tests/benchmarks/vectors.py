@@ -1,4 +1,6 @@
-"""Time what an iteration of CG costs beside its product: a product with a diagonal matrix, of n unknowns, float32.
+"""Time what an iteration of CG costs beside its product.
+
+A product with a diagonal matrix, of n unknowns, float32.
 
     PYTENSOR_FLAGS=blas__ldflags=-lopenblas python tests/benchmarks/vectors.py --size 842340
 

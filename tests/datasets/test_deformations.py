@@ -20,7 +20,10 @@ def image():
 
 
 class Fixed:
-    """Random numbers that are told: where between its limits each uniform number lies, or which whole number comes."""
+    """Random numbers that are told.
+
+    Where between its limits each uniform number lies, or which whole number comes.
+    """
 
     def __init__(self, share: float) -> None:
         self.share, self.asked = share, []

@@ -1,4 +1,7 @@
-"""The stream of deformed digits: its examples by their numbers, workers, bad arguments; the example that draws it."""
+"""The stream of deformed digits.
+
+Its examples by their numbers, workers, bad arguments; the example that draws it.
+"""
 
 from __future__ import annotations
 

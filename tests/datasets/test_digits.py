@@ -1,4 +1,7 @@
-"""Base images of digits: where they are looked for, what a file has to hold, and how scikit-learn's are enlarged."""
+"""Base images of digits.
+
+Where they are looked for, what a file has to hold, and how scikit-learn's are enlarged.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Faces, and Fashion-MNIST in their shape: what is read, how it is folded, what is refused; contrast normalization."""
+"""Faces, and Fashion-MNIST in their shape.
+
+What is read, how it is folded, what is refused; contrast normalization.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,10 @@ def test_number_of_labeled_images(tmp_path, labeled, parts):
 
 
 def test_places_that_are_looked_into(tmp_path, monkeypatch):
-    """In the order: path, SYMNG_DATA, the folder of Debian, what scikit-learn has fetched; each with plain files."""
+    """In the order.
+
+    Path, SYMNG_DATA, the folder of Debian, what scikit-learn has fetched; each with plain files.
+    """
     arff = (
         tmp_path
         / "scikit-learn"
@@ -335,7 +341,10 @@ def test_bad_arguments_are_named(tmp_path, arguments, error, words):
 
 
 def tfd(count: int = 60, **changed) -> dict[str, np.ndarray]:
-    """Return the content of a file with 2 of 3 images labeled; the first pixels tell the number of the image."""
+    """Return the content of a file with 2 of 3 images labeled.
+
+    The first pixels tell the number of the image.
+    """
     number = np.arange(count)
     images = np.zeros((count, 48, 48), "uint8")
     images[:, 0, 0] = number

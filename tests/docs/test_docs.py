@@ -1,4 +1,7 @@
-"""README and documentation pages are true: their code runs, their names, links and options exist."""
+"""README and documentation pages are true.
+
+Their code runs, their names, links and options exist.
+"""
 
 from __future__ import annotations
 

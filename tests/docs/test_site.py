@@ -1,4 +1,7 @@
-"""The site that Sphinx builds: names lead to the reference, mathematics needs no network, the gallery is complete."""
+"""The site that Sphinx builds.
+
+Names lead to the reference, mathematics needs no network, the gallery is complete.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,10 @@ def figure1(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a folder of 200 images of 10 x 10: bright on the left (class 0) or on the right (class 1)."""
+    """Return a folder of 200 images of 10 x 10.
+
+    Bright on the left (class 0) or on the right (class 1).
+    """
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=200).astype("uint8")
@@ -86,7 +89,10 @@ def tables_of(out: Path) -> list[list[list[str]]]:
 
 
 def test_batches(figure1, data):
-    """An epoch sees every example once; what the metric is measured on is of the right kind and not in the gradient."""
+    """An epoch sees every example once.
+
+    What the metric is measured on is of the right kind and not in the gradient.
+    """
     train, images = (
         data.images["train"],
         data.images["train"].reshape(len(data.images["train"]), -1),

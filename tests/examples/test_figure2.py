@@ -1,4 +1,7 @@
-"""examples/figure2: the stream of examples, training, the choice of step sizes, variances, table and picture."""
+"""examples/figure2.
+
+The stream of examples, training, the choice of step sizes, variances, table and picture.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""examples/figure2 from the command line: what it leaves, resumes and refuses, its processes and its page."""
+"""examples/figure2 from the command line.
+
+What it leaves, resumes and refuses, its processes and its page.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +130,10 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
 @pytest.mark.usefixtures("fast_data")
 @pytest.mark.parametrize("method", ["sgd", "ngd"])
 def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
-    """To the same numbers as without an interruption, from what was written last; a damaged file of it is not taken."""
+    """To the same numbers as without an interruption, from what was written last.
+
+    A damaged file of it is not taken.
+    """
     options = figure2.parse(
         [*TINY, *GIVEN, "--samples", "1000", "--batch", "70", "--out", str(tmp_path)]
     )

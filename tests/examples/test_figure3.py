@@ -1,4 +1,7 @@
-"""examples/figure3.py: which runs it makes, takes up again and tells. The runs themselves are stood in for."""
+"""examples/figure3.py.
+
+Which runs it makes, takes up again and tells. The runs themselves are stood in for.
+"""
 
 from __future__ import annotations
 

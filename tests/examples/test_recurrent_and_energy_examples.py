@@ -1,4 +1,7 @@
-"""The examples of the adding problem and of the Boltzmann machine: data, tiny runs, pages that tell all options."""
+"""The examples of the adding problem and of the Boltzmann machine.
+
+Data, tiny runs, pages that tell all options.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Settings are declared once: what they may be, what they become, and which may change between steps."""
+"""Settings are declared once.
+
+What they may be, what they become, and which may change between steps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Replacing variables copies only what depends on them: a loop that does not is the same loop afterwards."""
+"""Replacing variables copies only what depends on them.
+
+A loop that does not is the same loop afterwards.
+"""
 
 from __future__ import annotations
 

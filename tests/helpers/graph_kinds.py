@@ -1,4 +1,6 @@
-"""Kinds of graph that people write, each a tiny model in float64: parameters and activations in all shapes.
+"""Kinds of graph that people write, each a tiny model in float64.
+
+Parameters and activations in all shapes.
 
 Sequences and images are in `graph_sequences`, and `graphs` runs all of them. `KINDS` maps a name to
 a function that returns a `Case`. Lengths are read off the graph (``x.shape[0]``, -1), as people
@@ -42,7 +44,10 @@ def kind(build: Callable[[], Case]) -> Callable[[], Case]:
 
 
 def layers(forward: Callable[[Any], Any]) -> Callable[[], Case]:
-    """Register a regression whose output ``forward`` makes of a matrix of shape (6, 4); two outputs."""
+    """Register a regression whose output ``forward`` makes of a matrix of shape (6, 4).
+
+    Two outputs.
+    """
 
     def build() -> Case:
         x = pt.matrix("x")

@@ -1,4 +1,7 @@
-"""Kinds of graph over sequences and images: attention, recurrent networks, convolution; and batches of one."""
+"""Kinds of graph over sequences and images.
+
+Attention, recurrent networks, convolution; and batches of one.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,10 @@ USES = (*OPTIMIZERS, "check", "to_scipy", "updates")
 
 
 def run(kind: str, use: str, mode: str) -> list[float]:
-    """Return the numbers of a cell: losses and parameters of two steps, or what else the use returns."""
+    """Return the numbers of a cell.
+
+    Losses and parameters of two steps, or what else the use returns.
+    """
     case = KINDS[kind]()
     if use == "check":
         return list(

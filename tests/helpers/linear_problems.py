@@ -11,7 +11,10 @@ import scipy.linalg
 
 @dataclass(frozen=True)
 class Problem:
-    """Hold one system and its flags. ``single`` tells whether float32 can tell its singular values from zero."""
+    """Hold one system and its flags.
+
+    ``single`` tells whether float32 can tell its singular values from zero.
+    """
 
     name: str
     A: np.ndarray
@@ -51,7 +54,10 @@ def laplacian(m: int) -> np.ndarray:
 
 
 def clement(n: int) -> np.ndarray:
-    """Return the symmetric Clement matrix: zero diagonal, eigenvalues ±(n-1), ±(n-3), ..., singular for odd n."""
+    """Return the symmetric Clement matrix.
+
+    Zero diagonal, eigenvalues ±(n-1), ±(n-3), ..., singular for odd n.
+    """
     k = np.arange(1, n)
     off = np.sqrt(k * (n - k))
     return np.diag(off, 1) + np.diag(off, -1)
@@ -70,7 +76,10 @@ def lehmer(n: int) -> np.ndarray:
 
 
 def moler(n: int) -> np.ndarray:
-    """Return U^T U for U unit upper triangular with -1 above the diagonal: definite with one tiny eigenvalue."""
+    """Return U^T U for U unit upper triangular with -1 above the diagonal.
+
+    Definite with one tiny eigenvalue.
+    """
     U = np.eye(n) - np.triu(np.ones((n, n)), 1)
     return U.T @ U
 
@@ -86,7 +95,10 @@ def wilkinson(n: int) -> np.ndarray:
 
 
 def prolate(n: int, w: float = 0.25) -> np.ndarray:
-    """Return the prolate matrix: Toeplitz, eigenvalues clustered near 0 and 1, very ill-conditioned."""
+    """Return the prolate matrix.
+
+    Toeplitz, eigenvalues clustered near 0 and 1, very ill-conditioned.
+    """
     k = np.arange(1, n)
     return scipy.linalg.toeplitz(np.r_[2 * w, np.sin(2 * np.pi * w * k) / (np.pi * k)])
 
@@ -108,7 +120,10 @@ def ris(n: int) -> np.ndarray:
 
 
 def rosser() -> np.ndarray:
-    """Return Rosser's matrix: integer, singular, with a double and several nearly equal eigenvalues."""
+    """Return Rosser's matrix.
+
+    Integer, singular, with a double and several nearly equal eigenvalues.
+    """
     A = np.zeros((8, 8))
     A[np.triu_indices(8)] = [
         611, 196, -192, 407, -8, -52, -49, 29, 899, 113, -192, -71, -43, -8, -44, 899, 196, 61, 49, 8, 52, 611, 8, 44,
@@ -421,7 +436,10 @@ def shortest(A: np.ndarray, b: np.ndarray, tolerance: float = 1e-13) -> np.ndarr
 
 
 def minres_iterations(A: np.ndarray, b: np.ndarray, rtol: float, limit: int) -> int:
-    """Return the iterations a minimal residual method needs: Lanczos in the dtype of A, dense least squares on T."""
+    """Return the iterations a minimal residual method needs.
+
+    Lanczos in the dtype of A, dense least squares on T.
+    """
     eps = np.finfo(A.dtype).eps
     beta1 = beta = np.linalg.norm(b)
     v, v_old = b / beta1, np.zeros_like(b)
@@ -483,7 +501,10 @@ def cg_iterates(
 
 
 def cg_iterations(A: np.ndarray, b: np.ndarray, rtol: float) -> int:
-    """Return the iterations CG needs in exact arithmetic: Lanczos with the basis made orthogonal anew, in float64."""
+    """Return the iterations CG needs in exact arithmetic.
+
+    Lanczos with the basis made orthogonal anew, in float64.
+    """
     V = [b / np.linalg.norm(b)]
     for k in range(1, len(b) + 1):
         basis = np.array(V).T

@@ -1,4 +1,7 @@
-"""Modes as parameters of tests: JAX is skipped where it is not installed, others may be in the slow tier."""
+"""Modes as parameters of tests.
+
+JAX is skipped where it is not installed, others may be in the slow tier.
+"""
 
 from __future__ import annotations
 
@@ -25,5 +28,8 @@ def modes(*names: str, slow: Container[str] = ()) -> list[Any]:
 
 
 def step_modes() -> list[Any]:
-    """Return the modes of tests that compile steps: of all but one step per backend, the slow tier."""
+    """Return the modes of tests that compile steps.
+
+    Of all but one step per backend, the slow tier.
+    """
     return modes("CVM", "NUMBA", "JAX", slow=("CVM", "NUMBA", "JAX"))

@@ -80,7 +80,10 @@ def fisher(case: Case) -> np.ndarray:
 
 
 def example_gradients(case: Case) -> np.ndarray:
-    """Return the gradient of the loss on each batch of one example; the losses of examples, if the loss is a mean."""
+    """Return the gradient of the loss on each batch of one example.
+
+    The losses of examples, if the loss is a mean.
+    """
     slopes = pytensor.grad(case.loss, list(case.params), disconnected_inputs="ignore")
     f = pytensor.function(list(case.givens), slopes, mode="FAST_COMPILE", on_unused_input="ignore")
     rows = []

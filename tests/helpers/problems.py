@@ -1,4 +1,7 @@
-"""Small named problems for optimizers, each hard in its own way: functions that return (objective, data) in float64."""
+"""Small named problems for optimizers, each hard in its own way.
+
+Functions that return (objective, data) in float64.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Problem = tuple[symng.Objective, tuple[np.ndarray, ...]]
 
 
 def badly_scaled_regression() -> Problem:
-    """Return linear least squares on inputs of scales from 0.01 to 100: a Hessian of condition 1e8."""
+    """Return linear least squares on inputs of scales from 0.01 to 100.
+
+    A Hessian of condition 1e8.
+    """
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 5)) * np.logspace(-2, 2, 5)
     T = X @ np.logspace(2, -2, 5)[:, None] + 0.1 * rng.standard_normal((40, 1))
@@ -42,7 +48,10 @@ def _logistic_regression(targets: Any) -> Problem:
 
 
 def separable_logistic_regression() -> Problem:
-    """Return classes that a plane separates: the loss has no minimum, and the Fisher matrix vanishes on the way."""
+    """Return classes that a plane separates.
+
+    The loss has no minimum, and the Fisher matrix vanishes on the way.
+    """
     return _logistic_regression(lambda r, rng: r > 0)
 
 
@@ -52,7 +61,10 @@ def overlapping_logistic_regression() -> Problem:
 
 
 def redundant_softmax() -> Problem:
-    """Return four classes of which one never occurs, with a logit each: the Fisher matrix is singular everywhere."""
+    """Return four classes of which one never occurs, with a logit each.
+
+    The Fisher matrix is singular everywhere.
+    """
     rng = np.random.default_rng(2)
     X = rng.standard_normal((60, 3))
     T = np.eye(4)[np.argmax(X + 0.5 * rng.standard_normal((60, 3)), axis=1)]

@@ -90,7 +90,10 @@ def exponential(dtype="float64"):
 
 
 def regression(n: int = 20):
-    """Return linear least squares on examples that tell who they are: the first input of example i is i."""
+    """Return linear least squares on examples that tell who they are.
+
+    The first input of example i is i.
+    """
     rng = np.random.default_rng(1)
     x, t = pt.matrix("x"), pt.vector("t")
     w = pytensor.shared(np.zeros(3), name="w")

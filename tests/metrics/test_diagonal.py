@@ -230,7 +230,10 @@ def test_refusals():
 
 @pytest.mark.parametrize("name", ["gaussian", "bernoulli", "categorical", "several", "centered"])
 def test_diagonal_of_an_operator_with_a_root(name):
-    """Estimated from signed sums of the rows of R, R^T R = A: never negative, and as near as their squares tell."""
+    """Estimated from signed sums of the rows of R, R^T R = A.
+
+    Never negative, and as near as their squares tell.
+    """
     case = (
         oracles.several_case()
         if name == "several"

@@ -1,4 +1,7 @@
-"""What the paper proves equal is equal: matrices that agree in expectation, ratios in their limits."""
+"""What the paper proves equal is equal.
+
+Matrices that agree in expectation, ratios in their limits.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ import symng
 
 @pytest.mark.parametrize("kind", ["gaussian", "bernoulli", "categorical"])
 def test_empirical_fisher_is_the_fisher_matrix_on_targets_of_the_model(kind):
-    """In expectation, uncentered, with targets drawn from p(t | x): by 20 batches, each with all examples 200 times."""
+    """In expectation, uncentered, with targets drawn from p(t | x).
+
+    By 20 batches, each with all examples 200 times.
+    """
     case, batches, repeats = mlp_case(kind, "r"), 20, 200
     (x, X), (t, _) = case.givens.items()
     generator = pt.random.shared_rng(np.random.default_rng(0))
@@ -63,7 +69,10 @@ def least_squares():
     ],
 )
 def test_limits_of_the_reduction_ratios(least_squares, ratio, damped_model, limits):
-    """As the damping goes to 0 and to infinity, with exact solves and step size 1; between them, what NumPy says."""
+    """As the damping goes to 0 and to infinity, with exact solves and step size 1.
+
+    Between them, what NumPy says.
+    """
     objective, (X, T) = least_squares
     (w,), H = objective.params, X.T @ X / len(X)
     rule = symng.LevenbergMarquardt(initial=1.0, ratio=ratio, damped_model=damped_model)

@@ -84,7 +84,10 @@ def test_equals_dense_reference(name, metric):
 
 
 def test_likelihoods_are_those_meant():
-    """Guard the table above: were the likelihood misread, both sides would still be compared, but not what is meant."""
+    """Guard the table above.
+
+    Were the likelihood misread, both sides would still be compared, but not what is meant.
+    """
     for name in CASES:
         kinds = [type(head.likelihood).__name__.lower() for head in case(name).objective.heads]
         assert kinds == list(case(name).kinds)
@@ -122,7 +125,10 @@ def test_gauss_newton_of_a_loss_that_does_not_match():
 
 @pytest.mark.parametrize("likelihood", [symng.Gaussian(), symng.Bernoulli(logits=True), None])
 def test_gauss_newton_with_likelihood_given(likelihood):
-    """The curvature is taken where the likelihood says: on the output itself if that is given as its end."""
+    """The curvature is taken where the likelihood says.
+
+    On the output itself if that is given as its end.
+    """
     rng = np.random.default_rng(4)
     x, t, w = pt.matrix("x"), pt.matrix("t"), shared(rng, 3, 2)
     y = pt.sigmoid(x @ w)

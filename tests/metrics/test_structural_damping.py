@@ -186,7 +186,9 @@ def test_coefficient_may_be_symbolic():
 
 @pytest.mark.parametrize("activation, values", [("tanh", (-1.0, 1.0)), ("sigmoid", (0.0, 1.0))])
 def test_equals_the_fisher_matrix_of_the_joint(activation, values):
-    """With coefficient 1: t and h independent given x, means from the deterministic pass, summed over time steps.
+    """With coefficient 1.
+
+    T and h independent given x, means from the deterministic pass, summed over time steps.
 
     The expectation of (d log p(t, h | x))^2 is a sum over all values that t and h can take, of
     scores by autodiff.
@@ -317,7 +319,10 @@ def test_sign_is_the_distribution_of_the_docstring():
 
 
 def test_float32_stays_float32():
-    """Also that of the metrics alone: PyTensor's derivative of a scan has zeros of floatX in it, if let."""
+    """Also that of the metrics alone.
+
+    PyTensor's derivative of a scan has zeros of floatX in it, if let.
+    """
     case = recurrent("tanh", "float32")
     metrics = [
         symng.StructuralDamping(coefficient=0.3),
@@ -333,7 +338,10 @@ def test_float32_stays_float32():
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_saturated_units_in_float32(activation):
-    """Weights that drive many units to exactly 1: the product is finite, and right to the rounding of float32."""
+    """Weights that drive many units to exactly 1.
+
+    The product is finite, and right to the rounding of float32.
+    """
     case = recurrent(activation, "float32", 30.0)
     h = oracles.value(case.h, case.givens)
     assert (abs(h) == 1).any()

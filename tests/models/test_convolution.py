@@ -1,4 +1,7 @@
-"""The convolution of `symng.models`: against SciPy, its derivatives against dense ones, and what a loop repeats."""
+"""The convolution of `symng.models`.
+
+Against SciPy, its derivatives against dense ones, and what a loop repeats.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def test_filters_may_be_a_graph_of_known_shape():
 
 
 def convolutional_case(dtype: str = "float64", examples: int | None = None) -> oracles.Case:
-    """Return two convolutions and a dense layer: the second one needs the derivative for its images."""
+    """Return two convolutions and a dense layer.
+
+    The second one needs the derivative for its images.
+    """
     rng = np.random.default_rng(3)
     x, t = pt.tensor3("x", dtype=dtype, shape=(examples, 6, 5)), pt.matrix("t", dtype=dtype)
     first, bias, second, dense = (

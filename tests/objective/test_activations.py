@@ -1,4 +1,7 @@
-"""Activations written by hand, clipped, moved or inside a scan: read, with the pre-activation, and exact."""
+"""Activations written by hand, clipped, moved or inside a scan.
+
+Read, with the pre-activation, and exact.
+"""
 
 from __future__ import annotations
 
@@ -180,7 +183,10 @@ def test_others_stay_gaussian(name: str) -> None:
 
 
 def test_pre_activations_of_a_recurrent_network_are_found_in_its_scan() -> None:
-    """An output of every step, computed in the loop from the state of that step: as computed behind the loop."""
+    """An output of every step, computed in the loop from the state of that step.
+
+    As computed behind the loop.
+    """
     x = pt.tensor3("x")
     w, v = pytensor.shared(W[:3, :3], name="w"), pytensor.shared(W, name="v")
 

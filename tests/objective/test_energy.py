@@ -31,7 +31,10 @@ def make_params(seed: int = 0, dtype: str = "float64") -> list[Any]:
 
 
 def make(params: list[Any], dtype: str = "float64", **options: Any) -> symng.EnergyObjective:
-    """Return the objective of a machine with parameters W, b, c; the hidden units are summed out of the energy."""
+    """Return the objective of a machine with parameters W, b, c.
+
+    The hidden units are summed out of the energy.
+    """
     W, b, c = params
     v, s = pt.matrix("v", dtype=dtype), pt.matrix("s", dtype=dtype)
     return symng.EnergyObjective(

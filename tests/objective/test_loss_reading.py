@@ -1,4 +1,7 @@
-"""What the loss shows of an output that no activation is known of: read where it is clear, else warned of."""
+"""What the loss shows of an output that no activation is known of.
+
+Read where it is clear, else warned of.
+"""
 
 from __future__ import annotations
 

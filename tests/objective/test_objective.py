@@ -400,7 +400,10 @@ def test_repr():
 
 
 def test_construction_is_fast_for_deep_networks():
-    """Graphs whose paths double at every layer: a walk that forgets where it was would not come back."""
+    """Graphs whose paths double at every layer.
+
+    A walk that forgets where it was would not come back.
+    """
     x, t = pt.matrix("x"), pt.matrix("t")
     params, h, decay = [], x, 0.0
     for i in range(30):
@@ -426,7 +429,10 @@ def test_construction_is_fast_for_deep_networks():
 
 
 def bad(**changes):
-    """Return a call that makes an objective with some arguments changed; they may be functions of the variables."""
+    """Return a call that makes an objective with some arguments changed.
+
+    They may be functions of the variables.
+    """
     x, t, labels, w = variables()
     u, half, integer, free = (
         pytensor.shared(np.ones((3, 2)), name="u"),

@@ -1,4 +1,7 @@
-"""Random numbers in the graph, such as those of dropout: which are warned of, and what a step does with them."""
+"""Random numbers in the graph, such as those of dropout.
+
+Which are warned of, and what a step does with them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ def draw_from(kind: str) -> Any:
 
 
 def objective_of(drawn: Any, **kwargs: Any) -> symng.Objective:
-    """Return that of y = m x w for a number m that is drawn: gradient and metric are m^2 at x = w = 1 and t = 0."""
+    """Return that of y = m x w for a number m that is drawn.
+
+    Gradient and metric are m^2 at x = w = 1 and t = 0.
+    """
     x, t = pt.matrix("x"), pt.matrix("t")
     w = pytensor.shared(np.ones((1, 1)), name="w")
     y = (drawn * x) @ w

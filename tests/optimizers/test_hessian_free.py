@@ -1,4 +1,7 @@
-"""Hessian-free: its direction is natural gradient's, and each of its parts does what Martens says."""
+"""Hessian-free.
+
+Its direction is natural gradient's, and each of its parts does what Martens says.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +142,10 @@ def test_without_losses_of_examples_there_is_a_warning_and_no_preconditioner():
 
 
 def walk_back(losses):
-    """Return the last index before which the loss is not lower; losses that are not finite are passed."""
+    """Return the last index before which the loss is not lower.
+
+    Losses that are not finite are passed.
+    """
     taken, lowest = len(losses) - 1, np.inf
     for j in reversed(range(len(losses))):
         if losses[j] < lowest:

@@ -1,4 +1,7 @@
-"""The Kronecker-factored preconditioner: its blocks, factors, inverses and products against dense matrices."""
+"""The Kronecker-factored preconditioner.
+
+Its blocks, factors, inverses and products against dense matrices.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,10 @@ def test_layers_are_found() -> None:
 
 @pytest.mark.parametrize("kind", oracles.KINDS)
 def test_factors_are_those_of_the_fisher_matrix_in_expectation(kind: str) -> None:
-    """Of one example the block of a layer is a Kronecker product; signs make it one in the mean over draws."""
+    """Of one example the block of a layer is a Kronecker product.
+
+    Signs make it one in the mean over draws.
+    """
     case = oracles.mlp_case(kind)
     case.givens.update({v: value[:1] for v, value in case.givens.items()})
     kronecker, seed = Kronecker(case.objective), pt.lscalar("seed")
@@ -166,7 +172,10 @@ def test_an_inverse_without_damping_is_finite_also_of_a_dead_layer() -> None:
 
 
 def network(dtype: str = "float64") -> Any:
-    """Return objective and batch of a classifier that is badly conditioned: features of very different sizes."""
+    """Return objective and batch of a classifier that is badly conditioned.
+
+    Features of very different sizes.
+    """
     rng = np.random.default_rng(0)
     X = (rng.standard_normal((200, 8)) * np.logspace(0, 2, 8)).astype(dtype)
     T = np.eye(3)[rng.integers(3, size=200)].astype(dtype)

@@ -21,7 +21,10 @@ from symng.optimizers.krylov_subspace_descent import krylov_basis
 
 @functools.cache
 def compiled_basis(n, size, dtype):
-    """Return a function of a dense matrix, a gradient and a previous direction: V, V F V^T and the rank of V."""
+    """Return a function of a dense matrix, a gradient and a previous direction.
+
+    V, V F V^T and the rank of V.
+    """
     matrix, gradient, previous = (
         pt.matrix(dtype=dtype),
         pt.vector(dtype=dtype),

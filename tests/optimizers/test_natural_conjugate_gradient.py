@@ -1,4 +1,7 @@
-"""Natural conjugate gradient: the search in a plane, conjugacy, the formulas against conjugate gradients in NumPy."""
+"""Natural conjugate gradient.
+
+The search in a plane, conjugacy, the formulas against conjugate gradients in NumPy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The matrix products of a compiled step: as many as the mathematics needs on every backend, and none that copies."""
+"""The matrix products of a compiled step.
+
+As many as the mathematics needs on every backend, and none that copies.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ def transposed(node):
 
 @pytest.mark.parametrize("mode", step_modes())
 def test_a_step_makes_no_product_too_many(mode):
-    """Each layer: forward, gradient of weights and inputs, in the loop twice both; none for the inputs of the first."""
+    """Each layer: forward, gradient of weights and inputs, in the loop twice both.
+
+    None for the inputs of the first.
+    """
     x, t = pt.matrix("x", dtype="float32"), pt.matrix("t", dtype="float32")
     model = mlp(x, [7, 6, 5, 4], activation="tanh", output="sigmoid", seed=0, dtype="float32")
     loss = binary_cross_entropy_with_logits(model.preactivation, t).mean()

@@ -1,4 +1,7 @@
-"""What CG alone does: lost iterates are not handed back, a solve may end by its progress, and iterates are kept."""
+"""What CG alone does.
+
+Lost iterates are not handed back, a solve may end by its progress, and iterates are kept.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ MODE = "FAST_COMPILE"
 
 @cache
 def progressing(dtype: str, recompute: bool = True) -> Any:
-    """Return a solver that ends by progress as a function of its settings. They are shared variables, set anew."""
+    """Return a solver that ends by progress as a function of its settings.
+
+    They are shared variables, set anew.
+    """
     values = {"progress_rtol": 0.0, "rtol": 0.0, "maxiter": 500}
     shared = {name: pytensor.shared(np.asarray(value), name) for name, value in values.items()}
     run = compiled(CG(recompute=recompute, **shared), dtype)
@@ -132,7 +138,10 @@ def test_a_limit_that_cuts_a_solve_short_leaves_the_last_iterate(dtype: str) -> 
 
 
 def test_zero_curvature_of_an_indefinite_matrix_leaves_the_iterate_before_it() -> None:
-    """Curvatures of both signs in balance: the direction is no null vector, and the system has a solution."""
+    """Curvatures of both signs in balance.
+
+    The direction is no null vector, and the system has a solution.
+    """
     A, b = np.diag([3.0, 1.0, -1.0]), np.array([0.0, 1.0, 1.0])
     A[0, 1] = A[1, 0] = 1
     solution = compiled(CG(), "float64")(A, b)

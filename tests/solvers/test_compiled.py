@@ -36,7 +36,10 @@ def test_float32_stays_float32(solver: Any) -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
 def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> None:
-    """One product is compiled, also with a start and a residual at the end; and the loop forgets old states."""
+    """One product is compiled, also with a start and a residual at the end.
+
+    And the loop forgets old states.
+    """
     A, b, x0 = pt.dmatrix("A"), pt.dvector("b"), pt.dvector("x0")
     solution = solver.solve(lambda v: pt.tanh(A) @ v, b, x0=x0)
     mode = get_mode("CVM").excluding("inplace")

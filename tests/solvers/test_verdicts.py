@@ -57,7 +57,10 @@ def function(
 
 
 def compiled(solver: Any, x0: bool = False, preconditioner: bool = False) -> Any:
-    """Return a solver as a function of arrays. Its numbers become inputs, so that few functions are compiled."""
+    """Return a solver as a function of arrays.
+
+    Its numbers become inputs, so that few functions are compiled.
+    """
     given = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
     flags = {name: given.pop(name) for name in ("recompute", "check")}
     optional = {
@@ -419,7 +422,10 @@ def test_cg_solves_definite_systems(n: int, seed: int) -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(n=st.integers(1, 10), seed=st.integers(0, 10_000))
 def test_cg_is_never_wrong(n: int, seed: int) -> None:
-    """On any symmetric matrix: a success has a small residual, a direction of curvature has that curvature."""
+    """On any symmetric matrix.
+
+    A success has a small residual, a direction of curvature has that curvature.
+    """
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, n))
     A, b = X + X.T, rng.standard_normal(n)

@@ -155,7 +155,10 @@ def test_verdicts() -> None:
 @pytest.mark.parametrize("power", range(-60, 0, 4))
 @pytest.mark.parametrize("kind", oracles.KINDS)
 def test_no_wrong_solution_is_reported_as_a_success(kind: str, power: int) -> None:
-    """However small the damping: the residual of what is called solved is that of rounding errors."""
+    """However small the damping.
+
+    The residual of what is called solved is that of rounding errors.
+    """
     case = oracles.mlp_case(kind, dtype="float32")
     rows = symng.Fisher()(case.objective).factor.materialise(pt.zeros(case.size, dtype="float32"))
     rows = rows.eval(case.givens, mode=MODE, on_unused_input="ignore").astype("float64")

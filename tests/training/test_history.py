@@ -317,7 +317,10 @@ def test_a_link_stays_a_link(tmp_path):
 
 
 def run(rows=3):
-    """A history as minimize makes it, of an optimizer without damping: empty columns, and a last step without solve."""
+    """A history as minimize makes it, of an optimizer without damping.
+
+    Empty columns, and a last step without solve.
+    """
     history = History()
     for step in range(1, rows + 1):
         status = Status.CONVERGED if step % 2 else Status.MAX_ITERATIONS

@@ -1,4 +1,7 @@
-"""The warning of `minimize` of losses that are no likelihood: where it is deserved, and what it says."""
+"""The warning of `minimize` of losses that are no likelihood.
+
+Where it is deserved, and what it says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What minimize returns: how the run ended, the loss and the parameters, and that all of it can be sent around."""
+"""What minimize returns.
+
+How the run ended, the loss and the parameters, and that all of it can be sent around.
+"""
 
 from __future__ import annotations
 

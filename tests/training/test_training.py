@@ -1,4 +1,7 @@
-"""A compiled step: the contract as written, compiling, and what is refused before anything is compiled."""
+"""A compiled step.
+
+The contract as written, compiling, and what is refused before anything is compiled.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ from symng import vectors
 
 
 def classifier(labels: bool = False):
-    """Return a softmax regression and a batch; with class numbers instead of one-hot rows if told so."""
+    """Return a softmax regression and a batch.
+
+    With class numbers instead of one-hot rows if told so.
+    """
     rng = np.random.default_rng(0)
     x, t = pt.matrix("x"), pt.ivector("t") if labels else pt.matrix("t")
     w = pytensor.shared(rng.standard_normal((3, 4)), name="w")

@@ -34,7 +34,10 @@ def train(objective, optimizer, data=(X, T), **settings):
 
 
 def judged(losses, every_example=True, before=(), **info):
-    """Return the verdict on a run of these losses and when it came; the parameter is the number of the step."""
+    """Return the verdict on a run of these losses and when it came.
+
+    The parameter is the number of the step.
+    """
     w = pytensor.shared(np.zeros(1), name="w")
     step = SimpleNamespace(
         objective=SimpleNamespace(params=[w]), state={}, sync_to_host=lambda: None
