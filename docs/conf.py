@@ -103,12 +103,12 @@ html_theme_options = {
 
 
 def escape_initials(app, what, name, obj, options, lines):
-    """Keep "R. Pascanu" at the start of a reference from being read as item R of an ordered list."""
+    """Keep "R. Pascanu" at the start of a reference from becoming item R of a list."""
     lines[:] = [re.sub(r"^(\s*(?:\.\. \[\d+\] )?[A-Z])\. ", r"\1\\. ", line) for line in lines]
 
 
 def leave_out_source(app, pagename, templatename, context, doctree):
-    """Keep pages that are written while the others are built from a link to a source that the repository has not."""
+    """Remove the source link from generated pages, whose source is not in the repository."""
     if pagename.startswith("generated/"):
         context["page_source_suffix"] = None
 

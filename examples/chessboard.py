@@ -1,4 +1,4 @@
-"""Learn a chessboard of four squares from a thousand points by natural gradient, and draw what the network says.
+"""Learn a chessboard from a thousand points by natural gradient, and draw what is learned.
 
     python examples/chessboard.py                  # 15 steps
     python examples/chessboard.py --steps 40 --seed 1
@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def train(
     options: argparse.Namespace,
 ) -> tuple[list[tuple[int, float, np.ndarray]], np.ndarray, np.ndarray]:
-    """Return step, loss and probabilities on a grid at four moments of training, and the points with their targets."""
+    """Return step, loss and probabilities on a grid at four moments, and points with targets."""
     rng = np.random.default_rng(options.seed)
     points = rng.uniform(-1, 1, (options.examples, 2))
     targets = (points.prod(axis=1, keepdims=True) > 0).astype(float)

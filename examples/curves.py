@@ -1,4 +1,4 @@
-"""Train the deep autoencoder of section 10 on Curves-like images by natural gradient, or by any other optimizer.
+"""Train the deep autoencoder of section 10 on Curves-like images, by any of the optimizers.
 
     python examples/curves.py                      # natural gradient, 180 seconds of training
     python examples/curves.py --preset paper       # the settings of the paper's appendix
@@ -339,7 +339,8 @@ def describe(options: argparse.Namespace) -> str:
     parts = [f"{name[0].upper()}{name[1:]}: batches of {options.batch}"]
     if getattr(options, "damping", None) is not None and options.optimizer != "tonga":
         parts.append(
-            f"metric on {options.metric_examples or 'the same'}{' other' * bool(options.metric_examples)} images"
+            f"metric on {options.metric_examples or 'the same'}"
+            f"{' other' * bool(options.metric_examples)} images"
         )
     for setting, words in (
         ("iterations", "up to {} iterations"),

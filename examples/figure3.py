@@ -1,4 +1,4 @@
-"""Compare the optimizers of Figure 3 of the paper, and others beside them, on Curves-like images at equal time.
+"""Compare the optimizers of Figure 3 of the paper, and others, on Curves at equal time.
 
     python examples/figure3.py              # fewer images, a narrower network: half an hour
     python examples/figure3.py --seeds 3    # several seeds

@@ -1,4 +1,4 @@
-"""Train a small restricted Boltzmann machine on scikit-learn's digits by natural gradient and by gradient descent.
+"""Train a small restricted Boltzmann machine by natural gradient and by gradient descent.
 
     python examples/rbm_digits.py                  # 12 hidden units, 15 seconds of training by each
     python examples/rbm_digits.py --hidden 8 --steps 300
@@ -116,7 +116,7 @@ class Machine:
         return (rng.random(v.shape, "float32") < expit(h @ W.T + b)).astype("float32")
 
     def nats(self, v: np.ndarray) -> float:
-        """Return the exact mean negative log-likelihood, by a sum over the states of the hidden units."""
+        """Return the exact mean negative log-likelihood, summing over all hidden states."""
         W, b, c = (p.get_value().astype("float64") for p in self.params)
         log_z = logsumexp(self.states @ c + np.logaddexp(0, self.states @ W.T + b).sum(axis=1))
         return float(log_z - (v @ b + np.logaddexp(0, v @ W + c).sum(axis=1)).mean())
@@ -174,7 +174,7 @@ def train(
 
 
 def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> None:
-    """Draw likelihoods against steps and seconds, and below them images, samples of each run, and filters."""
+    """Draw likelihoods against steps and seconds; images, samples and filters below."""
     figure = Figure(figsize=(10.0, 6.2), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, 2.6))
     panels = top.subplots(1, 2, sharey=True)

@@ -1,4 +1,4 @@
-"""Train a recurrent network on the adding problem by Hessian-free, with and without structural damping.
+"""Train a recurrent network on the adding problem, with and without structural damping.
 
     python examples/rnn_adding.py    # sequences of 50 steps, both ways, 60 seconds of training each
     python examples/rnn_adding.py --length 30 --hidden 30
@@ -91,7 +91,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def make_objective(hidden: int, radius: float, seed: int) -> symng.Objective:
-    """Return a network of tanh units, x (time, example, 2) to y (example, 1), and half its squared error.
+    """Return a network from x (time, example, 2) to y (example, 1), and half its squared error.
 
     The weights are those of Martens and Sutskever: 15 incoming ones a unit, the recurrent ones
     scaled to a spectral radius.

@@ -224,7 +224,7 @@ VECTORS = arrays(
 
 @pytest.fixture(scope="module")
 def products():
-    """Return a function from a vector to the products of all metrics, compiled once, on a loss convex in r."""
+    """Return a function from a vector to the products of all metrics, on a loss convex in r."""
     c = mlp_case("categorical")
     v = pt.vector("v")
     f = pytensor.function(

@@ -1,4 +1,4 @@
-"""Names of other projects that the pages and docstrings speak of, so that pages are built without a network.
+"""Names of other projects in pages and docstrings, so that pages build without a network.
 
 Intersphinx reads inventories. Those of the projects would have to be fetched, and hold thousands of
 names; these are written from the table below while the pages are built.
@@ -94,7 +94,8 @@ def write_inventories(folder: Path) -> dict[str, tuple[str, str]]:
     mapping = {}
     for project, (address, names) in PROJECTS.items():
         lines = "".join(f"{name} py:{kind} 1 {place} -\n" for name, (kind, place) in names.items())
-        head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n# Compressed using zlib\n"
+        head = f"# Sphinx inventory version 2\n# Project: {project}\n"
+        head += "# Version: \n# Compressed using zlib\n"
         path = folder / f"{project}.inv"
         path.write_bytes(head.encode() + zlib.compress(lines.encode()))
         mapping[project] = (address, str(path))

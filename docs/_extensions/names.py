@@ -47,7 +47,7 @@ CODE = re.compile(
 def target_of(
     name: str, literal: str, known: Container[str], elsewhere: Container[str]
 ) -> str | None:
-    """Return the full name that a name in a literal stands for, or None where it stands for nothing documented.
+    """Return the full name of the documented object that a literal names, or None.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def target_of(
 
 
 def has_field(owner: str, field: str) -> bool:
-    """Return whether a class of symng has an attribute, as a dataclass may have without a default too."""
+    """Return whether a class of symng has an attribute, or a dataclass field without default."""
     kind: Any = symng
     for part in owner.split(".")[1:]:
         kind = getattr(kind, part, None)
@@ -97,12 +97,12 @@ def has_field(owner: str, field: str) -> bool:
 
 
 class LinkNames(SphinxPostTransform):
-    """Turn names in the literals of Markdown pages into references, before references are resolved."""
+    """Turn names in literals of Markdown pages into references, before these are resolved."""
 
     default_priority = 5
 
     def run(self, **kwargs: Any) -> None:
-        """Look at each literal that is not part of a link or a heading, nor an option of a command."""
+        """Visit each literal outside of links, headings and options of commands."""
         if not str(self.env.doc2path(self.env.docname)).endswith(".md"):
             return
         known = self.env.get_domain("py").objects

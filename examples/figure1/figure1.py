@@ -119,7 +119,8 @@ class Data:
     def __init__(self, found: FacesFold, pool: int, with_unlabeled: bool) -> None:
         self.source, self.classes = found.source, found.classes
         sums = [zlib.crc32(a.tobytes()) for a in (found.train_images, found.test_images)]
-        counts = f"{len(found.train_labels):,} images to train with, {len(found.unlabeled_images):,} unlabeled"
+        counts = f"{len(found.train_labels):,} images to train with, "
+        counts += f"{len(found.unlabeled_images):,} unlabeled"
         self.told = f"{counts}, checksums {sums}"
         self.images = {part: preprocess(getattr(found, f"{part}_images"), pool) for part in PARTS}
         self.labels = {part: getattr(found, f"{part}_labels") for part in PARTS}
@@ -157,7 +158,7 @@ class Data:
 
 
 def preprocess(images: np.ndarray, pool: int) -> np.ndarray:
-    """Return images averaged over squares of ``pool`` pixels, what does not fill one cut off, and normalized."""
+    """Return images averaged over full squares of ``pool`` pixels, and normalized."""
     count, height, width = images.shape
     if pool > 1:
         cut = images[:, : height // pool * pool, : width // pool * pool]
@@ -167,7 +168,7 @@ def preprocess(images: np.ndarray, pool: int) -> np.ndarray:
 
 
 def read_data(options: argparse.Namespace) -> Data:
-    """Return the data, or refuse data that is too little for the batches or too small for the filters."""
+    """Return the data, or refuse too little for the batches or images too small for the filters."""
     found = faces(
         options.data, fold=options.fold, labeled=options.labeled, download=options.download
     )

@@ -36,12 +36,12 @@ def history_of(arrays: Arrays) -> symng.History:
 
 
 def half_interval(values: np.ndarray) -> np.ndarray:
-    """Return half the length of the 95% confidence interval of the mean over the first axis (Student's t)."""
+    """Return half the length of the 95% confidence interval of the mean over the first axis."""
     return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
 
 
 def tell(values: np.ndarray, form: str) -> str:
-    """Write a mean, with half the length of its confidence interval where there are several values."""
+    """Write a mean, with half the length of its confidence interval if there are several values."""
     if len(values) < 2:
         return format(values.mean(), form)
     return f"{values.mean():{form}} ± {half_interval(values):{form.lstrip('+')}}"
@@ -70,7 +70,7 @@ def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[
 
 
 def make_tables(runs: dict[str, list[Arrays]]) -> str:
-    """Return the figures after the last update, and differences on the same seeds, as two tables in Markdown."""
+    """Return figures after the last update and differences on the same seeds, as two tables."""
     lasts = {
         v: {name: np.array([run[name][-1] for run in every]) for name in every[0]}
         for v, every in runs.items()

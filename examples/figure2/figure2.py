@@ -192,7 +192,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
 def choose(
     measure: Callable[[list[tuple[str, float]]], list[float]], aim: float | None = None
 ) -> tuple[dict[str, float], Errors, float]:
-    """Return step sizes of both methods with about the same validation error, all errors seen, and the one aimed at.
+    """Return step sizes with about the same validation error, all errors, and the one aimed at.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ class Experiment:
         return [m for m in made if m is not None]
 
     def examples_to_make(self) -> int:
-        """Return how many examples a folder without any run needs to have made, for all of its runs."""
+        """Return how many examples have to be made for all runs of a folder without any."""
         if any((self.folder / "runs").glob("*/*.npz")):
             return 0  # of what is missing `make` will see
         segments = range(1, self.settings.segments + 1)

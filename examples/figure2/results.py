@@ -20,7 +20,7 @@ _COLORS = {"sgd": "#D55E00", "ngd": "#0072B2"}
 
 
 def log_variances(outputs: np.ndarray) -> np.ndarray:
-    """Return the logarithm of the mean variance of outputs (replica, example, unit), and those without each replica."""
+    """Return log mean variances of outputs (replica, example, unit), also without each replica."""
     outputs = outputs.astype("float64")
     chosen = [
         outputs,
@@ -49,7 +49,7 @@ def interval(logs: np.ndarray) -> tuple[float, float]:
 
 
 def ratio_of_all(logs: np.ndarray) -> dict[str, float]:
-    """Return the geometric mean of ratios (seed, segment, 1 + replicas), with its confidence interval.
+    """Return the geometric mean of ratios (seed, segment, 1 + replicas) and its interval.
 
     By Student's distribution on the logarithms: over the seeds, for the segments of one have first
     weights and base stream in common; over the segments, given these, where there is one seed.
@@ -108,7 +108,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def cost(summary: dict[str, Any], jobs: int) -> str:
-    """Say what the paper's numbers of examples and runs would take at the speeds that were measured."""
+    """Return what the paper's numbers of examples and runs would take at the measured speeds."""
     hours = {
         METHODS[m]: RUNS * SAMPLES / summary["methods"][m]["examples_a_second"] / 3600
         for m in METHODS
@@ -185,7 +185,8 @@ def make_table(summary: dict[str, Any], jobs: int) -> str:
             "further than those of the other, which alone makes their variance larger. Choose step "
             "sizes by --aim.\n"
         )
-    told = f"{summary['made_a_second']:,.0f} images a second were made in one process. {cost(summary, jobs)}\n"
+    speed = f"{summary['made_a_second']:,.0f} images a second were made in one process."
+    told = f"{speed} {cost(summary, jobs)}\n"
     return "\n".join([*tables, note, told])
 
 
@@ -196,7 +197,7 @@ def _cell(row: dict[str, float], form: str) -> str:
 
 
 def draw(summary: dict[str, Any], path: Path) -> Any:
-    """Draw the variance of both methods against the segment that was replaced, on a logarithmic axis."""
+    """Draw the variance of both methods against the replaced segment, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 4.0), layout="constrained")

@@ -242,7 +242,7 @@ def test_products_through_a_recurrent_scan(length):
 
 
 def test_conjugate_gradient_around_a_recurrent_scan():
-    """Solve (J^T J + I) d = b for the recurrent weights of a network, with both kinds of scan in one loop."""
+    """Solve (J^T J + I) d = b for recurrent weights, with both kinds of scan in one loop."""
     X, (_, B), states = recurrent(5)
     b = pt.dvector("b")
 

@@ -25,7 +25,7 @@ OPTIMIZER = symng.NaturalGradient(
 
 
 def take_steps(mode, case, optimizer, steps=2):
-    """Take steps from the same start, and return what they told, the parameters and the compiled step."""
+    """Take steps from the same start; return their infos, the parameters and the step."""
     start = vectors.get_flat(case.params)
     try:
         step = symng.compile_step(case.objective, optimizer, mode=mode)

@@ -336,7 +336,7 @@ def measure(
 
 
 def measure_start(names: list[str]) -> dict[str, Any]:
-    """Return the seconds until the first result in a fresh process, without a cache and with the one that it left."""
+    """Return the seconds to the first result in a fresh process, with a cold and a warm cache."""
     found = {}
     for name in names:
         with tempfile.TemporaryDirectory() as cache:
@@ -351,7 +351,7 @@ def measure_start(names: list[str]) -> dict[str, Any]:
 
 
 def exponents(rows: list[dict[str, Any]], column: str) -> dict[str, float]:
-    """Return the slope of log seconds of a whole run against log of what is varied, for each contestant."""
+    """Return the slope of log seconds against log of what varies, for each contestant."""
     x = np.log([row[column] for row in rows])
     scale = [row["iterations"] if column == "iterations" else 1 for row in rows]
     return {

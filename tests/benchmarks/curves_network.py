@@ -86,7 +86,7 @@ def peak_mib() -> float:
 
 
 def main() -> None:
-    """Take the first step with 100 images, then one with ``--examples``, and print seconds and memory."""
+    """Take a step with 100 images and one with ``--examples``; print seconds and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mode")
     parser.add_argument("--examples", type=int, default=100)

@@ -1,4 +1,4 @@
-"""Train the Curves autoencoder by symng, by Adam and by kfac-jax, one after the other, and print squared errors.
+"""Train the Curves autoencoder by symng, Adam and kfac-jax, and print squared errors.
 
     pip install ".[examples]" kfac-jax "jax<0.9"  # kfac-jax 0.0.8 does not run on JAX 0.10
     python tests/benchmarks/curves_peers.py --seconds 300

@@ -1,4 +1,4 @@
-"""Run every kind of graph with every metric on every backend, and write the table of docs/backends.md.
+"""Run every kind of graph with every metric and backend; write the table of docs/backends.md.
 
     python tests/benchmarks/graphs.py python tests/benchmarks/graphs.py --modes JAX --uses Fisher
     Hessian --kinds attention "one time step"
@@ -122,7 +122,10 @@ class Worker:
 
 
 def verdict(results: Results, mode: str, kind: str, use: str) -> str:
-    """Return "yes", "red", "symng" (red, but not in plain PyTensor), "refused" (in Python too), or "" if not run."""
+    """Return "yes", "red", "symng", "refused" (in Python too), or "" if not run.
+
+    "symng" is red, but not in plain PyTensor.
+    """
     from helpers import graphs
 
     wanted, found = (results.get(key_of(m, kind, use)) for m in (REFERENCE, mode))

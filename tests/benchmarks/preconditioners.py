@@ -1,4 +1,4 @@
-"""How many iterations, and seconds, to a given residual, with and without a preconditioner and a warm start.
+"""Iterations and seconds to a given residual, with preconditioners and warm starts.
 
     python tests/benchmarks/preconditioners.py --mode JAX
 

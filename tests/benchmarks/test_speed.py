@@ -1,4 +1,4 @@
-"""How fast one product with F and one iteration of a solver are, beside the bare matrix products in them.
+"""Time a product with F and an iteration of a solver against their bare matrix products.
 
     pytest tests/benchmarks -o addopts= --import-mode=importlib -s
 
@@ -156,7 +156,7 @@ def _fresh_process(cache: str, *options: str) -> dict:
 
 @pytest.mark.parametrize("mode", _modes())
 def test_first_step(mode, benchmark):
-    """Seconds from the start of Python's work to the first finished step, with a cold and a warm cache."""
+    """Seconds from the start of Python to the first step, with a cold and a warm cache."""
     with tempfile.TemporaryDirectory() as cache:
         found = benchmark.pedantic(
             lambda: [_fresh_process(cache, "--mode", mode)["first_step_s"] for _ in range(2)],
@@ -172,7 +172,10 @@ def test_first_step(mode, benchmark):
 @pytest.mark.parametrize("chunk_size", MEMORY_TARGETS_MIB)
 @pytest.mark.parametrize("mode", _modes())
 def test_memory(mode, chunk_size, benchmark):
-    """Growth of peak memory by a full-batch step on 20,000 images over a step of 100, with what is compiled cached."""
+    """Growth of peak memory by a full-batch step on 20,000 images over a step of 100.
+
+    What is compiled is cached.
+    """
     options = [
         "--mode",
         mode,
@@ -195,7 +198,8 @@ def test_memory(mode, chunk_size, benchmark):
 
 def test_import(benchmark):
     """Seconds of ``import symng`` in a fresh process that has imported PyTensor."""
-    program = "import time, pytensor; t = time.perf_counter(); import symng; print(time.perf_counter() - t)"
+    program = "import time, pytensor; t = time.perf_counter(); import symng; "
+    program += "print(time.perf_counter() - t)"
 
     def one_round() -> None:
         done = subprocess.run(

@@ -128,7 +128,8 @@ def test_places_that_are_looked_into(tmp_path, monkeypatch):
     images, labels = numbered(4300)
     rows = np.column_stack([images.reshape(-1, 4), labels])
     lines = "\n".join(",".join(map(str, row)) for row in rows)
-    head = "% a comment\n@RELATION 'Fashion-MNIST'\n@ATTRIBUTE pixel1 REAL\n@ATTRIBUTE class {0,1}\n\n@DATA\n"
+    head = "% a comment\n@RELATION 'Fashion-MNIST'\n@ATTRIBUTE pixel1 REAL\n"
+    head += "@ATTRIBUTE class {0,1}\n\n@DATA\n"
     arff.write_bytes(gzip.compress((head + lines + "\n").encode()))
     (arff.parent / "another.gz").write_bytes(gzip.compress(b"@relation mnist_784\n"))
     (arff.parent / "broken.gz").write_bytes(b"@relation")

@@ -160,7 +160,7 @@ def test_curves_page_lists_every_option(curves_example, monkeypatch, capsys):
 
 
 def settings_tables() -> list[dict[str, dict[str, str]]]:
-    """Return the tables of the Curves page whose rows are named in code, cells by row and column."""
+    """Return the tables of the Curves page with rows named in code, cells by row and column."""
     tables = []
     for text in re.findall(r"^\| \|.*\n\|[-|]+\n(?:\|.*\n)+", curves_page(), re.M):
         head, _, *rows = [

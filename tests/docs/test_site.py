@@ -29,8 +29,9 @@ needs_sphinx = pytest.mark.skipif(
 # A site of few pages, with the settings and extensions of the real one.
 INDEX = """# Small
 
-Take `Fisher`, `symng.History.load`, `symng.minimize(objective, optimizer)`, `solver=symng.CG(maxiter=3)` or
-`objective.check(x, t)`, and `pytensor.function`. Not a name: {code}`Adam(model)`, `--steps Adam`, `curves` or
+Take `Fisher`, `symng.History.load`, `symng.minimize(objective, optimizer)`,
+`solver=symng.CG(maxiter=3)` or `objective.check(x, t)`, and `pytensor.function`.
+Not a name: {code}`Adam(model)`, `--steps Adam`, `curves` or
 `history.npz`.
 Source: `examples/little.py`. In a sentence $p = F^{-1} g$, and alone
 

@@ -159,7 +159,10 @@ def test_optimizers_are_those_of_the_paper():
 
 
 def curves(**best):
-    """Return a measure of errors that are parabolas over log2 of the step size, with (step size, error) at the best."""
+    """Return a measure of errors that are parabolas over log2 of the step size.
+
+    ``best`` has step size and error at the minimum.
+    """
     looks = []
 
     def measure(pairs):

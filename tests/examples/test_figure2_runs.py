@@ -297,14 +297,15 @@ def test_wrong_options(capsys, arguments, words):
 SMALL = [
     sys.executable,
     str(ROOT / "examples" / "figure2" / "figure2.py"),
-    *"--segments 2 --replicas 2 --samples 800 --batch 100 --hidden 4 --held-out 50 --validation 50".split(),
+    *"--segments 2 --replicas 2 --samples 800 --batch 100 --hidden 4".split(),
+    *"--held-out 50 --validation 50".split(),
     *"--iterations 3 --jobs 2 --step-sizes 0.5 2 --mode".split(),
     "JAX" if importlib.util.find_spec("jax") else "FAST_COMPILE",  # the one that compiles sooner
 ]
 
 
 def stop(folder: Path, pattern: str, how: signal.Signals) -> tuple[int, str]:
-    """Start the program, send it a signal when a file is there, and return its exit status and what it said."""
+    """Start the program, signal it when a file exists, and return exit status and output."""
     program = subprocess.Popen(
         [*SMALL, "--out", str(folder)],
         stdout=subprocess.PIPE,

@@ -138,7 +138,7 @@ VALUES = np.array([0.4, -0.7, 0.2, 0.9, -0.3, 0.6]), np.array(0.7), np.array(0.3
 
 
 def loops(limit):
-    """Return outputs of scans that stop after three steps with a limit of 2.5, never with one of 100."""
+    """Return outputs of scans that stop after three steps with a limit of 2.5, never with 100."""
 
     def run(step, s, w, start):
         return pytensor.scan(

@@ -18,7 +18,7 @@ def columns(operators, givens):
 
 
 def outer_nodes(compiled):
-    """Return the nodes of a compiled function, or of a graph, in order, without those inside of loops."""
+    """Return the nodes of a compiled function or graph, in order, without those in loops."""
     graph = compiled.maker.fgraph if hasattr(compiled, "maker") else compiled
     return graph.toposort()
 
@@ -39,11 +39,11 @@ def nodes_of(compiled):
 
 
 def float64_tensors(compiled):
-    """Return the float64 tensors in a compiled function that are no scalars, those inside of loops too."""
+    """Return the float64 tensors in a compiled function that are not scalars, also in loops."""
     outputs = [v for node in nodes_of(compiled) for v in node.outputs]
     return [v for v in outputs if getattr(v.type, "ndim", 0) and v.type.dtype == "float64"]
 
 
 def wide_tensors(compiled):
-    """Return the float64 tensors of more than one element in a compiled function, those inside of loops too."""
+    """Return the float64 tensors with several elements in a compiled function, also in loops."""
     return [v for v in float64_tensors(compiled) if not all(v.type.broadcastable)]

@@ -76,7 +76,7 @@ def numbers(below: int, *shape: int) -> np.ndarray:
 def objective(
     loss: Any, output: Any, inputs: list[Any], targets: list[Any], **settings: Any
 ) -> symng.Objective:
-    """Return the objective, whose parameters are the floating-point shared variables of the loss."""
+    """Return the objective; its parameters are the floating-point shared variables of the loss."""
     shared = [
         v
         for v in graph_inputs([loss])

@@ -74,7 +74,7 @@ def _mode(function: Any, mode: str) -> dict[str, str]:
 
 
 def run_plain(kind: str, mode: str) -> None:
-    """Run loss, gradient and the product of the Hessian of a model with a vector in plain PyTensor."""
+    """Run loss, gradient and a Hessian product of a model in plain PyTensor."""
     case: Case = KINDS[kind]()
     o = case.objective
     params: Any = o.params

@@ -104,7 +104,7 @@ def prolate(n: int, w: float = 0.25) -> np.ndarray:
 
 
 def polar_laplacian(rings: int, spokes: int) -> np.ndarray:
-    """Return minus the Laplacian in polar coordinates times the radius, which makes it symmetric."""
+    """Return minus the Laplacian in polar coordinates, times the radius to be symmetric."""
     r = np.arange(rings) + 0.5
     radial = np.diag(2 * r) - np.diag(r[:-1] + 0.5, 1) - np.diag(r[:-1] + 0.5, -1)
     ring = (
@@ -126,8 +126,8 @@ def rosser() -> np.ndarray:
     """
     A = np.zeros((8, 8))
     A[np.triu_indices(8)] = [
-        611, 196, -192, 407, -8, -52, -49, 29, 899, 113, -192, -71, -43, -8, -44, 899, 196, 61, 49, 8, 52, 611, 8, 44,
-        59, -23, 411, -599, 208, 208, 411, 208, 208, 99, -911, 99,
+        611, 196, -192, 407, -8, -52, -49, 29, 899, 113, -192, -71, -43, -8, -44, 899, 196, 61, 49, 8, 52,
+        611, 8, 44, 59, -23, 411, -599, 208, 208, 411, 208, 208, 99, -911, 99,
     ]  # fmt: skip
     return A + np.triu(A, 1).T
 
@@ -478,7 +478,9 @@ def cg_iterates(
     history: int = 128,
     x0: np.ndarray | None = None,
 ) -> list[np.ndarray]:
-    """Return the iterates of textbook CG in the dtype of A, the start first, ended by residual or by Martens's rule.
+    """Return the iterates of textbook CG in the dtype of A, from the start on.
+
+    Residual or Martens's rule end them.
 
     The quadratic is computed from its definition.
     """

@@ -138,7 +138,10 @@ def output_of(kind: str, r):
 
 
 def nll_terms(kind: str, r, t, through: str = "y"):
-    """Return the negative log-likelihood elementwise, up to constants, through the output or the pre-activation."""
+    """Return the elementwise negative log-likelihood through output or pre-activation.
+
+    Constants are left out.
+    """
     if kind == "gaussian":
         return pt.sqr(r - t) / (2 * STD**2)
     y = output_of(kind, r)
@@ -317,7 +320,7 @@ def recurrent_case(kind: str = "bernoulli") -> Case:
 
 
 def view_case(view: Callable[[Any], Any], data_axes: Sequence[int], axis: int = 0) -> Case:
-    """Return a model whose output is a view, such as a slice or a transposition, of its activation."""
+    """Return a model whose output is a view of its activation, such as a slice."""
     rng = np.random.default_rng(10)
     x, w = pt.matrix("x"), shared(rng, 3, 2)
     r = x @ w

@@ -37,7 +37,7 @@ def badly_scaled_regression() -> Problem:
 
 
 def _logistic_regression(targets: Any) -> Problem:
-    """Return logistic regression on 60 examples of three inputs, with targets from their weighted sum."""
+    """Return logistic regression on 60 examples of three inputs with linear targets."""
     rng = np.random.default_rng(1)
     X = rng.standard_normal((60, 3))
     T = targets(X @ [2.0, -1.0, 0.5], rng)[:, None].astype(float)
@@ -86,7 +86,7 @@ def deep_narrow_network() -> Problem:
 
 
 def adding_problem(length: int = 8) -> Problem:
-    """Return a recurrent network that is to add the two marked numbers of a sequence (Hochreiter, Schmidhuber 1997)."""
+    """Return a recurrent network for the adding problem (Hochreiter, Schmidhuber 1997)."""
     rng = np.random.default_rng(4)
     n, units = 40, 5
     marks = np.zeros((length, n))

@@ -56,7 +56,7 @@ class Line:
 
 
 def line(dtype: str = "float64", start=(0.0, 0.0), solution=(3.0, -1.0)) -> Line:
-    """Return the model of two parameters, on four examples that are the rows of a scaled orthogonal matrix."""
+    """Return the model of two parameters, on the rows of a scaled orthogonal matrix."""
     x, t = pt.matrix("x", dtype=dtype), pt.vector("t", dtype=dtype)
     w = pytensor.shared(np.array(start, dtype=dtype), name="w")
     y = x @ w

@@ -28,7 +28,7 @@ def diagonal_of(case, centered=False, **settings):
 
 
 def layer_case(layer, *shapes, given=False):
-    """Return a network whose first layer is ``layer(x, *parameters)``, on five examples of three inputs."""
+    """Return a network with first layer ``layer(x, *parameters)``, on five examples."""
     rng = np.random.default_rng(0)
     x, t = pt.matrix("x"), pt.matrix("t")
     params = [oracles.shared(rng, *shape, name=f"p{i}") for i, shape in enumerate(shapes)]

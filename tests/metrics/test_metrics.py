@@ -1,4 +1,4 @@
-"""Every metric against dense references, and what is promised of its scale, its dtype and its failures."""
+"""Every metric against dense references: products, scale, dtype and errors."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_materialise(name):
 
 
 def squared_error_on_sigmoid():
-    """Return an objective with squared error on sigmoid outputs, and its Gauss-Newton matrix by hand."""
+    """Return an objective with squared error on sigmoids, and its Gauss-Newton matrix by hand."""
     rng = np.random.default_rng(3)
     x, t, w = pt.matrix("x"), pt.matrix("t"), shared(rng, 3, 2)
     y = pt.sigmoid(x @ w)
@@ -257,7 +257,7 @@ def test_reduction_of_the_loss_scales_what_the_docstrings_say():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_natural_form_is_right_for_saturated_outputs(kind, dtype):
-    """Pre-activations of +-100 give outputs of exactly 1 (float32), where the form on the output is 0 / 0."""
+    """At pre-activations of +-100 outputs are exactly 1 (float32): on them the form is 0 / 0."""
     x, w = (
         pt.matrix("x", dtype=dtype),
         pytensor.shared(np.array([[100.0, -100.0, 3.0]], dtype), name="w"),

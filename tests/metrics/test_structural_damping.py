@@ -1,4 +1,4 @@
-"""Structural damping against dense references, as the Fisher matrix of the joint of targets and hidden states."""
+"""Structural damping against the Fisher matrix of targets and hidden states, formed densely."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def scan_of(step, x, states):
 
 
 def test_finds_the_states_that_the_output_depends_on():
-    """Of a cell and a gate both, of what the output does not depend on none, of lags the trace without its start."""
+    """Both states of a gated cell, none that the output ignores, traces of lags without start."""
     x, w, u = pt.matrix("x"), pytensor.shared(0.5, name="w"), pytensor.shared(2.0, name="u")
     zero = pt.zeros((x.shape[1],))
 

@@ -126,7 +126,7 @@ def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
 
 
 def take_steps(mode: str, dtype: str) -> tuple[list[Any], np.ndarray]:
-    """Return what three steps tell, with a metric batch of its own, and the parameters after them."""
+    """Return the infos of three steps, with a separate metric batch, and the parameters."""
     case = convolutional_case(dtype)
     damping = symng.LevenbergMarquardt(initial=0.1)
     optimizer = symng.NaturalGradient(
@@ -150,7 +150,7 @@ def test_a_step_on_jax_is_that_in_python():
 
 
 def test_patches_of_data_are_gathered_outside_of_the_loop():
-    """In the loop: a product of the tangents and one of the cotangents with the patches, of a first layer."""
+    """The loop has one product of tangents and one of cotangents with patches of a first layer."""
     x, t = pt.tensor3("x", dtype="float32", shape=(None, 5, 5)), pt.matrix("t", dtype="float32")
     filters = pytensor.shared(draw(3, 3, 2, dtype="float32"))
     y = pt.sigmoid(convolve(x, filters).reshape((-1, 18)))

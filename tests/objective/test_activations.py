@@ -39,7 +39,7 @@ def scanned(function: Any, r: Any) -> Any:
 
 
 def recurrent(function: Any, r: Any) -> Any:
-    """Return ``function`` as the state of a scan over the rows, which starts from something else."""
+    """Return ``function`` as the state of a scan over the rows, with another initial value."""
     return pytensor.scan(
         lambda row, before: function(row + 0 * before),
         [r],
@@ -107,7 +107,10 @@ def in_op(function: Any, v: Any, **kwargs: Any) -> Any:
 
 
 def model(end: Any, dtype: str = "float64", loss_of: Any = None) -> symng.Objective:
-    """Return the objective of an output made of the pre-activation x W, by default with a loss that is a square."""
+    """Return the objective of an output made of the pre-activation x W.
+
+    The loss is by default a square.
+    """
     x, t = pt.matrix("x", dtype=dtype), pt.matrix("t", dtype=dtype)
     w = pytensor.shared(W.astype(dtype), name="w")
     r = x @ w

@@ -295,7 +295,8 @@ def test_a_loss_that_is_no_mean_of_examples_is_refused():
         symng.compile_step(objective, symng.SGD(step_size=0.1), chunk_size=2)
 
 
-def test_a_mean_whose_terms_are_divided_one_by_one_is_refused():  # each chunk would divide by its own length
+# Each chunk would divide by its own length.
+def test_a_mean_whose_terms_are_divided_one_by_one_is_refused():
     x, w = pt.matrix("x"), pytensor.shared(np.ones(4), name="w")
     objective = symng.Objective(
         (pt.sqr(x @ w) / x.shape[0]).sum(), output=x @ w, params=[w], inputs=[x]

@@ -1,4 +1,4 @@
-"""Models given by energies and samples, on a restricted Boltzmann machine whose states can all be listed."""
+"""Models given by energies and samples: a Boltzmann machine with a list of all states."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_hessian_is_that_of_the_estimated_likelihood():
     got = matrix(symng.Hessian(), objective, X, S)
 
     def slope(at: np.ndarray) -> np.ndarray:
-        """Return that of the mean energy of X plus log mean exp(energy of S at theta - energy at ``at``)."""
+        """Return that of mean energy of X + log mean exp(energy of S at theta - that at ``at``)."""
         weights = special.softmax(energies(theta, S) - energies(at, S))
         return gradients(at, X).mean(axis=0) - weights @ gradients(at, S)
 
@@ -168,7 +168,7 @@ def test_loss_and_likelihood_match():
 
 
 def test_loss_after_a_step_estimates_the_likelihood():
-    """Exactly the importance-weighted estimate, which with many samples is the change of the exact likelihood."""
+    """The importance-weighted estimate, with many samples the exact change of the likelihood."""
     objective, theta, X, _ = setting()
     S = draw(theta, 20_000)
     moved = [pytensor.shared(p.get_value()) for p in objective.params]

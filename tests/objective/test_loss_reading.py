@@ -26,7 +26,7 @@ softmax, log_softmax = pt.special.softmax, pt.special.log_softmax
 def objective_of(
     loss_of: Any, end: Any = lambda r: r, labels: bool = False, **kwargs: Any
 ) -> symng.Objective:
-    """Return the objective of an output that ``end`` makes of x W, with a loss made of it and targets."""
+    """Return the objective of an output ``end`` of x W, with a loss of it and targets."""
     x, t = pt.matrix("x"), pt.lvector("t") if labels else pt.matrix("t")
     w = pytensor.shared(W, name="w")
     y = end(x @ w)
@@ -290,7 +290,7 @@ def test_a_loss_that_contradicts_is_warned_of_once_with_the_line_to_write(name: 
 
 
 def mixture(z: Any, t: Any) -> Any:
-    """Return the loss of a mixture of two normal densities, whose weights, means and scales are parts of ``z``."""
+    """Return the loss of a mixture of two normal densities, with parameters from ``z``."""
     weights, means, scales = log_softmax(z[:, :2], axis=-1), z[:, 2:3], pt.exp(z[:, 3:])
     return -pt.logsumexp(
         weights - 0.5 * pt.sqr((t[:, :1] - means) / scales) - pt.log(scales), axis=1

@@ -244,7 +244,7 @@ def test_what_belongs_to_the_likelihood_is_not_warned_of(name):
 
 
 def test_five_equal_rows_with_two_classes():
-    """All that the parameters reach is one direction, in which any two curvatures are multiples of each other."""
+    """The parameters reach one direction only, where any two curvatures are multiples."""
     x, t = pt.matrix("x"), pt.matrix("t")
     batch = np.ones((5, 3)), np.eye(2)[[1] * 5]
     for start in (np.zeros((3, 2)), RNG.standard_normal((3, 2))):
@@ -384,7 +384,7 @@ def test_time_major_outputs_of_a_scan():
 
 
 def test_the_state_of_a_scan_with_its_preactivation_beside_it():
-    """Its pre-activation is computed from the states before, so that no curvature can be taken through it."""
+    """Its pre-activation depends on states before: no curvature can be taken through it."""
     x, t = pt.tensor3("x"), pt.tensor3("t")
     u, v = (pytensor.shared(np.full((n, 2), 0.3), name=name) for n, name in ((3, "u"), (2, "v")))
     h = pytensor.scan(

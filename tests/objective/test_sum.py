@@ -24,7 +24,7 @@ LINE = symng.BacktrackingLineSearch(size=8.0)
 
 
 def make(reduce, seed=1):
-    """Return an objective with a loss that is reduced by a function of the losses and the weights."""
+    """Return an objective with a loss reduced by a function of losses and weights."""
     x, t = pt.matrix("x"), pt.matrix("t")
     rng = np.random.default_rng(seed)
     W = pytensor.shared(rng.standard_normal((2, 3)), name="W")
@@ -184,7 +184,7 @@ def test_what_is_a_sum(name):
 
 
 def reshaped(d):
-    """Return losses of a matrix of residuals, or of a tensor of three axes, whose examples a reshape merges."""
+    """Return losses of residuals with two or three axes, whose examples a reshape merges."""
     rows = d.reshape((-1, d.type.shape[-1]))
     return {
         "ravel": pt.sqr(d).ravel().sum(),
@@ -246,7 +246,7 @@ def test_a_model_that_mixes_its_examples_may_end_in_a_sum():
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_derivatives_by_the_inputs_do_not_mix_examples(reduction):
-    """As in physics-informed networks, where the gradient of a sum holds the derivatives of all examples."""
+    """As in physics-informed networks: the gradient of a sum holds all derivatives."""
     x = pt.matrix("x")
     params = [pytensor.shared(RNG.standard_normal(shape), name="p") for shape in ((2, 5), (5, 1))]
     u = pt.tanh(x @ params[0]) @ params[1]

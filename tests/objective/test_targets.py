@@ -1,4 +1,4 @@
-"""Which targets belong to which output, and that values which an output's likelihood cannot have are refused."""
+"""Which targets belong to which output, and which of their values are refused."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_what_the_graph_does_not_show_is_accepted_and_repr_says_so():
 
 
 def autoencoder(loss_of, *targets, view=lambda x: x):
-    """Return an autoencoder of sigmoid outputs with a loss made from pre-activation, image and targets."""
+    """Return an autoencoder with a loss made from pre-activation, image and targets."""
     x, w = pt.matrix("x"), linear(columns=3)
     r = view(x) @ w
     return symng.Objective(loss_of(r, x, *targets).mean(), pt.sigmoid(r), [w], [x], targets)

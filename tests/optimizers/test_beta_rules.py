@@ -55,7 +55,8 @@ def test_settings_of_the_search():
         ),
         (
             {"beta": symng.PlaneSearch(), "radius": 1.0},
-            r"radius: expected 0.5, the default, .* Give it to the rule: symng.PlaneSearch\(radius=",
+            r"radius: expected 0.5, the default, .* "
+            r"Give it to the rule: symng.PlaneSearch\(radius=",
         ),
         ({"beta": symng.QuadraticModel(), "tolerance": 0.1}, "tolerance: expected 0.01"),
     ],

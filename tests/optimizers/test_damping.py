@@ -19,7 +19,7 @@ NAN, INF = math.nan, math.inf
 
 @cache
 def compiled(rule, dtype):
-    """Return a function from damping, rho and failure to the next damping and whether the step is refused."""
+    """Return a function from damping, rho and failure to the next damping and the refusal."""
     damping, rho, failed = (
         pt.scalar("damping", dtype=dtype),
         pt.scalar("rho", dtype=dtype),

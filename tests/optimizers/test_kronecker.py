@@ -28,7 +28,7 @@ MODE = "FAST_COMPILE"
 
 
 def layers_case(examples: int = 1) -> Any:
-    """Return a network of two layers, one transposed and with a bias of its own shape, one without a bias."""
+    """Return two layers, one transposed and with a reshaped bias, one without a bias."""
     rng = np.random.default_rng(0)
     x, t = pt.matrix("x"), pt.matrix("t")
     b = oracles.shared(rng, 4, name="b")
@@ -61,7 +61,7 @@ def parts(kronecker: Kronecker, flat: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def places(case: Any, block: Any) -> np.ndarray:
-    """Return where the parameters of a block are in the flat vector, in the order of its Kronecker product."""
+    """Return the indices of a block's parameters, in the order of its Kronecker product."""
     sizes = [p.get_value().size for p in case.params]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     where = [
@@ -313,7 +313,7 @@ def test_what_it_does_not_take() -> None:
 
 
 def odd_models() -> dict[str, tuple[Any, list[str]]]:
-    """Return outputs of x with weights that are no dense layers, and the names of those that are."""
+    """Return outputs of x with weights outside of dense layers, and the names of the layers."""
 
     def weight(name: str, *shape: int) -> Any:
         return pytensor.shared(0.5 * rng.standard_normal(shape), name=name)
@@ -350,7 +350,7 @@ def odd_models() -> dict[str, tuple[Any, list[str]]]:
 
 @pytest.mark.parametrize("name", odd_models())
 def test_weights_that_are_no_layers_break_nothing(name: str) -> None:
-    """M^-1 is symmetric and positive definite, so that the solution of a system stays what it is."""
+    """M^-1 is symmetric and positive definite: it does not change the solution of a system."""
     y, layers = odd_models()[name]
     params: list[Any] = sorted(
         (v for v in graph_inputs([y]) if isinstance(v, SharedVariable)), key=str

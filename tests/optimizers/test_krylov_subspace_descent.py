@@ -53,7 +53,7 @@ def distance(vector, V):
 
 
 def loss_function(case):
-    """Return theta -> loss and gradient on the batch of a case, leaving the parameters as they are."""
+    """Return theta -> loss and gradient on the batch of a case; parameters do not change."""
     slopes = pytensor.grad(case.loss, list(case.params))
     f = pytensor.function(list(case.givens), [case.loss, *slopes])
     kept = vectors.get_flat(case.params)
@@ -160,7 +160,7 @@ def test_space_of_full_size_contains_the_natural_direction():
 
 
 def dense_step(case, damping, size, previous=None):
-    """Return loss and theta of the minimum over the dense subspace, by SciPy from the model's minimizer."""
+    """Return loss and theta of the minimum over the dense subspace, by SciPy."""
     F, gradient = oracles.fisher(case), gradient_of(case)
     columns = [gradient]
     for _ in range(size - 1):

@@ -237,7 +237,7 @@ def test_direction_is_conjugate_in_the_hessian_whatever_the_metric(metric):
 
 
 def preconditioned_cg(H, b, M, steps):
-    """Return the iterates of linear conjugate gradients for H x = b from zero with the preconditioner M."""
+    """Return the iterates of linear conjugate gradients for H x = b, preconditioned by M."""
     x, r = np.zeros_like(b), b
     z = np.linalg.solve(M, r)
     p, iterates = z, []
@@ -414,7 +414,7 @@ def test_loss_on_the_search_batch_never_rises(search):
 
 
 def by_hand(formula, loss_and_slope, theta, steps, search=None, size=1.0):
-    """Take steps of nonlinear conjugate gradients, and return parameters, step sizes, betas and restarts."""
+    """Take nonlinear conjugate gradient steps; return parameters, sizes, betas and restarts."""
     told, previous = [], None
     for number in range(steps):
         loss, g = loss_and_slope(theta)

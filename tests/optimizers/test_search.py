@@ -1,4 +1,4 @@
-"""Step sizes: numbers, schedules, symbolic ones, the line search alone and in a step, and what is refused."""
+"""Step sizes: numbers, schedules, symbolic ones, line searches, and what is refused."""
 
 from __future__ import annotations
 

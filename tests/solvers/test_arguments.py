@@ -1,4 +1,4 @@
-"""What the solvers refuse when they are made or given a system, and what they say about themselves."""
+"""What solvers refuse when made or called, and what they say about themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What optimizers and compiled steps ask a solver, for those of the package and for those of users."""
+"""What optimizers and steps ask a solver, one of the package or of a user."""
 
 from __future__ import annotations
 

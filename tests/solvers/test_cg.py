@@ -41,7 +41,7 @@ def progressing(dtype: str, recompute: bool = True) -> Any:
 
 @cache
 def compiled(solver: Any, dtype: str, n: int | None = None) -> Any:
-    """Compile a solver as a function of A, b, x0 and a diagonal preconditioner, which is the identity if not given."""
+    """Compile a solver as a function of A, b, x0 and a diagonal preconditioner."""
     A, b = pt.matrix("A", dtype=dtype), pt.tensor("b", dtype=dtype, shape=(n,))
     x0, inverse = pt.vector("x0", dtype=dtype), pt.vector("inverse", dtype=dtype)
     solution = solver.solve(lambda v: A @ v, b, x0=x0, preconditioner=lambda r: inverse * r)
@@ -157,7 +157,7 @@ def test_zero_curvature_of_an_indefinite_matrix_leaves_the_iterate_before_it() -
 
 
 def slow_problem(n: int = 150) -> tuple[np.ndarray, np.ndarray]:
-    """Return a system that takes CG n iterations, most of them of little use, with rounding errors of no account."""
+    """Return a system that takes CG n iterations, most of them useless, without rounding."""
     return tridiagonal(n, -1.0, 2.0), np.random.default_rng(2).standard_normal(n)
 
 

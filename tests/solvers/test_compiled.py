@@ -135,7 +135,7 @@ def inner_nodes(function: Any) -> list[Any]:
 
 
 def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
-    """Of v y (1 - y), the derivative of a sigmoid times something, only one product is left in the loop."""
+    """Of v y (1 - y), as of a sigmoid, only one product is left in the loop."""
     x, v = pt.matrix("x"), pt.matrix("v")
     y = pt.sigmoid(x)
     state = {"v": v, "i": pt.constant(0, dtype="int64")}

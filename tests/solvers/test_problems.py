@@ -188,7 +188,7 @@ def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
 @pytest.mark.parametrize("problem", TABLE, ids=repr)
 def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: float) -> None:
     if problem.name == "one tiny eigenvalue" and rtol == 1e-6:
-        reason = "To six digits a component with an eigenvalue of 1e-12 cannot be told from one of the null space."
+        reason = "To six digits an eigenvalue of 1e-12 cannot be distinguished from 0."
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     check_minres_qlp(problem, "float64", rtol, None)
 
@@ -198,7 +198,7 @@ def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: fl
 )
 @pytest.mark.parametrize("problem", [p for p in TABLE if not p.consistent], ids=repr)
 def test_least_squares_do_not_depend_on_summation_order(problem: Problem, rtol: float) -> None:
-    """Unknowns in another order and with other signs are the same system, with other rounding errors."""
+    """Permuted unknowns with other signs are the same system, with other rounding errors."""
     rng, n = np.random.default_rng(11), len(problem.b)
     for _ in range(4):
         order, sign = rng.permutation(n), rng.choice([-1.0, 1.0], n)
@@ -272,7 +272,7 @@ def test_cg_on_an_indefinite_matrix_is_never_wrong(problem: Problem) -> None:
 def test_cg_detects_an_inconsistent_singular_system(
     problem: Problem, dtype: str, variant: str
 ) -> None:
-    """And hands back a least-squares solution, the shortest one where neither start nor preconditioner decides that."""
+    """The result is a least-squares solution, the shortest without start or preconditioner."""
     A, b, d = problem.A, problem.b, np.diag(problem.A)
     start = np.random.default_rng(1).standard_normal(len(b))
     solution = compiled("cg", dtype, variant)(A, b, 1e-5, d=np.where(d > 0, d, 1), x0=start)

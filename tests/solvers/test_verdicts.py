@@ -1,4 +1,4 @@
-"""What the solvers say when a system cannot be solved, and how settings and start values are taken."""
+"""What solvers say of systems without a solution, and how they take settings and starts."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_a_policy_with_a_value():
 
 
 def test_outputs_that_no_data_are_compared_with():
-    """An embedding, what a generator draws, and the logarithm of a variance have no distribution to contradict."""
+    """An embedding, a generated sample or a log variance has no distribution to contradict."""
     x, noise = pt.matrix("x"), pt.matrix("noise")
     params = [
         pytensor.shared(0.3 * RNG.standard_normal(s), name="p") for s in ((3, 2), (3, 2), (2, 3))

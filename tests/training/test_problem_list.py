@@ -1,4 +1,4 @@
-"""Every second-order optimizer lowers the loss on every named problem, with no setting changed from its defaults."""
+"""Every second-order optimizer lowers the loss on every named problem with default settings."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def test_bar_on_a_terminal(monkeypatch):
     assert re.search(r"compiling the step .*0:00:01", text)  # the seconds of compiling
     assert re.search(r"compiled in \d+\.\d s", text)
     last = seen[-1]
-    wanted = f"step 3  loss {last['loss']:.5g}  damping {last['damping']:.3g}  rho {last['reduction_ratio']:.3g}  "
+    wanted = f"step 3  loss {last['loss']:.5g}  damping {last['damping']:.3g}  "
+    wanted += f"rho {last['reduction_ratio']:.3g}  "
     assert wanted + "converged in 1  rejected" in text and "100%" in text
 
 

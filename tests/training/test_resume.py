@@ -41,7 +41,7 @@ def test_interrupt_returns_the_result_so_far(where):
 
 @pytest.fixture
 def ctrl_c():
-    """Make Ctrl-C raise KeyboardInterrupt also where the tests run in the background, with SIGINT ignored."""
+    """Make Ctrl-C raise KeyboardInterrupt also in background runs, where SIGINT is ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -117,8 +117,9 @@ def test_real_interrupt(tmp_path):
         w = pytensor.shared(np.ones(2), name="w")
         y = x @ w
         objective = symng.Objective(pt.sqr(y).mean(), output=y, params=[w], inputs=[x])
-        result = symng.minimize(objective, symng.SGD(step_size=1e-9), (np.eye(2),), max_steps=None, max_seconds=100,
-                                callback=lambda row: print("step", row["step"], flush=True), progress=False,
+        result = symng.minimize(objective, symng.SGD(step_size=1e-9), (np.eye(2),),
+                                max_steps=None, max_seconds=100, progress=False,
+                                callback=lambda row: print("step", row["step"], flush=True),
                                 checkpoint="run.npz")
         print(result.stopped, result.steps == len(result.history), flush=True)
     """
@@ -209,7 +210,8 @@ def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
     train(symng.SGD(step_size=1e-3), checkpoint=path, max_steps=2)
     with pytest.warns(UserWarning, match="The run goes on with") as caught:
         history = train(symng.SGD(step_size=1e-4), checkpoint=path, max_steps=4).history
-    changed = "got step_size FixedStep(size=0.0001) where the file has FixedStep(size=0.001). The run goes on with"
+    changed = "got step_size FixedStep(size=0.0001) where the file has FixedStep(size=0.001). "
+    changed += "The run goes on with"
     assert len(caught) == 1 and changed in str(caught[0].message)
     assert history["step_size"].tolist() == [1e-3, 1e-3, 1e-4, 1e-4]
 

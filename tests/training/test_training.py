@@ -224,7 +224,7 @@ def test_shapes_that_only_the_model_knows():
         (
             line().objective,
             symng.SGD,
-            "optimizer: expected an optimizer .* got the class SGD .*Did you forget the parentheses",
+            "optimizer: expected an optimizer .* got the class SGD .*forget the parentheses",
         ),
         (line().objective, symng.NaturalGradient, "optimizer: .*Did you forget the parentheses"),
         (line().objective, "sgd", "optimizer: expected an optimizer"),
