@@ -22,7 +22,6 @@ import pytensor.tensor as pt
 from command_line import add_mode, positive, seed, whole
 
 import symng
-from symng.backends import compile_function
 from symng.datasets import curves
 from symng.models import autoencoder, binary_cross_entropy_with_logits
 from symng.plot import curves_summary
@@ -367,7 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = {name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()}
     try:
         optimizer = make_optimizer(options)
-        symng.backends.resolve_mode(options.mode)
+        symng.resolve_mode(options.mode)
     except (ValueError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -392,7 +391,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(describe(options))
 
     print("Compiling the evaluation ...", flush=True)
-    reconstruct = compile_function(
+    reconstruct = symng.compile_function(
         [x], [model.output, pt.sqr(model.output - x).sum()], mode=options.mode
     )
     chunks = np.array_split(images, -(-len(images) // 5000))

@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train by both, and leave histories, picture and configuration in the folder of results."""
     options = parse(arguments)
     try:
-        symng.backends.resolve_mode(options.mode)
+        symng.resolve_mode(options.mode)
         options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)

@@ -29,7 +29,6 @@ import pytensor.tensor as pt
 from command_line import add_mode, positive, seed, whole
 
 import symng
-from symng.backends import compile_function
 from symng.datasets import adding
 from symng.models import sparse_init, squared_error
 from symng.plot import training_curves
@@ -148,7 +147,7 @@ def train(options: argparse.Namespace, name: str) -> symng.TrainingResult:
     data = adding(options.examples, options.length, seed=options.seed)
     unseen, wanted = adding(1000, options.length, seed=options.seed + 1_000_000)
     objective = make_objective(options.hidden, options.radius, options.seed)
-    predict = compile_function(objective.inputs, objective.output, mode=options.mode)
+    predict = symng.compile_function(objective.inputs, objective.output, mode=options.mode)
 
     def evaluate() -> dict[str, float]:
         errors = np.asarray(predict(unseen)) - wanted
@@ -183,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()
     }
     try:
-        symng.backends.resolve_mode(options.mode)
+        symng.resolve_mode(options.mode)
         options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)

@@ -4,22 +4,37 @@ import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
-from symng.backends import enable_jax, keep_memory, set_mode
+from symng.backends import compile_function, enable_jax, keep_memory, resolve_mode, set_mode
 from symng.graphs import vectors
+from symng.graphs.config import full_repr
 from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
-from symng.metrics import EmpiricalFisher, Fisher, GaussNewton, Hessian, Metric, StructuralDamping
-from symng.objective import EnergyObjective, Match, Objective
+from symng.metrics import (
+    EmpiricalFisher,
+    Fisher,
+    GaussNewton,
+    Hessian,
+    Metric,
+    StructuralDamping,
+    pullback,
+    pushforward,
+)
+from symng.objective import Batch, EnergyObjective, Match, Objective
 from symng.operators import LinearOperator
 from symng.optimizers import (
     SGD,
     TONGA,
     Adam,
+    BacktrackingLineSearch,
+    Damping,
+    FixedDamping,
+    FixedStep,
     FletcherReeves,
     HessianFree,
     HestenesStiefel,
     JacobiPreconditioner,
     KroneckerPreconditioner,
     KrylovSubspaceDescent,
+    LevenbergMarquardt,
     NaturalConjugateGradient,
     NaturalGradient,
     Optimizer,
@@ -27,10 +42,11 @@ from symng.optimizers import (
     PolakRibiere,
     Preconditioner,
     QuadraticModel,
+    State,
     Step,
+    StepBatches,
+    StepSize,
 )
-from symng.optimizers.damping import Damping, FixedDamping, LevenbergMarquardt
-from symng.optimizers.step_sizes import BacktrackingLineSearch, FixedStep, StepSize
 from symng.solvers import (
     CG,
     MinresQLP,
@@ -40,8 +56,17 @@ from symng.solvers import (
     Woodbury,
     diagonal_preconditioner,
 )
-from symng.training import CompiledStep, StepInfo, TrainingResult, compile_step, minimize
-from symng.training.history import History
+from symng.training import (
+    CompiledStep,
+    DeferredInterrupt,
+    History,
+    StepInfo,
+    TrainingResult,
+    compile_step,
+    load_checkpoint,
+    minimize,
+    save_checkpoint,
+)
 
 __version__ = "0.1.0"
 
@@ -50,11 +75,13 @@ _sys.modules[f"{__name__}.vectors"] = vectors  # so that it can be imported by i
 __all__ = [
     "Adam",
     "BacktrackingLineSearch",
+    "Batch",
     "Bernoulli",
     "CG",
     "Categorical",
     "CompiledStep",
     "Damping",
+    "DeferredInterrupt",
     "EmpiricalFisher",
     "EnergyObjective",
     "Fisher",
@@ -88,19 +115,28 @@ __all__ = [
     "SGD",
     "Solution",
     "Solver",
+    "State",
     "Status",
     "Step",
+    "StepBatches",
     "StepInfo",
     "StepSize",
     "StructuralDamping",
     "TONGA",
     "TrainingResult",
     "Woodbury",
+    "compile_function",
     "compile_step",
     "diagonal_preconditioner",
     "enable_jax",
+    "full_repr",
     "keep_memory",
+    "load_checkpoint",
     "minimize",
+    "pullback",
+    "pushforward",
+    "resolve_mode",
+    "save_checkpoint",
     "set_mode",
 ]
 

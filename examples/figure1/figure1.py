@@ -40,12 +40,8 @@ from command_line import add_mode, in_terms_of, whole
 from tables import VARIANTS, draw, history_of, make_tables, read_runs
 
 import symng
-from symng.backends import compile_function
 from symng.datasets import FacesFold, faces, local_contrast_normalization
-from symng.graphs.config import full_repr
 from symng.models import binary_cross_entropy_with_logits, convolve, glorot_init, mlp
-from symng.training.checkpoint import load_checkpoint, save_checkpoint
-from symng.training.run import Interrupt
 
 GRADIENT_BATCH, METRIC_BATCH = 256, 384
 # The appendix: MinRes-QLP of at most 50 iterations, damping from 5 by Levenberg-Marquardt, step
@@ -221,7 +217,7 @@ class Trainer:
         self.objective = self.fresh(0)
         self.step = symng.compile_step(self.objective, OPTIMIZER, mode=options.mode)
         self.start = {name: v.get_value() for name, v in self.step.state.items()}
-        self.predict = compile_function(
+        self.predict = symng.compile_function(
             self.objective.inputs, self.objective.heads[0].r, mode=options.mode
         )
 
@@ -259,7 +255,7 @@ class Trainer:
         """
         steps, history, taken, seconds = self.options.steps, symng.History(), 0, 0.0
         if file.exists():
-            arrays, meta = load_checkpoint(file)
+            arrays, meta = symng.load_checkpoint(file)
             for key, variable in self.variables().items():
                 variable.set_value(arrays[key])
             history, taken, seconds = history_of(arrays), meta["steps"], meta["seconds"]
@@ -271,9 +267,8 @@ class Trainer:
         saved, intact = time.monotonic(), True
         try:
             while taken < steps:
-                with (
-                    Interrupt() as interrupt
-                ):  # Ctrl-C waits until the step is whole; a second one does not
+                # Ctrl-C waits until the step is recorded; a second one does not.
+                with symng.DeferredInterrupt() as interrupt:
                     begun, intact = time.perf_counter(), False
                     info = self.step.run(*self.data.batches(variant, seed, taken), sync=False)
                     taken, seconds = taken + 1, seconds + time.perf_counter() - begun
@@ -283,7 +278,7 @@ class Trainer:
                         row |= self.evaluate()
                     history.append(**row)
                     intact = True
-                interrupt.raise_if_asked()
+                interrupt.raise_if_requested()
                 if time.monotonic() - saved > SAVE_SECONDS:
                     self.save(file, settings, history, taken, seconds)
                     saved = time.monotonic()
@@ -313,7 +308,9 @@ class Trainer:
         """Write the run."""
         arrays = {name: np.asarray(v.get_value()) for name, v in self.variables().items()}
         arrays |= {f"history_{name}": column for name, column in history.to_dict().items()}
-        save_checkpoint(file, arrays, {"settings": settings, "steps": taken, "seconds": seconds})
+        symng.save_checkpoint(
+            file, arrays, {"settings": settings, "steps": taken, "seconds": seconds}
+        )
 
 
 def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
@@ -326,7 +323,7 @@ def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
         "fold": options.fold,
         "data": data.told,
         "batches": [GRADIENT_BATCH, METRIC_BATCH],
-        "optimizer": full_repr(OPTIMIZER),  # defaults too: a later version may have others
+        "optimizer": symng.full_repr(OPTIMIZER),  # defaults too: a later version may have others
     }
 
 
@@ -338,7 +335,7 @@ def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
     if not file.exists():
         return False
     try:
-        meta = load_checkpoint(file)[1]
+        meta = symng.load_checkpoint(file)[1]
         found, taken = meta["settings"], meta["steps"]
     except (ValueError, KeyError) as error:
         raise ValueError(f"--out: {file}: {error} Delete it to make that run anew.") from None
@@ -358,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the runs that are missing, and draw and tabulate all."""
     options = parse(arguments)
     try:
-        symng.backends.resolve_mode(options.mode)
+        symng.resolve_mode(options.mode)
         data = read_data(options)
         settings = settings_of(options, data)
         options.out.mkdir(parents=True, exist_ok=True)

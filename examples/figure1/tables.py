@@ -11,7 +11,6 @@ from matplotlib.ticker import LogLocator, NullLocator
 from scipy import stats
 
 import symng
-from symng.training.checkpoint import load_checkpoint
 
 Arrays = dict[str, np.ndarray]
 
@@ -51,7 +50,7 @@ def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[
     """Return of all runs the rows up to a step that each of them has evaluated."""
     runs: dict[str, list[Arrays]] = {}
     for (variant, _), file in files.items():
-        rows = history_of(load_checkpoint(file)[0]).to_dict()
+        rows = history_of(symng.load_checkpoint(file)[0]).to_dict()
         rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(
             rows["step"], 1
         )  # so far, on average

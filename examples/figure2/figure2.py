@@ -406,7 +406,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Make the runs that are missing, and draw and tabulate all."""
     options = parse(arguments)
     try:
-        symng.backends.resolve_mode(options.mode)
+        symng.resolve_mode(options.mode)
         settings = settings_of(options)
     except (ValueError, TypeError, ImportError, OSError) as error:
         # symng.datasets.digits names its own argument.

@@ -19,10 +19,8 @@ import pytensor.tensor as pt
 from workers import save
 
 import symng
-from symng.backends import compile_function
 from symng.datasets import LabeledImages, deformed_digits, digits
 from symng.models import categorical_cross_entropy_with_logits, mlp
-from symng.training.checkpoint import load_checkpoint
 
 METHODS = {"sgd": "SGD", "ngd": "NGD"}
 PIXELS, CLASSES = 1024, 10
@@ -134,11 +132,11 @@ class Part:
         """Return images, labels and notes; a file that is damaged or has gone is made again."""
         path = self.path(folder)
         try:
-            arrays, meta = load_checkpoint(path)
+            arrays, meta = symng.load_checkpoint(path)
         except (ValueError, FileNotFoundError) as error:
             print(f"{path} is made again: {error}", file=sys.stderr, flush=True)
             self.make(settings, folder, source)
-            arrays, meta = load_checkpoint(path)
+            arrays, meta = symng.load_checkpoint(path)
         refuse_others(path, meta, self._meta(settings))
         return arrays["images"], arrays["labels"], meta
 
@@ -235,7 +233,7 @@ class Trainer:
             np.eye(CLASSES, dtype="float32")[[0] * settings.batch],
         )
         self.step.compile(blank)
-        self._predict = compile_function([x], model.output, mode=settings.mode)
+        self._predict = symng.compile_function([x], model.output, mode=settings.mode)
 
     def start(self, step_size: float) -> None:
         """Go back to the first weights."""
@@ -335,7 +333,7 @@ class Run:
         meta = asdict(self) | {"settings": asdict(settings)}
         if under_way.exists():
             try:
-                arrays, found = load_checkpoint(under_way)
+                arrays, found = symng.load_checkpoint(under_way)
                 refuse_others(under_way, found, meta)
                 for name, variable in trainer.variables().items():
                     variable.set_value(arrays[name])
@@ -387,7 +385,7 @@ class Run:
         """
         path = self.path(folder)
         try:
-            arrays, meta = load_checkpoint(path)
+            arrays, meta = symng.load_checkpoint(path)
         except FileNotFoundError:
             return None
         except ValueError as error:

@@ -24,7 +24,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from symng.training.checkpoint import save_checkpoint
+import symng
 
 
 class Workers:
@@ -118,7 +118,7 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Non
     """Write arrays and notes."""
     _Ending.writing = True
     try:
-        save_checkpoint(path, arrays, meta)
+        symng.save_checkpoint(path, arrays, meta)
     finally:
         _Ending.writing = False
         if _Ending.told:

@@ -37,22 +37,30 @@ def compile_function(
     name: str | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Compile a function with `pytensor.function`, after making sure that the backend can run it.
+    """Compile a function with `pytensor.function`, for a backend that is ready to run it.
 
     Parameters
     ----------
-    inputs, outputs, updates, name, **kwargs
-        As in `pytensor.function`.
+    inputs : sequence of variables
+        The arguments of the function.
+    outputs : variable, sequence of variables or None, default None
+        What it returns.
+    updates : mapping or sequence of pairs, optional
+        The next values of shared variables.
     mode : str, Mode or None, default None
         A name in any case, a PyTensor mode, or None for the default (see `set_mode`).
+    name : str, optional
+        The name of the function, for profiles and messages.
+    **kwargs
+        As in `pytensor.function`.
 
     Returns
     -------
     pytensor.compile.executor.Function
-        The compiled function. On JAX it hands back JAX arrays, before they are computed: see
-        `to_numpy`. Its arguments are checked and turned into NumPy arrays unless its
-        ``trust_input`` is set to True, which is right only where every argument is known to be an
-        array of the declared dtype and number of dimensions.
+        The compiled function. On JAX it returns JAX arrays before they are computed;
+        ``numpy.asarray`` waits for them. Its arguments are checked and turned into NumPy arrays
+        unless its ``trust_input`` is set to True, which is right only where every argument is known
+        to be an array of the declared dtype and number of dimensions.
 
     Raises
     ------
@@ -62,6 +70,21 @@ def compile_function(
         When ``mode`` is JAX and jax is not installed.
     NotImplementedError
         When the backend has no scan (MLX, PyTorch).
+
+    Notes
+    -----
+    It differs from `pytensor.function` in that while scans run on JAX (see `enable_jax`), in the
+    default mode, and in rewrites: the state of a loop is not copied, a matrix product on Numba
+    copies no transposed factor, and no diagonal matrices are looked for.
+
+    Examples
+    --------
+    >>> import numpy as np, pytensor.tensor as pt
+    >>> import symng
+    >>> x = pt.dvector("x")
+    >>> square = symng.compile_function([x], pt.sqr(x).sum(), mode="FAST_COMPILE")
+    >>> float(square(np.array([3.0, 4.0])))
+    25.0
     """
     backend = enabled_backend(mode)
     pairs: dict[Any, Any] = dict(updates or {})

@@ -205,7 +205,27 @@ def noted_repr(self: Any) -> str:
 
 
 def full_repr(value: Any) -> str:
-    """Return the call that makes ``value`` with every setting, on one line."""
+    """Return the call that makes a configuration, with every setting, on one line.
+
+    The repr leaves out the settings that are the defaults, which another version may change: keep
+    this text beside results.
+
+    Parameters
+    ----------
+    value : object
+        An optimizer, a metric, a solver or the like. For other objects it is the repr.
+
+    Returns
+    -------
+    str
+        Code that makes an equal object.
+
+    Examples
+    --------
+    >>> import symng
+    >>> symng.FixedDamping(), symng.full_repr(symng.FixedDamping())
+    (FixedDamping(), 'FixedDamping(value=0.0)')
+    """
     if not _is_configuration(value):
         return repr(value)
     settings = ", ".join(

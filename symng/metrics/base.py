@@ -6,15 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pytensor
-import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_instance
-from symng.graphs import vectors
 from symng.graphs.config import Config
-from symng.graphs.derivatives import pullback, pushforward
-from symng.graphs.rewrites import accumulate_in_own_dtype
+from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import Factor, LinearOperator
@@ -98,48 +94,5 @@ class OutputMetric(Metric):
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         outputs = self.outputs(objective)
-        return pull(
-            outputs,
-            objective,
-            self.output_curvature_product(objective, push(outputs, objective, v)),
-        )
-
-
-def push(
-    outputs: Sequence[TensorVariable], objective: Objective, v: TensorVariable
-) -> list[TensorVariable]:
-    """Return J v, the derivative of each output along the flat vector ``v`` (the paper's Rop)."""
-    with floatx_of(objective):
-        tangents: Any = pushforward(
-            _detached(outputs), objective.params, vectors.split(v, objective.params), "ignore"
-        )
-    return list(tangents)
-
-
-def pull(
-    outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
-) -> TensorVariable:
-    """Return J^T u as a flat vector, summed over the outputs (the paper's Lop)."""
-    with floatx_of(objective):
-        slopes: Any = pullback(
-            _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
-        )
-    return vectors.ravel([accumulate_in_own_dtype(slope) for slope in slopes], objective.params)
-
-
-def _detached(outputs: Sequence[TensorVariable]) -> list[Any]:
-    """Return several outputs as copies, none computed from another.
-
-    PyTensor's pullback takes the cotangent of an output as its whole gradient, so what reaches it
-    through another output would be lost.
-    """
-    return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
-
-
-def floatx_of(objective: Objective) -> Any:
-    """Return a context in which PyTensor's floatX is the dtype of the parameters.
-
-    The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of
-    a float32 model.
-    """
-    return pytensor.config.change_flags(floatX=objective.dtype)
+        tangents = pushforward(outputs, objective, v)
+        return pullback(outputs, objective, self.output_curvature_product(objective, tangents))

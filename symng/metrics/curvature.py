@@ -11,7 +11,8 @@ from symng.graphs import vectors
 from symng.graphs.config import config
 from symng.graphs.derivatives import grad, hessian_product
 from symng.graphs.rebuild import rebuild
-from symng.metrics.base import Metric, OutputMetric, floatx_of
+from symng.metrics.base import Metric, OutputMetric
+from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.output_products import check_passage
 

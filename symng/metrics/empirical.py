@@ -17,7 +17,8 @@ from symng._checks import (
 from symng.graphs import vectors
 from symng.graphs.config import config, flag
 from symng.metrics._diagonal import mean_squared_gradients
-from symng.metrics.base import Metric, pull, push
+from symng.metrics.base import Metric
+from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch, as_batch
 from symng.operators import Factor
@@ -87,10 +88,10 @@ class EmpiricalFisher(Metric):
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         losses = objective.example_losses
         assert losses is not None  # by `check`
-        along = push([losses], objective, v)[0]  # g_n . v
+        along = pushforward([losses], objective, v)[0]  # g_n . v
         if self.centered:
             along = along - along.mean()
-        return pull([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
+        return pullback([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
 
     def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
         # The examples are centered around the mean of the batch, not of their part of it.
@@ -108,8 +109,8 @@ class EmpiricalFisher(Metric):
             return (v - v.mean() if self.centered else v) / scale
 
         return Factor(
-            lambda v: scaled(push([losses], objective, v)[0]),
-            lambda u: pull([losses], objective, [scaled(u)]).astype(objective.dtype),
+            lambda v: scaled(pushforward([losses], objective, v)[0]),
+            lambda u: pullback([losses], objective, [scaled(u)]).astype(objective.dtype),
         )
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:
@@ -118,7 +119,10 @@ class EmpiricalFisher(Metric):
                 losses: Any = o.example_losses
                 signs = vectors.random_signs(losses, seed, offset=offset)
                 weights = signs / losses.shape[0].astype(losses.dtype)
-                return [pull([losses], o, [weights]).astype(o.dtype), weights.sum().astype(o.dtype)]
+                return [
+                    pullback([losses], o, [weights]).astype(o.dtype),
+                    weights.sum().astype(o.dtype),
+                ]
 
             signed, sign = batch.mean(means)
             if self.centered:
@@ -187,9 +191,9 @@ def _mean_gradient(batch: Batch) -> TensorVariable:
     def mean(o: Objective, offset: Any) -> list[TensorVariable]:
         losses: Any = o.example_losses
         return [
-            pull([losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]).astype(
-                o.dtype
-            )
+            pullback(
+                [losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]
+            ).astype(o.dtype)
         ]
 
     return batch.mean(mean)[0]

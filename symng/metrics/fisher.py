@@ -12,7 +12,8 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.config import choice, config
-from symng.metrics.base import OutputMetric, pull, push
+from symng.metrics.base import OutputMetric
+from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.objective.heads import Head
@@ -122,7 +123,7 @@ class Fisher(OutputMetric):
 
         def push_factor(v: TensorVariable) -> TensorVariable:
             return pt.concatenate(
-                [u.flatten() for u in scaled(push(ends, objective, v), transposed=True)]
+                [u.flatten() for u in scaled(pushforward(ends, objective, v), transposed=True)]
             )
 
         def pull_factor(u: TensorVariable) -> TensorVariable:
@@ -131,7 +132,9 @@ class Fisher(OutputMetric):
                 stop = start + r.size
                 parts.append(u[start:stop].reshape(r.shape, ndim=r.ndim))
                 start = stop
-            return pull(ends, objective, scaled(parts, transposed=False)).astype(objective.dtype)
+            return pullback(ends, objective, scaled(parts, transposed=False)).astype(
+                objective.dtype
+            )
 
         return Factor(push_factor, pull_factor)
 
@@ -148,7 +151,7 @@ class Fisher(OutputMetric):
                     signs = vectors.random_signs(r, own, axis=head.example_axis, offset=offset)
                     count = r.shape[head.example_axis].astype(r.dtype)
                     parts.append(head.likelihood.metric_sqrt(r, signs, False) / count)
-                return [pull(ends, o, parts).astype(o.dtype)]
+                return [pullback(ends, o, parts).astype(o.dtype)]
 
             return pt.sqrt(batch.count.astype(batch.objective.dtype)) * batch.mean(mean)[0]
 

@@ -16,8 +16,9 @@ from symng._checks import Verbatim, argument_error, check_instance
 from symng.graphs.config import config, flag, number, setting
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
-from symng.metrics.base import Metric, OutputMetric, as_metric, pull, push
+from symng.metrics.base import Metric, OutputMetric, as_metric
 from symng.metrics.fisher import Fisher
+from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 
 
@@ -145,7 +146,7 @@ class StructuralDamping(Metric):
         shared = self.metric if isinstance(self.metric, OutputMetric) else None
         outputs = [] if shared is None else shared.outputs(objective)
         ends = [*outputs, *(state.end for state in states)]
-        tangents = push(ends, objective, v)
+        tangents = pushforward(ends, objective, v)
         of_outputs, of_states = tangents[: len(outputs)], tangents[len(outputs) :]
         cotangents = (
             [] if shared is None else shared.output_curvature_product(objective, of_outputs)
@@ -154,7 +155,7 @@ class StructuralDamping(Metric):
             scale * state.metric_product(tangent)
             for state, tangent in zip(states, of_states, strict=True)
         ]
-        product = pull(ends, objective, cotangents)
+        product = pullback(ends, objective, cotangents)
         return product if shared is not None else self.metric.product(objective, v) + product
 
     def _states(self, objective: Objective) -> list[Hidden]:

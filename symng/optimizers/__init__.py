@@ -1,7 +1,7 @@
 """Optimizers: compositions of a metric, a solver, a damping rule and a step size."""
 
 from symng.optimizers.adam import Adam
-from symng.optimizers.base import Optimizer, Step
+from symng.optimizers.base import Optimizer, State, Step, StepBatches
 from symng.optimizers.beta_rules import (
     FletcherReeves,
     HestenesStiefel,
@@ -9,6 +9,7 @@ from symng.optimizers.beta_rules import (
     PolakRibiere,
     QuadraticModel,
 )
+from symng.optimizers.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.optimizers.hessian_free import HessianFree
 from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
 from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
@@ -19,16 +20,22 @@ from symng.optimizers.preconditioners import (
     Preconditioner,
 )
 from symng.optimizers.sgd import SGD
+from symng.optimizers.step_sizes import BacktrackingLineSearch, FixedStep, StepSize
 from symng.optimizers.tonga import TONGA
 
 __all__ = [
     "Adam",
+    "BacktrackingLineSearch",
+    "Damping",
+    "FixedDamping",
+    "FixedStep",
     "FletcherReeves",
     "HessianFree",
     "HestenesStiefel",
     "JacobiPreconditioner",
     "KroneckerPreconditioner",
     "KrylovSubspaceDescent",
+    "LevenbergMarquardt",
     "NaturalConjugateGradient",
     "NaturalGradient",
     "Optimizer",
@@ -37,6 +44,9 @@ __all__ = [
     "Preconditioner",
     "QuadraticModel",
     "SGD",
+    "State",
     "Step",
+    "StepBatches",
+    "StepSize",
     "TONGA",
 ]

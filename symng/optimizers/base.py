@@ -25,13 +25,31 @@ from symng.solvers import Solver
 
 @dataclass
 class State:
-    """Shared variables that live from step to step.
+    """The shared variables of an optimizer, which live from step to step.
 
-    ``values`` are what the optimizer updates by itself (damping, previous direction, velocity,
-    number of the step), ``hyperparameters`` what a user may set between steps, ``schedules``
-    callables of the number of the step that set a hyperparameter. A checkpoint holds the first
-    alone. ``refuses_increases`` says that a step is undone that raises the loss of its batch, where
-    the damping rule leaves that open.
+    Parameters
+    ----------
+    dtype : str
+        That of the parameters, and by default of the variables.
+    values : dict
+        What the optimizer updates: damping, previous direction, velocity, number of the step.
+        Checkpoints hold these alone. Filled by `add`.
+    hyperparameters : dict
+        What may be set between steps. Filled by `add_hyperparameter`.
+    schedules : dict
+        Functions of the number of the step that set a hyperparameter, by its name.
+    refuses_increases : bool, default False
+        Whether a step that raises the loss of its batch is undone, where the damping rule leaves
+        that open.
+
+    Examples
+    --------
+    >>> import symng
+    >>> state = symng.State("float64")
+    >>> state.add("step", 0, "int64").get_value()
+    array(0)
+    >>> state.add_hyperparameter("step_size", 0.1).get_value()
+    array(0.1)
     """
 
     dtype: str

@@ -1,8 +1,21 @@
 """Compiling a step, and the outer loop over batches."""
 
+from symng.training.checkpoint import load_checkpoint, save_checkpoint
+from symng.training.history import History
 from symng.training.info import StepInfo
+from symng.training.interrupt import DeferredInterrupt
 from symng.training.loop import minimize
 from symng.training.result import TrainingResult
 from symng.training.step import CompiledStep, compile_step
 
-__all__ = ["CompiledStep", "StepInfo", "TrainingResult", "compile_step", "minimize"]
+__all__ = [
+    "CompiledStep",
+    "DeferredInterrupt",
+    "History",
+    "StepInfo",
+    "TrainingResult",
+    "compile_step",
+    "load_checkpoint",
+    "minimize",
+    "save_checkpoint",
+]

@@ -45,11 +45,11 @@ def save_checkpoint(
     --------
     >>> import os, tempfile
     >>> import numpy as np
-    >>> from symng.checkpoint import load_checkpoint, save_checkpoint
+    >>> import symng
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "run.npz")
-    ...     save_checkpoint(path, {"W1": np.eye(2)}, {"step": 12})
-    ...     arrays, meta = load_checkpoint(path)
+    ...     symng.save_checkpoint(path, {"W1": np.eye(2)}, {"step": 12})
+    ...     arrays, meta = symng.load_checkpoint(path)
     >>> arrays["W1"].sum(), meta
     (np.float64(2.0), {'step': 12})
     """
@@ -99,6 +99,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
         If the file is damaged, is not a checkpoint, or was written by a later version.
     OSError
         If the file cannot be read, for example because there is none.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import symng
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.npz")
+    ...     symng.save_checkpoint(path, {"w": [1.0, 2.0]}, {"seed": 3})
+    ...     symng.load_checkpoint(path)
+    ({'w': array([1., 2.])}, {'seed': 3})
     """
     name, hint = (
         os.fspath(path),

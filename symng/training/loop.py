@@ -23,10 +23,11 @@ from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import full_layouts
 from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
+from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, copies, last_loss
-from symng.training.run import Interrupt, TrainingRun
+from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluation, Limits, Stepper
 from symng.training.verdicts import Watch, message_of
@@ -221,9 +222,9 @@ def minimize(
                 step.compile(*sampler.peek())
                 bar.compiled(step.compile_seconds)
             while stepper.ending is None:
-                with Interrupt() as interrupt:
+                with DeferredInterrupt() as interrupt:
                     stepper.take_step(interrupt)
-                interrupt.raise_if_asked()
+                interrupt.raise_if_requested()
                 if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_seconds:
                     run.save(watch.best)
                     last_saved = time.monotonic()

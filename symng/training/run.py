@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -213,47 +211,3 @@ def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
 def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     """Return the arrays whose names have a prefix, under their names without it."""
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-class Interrupt:
-    """Defer the first Ctrl-C until a step is recorded; a second one interrupts at once.
-
-    Within `passing` the first one interrupts too. Outside of the main thread, or if the program has
-    its own handler, nothing changes. ``asked`` is whether one is deferred.
-    """
-
-    def __init__(self) -> None:
-        self.asked = self.passes = self.ours = False
-
-    def __enter__(self) -> Interrupt:
-        try:
-            self.ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            if self.ours:
-                signal.signal(signal.SIGINT, self._handle)
-        except ValueError:  # not the main thread
-            self.ours = False
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if self.asked or self.passes:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def raise_if_asked(self) -> None:
-        """Raise a deferred Ctrl-C."""
-        if self.asked:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def passing(self) -> Iterator[None]:
-        """Let a Ctrl-C through at once, for code of the user that may take long."""
-        self.passes = True
-        try:
-            self.raise_if_asked()
-            yield
-        finally:
-            self.passes = False

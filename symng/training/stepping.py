@@ -10,9 +10,10 @@ import numpy as np
 
 from symng._checks import argument_error
 from symng.training.info import StepInfo
+from symng.training.interrupt import DeferredInterrupt
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
-from symng.training.run import Interrupt, TrainingRun
+from symng.training.run import TrainingRun
 from symng.training.verdicts import Watch
 
 
@@ -88,7 +89,7 @@ class Stepper:
     ending: Ending | None = None
     restored: bool = False
 
-    def take_step(self, interrupt: Interrupt) -> None:
+    def take_step(self, interrupt: DeferredInterrupt) -> None:
         """Take one step and append its row to the history."""
         self.watch.remember()
         info = self.run.take_step()
@@ -108,12 +109,12 @@ class Stepper:
             self.ending = verdict
         self.restored = self.ending == "diverged" and self.watch.restore()
 
-    def _report(self, row: dict[str, Any], interrupt: Interrupt) -> None:
+    def _report(self, row: dict[str, Any], interrupt: DeferredInterrupt) -> None:
         """Evaluate if due, show the step and call the callback, which may end the run."""
         due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
         if due or self.callback is not None:
             self.run.step.sync_to_host()  # the user's code may read the parameters
-        with interrupt.passing():
+        with interrupt.immediate():
             if due:
                 row |= self.evaluation()
             self.bar.show(row, last=self.ending is not None)

@@ -19,9 +19,19 @@ MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot")
 # Bases that cannot be made without a subclass (docs/extending.md has the examples), and results
 # that only the package makes: the examples of what returns them show them.
 BASES = {"Damping", "Likelihood", "Metric", "Optimizer", "Preconditioner", "Solver", "StepSize"}
-RESULTS = {"CompiledStep", "Match", "Step", "StepInfo"}
+RESULTS = {"Batch", "CompiledStep", "Match", "Step", "StepInfo", "StepBatches"}
 # Dataclasses that are no configuration: they hold graphs or numbers.
-HOLDERS = {"LinearOperator", "Match", "Solution", "Step", "StepInfo", "TrainingResult"}
+HOLDERS = {
+    "Batch",
+    "LinearOperator",
+    "Match",
+    "Solution",
+    "State",
+    "Step",
+    "StepBatches",
+    "StepInfo",
+    "TrainingResult",
+}
 
 PUBLIC = {name: getattr(symng, name) for name in symng.__all__}
 CONFIGURATIONS = {

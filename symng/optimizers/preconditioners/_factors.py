@@ -19,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
-from symng.metrics.base import floatx_of
+from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.layers import ParameterUse, find_uses
 
