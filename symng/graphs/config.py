@@ -237,7 +237,7 @@ def full_repr(value: Any) -> str:
 def _text(value: Any, indent: int, before: int) -> str:
     """Return ``value`` as code; its first line starts after ``before`` characters, the others after ``indent``."""
     if not _is_configuration(value):
-        return _leaf(value)
+        return leaf_repr(value)
     name, changed = type(value).__qualname__, _changed(value)
     line = ", ".join(f"{key}={_text(setting, 0, 0)}" for key, setting in changed.items())
     if "\n" not in line and before + len(name) + len(line) + 2 <= _WIDTH:
@@ -283,13 +283,13 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     )
 
 
-def _leaf(value: Any) -> str:
+def leaf_repr(value: Any) -> str:
     """Return a setting that is no configuration: what its author calls it, where it has a name."""
     if isinstance(value, partial):
         given = [repr(a) for a in value.args] + [
             f"{name}={a!r}" for name, a in value.keywords.items()
         ]
-        return f"partial({', '.join([_leaf(value.func), *given])})"
+        return f"partial({', '.join([leaf_repr(value.func), *given])})"
     name = getattr(value, "__name__", "<")
     if callable(value) and "<" not in name:
         return str(name)

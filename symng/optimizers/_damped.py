@@ -13,7 +13,6 @@ from symng.graphs.config import config, number, setting
 from symng.metrics import Fisher, Metric
 from symng.metrics.base import as_metric
 from symng.objective import Objective
-from symng.objective.batches import Batch
 from symng.operators import LinearOperator
 from symng.optimizers._step import (
     all_finite,
@@ -26,18 +25,23 @@ from symng.optimizers._step import (
 )
 from symng.optimizers.base import Optimizer, State, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
-from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
+from symng.optimizers.preconditioners import as_preconditioner
+from symng.optimizers.preconditioners.base import Apply
 from symng.optimizers.step_sizes import as_step_size
-from symng.solvers import MinresQLP, Solution, Solver
+from symng.solvers import MinresQLP, Solution
 from symng.solvers.base import as_solver
 
 
 @config
 class DampedOptimizer(Optimizer):
-    """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them."""
+    """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them.
+
+    The types of the settings are those that are accepted; a solver is made a `Solver`, a
+    preconditioner a `Preconditioner`.
+    """
 
     metric: Metric = setting(convert=as_metric, default_factory=Fisher)
-    solver: Solver = setting(
+    solver: Any = setting(
         convert=as_solver, default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50)
     )
     damping: Any = setting(
@@ -51,8 +55,7 @@ class DampedOptimizer(Optimizer):
         return inputs_of_metric(self.metric, objective)
 
     def describe(self, objective: Objective) -> str:
-        kept = isinstance(self.preconditioner, Preconditioner)
-        return self.preconditioner.describe(objective) if kept else ""
+        return "" if self.preconditioner is None else self.preconditioner.describe(objective)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -63,21 +66,20 @@ class DampedOptimizer(Optimizer):
         if is_symbolic(self.warm_start) or self.warm_start > 0:
             state.add_settings(self)
             state.add("direction", np.zeros(objective.size))
-        if isinstance(self.preconditioner, Preconditioner):
+        if self.preconditioner is not None:
             self.preconditioner.init_state(objective, state)
         return state
 
     def solve(
-        self, batch: Batch, gradient: TensorVariable, state: State, precondition: Any = None
+        self, batches: StepBatches, gradient: TensorVariable, state: State
     ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
         """Return the solution p of (F + lambda I) p = g (equation 2), F, and the updates of the preconditioner.
 
-        ``batch`` is the metric batch. The solve starts from ``warm_start`` times the previous one.
-        ``precondition`` stands in for ``preconditioner``.
+        The solve starts from ``warm_start`` times the previous one.
         """
         damping, previous = state.values["damping"], state.values.get("direction")
         metric = self.metric.with_damping(damping)
-        operator = metric(batch)
+        operator = metric(batches.for_metric)
         start = None
         if previous is not None:
             start = state.value_of(self, "warm_start") * previous
@@ -87,16 +89,12 @@ class DampedOptimizer(Optimizer):
             if name in state.hyperparameters
         }
         solver = self.solver.with_settings(**adjusted)
-        precondition = self.preconditioner if precondition is None else precondition
-        preconditioner: Any = None
+        apply: Apply | None = None
         updates: dict[Any, TensorVariable] = {}
-        if isinstance(precondition, Preconditioner):
-            preconditioner, updates = precondition.build(batch, metric, state, damping)
-        elif precondition is not None:
-            preconditioner = precondition(operator, damping)
-        solution = solver.solve(
-            operator, gradient, damping=damping, x0=start, preconditioner=preconditioner
-        )
+        if self.preconditioner is not None:
+            on = batches.gradient if self.preconditioner.on_gradient_batch else batches.for_metric
+            apply, updates = self.preconditioner.build(on, metric, state, damping)
+        solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=apply)
         return solution, operator, updates
 
     def descend(

@@ -9,12 +9,11 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error, warn
+from symng._checks import argument_error
 from symng.graphs.config import config, number, setting
 from symng.graphs.loops import while_loop
-from symng.metrics import EmpiricalFisher, GaussNewton, Metric
+from symng.metrics import GaussNewton, Metric
 from symng.metrics.base import as_metric
-from symng.objective.batches import Batch
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import (
     in_units_of_loss,
@@ -25,18 +24,25 @@ from symng.optimizers._step import (
 )
 from symng.optimizers.base import State, Step, StepBatches
 from symng.optimizers.damping import LevenbergMarquardt, as_damping
-from symng.optimizers.preconditioners import Preconditioner, is_preconditioner
+from symng.optimizers.preconditioners import (
+    MartensPreconditioner,
+    Preconditioner,
+    as_preconditioner,
+)
 from symng.optimizers.step_sizes import BacktrackingLineSearch, as_step_size
-from symng.solvers import CG, Solver, diagonal_preconditioner
+from symng.solvers import CG
 from symng.solvers.base import as_solver
 
 
-def _as_preconditioner(name: str, value: Any) -> Any:
-    """Return "martens" or a preconditioner, or refuse what is neither."""
-    if not (is_preconditioner(value) or (isinstance(value, str) and value == "martens")):
+def _as_preconditioner(name: str, value: Any) -> Preconditioner | None:
+    """Return a preconditioner, also for "martens" and for a function; None stays None."""
+    if isinstance(value, str) and value == "martens":
+        return MartensPreconditioner()
+    try:
+        return as_preconditioner(name, value)
+    except TypeError:
         expected = "'martens', None, a Preconditioner or a callable of operator and damping"
-        raise argument_error(name, expected, value)
-    return value
+        raise argument_error(name, expected, value) from None
 
 
 @config
@@ -112,7 +118,7 @@ class HessianFree(DampedOptimizer):
     """
 
     metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
-    solver: Solver = setting(
+    solver: Any = setting(
         convert=as_solver,
         default_factory=lambda: CG(
             progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False
@@ -135,8 +141,7 @@ class HessianFree(DampedOptimizer):
         refuse_batch("search_batch", None if searches else batches.search, *_NO_SEARCH)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
-        precondition = self._preconditioner(batches.gradient, state)
-        solution, operator, kept = self.solve(batches.for_metric, gradient, state, precondition)
+        solution, operator, kept = self.solve(batches, gradient, state)
         direction, skipped = solution.x, {}
 
         # Back over the iterates, then along the one taken.
@@ -156,22 +161,6 @@ class HessianFree(DampedOptimizer):
         )
         records |= skipped
         return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))
-
-    def _preconditioner(self, batch: Batch, state: State) -> Any:
-        """Return the function of metric and damping that gives M^-1, on the gradient batch."""
-        if self.preconditioner != "martens":
-            return self.preconditioner
-        if batch.objective.example_losses is None:
-            warn(
-                "HessianFree: the losses of single examples were not found in the loss, so that "
-                "the solve goes without "
-                "a preconditioner. Give Objective(..., example_losses=...), or preconditioner=None "
-                "to say that it is "
-                "meant so."
-            )
-            return lambda operator, damping: None
-        diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])
-        return lambda operator, damping: diagonal_preconditioner(diagonal, damping)
 
 
 _NO_SEARCH = (

@@ -80,7 +80,7 @@ class NaturalGradient(DampedOptimizer):
         )
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = self.solve(batches.for_metric, gradient, state)
+        solution, operator, kept = self.solve(batches, gradient, state)
         updates, records = self.descend(
             batches, state, loss, gradient, solution, operator, solution.x
         )

@@ -117,6 +117,10 @@ class ForeignSolver(Solver):
     ) -> Solution:
         return self.solver.solve(A, b, damping=damping, x0=x0, preconditioner=preconditioner)
 
+    @property
+    def keeps_iterates(self) -> bool:
+        return getattr(self.solver, "keep_iterates", None) is not None
+
     def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
         found = _usual_settings(self.solver)
         return {name: setting for name, setting in found.items() if setting[0] is not None}

@@ -549,7 +549,7 @@ def test_interrupt_in_the_search_changes_nothing(monkeypatch):
         loss_at(np.ones(2))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("symng.optimizers.natural_conjugate_gradient.search_plane", interrupted)
+    monkeypatch.setattr("symng.optimizers.beta_rules.plane.search_plane", interrupted)
     with pytest.raises(KeyboardInterrupt):
         step(model.batch)
     assert (model.value == before).all() and all(

@@ -119,3 +119,29 @@ def test_jacobi_preconditioner_keeps_a_running_mean():
 def test_what_the_jacobi_preconditioner_does_not_take(options):
     with pytest.raises((TypeError, ValueError), match=next(iter(options))):
         symng.JacobiPreconditioner(**options)
+
+
+def a_function(operator, damping):
+    return lambda v: v / (1 + damping)
+
+
+def test_one_protocol_for_all_that_an_optimizer_takes():
+    """A function of operator and damping, and "martens", are made preconditioners as others are."""
+    optimizers = [
+        symng.NaturalGradient(preconditioner=a_function),
+        symng.NaturalGradient(preconditioner=symng.JacobiPreconditioner()),
+        symng.HessianFree(),
+        symng.HessianFree(preconditioner=a_function),
+    ]
+    assert all(isinstance(o.preconditioner, symng.Preconditioner) for o in optimizers)
+    assert [repr(o.preconditioner) for o in optimizers] == [
+        "a_function",
+        "JacobiPreconditioner()",
+        "'martens'",
+        "a_function",
+    ]
+    assert symng.NaturalGradient().preconditioner is None
+    assert symng.HessianFree(preconditioner=None).preconditioner is None
+    assert repr(symng.HessianFree()) == "HessianFree()"
+    scope = {**vars(symng), "a_function": a_function}
+    assert all(eval(repr(o), scope) == o for o in optimizers)

@@ -33,7 +33,7 @@ class BetaFormula(BetaRule):
 
     def build(self, optimizer: DampedOptimizer, batches: StepBatches, state: State) -> Step:
         loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = optimizer.solve(batches.for_metric, gradient, state)
+        solution, operator, kept = optimizer.solve(batches, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
         # Combine with the previous direction, which is zero after a rejected step, or restart.

@@ -82,7 +82,7 @@ class QuadraticModel(PlaneRule):
 
     def build(self, optimizer: DampedOptimizer, batches: StepBatches, state: State) -> Step:
         loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = optimizer.solve(batches.for_metric, gradient, state)
+        solution, operator, kept = optimizer.solve(batches, gradient, state)
         natural, previous = solution.x, state.values["search_direction"]
 
         # The lowest point of the model in the plane of both. After a rejected step d is zero.
@@ -174,7 +174,7 @@ class PlaneSearch(PlaneRule):
         # The first stage: the natural direction, and the quadratic model in its plane with the
         # previous direction.
         loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = optimizer.solve(batches.for_metric, gradient, state)
+        solution, operator, kept = optimizer.solve(batches, gradient, state)
         plane = pt.stack([solution.x, previous])
         images = pt.stack(_images(operator.damped(damping), solution, gradient, previous))
         slopes = carry("slopes", pt.dot(plane, gradient))

@@ -1,17 +1,14 @@
 """Preconditioners of the damped metric."""
 
-from symng.optimizers.preconditioners.base import (
-    JacobiPreconditioner,
-    KroneckerPreconditioner,
-    Preconditioner,
-    as_preconditioner,
-    is_preconditioner,
-)
+from symng.optimizers.preconditioners.base import Preconditioner, as_preconditioner
+from symng.optimizers.preconditioners.jacobi import JacobiPreconditioner
+from symng.optimizers.preconditioners.kronecker import KroneckerPreconditioner
+from symng.optimizers.preconditioners.martens import MartensPreconditioner
 
 __all__ = [
     "JacobiPreconditioner",
     "KroneckerPreconditioner",
+    "MartensPreconditioner",
     "Preconditioner",
     "as_preconditioner",
-    "is_preconditioner",
 ]

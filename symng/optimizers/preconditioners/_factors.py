@@ -1,6 +1,6 @@
 """The Fisher matrix as Kronecker products, one for each dense layer, with its damped inverse.
 
-The references and the user's side are in `symng.optimizers.preconditioning`.
+The references are in `KroneckerPreconditioner`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+"""The preconditioner of Hessian-free: a power of the mean squared gradients of single examples."""
+
+from __future__ import annotations
+
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import warn
+from symng.graphs.config import config
+from symng.metrics import EmpiricalFisher, Metric
+from symng.objective.batches import Batch
+from symng.optimizers.base import State
+from symng.optimizers.preconditioners.base import Apply, Preconditioner
+from symng.solvers import diagonal_preconditioner
+
+
+@config
+class MartensPreconditioner(Preconditioner):
+    """Precondition with M = diag(D + lambda)^0.75, D the mean of the squared gradients of single examples.
+
+    It is taken on the gradient batch. Where the losses of single examples are not known there is
+    none, with a warning.
+    """
+
+    on_gradient_batch = True
+
+    def __repr__(self) -> str:
+        return "'martens'"
+
+    def build(
+        self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
+    ) -> tuple[Apply | None, dict[SharedVariable, TensorVariable]]:
+        if batch.objective.example_losses is None:
+            warn(
+                "HessianFree: the losses of single examples were not found in the loss, so that "
+                "the solve goes without a preconditioner. Give Objective(..., example_losses=...), "
+                "or preconditioner=None to say that it is meant so."
+            )
+            return None, {}
+        diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])
+        return diagonal_preconditioner(diagonal, damping), {}
