@@ -34,9 +34,9 @@ class Factor:
 
     Parameters
     ----------
-    push : callable
+    matvec : callable
         From a symbolic vector v of the size of the operator to R v.
-    pull : callable
+    rmatvec : callable
         From a symbolic vector u with an entry for each row of R to R^T u.
     """
 

@@ -121,12 +121,12 @@ class Fisher(OutputMetric):
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
 
-        def push_factor(v: TensorVariable) -> TensorVariable:
+        def matvec(v: TensorVariable) -> TensorVariable:
             return pt.concatenate(
                 [u.flatten() for u in scaled(pushforward(ends, objective, v), transposed=True)]
             )
 
-        def pull_factor(u: TensorVariable) -> TensorVariable:
+        def rmatvec(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0
             for r in ends:
                 stop = start + r.size
@@ -136,7 +136,7 @@ class Fisher(OutputMetric):
                 objective.dtype
             )
 
-        return Factor(push_factor, pull_factor)
+        return Factor(matvec, rmatvec)
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
         if not self._has_factor(batch.objective):
