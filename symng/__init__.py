@@ -145,7 +145,7 @@ if _typing.TYPE_CHECKING:
 else:
 
     def __getattr__(name):
-        """Import ``symng.datasets`` and ``symng.models`` when they are asked for, as not every program does."""
+        """Import ``symng.datasets`` and ``symng.models`` on demand."""
         if name in ("datasets", "models"):
             return _importlib.import_module(f"symng.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def describe(value: Any) -> str:
-    """Name a value in few words, for the "got" of a message."""
+    """Describe a value in a few words, for the "got" of a message."""
     if isinstance(value, TensorVariable):
         name = f" {value.name!r}" if value.name else ""
         return f"the symbolic tensor{name} of type {value.type}"
@@ -37,7 +37,7 @@ def describe(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__} (not an instance of it)"
     kind, shape = type(value).__name__, getattr(value, "shape", None)
-    if isinstance(shape, tuple):  # a table, say
+    if isinstance(shape, tuple):  # such as a table
         return f"a {kind} of shape {shape}"
     if isinstance(value, list | tuple) and len(value) > 20:
         return f"a {kind} of {len(value)} items"
@@ -71,7 +71,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def deprecated(name: str, since: str, instead: str) -> None:
-    """Warn that a public name, or a way to call it, will be removed: one minor version later or more."""
+    """Warn that a public name, or a way to call it, will be removed in a later minor version."""
     warn(
         f"{name} is deprecated since symng {since} and will be removed: use {instead}.",
         DeprecationWarning,
@@ -82,11 +82,8 @@ class Verbatim(str):
     """Text that `argument_error` prints as it is."""
 
 
-problem, Words = argument_error, Verbatim  # the old names
-
-
 def is_symbolic(value: Any) -> bool:
-    """Tell whether ``value`` is a PyTensor variable."""
+    """Return whether ``value`` is a PyTensor variable."""
     return isinstance(value, Variable)
 
 
@@ -152,7 +149,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str], hint: str = "") 
 
 
 def check_float(name: str, value: Any, hint: str = "") -> FloatName:
-    """Return the name of a dtype in which parameters and data can be, or refuse it."""
+    """Return the name of a dtype that parameters and data can have, or refuse it."""
     try:
         dtype: Any = np.dtype(value).name
     except TypeError:
@@ -180,7 +177,7 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     if array.dtype.kind != "f":
         return
     with np.errstate(all="ignore"):
-        if np.isfinite(array.sum()):  # a sum costs a tenth of looking at each value
+        if np.isfinite(array.sum()):  # a sum costs a tenth of a test of each value
             return
     bad = ~np.isfinite(array)
     if not bad.any():  # the sum alone overflowed
@@ -196,7 +193,7 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     )
 
 
-# Names that other libraries use, by the names here that may be meant.
+# The names of other libraries, by the names here.
 _SYNONYMS = {
     "step_size": "lr learning_rate stepsize rate eta alpha",
     "size": "lr learning_rate stepsize rate eta alpha step_size",
@@ -256,7 +253,7 @@ def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -
 
 
 def _hint_for(name: str, value: Any, known: Sequence[str]) -> str:
-    """Say what to give in place of an argument that does not exist."""
+    """Return what to give in place of an unknown argument."""
     if name in ("weight_decay", "l2", "l2_penalty"):
         return _DECAY.format(name=name)
     shown = repr(value) if isinstance(value, Real) else ""
@@ -298,7 +295,7 @@ def _hint_for(name: str, value: Any, known: Sequence[str]) -> str:
 
 
 def explain_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function, or the ``__init__`` of a class, say which argument is meant when it has no such argument."""
+    """Make a function, or an ``__init__``, name the argument that an unknown one stands for."""
     known = [name for name in inspect.signature(function).parameters if name != "self"]
     owner = function.__qualname__.removesuffix(".__init__")
 

@@ -1,7 +1,7 @@
-"""Likelihoods: which distribution of the targets an output stands for, and its metric on the output.
+"""Likelihoods: the distribution of the targets given an output, and its metric.
 
 A neural network's output y is read as the parameter of p(t | x) (section 2.1 of the paper). Each
-likelihood knows the Fisher matrix of one example with respect to the pre-activation r (the natural
+likelihood gives the Fisher matrix of one example with respect to the pre-activation r (the natural
 parameter) and with respect to y:
 
 ============  ==============  ======================  ===================
@@ -30,7 +30,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, is_symbolic
+from symng._checks import Verbatim, argument_error, deprecated, is_symbolic
 from symng.graphs.config import Config, config, flag, number
 
 
@@ -47,22 +47,26 @@ class Likelihood(Config, ABC):
 
     @abstractmethod
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
-        """Return the Fisher matrix with respect to the output y, times v (equations 7, 8 and 30)."""
+        """Return the Fisher matrix with respect to the output y, times v (equations 7, 8, 30)."""
 
     def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
         """Return B v or B^T v, where B B^T is the Fisher matrix with respect to r.
 
-        None where no such B is known.
+        None if no such B is known.
         """
+        if type(self).metric_root is Likelihood.metric_root:
+            return None
+        deprecated("Likelihood.metric_root", "0.2", "Likelihood.metric_sqrt")
         return self.metric_root(r, v, transposed)
 
     def metric_root(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
-        """Old name of `metric_sqrt`, for likelihoods that were written before it."""
-        return None
+        """Return `metric_sqrt`, by its old name."""
+        deprecated("Likelihood.metric_root", "0.2", "Likelihood.metric_sqrt")
+        return self.metric_sqrt(r, v, transposed)
 
     @abstractmethod
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
@@ -75,7 +79,7 @@ class Likelihood(Config, ABC):
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
-        """Refuse an array of targets that this distribution cannot have produced; by default none.
+        """Refuse an array of targets that this distribution cannot produce; by default none.
 
         ``output_ndim`` and ``classes`` are the number of axes of the output and the length of its
         last one, if known.
@@ -96,7 +100,7 @@ class Gaussian(Likelihood):
     Parameters
     ----------
     std : float or symbolic scalar, default 1.0
-        Standard deviation in units of the targets, above 0. A symbolic one is made of shared
+        Standard deviation in units of the targets, above 0. A symbolic one depends on shared
         variables alone.
 
     Notes
@@ -205,7 +209,7 @@ class Bernoulli(Likelihood):
             name,
             "values from 0 to 1 (Bernoulli likelihood)",
             Verbatim(f"{value} at {where}"),
-            "Rescale them, or give the likelihood that they have.",
+            "Rescale them, or give another likelihood.",
         )
 
 
@@ -282,7 +286,7 @@ class Categorical(Likelihood):
             if classes not in (None, targets.shape[-1]):
                 expected = f"rows of {classes} numbers, one for each class"
                 raise argument_error(
-                    name, expected + suffix, targets, "Make output and targets of one width."
+                    name, expected + suffix, targets, "Make output and targets equally wide."
                 )
             expected = "one-hot rows (or probabilities that sum to 1)"
             wrong = (targets < 0).any(axis=-1) | (
@@ -350,7 +354,7 @@ class Poisson(Likelihood):
                 name,
                 "counts of at least 0 (Poisson likelihood)",
                 Verbatim(f"{value} at {where}"),
-                "Clean the data, or give the likelihood that they have.",
+                "Clean the data, or give another likelihood.",
             )
 
 
@@ -361,7 +365,7 @@ def _first(array: np.ndarray, mask: np.ndarray) -> tuple[Any, tuple[int, ...]]:
 
 
 def describe_likelihood(likelihood: Likelihood) -> str:
-    """Return the name of a likelihood and those of its settings that are not the default."""
+    """Return the name of a likelihood and its settings that are not the default."""
     settings = [
         f"{f.name}={getattr(likelihood, f.name)}"
         for f in fields(likelihood)  # type: ignore[arg-type]

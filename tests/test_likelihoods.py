@@ -221,3 +221,18 @@ def test_repr_rebuilds_and_values_are_frozen(likelihood):
     assert eval(repr(likelihood), {type(likelihood).__name__: type(likelihood)}) == likelihood
     with pytest.raises(AttributeError):
         likelihood.logits = True
+
+
+def test_metric_root_is_the_old_name_of_metric_sqrt():
+    class Doubled(symng.Gaussian):
+        metric_sqrt = symng.Likelihood.metric_sqrt
+
+        def metric_root(self, r, v, transposed=False):
+            return 2 * v
+
+    v = pt.constant(np.array([1.0, 3.0]))
+    words = r"^Likelihood\.metric_root is deprecated .*use Likelihood\.metric_sqrt"
+    with pytest.warns(DeprecationWarning, match=words):
+        assert Doubled().metric_sqrt(v, v).eval().tolist() == [2.0, 6.0]
+    with pytest.warns(DeprecationWarning, match=words):
+        assert symng.Gaussian(std=2.0).metric_root(v, v).eval().tolist() == [0.5, 1.5]

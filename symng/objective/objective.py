@@ -11,7 +11,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import explain_keywords
+from symng._checks import deprecated, explain_keywords
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
 from symng.graphs.rewrites import inline, merge_equal
@@ -274,6 +274,21 @@ class Objective:
             if own == self._variables
             else rebuild(graphs, dict(zip(self._variables, own, strict=True)))
         )
+
+    def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
+        """Return `loss_at`, by its old name."""
+        deprecated("Objective.with_params", "0.2", "Objective.loss_at")
+        return self.loss_at(values)
+
+    def on_fresh_inputs(self, suffix: str) -> Self:
+        """Return `clone_inputs`, by its old name."""
+        deprecated("Objective.on_fresh_inputs", "0.2", "Objective.clone_inputs")
+        return self.clone_inputs(suffix)
+
+    def on_own_inputs(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Return `rebind`, by its old name."""
+        deprecated("Objective.on_own_inputs", "0.2", "Objective.rebind")
+        return self.rebind(graphs)
 
     def check_batch(
         self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True

@@ -11,7 +11,7 @@ from symng.objective import Objective
 from symng.objective.batches import ChunkLayout, layout_of, split_into_chunks
 
 Layouts = tuple[tuple[str, ChunkLayout], ...]
-"""The names of a step's batches, "gradient" and perhaps "metric" and "search", and the layout of each."""
+"""The batches of a step, "gradient" and perhaps "metric" and "search", with their layouts."""
 
 Batches = Mapping[str, Sequence[Any]]
 """The arrays of each batch, by its name."""
@@ -23,7 +23,7 @@ def full_layouts(*names: str) -> Layouts:
 
 
 class BatchArrays:
-    """Cut batches into chunks, and keep those that serve many steps on the device of the backend."""
+    """Cut batches into chunks, and keep repeated ones on the device of the backend."""
 
     def __init__(self, objective: Objective, chunk_size: int | None, backend: Backend) -> None:
         self.axes, self.chunk_size, self.backend = objective.data_axes, chunk_size, backend
@@ -31,14 +31,14 @@ class BatchArrays:
         self._locked: list[Any] = []
 
     def layouts(self, batches: Batches) -> Layouts:
-        """Return the layouts of the batches: for each combination of them a function is compiled."""
+        """Return the layouts of the batches; each combination has its own compiled function."""
         return tuple(
             (name, layout_of(batch, self.axes[: len(batch)], self.chunk_size))
             for name, batch in batches.items()
         )
 
     def flatten(self, batches: Batches) -> list[Any]:
-        """Return the arrays of all batches, chunks and remainders, in the order of the function's inputs."""
+        """Return the arrays of all batches, chunks and remainders, in the order of the inputs."""
         return [array for batch in batches.values() for array in self._arrays_of(batch)]
 
     def first_chunk(self, batch: Sequence[Any]) -> Sequence[Any]:

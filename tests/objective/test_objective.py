@@ -841,3 +841,19 @@ def test_flat_vector_is_the_parameters_in_order():
     )
     features = features.reshape(12, -1)
     assert relative_error(matrix, features.T @ features / 6) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("with_params", "loss_at"),
+        ("on_fresh_inputs", "clone_inputs"),
+        ("on_own_inputs", "rebind"),
+    ],
+)
+def test_old_names_warn_and_call_the_new_ones(monkeypatch, old, new):
+    x, w = pt.matrix("x"), pytensor.shared(np.ones(2), name="w")
+    objective = symng.Objective(pt.sqr(x @ w).mean(), output=x @ w, params=[w], inputs=[x])
+    monkeypatch.setattr(symng.Objective, new, lambda self, argument: (new, argument))
+    with pytest.warns(DeprecationWarning, match=rf"^Objective\.{old} is .*use Objective\.{new}"):
+        assert getattr(objective, old)("argument") == (new, "argument")
