@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import pytensor.scalar as ps
@@ -15,17 +16,18 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, describe, warn
+from symng._checks import Verbatim, argument_error, describe
 from symng.backends import PLAIN, compile_function
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
 from symng.objective.activations import VIEWS
+from symng.objective.heads import Head
 from symng.objective.loss_reading import scaled_output
 
-if TYPE_CHECKING:
-    from symng.objective.heads import Head
+Checked = tuple[TensorVariable, TensorVariable, int]
+"""A target, the values of it to be checked, and the number of axes of the output."""
 
 
 @dataclass(eq=False)
@@ -56,75 +58,74 @@ class TargetSlice:
         return next((v for v in fitting if v is fitting[-1] or v not in casts), None)
 
 
+@dataclass(frozen=True, eq=False)
 class TargetChecks:
-    """Check the values of targets by the likelihoods of the outputs that they are compared with.
+    """The checks of target values by the likelihoods of the outputs they are compared with.
 
     A target slice belongs to the first output whose pre-activation it is combined with on the way
     to the loss. It is checked if its role is clear: it serves as class numbers, or is the only one
     with as many axes as the output; a weight of examples has fewer.
 
     Without targets an output may be compared with its own inputs, as in an autoencoder. Such inputs
-    only cause a warning, once: the loss may leave those values out, or use them in another way.
+    only cause a warning: the loss may leave those values out, or use them in another way.
+
+    Attributes
+    ----------
+    refused, warned : mapping from head to list of (target, values, axes of the output)
+        The values to be checked. A likelihood that was not read off a plain activation may be
+        wrong: it only warns.
+    signed : set of heads
+        Those whose targets may be 1 and -1, by which the loss multiplies the logits.
+    unchecked : list of Likelihood
+        Likelihoods that restrict targets, of outputs whose targets were not found.
     """
 
-    def __init__(
-        self,
-        loss: Any,
-        heads: Sequence[Head],
-        inputs: Sequence[TensorVariable],
-        targets: Sequence[TensorVariable],
-    ) -> None:
-        self.heads, self.inputs, self.targets = tuple(heads), tuple(inputs), tuple(targets)
-        slices = _find_slices(loss, heads, targets)
-        found = {head: _choose(head, [p for p in slices if head in p.heads]) for head in heads}
-        self._found = [head for head in heads if found[head]]
-        self._checked = {head: chosen for head, chosen in found.items() if head.is_plain}
-        # A likelihood that was not read off a plain activation may be wrong: it only warns.
-        self._warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
-        if not targets:
-            slices = _find_slices(loss, heads, inputs, directly=True)
-            sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
-            self._warned = {
-                head: _choose(head, [p for p in slices if head in p.heads]) for head in sigmoids
-            }
-        # Labels of 1 and -1, by which the loss multiplies the logits.
-        self._signed = {h for h in heads if _is_signed(loss, h, targets)}
-        self._classes: dict[Any, int | None] = {}
-        self._compute: Any = None
+    heads: tuple[Head, ...]
+    variables: tuple[TensorVariable, ...]
+    refused: Mapping[Head, Sequence[Checked]]
+    warned: Mapping[Head, Sequence[Checked]]
+    signed: frozenset[Head]
+    unchecked: Sequence[Likelihood]
 
-    @property
-    def unchecked(self) -> list[Likelihood]:
-        """Likelihoods that restrict targets, of outputs whose targets were not found."""
-        able = [
-            h
-            for h in self.heads
-            if type(h.likelihood).check_targets is not Likelihood.check_targets
-        ]
-        return [h.likelihood for h in able if h not in self._found] if self.targets else []
-
-    def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
-        """Refuse a batch with targets that the likelihood of their output cannot produce."""
-        values: dict[Variable, Any] = dict(zip((*self.inputs, *self.targets), arrays, strict=True))
-        found = [*self._checked.values(), *self._warned.values()]
-        rest = [v for checked in found for _, v, _ in checked if v not in values]
-        if rest:
-            if self._compute is None:
-                inputs = [*self.inputs, *self.targets]
-                self._compute = compile_function(inputs, rest, mode=PLAIN, on_unused_input="ignore")
-            values.update(
-                zip(rest, evaluate(lambda a: self._compute(*a), arrays, name), strict=True)
-            )
-        for head, checked in self._checked.items():
+    def check(self, name: str, arrays: Sequence[np.ndarray]) -> list[str]:
+        """Refuse targets that the likelihood of their output cannot produce; return warnings."""
+        values: dict[Variable, Any] = dict(zip(self.variables, arrays, strict=True))
+        if self._computed:
+            computed = evaluate(lambda a: self._compute(*a), arrays, name)
+            values.update(zip(self._computed, computed, strict=True))
+        for head, checked in self.refused.items():
             for target, v, ndim in checked:
                 self._check(name, head, target, v, ndim, values[v])
-        for head, checked in self._warned.items():
-            for x, v, ndim in checked:
+        warnings = []
+        for head, checked in self.warned.items():
+            for target, v, ndim in checked:
                 try:
-                    self._check(name, head, x, v, ndim, values[v])
+                    self._check(name, head, target, v, ndim, values[v])
                 except ValueError as error:
-                    message = f"{error} Ignore this if the loss leaves such values out."
-                    warn(message)
-                    self._warned = {}  # once is enough
+                    warnings.append(f"{error} Ignore this if the loss leaves such values out.")
+        return warnings
+
+    @cached_property
+    def _computed(self) -> list[TensorVariable]:
+        """The checked values that the loss computes from the variables."""
+        found = [v for c in (*self.refused.values(), *self.warned.values()) for _, v, _ in c]
+        return [v for v in dict.fromkeys(found) if v not in self.variables]
+
+    @cached_property
+    def _compute(self) -> Any:
+        """The function from the variables to `_computed`."""
+        return compile_function(
+            list(self.variables), self._computed, mode=PLAIN, on_unused_input="ignore"
+        )
+
+    @cached_property
+    def _classes(self) -> dict[Head, int | None]:
+        """The numbers of classes of categorical outputs; None where parameters do not show it."""
+        return {
+            head: infer_length(head.y, -1)
+            for head in (*self.refused, *self.warned)
+            if isinstance(head.likelihood, Categorical)
+        }
 
     def _check(
         self,
@@ -136,18 +137,43 @@ class TargetChecks:
         values: np.ndarray,
     ) -> None:
         """Refuse values that the likelihood of an output cannot produce."""
-        if head in self._signed and (abs(values) <= 1).all():
+        if head in self.signed and (abs(values) <= 1).all():
             return
         what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
         if len(self.heads) > 1:
             what += f" for output {head.y.name or self.heads.index(head)}"
-        head.likelihood.check_targets(what, np.asarray(values), ndim, self._classes_of(head))
+        classes = self._classes.get(head)
+        head.likelihood.check_targets(what, np.asarray(values), ndim, classes)
 
-    def _classes_of(self, head: Head) -> int | None:
-        """Return the number of classes of a categorical output, if its parameters give it."""
-        if isinstance(head.likelihood, Categorical) and head not in self._classes:
-            self._classes[head] = infer_length(head.y, -1)
-        return self._classes.get(head)
+
+def read_target_checks(
+    loss: Any,
+    heads: Sequence[Head],
+    inputs: Sequence[TensorVariable],
+    targets: Sequence[TensorVariable],
+) -> TargetChecks:
+    """Return the checks of target values that follow from the graph of the loss."""
+    slices = _find_slices(loss, heads, targets)
+    found = {head: _choose(head, [s for s in slices if head in s.heads]) for head in heads}
+    warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
+    if not targets:
+        slices = _find_slices(loss, heads, inputs, directly=True)
+        sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
+        warned = {head: _choose(head, [s for s in slices if head in s.heads]) for head in sigmoids}
+    return TargetChecks(
+        heads=tuple(heads),
+        variables=(*inputs, *targets),
+        refused={head: chosen for head, chosen in found.items() if head.is_plain},
+        warned=warned,
+        signed=frozenset(head for head in heads if _is_signed(loss, head, targets)),
+        unchecked=[
+            head.likelihood
+            for head in heads
+            if targets
+            and not found[head]
+            and type(head.likelihood).check_targets is not Likelihood.check_targets
+        ],
+    )
 
 
 def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> Exception | None:
@@ -196,70 +222,93 @@ def _find_slices(
 ) -> list[TargetSlice]:
     """Return the slices of targets that enter the loss, and the outputs they are compared with.
 
-    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: it
-    asks that no function of a part, but the part itself, meets the output, and outside of the
-    model. What the model does not take is left out, for it may be a weight.
+    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: the
+    slice itself, not a function of it, must meet the output, outside of the model. Inputs that the
+    model does not use are left out, since they may be weights.
     """
     model = set(ancestors([head.curvature_at for head in heads])) if directly else set()
     targets = [t for t in targets if t in model or not directly]
-    origin: dict[Variable, TensorVariable] = {t: t for t in targets}  # the target behind each part
-    within: dict[Variable, set[Variable]] = {
-        t: {t} for t in targets
-    }  # the parts that a variable is made of
-    sides: dict[Variable, set[Any]] = {}  # the heads that it is made of
-    v: Any
-    for head in heads:
-        for v in (head.curvature_at, head.y):
-            sides.setdefault(v, set()).add(head)
-    marks = set(sides)
-    slices: dict[Variable, TargetSlice] = {}
-    for node in toposort([loss]):
-        if isinstance(node.op, Shape | Shape_i):  # what follows from lengths is not a value
-            continue
-        first: Any = node.inputs[0] if node.inputs else None
-        if first in origin and (isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Cast)):
-            v = node.outputs[0]
-            origin[v], within[v] = origin[first], {v}
-            continue
-        if node.outputs[0] in model:
-            continue
-        # The first input of a fill gives its shape alone.
-        inputs = node.inputs[1:] if is_elementwise(node.op, ps.Second) else node.inputs
-        met = {head for v in inputs for head in sides.get(v, ())}
-        for v in inputs:
-            if v in origin:
-                piece = slices.setdefault(v, TargetSlice(origin[v], v, set()))
-                piece.labels = piece.labels or _serves_as_labels(node, v, sides)
-            if v not in sides:
-                for inner in within.get(v, ()):
-                    slices[inner].heads |= met if len(met) == 1 else set()
-        for v in node.outputs:
-            within[v] = (
-                set() if directly else {inner for i in inputs for inner in within.get(i, ())}
-            )
-            if met and v not in marks:
-                sides[v] = met
-    found = list(slices.values())
+    nodes = [n for n in toposort([loss]) if not isinstance(n.op, Shape | Shape_i)]
+    origin = _views_of(targets, nodes)
+    nodes = [n for n in nodes if n.outputs[0] not in origin and n.outputs[0] not in model]
+    found = _meetings(nodes, origin, _heads_behind(heads, nodes), directly)
     # The loss may compute the output in another way.
-    if not directly and len(heads) == 1 and not any(p.heads for p in found):
+    if not directly and len(heads) == 1 and not any(piece.heads for piece in found):
         for piece in found:
             piece.heads = set(heads)
     return found
 
 
-def _serves_as_labels(node: Apply, v: Variable, sides: dict[Variable, set[Any]]) -> bool:
+def _views_of(
+    targets: Sequence[TensorVariable], nodes: Sequence[Apply]
+) -> dict[Variable, TensorVariable]:
+    """Return the target behind each target and each view or cast of one."""
+    origin: dict[Variable, TensorVariable] = {t: t for t in targets}
+    for node in nodes:
+        first = node.inputs[0] if node.inputs else None
+        if first in origin and (isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Cast)):
+            origin[node.outputs[0]] = origin[first]
+    return origin
+
+
+def _heads_behind(heads: Sequence[Head], nodes: Sequence[Apply]) -> dict[Variable, set[Head]]:
+    """Return the heads that each variable depends on; those of outputs are their own alone."""
+    behind: dict[Variable, set[Head]] = {}
+    for head in heads:
+        for v in (head.curvature_at, head.y):
+            behind.setdefault(v, set()).add(head)
+    ends = set(behind)
+    for node in nodes:
+        met = _met(node, behind)
+        if met:
+            behind.update((v, met) for v in node.outputs if v not in ends)
+    return behind
+
+
+def _meetings(
+    nodes: Sequence[Apply],
+    origin: Mapping[Variable, TensorVariable],
+    behind: Mapping[Variable, set[Head]],
+    directly: bool,
+) -> list[TargetSlice]:
+    """Return the slices of targets, each with the heads that it, or a function of it, meets."""
+    slices: dict[Variable, TargetSlice] = {}
+    within: dict[Variable, set[Variable]] = {v: {v} for v in origin}  # slices in a variable
+    for node in nodes:
+        inputs, met = _values_of(node), _met(node, behind)
+        for v in inputs:
+            if v in origin:
+                piece = slices.setdefault(v, TargetSlice(origin[v], cast(Any, v), set()))
+                piece.labels = piece.labels or _serves_as_labels(node, v, behind)
+            if v not in behind and len(met) == 1:
+                for inner in within.get(v, ()):
+                    slices[inner].heads |= met
+        inside = set() if directly else {inner for v in inputs for inner in within.get(v, ())}
+        within.update(dict.fromkeys(node.outputs, inside))
+    return list(slices.values())
+
+
+def _met(node: Apply, behind: Mapping[Variable, set[Head]]) -> set[Head]:
+    """Return the heads that enter ``node``."""
+    return {head for v in _values_of(node) for head in behind.get(v, ())}
+
+
+def _values_of(node: Apply) -> Sequence[Variable]:
+    """Return the inputs of ``node`` whose values enter: the first one of a fill gives its shape."""
+    return node.inputs[1:] if is_elementwise(node.op, ps.Second) else node.inputs
+
+
+def _serves_as_labels(node: Apply, v: Variable, behind: Mapping[Variable, set[Head]]) -> bool:
     """Return whether ``node`` uses ``v`` as class numbers: as an index, or compared with a list."""
     if isinstance(node.op, AdvancedSubtensor):
-        return v in node.inputs[1:] and node.inputs[0] in sides
+        return v in node.inputs[1:] and node.inputs[0] in behind
     if isinstance(node.op, AdvancedIncSubtensor):
         return v in node.inputs[2:]
     compared: Any = node.inputs
     return is_elementwise(node.op, ps.EQ) and not any(all(i.type.broadcastable) for i in compared)
 
 
-def _choose(
-    head: Head, slices: Sequence[TargetSlice]
-) -> list[tuple[TensorVariable, TensorVariable, int]]:
+def _choose(head: Head, slices: Sequence[TargetSlice]) -> list[Checked]:
     """Return what to check for an output: target, values, and number of axes of the output."""
     ndim, categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
     labels = [p for p in slices if p.labels and categorical]

@@ -11,7 +11,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import deprecated, explain_keywords
+from symng._checks import deprecated, explain_keywords, warn
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
 from symng.graphs.rewrites import inline, merge_equal
@@ -19,7 +19,7 @@ from symng.likelihoods import Likelihood
 from symng.objective import _arguments
 from symng.objective._describe import describe_model
 from symng.objective._example_losses import warn_of_other_axes, with_example_losses
-from symng.objective._targets import TargetChecks, label_mistake
+from symng.objective._targets import label_mistake, read_target_checks
 from symng.objective.heads import Head, make_head, read_off_loss
 from symng.objective.matching import Match, check_match
 from symng.objective.model import Model
@@ -158,7 +158,8 @@ class Objective:
         warn_of_other_axes(model)
         self._model = with_example_losses(model)
         self._variables = model.variables
-        self._target_checks = TargetChecks(loss, heads, inputs, targets)
+        self._target_checks = read_target_checks(loss, heads, inputs, targets)
+        self._warnings: list[str] = []  # of targets; shared by copies, so that one is enough
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
@@ -328,8 +329,15 @@ class Objective:
             name, arrays, variables, self.data_axes[: len(variables)], finite=finite
         )
         if targets:
-            self._target_checks(name, checked)
+            self._warn_once(self._target_checks.check(name, checked))
         return checked
+
+    def _warn_once(self, warnings: Sequence[str]) -> None:
+        """Issue the warnings of the first batch that has any."""
+        if not self._warnings:
+            self._warnings.extend(warnings)
+            for message in warnings:
+                warn(message)
 
     def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Match:
         """Check whether loss and likelihood match, and up to which factor.
