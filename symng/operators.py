@@ -242,7 +242,7 @@ class LinearOperator:
             = R^T R is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, what is
             averaged is (R^T s)^2, elementwise: never negative, with a standard deviation of at most
             sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s) [1]_, whose variance is 2
-            / draws times the sum of squares of the row beside the diagonal, and which may be
+            / draws times the sum of squares of the row off the diagonal, and which may be
             negative where the diagonal is not. Neither has a bias. Default: exact.
         seed : int or symbolic integer scalar, default 0
             The signs are a function of it.

@@ -93,8 +93,7 @@ def elastic(image: np.ndarray, rng: np.random.Generator, complexity: float) -> n
 def smooth(fields: np.ndarray, width: float) -> np.ndarray:
     """Weigh values at distance d by exp(-(d / width)^2) on each axis, as far as round(0.75 width).
 
-    The fields go on periodically beyond the frame, so that they are as strong at its border as
-    inside.
+    The fields are periodic, so that they are as strong at the border of the frame as inside.
     """
     sigma, radius = width / math.sqrt(2.0), math.floor(0.75 * width + 0.5)
     return ndimage.gaussian_filter(fields, sigma, mode="wrap", radius=radius, axes=(1, 2))

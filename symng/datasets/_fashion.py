@@ -23,7 +23,7 @@ _FILES = (
     "t10k-labels-idx1-ubyte",
 )
 _CLASSES = 10
-_GET_AGAIN = "Get the files once more."
+_GET_AGAIN = "Get the files again."
 
 
 def way_to_fashion() -> str:

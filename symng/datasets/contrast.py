@@ -8,7 +8,7 @@ import numpy as np
 
 from symng._checks import argument_error, check_finite, check_number
 
-_CHUNK = 1000  # images filtered at a time: bounds what is in use beside images and result
+_CHUNK = 1000  # images filtered at a time, to bound the memory beside images and result
 
 
 def local_contrast_normalization(

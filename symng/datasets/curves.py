@@ -54,7 +54,7 @@ def curves(
     constants were fitted to two published numbers: the variance around the mean image, 17.0, and
     the squared error of PCA with 18 components, 5.90 per image. So the images look and weigh like
     Curves, but errors are not comparable digit for digit with those published on the original file.
-    20,000 images take a second or two; beside the result a few megabytes are in use.
+    20,000 images take a second or two, and a few megabytes beside the result.
 
     References
     ----------

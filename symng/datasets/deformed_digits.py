@@ -46,7 +46,7 @@ def deformed_digits(
     """Make examples ``start`` to ``stop`` - 1 of a stream of deformed digits.
 
     Each example is an image of ``base`` picked at random, put in the middle of 32 x 32 pixels and
-    deformed by all modules, one after the other. Each module is given a complexity of its own, c ~
+    deformed by all modules, one after the other. Each module draws its own complexity, c ~
     U[0, ``complexity``]. The random numbers of example i follow from seed, segment, replica and i
     alone, so any range of examples can be made by itself.
 

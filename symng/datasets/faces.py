@@ -224,7 +224,7 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
                 "path",
                 wanted,
                 Verbatim(f"{str(path)!r}, of MATLAB's format 7.3"),
-                "Save it in MATLAB anew with the option -v7.",
+                "Save it again in MATLAB with the option -v7.",
             ) from None
         except (
             Exception
@@ -233,7 +233,7 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
                 "path",
                 wanted,
                 Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
-                "Get the file once more.",
+                "Get the file again.",
             ) from error
     missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
     if missing:

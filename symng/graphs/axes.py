@@ -1,4 +1,4 @@
-"""Axes and lengths of tensors, as far as they follow from the graph."""
+"""Axes and lengths of tensors that follow from the graph."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _find_in_scans(outputs: Sequence[Any], wrt: Iterable[Any], which: str) -> An
 def _inner(op: Any) -> tuple[list[Any], list[Any]]:
     """Return the inner inputs and outputs of a scan or an OpFromGraph; empty for other ops."""
     graph: Any = getattr(op, "fgraph", None)
-    if hasattr(graph, "unfreeze"):  # PyTensor 3.3, whose nodes cannot be made anew otherwise
+    if hasattr(graph, "unfreeze"):  # PyTensor 3.3, whose frozen nodes cannot be rebuilt
         graph = graph.unfreeze()
     return ([], []) if graph is None else (list(graph.inputs), list(graph.outputs))
 

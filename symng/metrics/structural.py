@@ -1,4 +1,4 @@
-"""Structural damping: the Fisher matrix of hidden states beside the metric."""
+"""Structural damping: a metric plus the Fisher matrix of hidden states."""
 
 from __future__ import annotations
 

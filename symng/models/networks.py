@@ -85,7 +85,7 @@ def mlp(
     Parameters
     ----------
     x : TensorVariable of shape (..., sizes[0])
-        The input, one example a row.
+        The input, one example per row.
     sizes : sequence of int
         Units of every layer, input and output included; at least two numbers, each at least 1.
     activation : {"sigmoid", "tanh", "relu", "softplus", "linear"} or callable, default "sigmoid"
@@ -144,7 +144,7 @@ def autoencoder(
     Parameters
     ----------
     x : TensorVariable of shape (..., sizes[0])
-        The input, one example a row.
+        The input, one example per row.
     sizes : sequence of int
         Units of the layers from the input to the code, both included; at least two numbers, each at
         least 1.

@@ -27,7 +27,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng.graphs.axes import axes_along, axis_after
 from symng.graphs.rewrites import is_elementwise
 
-# What is known of a tensor, beside the number of its axis of examples:
+# What is known of a tensor without an axis of examples:
 NONE = "none"  # no example enters it
 REDUCED = "reduced"  # examples enter it, and their axis is summed away
 MIXED = "mixed"  # sums over examples enter single ones again, as in batch normalization

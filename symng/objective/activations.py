@@ -148,7 +148,7 @@ def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End
     if is_exp:
         return _End(Poisson(), "exp", argument, argument)
     if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
-        # An op with a derivative of its own: what computes the pre-activation is a part of it.
+        # An op with its own derivative also computes the pre-activation.
         return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
     return None
 

@@ -262,7 +262,7 @@ def check_chunks(objective: Objective) -> None:
             "Write it so, or give smaller batches in its place.",
         )
         if (op := _find_opaque_op(objective)) is not None:
-            got = f"one with the op {op}, which may mix examples, for its code is not PyTensor's"
+            got = f"one with the op {op}, which may mix examples: its code is not PyTensor's"
             hint = (
                 "Leave chunk_size out; or, if the op is right for one example, wrap it: "
                 "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one "

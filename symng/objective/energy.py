@@ -56,7 +56,7 @@ class EnergyObjective(Objective):
     Parameters
     ----------
     energy : callable
-        From a symbolic batch to the vector of its energies, one a row. Give the free energy where
+        From a symbolic batch to the vector of its energies, one per row. Give the free energy where
         latent units are summed out; or let batches hold the latent units too.
     params : sequence of shared variables
         As for `Objective`.

@@ -171,7 +171,7 @@ def compare(
         names = _names(model)
         message = (
             "Loss and likelihood match but for weights: the loss is the negative log-likelihood "
-            f"of {names} with a weight of its own for each example, time step or unit. GaussNewton "
+            f"of {names} with a weight for each example, time step or unit. GaussNewton "
             "has these weights, Fisher has none."
         )
         return replace(match, message=message, weighted=True)
@@ -240,7 +240,7 @@ def _judge(
         by = (
             "it"
             if model.sum_factor is None
-            else f"{factor / examples:.6g}, for steps are those of the mean"
+            else f"{factor / examples:.6g}, since steps are those of the mean"
         )
         known = reduction == "sum" and model.sum_factor is not None
         what = (

@@ -83,9 +83,9 @@ class Objective:
     Nothing is compiled here, except by `check`.
 
     Random numbers in the graph, such as those of dropout, are the same in the gradient and in the
-    metric of a step. From step to step they change if their generators have an update of their own,
-    as those of a ``RandomStream`` and those with a ``default_update`` have; a search on the host
-    then draws anew for each loss. Checkpoints do not hold the generators.
+    metric of a step. From step to step they change if their generators have an update, as those of
+    a ``RandomStream`` and those with a ``default_update`` do; a search on the host then draws again
+    for each loss. Checkpoints do not hold the generators.
 
     References
     ----------

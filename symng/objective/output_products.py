@@ -40,7 +40,7 @@ def check_passage(model: Model) -> None:
 def has_passage(head: Head) -> bool:
     """Return whether the pre-activation of a head is known as a function of ``head.curvature_at``.
 
-    That of a state of a scan may be computed from the states before, beside the output.
+    That of a state of a scan may be computed beside the output, from previous states.
     """
     return head.r is not None and head.curvature_at in set(ancestors([head.r]))
 

@@ -16,7 +16,7 @@ SearchBatch = Literal["same", "other", "all"]
 
 
 class IndexSampler:
-    """Draw minibatches of indices without replacement, and others beside them.
+    """Draw minibatches of indices without replacement, and other batches next to them.
 
     Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
     fill a last batch are left to the next epoch's permutation, so that all batches have one size.

@@ -110,10 +110,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     ...     symng.load_checkpoint(path)
     ({'w': array([1., 2.])}, {'seed': 3})
     """
-    name, hint = (
-        os.fspath(path),
-        "Load an earlier checkpoint, or start the run anew without one.",
-    )
+    name, hint = os.fspath(path), "Load an earlier checkpoint, or restart the run without one."
     arrays = read_npz(path, "a file written by save_checkpoint", hint)
     try:
         record = json.loads(arrays.pop(_META).tobytes())
@@ -126,8 +123,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     if version != _FORMAT:
         raise ValueError(
             f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, "
-            "written by another version of symng. Load it with that version, or start the run "
-            "anew."
+            "written by another version of symng. Load it with that version, or restart the run."
         )
     if list(arrays) != record["arrays"]:
         raise ValueError(

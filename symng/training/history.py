@@ -1,4 +1,4 @@
-"""The record of a training run: one row a step, columns as NumPy arrays."""
+"""The record of a training run: one row per step, columns as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Scalar = bool | int | float | str
 
 
 class History:
-    """Keep one row a step and hand the columns out as arrays.
+    """Keep one row per step and give the columns as arrays.
 
     Rows are appended as keyword arguments. A column may appear late or be left out of a row: the
     gap is NaN (an empty string in a column of text). A column of whole numbers or booleans without
@@ -149,7 +149,7 @@ class History:
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        # Of pickles and copies, which share nothing with this one. Arrays are made anew: a copy
+        # For pickles and copies, which share nothing with this one. Arrays are rebuilt: a copy
         # would be writable.
         values = {name: list(column) for name, column in self._values.items()}
         return {**self.__dict__, "_values": values, "_is_text": dict(self._is_text), "_arrays": {}}
@@ -211,7 +211,7 @@ class History:
         return {name: self[name].copy() for name in self}
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """Return a pandas DataFrame of the columns that hold something, with a row a step.
+        """Return a pandas DataFrame of the columns that are not empty, with one row per step.
 
         Verdicts of solves (``solver_status``) go by their names. Needs pandas, which symng does not
         install.

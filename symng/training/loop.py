@@ -115,7 +115,7 @@ def minimize(
         history. Written every ``checkpoint_seconds`` and whenever the run ends. If the file exists,
         the run continues from it with the same numbers as without interruption; ``seed`` is then
         that of the file. If it cannot be written, for instance because the disk is
-        full, there is a warning and the run goes on.
+        full, there is a warning and the run continues.
     checkpoint_seconds : float, default 60.0
         Seconds between two writings.
     mode : str or Mode, optional
@@ -136,8 +136,8 @@ def minimize(
 
     Notes
     -----
-    The history has a row a step with the columns step, seconds (of training, up to the end of the
-    step), the fields of `StepInfo` and what ``evaluate`` returns, NaN in the rows without
+    The history has one row per step with the columns step, seconds (of training, up to the end of
+    the step), the fields of `StepInfo` and what ``evaluate`` returns, NaN in the rows without
     evaluation.
 
     A run ends early as

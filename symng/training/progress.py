@@ -15,14 +15,14 @@ from symng.solvers import Status
 class ProgressBar:
     """Show step, loss, damping, reduction ratio and solver, and while compiling the seconds spent.
 
-    On a terminal and in a notebook a bar that is drawn anew; elsewhere (a file, a pipe) a line
+    On a terminal and in a notebook a bar that is redrawn; elsewhere (a file, a pipe) a line
     every few seconds. A context manager.
     """
 
     def __init__(
         self, max_steps: int | None, max_seconds: float | None, quiet: bool = False
     ) -> None:
-        # Not above, for it is slow to import.
+        # Here, since it is slow to import.
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -113,7 +113,7 @@ class ProgressBar:
 
 
 class Cell:
-    """The bar below a cell of a notebook, drawn anew at most four times a second."""
+    """The bar below a cell of a notebook, redrawn at most four times a second."""
 
     def __init__(self) -> None:
         self.text, self.share = "", 0.0

@@ -57,7 +57,7 @@ class TrainingResult:
         What "diverged", "not_finite" and "zero_gradient" mean, in a sentence; empty for other
         reasons.
     step : CompiledStep or None
-        The compiled step, to go on by hand; None in a result that was unpickled or deep-copied.
+        The compiled step, to continue by hand; None in a result that was unpickled or deep-copied.
 
     Examples
     --------
@@ -116,7 +116,7 @@ class TrainingResult:
 
 
 def last_loss(history: History) -> float:
-    """Return the loss of the parameters that the last step left, as far as the history has it."""
+    """Return the loss after the last step, or before it if that was not evaluated."""
     if not len(history):
         return float("nan")
     row = history.last

@@ -96,7 +96,7 @@ class TrainingRun:
                 )
                 warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning)
             elif not self.warned:
-                warn(f"checkpoint: {reason}. The run goes on and tries again.", RuntimeWarning)
+                warn(f"checkpoint: {reason}. The run continues and tries again.", RuntimeWarning)
                 self.warned = True
 
     def _load(self, path: str | os.PathLike[str]) -> None:
@@ -123,7 +123,7 @@ class TrainingRun:
                 "checkpoint",
                 f"one of the same model, optimizer, data and batches ({self._kind()})",
                 Verbatim(f"{os.fspath(path)!r} of others: {differences[0]}"),
-                "Give another path, or delete the file to start anew.",
+                "Give another path, or delete the file to start again.",
             )
         self._warn_of_changes(meta)
         for name, variable in variables.items():
@@ -154,8 +154,8 @@ class TrainingRun:
         if differences:
             warn(
                 f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
-                f"got {'; '.join(differences)}. The run goes on with what is given now; start it "
-                "anew with another path if this is not intended."
+                f"got {'; '.join(differences)}. The run continues with what is given now; "
+                "start it again with another path if this is not intended."
             )
 
     def _checksum(self) -> list[int]:
@@ -170,7 +170,7 @@ class TrainingRun:
         return named | {f"state_{name}": v for name, v in self.step.state.items()}
 
     def _kind(self) -> str:
-        """Name what the checkpoint belongs to, beside the shapes of its arrays."""
+        """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
         sampler = self.sampler
         size = "by a schedule" if sampler.schedule else sampler.gradient.size
         sizes = f"batch {size} of {sampler.gradient.count}"

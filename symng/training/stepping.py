@@ -76,8 +76,8 @@ class Evaluation:
 class Stepper:
     """Take steps, judge each, and report it to the user.
 
-    ``ending`` is why the run ends, None while it goes on; ``restored`` is whether the parameters of
-    the lowest loss were put back.
+    ``ending`` is why the run ends, None while it continues; ``restored`` is whether the parameters
+    of the lowest loss were put back.
     """
 
     run: TrainingRun

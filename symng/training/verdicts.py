@@ -151,7 +151,7 @@ class Watch:
         return self._bottom + _TOO_HIGH * max(abs(self._start) + self._start - self._bottom, _SMALL)
 
     def _rises(self, patience: int) -> bool:
-        """Return whether so many losses in a row are too high, and do not come back."""
+        """Return whether ``patience`` losses in a row are too high and do not fall."""
         return self._high >= patience and self._latest[-1] >= self._latest[-patience]
 
 

@@ -263,7 +263,7 @@ def test_damaged_files(tmp_path, name, content, zipped, words):
     spoil(tmp_path, name, content, zipped)
     with pytest.raises(ValueError, match="^path: " + words) as caught:
         faces(tmp_path)
-    assert "Get the files once more." in str(caught.value)
+    assert "Get the files again." in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,7 @@ def test_damaged_faces(tmp_path):
             ValueError, match="^path: expected a TFD_48x48.mat with images, folds and labs_ex, got"
         ):
             faces(path)
-    with pytest.raises(ValueError, match="of MATLAB's format 7.3. Save it in MATLAB anew"):
+    with pytest.raises(ValueError, match="of MATLAB's format 7.3. Save it again in MATLAB"):
         faces(path)
     (tmp_path / "folder.mat").mkdir()
     with pytest.raises(FileNotFoundError, match="^path: expected"):

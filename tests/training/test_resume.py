@@ -208,10 +208,10 @@ def test_best_parameters_from_before_a_break_are_put_back(tmp_path):
 def test_settings_of_a_resumed_run_are_the_new_ones(tmp_path):
     path = tmp_path / "run.npz"
     train(symng.SGD(step_size=1e-3), checkpoint=path, max_steps=2)
-    with pytest.warns(UserWarning, match="The run goes on with") as caught:
+    with pytest.warns(UserWarning, match="The run continues with") as caught:
         history = train(symng.SGD(step_size=1e-4), checkpoint=path, max_steps=4).history
     changed = "got step_size FixedStep(size=0.0001) where the file has FixedStep(size=0.001). "
-    changed += "The run goes on with"
+    changed += "The run continues with"
     assert len(caught) == 1 and changed in str(caught[0].message)
     assert history["step_size"].tolist() == [1e-3, 1e-3, 1e-4, 1e-4]
 
@@ -243,7 +243,7 @@ def test_other_settings_and_data_of_a_resumed_run_are_warned_of(tmp_path):
         ),
         (
             {"data": (other, T)},
-            "got data of the same shapes but with other values. The run goes on with what is given "
+            "got data of the same shapes but with other values. The run continues with what is given "
             "now",
         ),
     ):
@@ -335,7 +335,7 @@ def test_checkpoint_of_something_else(tmp_path, change):
     kept = path.read_bytes()
     with pytest.raises(
         ValueError,
-        match="^checkpoint: expected one of the same model, .* delete the file to start anew",
+        match="^checkpoint: expected one of the same model, .* delete the file to start again",
     ):
         train(objective=objective, data=data, **{**settings, **change})
     assert path.read_bytes() == kept and (objective.params[0].get_value() == 0).all()
@@ -378,5 +378,5 @@ def test_full_disk_is_warned_of_once_and_does_not_end_the_run(tmp_path, monkeypa
     assert result.stopped == "max_steps" and len(result.history) == 4
     told = [str(w.message) for w in warned]
     assert len(told) == 2 and len(calls) == 5
-    assert "No space left on device. The run goes on" in told[0]
+    assert "No space left on device. The run continues" in told[0]
     assert told[1].startswith("checkpoint: the last 4 steps are not in ")
