@@ -20,7 +20,6 @@ from symng.optimizers._step import (
     has_direction,
     init_step_size,
     norm,
-    predicted_decrease,
     take_step_size,
 )
 from symng.optimizers.base import Optimizer, State, StepBatches
@@ -132,8 +131,8 @@ class DampedOptimizer(Optimizer):
             loss=loss,
             new_loss=new_loss,
             update=update,
-            predicted=predicted_decrease(
-                self.damping, operator, state.values["damping"], gradient, update, damped
+            predicted=self.damping.predicted_decrease(
+                operator, state.values["damping"], gradient, update, damped
             ),
             sound=pt.and_(solved, found),
         )

@@ -16,7 +16,6 @@ from symng.graphs.derivatives import grad
 from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.objective import Objective
 from symng.objective.batches import Batch, as_batch
-from symng.operators import LinearOperator
 from symng.optimizers.base import State, StepBatches
 from symng.optimizers.damping import Damping, LevenbergMarquardt
 from symng.optimizers.step_sizes import StepSize
@@ -107,8 +106,6 @@ def take_step_size(
     """Return step size, the loss after it on the gradient batch, and whether the rule found one."""
     size = step_size_of(state, rule)
     loss_at = loss_along(batches.gradient, direction)
-    if not rule.searches:
-        return size, loss_at(size), pt.constant(np.array(True))
     if batches.search is None:
         return rule.find(loss_at, loss, slope, size)
     searched = pt.cast(batches.search.loss(), state.dtype)
@@ -163,31 +160,6 @@ def has_direction(solution: Solution, gradient: TensorVariable | None = None) ->
     return pt.and_(
         good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain))
     )
-
-
-def predicted_decrease(
-    rule: Damping,
-    operator: LinearOperator,
-    damping: TensorVariable,
-    gradient: TensorVariable,
-    update: TensorVariable,
-    damped: TensorVariable | None = None,
-) -> TensorVariable:
-    """Return by how much the model of a damping rule says that theta -> theta - update lowers the loss.
-
-    g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``damped`` is
-    (F + lambda I) u where it is known, which spares a product.
-    """
-    predicted = pt.dot(gradient, update)
-    if rule.ratio != "quadratic":
-        return predicted
-    if damped is None:
-        curved = operator @ update
-        if rule.damped_model:
-            curved = curved + damping * update
-    else:
-        curved = damped if rule.damped_model else damped - damping * update
-    return predicted - pt.dot(update, curved) / 2
 
 
 def plane_minimizer(

@@ -12,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number
 from symng.graphs.config import Config, choice, config, flag, number
+from symng.operators import LinearOperator
 
 Ratio = Literal["linear", "quadratic"]
 
@@ -21,6 +22,13 @@ class Damping(Config, ABC):
 
     A rule says where the damping starts, and from the reduction ratio rho of a step whether the
     step is refused and what the damping is next.
+
+    Attributes
+    ----------
+    ratio : {"linear", "quadratic"}, default "linear"
+        The model whose prediction rho compares the step with (`predicted_decrease`).
+    damped_model : bool, default True
+        Whether the quadratic model has the damping term.
     """
 
     ratio: Ratio = "linear"
@@ -38,8 +46,32 @@ class Damping(Config, ABC):
         """Return the damping that follows ``damping`` after a step of ratio ``rho``, or after a failed step."""
 
     def refuses(self, rho: TensorVariable) -> TensorVariable:
-        """Tell whether a step of ratio ``rho`` is to be undone; by default no step is."""
+        """Return whether a step of ratio ``rho`` is undone; by default no step is."""
         return pt.zeros_like(rho, dtype="bool")
+
+    def predicted_decrease(
+        self,
+        operator: LinearOperator,
+        damping: TensorVariable,
+        gradient: TensorVariable,
+        update: TensorVariable,
+        image: TensorVariable | None = None,
+    ) -> TensorVariable:
+        """Return by how much the model predicts that theta -> theta - u lowers the loss.
+
+        g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``image``
+        is (F + lambda I) u where it is known, which spares a product.
+        """
+        slope = pt.dot(gradient, update)
+        if self.ratio == "linear":
+            return slope
+        if image is not None:
+            curved = image if self.damped_model else image - damping * update
+        else:
+            curved = operator @ update
+            if self.damped_model:
+                curved = curved + damping * update
+        return slope - pt.dot(update, curved) / 2
 
 
 @config

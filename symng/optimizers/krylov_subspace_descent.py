@@ -24,7 +24,6 @@ from symng.optimizers._step import (
     loss_along,
     loss_and_gradient,
     norm,
-    predicted_decrease,
 )
 from symng.optimizers._subspace_search import search_subspace
 from symng.optimizers.base import HostSearch, Optimizer, State, Step, StepBatches
@@ -180,7 +179,7 @@ class KrylovSubspaceDescent(Optimizer):
             loss=loss,
             new_loss=new_loss,
             update=update,
-            predicted=predicted_decrease(self.damping, model, damping, slopes, c),
+            predicted=self.damping.predicted_decrease(model, damping, slopes, c),
             sound=pt.and_(finite, moved),
         )
         if previous is not None:

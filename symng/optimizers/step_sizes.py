@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
@@ -15,11 +16,17 @@ from symng.graphs.loops import while_loop
 
 
 class StepSize(Config, ABC):
-    """Rule for the step size; the base of the two below."""
+    """Rule for the step size; the base of the two below.
 
-    searches: bool = (
-        False  # whether the rule has a `find`, which evaluates the loss, on a batch of choice
-    )
+    A subclass gives `initial`, and `find` if it searches.
+
+    Attributes
+    ----------
+    searches : bool, default False
+        Whether the step size depends on the loss, so that a step may have a search batch.
+    """
+
+    searches: bool = False
 
     @abstractmethod
     def initial(self) -> Any:
@@ -32,8 +39,14 @@ class StepSize(Config, ABC):
         slope: TensorVariable,
         size: Any = None,
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-        """Return step size, loss there, and whether one was found; only for rules that search."""
-        raise NotImplementedError(f"{type(self).__name__} makes no search.")
+        """Return step size, loss there, and whether one was found; by default ``size`` as it is.
+
+        ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p,
+        its decrease per unit of step size. ``size`` stands in for the one that the rule starts
+        from.
+        """
+        size = pt.cast(self.initial() if size is None else size, loss.dtype)
+        return size, loss_at(size), pt.constant(np.array(True))
 
 
 def _as_size(name: str, value: Any) -> Any:
@@ -104,7 +117,8 @@ class BacktrackingLineSearch(StepSize):
 
     Examples
     --------
-    >>> import pytensor.tensor as pt
+    >>> import numpy as np
+    import pytensor.tensor as pt
     >>> from symng import BacktrackingLineSearch
     >>> search = BacktrackingLineSearch(size=4.0)
     >>> theta = pt.as_tensor_variable(1.0)
@@ -131,10 +145,9 @@ class BacktrackingLineSearch(StepSize):
         slope: TensorVariable,
         size: Any = None,
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-        """Return step size, loss there, and whether one was found (otherwise 0 and the loss at 0).
+        """Return step size, loss there, and whether one was found; otherwise 0 and the loss at 0.
 
-        ``loss_at`` gives the loss at a step size, ``loss`` is that at 0, and ``slope`` is g . p,
-        its decrease per unit of step size. ``size`` stands in for ``size`` of the rule.
+        See `StepSize.find`.
         """
         dtype = loss.dtype
         first = pt.cast(self.size if size is None else size, dtype)

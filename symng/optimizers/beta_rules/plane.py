@@ -24,7 +24,6 @@ from symng.optimizers._step import (
     loss_and_gradient,
     norm,
     plane_minimizer,
-    predicted_decrease,
     rounding_of,
 )
 from symng.optimizers.base import HostSearch, State, Step, StepBatches
@@ -183,7 +182,7 @@ class PlaneSearch(PlaneRule):
         # For n alone, not for the update that is found: see the notes above.
         promised = carry(
             "promised",
-            predicted_decrease(optimizer.damping, operator, damping, gradient, solution.x),
+            optimizer.damping.predicted_decrease(operator, damping, gradient, solution.x),
         )
         solved = carry("solved", has_direction(solution, gradient))
         loss, gradient_norm = carry("loss", loss), carry("gradient_norm", norm(gradient))
