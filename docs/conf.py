@@ -88,7 +88,8 @@ copybutton_prompt_is_regexp = True
 default_role = "py:obj"
 nitpicky = True
 # Bases that a page of the reference names and that have no page of their own.
-nitpick_ignore_regex = [("py:class", r"symng\..*\.(DampedOptimizer|OutputMetric)")]
+_BASES = "Config|DampedOptimizer|OutputMetric|BetaRule|BetaFormula|PlaneRule"
+nitpick_ignore_regex = [("py:class", rf"symng\..*\.({_BASES})")]
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"symng {version}"
