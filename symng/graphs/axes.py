@@ -72,11 +72,11 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
 
 def _computed_length(v: TensorVariable, axis: int) -> int | None:
     """Return the length of an axis, or None if it depends on inputs."""
-    variables: list[Any] = [
+    inputs: list[Any] = [
         i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)
     ]
-    lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in variables]
-    length = infer_shape([v], variables, lengths)[0][axis]
+    lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in inputs]
+    length = infer_shape([v], inputs, lengths)[0][axis]
     if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
         return None
     shared: dict[Variable, Any] = {

@@ -235,9 +235,9 @@ def find_sum(
     if example_axes.get(loss) in (NONE, REDUCED):
         return _SumFinder(example_axes).factor(loss)
     # A model that mixes its examples, as by batch normalization, may end in a sum over them.
-    cut: dict[Any, Any] = {y: y.type() for y in outputs}
-    end: Any = rebuild([loss], cut)[0]
-    known = dict(known) | {example_axis: outputs[y] for y, example_axis in cut.items()}
+    placeholders: dict[Any, Any] = {y: y.type() for y in outputs}
+    end: Any = rebuild([loss], placeholders)[0]
+    known = dict(known) | {v: outputs[y] for y, v in placeholders.items()}
     return _SumFinder(locate_examples(end, known, folding=True)).factor(end)
 
 
@@ -247,7 +247,7 @@ class _SumFinder(_Finder):
     def __init__(self, example_axes: Mapping[Variable, ExampleAxis]) -> None:
         super().__init__(example_axes)
         self._factors: dict[Variable, float | None] = {}
-        self._shared_out: dict[Variable, bool] = {}
+        self._divided: dict[Variable, bool] = {}
 
     def factor(self, v: Any) -> float | None:
         """Return the factor of the sums over examples in ``v``; None if ``v`` is no such sum."""
@@ -262,10 +262,10 @@ class _SumFinder(_Finder):
         op, inputs = v.owner.op, v.owner.inputs
         if isinstance(op, Sum):
             if isinstance(self.example_axis(inputs[0]), int):
-                return None if self._is_shared_out(inputs[0]) else 1.0
+                return None if self._is_divided(inputs[0]) else 1.0
             return self.factor(inputs[0])
         if self._sums_a_product(v):
-            return None if any(map(self._is_shared_out, inputs)) else 1.0
+            return None if any(map(self._is_divided, inputs)) else 1.0
         if isinstance(op, DimShuffle | Reshape | SpecifyShape | CheckAndRaise | ExtractDiag):
             return self.factor(inputs[0])
         if (squared := _squared_root(v)) is not None:
@@ -289,14 +289,14 @@ class _SumFinder(_Finder):
             return factor
         return None
 
-    def _is_shared_out(self, v: Any) -> bool:
+    def _is_divided(self, v: Any) -> bool:
         """Return whether the terms of a sum are divided by their number or by a sum over them."""
-        if v not in self._shared_out:
-            self._shared_out[v] = self._find_shared_out(v)
-        return self._shared_out[v]
+        if v not in self._divided:
+            self._divided[v] = self._find_divided(v)
+        return self._divided[v]
 
-    def _find_shared_out(self, v: Any) -> bool:
-        """Compute `_is_shared_out`."""
+    def _find_divided(self, v: Any) -> bool:
+        """Compute `_is_divided`."""
         if v.owner is None or not isinstance(self.example_axis(v), int):
             return False
         op, inputs = v.owner.op, v.owner.inputs
@@ -313,7 +313,7 @@ class _SumFinder(_Finder):
             Sum | Alloc | DimShuffle | Reshape | SpecifyShape | MakeVector | Join | CheckAndRaise,
         ) and not isinstance(scalar_op, ps.Add | ps.Sub | ps.Neg | ps.Cast):
             return False
-        return any(self._is_shared_out(i) for i in inputs)
+        return any(self._is_divided(i) for i in inputs)
 
 
 def _squared_root(v: Any) -> Any:

@@ -137,11 +137,11 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
 
 def _meets_data(objective: Objective, head: Head) -> bool:
     """Return whether the loss combines an output with functions of the data alone."""
-    variables = [h.curvature_at for h in objective.heads]
+    ends = [h.curvature_at for h in objective.heads]
     within: set[Variable] = {head.curvature_at}
-    moved: set[Variable] = {*objective.params, *variables}
+    moved: set[Variable] = {*objective.params, *ends}
     given: set[Variable] = {*objective.inputs, *objective.targets}
-    for node in toposort([objective.loss], blockers=variables):
+    for node in toposort([objective.loss], blockers=ends):
         if isinstance(node.op, Shape | Shape_i):
             continue
         if any(v in within for v in node.inputs):
