@@ -77,10 +77,10 @@ def enable_jax() -> None:
     """Let PyTensor's JAX backend run while scans, and compute with shapes.
 
     PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this call
-    such a scan becomes a `jax.lax.while_loop`. And whatever follows from the shapes of arrays
-    alone, such as the length of a reshape, an arange or a split, is computed while JAX traces the
-    function. `symng.compile_step` and `symng.minimize` make the call by themselves; make it for
-    graphs that you compile with ``mode="JAX"`` on your own. A second call does nothing.
+    such a scan becomes a `jax.lax.while_loop`. Lengths that follow from the shapes of arrays, such
+    as those of a reshape, an arange or a split, are computed while JAX traces the function.
+    `symng.compile_step`, `symng.minimize` and `symng.compile_function` call it; call it yourself
+    before you compile with `pytensor.function` and ``mode="JAX"``. A second call does nothing.
 
     Raises
     ------
@@ -94,9 +94,9 @@ def enable_jax() -> None:
     loop does, is refused with a NotImplementedError while it is compiled. The number of steps may
     be symbolic.
 
-    Two graph rewrites are added for the JAX backend only: one that keeps the storage of such a loop
-    to its last value when its initial state is a constant, and one that takes a pointless cast to
-    float64 away from float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
+    Two graph rewrites are added for the JAX backend only: one that stores only the last value of
+    such a loop when its initial state is a constant, and one that removes a useless cast to float64
+    from float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
 
     JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX
     backend is first used, or after ``jax.config.update("jax_enable_x64", True)``.

@@ -1,4 +1,4 @@
-"""Conversions to JAX of the ops whose PyTensor conversions must see where a shape comes from.
+"""Conversions to JAX of ops that PyTensor converts only if it sees where a shape comes from.
 
 Imports jax: for `symng.backends._jax_scan` alone.
 """
@@ -36,7 +36,7 @@ from symng.backends._jax_shapes import (
 
 
 def register() -> None:
-    """Register the conversion of graphs, and of the ops that PyTensor refuses for a shape it does not see."""
+    """Register the conversions of graphs and ops."""
     jax_funcify.register(AbstractFunctionGraph, convert_graph)
     jax_funcify.register(RandomVariable, _extending(RandomVariable, convert_random_variable))
     jax_funcify.register(Blockwise, _extending(Blockwise, convert_blockwise))
@@ -59,7 +59,7 @@ def _extending(kind: type, convert: Callable) -> Callable:
 def convert_random_variable(
     own: Callable, op: RandomVariable, node: Any, **kwargs: Any
 ) -> Callable:
-    """Convert a draw of any size: without an owner it is not asked where its size comes from."""
+    """Convert a draw of any size: PyTensor refuses a size with an owner that it does not know."""
     generator, size, *parameters = node.inputs
     if size.owner is not None:
         node = node.clone_with_new_inputs([generator, size.type(), *parameters])
@@ -157,7 +157,7 @@ def convert_convolution(op: Convolve1d, node: Apply, **kwargs: Any) -> Callable:
 
 
 def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a choice: of what is known where the condition is, or where both branches have the same."""
+    """Convert a choice whose result is known if the condition is, or if both branches agree."""
 
     def ifelse(condition: Any, *branches: Any) -> Any:
         one, other = branches[: op.n_outs], branches[op.n_outs :]
@@ -174,7 +174,7 @@ def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
 
 
 def convert_lazy_ifelse(op: Any, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a choice between inner graphs, which later PyTensor 3 makes of any, in the same way."""
+    """Convert a choice between inner graphs, the form of all choices in later PyTensor 3."""
     one, other = (jax_funcify(branch, **kwargs) for branch in (op.true_branch, op.false_branch))
     lengths = all(np.dtype(getattr(v.type, "dtype", float)).kind in "iub" for v in node.outputs)
 
@@ -198,7 +198,7 @@ def _same(a: Any, b: Any) -> bool:
 def convert_blockwise(own: Callable, op: Blockwise, node: Any, **kwargs: Any) -> Callable:
     """Convert an op whose lengths, axes or mode are the same for all batches, or leave it to PyTensor.
 
-    PyTensor's conversion vectorizes over all inputs, and with that JAX traces them.
+    PyTensor's conversion vectorizes over all inputs, so that JAX traces them.
     """
     arrays = count_arrays(node)
     if arrays == len(node.inputs) or isinstance(op.core_op, Scan):
@@ -234,7 +234,7 @@ def convert_blockwise(own: Callable, op: Blockwise, node: Any, **kwargs: Any) ->
         )
 
         def spread(result: Any, core_ndim: int) -> Any:
-            """Give a result the lengths of the batch that inputs have which are not vectorized over."""
+            """Broadcast a result to the batch axes of the inputs that are not vectorized over."""
             split = result.ndim - core_ndim
             return jnp.broadcast_to(
                 result, np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:]

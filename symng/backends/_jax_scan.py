@@ -44,7 +44,7 @@ def register() -> None:
     _jax_ops.register()
     # Before PyTensor's "scan_reduce_trace" (1.612), which looks for the buffers as scan made them.
     optdb.register(
-        "symng_whole_initial_state", dfs_rewriter(whole_initial_state), "jax", position=1.6
+        "symng_full_initial_state", dfs_rewriter(full_initial_state), "jax", position=1.6
     )
     optdb.register("symng_narrow_reduction", dfs_rewriter(narrow_reduction), "jax", position=1.6)
     if "scan_inner_graph" not in optdb:
@@ -56,8 +56,8 @@ def register() -> None:
 
 
 @node_rewriter([IncSubtensor])
-def whole_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
-    """Give a scan buffer its whole initial state, ``empty[:k] = alloc(value, k, ...)``, not a value to broadcast.
+def full_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
+    """Write a full initial state into a scan buffer, ``empty[:k] = alloc(value, k, ...)``.
 
     PyTensor drops the `Alloc` of a constant initial state, and then no longer knows the buffer for
     one that it can shorten to the last value; the buffer keeps the length of the scan, which JAX
@@ -74,8 +74,8 @@ def whole_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bo
         axis < missing or value.type.broadcastable[axis - missing] for axis in range(1, buffer.ndim)
     ]
     if not any(
-        spread and not whole
-        for spread, whole in zip(broadcast, buffer.type.broadcastable[1:], strict=True)
+        spread and not one
+        for spread, one in zip(broadcast, buffer.type.broadcastable[1:], strict=True)
     ):
         return False
     return [node.op(buffer, pt.alloc(value, stop, *lengths), stop)]

@@ -1,10 +1,10 @@
 """Shape arithmetic for PyTensor's JAX backend. Imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
 
-JAX knows every shape while it traces a function, but only as long as nothing touches the number:
-``jnp.add`` of two lengths is an array that is not computed yet, and a reshape to it is refused.
-Here a node whose inputs are all known while JAX traces is computed at once, in NumPy, by the op
-itself. Lengths, indices, numbers of steps and sections of a split stay numbers, through inner
-graphs too, and a new shape of the arguments is a new trace.
+JAX knows every shape while it traces a function, but not what is computed from one: ``jnp.add`` of
+two lengths is a traced array, and a reshape to it is refused. Here a node whose inputs are all
+known during tracing is computed at once, in NumPy, by the op itself. Lengths, indices, numbers of
+steps and sections of a split stay numbers, in inner graphs too. New shapes of the arguments are
+traced anew.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ def convert_graph(
     known: Any = None,
     **kwargs: Any,
 ) -> Callable:
-    """Convert a graph to a function on JAX arrays that computes at once what is known while JAX traces.
+    """Convert a graph to a function on JAX arrays that computes at once what is known during tracing.
 
-    ``known`` is a dictionary from the position of an input to a value that stands in for it
-    whenever the function is called: a loop hands over what does not change, which JAX would trace.
+    ``known`` maps positions of inputs to values that replace them in each call: a loop passes what
+    does not change, which JAX would trace.
     """
     function = fgraph_to_python(
         fgraph, convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs
@@ -98,7 +98,7 @@ def convert_graph(
 
 
 def with_known_constants(own: Callable, op: Scan, node: Any, **kwargs: Any) -> Callable:
-    """Convert a scan by PyTensor's conversion ``own``, which lets JAX trace what does not change from step to step."""
+    """Convert a scan by PyTensor's conversion ``own``, with its known constants left untraced."""
     known: dict[int, Any] = {}
     loop = own(op, node=node, known=known, **kwargs)
     first = len(op.inner_inputs) - op.info.n_non_seqs
@@ -114,7 +114,7 @@ def with_known_constants(own: Callable, op: Scan, node: Any, **kwargs: Any) -> C
 
 
 def is_known(value: Any) -> bool:
-    """Return whether a value, or each of a tuple of them, is known while JAX traces, and small."""
+    """Return whether a value, or each of a tuple of them, is small and known during tracing."""
     if isinstance(value, tuple | list):
         return all(is_known(v) for v in value)
     if isinstance(value, jax.core.Tracer):
@@ -126,7 +126,7 @@ def is_known(value: Any) -> bool:
 
 
 def convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a node, to be computed in NumPy where all its inputs are known."""
+    """Convert a node, computed in NumPy if all its inputs are known."""
     try:
         traced = jax_funcify(op, node=node, **kwargs)
     except NotImplementedError as error:
@@ -166,7 +166,7 @@ def _refuse(message: str, *inputs: Any) -> Any:
 
 
 def count_arrays(node: Apply) -> int:
-    """Return how many inputs of a node are arrays of JAX."""
+    """Return how many inputs of a node are JAX arrays."""
     op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
     kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
     return _ARRAYS[kinds[0]] if kinds else len(node.inputs)
@@ -187,7 +187,7 @@ def _may_be_shapes(node: Apply) -> bool:
 
 
 def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
-    """Return how many entries an op makes of few."""
+    """Return the number of entries that an op makes from small inputs."""
     if isinstance(op, Alloc | AllocEmpty):
         return math.prod(int(n) for n in values[_ARRAYS[type(op)] :])
     if isinstance(op, ARange):
@@ -199,7 +199,7 @@ def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
 
 
 def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
-    """Compute a node in NumPy. Numbers keep their dtypes: those of Python would take that of the array they meet."""
+    """Compute a node in NumPy, as NumPy scalars and arrays: Python numbers would lose their dtype."""
     storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells: list[list[Any]] = [[None] for _ in node.outputs]
@@ -213,7 +213,7 @@ def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
 
 
 def in_numpy(value: Any) -> Any:
-    """Return an array that is known in NumPy: JAX would trace what is taken out of it."""
+    """Return a known array in NumPy: JAX would trace its entries."""
     if isinstance(value, jax.Array) and is_known(value):
         with jax.ensure_compile_time_eval():
             return np.asarray(value)
@@ -221,7 +221,7 @@ def in_numpy(value: Any) -> Any:
 
 
 def concrete(value: Any, what: str) -> np.ndarray:
-    """Return a value in NumPy that JAX has to know while it traces."""
+    """Return in NumPy a value that must be known during tracing."""
     if isinstance(value, tuple | list):
         return np.array([concrete(v, what) for v in value])
     if isinstance(value, jax.core.Tracer):

@@ -1,15 +1,15 @@
-"""What the Numba backend is spared: copies of matrices, and functions that are compiled anew in each process.
+"""Rewrites for Numba: matrix products without copies, and functions that its cache on disk can hold.
 
-Imports numba: for `symng.backends` alone.
+Imports numba: for `symng.backends._numba` alone.
 
-Early PyTensor 3 types a transposed or expanded array in Numba as one of unknown layout, and
-`numpy.dot` in Numba copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a
-gradient and both vectors of an inner product. BLAS takes transposed matrices as they are, so here
-the layout is looked at when the product is made, as later PyTensor does.
+Early PyTensor 3 gives a transposed or expanded array an unknown layout in Numba, and ``numpy.dot``
+in Numba copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient and
+both vectors of an inner product. BLAS takes transposed matrices as they are, so here the layout is
+checked when the product is computed, as in later PyTensor.
 
-Numba does not write the addresses of arrays to its cache, and arrays above a megabyte that are
-constants of a graph are addresses in what it compiles. PyTensor makes such constants of zeros whose
-length it knows, so of the initial state of every solver.
+Numba compiles constant arrays above a megabyte as addresses, and does not cache functions with
+addresses in them. PyTensor makes such constants of zeros of known length, such as the initial state
+of every solver.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LayoutDot(Op):
 
 @node_rewriter([Dot])
 def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
-    """Put a product that minds layouts for one of two float matrices."""
+    """Replace a product of two float matrices by one that checks their layouts."""
     x, y = node.inputs
     dtype = x.type.dtype
     if (
@@ -73,7 +73,7 @@ def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
 
 @node_rewriter([Scan])
 def tag_inner_mode(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
-    """Let the rewrites of this module run inside of a scan, too: it is rewritten by a mode of its own."""
+    """Let the rewrites of this module run in the inner graph of a scan, which has a mode of its own."""
     if isinstance(node.op.mode, Mode) and TAG in node.op.mode.provided_optimizer.include:
         return False
     op = copy(node.op)

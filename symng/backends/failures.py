@@ -1,4 +1,4 @@
-"""What to say when a compiled function fails: whether the arrays, the backend, or the memory is the reason."""
+"""Messages for a compiled function that fails: because of the arrays, the backend, or the memory."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ def evaluate(
     name: str,
     hint: Callable[[], str] | None = None,
 ) -> Any:
-    """Call a function in plain Python, and say that the arrays do not fit where it fails.
+    """Call a function in plain Python; if it fails, raise an error that says that the arrays do not fit.
 
-    ``name`` is what the message calls them, and ``hint`` says what may be the matter, in a
-    sentence.
+    The message calls them ``name`` and ends with ``hint``, a sentence on the likely reason.
 
     Raises
     ------
     ValueError
-        When the function fails; as a LinAlgError where that is the reason.
+        When the function fails; a LinAlgError if it raises one.
     """
     try:
         return function(arrays)
@@ -50,10 +49,10 @@ def evaluate(
 
 
 def backend_failure(error: Exception, backend: Backend, arrays: Sequence[Any] = ()) -> Exception:
-    """Return what to raise from ``error``, which a compiled function raised on arrays that fit the model.
+    """Return the exception to raise from ``error``, raised by a compiled function on arrays that fit.
 
-    It names the mode, the backend's own message and the op, as far as the error has them. It is a
-    RuntimeError, unless the type of ``error`` says more.
+    It names the mode, the backend's own message and, where known, the op. It is a RuntimeError,
+    unless the type of ``error`` says more.
     """
     mode = backend.mode_name
     location = backend.locate(error)

@@ -8,23 +8,23 @@ from symng._checks import check_number
 
 
 def keep_memory(size: int = 2**31 - 1) -> bool:
-    """Let the process keep the memory of arrays that are done with for the arrays that come next.
+    """Let the process reuse the memory of arrays that are freed.
 
-    The C library hands a large array's memory back to the system as soon as the array is gone, and
-    the system clears it page by page for the next array. With models of a million parameters or
-    batches of thousands of examples that is a tenth to a fifth of the time of a step on the CPU.
-    This setting is the whole process's, so it is left to you.
+    The C library returns a large array's memory to the system when the array is freed, and the
+    system clears it page by page for the next array. With models of a million parameters or batches
+    of thousands of examples that takes a tenth to a fifth of the time of a step on the CPU. The
+    setting is global to the process, so symng leaves it to you.
 
     Parameters
     ----------
     size : int, default 2147483647
-        How many bytes may be kept, and how large an array may be whose memory is; from 1 to
+        The most bytes to keep, and the largest array whose memory is kept, in bytes; from 1 to
         2147483647.
 
     Returns
     -------
     bool
-        Whether the C library took it. Only glibc, the C library of most Linux systems, does.
+        Whether the C library has the setting. Only glibc, that of most Linux systems, does.
 
     Raises
     ------
@@ -33,10 +33,10 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
 
     Notes
     -----
-    It is ``mallopt`` of M_MMAP_THRESHOLD and M_TRIM_THRESHOLD. The same without a call, for any
-    program: start it with the environment variables ``MALLOC_MMAP_THRESHOLD_`` and
-    ``MALLOC_TRIM_THRESHOLD_`` set to ``size``. The largest amount of memory in use at a time stays
-    about what it was; what is freed later is not seen by other processes.
+    This sets M_MMAP_THRESHOLD and M_TRIM_THRESHOLD by ``mallopt``. Setting the environment
+    variables ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` to ``size`` has the same
+    effect on any program. Peak memory stays about the same; memory that is freed later is not
+    available to other processes.
 
     Examples
     --------

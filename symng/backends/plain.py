@@ -1,8 +1,8 @@
-"""Plain Python all the way down: no op compiles a function of its own in another mode.
+"""Modes in plain Python throughout: no op compiles an inner function in another mode.
 
-PyTensor evaluates an `OpFromGraph`, as a softmax is one, with a function that it compiles in the
-default mode. Early PyTensor 3 compiles the inside of a scan to C too. Either takes half a minute,
-to evaluate something a single time.
+PyTensor evaluates an `OpFromGraph`, such as a softmax, by a function that it compiles in the
+default mode. Early PyTensor 3 also compiles the inner graph of a scan to C. Either takes half a
+minute, to evaluate something once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TAG = "symng_plain"
 _QUERY = RewriteDatabaseQuery(include=[TAG])
 
 PLAIN = Mode("py", _QUERY)
-"""Plain Python without rewrites for speed: compiles at once, to evaluate something a single time."""
+"""Plain Python without rewrites for speed: compiles at once, to evaluate something once."""
 
 STABLE = Mode("py", RewriteDatabaseQuery(include=["canonicalize", "stabilize", f"{TAG}_late"]))
 """Plain Python with the rewrites that keep log(softmax(r)) and the like finite."""
@@ -40,7 +40,7 @@ def open_graph(fgraph: FunctionGraph, node: Any) -> list[Any]:
 
 @node_rewriter([Scan])
 def keep_plain(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
-    """Replace a loop whose inside would be compiled by one in plain Python."""
+    """Replace a loop whose inner graph would be compiled by one in plain Python."""
     if isinstance(node.op.mode, Mode):
         return False
     op = node.op.clone()  # the user's stays as it is

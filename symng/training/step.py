@@ -176,13 +176,11 @@ class CompiledStep:
             with collection_paused(), pytensor.config.change_flags(traceback__limit=0):
                 batches = {}
                 for name, layout in layouts:
-                    own = name == "gradient"
                     objective = self.objective
-                    batches[name] = make_batch(
-                        objective if own else objective.clone_inputs(f"_{name}"),
-                        layout,
-                        len(self.metric_inputs or ()) if name == "metric" else None,
-                    )
+                    if name != "gradient":
+                        objective = objective.clone_inputs(f"_{name}")
+                    length = len(self.metric_inputs or ()) if name == "metric" else None
+                    batches[name] = make_batch(objective, layout, length)
                 self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
         return self._steps[layouts]
 
@@ -256,7 +254,7 @@ class CompiledStep:
         try:
             yield
         except Exception as error:
-            if not comes_from(error, "pytensor"):  # but from a search on the host
+            if not comes_from(error, "pytensor"):  # it comes from a search on the host
                 raise
             for name, batch in batches.items():
                 self._dry_run(f"{name}_batch", self._arrays.first_chunk(batch))
