@@ -5,6 +5,7 @@ The contract as written, compiling, and what is refused before anything is compi
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 
 import numpy as np
@@ -330,3 +331,15 @@ def test_time_major_batches():
         ValueError, match="^gradient_batch: expected the same number of examples .*\\(axis 1\\)"
     ):
         step((batch[0], batch[1][:, :2]))
+
+
+def test_a_deep_network_starts_soon():
+    """Every run pays for reading the model and building its step, on all backends."""
+    x, t = pt.matrix("x"), pt.matrix("t")
+    network = symng.models.mlp(x, [20] * 13 + [10], "tanh", "softmax")
+    loss = -(t * pt.log(network.output)).sum(axis=1).mean()
+    start = time.process_time()
+    objective = symng.Objective(loss, network.output, network.params, inputs=[x], targets=[t])
+    read = time.process_time()
+    symng.compile_step(objective, symng.NaturalGradient())
+    assert read - start < 1 and time.process_time() - read < 3  # seconds; 0.01 and 0.7 as a rule
