@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
 
@@ -14,25 +14,24 @@ from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_instance, check_number, explain_keywords
-from symng.backends import (
-    collection_paused,
-    enabled_backend,
-    fallback_mode,
-    sync_to_host,
-    warn_of_other_backend,
+from symng._checks import (
+    Verbatim,
+    argument_error,
+    check_instance,
+    check_number,
+    deprecated,
+    explain_keywords,
 )
-from symng.backends.failures import backend_failure, comes_from
+from symng.backends import collection_paused, sync_to_host
 from symng.objective import Objective
 from symng.objective.batches import check_chunks, make_batch
-from symng.objective.dry_run import DryRun
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.base import StepBatches
-from symng.training.batch_arrays import BatchArrays, Batches, Layouts, full_layouts
+from symng.training.batch_arrays import Batches, Layouts, full_layouts
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
-from symng.training.program import Program
+from symng.training.programs import Programs
 from symng.training.settings import Settings
 
 
@@ -68,17 +67,12 @@ class CompiledStep:
         refuses_increases: bool = False,
     ) -> None:
         _check_arguments(objective, optimizer, chunk_size)
-        backend = enabled_backend(mode)
-        self.objective, self.optimizer = objective, optimizer
-        self.mode, self.chunk_size = mode, chunk_size
-        self.compile_seconds = 0.0
+        self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
+        self._programs = Programs(objective, chunk_size, mode, self.build)
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
         self._settings = Settings(optimizer, self._state)
-        self._arrays = BatchArrays(objective, chunk_size, backend)
-        self._dry_run = DryRun(objective.model)
         self._steps: dict[Layouts, Step] = {}
-        self._programs: dict[Layouts, Program] = {}
         start = time.perf_counter()
         self.build()  # refuses a model that does not fit the optimizer
         self._build_seconds = time.perf_counter() - start
@@ -96,12 +90,18 @@ class CompiledStep:
     @property
     def backend(self) -> str:
         """The name of the backend."""
-        return self._arrays.backend.name
+        return self._programs.arrays.backend.name
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds spent building and compiling so far; 0 until something is compiled."""
+        seconds = self._programs.seconds
+        return seconds + self._build_seconds if seconds else 0.0
 
     @property
     def functions(self) -> list[Any]:
         """The compiled functions of all combinations of batches so far."""
-        return [function for program in self._programs.values() for function in program.functions]
+        return self._programs.functions
 
     @functools.cached_property
     def metric_inputs(self) -> tuple[TensorVariable, ...] | None:
@@ -150,11 +150,15 @@ class CompiledStep:
         search_batch: Any = None,
         *,
         sync: bool = True,
+        settled: bool | None = None,
     ) -> StepInfo:
         """Take one step on batches that are known to be right, dtypes too: a call without the checks.
 
         Without ``sync`` parameters and state may stay on a device, until `sync_to_host`.
         """
+        if settled is not None:
+            deprecated("CompiledStep.run(settled=)", "0.2", "CompiledStep.run(sync=)")
+            sync = settled
         return self._run(_named(gradient_batch, metric_batch, search_batch), sync)
 
     def compile(
@@ -190,76 +194,55 @@ class CompiledStep:
         Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
         take a minute.
         """
-        if not self._dry_run.knows(batch):
-            self._dry_run(name, self._arrays.first_chunk(batch))
+        self._programs.check_shapes(name, batch)
 
     def keep_on_device(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
         """Keep these batches on the device of the backend while the context is open.
 
         The arrays of those that a step takes are read-only meanwhile.
         """
-        return self._arrays.keep_on_device(*batches)
+        return self._programs.arrays.keep_on_device(*batches)
 
     def sync_to_host(self) -> None:
         """Make parameters and state hold NumPy arrays, as after a call."""
         for step in self._steps.values():
             sync_to_host(step.updates)
 
+    def settle(self) -> None:
+        """Call `sync_to_host`, by its old name."""
+        deprecated("CompiledStep.settle", "0.2", "CompiledStep.sync_to_host")
+        self.sync_to_host()
+
+    def holding(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
+        """Call `keep_on_device`, by its old name."""
+        deprecated("CompiledStep.holding", "0.2", "CompiledStep.keep_on_device")
+        return self.keep_on_device(*batches)
+
+    def try_model(self, name: str, batch: Sequence[Any]) -> None:
+        """Call `check_shapes`, by its old name."""
+        deprecated("CompiledStep.try_model", "0.2", "CompiledStep.check_shapes")
+        self.check_shapes(name, batch)
+
     def _run(self, batches: Batches, sync: bool) -> StepInfo:
         """Take one step."""
         self._settings.check()
-        program = self._compile(batches)
+        self._compile(batches)
         self._state.follow_schedules()
-        with self._explained(batches):
-            values = program(self._arrays.flatten(batches))
+        records = self._programs.run(batches)
         if sync:
             self.sync_to_host()
         self._settings.follow()
-        return make_info(values)
+        return make_info(records)
 
-    def _compile(self, batches: Batches) -> Program:
-        """Return the program for a combination of batches, compiled if it is new."""
-        layouts = self._arrays.layouts(batches)
-        if layouts in self._programs:
-            return self._programs[layouts]
+    def _compile(self, batches: Batches) -> None:
+        """Compile for a combination of batches, unless that is done."""
+        if self._programs.has(batches):
+            return
         for name, batch in batches.items():
             self.check_shapes(f"{name}_batch", batch)
-        if not self._programs:
+        if not self._programs.by_layouts:
             warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
-        start = time.perf_counter()
-        try:
-            program = self._make_program(layouts, batches)
-        except Exception as error:
-            fallback = fallback_mode(self.mode)
-            if fallback is None:
-                raise
-            self.mode = fallback
-            self._arrays.change_backend(enabled_backend(fallback))
-            program = self._make_program(layouts, batches)
-            warn_of_other_backend(error, self._arrays.backend)
-        self.compile_seconds += self._build_seconds + time.perf_counter() - start
-        self._build_seconds = 0.0
-        return program
-
-    def _make_program(self, layouts: Layouts, batches: Batches) -> Program:
-        """Compile the program for a combination of batches on the present backend."""
-        program = self._programs[layouts] = Program(self.build(layouts), self.mode)
-        with self._explained(batches):
-            program.compile(self._arrays.flatten(batches))
-        return program
-
-    @contextmanager
-    def _explained(self, batches: Batches) -> Iterator[None]:
-        """Name the batch that does not fit the model, or else the backend, in an error of a compiled function."""
-        try:
-            yield
-        except Exception as error:
-            if not comes_from(error, "pytensor"):  # it comes from a search on the host
-                raise
-            for name, batch in batches.items():
-                self._dry_run(f"{name}_batch", self._arrays.first_chunk(batch))
-            arrays = [array for batch in batches.values() for array in batch]
-            raise backend_failure(error, self._arrays.backend, arrays) from error
+        self._programs.compile(batches)
 
     def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
         """Return the arrays of each batch, or refuse them."""

@@ -343,3 +343,17 @@ def test_a_deep_network_starts_soon():
     read = time.process_time()
     symng.compile_step(objective, symng.NaturalGradient())
     assert read - start < 1 and time.process_time() - read < 3  # seconds; 0.01 and 0.7 as a rule
+
+
+def test_old_names_of_a_step_are_deprecated():
+    model = line()
+    step = symng.compile_step(model.objective, symng.SGD(step_size=0.1))
+    batch = model.batch
+    with pytest.warns(DeprecationWarning, match=r"^CompiledStep\.run\(settled=\) .*run\(sync=\)"):
+        step.run(batch, settled=False)
+    with pytest.warns(DeprecationWarning, match=r"use CompiledStep\.sync_to_host"):
+        step.settle()
+    with pytest.warns(DeprecationWarning, match=r"use CompiledStep\.keep_on_device"):
+        context = step.holding(batch)
+    with context, pytest.warns(DeprecationWarning, match=r"use CompiledStep\.check_shapes"):
+        step.try_model("data", batch)

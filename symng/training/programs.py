@@ -1,0 +1,99 @@
+"""The programs of a step: compiled for each combination of batches when it is first met."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pytensor.compile.mode import Mode
+
+from symng.backends import enabled_backend, fallback_mode, warn_of_other_backend
+from symng.backends.failures import backend_failure, comes_from
+from symng.objective import Objective
+from symng.objective.dry_run import DryRun
+from symng.optimizers import Step
+from symng.training.batch_arrays import BatchArrays, Batches, Layouts
+from symng.training.program import Program
+
+
+class Programs:
+    """Compile and call programs, and explain the errors of both.
+
+    Attributes
+    ----------
+    by_layouts : dict
+        The programs compiled so far.
+    arrays : BatchArrays
+        The batches as programs take them, on the backend of the programs.
+    seconds : float
+        Seconds spent compiling so far.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        chunk_size: int | None,
+        mode: str | Mode | None,
+        build: Callable[[Layouts], Step],
+    ) -> None:
+        self.arrays = BatchArrays(objective, chunk_size, enabled_backend(mode))
+        self.by_layouts: dict[Layouts, Program] = {}
+        self.seconds = 0.0
+        self._mode, self._build = mode, build
+        self._dry_run = DryRun(objective.model)
+
+    @property
+    def functions(self) -> list[Any]:
+        """The compiled functions of all programs."""
+        return [function for program in self.by_layouts.values() for function in program.functions]
+
+    def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
+        """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths."""
+        if not self._dry_run.knows(batch):
+            self._dry_run(name, self.arrays.first_chunk(batch))
+
+    def has(self, batches: Batches) -> bool:
+        """Return whether the program for a combination of batches is compiled."""
+        return self.arrays.layouts(batches) in self.by_layouts
+
+    def compile(self, batches: Batches) -> None:
+        """Compile the program for a combination of batches."""
+        start = time.perf_counter()
+        try:
+            self._compile(batches)
+        except Exception as error:
+            fallback = fallback_mode(self._mode)
+            if fallback is None:
+                raise
+            self._mode = fallback
+            self.arrays.change_backend(enabled_backend(fallback))
+            self._compile(batches)
+            warn_of_other_backend(error, self.arrays.backend)
+        self.seconds += time.perf_counter() - start
+
+    def run(self, batches: Batches) -> dict[str, Any]:
+        """Call the program for a combination of batches and return its records."""
+        with self._explained(batches):
+            return self.by_layouts[self.arrays.layouts(batches)](self.arrays.flatten(batches))
+
+    def _compile(self, batches: Batches) -> None:
+        """Compile the program on the present backend."""
+        layouts = self.arrays.layouts(batches)
+        self.by_layouts[layouts] = Program(self._build(layouts), self._mode)
+        with self._explained(batches):
+            self.by_layouts[layouts].compile(self.arrays.flatten(batches))
+
+    @contextmanager
+    def _explained(self, batches: Batches) -> Iterator[None]:
+        """Name the batch that does not fit the model, or else the backend, in an error of a compiled function."""
+        try:
+            yield
+        except Exception as error:
+            if not comes_from(error, "pytensor"):  # it comes from a search on the host
+                raise
+            for name, batch in batches.items():
+                self._dry_run(f"{name}_batch", self.arrays.first_chunk(batch))
+            arrays = [array for batch in batches.values() for array in batch]
+            raise backend_failure(error, self.arrays.backend, arrays) from error
