@@ -27,7 +27,7 @@ class C(Python):
     mode_name = "CVM"
 
     def tune(self, mode: Mode) -> Mode:
-        """Return the mode in which a loop passes its state from iteration to iteration without a copy.
+        """Return the mode in which a loop passes its state between iterations without a copy.
 
         PyTensor copies the state into a buffer each time. It has to where it keeps the memory of
         intermediates: the next state would overwrite the present one.

@@ -1,4 +1,7 @@
-"""Numba, which compiles a graph to machine code when it is first called. Importing this does not import numba."""
+"""Numba, which compiles a graph to machine code at its first call.
+
+Importing this module does not import numba.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ def frames_of(error: Exception) -> list[tuple[str, str]]:
 
 
 def failing_op(error: Exception) -> Any:
-    """Return the op that was computed when ``error`` was raised, or None where that is not known."""
+    """Return the op that was computed when ``error`` was raised, or None if not known."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         # The error itself holds the node only where PyTensor is set to verbose exceptions.
         if frame.f_code.co_name == "raise_with_op" and "node" in frame.f_locals:

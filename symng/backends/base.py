@@ -55,7 +55,7 @@ class Backend:
         return mode
 
     def device_put(self, arrays: Iterable[Any]) -> list[Any]:
-        """Return arrays that serve many calls in the form in which functions read them without a copy."""
+        """Return arrays of many calls in the form that functions read without a copy."""
         return [np.ascontiguousarray(array) for array in arrays]
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:
@@ -66,5 +66,5 @@ class Backend:
         sync_to_host(variables)
 
     def locate(self, error: Exception) -> str:
-        """Return the op, or the function that stands for it, that raised ``error``; empty if not known."""
+        """Return the op, or its function, that raised ``error``; empty if not known."""
         return ""

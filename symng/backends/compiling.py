@@ -98,7 +98,7 @@ def compile_function(
 
 
 def warn_of_other_backend(error: Exception, backend: Backend) -> None:
-    """Warn that a graph runs on ``backend``, since JAX, which was taken by default, cannot run it."""
+    """Warn that a graph runs on ``backend``, since JAX, the default, cannot run it."""
     cause = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     warn(
         f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend "

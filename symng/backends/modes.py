@@ -77,7 +77,10 @@ def set_mode(mode: str | Mode | None) -> None:
 
 
 def default_mode() -> Mode:
-    """Return the mode that None means: that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own."""
+    """Return the mode that None means.
+
+    It is that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own.
+    """
     if _mode is not None:
         return resolve_mode(_mode)
     flags = pytensor.config.mode != "Mode" or pytensor.config.linker != "auto"

@@ -63,7 +63,7 @@ def setting(
     default_factory: Any = MISSING,
     kw_only: bool = True,
 ) -> Any:
-    """Declare a setting: ``convert`` takes name and value, and returns the value to keep or raises."""
+    """Declare a setting; ``convert`` takes name and value, and returns the value or raises."""
     metadata = {_KEY: Declaration(convert)}
     if default_factory is not MISSING:
         return field(default_factory=default_factory, kw_only=kw_only, metadata=metadata)
@@ -81,7 +81,7 @@ def number(
     finite: bool = True,
     symbolic: bool = False,
 ) -> Any:
-    """Declare a number in a range, as `check_number` takes it; None passes where it is the default."""
+    """Declare a number in a range, as `check_number` takes it; None passes if it is the default."""
     check = partial(
         check_number,
         minimum=minimum,
@@ -111,7 +111,7 @@ def choice(words: Any, *, default: str) -> Any:
 def _checked(
     check: Callable[[str, Any], None], optional: bool = False
 ) -> Callable[[str, Any], Any]:
-    """Return the function that keeps a value which passes a check, or which is None and optional."""
+    """Return a function that returns a value if it passes a check, or is None and optional."""
 
     def convert(name: str, value: Any) -> Any:
         if not (optional and value is None):
@@ -132,7 +132,7 @@ class Config:
                 self._fill_in(**{name: converted})
 
     def _fill_in(self, **settings: Any) -> None:
-        """Set settings while the configuration is being made: converted ones, or defaults that depend on others."""
+        """Set settings while the object is made: converted ones, or dependent defaults."""
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
@@ -149,14 +149,14 @@ def declarations(settings: Any) -> dict[str, Declaration]:
     field_specifiers=(field, setting, number, flag, choice),
 )
 def config(cls: type[T]) -> type[T]:
-    """Make a subclass of `Config` a frozen, keyword-only dataclass that explains settings it does not have."""
+    """Make a subclass of `Config` a frozen, keyword-only dataclass that explains its settings."""
     if cls.__repr__ is object.__repr__:
         setattr(cls, "__repr__", short_repr)  # noqa: B010 - an assignment would be typed
     return _explain_settings(dataclass(frozen=True, kw_only=True, repr=False)(cls))
 
 
 def _explain_settings(cls: type[T]) -> type[T]:
-    """Make a dataclass say which setting is meant when it is given an unknown one, or one by position."""
+    """Make a dataclass explain an unknown setting, or one given by position."""
     make: Any = cls.__init__
     settings = [f for f in fields(cls) if f.init]  # type: ignore[arg-type]
     known = [f.name for f in settings]
@@ -174,7 +174,7 @@ def _explain_settings(cls: type[T]) -> type[T]:
 
 
 def _without_name(owner: str, value: Any, known: list[str], by_position: list[str]) -> Exception:
-    """Return the exception for a setting that is given by position, which names one that it may be."""
+    """Return the exception for a setting given by position, with a setting that it may be."""
     likely = ("step_size", "size", "initial", "value", "maxiter") if isinstance(value, Real) else ()
     left = [n for n in (*likely, *known) if n in known and n not in by_position]
     return argument_error(
@@ -190,12 +190,12 @@ _WIDTH = 88  # of a line
 
 
 def short_repr(self: Any) -> str:
-    """Return the call that makes a dataclass, with the settings that are not the defaults: a ``__repr__``."""
+    """Return the call that makes a dataclass, without default settings: a ``__repr__``."""
     return _text(self, 0, 0)
 
 
 def noted_repr(self: Any) -> str:
-    """Return `short_repr` and, in comments below, what is noted on the object: a ``__repr__`` that is code as well."""
+    """Return `short_repr` and, as comments below, the notes of the object: a ``__repr__``."""
     note = getattr(self, "_note", "")
     lines = [
         textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ")
@@ -235,7 +235,10 @@ def full_repr(value: Any) -> str:
 
 
 def _text(value: Any, indent: int, before: int) -> str:
-    """Return ``value`` as code; its first line starts after ``before`` characters, the others after ``indent``."""
+    """Return ``value`` as code.
+
+    Its first line starts after ``before`` characters, the others after ``indent``.
+    """
     if not _is_configuration(value):
         return leaf_repr(value)
     name, changed = type(value).__qualname__, _changed(value)

@@ -33,7 +33,7 @@ from symng.solvers.base import as_solver
 
 @config
 class DampedOptimizer(Optimizer):
-    """Hold metric, solver, damping, step size and warm start, and solve (F + lambda I) p = g with them.
+    """Hold metric, solver, damping, step size and warm start to solve (F + lambda I) p = g.
 
     The types of the settings are those that are accepted; a solver is made a `Solver`, a
     preconditioner a `Preconditioner`.
@@ -72,7 +72,7 @@ class DampedOptimizer(Optimizer):
     def solve(
         self, batches: StepBatches, gradient: TensorVariable, state: State
     ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
-        """Return the solution p of (F + lambda I) p = g (equation 2), F, and the updates of the preconditioner.
+        """Return the solution p of (F + lambda I) p = g (equation 2), F, and updates of M.
 
         The solve starts from ``warm_start`` times the previous one.
         """
@@ -109,7 +109,7 @@ class DampedOptimizer(Optimizer):
         image: TensorVariable | None = None,
         keep_refused: bool = False,
     ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:
-        """Return updates and records of a step along ``direction``: how far, and how well the model predicted it.
+        """Return updates and records of a step along ``direction``: its size, and the prediction.
 
         ``image`` is (F + lambda I) times the direction where that is known, which can spare a
         product. The next solve starts from what this one found, ``solution.x``, whichever direction
@@ -146,7 +146,7 @@ class DampedOptimizer(Optimizer):
     def keep_direction(
         self, state: State, direction: TensorVariable, slope: TensorVariable, usable: TensorVariable
     ) -> dict[Any, TensorVariable]:
-        """Return the update of the direction that the next solve starts from: zero after one that does not descend."""
+        """Return the next start of the solve: the direction, or zero after one without descent."""
         previous = state.values.get("direction")
         if previous is None:
             return {}

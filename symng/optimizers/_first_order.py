@@ -16,7 +16,7 @@ from symng.optimizers.step_sizes import FixedStep, as_step_size
 
 
 def as_fixed_step(owner: str, name: str, value: Any) -> FixedStep:
-    """Return a number, schedule or symbolic scalar as a rule for the step size, and refuse a line search."""
+    """Return a number, schedule or symbolic scalar as a step size; refuse a line search."""
     rule = as_step_size(name, value)
     if not isinstance(rule, FixedStep):
         raise argument_error(
@@ -46,7 +46,7 @@ def descend(
     values: Mapping[str, TensorVariable],
     checked: Sequence[TensorVariable] = (),
 ) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
-    """Return updates and records of theta -> theta - size direction, which changes nothing unless all is finite.
+    """Return updates and records of theta -> theta - size direction, if all is finite.
 
     ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite,
     too.

@@ -1,4 +1,4 @@
-"""The lowest loss in a plane of parameter space, searched on the host: NumPy and SciPy, no graphs."""
+"""Search for the lowest loss in a plane of parameter space, on the host, without graphs."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def refuse_batch(name: str, batch: Batch | None, reason: str, hint: str = "Leave
 
 
 def init_step_size(state: State, rule: StepSize | None) -> None:
-    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic or there is no rule."""
+    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
     state.add("step", 0, "int64")
     if rule is not None:
         state.add_hyperparameter("step_size", rule.initial())
@@ -141,7 +141,7 @@ def move(
 
 
 def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
-    """Give ``value`` the static shape of ``param``, which a shared variable with fixed axes asks for."""
+    """Give ``value`` the static shape of ``param``, as a shared variable of fixed axes needs it."""
     return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
 
 
@@ -166,7 +166,7 @@ def plane_minimizer(
     slopes: tuple[TensorVariable, TensorVariable],
     curvature: tuple[TensorVariable, TensorVariable, TensorVariable],
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Return the c at which the quadratic model -c . s + c . K c / 2 in the plane of two vectors is lowest.
+    """Return the minimizer c of the model -c . s + c . K c / 2 in the plane of two vectors.
 
     ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but
     for rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
@@ -196,7 +196,7 @@ def conclude(
     predicted: TensorVariable,
     sound: TensorVariable,
 ) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
-    """Accept or refuse theta -> theta - update, and let the damping follow the reduction ratio (equations 17, 32).
+    """Accept or refuse theta -> theta - update, and adapt the damping (equations 17, 32).
 
     Returns the updates of parameters, damping and number of the step, and the records of them.
     ``sound`` tells whether solve and search were; a step that is not, or not finite, counts as

@@ -1,4 +1,4 @@
-"""The lowest loss in a subspace of parameter space, searched on the host: NumPy and SciPy, no graphs."""
+"""Search for the lowest loss in a subspace of parameters, on the host, without graphs."""
 
 from __future__ import annotations
 

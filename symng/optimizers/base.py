@@ -1,4 +1,4 @@
-"""What an optimizer is: from an objective to a step, in one compiled stage or with a search on the host."""
+"""Optimizers: from an objective to a step, in one stage or with a search on the host."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class State:
         return self.values[name]
 
     def add_hyperparameter(self, name: str, value: Any, dtype: str | None = None) -> Any:
-        """Make a number or schedule a shared variable that can be set; leave a symbolic scalar as it is."""
+        """Make a number or schedule a shared variable that can be set; keep a symbolic scalar."""
         if is_symbolic(value):
             return value
         if callable(value):
@@ -79,13 +79,13 @@ class State:
         return self.hyperparameters[name]
 
     def add_settings(self, owner: Config) -> None:
-        """Add the settings of a configuration that may be symbolic as hyperparameters, those that are None aside."""
+        """Add the settings that may be symbolic, and are not None, as hyperparameters."""
         for name, declaration in declarations(owner).items():
             if declaration.symbolic and getattr(owner, name) is not None:
                 self.add_hyperparameter(name, getattr(owner, name), declaration.dtype)
 
     def value_of(self, owner: Config, name: str) -> TensorVariable:
-        """Return a setting of a configuration as it is in this step, in the dtype of the parameters."""
+        """Return the present value of a setting, in the dtype of the parameters."""
         return pt.cast(self.hyperparameters.get(name, getattr(owner, name)), self.dtype)
 
     def follow_schedules(self) -> None:
@@ -97,7 +97,7 @@ class State:
 
 
 def _shared(name: str, value: Any, dtype: str | None, default: str) -> SharedVariable:
-    """Return a shared variable; a plain 0.1 may be set although float32 cannot hold it, a maxiter of 2.7 may not."""
+    """Return a shared variable that rounds 0.1 to float32, but refuses a maxiter of 2.7."""
     array = np.asarray(value, dtype=dtype or default)
     return pytensor.shared(array, name=name, allow_downcast=True if dtype is None else None)
 
@@ -110,7 +110,7 @@ def _scheduled(name: str, number: int, value: Any) -> float:
 
 @dataclass(frozen=True, eq=False)
 class HostSearch:
-    """A search on the host for coefficients c of a few directions, between the two stages of a step.
+    """A search on the host for coefficients c of some directions, between two stages.
 
     The first stage computes ``carried`` from the batches. Then ``find`` looks for c with a compiled
     function of the loss. The second stage takes the batches, the carried values and c, and makes
@@ -231,11 +231,11 @@ class Optimizer(Config, ABC):
         """Return the symbolic step on these batches."""
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...] | None:
-        """Return which of the objective's inputs and targets a metric batch holds; None without a metric."""
+        """Return the objective's inputs and targets in a metric batch; None without a metric."""
         return None
 
     def describe(self, objective: Objective) -> str:
-        """Return what its parts find in the model of ``objective``, in lines; by default nothing."""
+        """Return what its parts find in the model, in lines; by default nothing."""
         return ""
 
     def updates(self, objective: Objective) -> dict[Variable, Variable]:

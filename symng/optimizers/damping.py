@@ -43,7 +43,7 @@ class Damping(Config, ABC):
     def next(
         self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable
     ) -> TensorVariable:
-        """Return the damping that follows ``damping`` after a step of ratio ``rho``, or after a failed step."""
+        """Return the damping after a step of ratio ``rho``, or after a failed step."""
 
     def refuses(self, rho: TensorVariable) -> TensorVariable:
         """Return whether a step of ratio ``rho`` is undone; by default no step is."""
@@ -109,7 +109,7 @@ class FixedDamping(Damping):
 
 @config
 class LevenbergMarquardt(Damping):
-    """Adapt the damping to how well the model predicts the change of the loss (equations 16, 17, 31, 32).
+    """Adapt the damping to how well the model predicts the loss (equations 16, 17, 31, 32).
 
     With the step delta = -eta p, the reduction ratio is
 

@@ -47,7 +47,7 @@ def _as_preconditioner(name: str, value: Any) -> Preconditioner | None:
 
 @config
 class HessianFree(DampedOptimizer):
-    """Descend along the last good iterate of a short, preconditioned solve with the Gauss-Newton matrix (section 5).
+    """Descend along an iterate of a short, preconditioned Gauss-Newton solve (section 5).
 
     CG works on (G + lambda I) p = g, with G the metric on the metric batch and g the gradient of
     the loss on the gradient batch, until its model of the loss hardly gets better. From the last of
@@ -65,12 +65,14 @@ class HessianFree(DampedOptimizer):
     metric : Metric, default GaussNewton()
         What is solved with. Where loss and output match it equals `Fisher`, and the direction of a
         solve that has converged is the natural gradient's.
-    solver : CG or MinresQLP, default CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False)
-        How it is solved. Without ``keep_iterates`` the step takes the last iterate, with it
+    solver : CG or MinresQLP, optional
+        How it is solved. Default: ``CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3,
+        recompute=False)``. Without ``keep_iterates`` the step takes the last iterate, with it
         ``maxiter`` stays as it is from step to step. The first and third setting are Martens's, 250
         that of the paper's appendix.
-    damping : Damping or float, default LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0)
-        A rule, or a number at least 0 that stays. Thresholds and factors are Martens's. lambda is
+    damping : Damping or float, optional
+        A rule, or a constant of at least 0. Default: ``LevenbergMarquardt(initial=1.0,
+        ratio="quadratic", reject_below=0.0)``. Thresholds and factors are Martens's. lambda is
         in the units of G, and where to start belongs to the problem: of 0.1, 1 and 10 each lowered
         the loss on regressions and small networks, 0.1 often soonest, 1 without a step refused.
     step_size : float, callable, symbolic scalar or StepSize, default BacktrackingLineSearch()
@@ -175,7 +177,7 @@ def backtrack(
     iterates: TensorVariable,
     count: TensorVariable,
 ) -> TensorVariable:
-    """Return the number of the row to take: from the last of ``count`` rows back while the loss goes down.
+    """Walk back from the last of ``count`` rows while the loss falls; return the chosen row.
 
     A loss that is not finite is gone back over too. One evaluation of ``loss_of`` for each row
     looked at.

@@ -199,7 +199,7 @@ def krylov_basis(
     size: int,
     previous: TensorVariable | None = None,
 ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return an orthonormal basis V of g, F g, ..., F^(size-1) g and ``previous``, V F V^T, and the rank of V.
+    """Return an orthonormal basis V of the Krylov space and ``previous``, V F V^T, and its rank.
 
     The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those
     before them: where the subspace is invariant (up to rounding), for then it ends, and where
@@ -219,7 +219,7 @@ def krylov_basis(
         return pt.switch(usable, vector / length, pt.zeros_like(vector)), usable
 
     def extend(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
-        """Multiply the vector of row i by F, which gives column i of V F V^T and, made orthogonal, row i + 1."""
+        """Multiply row i by F: this is column i of V F V^T and, orthogonalized, row i + 1."""
         V, i = s["basis"], s["i"]
         product = operator @ s["vector"]
         column = pt.dot(V, product)  # of the rows so far: its part above the diagonal

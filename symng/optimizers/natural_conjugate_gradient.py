@@ -86,9 +86,9 @@ class NaturalConjugateGradient(DampedOptimizer):
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator
         that applies M^-1 to a vector.
-    beta : {"search", "quadratic", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"} or a rule, default "search"
+    beta : str or rule, default "search"
         Where the weight of the previous direction comes from: one of the five rules above, or its
-        name.
+        name, "search", "quadratic", "polak-ribiere", "fletcher-reeves" or "hestenes-stiefel".
     max_evaluations, radius, tolerance : int, float and float, default 40, 0.5 and 0.01
         The settings of `PlaneSearch`, for ``beta="search"``.
 

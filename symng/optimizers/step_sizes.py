@@ -50,7 +50,7 @@ class StepSize(Config, ABC):
 
 
 def _as_size(name: str, value: Any) -> Any:
-    """Return a number, schedule or symbolic scalar, which users know as the step size of an optimizer."""
+    """Return a number, schedule or symbolic scalar as given by the user."""
     expected = "a number, a schedule or a symbolic scalar"
     if isinstance(value, type):
         raise argument_error(
@@ -87,7 +87,7 @@ class FixedStep(StepSize):
 
 @config
 class BacktrackingLineSearch(StepSize):
-    """Shorten the step until the loss has decreased enough (Armijo's rule), inside the compiled step.
+    """Shorten the step until the loss has decreased enough (Armijo), in the compiled step.
 
     The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta
     max(g . p, 0) is taken, c being ``sufficient_decrease``: never one that raises the loss. The

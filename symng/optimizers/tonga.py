@@ -23,7 +23,7 @@ from symng.optimizers.base import Optimizer, State, Step, StepBatches
 
 @config
 class TONGA(Optimizer):
-    """Descend along the natural gradient under a low-rank running covariance of the gradients of batches.
+    """Descend along the natural gradient under a low-rank running covariance of gradients.
 
     theta <- theta - eta p, where (C_t + lambda I) p = g_t for the gradient g_t of the batch of step
     t and

@@ -77,7 +77,7 @@ class Program:
         return {**records, "search_evaluations": evaluations}
 
     def compile(self, arrays: Sequence[Any]) -> None:
-        """Let a backend that compiles on the first call do so now, leaving the shared variables as they are."""
+        """Make a backend that compiles on the first call compile, without changing any variable."""
         if not self.backend.compiles_on_first_call:
             return
         with _restored(self.step.updates), np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Settings that a user changes between steps, refused by the rules for the optimizer's own arguments."""
+"""Check the settings that a user changes between steps, as arguments of the optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from symng.optimizers.base import State
 
 
 class Settings:
-    """Look at the hyperparameters and the damping before each step, and refuse what the optimizer would not take.
+    """Check hyperparameters and damping before each step, as the optimizer would.
 
     A value that has not changed since the last look is not looked at again; those that follow a
     schedule are checked where it is called. Costs the reading of a few scalars.

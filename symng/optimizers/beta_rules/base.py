@@ -17,7 +17,7 @@ from symng.optimizers.step_sizes import StepSize
 
 
 class BetaRule(Config, ABC):
-    """Build the steps of natural conjugate gradient along n + beta d; the base of all rules for beta."""
+    """Build the steps along n + beta d of natural conjugate gradient: the base of beta rules."""
 
     @property
     @abstractmethod
@@ -31,7 +31,7 @@ class BetaRule(Config, ABC):
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The names of the vectors of the size of the parameters that it keeps; always the direction."""
+        """The names of the stored vectors over the parameters; the direction is one of them."""
         return ("search_direction",)
 
     def init_state(self, state: State, size: int) -> None:
@@ -48,7 +48,7 @@ class BetaRule(Config, ABC):
     def keep(
         self, state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable
     ) -> dict[Any, TensorVariable]:
-        """Return the updates of what it keeps: the values after an accepted step, zero after another.
+        """Return the updates of the stored vectors: zero unless the step is accepted.
 
         Those of ``values`` that it does not keep are left out.
         """

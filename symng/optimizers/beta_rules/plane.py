@@ -33,7 +33,7 @@ from symng.solvers import Solution
 
 
 class PlaneRule(BetaRule):
-    """Keep the whole update as the previous direction d: nothing is divided by a step size that may be 0."""
+    """Keep the update as the previous direction d, which divides by no step size."""
 
     scalars = ("previous_step_size",)
 
@@ -52,7 +52,7 @@ class PlaneRule(BetaRule):
 
 @config
 class QuadraticModel(PlaneRule):
-    """Take the minimizer of the quadratic model in the plane of both directions, in one stage, as K-FAC does.
+    """Minimize the quadratic model in the plane of both directions, in one stage, as K-FAC does.
 
     The model is that of the metric batch, damping and all. The step size is a factor of the step
     that the model asks for, by default 1.0. The previous direction is left out where both are
@@ -111,7 +111,7 @@ class QuadraticModel(PlaneRule):
 
 @config
 class PlaneSearch(PlaneRule):
-    """Search for step size and beta together: those of the lowest loss in the plane of both directions.
+    """Search for step size and beta together: the lowest loss in the plane of both directions.
 
     They minimize L(theta - alpha n - b d) with b = alpha beta on the search batch (equation 21), by
     SciPy's COBYLA on a compiled function, from the minimizer of the quadratic model in the plane of

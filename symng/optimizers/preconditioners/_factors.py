@@ -52,7 +52,7 @@ class Block:
 
 
 class Kronecker:
-    """Know the blocks of an objective, and make their factors, inverses and products with these as flat vectors."""
+    """K-FAC blocks of an objective: factors, inverses and their product with flat vectors."""
 
     def __init__(self, objective: Objective) -> None:
         self.params = objective.params
@@ -99,7 +99,7 @@ class Kronecker:
         return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
 
     def factors(self, seed: Any, offset: Any = 0) -> TensorVariable:
-        """Return E[h h^T] and E[g g^T] of each layer on a batch, and the diagonals of the rest, as a flat vector.
+        """Return E[h h^T] and E[g g^T] of each layer, and the diagonals of the rest, as a vector.
 
         g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the
         likelihood on r: then E[g g^T] is a part of the Fisher matrix, as with targets drawn from
@@ -137,7 +137,7 @@ class Kronecker:
         )
 
     def invert(self, factors: TensorVariable, damping: TensorVariable) -> TensorVariable:
-        """Return the inverses of the factors, with the damping divided among them, as a flat vector.
+        """Return the inverses of the factors, which share the damping, as a flat vector.
 
         (A + pi sqrt(lambda) I) (x) (G + sqrt(lambda) / pi I), with pi^2 the ratio of their mean
         eigenvalues.
@@ -209,7 +209,7 @@ def _ends(objective: Objective) -> dict[Any, int]:
 def _bias_of(
     use: ParameterUse, uses: dict[Variable, ParameterUse], biases: dict[Any, Variable]
 ) -> Any:
-    """Return the parameter that is added to what a layer computes, and to nothing else, if there is one.
+    """Return the parameter that is added to the result of a layer and nowhere else, or None.
 
     One that is subtracted has derivatives of the other sign: it is no bias of the layer.
     """

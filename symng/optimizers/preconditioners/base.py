@@ -22,7 +22,7 @@ Apply = Callable[[TensorVariable], TensorVariable]
 
 
 class Preconditioner(Config, ABC):
-    """Build the product with M^-1 of a step, from what it keeps of earlier steps; the base of such preconditioners.
+    """Build the product with M^-1 of a step from its state: the base of preconditioners.
 
     A subclass gives `build`, and `init_state` if it keeps anything. M is symmetric positive
     definite, and near the metric plus damping up to a factor.
@@ -49,13 +49,13 @@ class Preconditioner(Config, ABC):
         """Return the product of a flat vector with M^-1, and the updates of the shared variables.
 
         ``batch`` is the metric batch (see ``on_gradient_batch``), ``metric`` what is solved with,
-        and ``damping`` what is added to it. None in place of the product goes without a preconditioner.
+        and ``damping`` what is added to it. With None for the product there is no preconditioner.
         """
 
 
 @config
 class FunctionPreconditioner(Preconditioner):
-    """Precondition with a function from operator and damping to the product with M^-1; it keeps nothing."""
+    """Precondition with a function of operator and damping that returns the product with M^-1."""
 
     function: Callable[[LinearOperator, TensorVariable], Apply | None]
 
@@ -81,7 +81,7 @@ def as_preconditioner(name: str, value: Any) -> Preconditioner | None:
 def running_mean(
     old: Any, new: Any, count: Any, decay: float
 ) -> tuple[TensorVariable, TensorVariable, Any]:
-    """Return the mean with a new value, the number of values in it, and whether that value is finite.
+    """Return the mean with a new value, its number of values, and whether the value is finite.
 
     The first ones have equal weights. One that is not finite leaves no trace.
     """

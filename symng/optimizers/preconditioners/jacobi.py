@@ -18,7 +18,7 @@ from symng.solvers import diagonal_preconditioner
 
 @config
 class JacobiPreconditioner(Preconditioner):
-    """Precondition with the diagonal of the metric, estimated by random signs and averaged over steps.
+    """Precondition with the diagonal of the metric, estimated by signs and averaged over steps.
 
     M = diag(max(d, 0) + lambda), where d is the running mean of an estimate whose expectation is
     the diagonal of F, that of `LinearOperator.diagonal`: (R^T s)^2 where F = R^T R is known,

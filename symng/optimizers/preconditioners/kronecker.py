@@ -22,7 +22,7 @@ from symng.optimizers.preconditioners.base import Apply, Preconditioner, running
 
 @config
 class KroneckerPreconditioner(Preconditioner):
-    """Precondition with Kronecker products, one for each dense layer, inverted one factor at a time (K-FAC).
+    """Precondition with a Kronecker product for each dense layer, inverted by factors (K-FAC).
 
     M is block diagonal. The block of a layer h W + b is (A + pi sqrt(lambda) I) (x) (G +
     sqrt(lambda) / pi I), with A the mean of h h^T over the examples, h with a 1 at its end for the
@@ -75,7 +75,9 @@ class KroneckerPreconditioner(Preconditioner):
     --------
     >>> import symng
     >>> symng.NaturalGradient(
-    ...     solver=symng.CG(maxiter=5, recompute=False), preconditioner=symng.KroneckerPreconditioner(), warm_start=0.9
+    ...     solver=symng.CG(maxiter=5, recompute=False),
+    ...     preconditioner=symng.KroneckerPreconditioner(),
+    ...     warm_start=0.9,
     ... ).preconditioner
     KroneckerPreconditioner()
     """
@@ -102,7 +104,7 @@ class KroneckerPreconditioner(Preconditioner):
         state.add("kronecker_updates", 0, "int64")
 
     def describe(self, objective: Objective) -> str:
-        """Return which dense layers are found, with their biases, and of which parameters M has the diagonal."""
+        """Return the dense layers with their biases, and the parameters that have the diagonal."""
         return Kronecker(objective).describe()
 
     def build(

@@ -16,7 +16,7 @@ from symng.solvers import diagonal_preconditioner
 
 @config
 class MartensPreconditioner(Preconditioner):
-    """Precondition with M = diag(D + lambda)^0.75, D the mean of the squared gradients of single examples.
+    """Precondition with M = diag(D + lambda)^0.75, D the mean of squared per-example gradients.
 
     It is taken on the gradient batch. Where the losses of single examples are not known there is
     none, with a warning.
