@@ -72,7 +72,7 @@ class DampedOptimizer(Optimizer):
     def solve(
         self, batches: StepBatches, gradient: TensorVariable, state: State
     ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
-        """Return the solution p of (F + lambda I) p = g (equation 2), F, and updates of M.
+        """Return p of (F + lambda I) p = g (equation 2), F, and the preconditioner's updates.
 
         The solve starts from ``warm_start`` times the previous one.
         """

@@ -243,8 +243,8 @@ def test_other_settings_and_data_of_a_resumed_run_are_warned_of(tmp_path):
         ),
         (
             {"data": (other, T)},
-            "got data of the same shapes but with other values. The run continues with what is given "
-            "now",
+            "got data of the same shapes but with other values. The run continues with what is "
+            "given now",
         ),
     ):
         path.write_bytes(first)
