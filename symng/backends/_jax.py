@@ -1,4 +1,7 @@
-"""JAX, which traces a graph for each new shape and keeps arrays on its device. Importing this does not import jax."""
+"""JAX, which traces a graph for each new shape and keeps arrays on its device.
+
+Importing this module does not import jax.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class Jax(Backend):
         enable_jax()
 
     def check_dtypes(self, variables: Iterable[Variable]) -> None:
-        """Refuse float64 where JAX is set to 32 bits: it would compute in float32 without a word."""
+        """Refuse float64 if JAX is set to 32 bits, which would silently compute in float32."""
         import jax
 
         if jax.dtypes.canonicalize_dtype("float64") == np.float64:
@@ -63,7 +66,7 @@ class Jax(Backend):
         """Leave shared variables as they are: JAX takes arrays of NumPy and its own."""
 
     def locate(self, error: Exception) -> str:
-        """Return the function of PyTensor's JAX backend that raised ``error``; empty if there is none.
+        """Return the function of PyTensor's JAX backend that raised ``error``, or an empty string.
 
         JAX runs a graph in one go, so the op that PyTensor names is just any of the graph.
         """
@@ -76,8 +79,8 @@ class Jax(Backend):
 def enable_jax() -> None:
     """Let PyTensor's JAX backend run while scans, and compute with shapes.
 
-    PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this call
-    such a scan becomes a `jax.lax.while_loop`. Lengths that follow from the shapes of arrays, such
+    PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this
+    call such a scan becomes a `jax.lax.while_loop`. Lengths that follow from the shapes of arrays, such
     as those of a reshape, an arange or a split, are computed while JAX traces the function.
     `symng.compile_step`, `symng.minimize` and `symng.compile_function` call it; call it yourself
     before you compile with `pytensor.function` and ``mode="JAX"``. A second call does nothing.

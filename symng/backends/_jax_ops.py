@@ -91,7 +91,7 @@ def convert_arange(op: ARange, node: Apply, **kwargs: Any) -> Callable:
 
 
 def convert_split(op: Split, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a split; the axis is an input of the op in early PyTensor 3 and a property of it later."""
+    """Convert a split; its axis is an input in early PyTensor 3 and a property later."""
 
     def split(x: Any, *rest: Any) -> Any:
         *axis, lengths = rest
@@ -174,7 +174,7 @@ def convert_ifelse(op: IfElse, node: Apply, **kwargs: Any) -> Callable:
 
 
 def convert_lazy_ifelse(op: Any, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a choice between inner graphs, the form of all choices in later PyTensor 3."""
+    """Convert a choice between inner graphs, as later PyTensor 3 makes it, in the same way."""
     one, other = (jax_funcify(branch, **kwargs) for branch in (op.true_branch, op.false_branch))
     lengths = all(np.dtype(getattr(v.type, "dtype", float)).kind in "iub" for v in node.outputs)
 
@@ -196,7 +196,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def convert_blockwise(own: Callable, op: Blockwise, node: Any, **kwargs: Any) -> Callable:
-    """Convert an op whose lengths, axes or mode are the same for all batches, or leave it to PyTensor.
+    """Convert an op with the same lengths, axes or mode for all batches; others are PyTensor's.
 
     PyTensor's conversion vectorizes over all inputs, so that JAX traces them.
     """

@@ -219,7 +219,7 @@ def _at(buffer: Any, position: Any) -> Any:
 
 
 def _as_carry(value: Any, dtype: str | None) -> Any:
-    """Return a state in the dtype of the graph, as far as JAX has it. States that are no tensor stay as they are."""
+    """Return a state in the dtype of the graph, if JAX has it, or unchanged if it is no tensor."""
     if dtype is None:
         return jax.tree_util.tree_map(jnp.asarray, value)
     return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(dtype))
@@ -231,12 +231,12 @@ def _like(old: Any, new: Any) -> Any:
 
 
 def _constant_length(length: Variable) -> int | None:
-    """Return how many values of an output are kept, or None when that is not known while compiling."""
+    """Return how many values of an output are kept, or None if not known at compilation."""
     return int(length.data) if isinstance(length, Constant) else None
 
 
 def _has_computed_length(buffer: Variable) -> bool:
-    """Return whether a buffer is, or is cut from, one whose length depends on values, so that JAX cannot know it."""
+    """Return whether the length of a buffer, or of what it is cut from, depends on values."""
     while buffer.owner is not None and isinstance(buffer.owner.op, Subtensor | IncSubtensor):
         buffer = buffer.owner.inputs[0]
     node = buffer.owner
@@ -246,7 +246,7 @@ def _has_computed_length(buffer: Variable) -> bool:
 
 
 def _depends_on_values(v: Variable) -> bool:
-    """Return whether ``v`` is computed from values of arrays, not from their shapes and constants alone."""
+    """Return whether ``v`` depends on values of arrays, not just on shapes and constants."""
     if isinstance(v, Constant) or (v.owner is not None and isinstance(v.owner.op, Shape | Shape_i)):
         return False
     return v.owner is None or any(_depends_on_values(i) for i in v.owner.inputs)

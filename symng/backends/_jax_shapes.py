@@ -1,4 +1,6 @@
-"""Shape arithmetic for PyTensor's JAX backend. Imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
+"""Shape arithmetic for PyTensor's JAX backend.
+
+This imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
 
 JAX knows every shape while it traces a function, but not what is computed from one: ``jnp.add`` of
 two lengths is a traced array, and a reshape to it is refused. Here a node whose inputs are all
@@ -84,7 +86,7 @@ def convert_graph(
     known: Any = None,
     **kwargs: Any,
 ) -> Callable:
-    """Convert a graph to a function on JAX arrays that computes at once what is known during tracing.
+    """Convert a graph to a function on JAX arrays that computes known values during tracing.
 
     ``known`` maps positions of inputs to values that replace them in each call: a loop passes what
     does not change, which JAX would trace.
@@ -98,7 +100,7 @@ def convert_graph(
 
 
 def with_known_constants(own: Callable, op: Scan, node: Any, **kwargs: Any) -> Callable:
-    """Convert a scan by PyTensor's conversion ``own``, with its known constants left untraced."""
+    """Convert a scan by PyTensor's ``own`` conversion; JAX traces what is constant over steps."""
     known: dict[int, Any] = {}
     loop = own(op, node=node, known=known, **kwargs)
     first = len(op.inner_inputs) - op.info.n_non_seqs
@@ -199,7 +201,7 @@ def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
 
 
 def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
-    """Compute a node in NumPy, as NumPy scalars and arrays: Python numbers would lose their dtype."""
+    """Compute a node in NumPy, on NumPy scalars and arrays, which keep their dtypes."""
     storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells: list[list[Any]] = [[None] for _ in node.outputs]

@@ -1,4 +1,4 @@
-"""Rewrites for Numba: matrix products without copies, and functions that its cache on disk can hold.
+"""Rewrites for Numba: products without copies, and functions that its cache can hold.
 
 Imports numba: for `symng.backends._numba` alone.
 
@@ -38,7 +38,7 @@ COPIES = not hasattr(elemwise, "_gemm")
 """Whether this PyTensor copies; the name is that of its product that does not."""
 
 LARGEST_IN_CACHE = 10**6
-"""Numba puts larger constant arrays, in bytes, into a function as addresses, and then does not cache it."""
+"""Numba does not cache a function with a constant array larger than this, in bytes."""
 
 
 class LayoutDot(Op):
@@ -73,7 +73,7 @@ def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
 
 @node_rewriter([Scan])
 def tag_inner_mode(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
-    """Let the rewrites of this module run in the inner graph of a scan, which has a mode of its own."""
+    """Apply the rewrites of this module in a scan, whose inner graph has its own mode."""
     if isinstance(node.op.mode, Mode) and TAG in node.op.mode.provided_optimizer.include:
         return False
     op = copy(node.op)
@@ -117,7 +117,7 @@ def _register_dot() -> None:
     def convert(op: LayoutDot, node: Any = None, **kwargs: Any) -> Any:
         @numba_njit
         def is_transposed(x):
-            """Return whether the columns of x are contiguous; the stride of an axis of length 1 does not count."""
+            """Return whether the columns of x are contiguous, axes of length 1 aside."""
             return (x.shape[0] == 1 or x.strides[0] == x.itemsize) and (
                 x.shape[1] == 1 or x.strides[1] == x.itemsize * x.shape[0]
             )

@@ -1,4 +1,4 @@
-"""Messages for a compiled function that fails: because of the arrays, the backend, or the memory."""
+"""Messages for failures of a compiled function, by its arrays, backend or memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate(
     name: str,
     hint: Callable[[], str] | None = None,
 ) -> Any:
-    """Call a function in plain Python; if it fails, raise an error that says that the arrays do not fit.
+    """Call a function in plain Python; if it fails, raise that the arrays do not fit.
 
     The message calls them ``name`` and ends with ``hint``, a sentence on the likely reason.
 
@@ -38,7 +38,9 @@ def evaluate(
     try:
         return function(arrays)
     except ARRAY_ERRORS as error:
-        message = f"{name}: the model cannot be evaluated on arrays of shapes {_shapes(arrays)}: {first_line(error)}."
+        shapes = _shapes(arrays)
+        message = f"{name}: the model cannot be evaluated on arrays of shapes {shapes}: "
+        message += f"{first_line(error)}."
         if isinstance(error, LinAlgError):
             raise LinAlgError(
                 f"{message} The shapes are right; the values of arrays or parameters are not."
@@ -49,7 +51,7 @@ def evaluate(
 
 
 def backend_failure(error: Exception, backend: Backend, arrays: Sequence[Any] = ()) -> Exception:
-    """Return the exception to raise from ``error``, raised by a compiled function on arrays that fit.
+    """Return what to raise for an ``error`` of a compiled function on arrays that fit.
 
     It names the mode, the backend's own message and, where known, the op. It is a RuntimeError,
     unless the type of ``error`` says more.
@@ -82,7 +84,7 @@ def backend_failure(error: Exception, backend: Backend, arrays: Sequence[Any] = 
 
 
 def comes_from(error: Exception, package: str) -> bool:
-    """Return whether ``error`` was raised below a call into ``package``, and not by code of symng."""
+    """Return whether ``error`` was raised in a call into ``package``, not by symng's code."""
     modules = [module for module, _ in frames_of(error)]
     own = modules[-1].split(".")[0] == __name__.split(".")[0]
     return not own and any(f"{module}.".startswith(f"{package}.") for module in modules)

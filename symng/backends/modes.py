@@ -80,6 +80,8 @@ def default_mode() -> Mode:
     """Return the mode that None means.
 
     It is that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own.
+
+    It is that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own.
     """
     if _mode is not None:
         return resolve_mode(_mode)

@@ -50,7 +50,7 @@ class Programs:
         return [function for program in self.by_layouts.values() for function in program.functions]
 
     def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
-        """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths."""
+        """Evaluate the model on a batch in plain Python, unless it was on these lengths."""
         if not self._dry_run.knows(batch):
             self._dry_run(name, self.arrays.first_chunk(batch))
 
@@ -87,7 +87,7 @@ class Programs:
 
     @contextmanager
     def _explained(self, batches: Batches) -> Iterator[None]:
-        """Name the batch that does not fit the model, or else the backend, in an error of a compiled function."""
+        """Name the batch that does not fit the model, or the backend, in an error."""
         try:
             yield
         except Exception as error:

@@ -152,7 +152,7 @@ class CompiledStep:
         sync: bool = True,
         settled: bool | None = None,
     ) -> StepInfo:
-        """Take one step on batches that are known to be right, dtypes too: a call without the checks.
+        """Take one step on batches that are known to be right, without the checks.
 
         Without ``sync`` parameters and state may stay on a device, until `sync_to_host`.
         """
@@ -164,7 +164,7 @@ class CompiledStep:
     def compile(
         self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
     ) -> CompiledStep:
-        """Compile for these batches, leaving parameters and state as they are, and return the step itself.
+        """Compile for these batches and return the step; parameters and state do not change.
 
         On backends that compile during the first call (Numba, JAX) this makes one, and undoes what
         it did.
@@ -189,7 +189,7 @@ class CompiledStep:
         return self._steps[layouts]
 
     def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
-        """Evaluate the model on a batch in plain Python, unless it was on arrays of the same lengths.
+        """Evaluate the model on a batch in plain Python, unless it was on arrays of these lengths.
 
         Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
         take a minute.
