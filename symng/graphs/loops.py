@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytensor
 import pytensor.tensor as pt
@@ -18,13 +18,14 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.rebuild import rebuild
 
-State = dict[str, TensorVariable]
+State = TypeVar("State", bound=Any)
+Entries = dict[str, TensorVariable]
 
 
 def while_loop(
-    body: Callable[[State], Mapping[str, Any]],
+    body: Callable[[State], State],
     cond: Callable[[State], Any],
-    state: Mapping[str, Any],
+    state: State,
     max_iterations: Any,
 ) -> State:
     """Repeat ``state = body(state)`` while ``cond(state)``, at most ``max_iterations`` times.
@@ -32,19 +33,19 @@ def while_loop(
     Parameters
     ----------
     body : callable
-        Takes the state, a dictionary from name to symbolic tensor, and returns the next one, with
-        the same names. Every entry keeps its number of dimensions; dtype and static shape are those
-        of the initial state.
+        Takes the state and returns the next one, with the same names. Every entry keeps its number
+        of dimensions; dtype and static shape are those of the initial state.
     cond : callable
         Takes the state, returns a symbolic Boolean scalar. It is asked before the first round, too.
-    state : dict
-        The initial state.
+    state : dict or NamedTuple
+        The initial state: symbolic tensors by name. A field of a NamedTuple may be another
+        NamedTuple, or None, which stays None.
     max_iterations : int or symbolic integer scalar
         The largest number of rounds.
 
     Returns
     -------
-    dict
+    dict or NamedTuple
         The state after the last round; the initial state if there was none.
 
     Notes
@@ -53,15 +54,15 @@ def while_loop(
     is taken out of the loop here, not left to a later rewrite: it is computed once in every mode,
     and a random draw in it stays one draw.
     """
-    names = list(state)
-    initial = {name: pt.as_tensor_variable(state[name]) for name in names}
+    initial = {name: pt.as_tensor_variable(value) for name, value in _flatten(state).items()}
+    names = list(initial)
     current = {name: value.type() for name, value in initial.items()}
-    result = dict(body(dict(current)))
+    result = _flatten(body(_unflatten(state, current)))
     if set(result) != set(names):
         raise ValueError(f"body: expected the entries {names}, got {list(result)}.")
     following = {name: _like(result[name], value) for name, value in initial.items()}
-    stop = pt.invert(_as_bool(cond(dict(following))))
-    start = _as_bool(cond(dict(initial)))
+    stop = pt.invert(_as_bool(cond(_unflatten(state, following))))
+    start = _as_bool(cond(_unflatten(state, initial)))
     varying = list(current.values())
     *values, stop = _gather_factors(_put_barriers([*following.values(), stop], varying), varying)
     following = dict(zip(names, values, strict=True))
@@ -92,8 +93,32 @@ def while_loop(
     lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
     steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
     placeholders = dict(zip([n_steps, *initials], [steps, *packed], strict=True))
-    final = packing.unpack(rebuild(lasts, placeholders))
-    return {name: final[name] for name in names}
+    return _unflatten(state, packing.unpack(rebuild(lasts, placeholders)))
+
+
+def _flatten(state: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the tensors of a state by name; those of a nested NamedTuple as "outer.inner"."""
+    entries: dict[str, Any] = {}
+    fields = state if isinstance(state, dict) else state._asdict()
+    for name, value in fields.items():
+        if isinstance(value, tuple):
+            entries |= _flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            entries[prefix + name] = value
+    return entries
+
+
+def _unflatten(pattern: Any, entries: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return a state of the form of ``pattern`` with the tensors in ``entries``."""
+    if isinstance(pattern, dict):
+        return {name: entries[name] for name in pattern}
+    values = {
+        name: _unflatten(value, entries, f"{prefix}{name}.")
+        if isinstance(value, tuple)
+        else entries.get(prefix + name)
+        for name, value in pattern._asdict().items()
+    }
+    return type(pattern)(**values)
 
 
 class _Packing:
@@ -111,7 +136,7 @@ class _Packing:
         vectors = [pt.stack([state[name] for name in names]) for names in self.numbers.values()]
         return [*(state[name] for name in self.arrays), *vectors]
 
-    def unpack(self, variables: Sequence[Any]) -> State:
+    def unpack(self, variables: Sequence[Any]) -> Entries:
         """Return the entries by name."""
         state = dict(zip(self.arrays, variables, strict=False))
         for names, vector in zip(self.numbers.values(), variables[len(self.arrays) :], strict=True):

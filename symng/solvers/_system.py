@@ -1,15 +1,17 @@
-"""What the solvers share: the scaled system, its settings, and the checks of the matrix and the preconditioner."""
+"""What the solvers share: the scaled system, checks of its arguments, and verdicts as ordered tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.raise_op import CheckAndRaise
-from pytensor.tensor.variable import TensorVariable
+from pytensor.tensor.variable import TensorConstant, TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.operators import LinearOperator
@@ -20,7 +22,10 @@ Product = Callable[[TensorVariable], TensorVariable]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class System:
-    """Hold (A + damping I) x = b with b and x divided by ``scale`` = max|b|, so that no square over- or underflows."""
+    """(A + damping I) x = b with b and x divided by ``scale`` = max|b|: no square over- or underflows.
+
+    ``status`` is the verdict that is known before the first product: ``RUNNING`` if there is none.
+    """
 
     product: Product
     precondition: Product | None
@@ -29,11 +34,11 @@ class System:
     start: TensorVariable
     scale: TensorVariable
     b_norm: TensorVariable
-    verdict: TensorVariable
+    status: TensorVariable
 
     @property
     def eps(self) -> float:
-        """Return the unit of rounding errors of the dtype."""
+        """Return the rounding unit of the dtype."""
         return float(np.finfo(self.b.dtype).eps)
 
     @property
@@ -45,12 +50,13 @@ class System:
         """Return ``value`` as a scalar of the system's dtype."""
         return pt.cast(pt.as_tensor_variable(value), self.b.dtype)
 
+    def invert_preconditioner(self, r: TensorVariable) -> TensorVariable:
+        """Return M⁻¹ r, which is r itself without a preconditioner."""
+        return r if self.precondition is None else self.precondition(r)
+
 
 def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, check: bool) -> System:
-    """Check the arguments of a solve and scale the system by max|b|.
-
-    ``verdict`` is what can be said before the first product: ``RUNNING`` if nothing.
-    """
+    """Check the arguments of a solve and scale the system by max|b|."""
     b = _right_hand_side(A, b)
     dtype = b.type.dtype
     check_number("damping", damping, symbolic=True)
@@ -76,16 +82,13 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
         finite = finite & x0_finite
     if shift is not None:
         finite = finite & pt.isfinite(shift)
-    verdict = _status(Status.RUNNING)
+    table = [(pt.invert(finite), Status.NOT_FINITE), (pt.eq(largest, 0), Status.ZERO_RHS)]
     if check:
-        verdict = pt.switch(_is_symmetric(product, scaled), verdict, _status(Status.NOT_SYMMETRIC))
+        table.append((pt.invert(pt.isfinite(product(scaled).sum())), Status.NOT_FINITE))
         if invert is not None:
-            good = _is_symmetric(invert, scaled, definite=True)
-            verdict = pt.switch(good, verdict, _status(Status.BAD_PRECONDITIONER))
-        probe = product(scaled)
-        verdict = pt.switch(pt.isfinite(probe.sum()), verdict, _status(Status.NOT_FINITE))
-    verdict = pt.switch(pt.eq(largest, 0), _status(Status.ZERO_RHS), verdict)
-    verdict = pt.switch(finite, verdict, _status(Status.NOT_FINITE))
+            definite = _is_symmetric(invert, scaled, definite=True)
+            table.append((pt.invert(definite), Status.BAD_PRECONDITIONER))
+        table.append((pt.invert(_is_symmetric(product, scaled)), Status.NOT_SYMMETRIC))
     return System(
         product=product,
         precondition=invert,
@@ -94,7 +97,7 @@ def make_system(A: Any, b: Any, damping: Any, x0: Any, preconditioner: Any, chec
         start=start,
         scale=scale,
         b_norm=norm(scaled),
-        verdict=verdict,
+        status=first_true(*table, default=Status.RUNNING),
     )
 
 
@@ -108,14 +111,40 @@ def norm(v: TensorVariable) -> TensorVariable:
     return pt.sqrt(dot(v, v))
 
 
-def choose(condition: Any, status: Status, otherwise: TensorVariable) -> TensorVariable:
-    """Return ``status`` where ``condition`` holds."""
-    return pt.switch(condition, _status(status), otherwise)
+def first_true(
+    *table: tuple[TensorVariable, Status], default: Status | TensorVariable
+) -> TensorVariable:
+    """Return the verdict beside the first condition that holds, ``default`` where none does."""
+    verdict = integer(default)
+    for condition, status in reversed(table):
+        verdict = pt.switch(condition, integer(status), verdict)
+    return verdict
 
 
-def _status(status: Status) -> TensorVariable:
-    """Return a verdict as a symbolic integer."""
-    return pt.constant(int(status), dtype="int64")
+def is_any(verdict: TensorVariable, *statuses: Status) -> TensorVariable:
+    """Return whether a verdict is one of ``statuses``."""
+    return reduce(or_, [pt.eq(verdict, status) for status in statuses])
+
+
+def where(
+    condition: TensorVariable, value: TensorVariable, otherwise: TensorVariable
+) -> TensorVariable:
+    """Return ``value`` where a condition holds; a constant one selects while the graph is built."""
+    if isinstance(condition, TensorConstant):
+        return value if condition.data else otherwise
+    return pt.switch(condition, value, otherwise)
+
+
+def integer(value: int | TensorVariable) -> TensorVariable:
+    """Return a verdict, a phase or a count as a symbolic integer."""
+    return pt.constant(int(value), dtype="int64") if isinstance(value, int) else value
+
+
+def equal(value: TensorVariable, constant: int) -> TensorVariable:
+    """Return whether two integers are equal, as a constant where both are known."""
+    if isinstance(value, TensorConstant):
+        return pt.constant(np.array(int(value.data) == constant))
+    return pt.eq(value, constant)
 
 
 def _one(dtype: str) -> TensorVariable:

@@ -1,25 +1,35 @@
-"""The method of conjugate gradients.
+"""The method of conjugate gradients: `CG` for the user, the state of its loop, and the loop.
 
-References
-----------
-M. R. Hestenes and E. Stiefel, Methods of conjugate gradients for solving linear systems, J. Res.
-Nat. Bur. Standards 49 (1952) 409-436. L. Zhou and H. F. Walker, Residual smoothing techniques for
-iterative methods, SIAM J. Sci. Comput. 15(2) (1994) 297-312. Y. Liu, A. Milzarek and F. Roosta,
-Obtaining pseudo-inverse solutions with MINRES, arXiv:2309.17096 (2023). J. Martens, Deep learning
-via Hessian-free optimization, ICML 2010.
+The step is that of Hestenes and Stiefel. Around it `_smoothing` keeps an iterate for where x is
+lost, `_verification` holds x against its own residual, and `_martens` ends by small progress.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, is_symbolic
 from symng.graphs.config import config, flag, number
-from symng.solvers._cg_round import Run
-from symng.solvers._system import make_system
+from symng.graphs.loops import while_loop
+from symng.solvers._martens import initial_history, kept_numbers, record, row_of
+from symng.solvers._smoothing import is_null, is_precise, is_spoiled, smoothing_weight
+from symng.solvers._system import (
+    System,
+    dot,
+    equal,
+    first_true,
+    integer,
+    make_system,
+    norm,
+    where,
+)
+from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running, pays_off, settle
 from symng.solvers.base import Solver
-from symng.solvers.solution import Solution
+from symng.solvers.solution import Solution, Status
 
 
 @config
@@ -149,29 +159,225 @@ class CG(Solver):
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
     ) -> Solution:
-        kept = (
-            None
-            if self.keep_iterates is None
-            else kept_numbers(self.keep_iterates, int(self.maxiter))
+        return CGLoop(self, make_system(A, b, damping, x0, preconditioner, self.check)).solve()
+
+
+class CGState(NamedTuple):
+    """What one round of the loop hands to the next; x and b are divided by max|b|."""
+
+    x: TensorVariable
+    r: TensorVariable  # b - (A + λI) x
+    p: TensorVariable  # what the next round multiplies: the direction, or x
+    smoothed: TensorVariable  # x̄; at NEGATIVE_CURVATURE the direction instead
+    rz: TensorVariable  # r·M⁻¹r
+    smoothed_rz: TensorVariable  # r̄·M⁻¹r̄
+    xx: TensorVariable  # x·x
+    r_norm: TensorVariable
+    verified: TensorVariable  # norm(r) when last verified
+    norm_estimate: TensorVariable  # of norm(A + λI), from below
+    curvature: TensorVariable  # p·(A + λI)p / p·p of the last direction
+    phase: TensorVariable
+    pending: TensorVariable  # the verdict that ended the steps, until x is verified
+    niter: TensorVariable
+    status: TensorVariable
+    phi: TensorVariable | None  # the last values of φ
+    iterates: TensorVariable | None  # those kept, as rows
+
+
+class CGLoop:
+    """The settings of one solve as scalars of its dtype, and the rounds of its loop."""
+
+    def __init__(self, settings: CG, system: System) -> None:
+        number = system.number
+        self.system, self.recompute = system, settings.recompute
+        self.zero, self.eps = number(0), number(system.eps)
+        rtol, atol = number(settings.rtol), number(settings.atol)
+        self.tolerance = rtol * system.b_norm + atol / system.scale
+        limit = 10 * system.size if settings.maxiter is None else settings.maxiter
+        self.limit = pt.cast(limit, "int64")
+        # Then x is never multiplied, and the phases fall away while the graph is built.
+        self.steps_only = (
+            not settings.recompute and system.x0 is None and system.precondition is None
         )
-        run = Run(self, make_system(A, b, damping, x0, preconditioner, self.check), kept)
-        return run.solution(run.loop(run.initial()))
+        progress, growth = settings.progress_rtol, settings.keep_iterates
+        self.progress_rtol = None if progress is None else number(progress)
+        self.kept = [] if growth is None else kept_numbers(growth, int(settings.maxiter))
 
+    def solve(self) -> Solution:
+        """Run the loop."""
+        limit = self.limit + 1 + MAX_VERIFICATIONS
+        return self.solution(while_loop(self.round, is_running, self.initial(), limit))
 
-def kept_numbers(growth: float, limit: int) -> list[int]:
-    """Return the distinct numbers ceil(growth^j) below ``limit``, for j = 0, 1, ..., and ``limit``.
+    def initial(self) -> CGState:
+        """Return the state before the first round; with x0, that round makes r and the direction."""
+        system, b, cold = self.system, self.system.b, self.system.x0 is None
+        z = system.invert_preconditioner(b) if cold else system.start
+        rz = dot(b, z)
+        status, known = system.status, pt.eq(system.status, Status.ZERO_RHS)
+        if cold:
+            found = first_true(
+                (system.b_norm <= self.tolerance, Status.CONVERGED),
+                (pt.invert(pt.isfinite(rz)), Status.NOT_FINITE),
+                (rz <= 0, Status.BAD_PRECONDITIONER),
+                default=Status.RUNNING,
+            )
+            status = pt.switch(pt.eq(status, Status.RUNNING), found, status)
+            known = pt.neq(system.status, Status.NOT_FINITE)
+        nan, inf = system.number(float("nan")), system.number(float("inf"))
+        phi = iterates = None
+        if self.progress_rtol is not None:
+            phi = initial_history(b.dtype)
+        if self.kept:
+            iterates = pt.zeros((len(self.kept), system.size), dtype=b.dtype)[0].set(system.start)
+        return CGState(
+            x=system.start,
+            r=b,
+            p=z,
+            smoothed=system.start,
+            rz=rz,
+            smoothed_rz=rz,
+            xx=self.zero,
+            r_norm=pt.switch(known, system.b_norm, nan),
+            verified=inf,
+            norm_estimate=self.zero,
+            curvature=nan,
+            phase=integer(Phase.STEP if cold else Phase.START),
+            pending=integer(Status.RUNNING),
+            niter=integer(0),
+            status=status,
+            phi=phi,
+            iterates=iterates,
+        )
 
-    Examples
-    --------
-    >>> kept_numbers(1.3, 20)
-    [1, 2, 3, 4, 5, 7, 9, 11, 14, 18, 20]
-    """
-    numbers, number = [], 1
-    while number < limit:
-        numbers.append(number)
-        # The next power whose ceiling is another one; a growth near 1 has many that are not.
-        power = growth ** (math.floor(math.log(number) / math.log(growth)) + 1)
-        while math.ceil(power) <= number:
-            power *= growth
-        number = math.ceil(power)
-    return [*numbers, limit]
+    def round(self, s: CGState) -> CGState:
+        """Multiply the direction and take a step, or multiply x and verify it (see `_verification`)."""
+        system, zero = self.system, self.zero
+        phase = integer(Phase.STEP) if self.steps_only else s.phase
+        step, start, verify = (equal(phase, of) for of in (Phase.STEP, Phase.START, Phase.VERIFY))
+
+        p, q = s.p, system.product(s.p)
+        pp, pq, qq = dot(p, p), dot(p, q), dot(q, q)
+        curvature = pq / pp
+        # norm(A p) / norm(p) is the better bound of norm(A), where its square does not overflow.
+        stretch = pt.maximum(abs(curvature), pt.switch(pt.isfinite(qq), pt.sqrt(qq / pp), zero))
+        norm_estimate = pt.maximum(s.norm_estimate, stretch)
+        norm_estimate = pt.switch(step & pt.isfinite(pq), norm_estimate, s.norm_estimate)
+        flat = step & (curvature <= self.eps * norm_estimate)
+        idle = step & (s.niter >= self.limit)  # a symbolic limit may be 0
+        advance = step & pt.isfinite(pq) & pt.invert(flat) & pt.invert(idle)
+
+        # The step of Hestenes and Stiefel. Where p is x, r is its residual and z a new direction.
+        alpha = pt.switch(advance, s.rz / pq, zero)
+        x = s.x + alpha * p
+        r = where(step, s.r - alpha * q, system.b - q)
+        z = system.invert_preconditioner(r)
+        rz = dot(r, z)
+        direction = z + where(step, rz / s.rz, zero) * p
+
+        r_norm = norm(r)
+        finite = pt.isfinite(pq) & pt.isfinite(rz) & pt.isfinite(r_norm)
+        r_norm = pt.switch(finite & (advance | pt.invert(step)), r_norm, s.r_norm)
+        niter = s.niter + pt.cast(step & pt.invert(idle), "int64")
+        # norm(x + alpha p)², so that x is passed over but once.
+        longer = s.xx + (system.number(2) * dot(s.x, p) + alpha * pp) * alpha
+        xx = where(step, pt.switch(finite, pt.maximum(longer, zero), s.xx), pp)
+        size = norm_estimate * pt.sqrt(xx)
+        slow: TensorVariable = pt.constant(np.array(False))
+        phi = s.phi
+        if phi is not None and self.progress_rtol is not None:
+            # φ = x·(A + λI)x / 2 - b·x at x + alpha p, where (A + λI) x = b - r.
+            total = system.b + r
+            value = system.number(-0.5) * (dot(s.x, total) + alpha * dot(p, total))
+            phi, slow = record(phi, value, niter, advance, self.progress_rtol)
+
+        claimed = verify & pt.eq(s.pending, Status.CONVERGED)
+        n = s._replace(rz=rz, r_norm=r_norm, niter=niter)
+        pending = where(verify, self._verified(s, n, claimed), self._ended_by(n, step, flat, slow))
+        stop = pt.neq(pending, Status.RUNNING)
+
+        # Where x is lost x̄ takes its place, to be verified. If p is a null vector, b is outside
+        # range(A) and x has grown without bound along p. That is a multiple of M⁻¹r̄, and x̄ is
+        # shorter without it (Liu, Milzarek and Roosta).
+        null = flat & is_null(system, curvature, pp, qq, norm_estimate)
+        null = null & pt.invert(is_precise(system, r_norm, size))
+        spoiled = is_spoiled(system, pending, claimed, step, niter, r_norm, size)
+        use_smoothed = finite & (null | spoiled)
+        lifting = pt.switch(null, dot(p, s.smoothed) / pp, zero)
+        weight, smoothed_rz = smoothing_weight(
+            system, s.smoothed_rz, rz, size, advance & finite, start & finite
+        )
+        if self.steps_only:
+            check, ended = equal(phase, Phase.VERIFY), stop
+            r_norm = pt.switch(use_smoothed, pt.sqrt(smoothed_rz), r_norm)
+        else:
+            check, ended = (step & stop) | use_smoothed, stop & pt.invert(use_smoothed)
+        if self.recompute:
+            ended = ended & pt.invert(step)
+        status = pt.switch(ended, pending, integer(Status.RUNNING))
+
+        # The vectors, in one pass over them.
+        x = pt.switch(use_smoothed, s.smoothed - lifting * p, pt.switch(finite, x, s.x))
+        smoothed = (system.number(1) - weight) * s.smoothed + weight * x
+        return CGState(
+            x=x,
+            r=r,
+            p=where(check, x, direction),
+            smoothed=pt.switch(flat, p, smoothed),
+            rz=rz,
+            smoothed_rz=smoothed_rz,
+            xx=xx,
+            r_norm=r_norm,
+            verified=where(verify, r_norm, s.verified),
+            norm_estimate=norm_estimate,
+            curvature=pt.switch(step & finite, curvature, s.curvature),
+            phase=where(check, integer(Phase.VERIFY), integer(Phase.STEP)),
+            pending=pending,
+            niter=niter,
+            status=first_true((pt.invert(finite), Status.NOT_FINITE), default=status),
+            phi=phi,
+            iterates=None if s.iterates is None else s.iterates[row_of(niter, self.kept)].set(x),
+        )
+
+    def _ended_by(
+        self, n: CGState, step: TensorVariable, flat: TensorVariable, slow: TensorVariable
+    ) -> TensorVariable:
+        """Return the verdict that ends the steps, ``RUNNING`` if none does."""
+        # Below it the recurrence holds nothing but rounding errors, whatever the tolerance.
+        floor = where(step, self.eps * self.system.b_norm, self.zero)
+        return first_true(
+            (n.r_norm <= pt.maximum(self.tolerance, floor), Status.CONVERGED),
+            (flat, Status.NEGATIVE_CURVATURE),
+            ((n.rz <= 0) & (n.r_norm > 0), Status.BAD_PRECONDITIONER),
+            (slow, Status.SMALL_PROGRESS),
+            (n.niter >= self.limit, Status.MAX_ITERATIONS),
+            default=Status.RUNNING,
+        )
+
+    def _verified(self, s: CGState, n: CGState, claimed: TensorVariable) -> TensorVariable:
+        """Return what the residual of x makes of the pending verdict, ``RUNNING`` to go on from x."""
+        met, more = n.r_norm <= self.tolerance, n.niter < self.limit
+        resume = claimed & pt.invert(met) & pays_off(n.r_norm, s.verified) & more & (n.rz > 0)
+        return settle(s.pending, claimed, (met, Status.CONVERGED), resume=resume, more=more)
+
+    def solution(self, final: CGState) -> Solution:
+        """Scale the final state back; a residual that rounding errors explain is as good as it gets."""
+        system, scale, status, x_norm = self.system, self.system.scale, final.status, norm(final.x)
+        size, flat = final.norm_estimate * x_norm, pt.eq(status, Status.NEGATIVE_CURVATURE)
+        short, halted = pt.eq(status, Status.MAX_ITERATIONS) | flat, pt.eq(status, Status.BREAKDOWN)
+        precise = short & is_precise(system, final.r_norm, size)
+        precise |= halted & is_precise(system, final.r_norm, size, after_breakdown=True)
+        iterates = final.iterates
+        return Solution(
+            x=final.x * scale,
+            status=first_true((precise, Status.CONVERGED_TO_PRECISION), default=status),
+            niter=final.niter,
+            residual_norm=final.r_norm * scale,
+            x_norm=x_norm * scale,
+            norm_estimate=final.norm_estimate,
+            curvature=final.curvature,
+            direction=pt.switch(flat, final.smoothed, self.zero),
+            iterates=None if iterates is None else iterates * scale,
+            iterates_count=None if iterates is None else row_of(final.niter, self.kept) + 1,
+            # That of x̄ is unknown where no product is made for it.
+            residual=None if self.steps_only else final.r * scale,
+        )

@@ -1,28 +1,34 @@
 """MINRES-QLP: minimum-length solutions of symmetric systems that may be indefinite, singular or inconsistent.
 
-References
-----------
-[1] S.-C. T. Choi, C. C. Paige and M. A. Saunders, MINRES-QLP: a Krylov subspace method for
-indefinite or singular
-    symmetric systems, SIAM J. Sci. Comput. 33(4) (2011) 1810-1836.
-[2] S.-C. T. Choi and M. A. Saunders, Algorithm 937: MINRES-QLP for symmetric and Hermitian linear
-equations and
-    least-squares problems, ACM Trans. Math. Softw. 40(2) (2014) 16.
-[3] Y. Liu, A. Milzarek and F. Roosta, Obtaining pseudo-inverse solutions with MINRES,
-arXiv:2309.17096 (2023). [4] C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems
-of linear equations, SIAM J. Numer. Anal.
-    12(4) (1975) 617-629.
+`MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state and what
+decides over it in `_minres_qlp_verdicts`. The Lanczos process of a symmetric matrix is that of
+C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J.
+Numer. Anal. 12(4) (1975) 617-629; the other papers are those in the docstring of `MinresQLP`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytensor.tensor as pt
+
 from symng.graphs.config import config, flag, number
-from symng.solvers._minres_qlp_round import Run
-from symng.solvers._system import make_system, norm
+from symng.graphs.loops import optimization_barrier, while_loop
+from symng.solvers._minres_qlp_verdicts import MinresQLPState, StoppingTests, select
+from symng.solvers._qlp import initial_factors, vector_weights
+from symng.solvers._system import (
+    System,
+    dot,
+    equal,
+    first_true,
+    integer,
+    make_system,
+    norm,
+    where,
+)
+from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running
 from symng.solvers.base import Solver
-from symng.solvers.solution import Solution
+from symng.solvers.solution import Solution, Status
 
 
 @config
@@ -126,16 +132,137 @@ class MinresQLP(Solver):
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
     ) -> Solution:
         system = make_system(A, b, damping, x0, preconditioner, self.check)
-        run = Run(self, system)
-        final = run.loop(run.initial())
-        scale = system.scale
+        return MinresQLPLoop(self, system).solve()
+
+
+class MinresQLPLoop:
+    """The rounds of one solve: Lanczos steps, and products with x and its residual that verify it."""
+
+    def __init__(self, settings: MinresQLP, system: System) -> None:
+        self.system, self.recompute = system, settings.recompute
+        self.tests = StoppingTests(settings, system)
+        self.zero = system.number(0)
+
+    def solve(self) -> Solution:
+        """Run the loop."""
+        s, phase = self.initial(), None
+        if not self.recompute:
+            # Then all rounds of the loop are steps, which saves passes over the vectors: the
+            # residual of x0 is a round ahead of it.
+            if self.system.x0 is not None:
+                s = select(is_running(s), self.round(s, Phase.START), s)
+            phase = Phase.STEP
+        limit = self.tests.limit + 1 + MAX_VERIFICATIONS
+        final = while_loop(lambda state: self.round(state, phase), is_running, s, limit)
+        scale = self.system.scale
         return Solution(
-            x=final["x"] * scale,
-            status=final["status"],
-            niter=final["niter"],
-            residual_norm=final["r_norm"] * scale,
-            x_norm=norm(final["x"]) * scale,
-            least_squares_norm=final["ls_norm"] * scale,
-            norm_estimate=final["norm"],
-            condition_estimate=final["condition"],
+            x=final.x * scale,
+            status=final.status,
+            niter=final.niter,
+            residual_norm=final.r_norm * scale,
+            x_norm=norm(final.x) * scale,
+            least_squares_norm=final.ls_norm * scale,
+            norm_estimate=final.norm_estimate,
+            condition_estimate=final.condition,
+        )
+
+    def initial(self) -> MinresQLPState:
+        """Return the state before the first round; with x0, that round makes r."""
+        system, tests, cold = self.system, self.tests, self.system.x0 is None
+        table = [
+            (pt.invert(pt.isfinite(tests.by)), Status.NOT_FINITE),
+            (tests.by <= 0, Status.BAD_PRECONDITIONER),
+        ]
+        if cold:
+            tolerance = pt.maximum(tests.rtol * system.b_norm, tests.atol)
+            table.append((system.b_norm <= tolerance, Status.CONVERGED))
+            table.append((tests.limit <= 0, Status.MAX_ITERATIONS))
+        running = pt.eq(system.status, Status.RUNNING)
+        status = pt.switch(running, first_true(*table, default=Status.RUNNING), system.status)
+        zero_rhs = pt.eq(status, Status.ZERO_RHS)
+        known = pt.neq(system.status, Status.NOT_FINITE) if cold else zero_rhs
+        nan, inf = system.number(float("nan")), system.number(float("inf"))
+        nothing = pt.zeros_like(system.b)
+        return MinresQLPState(
+            x=system.start,
+            r1=nothing,
+            r2=system.b,
+            y=None if system.precondition is None else tests.y,
+            w1=nothing,
+            w2=nothing,
+            factors=initial_factors(tests.b_norm),
+            in_qlp=pt.cast(tests.transition <= 1, "int64"),
+            norm_estimate=self.zero,
+            smallest=inf,
+            condition=system.number(1),
+            r_norm=pt.switch(known, system.b_norm, nan),
+            ls_norm=pt.switch(zero_rhs, self.zero, nan),
+            start_norm=self.zero,
+            credited=self.zero,
+            lifting=self.zero,
+            verified=inf,
+            ls_verified=inf,
+            phase=integer(Phase.STEP if cold else Phase.START),
+            pending=integer(Status.RUNNING),
+            niter=integer(0),
+            status=status,
+        )
+
+    def round(self, s: MinresQLPState, phase: Phase | None = None) -> MinresQLPState:
+        """Multiply a Lanczos vector and make a step, or multiply x or its residual and judge x.
+
+        ``phase`` is given where it is known while the graph is built.
+        """
+        system, tests, zero, f = self.system, self.tests, self.zero, s.factors
+        now = s.phase if phase is None else integer(phase)
+        step, least_squares = equal(now, Phase.STEP), equal(now, Phase.LEAST_SQUARES)
+        of_x = equal(now, Phase.START) | equal(now, Phase.VERIFY)
+        y = s.r2 if s.y is None else s.y
+
+        # What is multiplied: v_k = y / β_k, or x, or y.
+        one = pt.ones_like(zero)
+        v = optimization_barrier(where(of_x, s.x, where(step, one / f.beta, one) * y))
+        product = system.product(v)
+
+        # The Lanczos process, preconditioned: A v_k = β_{k+1} v_{k+1} + α_k v_k + β_k v_{k-1} with
+        # r2 = β_k v_k and r1 = β_{k-1} v_{k-1}, and with α_k the product with v_k of all but the
+        # middle term. In the other rounds q = b - A x or A r, and r = q or r + θ A y of x - θ y.
+        back = pt.switch(step & (f.beta_old > 0), f.beta / f.beta_old, zero)
+        q = where(of_x, system.b - product, product - back * s.r1)
+        alpha = dot(v, q)
+        judged, lifting = tests.after_least_squares(s, q, alpha)
+        r = where(step, q - alpha / f.beta * s.r2, where(of_x, q, lifting * q + s.r2))
+        next_y = system.invert_preconditioner(r)
+        ry = dot(r, next_y)
+        beta = pt.sqrt(pt.maximum(ry, zero))
+        finite = pt.isfinite(alpha) & pt.isfinite(ry)
+
+        # The scalars after a step; or after a product that judges x, and a new start from there.
+        stepped, n, advance = tests.after_step(s, step, alpha, beta, ry, finite)
+        r_norm = beta if s.y is None else norm(r)
+        of_residual = tests.after_residual(s, now, v, alpha, r_norm, ry, beta)
+        judged = select(of_x, of_residual, judged)._replace(
+            factors=initial_factors(beta),
+            r_norm=r_norm,
+            # What steps alone change, and only where the phase is that of a step.
+            in_qlp=stepped.in_qlp,
+            norm_estimate=stepped.norm_estimate,
+            smallest=stepped.smallest,
+            condition=stepped.condition,
+        )
+        out = select(step, stepped, judged)
+
+        # The vectors, each a sum of v and the old w1 and w2. The null vector is taken out of x.
+        end = step & pt.neq(stepped.pending, Status.RUNNING)
+        in_qlp = pt.neq(s.in_qlp, 0), pt.neq(stepped.in_qlp, 0)
+        (a1, a2, a3), (b1, b2, b3), (x1, x2, x3) = vector_weights(f, n, *in_qlp, advance, end)
+        x1 = where(least_squares, pt.switch(finite, -lifting, x1), x1)
+        return out._replace(
+            x=s.x + (x1 * v + x2 * s.w1 + x3 * s.w2),
+            r1=s.r2,
+            r2=r,
+            y=None if s.y is None else next_y,
+            w1=a1 * v + a2 * s.w1 + a3 * s.w2,
+            w2=b1 * v + b2 * s.w1 + b3 * s.w2,
+            status=first_true((pt.invert(finite), Status.NOT_FINITE), default=out.status),
         )

@@ -11,7 +11,7 @@ from pytensor.tensor.linalg import cho_solve, cholesky
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.graphs.config import config, number
 from symng.operators import LinearOperator, identity_like
-from symng.solvers._system import choose, dot, make_system, norm
+from symng.solvers._system import dot, first_true, make_system, norm
 from symng.solvers.base import Solver
 from symng.solvers.solution import Solution, Status
 
@@ -172,15 +172,14 @@ class Woodbury(Solver):
         explained = r_norm <= number(10 * system.eps) * (
             pt.sum(pt.diagonal(gram)) * x_norm + system.b_norm
         )
-        status = choose(
-            explained,
-            Status.CONVERGED_TO_PRECISION,
-            pt.full_like(system.verdict, int(Status.BREAKDOWN)),
+        status = first_true(
+            (pt.invert(finite), Status.NOT_FINITE),
+            (pt.invert(definite), Status.BREAKDOWN),
+            (r_norm <= number(self.rtol) * system.b_norm, Status.CONVERGED),
+            (explained, Status.CONVERGED_TO_PRECISION),
+            default=Status.BREAKDOWN,
         )
-        status = choose(r_norm <= number(self.rtol) * system.b_norm, Status.CONVERGED, status)
-        status = choose(pt.invert(definite), Status.BREAKDOWN, status)
-        status = choose(pt.invert(finite), Status.NOT_FINITE, status)
-        status = pt.switch(pt.eq(system.verdict, Status.RUNNING), status, system.verdict)
+        status = pt.switch(pt.eq(system.status, Status.RUNNING), status, system.status)
         return Solution(
             x=x * system.scale,
             status=status,

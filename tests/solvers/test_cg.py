@@ -15,8 +15,8 @@ import pytensor.tensor as pt
 import pytest
 from helpers.linear_problems import cg_iterates, shortest, spectrum, tridiagonal
 
-from symng.solvers import CG, Solution, Status, _cg_round
-from symng.solvers.cg import kept_numbers
+from symng.solvers import CG, Solution, Status, _martens
+from symng.solvers._martens import kept_numbers
 
 MODE = "FAST_COMPILE"
 
@@ -187,7 +187,7 @@ def test_small_progress(dtype: str, variant: str) -> None:
 
 
 def test_progress_is_looked_back_on_over_a_limited_history(monkeypatch: Any) -> None:
-    monkeypatch.setattr(_cg_round, "HISTORY", 12)
+    monkeypatch.setattr(_martens, "HISTORY", 12)
     A, b = slow_problem()
     short, full = (
         cg_iterates(A, b, 500, progress_rtol=5e-5, history=length) for length in (12, 128)

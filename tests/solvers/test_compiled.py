@@ -193,7 +193,7 @@ def test_map_rows() -> None:
     np.testing.assert_allclose(f(x, a), x @ np.tanh(a).T)
 
 
-@pytest.mark.parametrize("name", ["cg", "minres_qlp", "solution"])
+@pytest.mark.parametrize("name", ["cg", "_martens", "minres_qlp", "solution"])
 def test_docstring_examples(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"symng.solvers.{name}"))
     assert result.attempted and not result.failed

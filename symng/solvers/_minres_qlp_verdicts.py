@@ -1,0 +1,308 @@
+"""The state of the loop of MINRES-QLP, and what decides in it: after a step, on x, and on A r.
+
+The constants below have no source but the first defaults. They were set by trial on the systems of
+the tests, which hold verdict, iterations and solution of each in both dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng.solvers._qlp import Factors, QLPStep, hypot, qlp_step
+from symng.solvers._system import System, dot, equal, first_true, integer, is_any, norm, where
+from symng.solvers._verification import Phase, pays_off, settle
+from symng.solvers.solution import Status
+
+# Defaults of the settings. The condition at which QLP takes over is that of [2]_ in float64.
+_RTOL = {"float64": 1e-8, "float32": 1e-5}
+_TRANSITION = {"float64": 1e7, "float32": 1e4}
+# A pivot below norm(A) ε / 0.03 cannot be told from rounding errors, whatever the user allows.
+_PIVOT_LIMIT = 0.03
+# A pivot, or a norm(A r) / norm(r), below 10 ε norm(A) is a rounding error of zero.
+_ZERO_PIVOT = 10.0
+# What rounding errors leave of a residual: 10 ε (norm(A) norm(x) + norm(b)). What those of the
+# whole solve leave of A r: 20 √ε norm(A) norm(r).
+_ROUNDING, _ROUNDING_OF_SOLVE = 10.0, 20.0
+# norm(A r) / (norm(A) norm(r)) below this is nearly what lost orthogonality leaves of zero, so that
+# a new start is better than more steps; the second while x grows along a null vector. In float32
+# such a bound is no less than a useful tolerance, so nothing counts as stalled there.
+_STALL = {"float64": (4e-11, 1e-7), "float32": (0.0, 0.0)}
+# x grows along a null vector while the last pivot is below this times norm(A r) / norm(r).
+_GROWING = 0.01
+# After a claim of a least-squares solution that A r did not bear out, the next must be this much
+# better.
+_BETTER_CLAIM = 0.1
+# The norm of a candidate may exceed the one credited to it by this factor before it passes the test
+# of the residual by its length.
+_CREDIT = 1.5
+# A residual of least squares is at most norm(b), up to rounding; and the null vector is taken out
+# of x only where that changes r by at most half.
+_LARGEST_RESIDUAL, _LIFTING = 1.01, 0.5
+# r·A r / r·r times the least eigenvalue is at most this times (norm(A r) / norm(r))² where r is a
+# null vector but for what it holds of the other eigenvectors.
+_OTHERS = 10.0
+
+
+class MinresQLPState(NamedTuple):
+    """What one round of the loop hands to the next; x and b are divided by max|b|."""
+
+    x: TensorVariable
+    r1: TensorVariable  # β_{k-1} v_{k-1} times M
+    r2: TensorVariable  # β_k v_k times M; the residual of x after a product with x
+    y: TensorVariable | None  # M⁻¹ r2, with a preconditioner
+    w1: TensorVariable
+    w2: TensorVariable
+    factors: Factors
+    in_qlp: TensorVariable  # 1 once QLP has taken over
+    norm_estimate: TensorVariable  # of norm(A + λI), from below
+    smallest: TensorVariable  # the smallest final pivot of L
+    condition: TensorVariable
+    r_norm: TensorVariable
+    ls_norm: TensorVariable  # norm(A r)
+    start_norm: TensorVariable  # norm(x) where the process last started
+    credited: TensorVariable  # norm(x) less what it has grown along a null vector since
+    lifting: TensorVariable  # x·r / r·M⁻¹r: that multiple of M⁻¹r leaves x if it is a null vector
+    verified: TensorVariable  # norm(r) and norm(A r) / norm(r) when last verified
+    ls_verified: TensorVariable
+    phase: TensorVariable
+    pending: TensorVariable  # the verdict that ended the steps, until x is verified
+    niter: TensorVariable
+    status: TensorVariable
+
+
+class StoppingTests:
+    """The settings and tests of one solve, as scalars of its dtype."""
+
+    def __init__(self, settings: Any, system: System) -> None:
+        self.system, self.recompute = system, settings.recompute
+        number, eps, dtype = system.number, system.eps, system.b.type.dtype
+        self.zero, self.eps = number(0), number(eps)
+        self.rtol = number(_RTOL[dtype] if settings.rtol is None else settings.rtol)
+        self.atol = number(settings.atol) / system.scale
+        limit = 10 * system.size if settings.maxiter is None else settings.maxiter
+        self.limit = pt.cast(limit, "int64")
+        bound = settings.max_norm
+        self.max_norm = None if bound is None else number(bound) / system.scale
+        own, given = number(_PIVOT_LIMIT / eps), settings.condition_limit
+        self.condition_limit = own if given is None else pt.minimum(number(given), own)
+        self.zero_pivots = pt.ge(self.condition_limit, own)
+        transition = settings.transition_condition
+        self.transition = number(_TRANSITION[dtype] if transition is None else transition)
+        self.zero_pivot = number(_ZERO_PIVOT * eps)
+        self.stall, self.growing_stall = (number(value) for value in _STALL[dtype])
+        self.y = system.invert_preconditioner(system.b)
+        self.by = dot(system.b, self.y)
+        self.b_norm = pt.sqrt(pt.maximum(self.by, self.zero))  # in the norm of M⁻¹
+
+    def after_step(
+        self,
+        s: MinresQLPState,
+        step: TensorVariable,
+        alpha: TensorVariable,
+        beta: TensorVariable,
+        ry: TensorVariable,
+        finite: TensorVariable,
+    ) -> tuple[MinresQLPState, QLPStep, TensorVariable]:
+        """Return the scalars after step k, that step, and whether x_k is taken or x_{k-1} kept."""
+        system, f = self.system, s.factors
+        half, inf = system.number(0.5), system.number(float("inf"))
+        # The norm of column k of the Lanczos matrix, which does not hold β_1 = norm(b).
+        column = hypot(pt.switch(f.beta_old > 0, f.beta, self.zero), alpha, beta)
+        norm_estimate = pt.maximum(s.norm_estimate, column)
+        before = norm_estimate * hypot(f.chi, s.start_norm) + self.b_norm
+        # A first pivot that is but a rounding error would lengthen x along a null vector.
+        noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_pivot * norm_estimate)
+        alpha = pt.switch(noise, self.zero, alpha)
+        better = system.number(_BETTER_CLAIM) * s.ls_verified / norm_estimate
+        ls_rtol = pt.minimum(self.rtol, better)
+        n = qlp_step(
+            f, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before
+        )
+
+        # Final pivots are kept for good; those that may still change only count for now.
+        pivot3, pivot2, pivot1 = n.right.pivot3, n.right.pivot2, abs(n.right.pivot1)
+        smallest = pt.minimum(s.smallest, pt.switch(pivot3 > 0, pivot3, inf))
+        least = smallest
+        for pivot in (pivot2, pivot1):
+            least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
+        condition = pt.maximum(norm_estimate / least, pt.ones_like(least))
+        qlp = n.truncated | (condition >= self.transition)
+        qlp = qlp | (norm_estimate >= self.transition * n.left.gamma2)
+
+        # Does x_{k-1} solve the least-squares problem?
+        relative_Ar = n.left.relative_Ar
+        ls_met = relative_Ar <= ls_rtol * norm_estimate
+        ls_precise = relative_Ar <= self.zero_pivot * norm_estimate
+        # Does it do so nearly, and no progress is made?
+        slow = n.left.phi > half * f.phi
+        growing = slow & (pivot1 <= system.number(_GROWING) * relative_Ar)
+        stall = pt.switch(growing, self.growing_stall, self.stall) * norm_estimate
+        stalled = slow & (relative_Ar <= pt.minimum(stall, half * s.ls_verified))
+        if not self.recompute or system.precondition is not None:
+            stalled = pt.zeros_like(stalled)
+        # Does x_k solve the system? Not just because it is long, once x_{k-1} solves the
+        # least-squares problem or x grows along a null vector.
+        chi = n.factors.chi
+        kept = ls_met | ls_precise | growing
+        credited = pt.switch(kept, pt.minimum(chi, s.credited), chi)
+        size = norm_estimate * hypot(credited, s.start_norm) + self.b_norm
+        met = (n.residual <= self.rtol * size) | (n.residual <= self.atol)
+        precise = n.residual <= self.eps * size
+        if self.max_norm is None:
+            too_long = chi * norm_estimate * self.eps >= self.b_norm
+        else:
+            too_long = hypot(chi, s.start_norm) > self.max_norm
+        niter = s.niter + 1
+
+        pending = first_true(
+            (pt.invert(finite), Status.NOT_FINITE),
+            (ry < 0, Status.BAD_PRECONDITIONER),
+            (met, Status.CONVERGED),
+            (precise, Status.CONVERGED_TO_PRECISION),
+            (ls_met, Status.LEAST_SQUARES),
+            (ls_precise, Status.LEAST_SQUARES_TO_PRECISION),
+            (too_long, Status.NORM_LIMIT),
+            (n.truncated, Status.CONDITION_LIMIT),
+            (stalled | (beta <= self.eps * norm_estimate), Status.BREAKDOWN),
+            (niter >= self.limit, Status.MAX_ITERATIONS),
+            default=Status.RUNNING,
+        )
+        # x_k may be x_{k-1} with a zero pivot left out, a shorter least-squares solution. But as
+        # norm(A r) is not monotone, x_{k-1}, for which it is known, is then handed to verification.
+        least_squares = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
+        refuse = least_squares | (pending >= Status.NOT_FINITE)
+        if not self.recompute:
+            refuse = refuse & pt.invert(least_squares & n.truncated)
+        halted = stalled & pt.eq(pending, Status.BREAKDOWN)
+        refuse = refuse | pt.eq(pending, Status.NORM_LIMIT) | halted
+        advance = step & pt.invert(refuse)
+        stop, keep = pt.neq(pending, Status.RUNNING), step & finite
+        stepped = s._replace(
+            factors=select(advance, n.factors, f),
+            in_qlp=pt.cast(pt.neq(s.in_qlp, 0) | (advance & qlp), "int64"),
+            norm_estimate=pt.switch(keep, norm_estimate, s.norm_estimate),
+            smallest=pt.switch(keep, smallest, s.smallest),
+            condition=pt.switch(keep, condition, s.condition),
+            r_norm=pt.switch(advance, n.residual, f.phi),
+            ls_norm=pt.switch(finite, f.phi * relative_Ar, s.ls_norm),
+            credited=credited,
+            phase=pt.switch(stop, integer(Phase.VERIFY), integer(Phase.STEP)),
+            pending=pending,
+            niter=niter,
+            status=integer(Status.RUNNING) if self.recompute else pending,
+        )
+        return stepped, n, advance
+
+    def after_residual(
+        self,
+        s: MinresQLPState,
+        phase: TensorVariable,
+        x: TensorVariable,
+        xr: TensorVariable,
+        r_norm: TensorVariable,
+        ry: TensorVariable,
+        beta: TensorVariable,
+    ) -> MinresQLPState:
+        """Judge the residual r of x, of the start or of a candidate, for x·r, norm(r), r·M⁻¹r and its root."""
+        plain = self.system.precondition is None
+        start, verify = equal(phase, Phase.START), equal(phase, Phase.VERIFY)
+        more = s.niter < self.limit
+        grown = hypot(s.factors.chi, s.start_norm)
+        x_norm = norm(x) if plain else where(start, self.zero, grown)
+        bound = hypot(s.credited, s.start_norm) * self.system.number(_CREDIT)
+        credited = where(verify, pt.minimum(x_norm, bound), x_norm)
+        size = s.norm_estimate * credited + self.b_norm
+        met = (beta <= self.rtol * size) | (r_norm <= self.atol)
+        precise = verify & (beta <= self.system.number(_ROUNDING) * self.eps * size)
+        found = first_true(
+            (met, Status.CONVERGED),
+            ((ry <= 0) & (r_norm > 0), Status.BAD_PRECONDITIONER),
+            (start & pt.invert(more), Status.MAX_ITERATIONS),
+            (precise, Status.CONVERGED_TO_PRECISION),
+            default=Status.RUNNING,
+        )
+        claimed = is_any(s.pending, Status.CONVERGED, Status.CONVERGED_TO_PRECISION)
+        resume = claimed & pt.invert(precise) & pays_off(beta, s.verified) & more
+        # Neither solved nor gone on from: perhaps it solves the least-squares problem.
+        look = verify & pt.eq(found, Status.RUNNING) & pt.invert(resume)
+        return s._replace(
+            start_norm=x_norm,
+            credited=self.zero,
+            # x - θ y with θ = x·r / r·y is orthogonal, in the norm of M, to y = M⁻¹r.
+            lifting=pt.switch(ry > 0, xr / ry, self.zero),
+            verified=where(verify, beta, s.verified),
+            phase=where(look, integer(Phase.LEAST_SQUARES), integer(Phase.STEP)),
+            pending=where(look, s.pending, found),
+            status=found,
+        )
+
+    def after_least_squares(
+        self, s: MinresQLPState, Ar: TensorVariable, rAr: TensorVariable
+    ) -> tuple[MinresQLPState, TensorVariable]:
+        """Judge a candidate by A r, as r does not pass; return also how much of M⁻¹r is taken out of x."""
+        number, eps, pending = self.system.number, self.system.eps, s.pending
+        ls_norm, more = norm(Ar), s.niter < self.limit
+        relative_Ar, limit = ls_norm / s.r_norm, self.rtol * s.norm_estimate
+        size = s.norm_estimate * s.start_norm + self.b_norm
+        # What rounding errors in b - A x leave of it; and what those of the whole solve may, once
+        # the recurrence or a pivot that is all but zero has called the system inconsistent.
+        rounding = number(_ROUNDING * eps) * size / s.r_norm
+        slack = pt.maximum(rounding, number(_ROUNDING_OF_SOLVE * eps**0.5))
+        small = relative_Ar <= slack * s.norm_estimate
+        claimed = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
+        inconsistent = claimed | (self.zero_pivots & pt.eq(pending, Status.CONDITION_LIMIT))
+        # r is all but a null vector, and is taken out of x unless it is too far from one: then x is
+        # not fit.
+        fit = abs(s.lifting) * ls_norm <= number(_LIFTING) * s.r_norm
+        if self.system.precondition is None:
+            met, precise = relative_Ar <= limit, inconsistent & small
+            # r·A r / r·r tells a small eigenvalue from what r holds of the other vectors, which
+            # enters it squared.
+            quotient = abs(rAr) / pt.sqr(s.r_norm)
+            others = pt.minimum(s.smallest, s.norm_estimate)
+            null = (quotient <= self.zero_pivot * s.norm_estimate) | (
+                quotient * others <= number(_OTHERS) * pt.sqr(relative_Ar)
+            )
+            fit = fit & null & (s.r_norm <= number(_LARGEST_RESIDUAL) * self.system.b_norm)
+        else:
+            # These norms are not those of the test, so the recurrence is believed.
+            met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
+        met, precise = met & fit, precise & fit
+        # A claim that A r does not bear out, and a halt, get another start from x while that pays.
+        refuted = claimed & (relative_Ar > rounding * s.norm_estimate)
+        halted = pt.eq(pending, Status.BREAKDOWN)
+        again = refuted | (inconsistent & pt.invert(precise)) | halted
+        again = again & pt.invert(met) & more & pays_off(relative_Ar, s.ls_verified)
+        verdict = settle(
+            pending,
+            pending < Status.MAX_ITERATIONS,
+            (met, Status.LEAST_SQUARES),
+            (precise, Status.LEAST_SQUARES_TO_PRECISION),
+            resume=again,
+            more=more,
+        )
+        # A start after a halt leaves out the null vector, too: x would only grow along it again.
+        lift = pt.switch(again, halted & fit & small, met | precise)
+        judged = s._replace(
+            ls_norm=ls_norm,
+            lifting=self.zero,
+            ls_verified=relative_Ar,
+            phase=integer(Phase.STEP),
+            pending=verdict,
+            status=verdict,
+        )
+        return judged, pt.switch(lift, s.lifting, self.zero)
+
+
+def select(condition: TensorVariable, a: Any, b: Any) -> Any:
+    """Return the fields of one NamedTuple where a condition holds, else those of another."""
+    fields = []
+    for value, other in zip(a, b, strict=True):
+        if isinstance(value, tuple):
+            fields.append(select(condition, value, other))
+        else:
+            fields.append(value if value is other else where(condition, value, other))
+    return type(a)(*fields)
