@@ -1,7 +1,7 @@
-"""The state of the loop of MINRES-QLP, and what decides in it: after a step, on x, and on A r.
+"""The state of MINRES-QLP's loop, and its tests: after a step, on a residual of x, and on A r.
 
-The constants below have no source but the first defaults. They were set by trial on the systems of
-the tests, which hold verdict, iterations and solution of each in both dtypes.
+But for the defaults, no paper gives the constants below. They are empirical, and hold for the named
+systems of `tests/solvers/test_problems.py` in both dtypes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from symng.solvers._system import System, dot, equal, first_true, integer, is_an
 from symng.solvers._verification import Phase, pays_off, settle
 from symng.solvers.solution import Status
 
-# Defaults of the settings. The condition at which QLP takes over is that of [2]_ in float64.
+# Defaults of the settings. In float64 QLP takes over at the condition of Algorithm 937.
 _RTOL = {"float64": 1e-8, "float32": 1e-5}
 _TRANSITION = {"float64": 1e7, "float32": 1e4}
-# A pivot below norm(A) ε / 0.03 cannot be told from rounding errors, whatever the user allows.
+# A pivot below norm(A) ε / 0.03 may be all rounding error, whatever condition the user allows.
 _PIVOT_LIMIT = 0.03
 # A pivot, or a norm(A r) / norm(r), below 10 ε norm(A) is a rounding error of zero.
 _ZERO_PIVOT = 10.0
@@ -88,10 +88,10 @@ class StoppingTests:
         self.max_norm = None if bound is None else number(bound) / system.scale
         own, given = number(_PIVOT_LIMIT / eps), settings.condition_limit
         self.condition_limit = own if given is None else pt.minimum(number(given), own)
-        self.zero_pivots = pt.ge(self.condition_limit, own)
+        self.truncates_zeros = pt.ge(self.condition_limit, own)  # and no pivots but those
         transition = settings.transition_condition
         self.transition = number(_TRANSITION[dtype] if transition is None else transition)
-        self.zero_pivot = number(_ZERO_PIVOT * eps)
+        self.zero_tolerance = number(_ZERO_PIVOT * eps)
         self.stall, self.growing_stall = (number(value) for value in _STALL[dtype])
         self.y = system.invert_preconditioner(system.b)
         self.by = dot(system.b, self.y)
@@ -108,13 +108,13 @@ class StoppingTests:
     ) -> tuple[MinresQLPState, QLPStep, TensorVariable]:
         """Return the scalars after step k, that step, and whether x_k is taken or x_{k-1} kept."""
         system, f = self.system, s.factors
-        half, inf = system.number(0.5), system.number(float("inf"))
+        half = system.number(0.5)
         # The norm of column k of the Lanczos matrix, which does not hold β_1 = norm(b).
         column = hypot(pt.switch(f.beta_old > 0, f.beta, self.zero), alpha, beta)
         norm_estimate = pt.maximum(s.norm_estimate, column)
         before = norm_estimate * hypot(f.chi, s.start_norm) + self.b_norm
         # A first pivot that is but a rounding error would lengthen x along a null vector.
-        noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_pivot * norm_estimate)
+        noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_tolerance * norm_estimate)
         alpha = pt.switch(noise, self.zero, alpha)
         better = system.number(_BETTER_CLAIM) * s.ls_verified / norm_estimate
         ls_rtol = pt.minimum(self.rtol, better)
@@ -122,23 +122,17 @@ class StoppingTests:
             f, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before
         )
 
-        # Final pivots are kept for good; those that may still change only count for now.
-        pivot3, pivot2, pivot1 = n.right.pivot3, n.right.pivot2, abs(n.right.pivot1)
-        smallest = pt.minimum(s.smallest, pt.switch(pivot3 > 0, pivot3, inf))
-        least = smallest
-        for pivot in (pivot2, pivot1):
-            least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
-        condition = pt.maximum(norm_estimate / least, pt.ones_like(least))
+        smallest, condition = self._condition(s, n, norm_estimate)
         qlp = n.truncated | (condition >= self.transition)
         qlp = qlp | (norm_estimate >= self.transition * n.left.gamma2)
 
         # Does x_{k-1} solve the least-squares problem?
         relative_Ar = n.left.relative_Ar
         ls_met = relative_Ar <= ls_rtol * norm_estimate
-        ls_precise = relative_Ar <= self.zero_pivot * norm_estimate
+        ls_precise = relative_Ar <= self.zero_tolerance * norm_estimate
         # Does it do so nearly, and no progress is made?
         slow = n.left.phi > half * f.phi
-        growing = slow & (pivot1 <= system.number(_GROWING) * relative_Ar)
+        growing = slow & (abs(n.right.pivot1) <= system.number(_GROWING) * relative_Ar)
         stall = pt.switch(growing, self.growing_stall, self.stall) * norm_estimate
         stalled = slow & (relative_Ar <= pt.minimum(stall, half * s.ls_verified))
         if not self.recompute or system.precondition is not None:
@@ -170,8 +164,8 @@ class StoppingTests:
             (niter >= self.limit, Status.MAX_ITERATIONS),
             default=Status.RUNNING,
         )
-        # x_k may be x_{k-1} with a zero pivot left out, a shorter least-squares solution. But as
-        # norm(A r) is not monotone, x_{k-1}, for which it is known, is then handed to verification.
+        # A least-squares verdict is about x_{k-1}, and norm(A r) may grow again. But if x_k leaves out
+        # the last pivot, it is x_{k-1} made shorter, and taken where nothing is verified.
         least_squares = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
         refuse = least_squares | (pending >= Status.NOT_FINITE)
         if not self.recompute:
@@ -196,6 +190,17 @@ class StoppingTests:
         )
         return stepped, n, advance
 
+    def _condition(
+        self, s: MinresQLPState, n: QLPStep, norm_estimate: TensorVariable
+    ) -> tuple[TensorVariable, TensorVariable]:
+        """Return the smallest of the final pivots, and the condition with those that may still change."""
+        inf, right = self.system.number(float("inf")), n.right
+        smallest = pt.minimum(s.smallest, pt.switch(right.pivot3 > 0, right.pivot3, inf))
+        least = smallest
+        for pivot in (right.pivot2, abs(right.pivot1)):
+            least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
+        return smallest, pt.maximum(norm_estimate / least, pt.ones_like(least))
+
     def after_residual(
         self,
         s: MinresQLPState,
@@ -206,7 +211,7 @@ class StoppingTests:
         ry: TensorVariable,
         beta: TensorVariable,
     ) -> MinresQLPState:
-        """Judge the residual r of x, of the start or of a candidate, for x·r, norm(r), r·M⁻¹r and its root."""
+        """Judge the residual r of x, the start or a candidate; ``ry`` is r·M⁻¹r and ``beta`` its root."""
         plain = self.system.precondition is None
         start, verify = equal(phase, Phase.START), equal(phase, Phase.VERIFY)
         more = s.niter < self.limit
@@ -253,17 +258,17 @@ class StoppingTests:
         slack = pt.maximum(rounding, number(_ROUNDING_OF_SOLVE * eps**0.5))
         small = relative_Ar <= slack * s.norm_estimate
         claimed = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
-        inconsistent = claimed | (self.zero_pivots & pt.eq(pending, Status.CONDITION_LIMIT))
+        inconsistent = claimed | (self.truncates_zeros & pt.eq(pending, Status.CONDITION_LIMIT))
         # r is all but a null vector, and is taken out of x unless it is too far from one: then x is
         # not fit.
         fit = abs(s.lifting) * ls_norm <= number(_LIFTING) * s.r_norm
         if self.system.precondition is None:
             met, precise = relative_Ar <= limit, inconsistent & small
-            # r·A r / r·r tells a small eigenvalue from what r holds of the other vectors, which
-            # enters it squared.
+            # r is a null vector if r·A r / r·r is small. What r holds of the other eigenvectors
+            # enters it squared, a small eigenvalue does not.
             quotient = abs(rAr) / pt.sqr(s.r_norm)
             others = pt.minimum(s.smallest, s.norm_estimate)
-            null = (quotient <= self.zero_pivot * s.norm_estimate) | (
+            null = (quotient <= self.zero_tolerance * s.norm_estimate) | (
                 quotient * others <= number(_OTHERS) * pt.sqr(relative_Ar)
             )
             fit = fit & null & (s.r_norm <= number(_LARGEST_RESIDUAL) * self.system.b_norm)

@@ -1,4 +1,4 @@
-"""Residual smoothing: the iterate that CG hands back where rounding errors or a null vector take x.
+"""Residual smoothing: the iterate that CG returns where rounding errors or a null vector spoil x.
 
 x̄ is the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), and r̄ that of their residuals. As
 these are orthogonal in M⁻¹, r̄·M⁻¹r̄ = 1 / Σ 1 / (r_j·M⁻¹r_j), and x̄ is the iterate of MINRES, whose
@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng.solvers._system import System, is_any
 from symng.solvers.solution import Status
 
+# The constants are empirical, and hold for the named systems of `tests/solvers/test_problems.py`.
 # What rounding errors leave of a residual, at most: this times ε (norm(A) norm(x) + norm(b)).
 _ROUNDING = 10.0
 # A p is small, so that p is a null vector: norm(A p) below this times √ε norm(A) norm(p).
@@ -79,9 +80,9 @@ def is_spoiled(
 ) -> TensorVariable:
     """Return whether a solve fails with an x that rounding errors have made worse than x = 0.
 
-    An iteration limit is most often meant to cut the solve short. Then the last iterate is wanted,
-    also where the residual grows: φ falls from each iterate to the next. But after n iterations
-    nothing but rounding errors keep a solve from its end.
+    An iteration limit is most often meant to cut the solve short. Then the last iterate is the
+    solution, also where its residual is large: φ falls from each iterate to the next. But after n
+    iterations only rounding errors keep a solve from its end.
     """
     worse = r_norm + system.number(_ROUNDING * system.eps) * size > system.b_norm
     overdue = pt.eq(pending, Status.MAX_ITERATIONS) & (niter >= system.size) & step

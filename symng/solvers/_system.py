@@ -153,7 +153,7 @@ def _one(dtype: str) -> TensorVariable:
 
 
 def _is_zero(value: Any) -> bool:
-    """Tell whether a setting is the number zero, so that its term can be left out."""
+    """Return whether a setting is the number zero, so that its term can be left out."""
     return not is_symbolic(value) and value == 0
 
 
@@ -170,7 +170,7 @@ def _vector(name: str, value: Any) -> TensorVariable:
 
 
 def _right_hand_side(A: Any, b: Any) -> TensorVariable:
-    """Return b as a symbolic vector that is not empty and has the length that an operator tells."""
+    """Return b as a symbolic vector that is not empty and as long as the operator requires."""
     b = _vector("b", b)
     length = b.type.shape[0]
     if length == 0:
@@ -195,17 +195,16 @@ def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) 
 
     Broadcasting would take one of length 1 for one of any length.
     """
-    mine, wanted = vector.type.shape[0], b.type.shape[0]
-    if wanted is None:
+    length, expected = vector.type.shape[0], b.type.shape[0]
+    if expected is None:
         message = f"{name}: expected {what} of the length of b, got one of another length."
         return _refuse_unless(pt.eq(vector.shape[0], b.shape[0]), vector, message)
-    if mine is None:
-        return pt.specify_shape(
-            vector, (wanted,)
-        )  # tells less where it fails, but the result has a known length
-    if mine != wanted:
+    if length is None:
+        # The message of this check says less, but the result has a known length.
+        return pt.specify_shape(vector, (expected,))
+    if length != expected:
         raise argument_error(
-            name, f"{what} of length {wanted}, that of b", Verbatim(f"one of length {mine}")
+            name, f"{what} of length {expected}, that of b", Verbatim(f"one of length {length}")
         )
     return vector
 

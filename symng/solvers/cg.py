@@ -96,8 +96,8 @@ class CG(Solver):
 
     - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the
       rounding unit. ``direction`` is d, ``curvature`` is d·(A + λI)d / d·d. A negative curvature
-      tells an indefinite matrix, and ``x`` is the iterate before it. A curvature of zero, up to
-      rounding, tells a singular one with b outside its range, and ``x`` is x̄ without its component
+      means an indefinite matrix, and ``x`` is the iterate before it. A curvature of zero, up to
+      rounding, means a singular one with b outside its range, and ``x`` is x̄ without its component
       along d [3]_.
     - ``CONVERGED_TO_PRECISION``: the residual is below 10 ε (norm(A) norm(x) + norm(b)), above the
       tolerance but well below norm(b).

@@ -57,7 +57,7 @@ class MinresQLP(Solver):
     condition_limit : float or symbolic scalar, optional
         The bound on the estimated condition number; positive. A component of x whose pivot is below
         norm(A + λI) / condition_limit is left out. Default and largest limit in force: 0.03 / ε, so
-        1.4e14 in float64, 2.5e5 in float32; a smaller pivot cannot be told from rounding errors.
+        1.4e14 in float64, 2.5e5 in float32; a smaller pivot may be all rounding error.
     transition_condition : float or symbolic scalar, optional
         The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP
         throughout. Default: 1e7 in float64, 1e4 in float32. A singular pivot always hands over.
@@ -90,7 +90,7 @@ class MinresQLP(Solver):
     of least M-norm. With ``x0``, the correction x - x0 is of minimum length, not x itself.
 
     On a least-squares verdict the last residual is all but a null vector of A + λI, and the only
-    one that x may contain; it is taken out of x, as in [3]_. If its Rayleigh quotient tells of a
+    one that x may contain; it is taken out of x, as in [3]_. If its Rayleigh quotient shows a
     small eigenvalue instead, the solve goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system
     is inconsistent as far as the dtype can tell, and that norm((A + λI) r) is within 20 √ε norm(A +
     λI) norm(r) of zero, or within what rounding errors leave of r. With a tolerance near ε times

@@ -9,7 +9,7 @@ from pytensor.tensor.variable import TensorVariable
 
 
 class Status(IntEnum):
-    """Name the verdict of a linear solve.
+    """The verdict of a linear solve.
 
     A solver returns it as a symbolic integer; ``Status(int(value))`` gives the name back. The
     values 1 to 9 are successes; `message` holds a sentence that names the cause and what to do.
@@ -42,10 +42,10 @@ class Status(IntEnum):
 
     @property
     def success(self) -> bool:
-        """Tell whether the solve reached its goal.
+        """Return whether the solve reached its goal.
 
         ``x`` solves the system, its least-squares problem, or, for ``SMALL_PROGRESS``, the
-        quadratic as far as wanted.
+        quadratic as far as was asked.
         """
         return Status.CONVERGED <= self <= Status.SMALL_PROGRESS
 
@@ -60,62 +60,54 @@ _MESSAGES = {
     Status.CONVERGED: "The residual meets the tolerances rtol and atol.",
     Status.CONVERGED_TO_PRECISION: (
         "The residual is as small as the dtype and the condition of the system allow, but above "
-        "the tolerance; raise "
-        "rtol, precondition, or solve in float64 if that is not enough."
+        "the tolerance; raise rtol, precondition, or solve in float64 if that is not enough."
     ),
     Status.LEAST_SQUARES: (
         "The system has no solution, for b is not in the range of A; x solves it in the "
-        "least-squares sense to rtol. "
-        "Add damping if a plain solution is wanted."
+        "least-squares sense to rtol. Add damping if a plain solution is wanted."
     ),
     Status.LEAST_SQUARES_TO_PRECISION: (
         "The system has no solution, for b is not in the range of A; x solves it in the "
-        "least-squares sense as well as "
-        "the dtype allows. Add damping if a plain solution is wanted."
+        "least-squares sense as well as the dtype allows. Add damping if a plain solution is "
+        "wanted."
     ),
-    Status.ZERO_RHS: "The right-hand side is zero, so the solution is zero; there was nothing to "
-    "iterate.",
+    Status.ZERO_RHS: (
+        "The right-hand side is zero, so the solution is zero; there was nothing to iterate."
+    ),
     Status.SMALL_PROGRESS: (
         "The quadratic falls by less than progress_rtol in an iteration; x is the last iterate. "
-        "Lower progress_rtol to "
-        "come closer."
+        "Lower progress_rtol to come closer."
     ),
     Status.MAX_ITERATIONS: (
         "The iteration limit was met before the tolerance; x is the last iterate, or one of less "
-        "residual where "
-        "rounding errors have spoiled that. Raise maxiter or rtol, add damping, or precondition."
+        "residual where rounding errors have spoiled that. Raise maxiter or rtol, add damping, or "
+        "precondition."
     ),
     Status.NORM_LIMIT: (
         "The norm of x would pass max_norm, so x is the last iterate below it; the system is "
-        "singular or nearly so. "
-        "Raise max_norm or add damping."
+        "singular or nearly so. Raise max_norm or add damping."
     ),
     Status.CONDITION_LIMIT: (
         "The estimated condition number passed condition_limit; the system is singular or nearly "
-        "so. Raise "
-        "condition_limit, add damping, or precondition."
+        "so. Raise condition_limit, add damping, or precondition."
     ),
     Status.NEGATIVE_CURVATURE: (
         "A direction of zero or negative curvature was met, so the matrix is not positive "
-        "definite; x is the iterate "
-        "before it or, where the curvature is zero and the system has no solution, one of least "
-        "residual. Use that "
-        "direction, add damping, or use MinresQLP."
+        "definite; x is the iterate before it or, where the curvature is zero and the system has "
+        "no solution, one of least residual. Use that direction, add damping, or use MinresQLP."
     ),
     Status.BREAKDOWN: (
         "The iteration came to a halt, for rounding errors leave no progress, before any test was "
-        "met; x is the best "
-        "iterate. Check that the product is symmetric and linear, add damping, or solve in float64."
+        "met; x is the best iterate. Check that the product is symmetric and linear, add damping, "
+        "or solve in float64."
     ),
     Status.NOT_FINITE: (
         "A NaN or an infinity was met in the product, the right-hand side, x0 or the "
-        "preconditioner; x is the last "
-        "finite iterate. Check the data and parameters behind them."
+        "preconditioner; x is the last finite iterate. Check the data and parameters behind them."
     ),
     Status.NOT_SYMMETRIC: (
-        "The product is not symmetric: u.(A v) and v.(A u) differ by more than rounding. Check the "
-        "operator; these "
-        "solvers need a symmetric one."
+        "The product is not symmetric: u.(A v) and v.(A u) differ by more than rounding. Check "
+        "the operator; these solvers need a symmetric one."
     ),
     Status.BAD_PRECONDITIONER: (
         "The preconditioner is not symmetric positive definite. Give one that is, or none."
@@ -132,7 +124,7 @@ NO_GAIN = 1 - 1e-6
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Solution:
-    """Hold what a linear solve returns, as symbolic variables.
+    """What a linear solve returns, as symbolic variables.
 
     Entries that a solver does not give are None.
 

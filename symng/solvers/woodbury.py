@@ -152,7 +152,7 @@ class Woodbury(Solver):
         rows = A.factor.materialise(b)
         gram = pt.dot(rows, rows.T)
         finite, definite = pt.isfinite(gram.sum()) & pt.isfinite(shift), shift > 0
-        # So that the factorization meets no NaN and no negative pivot; the verdict tells of it.
+        # So that the factorization meets no NaN and no negative pivot; the verdict says so.
         shift = pt.switch(finite & definite, shift, number(1))
         gram = pt.switch(finite, gram, pt.zeros_like(gram)) + shift * identity_like(gram[0])
         factor = cholesky(gram, lower=True)
