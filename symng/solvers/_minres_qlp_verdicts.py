@@ -164,8 +164,8 @@ class StoppingTests:
             (niter >= self.limit, Status.MAX_ITERATIONS),
             default=Status.RUNNING,
         )
-        # A least-squares verdict is about x_{k-1}, and norm(A r) may grow again. But if x_k leaves out
-        # the last pivot, it is x_{k-1} made shorter, and taken where nothing is verified.
+        # A least-squares verdict is about x_{k-1}, and norm(A r) may grow again. But an x_k without
+        # the last pivot is x_{k-1} made shorter, and is taken where nothing is verified.
         least_squares = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
         refuse = least_squares | (pending >= Status.NOT_FINITE)
         if not self.recompute:
@@ -193,7 +193,7 @@ class StoppingTests:
     def _condition(
         self, s: MinresQLPState, n: QLPStep, norm_estimate: TensorVariable
     ) -> tuple[TensorVariable, TensorVariable]:
-        """Return the smallest of the final pivots, and the condition with those that may still change."""
+        """Return the smallest final pivot, and the condition, which counts all pivots."""
         inf, right = self.system.number(float("inf")), n.right
         smallest = pt.minimum(s.smallest, pt.switch(right.pivot3 > 0, right.pivot3, inf))
         least = smallest
@@ -211,7 +211,7 @@ class StoppingTests:
         ry: TensorVariable,
         beta: TensorVariable,
     ) -> MinresQLPState:
-        """Judge the residual r of x, the start or a candidate; ``ry`` is r·M⁻¹r and ``beta`` its root."""
+        """Judge x, the start or a candidate, by its residual r; ``beta`` is the root of r·M⁻¹r."""
         plain = self.system.precondition is None
         start, verify = equal(phase, Phase.START), equal(phase, Phase.VERIFY)
         more = s.niter < self.limit
@@ -247,7 +247,7 @@ class StoppingTests:
     def after_least_squares(
         self, s: MinresQLPState, Ar: TensorVariable, rAr: TensorVariable
     ) -> tuple[MinresQLPState, TensorVariable]:
-        """Judge a candidate by A r, as r does not pass; return also how much of M⁻¹r is taken out of x."""
+        """Judge a candidate by A r, and return the multiple of M⁻¹r to take out of x."""
         number, eps, pending = self.system.number, self.system.eps, s.pending
         ls_norm, more = norm(Ar), s.niter < self.limit
         relative_Ar, limit = ls_norm / s.r_norm, self.rtol * s.norm_estimate

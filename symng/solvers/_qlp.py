@@ -1,4 +1,4 @@
-"""The scalar recurrences of MINRES-QLP: two-sided reflections of the Lanczos matrix, and what they do to the vectors.
+"""The recurrences of MINRES-QLP: reflections of the Lanczos matrix from both sides.
 
 After k steps the Lanczos process gives A V_k = V_{k+1} T_k with T_k tridiagonal, (k+1) by k. Left
 reflections make it upper triangular, Q_k T_k = [R_k; 0], with R_k of three diagonals; right
@@ -45,7 +45,7 @@ def reflection(
 
 
 def divide(a: TensorVariable, b: TensorVariable) -> TensorVariable:
-    """Return a / b, and 0 for b = 0: the component along a zero pivot of a solution of minimum length."""
+    """Return a / b, and 0 for b = 0: a solution of minimum length has nothing along a zero pivot."""
     zero = pt.eq(b, 0)
     return pt.switch(zero, pt.zeros_like(a), a / pt.switch(zero, pt.ones_like(b), b))
 
@@ -78,7 +78,7 @@ def initial_factors(beta: TensorVariable) -> Factors:
 
 
 class Left(NamedTuple):
-    """Column k of R, and what Q_{k-1} and Q_k do to the columns after it and to the right-hand side."""
+    """Column k of R, and what Q_{k-1} and Q_k do to later columns and the right-hand side."""
 
     c: TensorVariable  # Q_k
     s: TensorVariable
@@ -210,7 +210,7 @@ def vector_weights(
     step: TensorVariable,
     end: TensorVariable,
 ) -> tuple[Weights, Weights, Weights]:
-    """Return the weights that make the next w1, w2 and x - (old x) out of v_k and the old w1 and w2.
+    """Return the next w1 and w2 and the change of x as weights of v_k and the old w1 and w2.
 
     In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 =
     w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2}, and x lacks its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with

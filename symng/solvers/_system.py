@@ -1,4 +1,4 @@
-"""What the solvers share: the scaled system, checks of its arguments, and verdicts as ordered tables."""
+"""What the solvers share: the scaled system, checks of its arguments, tables of verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Product = Callable[[TensorVariable], TensorVariable]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class System:
-    """(A + damping I) x = b with b and x divided by ``scale`` = max|b|: no square over- or underflows.
+    """(A + damping I) x = b with b and x divided by ``scale`` = max|b|, so that squares are finite.
 
     ``status`` is the verdict that is known before the first product: ``RUNNING`` if there is none.
     """
@@ -191,7 +191,7 @@ def _right_hand_side(A: Any, b: Any) -> TensorVariable:
 
 
 def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) -> TensorVariable:
-    """Return ``vector`` if it is as long as b: refuse it now if the lengths are known, else when they are.
+    """Return ``vector`` if it is as long as b; refuse another as soon as the lengths are known.
 
     Broadcasting would take one of length 1 for one of any length.
     """
@@ -216,7 +216,7 @@ def _refuse_unless(condition: Any, vector: TensorVariable, message: str) -> Tens
 
 
 def _product(name: str, operator: Any, b: TensorVariable) -> Product:
-    """Return the product with an operator, a callable, or an object with ``matvec``, checked at each use."""
+    """Return the product with an operator, a callable, or an object with ``matvec``, checked."""
     if hasattr(operator, "matvec"):
         apply = operator.matvec
     elif callable(operator) and not isinstance(operator, type):
@@ -254,7 +254,10 @@ def _product(name: str, operator: Any, b: TensorVariable) -> Product:
 
 
 def _is_symmetric(product: Product, v: TensorVariable, definite: bool = False) -> TensorVariable:
-    """Compare u.(A v) with v.(A u) for a fixed irregular u; with ``definite``, ask for u.(A u) > 0 and v.(A v) > 0."""
+    """Return whether u.(A v) = v.(A u) up to rounding, for a fixed irregular u.
+
+    With ``definite``, u.(A u) and v.(A v) must be positive, too.
+    """
     tolerance = float(np.finfo(v.dtype).eps) ** (2 / 3)
     u = pt.cast(pt.cos(pt.sqr(pt.arange(v.shape[0], dtype="float64"))), v.dtype)
     Au, Av = product(u), product(v)

@@ -41,7 +41,7 @@ def is_running(state: Any) -> TensorVariable:
 
 
 def pays_off(measure: TensorVariable, last: TensorVariable) -> TensorVariable:
-    """Return whether a measure of the residual is at most half of what it was when last verified."""
+    """Return whether a residual is at most half of what it was when last verified."""
     return measure <= pt.constant(0.5, dtype=measure.type.dtype) * last
 
 

@@ -1,4 +1,4 @@
-"""What a solver is: settings, and the solution of a symmetric linear system as symbolic variables."""
+"""The base of all solvers: settings, and a method that solves a symmetric linear system."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Solver(Config, ABC):
         return False
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
-        """Return in a sentence what a solve takes, for a solver whose cost grows with the rows of the batch.
+        """Return in a sentence what a solve takes, if that grows with the rows of the batch.
 
         Parameters
         ----------
@@ -85,7 +85,10 @@ class Solver(Config, ABC):
         return f"{type(self).__name__} solves with {rows:,} rows of {size:,} parameters at once."
 
     def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
-        """Return the settings that may change between steps, by name: value and dtype, None for the parameters'."""
+        """Return the settings that may change between steps: by name, value and dtype.
+
+        A dtype of None is that of the parameters.
+        """
         declared = declarations(self)
         found = {name: (getattr(self, name), d.dtype) for name, d in declared.items() if d.symbolic}
         found |= {n: s for n, s in _usual_settings(self).items() if n not in declared}

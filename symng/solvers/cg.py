@@ -209,7 +209,7 @@ class CGLoop:
         return self.solution(while_loop(self.round, is_running, self.initial(), limit))
 
     def initial(self) -> CGState:
-        """Return the state before the first round; with x0, that round makes r and the direction."""
+        """Return the state before the first round; with x0, that round makes r and p."""
         system, b, cold = self.system, self.system.b, self.system.x0 is None
         z = system.invert_preconditioner(b) if cold else system.start
         rz = dot(b, z)
@@ -250,7 +250,7 @@ class CGLoop:
         )
 
     def round(self, s: CGState) -> CGState:
-        """Multiply the direction and take a step, or multiply x and verify it (see `_verification`)."""
+        """Multiply the direction and take a step, or multiply x and verify it."""
         system, zero = self.system, self.zero
         phase = integer(Phase.STEP) if self.steps_only else s.phase
         step, start, verify = (equal(phase, of) for of in (Phase.STEP, Phase.START, Phase.VERIFY))
@@ -354,13 +354,13 @@ class CGLoop:
         )
 
     def _verified(self, s: CGState, n: CGState, claimed: TensorVariable) -> TensorVariable:
-        """Return what the residual of x makes of the pending verdict, ``RUNNING`` to go on from x."""
+        """Return the verdict after a product with x, ``RUNNING`` to go on from there."""
         met, more = n.r_norm <= self.tolerance, n.niter < self.limit
         resume = claimed & pt.invert(met) & pays_off(n.r_norm, s.verified) & more & (n.rz > 0)
         return settle(s.pending, claimed, (met, Status.CONVERGED), resume=resume, more=more)
 
     def solution(self, final: CGState) -> Solution:
-        """Scale the final state back; a residual that rounding errors explain is as good as it gets."""
+        """Scale the final state back; a residual may be large for rounding errors alone."""
         system, scale, status, x_norm = self.system, self.system.scale, final.status, norm(final.x)
         size, flat = final.norm_estimate * x_norm, pt.eq(status, Status.NEGATIVE_CURVATURE)
         short, halted = pt.eq(status, Status.MAX_ITERATIONS) | flat, pt.eq(status, Status.BREAKDOWN)

@@ -1,4 +1,4 @@
-"""MINRES-QLP: minimum-length solutions of symmetric systems that may be indefinite, singular or inconsistent.
+"""MINRES-QLP: minimum-length solutions of symmetric systems, indefinite or singular ones, too.
 
 `MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state and what
 decides over it in `_minres_qlp_verdicts`. The Lanczos process of a symmetric matrix is that of
@@ -33,9 +33,10 @@ from symng.solvers.solution import Solution, Status
 
 @config
 class MinresQLP(Solver):
-    """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length if the solution is not unique.
+    """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length.
 
-    If b is not in the range of A + λI, x is the shortest of all that minimize norm(b - (A + λI) x).
+    If the solution is not unique, x is the shortest; if there is none, for b is not in the range of
+    A + λI, it is the shortest of all that minimize norm(b - (A + λI) x).
     The solve ends when
 
         norm(r) <= rtol (norm(A + λI) norm(x) + norm(b)) + atol,  r = b - (A + λI) x,  or
@@ -136,7 +137,7 @@ class MinresQLP(Solver):
 
 
 class MinresQLPLoop:
-    """The rounds of one solve: Lanczos steps, and products with x and its residual that verify it."""
+    """The rounds of one solve: Lanczos steps, and products that verify x."""
 
     def __init__(self, settings: MinresQLP, system: System) -> None:
         self.system, self.recompute = system, settings.recompute

@@ -18,7 +18,7 @@ from symng.solvers.solution import Solution, Status
 
 @config
 class Woodbury(Solver):
-    """Solve (A + lambda I) x = b directly, for A = R^T R with fewer rows in R than there are parameters.
+    """Solve (A + lambda I) x = b directly, for A = R^T R where R has fewer rows than columns.
 
     x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
     Gram matrix of the rows. For `Fisher` R has a row for each example and output, for
