@@ -80,8 +80,8 @@ def enable_jax() -> None:
     """Let PyTensor's JAX backend run while scans, and compute with shapes.
 
     PyTensor refuses to convert a `pytensor.scan` that may stop early (``until``) to JAX. After this
-    call such a scan becomes a `jax.lax.while_loop`. Lengths that follow from the shapes of arrays, such
-    as those of a reshape, an arange or a split, are computed while JAX traces the function.
+    call such a scan becomes a `jax.lax.while_loop`. Lengths that follow from the shapes of arrays,
+    such as those of a reshape, an arange or a split, are computed while JAX traces the function.
     `symng.compile_step`, `symng.minimize` and `symng.compile_function` call it; call it yourself
     before you compile with `pytensor.function` and ``mode="JAX"``. A second call does nothing.
 
