@@ -53,8 +53,8 @@ GRID = {
 }
 TUNING_SHARE = 0.25  # of the time of a run, for each value of the grid
 MINUTES = {"small": 1.0, "paper": 60.0}
-SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, at which errors are told
-ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # of which the times are told
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, at which errors are reported
+ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # whose times are reported
 # Why a run that is complete has ended; an interrupted one is made again.
 COMPLETE = ("max_seconds", "diverged", "not_finite", "zero_gradient")
 
@@ -97,7 +97,7 @@ class Run:
             return {}
 
     def is_done(self) -> bool:
-        """Tell whether the run is complete; refuse a folder that holds a run of another kind."""
+        """Return whether the run is complete; refuse a folder that holds a run of another kind."""
         config = self.config()
         if (
             config.get("result", {}).get("stopped") not in COMPLETE

@@ -53,7 +53,7 @@ OPTIMIZER = symng.NaturalGradient(
 )
 
 PRESETS = ("small", "paper")
-# Network, image size and length in each preset. The stride is not told in the paper.
+# Network, image size and length in each preset. The stride is not given in the paper.
 SETTINGS: dict[str, tuple[int, int, str]] = {
     "filters": (16, 512, "filters of the convolutional layer"),
     "filter_size": (5, 14, "pixels of a filter in each direction"),
@@ -128,7 +128,7 @@ class Data:
     def batches(
         self, variant: str, seed: int, step: int
     ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
-        """Return gradient and metric batch of a step, told by seed and number of the step alone.
+        """Return gradient and metric batch of a step, a function of seed and number of the step alone.
 
         So a run goes on after an interruption as if there had been none. An epoch is a permutation
         of the training set, cut into batches; what the metric takes from the training set is not in
@@ -328,7 +328,7 @@ def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
 
 
 def is_done(file: Path, settings: dict[str, Any], steps: int) -> bool:
-    """Tell whether a run has all its steps.
+    """Return whether a run has all its steps.
 
     Refuse a file that is damaged or of a run with other settings.
     """

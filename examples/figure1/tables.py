@@ -22,7 +22,7 @@ VARIANTS = {
     "unlabeled": ("unlabeled examples", "#D55E00", "-"),
     "mixture": ("half training, half unlabeled", "#CC79A7", "-."),
 }
-# Pairs whose differences are told, of runs with the same seed.
+# Pairs whose differences are reported, of runs with the same seed.
 PAIRS = (("other", "same"), ("unlabeled", "same"), ("mixture", "same"), ("unlabeled", "other"))
 
 
@@ -39,7 +39,7 @@ def half_interval(values: np.ndarray) -> np.ndarray:
     return stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
 
 
-def tell(values: np.ndarray, form: str) -> str:
+def with_interval(values: np.ndarray, form: str) -> str:
     """Write a mean, with half the length of its confidence interval if there are several values."""
     if len(values) < 2:
         return format(values.mean(), form)
@@ -87,8 +87,8 @@ def make_tables(runs: dict[str, list[Arrays]]) -> str:
     figures = [columns, ["---"] * len(columns)]
     for variant, last in lasts.items():
         cells = [
-            tell(last["train_loss"], ".3f"),
-            *(tell(100 * last[name], ".2f") for name in errors.values()),
+            with_interval(last["train_loss"], ".3f"),
+            *(with_interval(100 * last[name], ".2f") for name in errors.values()),
         ]
         cost = [
             f"{last['iterations'].mean():.0f}",
@@ -101,8 +101,8 @@ def make_tables(runs: dict[str, list[Arrays]]) -> str:
     for one, other in PAIRS:
         if one in runs and other in runs:
             a, b = lasts[one], lasts[other]
-            cells = [tell(a["train_loss"] - b["train_loss"], "+.3f")]
-            cells += [tell(100 * (a[name] - b[name]), "+.2f") for name in errors.values()]
+            cells = [with_interval(a["train_loss"] - b["train_loss"], "+.3f")]
+            cells += [with_interval(100 * (a[name] - b[name]), "+.2f") for name in errors.values()]
             differences.append([f"`{one}` - `{other}`", *cells])
     tables = [figures, differences] if len(differences) > 2 else [figures]
     return "\n".join("".join(f"| {' | '.join(line)} |\n" for line in table) for table in tables)

@@ -55,7 +55,7 @@ from runs import (
 from workers import Workers
 
 import symng
-import symng.plot  # tells what to install where matplotlib is missing
+import symng.plot  # says what to install if matplotlib is missing
 
 # Samples, and the step sizes of SGD and NGD; None: chosen.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -463,7 +463,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # told to end, it does as after Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # on SIGTERM it ends as after Ctrl-C
     sys.exit(main())

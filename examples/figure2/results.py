@@ -12,7 +12,7 @@ from runs import METHODS
 from scipy import stats
 
 CONFIDENCE = 0.95
-APART = 0.01  # a difference of validation errors that is told
+APART = 0.01  # a difference of validation errors that is reported
 # The paper's: examples of a run, runs of each method, and examples that are made for one example of
 # a run.
 SAMPLES, RUNS, MADE = 32_700_000, 50, 3.5
@@ -31,7 +31,7 @@ def log_variances(outputs: np.ndarray) -> np.ndarray:
 
 
 def interval(logs: np.ndarray) -> tuple[float, float]:
-    """Return a confidence interval of what `log_variances` tells, mean over seeds.
+    """Return a confidence interval of the `log_variances`, mean over seeds.
 
     ``logs`` is (seed, 1 + replicas).
 

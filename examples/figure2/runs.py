@@ -63,7 +63,7 @@ def base_digits(path: str | None) -> LabeledImages:
 
 
 def fingerprint(path: str | None) -> str:
-    """Tell one set of base digits from another, wherever it lies."""
+    """Return a key of a set of base digits, wherever it lies."""
     base = base_digits(path)
     arrays = [base.train_images, base.train_labels, base.test_images, base.test_labels]
     checksum = 0
@@ -254,7 +254,7 @@ class Trainer:
         data: Iterable[tuple[np.ndarray, np.ndarray]],
         keep: Callable[[], None],
     ) -> None:
-        """Train on the batches in their order and count what is ``told`` of the run.
+        """Train on the batches in their order and count into the record ``told``.
 
         Call ``keep`` now and then.
         """
@@ -381,7 +381,7 @@ class Run:
     def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
         """Return outputs and notes, or None if there is no such run.
 
-        One that is damaged is told and deleted.
+        A damaged one is reported and deleted.
         """
         path = self.path(folder)
         try:

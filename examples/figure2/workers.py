@@ -102,7 +102,7 @@ def _follow() -> None:
 
 
 class _Ending:
-    """Ends this process when told so: at once, or when the file that is being written is whole."""
+    """Ends this process on a signal: at once, or when the current file is complete."""
 
     writing = told = False
 

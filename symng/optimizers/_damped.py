@@ -163,7 +163,7 @@ def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariab
 
 
 def image_of(solution: Solution, gradient: TensorVariable) -> TensorVariable | None:
-    """Return (F + lambda I) p = g - r of what a solve handed back, where the solver tells r."""
+    """Return (F + lambda I) p = g - r of the result of a solve, if the solver gives r."""
     return None if solution.residual is None else gradient - solution.residual
 
 

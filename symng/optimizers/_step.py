@@ -31,7 +31,7 @@ NO_SEARCH = (
 # Records that have the scale of the loss.
 _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
 
-# Changes of the loss by fewer units of its rounding error than this tell nothing about the model.
+# Changes of the loss by fewer units of its rounding error than this say nothing about the model.
 _ROUNDINGS = 4.0
 
 
@@ -114,7 +114,7 @@ def take_step_size(
 
 
 def all_finite(*tensors: TensorVariable) -> TensorVariable:
-    """Tell whether every value is finite."""
+    """Return whether every value is finite."""
     checks = [pt.all(pt.isfinite(t)) if t.ndim else pt.isfinite(t) for t in tensors]
     return checks[0] if len(checks) == 1 else pt.and_(checks[0], all_finite(*tensors[1:]))
 
@@ -146,10 +146,10 @@ def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
 
 
 def has_direction(solution: Solution, gradient: TensorVariable | None = None) -> TensorVariable:
-    """Tell whether a solve gave a direction to go.
+    """Return whether a solve produced a usable direction.
 
-    With ``gradient``, the right-hand side, one that ended at negative curvature and whose residual
-    is no smaller than that of no direction at all has given none.
+    With ``gradient``, the right-hand side, a solve that ended at negative curvature must also have
+    a smaller residual than norm(g).
     """
     good = pt.constant(np.array(True))
     for verdict in NO_DIRECTION:
@@ -168,8 +168,8 @@ def plane_minimizer(
 ) -> tuple[TensorVariable, TensorVariable]:
     """Return the minimizer c of the model -c . s + c . K c / 2 in the plane of two vectors.
 
-    ``curvature`` holds K_11, K_12 and K_22. Where K tells no minimum (the vectors are parallel but
-    for rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
+    ``curvature`` holds K_11, K_12 and K_22. Where K determines no minimum (the vectors are parallel
+    up to rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
     K_11 is not positive either, c is (1, 0).
     """
     (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
@@ -199,7 +199,7 @@ def conclude(
     """Accept or refuse theta -> theta - update, and adapt the damping (equations 17, 32).
 
     Returns the updates of parameters, damping and number of the step, and the records of them.
-    ``sound`` tells whether solve and search were; a step that is not, or not finite, counts as
+    ``sound`` is whether solve and search were; a step that is not, or not finite, counts as
     failed.
     """
     damping = state.values["damping"]

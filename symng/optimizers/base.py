@@ -185,7 +185,7 @@ class StepBatches:
 
 @dataclass(frozen=True)
 class Step:
-    """One step as symbolic graphs: what it takes, what it changes, what it tells.
+    """One step as symbolic graphs: its batches, updates and records.
 
     Attributes
     ----------

@@ -302,10 +302,10 @@ def test_page_lists_every_option_and_preset(figure1, monkeypatch, capsys):
 
 
 def test_intervals(figure1):
-    tell = sys.modules["tables"].tell
-    assert tell(np.array([2.0]), ".1f") == "2.0"
+    with_interval = sys.modules["tables"].with_interval
+    assert with_interval(np.array([2.0]), ".1f") == "2.0"
     # Mean 2, standard deviation 1, three values: 4.303 / sqrt(3).
-    assert tell(np.array([1.0, 2.0, 3.0]), "+.2f") == "+2.00 ± 2.48"
+    assert with_interval(np.array([1.0, 2.0, 3.0]), "+.2f") == "+2.00 ± 2.48"
 
 
 def test_what_is_not_finite_is_wrong(figure1, data, folder):

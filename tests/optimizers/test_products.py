@@ -33,7 +33,7 @@ def products(nodes):
 
 
 def transposed(node):
-    """Tell whether a product takes a matrix that was copied to be transposed."""
+    """Return whether a product takes a matrix that was copied to be transposed."""
     return any(x.owner is not None and "opy" in str(x.owner.op) for x in node.inputs)
 
 

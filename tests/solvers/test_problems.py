@@ -39,7 +39,7 @@ class Row:
     settings: tuple[str, ...]
 
     def takes(self, problem: Problem) -> bool:
-        """Tell whether the solver should solve this problem."""
+        """Return whether the solver should solve this problem."""
         if self.solver is CG:
             return (problem.definite and not problem.slow) or (
                 problem.semidefinite and problem.consistent
