@@ -128,7 +128,7 @@ class Data:
     def batches(
         self, variant: str, seed: int, step: int
     ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
-        """Return gradient and metric batch of a step, a function of seed and number of the step alone.
+        """Return gradient and metric batch of a step, which follow from seed and step alone.
 
         So a run goes on after an interruption as if there had been none. An epoch is a permutation
         of the training set, cut into batches; what the metric takes from the training set is not in

@@ -23,7 +23,7 @@ def record(
     advance: TensorVariable,
     rtol: TensorVariable,
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Put φ of iterate ``niter`` into the history, and return whether it has almost stopped falling.
+    """Put φ of iterate ``niter`` into the history; return whether it has almost stopped falling.
 
     That is when (φ_i - φ_{i-k}) / φ_i < k rtol, with k = max(10, ceil(i / 10)) as far back as the
     history goes (Martens 2010, section 4.4).

@@ -45,7 +45,7 @@ def reflection(
 
 
 def divide(a: TensorVariable, b: TensorVariable) -> TensorVariable:
-    """Return a / b, and 0 for b = 0: a solution of minimum length has nothing along a zero pivot."""
+    """Return a / b, or 0 for b = 0: a minimum-length solution ignores a zero pivot."""
     zero = pt.eq(b, 0)
     return pt.switch(zero, pt.zeros_like(a), a / pt.switch(zero, pt.ones_like(b), b))
 

@@ -80,9 +80,12 @@ class Woodbury(Solver):
 
         Examples
         --------
+        >>> import textwrap
         >>> import symng
-        >>> symng.Woodbury().describe_cost(rows=5000, size=100_000, dtype="float32")
-        'Woodbury makes a backward pass for each of 5,000 rows and keeps 5,000 x (100,000 + 5,000) numbers (2.1 GB).'
+        >>> cost = symng.Woodbury().describe_cost(rows=5000, size=100_000, dtype="float32")
+        >>> print(textwrap.fill(cost, 60))
+        Woodbury makes a backward pass for each of 5,000 rows and
+        keeps 5,000 x (100,000 + 5,000) numbers (2.1 GB).
         """
         numbers = rows * (size + rows)
         memory = numbers * np.dtype(dtype).itemsize
