@@ -159,10 +159,10 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
         # An OSError with the number of the first is of its class too.
         text = f"path: expected a file that can be read, got {name}: {error.strerror}. {hint}"
         raise OSError(error.errno or 0, text) from error
-    wanted = ["x_train", "y_train", "x_test", "y_test"]
-    if not set(wanted) <= set(arrays):
+    names = ["x_train", "y_train", "x_test", "y_test"]
+    if not set(names) <= set(arrays):
         found = Verbatim(f"{', '.join(map(repr, arrays)) or 'none'} in {name}")
-        raise argument_error("path", f"the arrays {', '.join(map(repr, wanted))}", found, hint)
+        raise argument_error("path", f"the arrays {', '.join(map(repr, names))}", found, hint)
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != "uint8" or images.shape[1:] != (28, 28) or len(images) == 0:

@@ -214,7 +214,7 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """Return images, labels from 0 on, and the codes of one fold."""
     from scipy import io
 
-    wanted = "a TFD_48x48.mat with images, folds and labs_ex"
+    expected = "a TFD_48x48.mat with images, folds and labs_ex"
     # Outside of the try: a file that may not be read is not a damaged one.
     with Path(path).open("rb") as file:
         try:
@@ -222,7 +222,7 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         except NotImplementedError:
             raise argument_error(
                 "path",
-                wanted,
+                expected,
                 Verbatim(f"{str(path)!r}, of MATLAB's format 7.3"),
                 "Save it again in MATLAB with the option -v7.",
             ) from None
@@ -231,14 +231,14 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         ) as error:  # damage shows as anything: zlib.error, TypeError, MemoryError, ...
             raise argument_error(
                 "path",
-                wanted,
+                expected,
                 Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
                 "Get the file again.",
             ) from error
     missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
     if missing:
         raise argument_error(
-            "path", wanted, Verbatim(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
+            "path", expected, Verbatim(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
         )
     images, folds, labels = (np.asarray(content[name]) for name in ("images", "folds", "labs_ex"))
     _check_tfd(path, images, folds, labels)

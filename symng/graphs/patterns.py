@@ -49,10 +49,10 @@ def softmax(r: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.exp(r - log_sum_exp(r, axis))
 
 
-def is_near(got: Any, wanted: np.ndarray, tolerance: float) -> bool:
+def is_near(got: Any, expected: np.ndarray, tolerance: float) -> bool:
     """Return whether an array has the shape and, to ``tolerance``, the values of another."""
     got = np.asarray(got)
-    return got.shape == wanted.shape and bool((np.abs(got - wanted) <= tolerance).all())
+    return got.shape == expected.shape and bool((np.abs(got - expected) <= tolerance).all())
 
 
 def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
@@ -81,9 +81,9 @@ def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
         if got is None:
             continue
         exact = 1e-5 if "float32" in (end.type.dtype, c.type.dtype) else 1e-9
-        for kind, a, axis, wanted in _known(numbers.astype(np.float64)):
+        for kind, a, axis, expected in _known(numbers.astype(np.float64)):
             for tolerance in (exact, 2e-3):
-                if is_near(got, wanted, tolerance) and (best is None or tolerance < best[0]):
+                if is_near(got, expected, tolerance) and (best is None or tolerance < best[0]):
                     best = tolerance, (kind, c, a, axis)
     return None if best is None else best[1]
 

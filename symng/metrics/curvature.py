@@ -66,9 +66,8 @@ class GaussNewton(OutputMetric):
         check_passage(objective.model)
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
-        return list(
-            dict.fromkeys(head.curvature_at for head in objective.heads)
-        )  # slices of one r have the same root
+        # Slices of one r share it.
+        return list(dict.fromkeys(head.curvature_at for head in objective.heads))
 
     def output_curvature_product(
         self, objective: Objective, tangents: Sequence[TensorVariable]

@@ -205,9 +205,9 @@ def _terms(
     """Return the functions of ``y`` that ``loss`` depends on."""
     nodes = list(toposort([loss], blockers=[y]))
     kinds = _kinds(nodes, y)
-    roots = {t: frozenset([t]) for t in targets}
+    entering = {t: frozenset([t]) for t in targets}
     terms: dict[Variable, frozenset[Term]] = {y: frozenset([Term("y")])}
-    _walk(nodes, kinds, set(params), roots, terms)
+    _walk(nodes, kinds, set(params), entering, terms)
     return terms.get(loss, frozenset())
 
 
@@ -375,9 +375,9 @@ def _of_probabilities(y: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [("y", y), ("1-y", 1 - y), ("log", np.log(y)), ("log1m", np.log1p(-y))]
 
 
-def _is_multiple(got: np.ndarray, wanted: np.ndarray, exact: bool) -> bool:
+def _is_multiple(got: np.ndarray, expected: np.ndarray, exact: bool) -> bool:
     """Return whether one array is a multiple of another; with ``exact`` that very array."""
-    if got.shape != wanted.shape or not np.isfinite(got).all():
+    if got.shape != expected.shape or not np.isfinite(got).all():
         return False
-    scale = 1.0 if exact else float((got * wanted).sum() / (wanted * wanted).sum())
-    return scale != 0 and bool(np.abs(got - scale * wanted).max() <= 2e-3 * np.abs(got).max())
+    scale = 1.0 if exact else float((got * expected).sum() / (expected * expected).sum())
+    return scale != 0 and bool(np.abs(got - scale * expected).max() <= 2e-3 * np.abs(got).max())

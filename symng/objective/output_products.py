@@ -50,12 +50,11 @@ class Values:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.preactivations = list(
-            dict.fromkeys(head.curvature_at for head in model.heads)
-        )  # slices of one r have the same root
-        wanted: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
+        # Slices of one r share it.
+        self.preactivations = list(dict.fromkeys(head.curvature_at for head in model.heads))
+        results: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
         self._function = compile_function(
-            inputs_of(model), wanted, mode=PLAIN, on_unused_input="ignore"
+            inputs_of(model), results, mode=PLAIN, on_unused_input="ignore"
         )
 
     def __call__(

@@ -106,18 +106,18 @@ class TrainingRun:
         except ValueError as error:
             raise ValueError(f"checkpoint: {str(error).removeprefix('path: ')}") from error
         variables = self._variables()
-        wanted = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
-        wanted |= {
+        given = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
+        given |= {
             f"feed_{name}": _layout(array) for name, array in self.sampler.get_state()[0].items()
         }
-        found = {
+        saved = {
             name: _layout(array)
             for name, array in arrays.items()
             if not name.startswith(("history_", "best_"))
         }
         kind = str(meta.get("kind", "not written by minimize"))
         if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(
-            wanted, found
+            given, saved
         ):
             raise argument_error(
                 "checkpoint",
