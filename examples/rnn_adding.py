@@ -206,8 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(
             f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
             f"{result.compile_seconds:.1f} s of compilation: test error "
-            f"{history['test_error'][-1]:.5f}, "
-            f"{history['solved'][-1]:.1%} solved"
+            f"{history['test_error'][-1]:.5f}, {history['solved'][-1]:.1%} solved"
         )
         if result.status == "interrupted":
             break

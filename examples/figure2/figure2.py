@@ -149,8 +149,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         fewer = options.samples // (2 * options.segments) * 2 * options.segments
         parser.error(
             f"--samples: expected a multiple of {2 * options.segments}, twice the segments, got "
-            f"{options.samples}; "
-            f"{fewer or 2 * options.segments} is one"
+            f"{options.samples}; {fewer or 2 * options.segments} is one"
         )
     if options.samples < options.batch:
         parser.error(
@@ -340,8 +339,8 @@ class Experiment:
             if abs(errors[method][size] - aim) > TOLERANCE:
                 print(
                     f"No step size of {METHODS[method]} was found with a validation error within "
-                    f"{TOLERANCE:.2%} of "
-                    f"{aim:.2%}; with {size:g} it is {errors[method][size]:.2%}.",
+                    f"{TOLERANCE:.2%} of {aim:.2%}; with {size:g} it is "
+                    f"{errors[method][size]:.2%}.",
                     flush=True,
                 )
         record = {
@@ -417,8 +416,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{options.segments} segments, each replaced {options.replicas} times: "
         f"{2 * options.segments * options.replicas} runs of {options.samples:,} examples a seed on "
-        f"{options.jobs} "
-        f"processes; data of {parts * (PIXELS + 1) / 1e9:.2g} GB a seed in {options.out}"
+        f"{options.jobs} processes; data of {parts * (PIXELS + 1) / 1e9:.2g} GB a seed in "
+        f"{options.out}"
     )
     try:
         folders = [

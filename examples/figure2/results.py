@@ -118,9 +118,8 @@ def cost(summary: dict[str, Any], jobs: int) -> str:
     parts = ", ".join(f"{name} {value:,.0f}" for name, value in hours.items())
     return (
         f"All {SAMPLES / 1e6:g} million examples, {RUNS} runs of each method, would take "
-        f"{total:,.0f} hours of one "
-        f"process ({parts}), {total / jobs / 24:,.1f} days on {jobs} such processes, and "
-        f"{MADE * SAMPLES * 1025 / 1e9:,.0f} GB of disk."
+        f"{total:,.0f} hours of one process ({parts}), {total / jobs / 24:,.1f} days on {jobs} "
+        f"such processes, and {MADE * SAMPLES * 1025 / 1e9:,.0f} GB of disk."
     )
 
 

@@ -79,9 +79,8 @@ class Workers:
                 except BrokenProcessPool:
                     raise RuntimeError(
                         "A process ended before its work did, for want of memory perhaps. What is "
-                        "complete is kept: "
-                        f"the same command goes on from here; a lower --jobs than {self.jobs} "
-                        "takes less memory."
+                        "complete is kept: the same command goes on from here; a lower --jobs "
+                        f"than {self.jobs} takes less memory."
                     ) from None
         return [results[i] for i in range(len(tasks))]
 

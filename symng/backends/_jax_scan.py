@@ -108,9 +108,8 @@ def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
     if info.n_mit_mot:
         raise NotImplementedError(
             f"{op}: expected a while scan without several outputs per state, got one from the "
-            "gradient of a loop. "
-            "Its JAX form is not there; use a scan with a fixed number of steps, or mode 'CVM' or "
-            "'NUMBA'."
+            "gradient of a loop. Its JAX form is not there; use a scan with a fixed number of "
+            "steps, or mode 'CVM' or 'NUMBA'."
         )
     buffer_variables = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
     if any(_has_computed_length(buffer) for buffer in buffer_variables):
@@ -256,10 +255,8 @@ def _wants_all_values(op: Scan) -> Exception:
     """Return the error for a while scan of which more than the last value is read."""
     return NotImplementedError(
         f"{op}: expected a while scan of which only the last value of each output is read "
-        "(out[-1]) on JAX, got one of "
-        "which more is wanted (all values, the gradient through the loop, or a mode without "
-        "PyTensor's scan rewrites). "
-        "JAX arrays cannot end where a loop stops: read out[-1] only, use a scan with a fixed "
-        "number of steps, or mode "
-        "'CVM' or 'NUMBA'."
+        "(out[-1]) on JAX, got one of which more is wanted (all values, the gradient through the "
+        "loop, or a mode without PyTensor's scan rewrites). JAX arrays cannot end where a loop "
+        "stops: read out[-1] only, use a scan with a fixed number of steps, or mode 'CVM' or "
+        "'NUMBA'."
     )

@@ -229,9 +229,8 @@ def concrete(value: Any, what: str) -> np.ndarray:
     if isinstance(value, jax.core.Tracer):
         raise NotImplementedError(
             f"JAX: expected {what} to follow from shapes and constants, got one that is computed "
-            "from values. "
-            "Use mode 'CVM' or 'NUMBA', or write the model with arrays of a shape that does not "
-            "depend on values."
+            "from values. Use mode 'CVM' or 'NUMBA', or write the model with arrays of a shape "
+            "that does not depend on values."
         )
     with jax.ensure_compile_time_eval():
         return np.asarray(value)

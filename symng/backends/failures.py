@@ -78,8 +78,7 @@ def backend_failure(error: Exception, backend: Backend, arrays: Sequence[Any] = 
         kind = NotImplementedError
     return kind(
         f"mode: expected one that runs this model, got {mode}, which fails{where}: "
-        f"{first_line(error)}."
-        f"{fits} {hint}"
+        f"{first_line(error)}.{fits} {hint}"
     )
 
 

@@ -171,8 +171,8 @@ def compare(
         names = _names(model)
         message = (
             "Loss and likelihood match but for weights: the loss is the negative log-likelihood "
-            f"of {names} with a weight for each example, time step or unit. GaussNewton "
-            "has these weights, Fisher has none."
+            f"of {names} with a weight for each example, time step or unit. GaussNewton has these "
+            "weights, Fisher has none."
         )
         return replace(match, message=message, weighted=True)
     return _suggest(model, products, points, replace(match, outputs=different))

@@ -92,8 +92,7 @@ class Woodbury(Solver):
         text = f"{memory / 1e9:.2g} GB" if memory >= 1e9 else f"{max(memory / 1e6, 0.01):.2g} MB"
         return (
             f"Woodbury makes a backward pass for each of {rows:,} rows and keeps {rows:,} x "
-            f"({size:,} + {rows:,}) "
-            f"numbers ({text})."
+            f"({size:,} + {rows:,}) numbers ({text})."
         )
 
     def solve(

@@ -154,8 +154,8 @@ class TrainingRun:
         if differences:
             warn(
                 f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
-                f"got {'; '.join(differences)}. The run continues with what is given now; "
-                "start it again with another path if this is not intended."
+                f"got {'; '.join(differences)}. The run continues with what is given now; start it "
+                "again with another path if this is not intended."
             )
 
     def _checksum(self) -> list[int]:

@@ -93,10 +93,8 @@ class KroneckerPreconditioner(Preconditioner):
         if all(block.is_diagonal for block in kronecker.blocks):
             warn(
                 "preconditioner: expected dense layers, h @ W with a matrix W and an example in "
-                "each row of h, got "
-                "none in this model, so KroneckerPreconditioner is a diagonal here. "
-                "JacobiPreconditioner is for any "
-                "model."
+                "each row of h, got none in this model, so KroneckerPreconditioner is a diagonal "
+                "here. JacobiPreconditioner is for any model."
             )
         size = kronecker.size
         state.add("kronecker_factors", np.zeros(size))

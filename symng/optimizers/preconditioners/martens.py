@@ -33,8 +33,8 @@ class MartensPreconditioner(Preconditioner):
         if batch.objective.example_losses is None:
             warn(
                 "HessianFree: the losses of single examples were not found in the loss, so that "
-                "the solve goes without a preconditioner. Give Objective(..., example_losses=...), "
-                "or preconditioner=None to say that it is meant so."
+                "the solve goes without a preconditioner. Give Objective(..., "
+                "example_losses=...), or preconditioner=None to say that it is meant so."
             )
             return None, {}
         diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])
