@@ -117,8 +117,7 @@ class BacktrackingLineSearch(StepSize):
 
     Examples
     --------
-    >>> import numpy as np
-    import pytensor.tensor as pt
+    >>> import pytensor.tensor as pt
     >>> from symng import BacktrackingLineSearch
     >>> search = BacktrackingLineSearch(size=4.0)
     >>> theta = pt.as_tensor_variable(1.0)
