@@ -14,7 +14,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["PYTENSOR_FLAGS"] = "gcc__cxxflags=-O0" + (f",{given}" if given else "")
 
 import pytensor
+import pytest
+from pytensor.compile.mode import predefined_modes
+
+from symng.backends import PLAIN
 
 # Python thunks and few rewrites: starts in a fraction of the time of the default. A test of a
 # backend names its mode.
 pytensor.config.mode = "FAST_COMPILE"
+FAST_COMPILE = predefined_modes["FAST_COMPILE"]
+
+
+def pytest_configure(config):
+    """In the fast tier alone, compile without rewrites, which take half the time."""
+    if config.option.markexpr == "not slow":
+        predefined_modes["FAST_COMPILE"] = PLAIN
+
+
+@pytest.fixture
+def rewrites(monkeypatch):
+    """Compile with rewrites in the fast tier, too: for tests of what they make of a graph."""
+    monkeypatch.setitem(predefined_modes, "FAST_COMPILE", FAST_COMPILE)
