@@ -111,11 +111,19 @@ def test_names_of_the_package_exist(page):
             pytest.fail(f"{page.name}: there is no {name}")
 
 
+def anchors_of(page: Path) -> set[str]:
+    """Return the anchors of the headings of a page, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_within_the_project_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", page.read_text()):
+    for link, anchor in re.findall(r"\]\(([^)\s#]*)(?:#([^)]*))?\)", page.read_text()):
         if "://" not in link:
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name} links to {link}"
+            assert not anchor or anchor in anchors_of(target), f"{page.name}: {link}#{anchor}"
 
 
 def test_every_page_is_in_the_table_of_contents():

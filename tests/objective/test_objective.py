@@ -37,6 +37,7 @@ def linear(output=lambda r: r, **options):
 # Likelihoods
 
 
+@pytest.mark.filterwarnings("ignore:example_axis")
 @pytest.mark.filterwarnings("ignore:example_axis")  # of transposed outputs
 @pytest.mark.parametrize(
     "output, likelihood, source",
@@ -73,6 +74,7 @@ def test_likelihood_is_read_off_the_end(output, likelihood, source):
     assert head.source == source
 
 
+@pytest.mark.filterwarnings("ignore:example_axis")
 @pytest.mark.parametrize(
     "output",
     [
