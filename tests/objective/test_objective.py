@@ -37,7 +37,6 @@ def linear(output=lambda r: r, **options):
 # Likelihoods
 
 
-@pytest.mark.filterwarnings("ignore:example_axis")
 @pytest.mark.filterwarnings("ignore:example_axis")  # of transposed outputs
 @pytest.mark.parametrize(
     "output, likelihood, source",
