@@ -91,7 +91,7 @@ def test_gradient_and_metric_have_the_same_draws_and_steps_new_ones(kind: str, m
 def test_a_search_on_the_host_draws_anew(kind: str) -> None:
     objective = objective_of(draw_from(kind))
     optimizer = symng.KrylovSubspaceDescent(basis_size=1, max_iterations=1)
-    step = symng.compile_step(objective, optimizer, mode=MODE).build(False, False)
+    step = symng.compile_step(objective, optimizer, mode=MODE).build()
     assert step.search is not None
     found = []
 
