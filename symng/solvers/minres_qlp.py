@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.config import config, flag, number
 from symng.graphs.loops import optimization_barrier, while_loop
@@ -36,8 +37,7 @@ class MinresQLP(Solver):
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length.
 
     If the solution is not unique, x is the shortest; if there is none, for b is not in the range of
-    A + λI, it is the shortest of all that minimize norm(b - (A + λI) x).
-    The solve ends when
+    A + λI, it is the shortest of all that minimize norm(b - (A + λI) x). The solve ends when
 
         norm(r) <= rtol (norm(A + λI) norm(x) + norm(b)) + atol,  r = b - (A + λI) x,  or
         norm((A + λI) r) <= rtol norm(A + λI) norm(r),
@@ -209,6 +209,24 @@ class MinresQLPLoop:
             status=status,
         )
 
+    def _multiply(
+        self, s: MinresQLPState, step: TensorVariable, of_x: TensorVariable
+    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+        """Return v, q and α of a Lanczos step, for r1 = β_{k-1} v_{k-1} and r2 = β_k v_k.
+
+            v_k = r2 / β_k,  q = A v_k - β_k v_{k-1},  α_k = v_k·q,  β_{k+1} v_{k+1} = q - α_k v_k.
+
+        With a preconditioner r1 and r2 hold M times these, and v_k = M⁻¹ r2 / β_k. In a round of x,
+        v = x and q = b - A x; in one of least squares, v = y = M⁻¹r and q = A y.
+        """
+        f, one = s.factors, pt.ones_like(self.zero)
+        y = s.r2 if s.y is None else s.y
+        v = optimization_barrier(where(of_x, s.x, where(step, one / f.beta, one) * y))
+        product = self.system.product(v)
+        back = pt.switch(step & (f.beta_old > 0), f.beta / f.beta_old, self.zero)
+        q = where(of_x, self.system.b - product, product - back * s.r1)
+        return v, q, dot(v, q)
+
     def round(self, s: MinresQLPState, phase: Phase | None = None) -> MinresQLPState:
         """Multiply a Lanczos vector and make a step, or multiply x or its residual and judge x.
 
@@ -218,19 +236,9 @@ class MinresQLPLoop:
         now = s.phase if phase is None else integer(phase)
         step, least_squares = equal(now, Phase.STEP), equal(now, Phase.LEAST_SQUARES)
         of_x = equal(now, Phase.START) | equal(now, Phase.VERIFY)
-        y = s.r2 if s.y is None else s.y
 
-        # What is multiplied: v_k = y / β_k, or x, or y.
-        one = pt.ones_like(zero)
-        v = optimization_barrier(where(of_x, s.x, where(step, one / f.beta, one) * y))
-        product = system.product(v)
-
-        # The Lanczos process, preconditioned: A v_k = β_{k+1} v_{k+1} + α_k v_k + β_k v_{k-1} with
-        # r2 = β_k v_k and r1 = β_{k-1} v_{k-1}, and with α_k the product with v_k of all but the
-        # middle term. In the other rounds q = b - A x or A r, and r = q or r + θ A y of x - θ y.
-        back = pt.switch(step & (f.beta_old > 0), f.beta / f.beta_old, zero)
-        q = where(of_x, system.b - product, product - back * s.r1)
-        alpha = dot(v, q)
+        # A Lanczos step; or the residual of x; or that of x without a multiple θ of y = M⁻¹r.
+        v, q, alpha = self._multiply(s, step, of_x)
         judged, lifting = tests.after_least_squares(s, q, alpha)
         r = where(step, q - alpha / f.beta * s.r2, where(of_x, q, lifting * q + s.r2))
         next_y = system.invert_preconditioner(r)
