@@ -35,7 +35,7 @@ class History:
 
     Examples
     --------
-    >>> from symng.history import History
+    >>> from symng import History
     >>> history = History()
     >>> history.append(step=1, loss=3.5)
     >>> history.append(step=2, loss=3.25, squared_error=9.0)
