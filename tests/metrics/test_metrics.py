@@ -294,6 +294,7 @@ def test_natural_form_where_the_output_is_exactly_0_or_1():
 # float32 stays float32
 
 
+@pytest.mark.usefixtures("rewrites")
 @pytest.mark.parametrize(
     "kind, mode", [*((kind, "FAST_COMPILE") for kind in KINDS), ("bernoulli", "CVM")]
 )

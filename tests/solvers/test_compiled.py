@@ -21,6 +21,7 @@ from symng.solvers import CG, MinresQLP, Status
 SOLVERS = [CG(), MinresQLP()]
 
 
+@pytest.mark.usefixtures("rewrites")
 @pytest.mark.parametrize(
     "solver", [*SOLVERS, CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=9)], ids=repr
 )
