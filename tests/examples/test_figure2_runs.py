@@ -21,8 +21,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.figure2_example import ROOT, TINY, fast_data, figure2, processes, runs  # noqa: F401
+from helpers.figure2_example import ROOT, TINY, figure2, processes, runs
 
+import symng
 from symng.datasets import LabeledImages
 
 pytestmark = pytest.mark.usefixtures("fast_data")
@@ -103,18 +104,18 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     wanted, count = list(made), len(made)
     assert len({task for task in wanted if isinstance(task, runs.Run)}) == 12
     made.clear()
-    save = processes.save_checkpoint
+    save = symng.save_checkpoint
 
     def interrupted(path, *arguments):
         if len(made) == count // 2:
             raise KeyboardInterrupt
         save(path, *arguments)
 
-    monkeypatch.setattr(processes, "save_checkpoint", interrupted)
+    monkeypatch.setattr(symng, "save_checkpoint", interrupted)
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "halved")]
     assert figure2.main(arguments) == 130 and len(made) == count // 2
     assert "The same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr(processes, "save_checkpoint", save)
+    monkeypatch.setattr(symng, "save_checkpoint", save)
     assert figure2.main(arguments) == 0
     assert sorted(map(repr, made)) == sorted(
         map(repr, wanted)
