@@ -119,7 +119,7 @@ class Products:
         placeholders: list[Any] = [r.type() for r in preactivations]
         tangents: list[Any] = [r.type() for r in preactivations]
         pairs = dict(zip(preactivations, placeholders, strict=True))
-        loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss)})[0]
+        loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss, preactivations)})[0]
         curvature = hessian_product(loss, placeholders, tangents)
         passes = [has_passage(head) for head in heads]
         ends: list[Any] = [
@@ -171,9 +171,16 @@ class Products:
         return Point(*(stacked[a:b] for a, b in pairwise(starts)))
 
 
-def _without_gradient(loss: Any) -> dict[Variable, Variable]:
-    """Return the variables of ``loss`` without gradient, such as advantages, as an identity map."""
-    nodes = [n for n in toposort([loss]) if isinstance(n.op, DisconnectedGrad | ZeroGrad)]
+def _without_gradient(loss: Any, preactivations: Sequence[Any]) -> dict[Variable, Variable]:
+    """Return the variables of ``loss`` without gradient, such as advantages, as an identity map.
+
+    A pre-activation without gradient is left out: it moves with the one that has it.
+    """
+    nodes = [
+        node
+        for node in toposort([loss])
+        if isinstance(node.op, DisconnectedGrad | ZeroGrad) and node.inputs[0] not in preactivations
+    ]
     return {v: v for node in nodes for v in node.outputs}
 
 

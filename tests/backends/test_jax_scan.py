@@ -129,6 +129,7 @@ def test_loop_within_a_loop(x, expected):
     assert outputs["JAX"][1] == outputs["CVM"][1]
 
 
+@pytest.mark.usefixtures("rewrites")
 def test_loop_within_a_fixed_scan():
     x = pt.dvector("x")
 

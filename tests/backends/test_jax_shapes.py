@@ -171,6 +171,7 @@ def test_dtypes_stay_those_of_the_graph():
     np.testing.assert_array_equal(values[3], 10300)
 
 
+@pytest.mark.filterwarnings("ignore:The RandomType SharedVariables")
 def test_random_draws_of_a_computed_size():
     enable_jax()
     rng = pytensor.shared(np.random.default_rng(0))

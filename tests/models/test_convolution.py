@@ -159,7 +159,7 @@ def test_patches_of_data_are_gathered_outside_of_the_loop():
     solver = symng.CG(maxiter=10, recompute=False)
     optimizer = symng.NaturalGradient(solver=solver, damping=symng.FixedDamping(value=1.0))
     step = symng.compile_step(objective, optimizer, mode=REWRITTEN)
-    function = Program(step.build(), REWRITTEN).function
+    (function,) = Program(step.build(), REWRITTEN).functions
     outside = outer_nodes(function)
     (loop,) = loops_of(function)
     inside = nodes_of(loop.op.fgraph)

@@ -124,7 +124,8 @@ def test_solve_that_ends_at_negative_curvature_without_progress_is_rejected():
 def test_run_at_negative_curvature_with_a_damping_that_stays_is_ended():
     objective, _w, batch = maximum()
     optimizer = symng.NaturalGradient(metric=symng.Hessian(), solver=symng.CG(), damping=0.5)
-    result = symng.minimize(objective, optimizer, data=batch, max_steps=20, progress=False)
+    with pytest.warns(RuntimeWarning, match="Step after step failed and changed nothing"):
+        result = symng.minimize(objective, optimizer, data=batch, max_steps=20, progress=False)
     assert result.stopped == "diverged" and not result.history["accepted"].any()
 
 

@@ -140,7 +140,7 @@ def test_not_finite_in_the_middle_keeps_the_last_iterate(solver: Any) -> None:
 
     def product(v: Any) -> Any:
         # Finite on the first two Krylov vectors only: a cubic signature of the third.
-        third = pt.sgn(v[1:] * v[:-1]).sum()
+        third = pt.sign(v[1:] * v[:-1]).sum()
         return A @ v + pt.switch(third < count, np.nan, 0.0) * weight
 
     solution = solver(rtol=1e-12).solve(product, b)

@@ -209,7 +209,8 @@ def test_bad_preconditioner_is_rejected_and_ends_the_run():
     optimizer = symng.NaturalGradient(
         damping=1.0, preconditioner=lambda operator, damping: lambda v: -v
     )
-    result = symng.minimize(objective, optimizer, data=data, max_steps=50, progress=False)
+    with pytest.warns(RuntimeWarning, match="Step after step failed and changed nothing"):
+        result = symng.minimize(objective, optimizer, data=data, max_steps=50, progress=False)
     assert result.stopped == "diverged" and result.steps < 50
     assert symng.Status(result.history.last["solver_status"]) == symng.Status.BAD_PRECONDITIONER
     assert not result.history["accepted"].any() and np.array_equal(w.get_value(), before)

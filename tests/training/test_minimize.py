@@ -279,9 +279,9 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         (y - t * (x @ w)).mean(), output=y, params=[w], inputs=[x], targets=[t]
     )
     data = np.eye(2), np.array([3.0, 5.0])
-    result = train(
-        descent(step_size=1e6), objective, data, max_steps=50
-    )  # nothing changes from try to try
+    with pytest.warns(RuntimeWarning, match="Step after step failed and changed nothing"):
+        # Nothing changes from try to try.
+        result = train(descent(step_size=1e6), objective, data, max_steps=50)
     assert (
         result.stopped == "diverged"
         and len(result.history) == 9
@@ -299,13 +299,14 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
         and (w.get_value() != 0).any()
     )
     assert (np.diff(losses) <= 0).all()  # the steps that are finite but raise the loss are refused
-    result = train(
-        symng.SGD(step_size=1e-3),
-        objective,
-        data,
-        max_steps=20,
-        callback=lambda row: w.set_value([np.nan] * 2),
-    )
+    with pytest.warns(RuntimeWarning, match="The loss blew up"):
+        result = train(
+            symng.SGD(step_size=1e-3),
+            objective,
+            data,
+            max_steps=20,
+            callback=lambda row: w.set_value([np.nan] * 2),
+        )
     assert result.stopped == "diverged" and len(result.history) == 10
 
 
