@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.fg import AbstractFunctionGraph
-from pytensor.ifelse import IfElse
 from pytensor.link.jax.dispatch.basic import jax_funcify
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import ARange, Split
@@ -25,6 +24,7 @@ from pytensor.tensor.signal.conv import Convolve1d
 from pytensor.tensor.subtensor import IncSubtensor, indices_from_subtensor
 
 from symng.backends._jax_shapes import (
+    IfElse,
     LazyIfElse,
     concrete,
     convert_graph,

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply
-from pytensor.ifelse import IfElse
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
 from pytensor.link.utils import fgraph_to_python
@@ -45,8 +44,10 @@ from pytensor.tensor.subtensor import (
 from pytensor.tensor.type import TensorType
 
 try:
-    from pytensor.conditional.op import LazyIfElse
+    from pytensor.conditional.op import IfElse, LazyIfElse
 except ImportError:  # early PyTensor 3
+    from pytensor.ifelse import IfElse
+
     LazyIfElse = None
 
 LARGEST = 4096

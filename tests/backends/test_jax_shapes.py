@@ -10,13 +10,17 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.builders import OpFromGraph
-from pytensor.ifelse import ifelse
 from pytensor.scan.utils import until
 from pytensor.tensor.signal import convolve1d
 
 from symng.backends import compile_function, enable_jax, to_numpy
 
 pytest.importorskip("jax")
+
+try:
+    from pytensor.conditional.op import ifelse
+except ImportError:  # early PyTensor 3
+    from pytensor.ifelse import ifelse
 
 X = np.random.default_rng(0).standard_normal((6, 4))
 x = pt.dmatrix("x")
