@@ -37,6 +37,6 @@ def test_curves(tmp_path):
 
 def test_figure3_with_a_search_on_the_host(tmp_path):
     run("figure3.py", *"--methods ncg-l momentum --minutes 0.02 --out".split(), str(tmp_path))
-    rows = list(csv.DictReader((tmp_path / "table.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
     assert [row["method"] for row in rows] == ["NCG-L", "momentum"]
     assert (tmp_path / "figure3.png").read_bytes().startswith(PNG)

@@ -54,7 +54,7 @@ def test_a_step_makes_no_product_too_many(mode):
     step = symng.compile_step(
         objective, symng.NaturalGradient(solver=solver, damping=damping), mode=mode
     )
-    function = Program(step.build(), mode).function
+    (function,) = Program(step.build(), mode).functions
     outside = outer_nodes(function)
     (loop,) = [node.op for node in loops_of(function)]
     within = outer_nodes(loop.fn if mode == "CVM" else loop.fgraph)
