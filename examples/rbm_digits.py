@@ -161,9 +161,8 @@ def train(
         seconds += time.perf_counter() - start
         number += 1
         nats = math.nan
-        if (
-            number % every == 0
-        ):  # often at first, later at about every fiftieth part of the steps so far
+        # Often at first, later at about every fiftieth part of the steps so far.
+        if number % every == 0:
             nats, every = machine.nats(unseen), max(every, number // 50)
         history.append(step=number, seconds=seconds, nats_per_image=nats, **info.to_dict())
     print(
@@ -195,9 +194,8 @@ def draw(runs: dict[str, tuple[Any, ...]], images: np.ndarray, path: Path) -> No
         f"filters, {RUNS[name]}": machine.W.get_value().T for name, (machine, _, _) in runs.items()
     }
     row = bottom.subplots(1, len(sheets) + 1)
-    for panel, (title, tiles) in zip(
-        row, (sheets | filters).items(), strict=False
-    ):  # filters of the first run
+    # Filters of the first run.
+    for panel, (title, tiles) in zip(row, (sheets | filters).items(), strict=False):
         limit = float(abs(tiles).max())
         ink = (
             {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}

@@ -18,9 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if (
-    __name__ == "__main__"
-):  # the matrices of a time step are small: threads would wait for each other, most of all
+# The matrices of a time step are small: threads would wait for each other, most of all.
+if __name__ == "__main__":
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # where other work shares the cores
 
 import numpy as np

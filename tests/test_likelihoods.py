@@ -61,9 +61,8 @@ def test_metric_on_r_is_the_covariance_of_the_score(kind):
     targets, means = pytensor.function([r], [draws, y], updates={rng: following})(
         np.repeat(R[:1], n, axis=0)
     )
-    scores = (targets - means) / (
-        STD**2 if kind == "gaussian" else 1
-    )  # d log p / d r, for all four
+    # d log p / d r, for all four.
+    scores = (targets - means) / (STD**2 if kind == "gaussian" else 1)
     products = scores[:, :, None] * scores[:, None, :]
     error = products.std(axis=0) / np.sqrt(n)
     assert (np.abs(products.mean(axis=0) - metric_on_r(kind, R[0])) <= 5 * error + 1e-12).all()

@@ -48,10 +48,11 @@ def test_a_long_one_spans_lines():
 @pytest.mark.parametrize(
     "made, text",
     [
+        # a default of CG, none of HessianFree.
         (
             symng.HessianFree(solver=symng.CG()),
             "HessianFree(solver=CG())",
-        ),  # a default of CG, none of HessianFree
+        ),
         (symng.Adam(step_size=0.001), "Adam()"),
         (
             symng.NaturalConjugateGradient(beta="quadratic"),

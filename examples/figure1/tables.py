@@ -51,9 +51,8 @@ def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[
     runs: dict[str, list[Arrays]] = {}
     for (variant, _), file in files.items():
         rows = history_of(symng.load_checkpoint(file)[0]).to_dict()
-        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(
-            rows["step"], 1
-        )  # so far, on average
+        # so far, on average.
+        rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(rows["step"], 1)
         known = np.isfinite(rows["train_error"]) & (rows["step"] <= steps)
         runs.setdefault(variant, []).append({name: column[known] for name, column in rows.items()})
     shared = functools.reduce(

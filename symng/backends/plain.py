@@ -49,8 +49,7 @@ def keep_plain(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
 
 
 optdb.register(f"{TAG}_graphs", dfs_rewriter(open_graph), TAG, position=-0.02)
-optdb.register(
-    f"{TAG}_graphs_late", dfs_rewriter(open_graph), f"{TAG}_late", position=1.6
-)  # "stabilize" is at 1.5
+# "stabilize" is at 1.5.
+optdb.register(f"{TAG}_graphs_late", dfs_rewriter(open_graph), f"{TAG}_late", position=1.6)
 if not hasattr(Scan, "link_mode"):  # later ones take the mode of the function around them
     optdb.register(f"{TAG}_scans", dfs_rewriter(keep_plain), TAG, f"{TAG}_late", position=-0.01)

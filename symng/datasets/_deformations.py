@@ -60,9 +60,8 @@ def thicken(
     """Erode or dilate, and bring the darkest pixel back to what it was."""
     changed = change(image, footprint=footprint)
     darkest = changed.max()
-    if (
-        darkest == 0.0
-    ):  # blank, or too thin for this erosion: a label without a digit would teach nothing
+    # Blank, or too thin for this erosion: a label without a digit would teach nothing.
+    if darkest == 0.0:
         return image
     return changed / darkest * image.max()
 

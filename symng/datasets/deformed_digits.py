@@ -213,9 +213,10 @@ def _make(
     dtype: str,
 ) -> np.ndarray:
     """Deform one picked image for each number."""
+    # Here, because SciPy takes long to import.
     from symng.datasets._deformations import (
         DEFORMATIONS,
-    )  # here, because SciPy takes long to import
+    )
 
     side = base_images.shape[1]
     margin = (_SIDE - side) // 2
@@ -240,9 +241,8 @@ def _in_processes(tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[np.nd
     try:
         for task in tasks:
             waiting.append(pool.submit(_make, *task))
-            if (
-                len(waiting) >= 2 * jobs
-            ):  # work for all while the oldest is taken, and little memory
+            # Work for all while the oldest is taken, and little memory.
+            if len(waiting) >= 2 * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

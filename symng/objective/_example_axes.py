@@ -124,16 +124,14 @@ def _example_axes_in_scan(
     start: dict[Variable, ExampleAxis] = {}
     for i, example_axis in enumerate(given):
         if i in traced and isinstance(example_axis, int):
-            example_axis = (
-                example_axis - 1 if example_axis > 0 else UNKNOWN
-            )  # a round for each example
+            # A round for each example.
+            example_axis = example_axis - 1 if example_axis > 0 else UNKNOWN
         start.update(
             (inputs[k], example_axis) for k in lookup["inner_inp_from_outer_inp"].get(i, ())
         )
     states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
-    while (
-        True
-    ):  # until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED
+    # Until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED.
+    while True:
         example_axes = dict(start)
         _walk(op.fgraph.toposort(), example_axes, _model_within(node, inputs, model), {})
         result = {

@@ -321,9 +321,8 @@ def _choose(head: Head, slices: Sequence[TargetSlice]) -> list[Checked]:
     fitting = [
         (p.target, v, ndim) for p in by_source.values() if (v := p.with_axes(ndim)) is not None
     ]
-    if (
-        categorical and len(by_source) == 1 and not fitting
-    ):  # class numbers that are used out of sight, as in a scan
+    # Class numbers that are used out of sight, as in a scan.
+    if categorical and len(by_source) == 1 and not fitting:
         fitting = [
             (p.target, v, ndim) for p in slices[:1] if (v := p.with_axes(ndim - 1)) is not None
         ]

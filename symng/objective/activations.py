@@ -44,9 +44,8 @@ class Activation:
     """What was read off the end of an output."""
 
     likelihood: Likelihood
-    preactivation: (
-        TensorVariable | None
-    )  # r, elementwise aligned with the output; None if not accessible
+    # r, elementwise aligned with the output; None if not accessible.
+    preactivation: TensorVariable | None
     origin: (
         TensorVariable  # the variable of the user's graph that r was taken from, else the output
     )

@@ -127,11 +127,12 @@ def find_activation(
     terms = _terms(loss, y, params, targets)
     if y.type.ndim > 1 and any(t.kind in ("softmax", "log_softmax") for t in terms):
         return Finding(Categorical(logits=True), False, "the softmax")
+    # Not linear, they make positive numbers such as scales.
     signs = {
         "softplus",
         "softplus-",
         "softabs",
-    }  # not linear, they make positive numbers such as scales
+    }
     if any(t.kind in ("sigmoid", "1-sigmoid") or (t.kind in signs and t.is_linear) for t in terms):
         return Finding(Bernoulli(logits=True), False, "the sigmoid")
     return None
@@ -186,9 +187,8 @@ def _read(
     coefficients = {
         k: frozenset().union(*(t.by_target for t in terms if t.kind == k)) for k in ("exp", "y")
     }
-    if (
-        linear == {"exp", "y"} and coefficients["y"] - coefficients["exp"]
-    ):  # e exp(r) - t r, not t exp(r) - r
+    # e exp(r) - t r, not t exp(r) - r.
+    if linear == {"exp", "y"} and coefficients["y"] - coefficients["exp"]:
         return Finding(Poisson(log_rate=True), True, "the exponential")
     if linear == {"log"} and "log" in by_target and rows:
         return Finding(Categorical(), False, "the logarithm")
@@ -229,9 +229,8 @@ def _walk(
         if not any(v in terms for v in node.inputs):
             continue
         opened: Any = None
-        if (
-            isinstance(node.op, OpFromGraph) and node.outputs[0] not in kinds
-        ):  # such as t log y in one op
+        # Such as t log y in one op.
+        if isinstance(node.op, OpFromGraph) and node.outputs[0] not in kinds:
             opened = open_op(node.op, node.inputs, every=True)
             _walk(toposort(opened, blockers=node.inputs), kinds, params, targets, terms)
         for i, v in enumerate(node.outputs):

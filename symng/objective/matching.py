@@ -110,9 +110,8 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
         dry_run("batch", arrays)
     count = count_of(model, arrays)
     match = compare(values, few, PLAIN if mode is None else mode, seed, count)
-    if (
-        mode is None and "not finite" in match.message
-    ):  # log(1 - sigmoid(r)) may be so only without rewrites
+    # log(1 - sigmoid(r)) may be so only without rewrites.
+    if mode is None and "not finite" in match.message:
         match = compare(values, few, STABLE, seed, count)
     if match and model.example_losses is None:
         note = (

@@ -59,9 +59,8 @@ def search_plane(
         nonlocal best, lowest, highest
         c = z @ axes
         value = loss_at(c)
-        if not math.isfinite(
-            value
-        ):  # COBYLA takes finite values alone: worse than the worst so far
+        # COBYLA takes finite values alone: worse than the worst so far.
+        if not math.isfinite(value):
             return highest + (highest - lowest)
         highest = max(highest, value)
         if value < lowest:

@@ -62,9 +62,8 @@ def search_subspace(
         nonlocal best, lowest
         c = T @ a
         loss, gradient = loss_at(c)
-        if not (
-            np.isfinite(loss) and np.isfinite(gradient).all()
-        ):  # BFGS takes finite values alone
+        # BFGS takes finite values alone.
+        if not (np.isfinite(loss) and np.isfinite(gradient).all()):
             return wall, zero
         if loss < lowest:
             best, lowest = c, loss

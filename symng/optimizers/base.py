@@ -69,9 +69,8 @@ class State:
             return value
         if callable(value):
             first = value(0)
-            if is_symbolic(
-                first
-            ):  # then it stays in the graph, as a function of the number of the step
+            # Then it stays in the graph, as a function of the number of the step.
+            if is_symbolic(first):
                 return value(self.values["step"])
             self.schedules[name] = value
             value = _scheduled(name, 0, first)

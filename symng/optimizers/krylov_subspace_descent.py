@@ -208,9 +208,8 @@ def krylov_basis(
     n, dtype = operator.size, operator.dtype
     rows = size if previous is None else size + 1
     numbers = np.arange(rows)
-    rounding = pt.constant(
-        np.finfo(dtype).eps ** 0.75, dtype=dtype
-    )  # room for the errors of a product
+    # Room for the errors of a product.
+    rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)
 
     def unit(vector: TensorVariable, errors: Any) -> tuple[TensorVariable, TensorVariable]:
         """Return the vector at length 1, and whether it is longer than ``errors``; zero if not."""
@@ -223,9 +222,8 @@ def krylov_basis(
         V, i = s["basis"], s["i"]
         product = operator @ s["vector"]
         column = pt.dot(V, product)  # of the rows so far: its part above the diagonal
-        scale = pt.maximum(
-            s["scale"], norm(product)
-        )  # near |F|, and so are the errors of a product
+        # Near |F|, and so are the errors of a product.
+        scale = pt.maximum(s["scale"], norm(product))
         candidate = product / scale
         if previous is not None:
             candidate = pt.switch(pt.eq(i, size - 1), unit(previous, 0)[0], candidate)

@@ -93,9 +93,8 @@ def draw_curves(
             panel.set(xticks=[], yticks=[])
             continue
         panel.set(xscale="log", yscale=scale, axisbelow=True)
-        panel.tick_params(
-            which="minor", pad=5.0
-        )  # minor ticks are shorter: this brings all labels into one line
+        # Minor ticks are shorter: this brings all labels into one line.
+        panel.tick_params(which="minor", pad=5.0)
         panel.grid(True, which="major", color="0.85", linewidth=0.8)
         panel.grid(True, which="minor", color="0.93", linewidth=0.5)
         for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):

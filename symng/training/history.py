@@ -291,9 +291,8 @@ class History:
                     "float64" if array.dtype.kind == "f" or (array > 2**63 - 1).any() else "int64"
                 )
             history._length = len(array)
-            if (
-                array.dtype.kind == "f" and np.isnan(array).all()
-            ):  # nothing but gaps: it may become text yet
+            # Nothing but gaps: it may become text yet.
+            if array.dtype.kind == "f" and np.isnan(array).all():
                 history._values[str(name)] = [None] * len(array)
             else:
                 history._values[str(name)] = array.tolist()

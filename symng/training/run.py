@@ -129,15 +129,13 @@ class TrainingRun:
         for name, variable in variables.items():
             variable.set_value(arrays[name])
         rule = getattr(self.step.optimizer, "damping", None)
-        if isinstance(
-            rule, FixedDamping
-        ):  # a setting, not a state: that of the given optimizer holds
+        # a setting, not a state: that of the given optimizer holds.
+        if isinstance(rule, FixedDamping):
             variables["state_damping"].set_value(rule.start)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
-        if (
-            "lowest" in meta and meta["data"] == self.given["data"]
-        ):  # the loss on other data does not compare
+        # The loss on other data does not compare.
+        if "lowest" in meta and meta["data"] == self.given["data"]:
             self.best = (
                 meta["lowest"],
                 [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))],

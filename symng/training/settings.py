@@ -51,9 +51,8 @@ class Settings:
             replace(optimizer, **{name: value})  # type: ignore[type-var]
         if solver is not None and name in solver.adjustable_settings():
             solver.with_settings(**{name: value})
-        check_number(
-            name, value, finite=False
-        )  # an optimizer that checks nothing does not want NaN either
+        # an optimizer that checks nothing does not want NaN either.
+        check_number(name, value, finite=False)
 
 
 def _number(variable: Any) -> Any:

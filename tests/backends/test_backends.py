@@ -182,9 +182,8 @@ def test_backends_without_scan_are_refused(mode, title):
         compile_function([], pt.ones(2), mode=mode)
     model = line()
     with pytest.raises(NotImplementedError, match=f"^mode: .*{title} backend has no scan"):
-        symng.compile_step(
-            model.objective, symng.SGD(step_size=0.1), mode=mode
-        )  # and not at its first call
+        # And not at its first call.
+        symng.compile_step(model.objective, symng.SGD(step_size=0.1), mode=mode)
     with (
         pytensor.config.change_flags(mode=mode.upper()),
         pytest.raises(NotImplementedError, match=title),
@@ -331,9 +330,8 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
     )
     if platform.libc_ver()[0] == "glibc":
         taken, given_back, kept = run_python(code).split()
-        assert taken == "True" and int(given_back) < 1000 < 6000 < int(
-            kept
-        )  # pages of 4 KiB, of 7812 in all
+        # Pages of 4 KiB, of 7812 in all.
+        assert taken == "True" and int(given_back) < 1000 < 6000 < int(kept)
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert symng.keep_memory() is False
     with pytest.raises(ValueError, match="size: expected .*got 0"):
@@ -412,9 +410,8 @@ def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
     ) as caught:
         step((X,))
     (warning,) = [w for w in caught if "JAX, the default" in str(w.message)]
-    assert (
-        warning.filename == __file__ and str(warning.message).count("mode: ") == 1
-    )  # the user's line, JAX's reason
+    # The user's line, JAX's reason.
+    assert warning.filename == __file__ and str(warning.message).count("mode: ") == 1
     assert step.backend == "python"
     np.testing.assert_allclose(w.get_value(), [0.5, 1.0])
     step((X,))  # and no second warning

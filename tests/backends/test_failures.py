@@ -101,10 +101,11 @@ def test_a_backend_without_an_op_is_named_when_it_compiles():
         match=r"got JAX, which fails: No JAX conversion .*Failing.* Try another",
     ):
         symng.compile_step(model(Failing(ValueError())), symng.SGD(), mode="JAX")((X, T))
+    # of ours, not of the backend.
     with (
         pytest.raises(ZeroDivisionError),
         compiling(backend_of("JAX")),
-    ):  # of ours, not of the backend
+    ):
         raise ZeroDivisionError
 
 

@@ -161,12 +161,13 @@ def test_taps_sequences_and_outputs_without_feedback(optimizer):
     last = [output[-1] for output in outputs]
     f = compile_function([x, start], last, mode=Mode(linker="jax", optimizer=optimizer))
     g = compile_function([x, start], last, mode="CVM")
+    # Lengths at which the circle of two taps ends at either place, and an early stop.
     for length in (
         1,
         3,
         4,
         30,
-    ):  # lengths at which the circle of two taps ends at either place, and an early stop
+    ):
         arguments = np.arange(length) / 10, np.array([1.0, 1.0])
         np.testing.assert_allclose(to_numpy(f(*arguments)), to_numpy(g(*arguments)), rtol=1e-14)
     limit.set_value(1000.0)

@@ -116,9 +116,8 @@ def test_minimize_prints_nothing_and_keeps_numpy(mode, capfd):
         "progress": False,
         "mode": mode,
     }
-    settings["callback"] = lambda row: X.__setitem__(
-        0, X[0]
-    )  # minibatches are copies: the data are no one's but ours
+    # Minibatches are copies: the data are no one's but ours.
+    settings["callback"] = lambda row: X.__setitem__(0, X[0])
     result = symng.minimize(objective, optimizer, (X, X @ [3.0, -1.0]), **settings)
     assert result.steps == 8 and isinstance(w.get_value(borrow=True), np.ndarray)
     assert (

@@ -39,10 +39,11 @@ from typing import Any
 import numpy as np
 
 SIZES = (784, 400, 200, 100, 50, 25, 6, 25, 50, 100, 200, 400, 784)
+# Layers without an activation: the code, and the last, whose sigmoid is in the loss.
 LINEAR = (
     5,
     len(SIZES) - 2,
-)  # layers without an activation: the code, and the last, whose sigmoid is in the loss
+)
 SCALES = (0.105, 0.34, 1.0, 3.47)  # of all widths: 10^4 to 10^7 parameters
 # So small that no solve is done after 40 iterations: symng would end it there, and the others go
 # on.

@@ -80,10 +80,11 @@ def run_kfac(seconds: float, seed: int, batch: int, damping: float, every: int =
     def logits(params: list[tuple[jax.Array, jax.Array]], x: jax.Array) -> jax.Array:
         for i, (w, b) in enumerate(params):
             x = x @ w + b
+            # The code is linear, the last sigmoid is in the loss.
             if i not in (
                 len(sizes) - 2,
                 layers - 1,
-            ):  # the code is linear, the last sigmoid is in the loss
+            ):
                 x = jax.nn.sigmoid(x)
         return x
 
@@ -160,9 +161,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=2000, help="of kfac-jax")
     parser.add_argument("--damping", type=float, default=10.0, help="of kfac-jax, the first one")
-    parser.add_argument(
-        "--serve", action="store_true", help=argparse.SUPPRESS
-    )  # run kfac-jax and print its curve
+    # Run kfac-jax and print its curve.
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         print(json.dumps(run_kfac(options.seconds, options.seed, options.batch, options.damping)))

@@ -135,9 +135,8 @@ def test_names_lead_to_the_reference(site):
     assert shown["symng.minimize"] == "generated/symng.minimize.html#symng.minimize"
     assert shown["symng.CG"] == "generated/symng.CG.html#symng.CG"
     assert shown["objective.check"] == "generated/symng.Objective.html#symng.Objective.check"
-    assert (
-        shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"
-    )  # in the block of code
+    # in the block of code.
+    assert shown["symng.Objective"] == "generated/symng.Objective.html#symng.Objective"
     assert 'href="generated/symng.plot.training_curves.html#symng.plot.training_curves"' in text
     assert shown["pytensor.function"].startswith("https://pytensor.readthedocs.io/")
     assert shown["examples/little.py"] == "generated/examples/little.html"

@@ -200,12 +200,13 @@ def test_goes_on_after_ctrl_c(figure1, folder, tmp_path, monkeypatch, capsys):
         assert figure1.main(arguments(folder, tmp_path / "parts", *given, "--steps", "6")) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+    # The first one is for the compilation.
     assert taken == [
         ("other", 0),
         ("other", 3),
         ("other", 4),
         ("other", 5),
-    ]  # the first one is for the compilation
+    ]
     for name in ("same-0.npz", "other-0.npz"):
         one, two = (load_checkpoint(tmp_path / part / name)[0] for part in ("whole", "parts"))
         assert one.keys() == two.keys()

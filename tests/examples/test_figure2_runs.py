@@ -117,9 +117,8 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     assert "The same command goes on" in capsys.readouterr().err
     monkeypatch.setattr(symng, "save_checkpoint", save)
     assert figure2.main(arguments) == 0
-    assert sorted(map(repr, made)) == sorted(
-        map(repr, wanted)
-    )  # nothing is lost, nothing made twice
+    # Nothing is lost, nothing made twice.
+    assert sorted(map(repr, made)) == sorted(map(repr, wanted))
     assert whole_results(tmp_path / "halved") == whole_results(tmp_path / "whole")
     assert figure2.main(arguments) == 0 and len(made) == count
     # Nor are data made again for runs that are complete.

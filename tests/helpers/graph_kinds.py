@@ -383,9 +383,8 @@ def labels_by_arange() -> Case:
     x, t = pt.matrix("x"), pt.lvector("t")
     p = softmax(hidden(x) @ param("V", 6, 3), axis=-1)
     loss = -pt.log(p)[pt.arange(t.shape[0]), t].mean()
-    return Case(
-        objective(loss, p, [x], [t]), (data(130, F), numbers(3, 130))
-    )  # 130: more than an int8 holds
+    # 130: more than an int8 holds.
+    return Case(objective(loss, p, [x], [t]), (data(130, F), numbers(3, 130)))
 
 
 @kind

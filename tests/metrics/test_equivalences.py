@@ -40,9 +40,8 @@ def test_empirical_fisher_is_the_fisher_matrix_on_targets_of_the_model(kind):
         < 1e-10
     )
     z = (mean - wanted) / error
-    assert (
-        abs(z).max() < 6 and 0.6 < np.sqrt(np.mean(z**2)) < 1.6
-    )  # deviations as large as chance makes them
+    # Deviations as large as chance makes them.
+    assert abs(z).max() < 6 and 0.6 < np.sqrt(np.mean(z**2)) < 1.6
     assert relative_error(mean, wanted) < 0.05
 
 

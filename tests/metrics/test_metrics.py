@@ -112,9 +112,8 @@ def squared_error_on_sigmoid():
     givens = {x: rng.standard_normal((6, 3)), t: rng.random((6, 2))}
     j = oracles.jacobian(x @ w, [w], givens).reshape(12, -1)
     p, targets = special.expit(givens[x] @ w.get_value()), givens[t]
-    curvature = 2 * (p * (1 - p)) ** 2 + 2 * (p - targets) * p * (1 - p) * (
-        1 - 2 * p
-    )  # d^2/dr^2 (p - t)^2
+    # d^2/dr^2 (p - t)^2.
+    curvature = 2 * (p * (1 - p)) ** 2 + 2 * (p - targets) * p * (1 - p) * (1 - 2 * p)
     return objective, givens, j.T @ (curvature.ravel()[:, None] / 6 * j)
 
 

@@ -135,9 +135,8 @@ def test_equals_dense_reference_in_a_scan(activation, only_last):
     base = matrix(symng.Fisher(), case)
     got = matrix(symng.StructuralDamping(coefficient=2.5), case)
     assert relative_error(got - base, 2.5 * hidden_fisher(case)) < 1e-10
-    assert np.linalg.norm(hidden_fisher(case)) > 0.1 * np.linalg.norm(
-        base
-    )  # else the line above would say little
+    # Else the line above would say little.
+    assert np.linalg.norm(hidden_fisher(case)) > 0.1 * np.linalg.norm(base)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

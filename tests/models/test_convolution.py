@@ -104,9 +104,8 @@ def convolutional_case(dtype: str = "float64", examples: int | None = None) -> o
 @pytest.fixture(scope="module")
 def dense():
     """The case, its Fisher matrix and the gradient of its loss by differences."""
-    case = convolutional_case(
-        examples=4
-    )  # which JAX has to know beforehand, as it does in a compiled step
+    # Which JAX has to know beforehand, as it does in a compiled step.
+    case = convolutional_case(examples=4)
     return case, oracles.fisher(case), oracles.jacobian(case.loss, case.params, case.givens)
 
 

@@ -38,9 +38,8 @@ WEIGHTS = pt.constant(np.array([1.0, 2.0, 3.0, 4.0]))
 D = M.r - M.t
 HETEROSCEDASTIC = pt.sqr(D[:, :2]) * pt.exp(-2 * M.r[:, 2:]) / 2 + M.r[:, 2:]
 CORRELATED = pt.constant(np.eye(4) + 0.5)
-RATES = (
-    pt.sqr(pt.exp(M.r / 2 + 0 * M.t)) - M.t * M.r
-)  # of counts, in a form that is not read off the loss
+# of counts, in a form that is not read off the loss.
+RATES = pt.sqr(pt.exp(M.r / 2 + 0 * M.t)) - M.t * M.r
 HUBER = pt.switch(abs(D) < 1, D**2 / 2, abs(D) - 0.5)
 
 # What matches, or would but for weights, or says nothing: loss, output, targets, their values,

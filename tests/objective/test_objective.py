@@ -255,15 +255,17 @@ V = np.array([[1.0, 0.5], [-0.5, 2.0]])
         (lambda x, w: pt.special.softmax(standardized(x @ w), axis=-1), None),
         (lambda x, w: (x @ w) * pt.sqr(x).max(axis=0)[:2], None),
         (lambda x, w: (x @ w) @ pt.diag(x.sum(axis=0))[:2, :2], None),
+        # Within each example, as in layer normalization.
         (
             lambda x, w: standardized((x @ w).T).T,
             "mean",
-        ),  # within each example, as in layer normalization
+        ),
         (lambda x, w: (x - pytensor.shared(np.ones(3))) @ w, "mean"),  # by statistics that are kept
+        # Through an op that is not known.
         (
             lambda x, w: pt.concatenate([x, x], axis=1)[:, :3] @ w,
             "mean",
-        ),  # through an op that is not known
+        ),
         (
             lambda x, w: pytensor.scan(lambda row: row @ w, sequences=[x], return_updates=False),
             "mean",
@@ -296,9 +298,8 @@ def test_examples_mixed_above_the_output():
 def test_an_axis_of_examples_that_is_dropped():
     x, w = pt.row("x"), pytensor.shared(np.ones(3), name="w")
     y = x @ w
-    loss = pt.sqr(y).mean() + pt.sqr(
-        x.squeeze(0) @ w
-    )  # of the one example once more, without its axis
+    # of the one example once more, without its axis.
+    loss = pt.sqr(y).mean() + pt.sqr(x.squeeze(0) @ w)
     objective = symng.Objective(loss, output=y, params=[w], inputs=[x])
     assert objective.reduction is None and objective.sum_factor is None
 

@@ -118,9 +118,8 @@ def test_batch_normalization_is_found_inside(wrap: Any) -> None:
     with pytest.raises(ValueError, match="chunk_size"):
         symng.compile_step(objective, symng.NaturalGradient(), mode=MODE, chunk_size=2)
     if wrap is not with_derivative:  # such an op stays, and the loss with it
-        assert (
-            network(wrap, lambda h: h - h.mean(axis=1, keepdims=True)).reduction == "mean"
-        )  # of each example
+        # of each example.
+        assert network(wrap, lambda h: h - h.mean(axis=1, keepdims=True)).reduction == "mean"
 
 
 def test_a_derivative_of_an_op_s_own_is_kept() -> None:
@@ -193,10 +192,11 @@ def test_chunks_of_a_model_with_an_op_that_cannot_be_opened() -> None:
         (None, lambda h: pt.cumsum(h, axis=0)),
         ("mean", lambda h: pt.special.softmax(h, axis=1)),
         (None, lambda h: pt.special.softmax(h, axis=0)),
+        # Attention from example to example.
         (
             None,
             lambda h: pt.special.softmax(h @ h.T, axis=-1) @ h,
-        ),  # attention from example to example
+        ),
         (None, lambda h: h @ (h.T @ h)),
         ("mean", lambda h: pt.matmul(h[:, :, None], h[:, None, :]).sum(axis=2)),
         ("mean", lambda h: pt.einsum("ni,nj->nij", h, h).sum(axis=2)),

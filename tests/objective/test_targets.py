@@ -105,9 +105,8 @@ def test_masks_and_groups_are_not_taken_for_labels():
         lambda r, labels, mask: by_index(r, labels[pt.eq(mask, 1).nonzero()]), labels, mask
     )
     mask_values = changed(np.ones(N, int), 2, 0)
-    objective.check_batch(
-        "data", (X, changed(LABELS, 2, -1), mask_values)
-    )  # what is masked may be anything
+    # What is masked may be anything.
+    objective.check_batch("data", (X, changed(LABELS, 2, -1), mask_values))
     with pytest.raises(
         ValueError, match=r"^data, labels \(as the loss takes it\): .* got -1 at \(2,\)"
     ):
@@ -261,10 +260,11 @@ def test_inputs_that_no_output_is_compared_with_may_be_anything(loss_of, recwarn
 @pytest.mark.parametrize(
     "loss_of, target",
     [
+        # Masks of sources.
         (
             lambda y, x, t: (pt.sqr(y * x - t) + pt.sqr((1 - y) * x - t)).sum(axis=1),
             pt.matrix("t"),
-        ),  # masks of sources
+        ),
         (lambda y, x, t: pt.sqr((y * x).sum(axis=1) - t), pt.vector("t")),  # gates
     ],
 )

@@ -289,9 +289,8 @@ def test_warm_start_is_the_last_iterate_times_the_decay():
     optimizer = hessian_free(solver=Scripted([shift, -3 * model.solution]), warm_start=0.5)
     step, _ = start(optimizer, model.objective)
     step(model.batch)
-    assert np.allclose(
-        model.value, 0.1 * model.solution
-    )  # the first one was taken, the last one is kept
+    # The first one was taken, the last one is kept.
+    assert np.allclose(model.value, 0.1 * model.solution)
     assert np.allclose(step.state["direction"].get_value(), -3 * model.solution)
     model.w.set_value(np.zeros(2))
     step(model.batch)

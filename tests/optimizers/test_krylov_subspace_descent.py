@@ -99,10 +99,11 @@ def test_basis_is_orthonormal_and_spans_the_krylov_space(dtype, tolerance):
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
 def test_basis_ends_where_the_space_is_invariant(dtype, tolerance):
     F, gradient, previous = semidefinite(12, 5)
+    # in the range of F, or with a part outside of it.
     for g, wanted in (
         (F @ gradient, 5),
         (gradient, 6),
-    ):  # in the range of F, or with a part outside of it
+    ):
         V, projected, rank = (a.astype("float64") for a in basis_of(F, g, 9, previous, dtype))
         assert rank == wanted + 1 and np.linalg.norm(V, axis=1).round(4).tolist() == [
             1.0
@@ -119,9 +120,8 @@ def test_what_depends_on_the_rest_is_left_out():
         V, projected, rank = basis_of(F, gradient, 4, previous)
         assert rank == 4 and V[:4].any(axis=1).all() and not V[4].any()
         assert abs(projected - V @ F @ V.T).max() < 1e-12
-    V, projected, rank = basis_of(
-        0 * F, gradient, 4, np.arange(12)
-    )  # nothing but the gradient, and the previous one
+    # Nothing but the gradient, and the previous one.
+    V, projected, rank = basis_of(0 * F, gradient, 4, np.arange(12))
     assert (
         rank == 2
         and V.any(axis=1).tolist() == [True, False, False, False, True]

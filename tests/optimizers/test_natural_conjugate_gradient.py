@@ -607,9 +607,8 @@ def test_backends_agree(mode, full_batches):
     run, wanted, _ = full_batches
     history = run(mode)
     for column in ("loss", "new_loss", "step_size", "beta", "damping", "reduction_ratio"):
-        assert np.allclose(history[column], wanted[column], rtol=1e-3), (
-            column
-        )  # as far as searches agree
+        # as far as searches agree.
+        assert np.allclose(history[column], wanted[column], rtol=1e-3), column
 
 
 # The quadratic model in the plane

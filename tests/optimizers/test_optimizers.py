@@ -18,10 +18,11 @@ from symng import vectors
 METRICS = {
     "fisher": (symng.Fisher(), oracles.fisher),
     "output": (symng.Fisher(form="output"), oracles.fisher),
+    # The loss is scaled by 2.
     "gauss_newton": (
         symng.GaussNewton(),
         lambda case: 2 * oracles.fisher(case),
-    ),  # the loss is scaled by 2
+    ),
     "empirical": (symng.EmpiricalFisher(), lambda case: oracles.empirical_fisher(case, False)),
     "centered": (
         symng.EmpiricalFisher(centered=True),

@@ -72,6 +72,5 @@ def test_a_step_makes_no_product_too_many(mode):
         if isinstance(node.op, Sum) and node.inputs[0].ndim == 2 and node.op.axis == (0,)
     ]
     assert all(op.acc_dtype == "float32" for op in sums)
-    assert (
-        len(sums) == 2 * LAYERS or mode == "NUMBA"
-    )  # where a later PyTensor fuses them with what they sum
+    # Where a later PyTensor fuses them with what they sum.
+    assert len(sums) == 2 * LAYERS or mode == "NUMBA"

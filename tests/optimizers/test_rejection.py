@@ -77,9 +77,8 @@ def test_update_that_overflows_is_rejected_although_the_loss_does_not():
     x = pt.vector("x", dtype="float32")
     w = pytensor.shared(np.array([0.1], dtype="float32"), name="w")
     y = pt.tanh(w[0] * x)  # finite at infinity
-    objective = symng.Objective(
-        pt.sqr(y - 1000).mean() / 2, output=y, params=[w], inputs=[x]
-    )  # of a large gradient
+    # of a large gradient.
+    objective = symng.Objective(pt.sqr(y - 1000).mean() / 2, output=y, params=[w], inputs=[x])
     step, _ = start(symng.NaturalGradient(solver=Unit(), damping=0.0), objective)
     step.hyperparameters["step_size"].set_value(3e38)
     info = step((np.ones(1, dtype="float32"),))

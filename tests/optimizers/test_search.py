@@ -242,9 +242,8 @@ def test_line_search_on_a_batch_of_its_own():
     # There the solution is a quarter as far: sizes above 1/2 raise the loss of that batch.
     info = step(model.batch, search_batch=(X, T / 4))
     assert info.step_size == 0.25 and np.allclose(model.value, model.solution / 4)
-    assert info.loss == pytest.approx(
-        model.loss(0 * model.solution)
-    )  # both losses are those of the gradient batch
+    # Both losses are those of the gradient batch.
+    assert info.loss == pytest.approx(model.loss(0 * model.solution))
     assert info.new_loss == pytest.approx(model.loss(model.value))
     assert info.reduction_ratio == pytest.approx(1 - 0.25 / 2)
     # Away from all that the search batch knows no size will do.

@@ -49,10 +49,11 @@ def test_sgd_rejects_what_is_not_finite():
     step, _ = start(symng.SGD(step_size=0.1, momentum=0.5), objective)
     step(batch)
     good, velocity = w.get_value(), step.state["velocity"].get_value()
+    # Infinite gradient, NaN in the parameters.
     for value in (
         np.array([1e3, 0.0]),
         np.array([np.nan, 0.0]),
-    ):  # infinite gradient, NaN in the parameters
+    ):
         w.set_value(value)
         info = step(batch)
         assert not info.accepted and info.update_norm == 0

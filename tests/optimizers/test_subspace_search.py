@@ -47,9 +47,10 @@ def test_search_takes_the_scales_of_the_model():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_search_goes_around_what_is_not_finite(bad):
+    # The start of the model, c = 2, and all beyond 1.5 is not finite; the minimum is at 1.
     def loss_at(
         c,
-    ):  # the start of the model, c = 2, and all beyond 1.5 is not finite; the minimum is at 1
+    ):
         d = c[0] - 1
         return (bad, np.array([np.nan])) if c[0] > 1.5 else (d**2 / 2, np.array([d]))
 

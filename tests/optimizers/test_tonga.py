@@ -84,9 +84,8 @@ def test_beyond_the_rank_it_is_the_best_approximation():
         update = size * np.linalg.solve(total / weight + damping * np.eye(case.size), gradient)
         values, Q = np.linalg.eigh(total)
         kept = (Q[:, -rank:] * values[-rank:]) @ Q[:, -rank:].T
-        assert i < rank or np.linalg.norm(total - kept) > 1e-3 * np.linalg.norm(
-            total
-        )  # something is lost
+        # Something is lost.
+        assert i < rank or np.linalg.norm(total - kept) > 1e-3 * np.linalg.norm(total)
         assert step(batch).accepted
         assert oracles.relative_error(theta - vectors.get_flat(case.params), update) < 1e-9
         theta = theta - update
@@ -97,9 +96,8 @@ def test_beyond_the_rank_it_is_the_best_approximation():
 @pytest.mark.parametrize("centered", [False, True])
 def test_single_examples_without_decay_make_the_empirical_fisher_matrix(centered):
     case = oracles.mlp_case("categorical")
-    optimizer = symng.TONGA(
-        rank=5, decay=1.0, centered=centered, step_size=1e-12
-    )  # stays where it is
+    # Stays where it is.
+    optimizer = symng.TONGA(rank=5, decay=1.0, centered=centered, step_size=1e-12)
     step, _ = start(optimizer, case.objective)
     arrays = list(case.givens.values())
     for n in range(5):

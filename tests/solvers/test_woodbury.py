@@ -77,9 +77,8 @@ def test_the_root_squared_is_the_metric(kind: str) -> None:
     )
     value = np.random.default_rng(0).standard_normal(case.size)
     rows, along = f(*case.givens.values(), value)
-    if (
-        kind != "gaussian"
-    ):  # whose standard deviation in the references is that of an output that is no logit
+    # Whose standard deviation in the references is that of an output that is no logit.
+    if kind != "gaussian":
         assert oracles.relative_error(rows.T @ rows, oracles.fisher(case)) < 1e-10
     np.testing.assert_allclose(rows @ value, along, rtol=1e-10)
 
@@ -214,9 +213,8 @@ def test_many_rows_are_warned_of_with_their_cost() -> None:
         and "symng.MinresQLP(" in message
     )
     assert said(symng.Fisher(), 124) == [] and said(symng.Fisher(), 125, solver=symng.CG()) == []
-    assert (
-        said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []
-    )  # the rows are those of the metric batch
+    # The rows are those of the metric batch.
+    assert said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []
     assert "each of 800 rows" in said(symng.Fisher(), 10, (np.ones((200, 3)),))[0]
     assert said(symng.EmpiricalFisher(), 499) == [] and len(said(symng.EmpiricalFisher(), 500)) == 1
 

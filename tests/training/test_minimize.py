@@ -110,9 +110,8 @@ def test_metric_data_of_its_own(seen):
     assert all(set(others) <= set(range(100, 108)) and len(others) == 4 for _, others, _ in seen)
     assert set(seen[0][1]) | set(seen[1][1]) == set(range(100, 108))
     seen.clear()
-    train(
-        descent(), metric_batch="own", metric_data=(own,), max_steps=2
-    )  # fewer than the gradient's: all of them
+    # Fewer than the gradient's: all of them.
+    train(descent(), metric_batch="own", metric_data=(own,), max_steps=2)
     assert [others for _, others, _ in seen] == [list(range(100, 108))] * 2
 
 

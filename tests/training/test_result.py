@@ -30,9 +30,8 @@ def test_loss_and_params_are_those_of_the_end():
     params = {name: array.copy() for name, array in result.params.items()}
     for variable in objective.params:
         variable.set_value(np.zeros_like(variable.get_value()))
-    assert all(
-        np.array_equal(result.params[name], params[name]) for name in params
-    )  # copies, at the end
+    # Copies, at the end.
+    assert all(np.array_equal(result.params[name], params[name]) for name in params)
     assert result.loss == pytest.approx(loss_at(objective, result.params, data), rel=1e-12)
     assert result.loss == result.history["new_loss"][-1] < result.history["loss"][-1]
 

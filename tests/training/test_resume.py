@@ -186,18 +186,16 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, metric):
             and one[name].dtype == two[name].dtype
         ), name
     assert (np.diff(two["seconds"]) > 0).all()
-    finished = train(
-        optimizer(), **settings, max_steps=11, checkpoint=path
-    )  # nothing is left to do
+    # Nothing is left to do.
+    finished = train(optimizer(), **settings, max_steps=11, checkpoint=path)
     assert finished.steps == 11 and finished.compile_seconds == 0
     assert (finished.step.objective.params[0].get_value() == wanted).all()
 
 
 def test_best_parameters_from_before_a_break_are_put_back(tmp_path):
     path = tmp_path / "run.npz"
-    train(
-        symng.SGD(step_size=1e3), checkpoint=path, max_steps=2
-    )  # the loss rises from the first step on
+    # The loss rises from the first step on.
+    train(symng.SGD(step_size=1e3), checkpoint=path, max_steps=2)
     objective, data = regression()
     with pytest.warns(RuntimeWarning, match="The loss blew up"):
         result = train(symng.SGD(step_size=1e3), objective, data, checkpoint=path, max_steps=30)

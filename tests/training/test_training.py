@@ -265,9 +265,8 @@ def test_compile_leaves_everything_as_it_was():
     )
     seconds, functions = step.compile_seconds, list(step.functions)
     step.compile(model.batch)
-    assert (
-        step(model.batch).accepted and step(tuple(a[:2] for a in model.batch)).accepted
-    )  # another length
+    # Another length.
+    assert step(model.batch).accepted and step(tuple(a[:2] for a in model.batch)).accepted
     assert step.compile_seconds == seconds and step.functions == functions
 
 

@@ -63,12 +63,13 @@ def judged(losses, every_example=True, before=(), **info):
 def test_a_loss_that_blows_up():
     assert judged([0.7, 0.6, *(10.0**k for k in range(40))]) == ("diverged", 2 + 3 + 9, True, 1.0)
     assert judged([0.7, 0.6, *[1e6] * 30]) == ("diverged", 11, True, 1.0)
+    # at the end of the run.
     assert judged([0.7, 0.6, 1e9, 1e12, 1e15]) == (
         "diverged",
         5,
         True,
         1.0,
-    )  # at the end of the run
+    )
 
 
 @pytest.mark.parametrize(
