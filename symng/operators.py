@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.backends import (
-    PLAIN,
+    UNOPTIMIZED,
     backend_of,
     compile_function,
     fallback_mode,
@@ -348,7 +348,7 @@ class LinearOperator:
         try:
             matvec = compiled(mode)
         except Exception as error:
-            plain = compile_function([*needed, vector], outputs, mode=PLAIN)
+            plain = compile_function([*needed, vector], outputs, mode=UNOPTIMIZED)
             evaluate(lambda a: plain(*a, zero), arrays, "batch")  # refuses arrays that do not fit
             fallback = fallback_mode(mode)
             if fallback is None:

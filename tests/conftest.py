@@ -17,7 +17,7 @@ import pytensor
 import pytest
 from pytensor.compile.mode import predefined_modes
 
-from symng.backends import PLAIN
+from symng.backends import UNOPTIMIZED
 
 # Python thunks and few rewrites: starts in a fraction of the time of the default. A test of a
 # backend names its mode.
@@ -28,7 +28,7 @@ FAST_COMPILE = predefined_modes["FAST_COMPILE"]
 def pytest_configure(config):
     """In the fast tier alone, compile without rewrites, which take half the time."""
     if config.option.markexpr == "not slow":
-        predefined_modes["FAST_COMPILE"] = PLAIN
+        predefined_modes["FAST_COMPILE"] = UNOPTIMIZED
 
 
 @pytest.fixture

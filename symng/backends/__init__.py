@@ -18,12 +18,12 @@ from symng.backends.modes import (
     resolve_mode,
     set_mode,
 )
-from symng.backends.plain import PLAIN, STABLE
+from symng.backends.python_modes import STABILIZED, UNOPTIMIZED
 
 __all__ = [
     "MODES",
-    "PLAIN",
-    "STABLE",
+    "UNOPTIMIZED",
+    "STABILIZED",
     "Backend",
     "backend_of",
     "collection_paused",

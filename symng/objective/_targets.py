@@ -17,7 +17,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, describe
-from symng.backends import PLAIN, compile_function
+from symng.backends import UNOPTIMIZED, compile_function
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
@@ -115,7 +115,7 @@ class TargetChecks:
     def _compute(self) -> Any:
         """The function from the variables to `_computed`."""
         return compile_function(
-            list(self.variables), self._computed, mode=PLAIN, on_unused_input="ignore"
+            list(self.variables), self._computed, mode=UNOPTIMIZED, on_unused_input="ignore"
         )
 
     @cached_property

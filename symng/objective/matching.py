@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pytensor.graph.traversal import ancestors
 
-from symng.backends import PLAIN, STABLE, compile_function
+from symng.backends import STABILIZED, UNOPTIMIZED, compile_function
 from symng.graphs.derivatives import hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.likelihoods import (
@@ -109,10 +109,10 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
     if few is arrays:
         dry_run("batch", arrays)
     count = count_of(model, arrays)
-    match = compare(values, few, PLAIN if mode is None else mode, seed, count)
+    match = compare(values, few, UNOPTIMIZED if mode is None else mode, seed, count)
     # log(1 - sigmoid(r)) may be so only without rewrites.
     if mode is None and "not finite" in match.message:
-        match = compare(values, few, STABLE, seed, count)
+        match = compare(values, few, STABILIZED, seed, count)
     if match and model.example_losses is None:
         note = (
             " But the losses of single examples were not found in the loss, so it may mix "
@@ -126,7 +126,9 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
 def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
     """Return whether the loss of an example is independent of the number of examples."""
     inputs, axes = inputs_of(model), model.data_axes
-    losses = compile_function(inputs, model.example_losses, mode=PLAIN, on_unused_input="ignore")
+    losses = compile_function(
+        inputs, model.example_losses, mode=UNOPTIMIZED, on_unused_input="ignore"
+    )
     with np.errstate(all="ignore"):
         together = losses(*arrays)
         alone = losses(*(np.take(a, [0], axis=axis) for a, axis in zip(arrays, axes, strict=True)))
@@ -344,7 +346,7 @@ def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
     others = [c for c in _CANDIDATES if type(c) is not type(head.likelihood)]
     others = [c for c in others if over_last or not isinstance(c, Categorical)]
     metric_products = compile_function(
-        [r, u], [c.metric_product(r, u) for c in others], mode=PLAIN, on_unused_input="ignore"
+        [r, u], [c.metric_product(r, u) for c in others], mode=UNOPTIMIZED, on_unused_input="ignore"
     )
     dtype = r.type.dtype
     found = [
@@ -373,9 +375,8 @@ def _is_squared_error(model: Model, products: Products) -> bool:
     placeholder, tangent = y.type(), y.type()
     loss = rebuild([model.loss], {y: placeholder})[0]
     product = hessian_product(loss, [placeholder], [tangent])[0]
-    function = compile_function(
-        [*inputs_of(model), placeholder, tangent], product, mode=PLAIN, on_unused_input="ignore"
-    )
+    inputs = [*inputs_of(model), placeholder, tangent]
+    function = compile_function(inputs, product, mode=UNOPTIMIZED, on_unused_input="ignore")
     rng = np.random.default_rng(0)
     value = products.outputs[0]
     curvature, tangents = [], []

@@ -13,7 +13,7 @@ from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors, toposort
 
 from symng._checks import Verbatim, argument_error
-from symng.backends import PLAIN, compile_function
+from symng.backends import UNOPTIMIZED, compile_function
 from symng.graphs.derivatives import hessian_product, pullback, pushforward
 from symng.graphs.rebuild import rebuild
 from symng.objective.heads import Head
@@ -54,7 +54,7 @@ class Values:
         self.preactivations = list(dict.fromkeys(head.curvature_at for head in model.heads))
         results: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
         self._function = compile_function(
-            inputs_of(model), results, mode=PLAIN, on_unused_input="ignore"
+            inputs_of(model), results, mode=UNOPTIMIZED, on_unused_input="ignore"
         )
 
     def __call__(

@@ -10,7 +10,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import warn
-from symng.backends import PLAIN, compile_function
+from symng.backends import UNOPTIMIZED, compile_function
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import FullBatch
@@ -53,7 +53,7 @@ def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> in
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         length = compile_function(
-            [*variables, v], factor.matvec(v).shape[0], mode=PLAIN, on_unused_input="ignore"
+            [*variables, v], factor.matvec(v).shape[0], mode=UNOPTIMIZED, on_unused_input="ignore"
         )
         part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
         rows = int(length(*part, np.zeros(objective.size, objective.dtype)))

@@ -12,7 +12,7 @@ from pytensor.graph.traversal import toposort
 from pytensor.tensor.shape import Shape, Shape_i
 
 from symng._checks import warn
-from symng.backends import PLAIN
+from symng.backends import UNOPTIMIZED
 from symng.backends.failures import ARRAY_ERRORS
 from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, written
 from symng.metrics import Fisher, StructuralDamping
@@ -50,12 +50,12 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
             values = Values(objective.model)
             few = values.take_examples(batch, *_LIMITS)
             try:
-                match = compare(values, few, PLAIN)
+                match = compare(values, few, UNOPTIMIZED)
             except ARRAY_ERRORS:  # a model of one number of examples, as with constants for targets
                 few = batch
-                match = compare(values, few, PLAIN)
+                match = compare(values, few, UNOPTIMIZED)
             if not match and not match.weighted and match.likelihood is None:
-                match = compare(values, few, PLAIN, near=_NEAR)
+                match = compare(values, few, UNOPTIMIZED, near=_NEAR)
             moves = not match and not match.weighted and _moves_with_target(values, few)
     except Exception:  # a failure here must not stop a run
         return
@@ -110,7 +110,7 @@ def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
     if len(model.heads) > 1 or model.heads[0].source != UNREAD:
         return False
     variables = [*model.inputs, *model.targets]
-    products = Products(values, arrays, PLAIN)
+    products = Products(values, arrays, UNOPTIMIZED)
     shift = 0.5
 
     def curvature(by: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from pytensor.graph.op import Op
 from pytensor.scan.utils import until
 
 import symng
-from symng.backends import PLAIN, compile_function
+from symng.backends import UNOPTIMIZED, compile_function
 from symng.graphs.derivatives import grad, pushforward
 
 
@@ -188,7 +188,7 @@ def loops(limit):
 
 def at(variables, values, outputs):
     """Return ``outputs`` at values of the variables."""
-    return compile_function(variables, outputs, mode=PLAIN, on_unused_input="ignore")(*values)
+    return compile_function(variables, outputs, mode=UNOPTIMIZED, on_unused_input="ignore")(*values)
 
 
 def slopes_of(f, tangents):
@@ -209,7 +209,7 @@ def test_derivatives_of_a_scan_that_stops_early(name, limit):
         if name != "no sequence"
         else pt.sqr(y).sum()
     )
-    f = compile_function(variables, loss, mode=PLAIN, on_unused_input="ignore")
+    f = compile_function(variables, loss, mode=UNOPTIMIZED, on_unused_input="ignore")
     slopes = at(variables, VALUES, grad(loss, variables, disconnected_inputs="ignore"))
     for i, slope in enumerate(slopes):
         for j in np.ndindex(slope.shape):
@@ -219,7 +219,7 @@ def test_derivatives_of_a_scan_that_stops_early(name, limit):
 
     tangents = [np.linspace(1, 2, 6), np.array(0.5), np.array(-1.0)]
     pushed = at(variables, VALUES, pushforward([y], variables, tangents, "ignore"))[0]
-    f = compile_function(variables, y, mode=PLAIN, on_unused_input="ignore")
+    f = compile_function(variables, y, mode=UNOPTIMIZED, on_unused_input="ignore")
     np.testing.assert_allclose(pushed, slopes_of(f, tangents), atol=1e-7)
     assert len(pushed) == (6 if limit == 100 else 3)
 
@@ -229,7 +229,7 @@ def test_second_derivatives_of_a_scan_that_stops_early():
     loss = pt.sqr(loops(2.5)["more outputs"](*variables)).sum()
     tangents = [np.linspace(1, 2, 6), np.array(0.5), np.array(-1.0)]
     along = sum((g * u).sum() for g, u in zip(grad(loss, variables), tangents, strict=True))
-    f = compile_function(variables, along, mode=PLAIN)
+    f = compile_function(variables, along, mode=UNOPTIMIZED)
     curved = at(variables, VALUES, grad(along, variables, of=loss))
     other = [np.linspace(-1, 1, 6), np.array(2.0), np.array(1.0)]
     assert sum((c * u).sum() for c, u in zip(curved, other, strict=True)) == pytest.approx(

@@ -27,7 +27,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.scan.op import Scan
 
 import symng
-from symng.backends.plain import PLAIN
+from symng.backends.python_modes import UNOPTIMIZED
 from symng.models import categorical_cross_entropy_with_logits
 from symng.objective import matching as _matching
 from symng.objective import output_products as _output_products
@@ -283,7 +283,8 @@ def test_check_compiles_no_parameter_into_its_products(monkeypatch):
 
     monkeypatch.setattr(_output_products, "compile_function", recorded)
     assert M.objective(M.cross_entropy().mean(), M.softmax).check(X, ONE_HOT)
-    assert calls == [(PLAIN, True), (PLAIN, False)]  # the pre-activations, and the products at them
+    # The pre-activations, and the products at them.
+    assert calls == [(UNOPTIMIZED, True), (UNOPTIMIZED, False)]
 
 
 @pytest.mark.parametrize("reduce, factor", [("mean", 1), ("sum", 1000)])
