@@ -47,11 +47,12 @@ class TrainingRun:
                 Verbatim(f"folder {str(Path(path).parent)!r}"),
                 "Make it first.",
             )
-        if Path(path).is_dir():
-            raise argument_error(
-                "checkpoint", "the name of a file", Verbatim(f"the folder {os.fspath(path)!r}")
-            )
         if Path(path).exists():
+            if not Path(path).is_file():  # a device such as /dev/zero would be read without end
+                kind = "folder" if Path(path).is_dir() else "device"
+                raise argument_error(
+                    "checkpoint", "the name of a file", Verbatim(f"the {kind} {os.fspath(path)!r}")
+                )
             self._load(path)
 
     def take_step(self) -> StepInfo:

@@ -361,6 +361,8 @@ def test_damaged_and_foreign_files(tmp_path):
         ValueError, match="^checkpoint: expected the name of a file, got the folder"
     ):
         train(checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="got the device '/dev/null'"):
+        train(checkpoint="/dev/null")
 
 
 def test_full_disk_is_warned_of_once_and_does_not_end_the_run(tmp_path, monkeypatch):
