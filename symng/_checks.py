@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import wraps
 from numbers import Integral, Real
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from typing import Literal, ParamSpec, TypeVar, cast, get_args
 
 import numpy as np
+from numpy.typing import DTypeLike
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
@@ -25,7 +28,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def describe(value: Any) -> str:
+def describe(value: object) -> str:
     """Describe a value in a few words, for the "got" of a message."""
     if isinstance(value, TensorVariable):
         name = f" {value.name!r}" if value.name else ""
@@ -50,12 +53,16 @@ def describe(value: Any) -> str:
     return text if value is None or isinstance(value, bool) else f"{text} ({type(value).__name__})"
 
 
-def argument_error(
-    name: str, expected: str, got: Any, hint: str = "", error: type[Exception] = ValueError
-) -> Exception:
-    """Return (not raise) the exception for an argument that is not what it should be.
+class Verbatim(str):
+    """Text that `argument_error` prints as it is."""
 
-    ``got`` is described by `describe`, unless it is wrapped as `Verbatim`.
+
+def argument_error(
+    name: str, expected: str, got: object, hint: str = "", error: type[Exception] = ValueError
+) -> Exception:
+    """Return, not raise, the exception for an argument that is not what it should be.
+
+    ``got`` is printed by `describe`, or as it is where it is a `Verbatim`.
     """
     text = got if isinstance(got, Verbatim) else describe(got)
     message = f"{name}: expected {expected}, got {text}."
@@ -78,18 +85,14 @@ def deprecated(name: str, since: str, instead: str) -> None:
     )
 
 
-class Verbatim(str):
-    """Text that `argument_error` prints as it is."""
-
-
-def is_symbolic(value: Any) -> bool:
+def is_symbolic(value: object) -> bool:
     """Return whether ``value`` is a PyTensor variable."""
     return isinstance(value, Variable)
 
 
 def check_number(
     name: str,
-    value: Any,
+    value: object,
     *,
     minimum: float | None = None,
     above: float | None = None,
@@ -103,70 +106,70 @@ def check_number(
     """Refuse ``value`` unless it is a number in range.
 
     ``minimum`` and ``maximum`` belong to the range, ``above`` and ``below`` do not. With
-    ``symbolic=True`` a symbolic scalar passes too (its value cannot be checked). Booleans never
-    pass.
+    ``symbolic=True`` a symbolic scalar passes too; its dtype is checked, its value cannot be.
+    Booleans never pass.
     """
-    parts = ["a whole number" if integer else "a finite number" if finite else "a number"]
-    if minimum is not None:
-        parts.append(f"at least {minimum}")
-    if above is not None:
-        parts.append(f"above {above}")
-    if maximum is not None:
-        parts.append(f"at most {maximum}")
-    if below is not None:
-        parts.append(f"below {below}")
-    expected = parts[0] + (", " + " and ".join(parts[1:]) if parts[1:] else "")
+    limits = [
+        (words, holds, bound)
+        for words, holds, bound in (
+            ("at least", operator.ge, minimum),
+            ("above", operator.gt, above),
+            ("at most", operator.le, maximum),
+            ("below", operator.lt, below),
+        )
+        if bound is not None
+    ]
+    expected = "a whole number" if integer else "a finite number" if finite else "a number"
+    if limits:
+        expected += ", " + " and ".join(f"{words} {bound}" for words, _, bound in limits)
     if symbolic:
         expected += " (or a symbolic scalar)"
-        if is_symbolic(value):
-            if getattr(value.type, "ndim", None) != 0:
-                raise argument_error(name, expected, value, hint, TypeError)
-            if integer and "int" not in value.type.dtype:
-                raise argument_error(name, expected, value, hint, TypeError)
+        if _is_symbolic_number(value, integer):
             return
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    kind = Integral if integer else Real
-    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral if integer else Real):
         raise argument_error(name, expected, value, hint, TypeError)
-    number: Any = value
-    if (
-        math.isnan(number)
-        or (finite and math.isinf(number))
-        or (minimum is not None and number < minimum)
-        or (above is not None and number <= above)
-        or (maximum is not None and number > maximum)
-        or (below is not None and number >= below)
-    ):
+    usable = not (math.isnan(value) or (finite and math.isinf(value)))
+    if not usable or not all(holds(value, bound) for _, holds, bound in limits):
         raise argument_error(name, expected, value, hint)
 
 
-def check_choice(name: str, value: Any, choices: Iterable[str], hint: str = "") -> None:
+def _is_symbolic_number(value: object, integer: bool) -> bool:
+    """Return whether ``value`` is a symbolic scalar of a real, or with ``integer`` whole, dtype."""
+    return (
+        isinstance(value, TensorVariable)
+        and value.type.ndim == 0
+        and np.dtype(value.type.dtype).kind in ("iu" if integer else "iuf")
+    )
+
+
+def check_choice(name: str, value: object, choices: Iterable[str], hint: str = "") -> None:
     """Refuse ``value`` unless it is one of the given words."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:
         raise argument_error(name, "one of " + ", ".join(repr(c) for c in choices), value, hint)
 
 
-def check_float(name: str, value: Any, hint: str = "") -> FloatName:
+def check_float(name: str, value: DTypeLike, hint: str = "") -> FloatName:
     """Return the name of a dtype that parameters and data can have, or refuse it."""
-    try:
-        dtype: Any = np.dtype(value).name
-    except TypeError:
-        dtype = value
+    dtype: object = value
+    if value is not None:  # which NumPy takes for float64
+        with suppress(TypeError):
+            dtype = np.dtype(value).name
     check_choice(name, dtype, get_args(FloatName), hint)
-    return dtype
+    return cast(FloatName, dtype)
 
 
 def check_instance(
-    name: str, value: Any, kinds: type | tuple[type, ...], expected: str, hint: str = ""
+    name: str, value: object, kinds: type | tuple[type, ...], expected: str, hint: str = ""
 ) -> None:
     """Refuse ``value`` unless it is an instance of one of ``kinds``."""
     if not isinstance(value, kinds):
         raise argument_error(name, expected, value, hint, TypeError)
 
 
-def check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: object) -> None:
     """Refuse ``value`` unless it is True or False."""
     if not isinstance(value, bool):
         raise argument_error(name, "True or False", value, error=TypeError)
@@ -193,13 +196,12 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     )
 
 
-# The names of other libraries, by the names here.
+# What other libraries call an argument, by its name here.
 _SYNONYMS = {
     "step_size": "lr learning_rate stepsize rate eta alpha",
     "size": "lr learning_rate stepsize rate eta alpha step_size",
-    "max_steps": "epochs n_epochs num_epochs max_epochs nb_epoch steps n_steps num_steps max_step "
-    "iterations n_iter "
-    "num_iterations niter nsteps maxiter max_iter",
+    "max_steps": "epochs n_epochs num_epochs max_epochs nb_epoch steps n_steps num_steps nsteps "
+    "max_step iterations n_iter num_iterations niter maxiter max_iter",
     "max_seconds": "timeout time_limit max_time seconds",
     "maxiter": "max_iter max_iterations iterations n_iter niter max_steps",
     "rtol": "tol tolerance eps",
@@ -223,10 +225,14 @@ _SYNONYMS = {
     "inputs": "input x X",
     "targets": "target labels y Y",
 }
-_MEANT: dict[str, list[str]] = {}
+# The names here that an argument of another library may stand for.
+_MEANINGS: dict[str, list[str]] = {}
 for _name, _others in _SYNONYMS.items():
     for _other in _others.split():
-        _MEANT.setdefault(_other, []).append(_name)
+        _MEANINGS.setdefault(_other, []).append(_name)
+
+# Arguments whose value means something else in other libraries: it is not repeated in a hint.
+_OTHER_VALUES = "verbose quiet rng key backend device tol tolerance X".split()
 
 _EPOCH = "An epoch is N // batch_size steps, for N examples."
 _DECAY = "Add it to the loss: loss + 0.5 * {name} * sum((p**2).sum() for p in params)."
@@ -239,7 +245,7 @@ _PARTS = {  # settings of a part, by the argument that takes the part
 }
 
 
-def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+def check_keywords(owner: str, given: Mapping[str, object], known: Sequence[str]) -> None:
     """Refuse keyword arguments that are not among the known ones, and say which is meant."""
     for name, value in given.items():
         if name not in known:
@@ -252,50 +258,36 @@ def check_keywords(owner: str, given: Mapping[str, Any], known: Sequence[str]) -
             )
 
 
-def _hint_for(name: str, value: Any, known: Sequence[str]) -> str:
+def _hint_for(name: str, value: object, known: Sequence[str]) -> str:
     """Return what to give in place of an unknown argument."""
     if name in ("weight_decay", "l2", "l2_penalty"):
         return _DECAY.format(name=name)
     shown = repr(value) if isinstance(value, Real) else ""
-    meant = next((other for other in _MEANT.get(name, ()) if other in known), None)
-    if meant is not None and "epoch" in name:
-        return f"Give {meant}. {_EPOCH}"
-    if name == "betas" and meant is not None:
-        return "Give beta1 and beta2."
-    if meant is not None:
-        same = name not in (
-            "verbose",
-            "quiet",
-            "rng",
-            "key",
-            "backend",
-            "device",
-            "tol",
-            "tolerance",
-            "X",
-        )
-        return (
-            f"symng calls it {meant}: give {meant}={shown}."
-            if same and shown
-            else f"symng calls it {meant}."
-        )
-    for part, (example, names) in _PARTS.items():
-        if part in known and name in names.split():
-            setting = next(
-                (
-                    other
-                    for other in ("step_size", "maxiter", "rtol")
-                    if other in _MEANT.get(name, ())
-                ),
-                name,
-            )
-            return f"It is a setting of the {part}: {part}={example}({setting}={shown or '...'})."
+    for meant in _MEANINGS.get(name, ()):
+        if meant in known:
+            return _hint_for_synonym(name, meant, shown)
+    for part, (example, settings) in _PARTS.items():
+        if part in known and name in settings.split():
+            likely = ("step_size", "maxiter", "rtol")
+            meant = next((other for other in likely if other in _MEANINGS.get(name, ())), name)
+            return f"It is a setting of the {part}: {part}={example}({meant}={shown or '...'})."
     close = get_close_matches(name, known, n=1)
-    return f"Is {close[0]} meant?" if close else f"There are {', '.join(known)}."
+    return f"Did you mean {close[0]}?" if close else f"Known arguments: {', '.join(known)}."
+
+
+def _hint_for_synonym(name: str, meant: str, value: str) -> str:
+    """Return the hint for an argument that is called ``meant`` here; ``value`` is a number's."""
+    if "epoch" in name:
+        return f"Give {meant}. {_EPOCH}"
+    if name == "betas":
+        return "Give beta1 and beta2."
+    if value and name not in _OTHER_VALUES:
+        return f"symng calls it {meant}: give {meant}={value}."
+    return f"symng calls it {meant}."
 
 
 def explain_keywords(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function, or an ``__init__``, name the argument that an unknown one stands for."""
+    """Decorate a function, or an ``__init__``, to say which argument an unknown one stands for."""
     known = [name for name in inspect.signature(function).parameters if name != "self"]
     owner = function.__qualname__.removesuffix(".__init__")
 

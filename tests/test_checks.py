@@ -15,6 +15,7 @@ from symng._checks import (
     check_choice,
     check_finite,
     check_flag,
+    check_float,
     check_instance,
     check_number,
     deprecated,
@@ -91,6 +92,8 @@ def test_numbers_that_pass(value, options):
             r"\(or a symbolic scalar\), got the symbolic tensor 's'",
         ),
         (pt.scalar("s"), {"symbolic": True, "integer": True}, TypeError, "whole number"),
+        (pt.bscalar("s") > 0, {"symbolic": True}, TypeError, "got the symbolic tensor of type"),
+        (pt.zscalar("s"), {"symbolic": True}, TypeError, "got the symbolic tensor 's'"),
         (2, {"maximum": 1, "hint": "Use less."}, ValueError, "Use less.$"),
     ],
 )
@@ -111,6 +114,17 @@ def test_choices_instances_and_flags():
     for value in (0, 1, None, "yes"):
         with pytest.raises(TypeError, match="f: expected True or False"):
             check_flag("f", value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", np.float32, np.dtype("float32"), pt.fscalar().dtype])
+def test_a_float_is_named_in_many_ways(dtype):
+    assert check_float("dtype", dtype) == "float32"
+
+
+@pytest.mark.parametrize("dtype", [None, "float16", int, 1.0])
+def test_a_float_is_never_guessed(dtype):
+    with pytest.raises(ValueError, match=r"^dtype: expected one of 'float32', 'float64', got"):
+        check_float("dtype", dtype)
 
 
 # Batches

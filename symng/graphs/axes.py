@@ -79,6 +79,8 @@ def _computed_length(v: TensorVariable, axis: int) -> int | None:
     length = infer_shape([v], inputs, lengths)[0][axis]
     if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
         return None
+    if isinstance(length, Constant):
+        return int(length.data)
     shared: dict[Variable, Any] = {
         v: v.get_value(borrow=True) for v in graph_inputs([length]) if isinstance(v, SharedVariable)
     }

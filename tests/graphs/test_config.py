@@ -53,7 +53,7 @@ class Derived(Base):
         ({"form": "c"}, ValueError, "^form: expected one of 'a', 'b'"),
         ({"items": "few"}, ValueError, "^items: no word"),
         ({"loud": True, "form": "b"}, ValueError, "^loud: not with b"),
-        ({"lourd": True}, TypeError, r"Is loud meant\?"),
+        ({"lourd": True}, TypeError, r"Did you mean loud\?"),
     ],
 )
 def test_bad_settings_are_refused(settings, error, message):
