@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_number, is_symbolic
+from symng._checks import Verbatim, argument_error, check_number, deprecated, is_symbolic
 from symng.backends import (
     UNOPTIMIZED,
     backend_of,
@@ -23,6 +24,7 @@ from symng.backends.failures import backend_failure, comes_from, evaluate
 from symng.graphs import vectors
 from symng.graphs.arrays import check_array
 from symng.graphs.loops import map_rows
+from symng.graphs.types import Integer, ModeLike, Scalar
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """Represent a matrix R, with few rows and a column for each parameter, by its products.
+    """A matrix R with few rows and a column for each parameter, known by its products.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class Factor:
     rmatvec: Callable[[TensorVariable], TensorVariable]
 
     def materialise(self, like: TensorVariable) -> TensorVariable:
-        """Return R itself, with the columns of ``like``, a vector that R may be multiplied with.
+        """Return R itself, symbolic; ``like`` is any vector v that has a product R v.
 
         Notes
         -----
@@ -54,14 +56,14 @@ class Factor:
 
 
 def identity_like(v: TensorVariable) -> TensorVariable:
-    """Return the identity matrix of the symbolic length and dtype of a vector."""
+    """Return the identity matrix with as many rows as ``v`` has entries, in its dtype."""
     positions = vectors.positions(v)
     return pt.eq(positions[:, None], positions[None, :]).astype(v.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class LinearOperator:
-    """Represent a symmetric matrix A by its product with a symbolic vector, v -> A v.
+    """A symmetric matrix A, known by its product with a symbolic vector, v -> A v.
 
     The matrix is never formed, except by `materialise`. Operators of one size add up, scale by a
     number and take damping; each of these is again an operator.
@@ -78,13 +80,13 @@ class LinearOperator:
         Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their
         values.
     name : str, default "A"
-        Shown by ``repr``.
+        What ``repr`` and the names of sums and multiples show.
     factor : Factor, optional
-        A matrix R of few rows with A = R^T R, if there is one, as `symng.Woodbury` needs it. A sum
-        or a multiple has none.
+        A matrix R of few rows with A = R^T R, which `symng.Woodbury` needs. Sums, multiples and
+        damped operators have none.
     draw : callable, optional
-        From a symbolic seed to R^T s, for such an R and a vector s of random signs that is a
-        function of the seed: what `diagonal` estimates from where it can.
+        From a symbolic seed to R^T s, for an R with A = R^T R and a vector s of random signs, a
+        function of the seed. `diagonal` estimates from it.
 
     Notes
     -----
@@ -130,19 +132,25 @@ class LinearOperator:
     __array_ufunc__ = None
 
     @property
+    def root(self) -> Factor | None:
+        """Return `factor`, by its old name."""
+        deprecated("LinearOperator.root", "0.2", "LinearOperator.factor")
+        return self.factor
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the matrix."""
         return (self.size, self.size)
 
-    def __matmul__(self, v: Any) -> TensorVariable:
+    def __matmul__(self, v: ArrayLike | TensorVariable) -> TensorVariable:
         """Return A v for a vector v, or A V for a matrix V, column by column, as a tensor."""
         v = self._as_operand(v)
         if v.ndim == 1:
             return self.matvec(v)
         return map_rows(self.matvec, v.T).T
 
-    def _as_operand(self, v: Any) -> TensorVariable:
-        """Return ``v`` as a symbolic vector or matrix of the operator's dtype, with `size` rows."""
+    def _as_operand(self, v: ArrayLike | TensorVariable) -> TensorVariable:
+        """Return ``v`` as a symbolic vector or matrix of the operator's dtype, or refuse it."""
         expected = f"a vector (or matrix of columns) of {self.size} floating-point rows"
         if not is_symbolic(v):
             array = np.asarray(v)
@@ -164,7 +172,7 @@ class LinearOperator:
             )
         return v if v.type.dtype == self.dtype else v.astype(self.dtype)
 
-    def __add__(self, other: Any) -> LinearOperator:
+    def __add__(self, other: object) -> LinearOperator:
         """Return the operator A + B."""
         if not isinstance(other, LinearOperator):
             return NotImplemented
@@ -176,17 +184,9 @@ class LinearOperator:
             lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs
         )
 
-    def __mul__(self, scale: Any) -> LinearOperator:
+    def __mul__(self, scale: Scalar) -> LinearOperator:
         """Return the operator c A for a number or symbolic scalar c."""
-        if isinstance(scale, LinearOperator):
-            raise argument_error(
-                "scale",
-                "a number or a symbolic scalar",
-                scale,
-                "Use A @ v for products.",
-                TypeError,
-            )
-        check_number("scale", scale, symbolic=True)
+        check_number("scale", scale, symbolic=True, hint="For a product write A @ v.")
         c = pt.cast(scale, self.dtype)
         return self._derived(lambda v: c * self.matvec(v), f"{scale} * ({self.name})")
 
@@ -195,12 +195,12 @@ class LinearOperator:
     def __neg__(self) -> LinearOperator:
         return self * -1.0
 
-    def __sub__(self, other: Any) -> LinearOperator:
+    def __sub__(self, other: object) -> LinearOperator:
         if not isinstance(other, LinearOperator):
             return NotImplemented
         return self + (-other)
 
-    def damped(self, damping: Any) -> LinearOperator:
+    def damped(self, damping: Scalar) -> LinearOperator:
         """Return the operator A + damping I.
 
         Parameters
@@ -232,18 +232,13 @@ class LinearOperator:
         """
         return map_rows(self.matvec, pt.eye(self.size, dtype=self.dtype)).T
 
-    def diagonal(self, draws: int | None = None, seed: Any = 0) -> TensorVariable:
-        """Return the diagonal, of shape (size,): exact, or estimated by random signs.
+    def diagonal(self, draws: int | None = None, seed: Integer = 0) -> TensorVariable:
+        """Return the diagonal, of shape (size,), exact or estimated with random signs.
 
         Parameters
         ----------
         draws : int, optional
-            How many vectors s of random signs to average over, at least 1. Where a matrix R with A
-            = R^T R is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, what is
-            averaged is (R^T s)^2, elementwise: never negative, with a standard deviation of at most
-            sqrt(2 / draws) times the diagonal. Elsewhere it is s * (A s) [1]_, whose variance is 2
-            / draws times the sum of squares of the row off the diagonal, and which may be
-            negative where the diagonal is not. Neither has a bias. Default: exact.
+            How many vectors s of random signs to average over, at least 1. Default: exact.
         seed : int or symbolic integer scalar, default 0
             The signs are a function of it.
 
@@ -251,6 +246,13 @@ class LinearOperator:
         -----
         Costs ``draws`` products, or as many with R^T; the exact diagonal costs ``size`` products
         and forms the matrix.
+
+        Where `draw` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
+        the mean of (R^T s)^2, elementwise. It is never negative, and its standard deviation is at
+        most sqrt(2 / draws) times the diagonal.
+
+        Elsewhere it is the mean of s * (A s) [1]_, which may be negative where the diagonal is not.
+        The variance of entry i is sum_{j != i} A_ij^2 / draws. Neither estimate has a bias.
 
         References
         ----------
@@ -287,7 +289,9 @@ class LinearOperator:
         )
         return tuple(v for v in self.inputs if v in reached)
 
-    def to_scipy(self, *batch: Any, mode: Any = None) -> scipy.sparse.linalg.LinearOperator:
+    def to_scipy(
+        self, *batch: ArrayLike, mode: ModeLike = None
+    ) -> scipy.sparse.linalg.LinearOperator:
         """Compile the product and return it as a SciPy operator on NumPy vectors.
 
         Parameters
@@ -329,32 +333,41 @@ class LinearOperator:
             )
         arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
         vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))
-        outputs, zero = self.matvec(vector), np.zeros(self.size, self.dtype)
-
-        def compiled(mode: Any) -> Callable[[np.ndarray], np.ndarray]:
-            """Return the product in a mode, after one product with zero to see that it runs."""
-            backend = backend_of(mode)
-            product = compile_function([*needed, vector], outputs, mode=mode)
-            product.trust_input = True  # the arrays are checked, and stay on the device
-            placed, shared = backend.device_put(arrays), product.get_shared()
-
-            def matvec(v: np.ndarray) -> np.ndarray:
-                backend.take_shared(shared)
-                return np.asarray(product(*placed, np.asarray(v, dtype=self.dtype).ravel()))
-
-            matvec(zero)
-            return matvec
-
+        inputs, product = [*needed, vector], self.matvec(vector)
         try:
-            matvec = compiled(mode)
+            matvec = self._compile(inputs, product, arrays, mode)
         except Exception as error:
-            plain = compile_function([*needed, vector], outputs, mode=UNOPTIMIZED)
-            evaluate(lambda a: plain(*a, zero), arrays, "batch")  # refuses arrays that do not fit
+            in_python = compile_function(inputs, product, mode=UNOPTIMIZED)
+            zero = np.zeros(self.size, self.dtype)
+            evaluate(lambda a: in_python(*a, zero), arrays, "batch")  # do the arrays fit?
             fallback = fallback_mode(mode)
             if fallback is None:
                 if not comes_from(error, "pytensor"):  # the message is clear already
                     raise
                 raise backend_failure(error, backend_of(mode), arrays) from error
-            matvec = compiled(fallback)
+            matvec = self._compile(inputs, product, arrays, fallback)
             warn_of_other_backend(error, backend_of(fallback))
         return ScipyOperator(self.shape, matvec=matvec, rmatvec=matvec, dtype=np.dtype(self.dtype))
+
+    def _compile(
+        self,
+        inputs: Sequence[TensorVariable],
+        product: TensorVariable,
+        arrays: Sequence[np.ndarray],
+        mode: ModeLike,
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """Return v -> A v on NumPy vectors, compiled in ``mode``, after one product to try it.
+
+        ``arrays`` are the values of all ``inputs`` but the last, which is v.
+        """
+        backend = backend_of(mode)
+        function = compile_function(inputs, product, mode=mode)
+        function.trust_input = True  # the arrays are checked, and stay on the device
+        placed, shared = backend.device_put(arrays), function.get_shared()
+
+        def matvec(v: np.ndarray) -> np.ndarray:
+            backend.take_shared(shared)
+            return np.asarray(function(*placed, np.asarray(v, dtype=self.dtype).ravel()))
+
+        matvec(np.zeros(self.size))
+        return matvec

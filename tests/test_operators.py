@@ -17,6 +17,7 @@ from scipy.sparse.linalg import cg, eigsh
 
 import symng
 from symng import LinearOperator
+from symng.operators import Factor
 
 MATRIX = np.array([[2.0, 1.0, 0.0], [1.0, 3.0, -1.0], [0.0, -1.0, 4.0]])
 V = np.array([1.0, -2.0, 3.0])
@@ -128,7 +129,7 @@ def test_float32_stays_float32():
         (
             lambda: A * B,
             TypeError,
-            r"scale: expected .* got a LinearOperator .* Use A @ v for products",
+            r"scale: expected .* got a LinearOperator .* For a product write A @ v",
         ),
         (lambda: A * np.ones(3), TypeError, "scale: expected a finite number"),
         (lambda: float("nan") * A, ValueError, "scale: expected a finite number"),
@@ -296,3 +297,10 @@ def test_diagonal():
 def test_what_diagonal_does_not_take(options, name):
     with pytest.raises((TypeError, ValueError), match=name):
         symng.LinearOperator(lambda v: v, size=2).diagonal(**options)
+
+
+def test_the_old_name_of_a_factor_is_deprecated():
+    factor = Factor(lambda v: v, lambda u: u)
+    operator = LinearOperator(lambda v: v, size=2, factor=factor)
+    with pytest.warns(DeprecationWarning, match=r"^LinearOperator\.root .*LinearOperator\.factor"):
+        assert operator.root is factor
