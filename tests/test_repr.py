@@ -128,6 +128,12 @@ def test_the_full_one_has_every_setting():
     assert eval(text, vars(symng)) == symng.HessianFree()
 
 
+def test_the_full_one_is_the_same_in_every_process():
+    text = full_repr(symng.FixedStep(size=lambda number: 0.1))
+    assert "lambda" in text and "0x" not in text
+    assert full_repr(symng.FixedStep(size=decay)) == "FixedStep(size=decay)"
+
+
 def test_a_message_has_it_on_one_line():
     solver = symng.MinresQLP(
         rtol=1e-3, maxiter=100, max_norm=1e4, condition_limit=1e5, transition_condition=1.0

@@ -213,12 +213,13 @@ def full_repr(value: Any) -> str:
     Parameters
     ----------
     value : object
-        An optimizer, a metric, a solver or the like. For other objects it is the repr.
+        An optimizer, a metric, a solver or the like.
 
     Returns
     -------
     str
-        Code that makes an equal object.
+        Code that makes an equal object. A function, such as a schedule, goes by its name, any other
+        object by its repr without addresses in memory, so the text is the same in every process.
 
     Examples
     --------
@@ -227,11 +228,17 @@ def full_repr(value: Any) -> str:
     (FixedDamping(), 'FixedDamping(value=0.0)')
     """
     if not _is_configuration(value):
-        return repr(value)
+        return leaf_repr(value)
     settings = ", ".join(
         f"{name}={full_repr(setting)}" for name, setting in _settings(value).items()
     )
     return f"{type(value).__qualname__}({settings})"
+
+
+def stable_settings(owner: Any) -> dict[str, str]:
+    """Return all settings of a dataclass by name, as `full_repr` writes them."""
+    known = fields(owner) if is_dataclass(owner) else ()
+    return {f.name: full_repr(getattr(owner, f.name)) for f in known}
 
 
 def _text(value: Any, indent: int, before: int) -> str:

@@ -20,7 +20,11 @@ from symng.graphs.rebuild import rebuild
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch
+from symng.optimizers.damping import Damping
 from symng.solvers import Solver
+
+Number = float | TensorVariable
+"""A setting that is a number, or a symbolic scalar."""
 
 
 @dataclass
@@ -216,10 +220,13 @@ class Optimizer(Config, ABC):
         What is solved with, in optimizers that have a metric.
     solver : Solver or None
         How it is solved, in those that solve.
+    damping : Damping, number or None
+        What is added to the metric, in those that damp: a rule, or a number.
     """
 
     metric: Metric | None = None
     solver: Solver | None = None
+    damping: Damping | Number | None = None
 
     @abstractmethod
     def init_state(self, objective: Objective) -> State:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from symng._checks import Verbatim, argument_error, warn
-from symng.graphs.config import full_repr
+from symng.graphs.config import stable_settings
 from symng.optimizers.damping import FixedDamping
 from symng.training.batches import BatchSampler
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
@@ -37,7 +35,7 @@ class TrainingRun:
         if path is None:
             return
         self.given: dict[str, Any] = {
-            "settings": _settings(step.optimizer),
+            "settings": stable_settings(step.optimizer),
             "data": self._checksum(),
         }
         if not Path(path).parent.is_dir():  # else noticed only after minutes
@@ -129,9 +127,8 @@ class TrainingRun:
         self._warn_of_changes(meta)
         for name, variable in variables.items():
             variable.set_value(arrays[name])
-        rule = getattr(self.step.optimizer, "damping", None)
-        # a setting, not a state: that of the given optimizer holds.
-        if isinstance(rule, FixedDamping):
+        # A fixed damping is a setting, not a state: that of the given optimizer holds.
+        if isinstance(rule := self.step.optimizer.damping, FixedDamping):
             variables["state_damping"].set_value(rule.start)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
@@ -183,18 +180,6 @@ class TrainingRun:
 def _layout(array: Any) -> str:
     """Return the shape and dtype of an array as text."""
     return f"{np.shape(array)} {np.asarray(array).dtype.name}"
-
-
-def _settings(optimizer: Any) -> dict[str, str]:
-    """Return the settings of an optimizer as text, the same in every process."""
-    named = (
-        {f.name: getattr(optimizer, f.name) for f in fields(optimizer)}
-        if is_dataclass(optimizer)
-        else {}
-    )
-    return {
-        name: re.sub(r" at 0x[0-9a-fA-F]+", "", full_repr(value)) for name, value in named.items()
-    }
 
 
 def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
