@@ -15,7 +15,7 @@ import numpy as np
 from symng._checks import Verbatim, argument_error
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-# Images and labels of the two parts; gzipped ones have another .gz.
+# Images and labels of the two parts; gzipped files end in .gz.
 _FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -26,7 +26,7 @@ _CLASSES = 10
 _GET_AGAIN = "Get the files again."
 
 
-def way_to_fashion() -> str:
+def how_to_get_fashion() -> str:
     """Return how to get Fashion-MNIST, in a sentence."""
     return (
         "To get Fashion-MNIST: apt install dataset-fashion-mnist (Debian, Ubuntu); or "
@@ -38,8 +38,8 @@ def way_to_fashion() -> str:
 def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """Return all images, their labels, and where they are from."""
     folders = [path] if path is not None else _search_path()
-    below = [folder for folder in folders for folder in (folder, folder / "fashion-mnist")]
-    for folder in below:
+    candidates = [place for folder in folders for place in (folder, folder / "fashion-mnist")]
+    for folder in candidates:
         files = [_existing(folder, name) for name in _FILES]
         if any(files):
             if missing := [name for name, file in zip(_FILES, files, strict=True) if file is None]:
@@ -60,7 +60,7 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
             "path",
             "a TFD_48x48.mat, or a folder of idx files",
             Verbatim(what),
-            way_to_fashion(),
+            how_to_get_fashion(),
             error,
         )
     fetched = _fetched_before()
@@ -68,12 +68,12 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
         return (*_read_arff(fetched), str(fetched))
     if download:
         return (*_fetch(), "OpenML's Fashion-MNIST")
-    looked = ", ".join([*map(str, below), str(_scikit_learn_home())])
+    searched = ", ".join([*map(str, candidates), str(_scikit_learn_home())])
     raise argument_error(
         "path",
         "Fashion-MNIST in one of the usual places",
-        Verbatim(f"none in {looked}"),
-        way_to_fashion(),
+        Verbatim(f"none in {searched}"),
+        how_to_get_fashion(),
         FileNotFoundError,
     )
 
@@ -167,12 +167,11 @@ def _fetched_before() -> Path | None:
     for file in sorted(_scikit_learn_home().glob("openml.org/data/**/*.gz")):
         try:
             with gzip.open(file) as lines:
-                if b"@relation fashion-mnist" in lines.read(10_000).lower().replace(
-                    b"'", b""
-                ).replace(b'"', b""):
-                    return file
+                beginning = lines.read(10_000).lower()
         except (OSError, EOFError, zlib.error):
             continue
+        if re.search(rb"@relation ['\"]?fashion-mnist", beginning):
+            return file
     return None
 
 
@@ -214,7 +213,7 @@ def _fetch() -> tuple[np.ndarray, np.ndarray]:
         found = fetch_openml("Fashion-MNIST", version=1, as_frame=False, parser="liac-arff")
     except OSError as error:
         raise OSError(
-            f"download: expected Fashion-MNIST from OpenML, got {error}. {way_to_fashion()}"
+            f"download: expected Fashion-MNIST from OpenML, got {error}. {how_to_get_fashion()}"
         ) from error
     images = np.asarray(found.data).astype("uint8").reshape(-1, 28, 28)
     return images, np.asarray(found.target).astype("int64")

@@ -15,10 +15,11 @@ def adding(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Make sequences of the adding problem, all of one length.
 
-    Each step has a number, uniform on [-1, 1], and a marker. Marked by 1 are one of the first ten
-    steps and one of the first length / 2 - 1 others; the first and the last step have the marker
-    -1, all others 0. The target is 0.5 + (X1 + X2) / 4, with X1 and X2 the marked numbers, 0 in
-    place of the number of the first step if that was to be marked. It is predicted at the end.
+    Each step has a number, uniform on [-1, 1], and a marker. Two steps are drawn: one of the first
+    ten, and one of the first length / 2 - 1 of the others. Their marker is 1, that of the first and
+    the last step -1 in any case, that of all others 0. The target is 0.5 + (X1 + X2) / 4 with the
+    numbers X1 and X2 of the steps marked 1; where the first step was drawn, 0 stands for its
+    number. The target is predicted at the end of the sequence.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ def adding(
     first = rng.integers(min(10, length - 1), size=n)
     second = rng.integers(length // 2 - 1, size=n)
     second += second >= first  # one that is not marked yet
-    markers, every = np.zeros((length, n)), np.arange(n)
-    markers[first, every] = markers[second, every] = 1.0
+    markers, sequences = np.zeros((length, n)), np.arange(n)
+    markers[first, sequences] = markers[second, sequences] = 1.0
     markers[[0, -1]] = -1.0
     targets = 0.5 + (numbers * (markers == 1)).sum(axis=0) / 4
     return np.stack([numbers, markers], axis=2).astype(name), targets[:, None].astype(name)

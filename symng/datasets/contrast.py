@@ -16,9 +16,9 @@ def local_contrast_normalization(
 ) -> np.ndarray:
     """Subtract from each pixel the mean around it, and divide by the deviation around it.
 
-    v = x - G * x, s = sqrt(G * v^2), y = v / max(s, mean(s), floor), with the mean over the image,
-    and with a Gaussian window G that is cut off and normalized to sum 1; beyond the border the
-    image is reflected.
+    v = x - G * x, s = sqrt(G * v^2), y = v / max(s, mean(s), floor). G is a Gaussian window, cut
+    off and normalized to sum 1, * a convolution, for which the image is reflected at its border,
+    and mean(s) the mean over the image.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def local_contrast_normalization(
     radius : int, default 4
         G has 2 radius + 1 pixels in each direction, by default 9 x 9; at least 1.
     floor : float, default 1e-4
-        What is divided by is at least this, in the units of ``images``; above 0. It leaves images
-        without contrast at zero.
+        Smallest divisor, in the units of ``images``; above 0. It leaves images without contrast at
+        zero.
 
     Returns
     -------

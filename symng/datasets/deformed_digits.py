@@ -59,20 +59,20 @@ def deformed_digits(
     start, stop : int
         Which examples, from 0; ``stop``, at least ``start``, is the first that is left out.
     segment, replica : int, default 0
-        Which stream; those of two segments or replicas have no random numbers in common.
+        Which stream; two segments or replicas have no random numbers in common.
     seed : int, default 0
-        Of all streams. Like ``segment``, ``replica`` and the number of an example from 0 to 2^32 -
-        1.
+        Seed of all streams; like ``segment``, ``replica`` and the number of an example from 0 to
+        2^32 - 1.
     complexity : float, default 0.7
-        Of each module at most, from 0 (no deformation) to 1.
+        Largest complexity of a module, from 0 (no deformation) to 1.
     modules : sequence of {"slant", "thickness", "affine", "elastic", "pinch"}
         What deforms, in this order; all five by default.
     dtype : {"float32", "float64"}, default "float32"
         Of the images.
     jobs : int, default 1
-        Worker processes. The images are the same with any number. Workers import the package first,
-        which takes them a few seconds, and the script that starts them: it needs ``if __name__ ==
-        "__main__":``.
+        Worker processes. The images are the same with any number. Each worker first imports the
+        package, which takes a few seconds, and the script that starts it, which needs ``if __name__
+        == "__main__":``.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def deformed_digits(
     TypeError, ValueError
         If an argument is not as described.
     RuntimeError
-        If a worker process ended before its work.
+        If a worker process ended before its work was done.
 
     Notes
     -----
@@ -213,10 +213,7 @@ def _make(
     dtype: str,
 ) -> np.ndarray:
     """Deform one picked image for each number."""
-    # Here, because SciPy takes long to import.
-    from symng.datasets._deformations import (
-        DEFORMATIONS,
-    )
+    from symng.datasets._deformations import DEFORMATIONS  # here: SciPy takes long to import
 
     side = base_images.shape[1]
     margin = (_SIDE - side) // 2
@@ -241,18 +238,16 @@ def _in_processes(tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[np.nd
     try:
         for task in tasks:
             waiting.append(pool.submit(_make, *task))
-            # Work for all while the oldest is taken, and little memory.
+            # Enough to keep all workers busy, and few enough to fit into memory.
             if len(waiting) >= 2 * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"jobs: expected {jobs} worker processes, got one that ended before its work. A script "
-            "that starts workers "
-            'needs if __name__ == "__main__": around what it does; if it has that, memory may be '
-            "short. jobs=1 starts "
-            "none."
+            f"jobs: expected {jobs} worker processes, got one that ended before its work was done. "
+            'A script that starts workers needs if __name__ == "__main__": around what it does; if '
+            "it has that, memory may be short. jobs=1 starts none."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

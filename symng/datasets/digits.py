@@ -28,7 +28,7 @@ class LabeledImages:
     train_labels, test_labels : ndarray of shape (images,)
         Whole numbers.
     source : str
-        Where they come from, for reports of results.
+        Where the images come from, for reports of results.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def check_examples(images_name: str, labels_name: str, images: Any, labels: Any)
 
 
 def _find() -> Path | None:
-    """Return the file where it is looked for, None where it is not."""
+    """Return the first file found in the usual folders; None if there is none."""
     folders = [Path("data")]
     if named := os.environ.get(FOLDER):
         if not Path(named).is_dir():
@@ -152,11 +152,11 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
     """Read MNIST or a data set of its form."""
     check_instance("path", path, (str, os.PathLike), "the name of an npz file")
     name = repr(os.fspath(path))
-    hint = "Give another file, or none and let scikit-learn's digits be taken."
+    hint = "Give another file, or none for scikit-learn's digits."
     try:
         arrays = read_npz(path, "an npz file with the arrays of MNIST", hint)
     except OSError as error:
-        # An OSError with the number of the first is of its class too.
+        # With the same errno, the new error has the class of the first, such as FileNotFoundError.
         text = f"path: expected a file that can be read, got {name}: {error.strerror}. {hint}"
         raise OSError(error.errno or 0, text) from error
     names = ["x_train", "y_train", "x_test", "y_test"]

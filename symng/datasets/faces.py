@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from symng._checks import Verbatim, argument_error, check_flag, check_instance, check_number
-from symng.datasets._fashion import find_fashion, way_to_fashion
+from symng.datasets._fashion import find_fashion, how_to_get_fashion
 
 FOLDS = 5
 # Labeled images of the Toronto Face Dataset: 2,925 for training, 418 for validation and 835 for
@@ -72,7 +72,7 @@ def faces(
 
     The Toronto Face Dataset [1]_ has 4,178 images of faces, labeled with one of seven expressions,
     in five folds of 2,925 to train with, 418 to validate and 835 to test, and some hundred thousand
-    unlabeled ones. It is handed out on request only. The default is Fashion-MNIST [2]_, 70,000
+    unlabeled ones. It is available on request only. The default is Fashion-MNIST [2]_, 70,000
     images of clothes of ten classes, cut in the same shape: 4,178 labeled, the labels of the others
     left out.
 
@@ -87,9 +87,9 @@ def faces(
     fold : int, default 0
         From 0 to 4; fold 4 of the paper is 3 here.
     labeled : int, optional
-        Labeled images in all, at least 10 and at most as many as there are; a tenth of them
-        validates and a fifth tests. Default: 4,178, or all that the ``.mat`` file has; fewer of the
-        file leave each part its share.
+        Labeled images in all, at least 10 and at most as many as there are. Of Fashion-MNIST, a
+        tenth of them validates and a fifth tests; of a ``.mat`` file with more, each part keeps its
+        share. Default: 4,178, or all that the ``.mat`` file has.
     seed : int, default 0
         Which images of Fashion-MNIST are labeled and how they are folded, at least 0; of a ``.mat``
         file, whose folds are given, which ones are left when ``labeled`` asks for fewer.
@@ -148,7 +148,7 @@ def faces(
     check_flag("download", download)
     if path is not None:
         check_instance(
-            "path", path, (str, os.PathLike), "the name of a file or folder", way_to_fashion()
+            "path", path, (str, os.PathLike), "the name of a file or folder", how_to_get_fashion()
         )
         path = Path(path)
         if not path.exists():
@@ -157,7 +157,7 @@ def faces(
                 "path",
                 "a TFD_48x48.mat, or a folder of idx files",
                 missing,
-                way_to_fashion(),
+                how_to_get_fashion(),
                 FileNotFoundError,
             )
     if path is not None and path.suffix.lower() == ".mat" and not path.is_dir():
@@ -212,35 +212,7 @@ def _thin(codes: np.ndarray, labeled: int | None, seed: int) -> np.ndarray:
 
 def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return images, labels from 0 on, and the codes of one fold."""
-    from scipy import io
-
-    expected = "a TFD_48x48.mat with images, folds and labs_ex"
-    # Outside of the try: a file that may not be read is not a damaged one.
-    with Path(path).open("rb") as file:
-        try:
-            content = io.loadmat(file, variable_names=["images", "folds", "labs_ex"])
-        except NotImplementedError:
-            raise argument_error(
-                "path",
-                expected,
-                Verbatim(f"{str(path)!r}, of MATLAB's format 7.3"),
-                "Save it again in MATLAB with the option -v7.",
-            ) from None
-        except (
-            Exception
-        ) as error:  # damage shows as anything: zlib.error, TypeError, MemoryError, ...
-            raise argument_error(
-                "path",
-                expected,
-                Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
-                "Get the file again.",
-            ) from error
-    missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
-    if missing:
-        raise argument_error(
-            "path", expected, Verbatim(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
-        )
-    images, folds, labels = (np.asarray(content[name]) for name in ("images", "folds", "labs_ex"))
+    images, folds, labels = _load_tfd(path)
     _check_tfd(path, images, folds, labels)
     codes, labels = folds[:, fold].astype("int64"), labels.ravel().astype("int64")
     counts = [(codes == code).sum() for code in (_TRAIN, _VALID, _TEST)]
@@ -260,6 +232,37 @@ def _read_tfd(path: Path, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
             _OTHER_FILE,
         )
     return images, labels - 1, codes
+
+
+def _load_tfd(path: Path) -> tuple[np.ndarray, ...]:
+    """Return the arrays images, folds and labs_ex of a file."""
+    from scipy import io
+
+    expected = "a TFD_48x48.mat with images, folds and labs_ex"
+    # Outside of the try: a file that may not be read is not a damaged one.
+    with Path(path).open("rb") as file:
+        try:
+            content = io.loadmat(file, variable_names=["images", "folds", "labs_ex"])
+        except NotImplementedError:
+            raise argument_error(
+                "path",
+                expected,
+                Verbatim(f"{str(path)!r}, of MATLAB's format 7.3"),
+                "Save it again in MATLAB with the option -v7.",
+            ) from None
+        except Exception as error:  # a damaged file raises zlib.error, TypeError, MemoryError, ...
+            raise argument_error(
+                "path",
+                expected,
+                Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
+                "Get the file again.",
+            ) from error
+    missing = [name for name in ("images", "folds", "labs_ex") if name not in content]
+    if missing:
+        raise argument_error(
+            "path", expected, Verbatim(f"{str(path)!r} without {', '.join(missing)}"), _OTHER_FILE
+        )
+    return tuple(np.asarray(content[name]) for name in ("images", "folds", "labs_ex"))
 
 
 _OTHER_FILE = "Is it the file that comes with the data set?"

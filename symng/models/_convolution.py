@@ -48,9 +48,8 @@ def convolve(
     -----
     One matrix product forward and one back to the filters; another back to the images where these
     are not data. The patches take N * positions * rows * columns * channels numbers, and are
-    gathered once, outside of a solver's loop, where the images are data. For the
-    way back to images JAX has to know their number: `symng.compile_step` and `symng.minimize` take
-    care of that.
+    gathered once, outside of a solver's loop, where the images are data. For the way back to images
+    JAX has to know their number: `symng.compile_step` and `symng.minimize` take care of that.
 
     Examples
     --------

@@ -14,7 +14,8 @@ from symng._checks import argument_error
 def squared_error(output: Any, target: Any) -> TensorVariable:
     """Return the squared error of every example, sum_k (y_k - t_k)^2.
 
-    The Gaussian likelihood with standard deviation 1 goes with half of it.
+    Half of it is the negative log-likelihood of a Gaussian of standard deviation 1, up to a
+    constant.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def squared_error(output: Any, target: Any) -> TensorVariable:
 def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
     """Return the sigmoid cross-entropy of every example, sum_k softplus(r_k) - t_k r_k.
 
-    Equal to -sum_k t_k log y_k + (1 - t_k) log(1 - y_k) with y = sigmoid(r), and finite for every
+    This is -sum_k [t_k log y_k + (1 - t_k) log(1 - y_k)] with y = sigmoid(r), and finite for every
     finite r.
 
     Parameters

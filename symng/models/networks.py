@@ -36,6 +36,7 @@ _OUTPUTS: dict[str, Function] = {
     "softmax": lambda r: pt.special.softmax(r, axis=-1),
     "exp": pt.exp,
 }
+_INITIALIZERS: dict[str, Callable] = {"glorot": glorot_init, "sparse": sparse_init}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ class Model:
     output : TensorVariable of shape (..., sizes[-1])
         The prediction, after the output activation.
     preactivation : TensorVariable of shape (..., sizes[-1])
-        What goes into the output activation; a loss written on it is stable. The same variable as
-        ``output`` when the output is linear.
+        What goes into the output activation; a loss written on it is numerically stable. The same
+        variable as ``output`` when the output is linear.
     params : list of shared variables
         ``W1, b1, W2, b2, ...``: weights of shape (fan_in, fan_out) and biases of shape (fan_out,).
     hidden : tuple of TensorVariable
@@ -153,7 +154,7 @@ def autoencoder(
     output : {"linear", "sigmoid", "softmax", "exp"} or callable, default "sigmoid"
         Activation of the reconstruction.
     initializer, seed, dtype
-        As for `mlp`, but that the default initializer is "sparse" (Martens 2010).
+        As for `mlp`, except that the default initializer is "sparse" (Martens 2010).
 
     Returns
     -------
@@ -205,12 +206,30 @@ def _check_sizes(sizes: Any) -> None:
         check_number(f"sizes[{i}]", size, minimum=1, integer=True, hint=hint)
 
 
-def _function(name: str, value: Any, known: dict[str, Callable]) -> Callable:
+def _function(
+    name: str, value: Any, known: dict[str, Callable], takes: str = "the symbolic pre-activation"
+) -> Callable:
     """Return the function for a name, or the callable itself."""
     if callable(value):
         return value
-    check_choice(name, value, known, "A callable of the symbolic pre-activation will do, too.")
+    check_choice(name, value, known, f"Or give a function of {takes}.")
     return known[value]
+
+
+def _check_input(x: Any, size: int) -> None:
+    """Refuse what is no symbolic tensor with ``size`` entries along its last axis."""
+    hint = 'Write for example x = pytensor.tensor.matrix("x").'
+    check_instance("x", x, TensorVariable, "a symbolic tensor", hint)
+    if x.type.ndim == 0 or x.type.shape[-1] not in (None, size):
+        raise argument_error("x", f"{size} entries along the last axis, as sizes[0] says", x)
+
+
+def _check_dtype(dtype: str | None, x: TensorVariable) -> str:
+    """Return the dtype of the parameters: the one given, else that of ``x``, else floatX."""
+    if dtype is None:
+        dtype = x.type.dtype if x.type.dtype.startswith("float") else pytensor.config.floatX
+    check_choice("dtype", dtype, get_args(FloatName), "Give dtype=, or cast x.")
+    return dtype
 
 
 def _network(
@@ -224,24 +243,13 @@ def _network(
     code: int | None = None,
 ) -> Model:
     """Build the layers; ``code`` is the position of the code in ``hidden``."""
-    check_instance(
-        "x",
-        x,
-        TensorVariable,
-        "a symbolic tensor",
-        'Write for example x = pytensor.tensor.matrix("x").',
-    )
-    if x.type.ndim == 0 or x.type.shape[-1] not in (None, sizes[0]):
-        raise argument_error("x", f"{sizes[0]} entries along the last axis, as sizes[0] says", x)
+    _check_input(x, sizes[0])
     last = _function("output", output, _OUTPUTS)
     initialize = _function(
-        "initializer", initializer, {"glorot": glorot_init, "sparse": sparse_init}
+        "initializer", initializer, _INITIALIZERS, "(rng, fan_in, fan_out, dtype)"
     )
     check_number("seed", seed, minimum=0, integer=True)
-    if dtype is None:
-        dtype = x.type.dtype if x.type.dtype.startswith("float") else pytensor.config.floatX
-    check_choice("dtype", dtype, get_args(FloatName), "Give dtype=, or cast x.")
-
+    dtype = _check_dtype(dtype, x)
     rng = np.random.default_rng(seed)
     layer = x if x.type.dtype == dtype else x.astype(dtype)
     params: list[SharedVariable] = []

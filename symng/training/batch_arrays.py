@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from symng.backends import Backend
 from symng.objective import Objective
 from symng.objective.batches import ChunkLayout, layout_of, split_into_chunks
@@ -13,7 +15,10 @@ from symng.objective.batches import ChunkLayout, layout_of, split_into_chunks
 Layouts = tuple[tuple[str, ChunkLayout], ...]
 """The batches of a step, "gradient" and perhaps "metric" and "search", with their layouts."""
 
-Batches = Mapping[str, Sequence[Any]]
+Arrays = Sequence[Any]
+"""The arrays of one batch, inputs and then targets; NumPy's, or what can be made of such."""
+
+Batches = Mapping[str, Arrays]
 """The arrays of each batch, by its name."""
 
 
@@ -27,8 +32,8 @@ class BatchArrays:
 
     def __init__(self, objective: Objective, chunk_size: int | None, backend: Backend) -> None:
         self.axes, self.chunk_size, self.backend = objective.data_axes, chunk_size, backend
-        self._on_device: dict[tuple[int, ...], list[Any] | None] = {}  # None: not yet
-        self._locked: list[Any] = []
+        self._on_device: dict[tuple[int, ...], Arrays | None] = {}  # None: not yet
+        self._locked: list[np.ndarray] = []
 
     def layouts(self, batches: Batches) -> Layouts:
         """Return the layouts of the batches; each combination has its own compiled function."""
@@ -37,11 +42,11 @@ class BatchArrays:
             for name, batch in batches.items()
         )
 
-    def flatten(self, batches: Batches) -> list[Any]:
+    def flatten(self, batches: Batches) -> Arrays:
         """Return the arrays of all batches, chunks and remainders, in the order of the inputs."""
         return [array for batch in batches.values() for array in self._arrays_of(batch)]
 
-    def first_chunk(self, batch: Sequence[Any]) -> Sequence[Any]:
+    def first_chunk(self, batch: Arrays) -> Arrays:
         """Return the examples of a batch that would be its first chunk; all without chunks."""
         if self.chunk_size is None:
             return batch
@@ -51,11 +56,11 @@ class BatchArrays:
         ]
 
     @contextmanager
-    def keep_on_device(self, *batches: Sequence[Any]) -> Iterator[None]:
+    def keep_on_device(self, *batches: Arrays) -> Iterator[None]:
         """Keep these batches on the device, once a step takes them, while the context is open.
 
-        They are read-only from then on: a step would not see what is written to them. Without a
-        device this does nothing.
+        They are read-only from then on, since a step would not see what is written to them. On a
+        backend without a device this does nothing.
         """
         if self.backend.has_device:
             self._on_device = dict.fromkeys(map(_identity, batches))
@@ -68,11 +73,11 @@ class BatchArrays:
             self._locked = []
 
     def change_backend(self, backend: Backend) -> None:
-        """Go on with another backend; what is on the device of the present one is forgotten."""
+        """Continue with another backend, and forget what is on the device of the present one."""
         self.backend = backend
         self._on_device = dict.fromkeys(self._on_device)
 
-    def _arrays_of(self, batch: Sequence[Any]) -> list[Any]:
+    def _arrays_of(self, batch: Arrays) -> Arrays:
         """Return the arrays of one batch, from the device if they are kept there."""
         key = _identity(batch)
         if key not in self._on_device:
@@ -86,11 +91,11 @@ class BatchArrays:
             arrays = self._on_device[key] = self.backend.device_put(self._cut(batch))
         return arrays
 
-    def _cut(self, batch: Sequence[Any]) -> list[Any]:
+    def _cut(self, batch: Arrays) -> Arrays:
         """Return the chunks of a batch and what is left of it, or the batch."""
         return split_into_chunks(batch, self.axes[: len(batch)], self.chunk_size)
 
 
-def _identity(batch: Sequence[Any]) -> tuple[int, ...]:
+def _identity(batch: Arrays) -> tuple[int, ...]:
     """Return a key for the arrays of a batch, valid while they are alive."""
     return tuple(map(id, batch))

@@ -10,13 +10,20 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number
 from symng.objective import Objective
+from symng.training.batch_arrays import Arrays
 
 MetricBatch = Literal["same", "other", "own"]
 SearchBatch = Literal["same", "other", "all"]
 
+Indices = np.ndarray | None
+"""Numbers of examples; None for all of them, in order."""
+
+StepArrays = tuple[Arrays, Arrays | None, Arrays | None]
+"""Gradient, metric and search batch; None for one that is the gradient batch."""
+
 
 class IndexSampler:
-    """Draw minibatches of indices without replacement, and other batches next to them.
+    """Draw minibatches of indices without replacement, and batches of the remaining examples.
 
     Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
     fill a last batch are left to the next epoch's permutation, so that all batches have one size.
@@ -27,8 +34,8 @@ class IndexSampler:
         self.order = np.arange(count)
         self.position = count
 
-    def next(self) -> np.ndarray | None:
-        """Return the indices of the next batch; None for all examples in order."""
+    def next(self) -> Indices:
+        """Return the indices of the next batch."""
         if self.size == self.count:
             return None
         if self.position + self.size > self.count:
@@ -37,12 +44,12 @@ class IndexSampler:
         self.position += self.size
         return batch
 
-    def dummy(self) -> np.ndarray | None:
-        """Return a batch of the same size, without drawing."""
+    def dummy(self) -> Indices:
+        """Return indices of as many examples, without drawing."""
         return None if self.size == self.count else np.arange(self.size)
 
     def others(self, *sizes: int) -> list[np.ndarray]:
-        """Return batches disjoint from the last one, and if possible from each other."""
+        """Return indices that are not in the last batch, and if possible disjoint."""
         start, left = self.position - self.size, self.count - self.size
         if sum(sizes) <= left:
             drawn = np.split(
@@ -63,16 +70,16 @@ def _scheduled(schedule: Callable[[int], int], step: int) -> int:
 
 
 def take(
-    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: np.ndarray | None
+    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: Indices
 ) -> tuple[np.ndarray, ...]:
-    """Return the examples at ``indices`` of each array; None is all, without a copy."""
+    """Return the examples at ``indices`` of each array, without a copy where these are all."""
     if indices is None:
         return tuple(arrays)
     return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
 
 
 def check_metric_batch(
-    name: str, arrays: Any, objective: Objective, expected: Sequence[TensorVariable] | None
+    name: str, arrays: object, objective: Objective, expected: Sequence[TensorVariable] | None
 ) -> list[np.ndarray]:
     """Return the arrays of a metric batch if they fit ``expected``, what the metric needs."""
     if expected is None:
@@ -93,6 +100,39 @@ def check_metric_batch(
     return objective.check_batch(name, arrays, targets=len(expected) > inputs)
 
 
+def _check_others(name: str, kind: str, left: int) -> None:
+    """Refuse "other" examples where the gradient batch leaves none."""
+    if kind == "other" and left == 0:
+        raise argument_error(
+            name,
+            "examples outside of the gradient batch",
+            Verbatim("none: it holds all of them"),
+            f"Give a smaller batch_size, or {name}='same'.",
+        )
+
+
+def _check_metric_arguments(
+    metric_batch: MetricBatch, metric_data: Arrays | None, metric_batch_size: int | None
+) -> None:
+    """Refuse metric data or a size that this kind of metric batch has no use for."""
+    if metric_batch == "same" and metric_batch_size is not None:
+        raise argument_error(
+            "metric_batch_size",
+            "none with metric_batch='same'",
+            metric_batch_size,
+            "Use metric_batch='other' or 'own'.",
+        )
+    if metric_batch != "own" and metric_data is not None:
+        raise argument_error(
+            "metric_data",
+            f"none with metric_batch={metric_batch!r}",
+            Verbatim("data"),
+            "Use metric_batch='own'.",
+        )
+    if metric_batch == "own" and metric_data is None:
+        raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
+
+
 class BatchSampler:
     """Check the data of a run once, and draw the batches of each step.
 
@@ -104,62 +144,39 @@ class BatchSampler:
         self,
         objective: Objective,
         expected: Sequence[TensorVariable] | None,
-        data: Any,
+        data: Arrays,
         rng: np.random.Generator,
         *,
         batch_size: int | Callable[[int], int] | None,
         metric_batch: MetricBatch,
-        metric_data: Any,
+        metric_data: Arrays | None,
         metric_batch_size: int | None,
         search_batch: SearchBatch,
     ) -> None:
         self.axes = objective.data_axes
         self.data = objective.check_batch("data", data)
+        self.rng = rng
+        self.metric_batch, self.search_batch = metric_batch, search_batch
         count = self.data[0].shape[self.axes[0]]
         self.schedule = batch_size if callable(batch_size) else None
-        if callable(batch_size):
-            batch_size = _scheduled(batch_size, 0)
-        if batch_size is not None and batch_size > count:
+        size = _scheduled(batch_size, 0) if callable(batch_size) else batch_size
+        if size is not None and size > count:
             raise argument_error(
                 "batch_size",
                 f"at most the {count} examples of data",
-                batch_size,
+                size,
                 "None takes all of them.",
             )
-        self.rng = rng
-        self.gradient = IndexSampler(count, batch_size, rng)
-        self.metric_batch, self.search_batch = metric_batch, search_batch
-
+        self.gradient = IndexSampler(count, size, rng)
         left = count - self.gradient.size
-        for name, value in (("metric_batch", metric_batch), ("search_batch", search_batch)):
-            if value == "other" and left == 0:
-                raise argument_error(
-                    name,
-                    "examples outside of the gradient batch",
-                    Verbatim("none: it holds all of them"),
-                    f"Give a smaller batch_size, or {name}='same'.",
-                )
         self.search_size = min(self.gradient.size, left)
+        _check_others("metric_batch", metric_batch, left)
+        _check_others("search_batch", search_batch, left)
         if metric_batch != "same" and expected is None:
             raise argument_error(
                 "metric_batch", "'same': the optimizer has no metric", metric_batch
             )
-        if metric_batch == "same" and metric_batch_size is not None:
-            raise argument_error(
-                "metric_batch_size",
-                "none with metric_batch='same'",
-                metric_batch_size,
-                "Use metric_batch='other' or 'own'.",
-            )
-        if metric_batch != "own" and metric_data is not None:
-            raise argument_error(
-                "metric_data",
-                f"none with metric_batch={metric_batch!r}",
-                Verbatim("data"),
-                "Use metric_batch='own'.",
-            )
-        if metric_batch == "own" and metric_data is None:
-            raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
+        _check_metric_arguments(metric_batch, metric_data, metric_batch_size)
 
         # Where metric batches come from, and of which size they are.
         self.own: IndexSampler | None = None
@@ -178,11 +195,11 @@ class BatchSampler:
         if metric_batch == "own":
             self.own = IndexSampler(available, self.metric_size, rng)
 
-    def next(self, step: int) -> tuple[Any, Any, Any]:
-        """Return gradient, metric and search batch of the next step; None: the gradient batch.
+    def next(self, step: int) -> StepArrays:
+        """Return the batches of the next step.
 
-        ``step`` is its number from 0. A size that follows a schedule leaves as many examples as the
-        other batches take.
+        ``step`` is its number from 0. A scheduled size leaves as many examples as the other batches
+        take.
         """
         if self.schedule is not None:
             taken = max(
@@ -205,12 +222,12 @@ class BatchSampler:
         metric, search = drawn.get("metric", metric), drawn.get("search")
         return self._take(chosen, metric, search)
 
-    def peek(self) -> tuple[Any, Any, Any]:
+    def peek(self) -> StepArrays:
         """Return batches of the right shapes for compilation, without drawing."""
         metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
         return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
 
-    def _take(self, chosen: Any, metric: Any, search: Any) -> tuple[Any, Any, Any]:
+    def _take(self, chosen: Indices, metric: Indices, search: Indices) -> StepArrays:
         """Return the arrays at the indices for gradient, metric and search."""
         return (
             take(self.data, self.axes, chosen),
@@ -228,7 +245,7 @@ class BatchSampler:
         return arrays, meta | {"rng": self.rng.bit_generator.state}
 
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Continue from what `get_state` returned."""
         self.gradient.order, self.gradient.position = arrays["order"], meta["position"]
         if self.own is not None:
             self.own.order, self.own.position = arrays["own_order"], meta["own_position"]

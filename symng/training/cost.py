@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -15,13 +13,14 @@ from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
+from symng.training.batch_arrays import Arrays
 
 # An iterative solve is 50 products by default, each of two passes through the model: this is five
 # times as much.
 _MANY_ROWS = 500
 
 
-def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
+def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Arrays) -> None:
     """Warn of a `Woodbury` solve that costs much more than an iterative one, with its cost.
 
     ``batch`` is that of the metric, with or without targets.
@@ -41,7 +40,7 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Sequence[Any
         )
 
 
-def count_rows(objective: Objective, metric: Metric, batch: Sequence[Any]) -> int:
+def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:
     """Return the number of rows of R, with the metric equal to R^T R, from two examples."""
     held = FullBatch(objective=objective, length=len(batch))
     variables, axes = held.variables, held.axes

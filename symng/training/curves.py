@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure, SubFigure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -46,7 +47,7 @@ class _Figure(Figure):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure with a little air around everything; width and height in inches."""
+    """Make an empty figure with narrow margins; width and height in inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)
     return _Figure(figsize=(width, height), layout=layout)
 
@@ -54,54 +55,60 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_curves(
     figure: Figure | SubFigure, named: Mapping[str, Sequence[Columns]], column: str
 ) -> None:
-    """Draw the two panels with a common error axis and one legend."""
+    """Draw a column against steps and against seconds, on a common axis with one legend."""
     panels = figure.subplots(1, 2, sharey=True)
     negative = any(
         (np.isfinite(run[column]) & (run[column] < 0)).any()
         for runs in named.values()
         for run in runs
     )
-    scale = "linear" if negative else "log"
     for panel, (against, label) in zip(panels, _AXES, strict=True):
-        empty = True
-        for i, (name, runs) in enumerate(named.items()):
-            for run in runs:
-                x, y = run[against], run[column]
-                shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & ((y > 0) | negative)
-                empty = empty and not shown.any()
-                panel.plot(
-                    x[shown],
-                    y[shown],
-                    label=name if run is runs[0] else None,
-                    color=_COLORS[i % len(_COLORS)],
-                    linewidth=1.6 if len(runs) == 1 else 1.0,
-                    linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
-                    marker="o" if shown.sum() <= 40 else None,
-                    markersize=3.5,
-                )
+        count = _draw_lines(panel, named, against, column, negative)
         panel.set_xlabel(label)
         panel.spines[["top", "right"]].set_visible(False)
-        if empty:
-            panel.text(
-                0.5,
-                0.5,
-                f"{column} was never evaluated",
-                transform=panel.transAxes,
-                ha="center",
-                color="0.4",
-            )
-            panel.set(xticks=[], yticks=[])
+        if count:
+            _scale_axes(panel, negative)
             continue
-        panel.set(xscale="log", yscale=scale, axisbelow=True)
-        # Minor ticks are shorter: this brings all labels into one line.
-        panel.tick_params(which="minor", pad=5.0)
-        panel.grid(True, which="major", color="0.85", linewidth=0.8)
-        panel.grid(True, which="minor", color="0.93", linewidth=0.5)
-        for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):
-            _label_ticks(axis)
+        text = f"{column} was never evaluated"
+        panel.text(0.5, 0.5, text, transform=panel.transAxes, ha="center", color="0.4")
+        panel.set(xticks=[], yticks=[])
     panels[0].set_ylabel(_words(column))
     if list(named) != [""]:
         panels[1].legend(frameon=False, fontsize="small")
+
+
+def _draw_lines(
+    panel: Axes, named: Mapping[str, Sequence[Columns]], against: str, column: str, negative: bool
+) -> int:
+    """Draw the lines of one panel, and return how many points they have."""
+    count = 0
+    for i, (name, runs) in enumerate(named.items()):
+        for run in runs:
+            x, y = run[against], run[column]
+            shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & ((y > 0) | negative)
+            count += int(shown.sum())
+            panel.plot(
+                x[shown],
+                y[shown],
+                label=name if run is runs[0] else None,
+                color=_COLORS[i % len(_COLORS)],
+                linewidth=1.6 if len(runs) == 1 else 1.0,
+                linestyle=_LINES[i // len(_COLORS) % len(_LINES)],
+                marker="o" if shown.sum() <= 40 else None,
+                markersize=3.5,
+            )
+    return count
+
+
+def _scale_axes(panel: Axes, negative: bool) -> None:
+    """Set scales, grid and tick labels of a panel that has lines."""
+    panel.set(xscale="log", yscale="linear" if negative else "log", axisbelow=True)
+    # Minor ticks are shorter: this brings all labels into one line.
+    panel.tick_params(which="minor", pad=5.0)
+    panel.grid(True, which="major", color="0.85", linewidth=0.8)
+    panel.grid(True, which="minor", color="0.93", linewidth=0.5)
+    for axis in (panel.xaxis,) if negative else (panel.xaxis, panel.yaxis):
+        _label_ticks(axis)
 
 
 def _words(column: str) -> str:

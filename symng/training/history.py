@@ -121,7 +121,7 @@ class History:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns, in the order in which they first came."""
+        """Names of the columns, in order of first appearance."""
         return tuple(self._values)
 
     def keys(self) -> tuple[str, ...]:
@@ -149,8 +149,8 @@ class History:
         return self._length
 
     def __getstate__(self) -> dict[str, Any]:
-        # For pickles and copies, which share nothing with this one. Arrays are rebuilt: a copy
-        # would be writable.
+        # Pickles and copies share nothing with this one. Arrays are left out: copies of them would
+        # be writable.
         values = {name: list(column) for name, column in self._values.items()}
         return {**self.__dict__, "_values": values, "_is_text": dict(self._is_text), "_arrays": {}}
 
@@ -291,7 +291,7 @@ class History:
                     "float64" if array.dtype.kind == "f" or (array > 2**63 - 1).any() else "int64"
                 )
             history._length = len(array)
-            # Nothing but gaps: it may become text yet.
+            # A column of gaps alone may still become one of text.
             if array.dtype.kind == "f" and np.isnan(array).all():
                 history._values[str(name)] = [None] * len(array)
             else:

@@ -11,8 +11,8 @@ from types import FrameType
 class DeferredInterrupt:
     """Defer the first Ctrl-C until the block ends; a second one interrupts at once.
 
-    A step that is taken in the block is recorded in it, too, so that none is lost. Outside of the
-    main thread, and where the program has a handler of its own for Ctrl-C, this does nothing.
+    Take a step and record it in the same block, so that no step is lost. Outside of the main
+    thread, and where the program has a handler of its own for Ctrl-C, this does nothing.
 
     Attributes
     ----------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -21,7 +20,7 @@ from symng._checks import (
 )
 from symng.objective import Objective
 from symng.optimizers import Optimizer
-from symng.training.batch_arrays import full_layouts
+from symng.training.batch_arrays import Arrays, full_layouts
 from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
@@ -37,11 +36,11 @@ from symng.training.verdicts import Watch, message_of
 def minimize(
     objective: Objective,
     optimizer: Optimizer,
-    data: Sequence[Any],
+    data: Arrays,
     *,
     batch_size: int | Callable[[int], int] | None = None,
     metric_batch: MetricBatch = "same",
-    metric_data: Sequence[Any] | None = None,
+    metric_data: Arrays | None = None,
     metric_batch_size: int | None = None,
     search_batch: SearchBatch = "same",
     max_steps: int | None = 200,
@@ -63,7 +62,7 @@ def minimize(
     Parameters
     ----------
     objective : Objective
-        The model and its loss; its parameters are updated in place.
+        The model and its loss. The parameters are updated in place.
     optimizer : Optimizer
         For instance `NaturalGradient`.
     data : tuple of arrays
@@ -71,11 +70,11 @@ def minimize(
         during training: full batches stay on the device of JAX and are read-only meanwhile.
     batch_size : int or callable, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last
-        batch wait for the next epoch. Or a schedule, a function of the number of the step, from
-        0; it is limited to the examples that metric and search batch leave. JAX recompiles for each
-        new size, so change it rarely. Default: all examples, in order. Then a step that raises the
-        loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with a
-        fixed damping it is not, since the next step would be the same.
+        batch wait for the next epoch. A schedule is a function of the number of the step, from 0;
+        its sizes are limited to the examples that metric and search batch leave. JAX recompiles for
+        each new size, so change it rarely. Default: all examples, in order. Then a step that raises
+        the loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with
+        a fixed damping it is not, since the next step would be the same.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
         which is in the gradient batch of the same step; or ``metric_data``.
@@ -83,17 +82,17 @@ def minimize(
         Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
         reaches them.
     metric_batch_size : int, optional
-        Examples in a metric batch that is not the same. Default: ``batch_size``, or all examples
+        Examples in a metric batch of its own. Default: ``batch_size``, or all available examples
         if there are fewer.
     search_batch : {"same", "other", "all"}, default "same"
-        Examples for a search: the gradient batch, as many others if there are enough, or the
-        training set. With ``metric_batch="other"`` too, metric and search batch have no example in
-        common if those outside of the gradient batch suffice for both; else they are drawn
-        independently.
+        Examples for a search: those of the gradient batch; as many others, or fewer if there are
+        not enough; or the training set. With ``metric_batch="other"`` too, metric and search batch
+        have no example in common if those outside of the gradient batch suffice for both; else they
+        are drawn independently.
     max_steps : int or None, default 200
-        Steps at most.
+        Limit on the steps.
     max_seconds : float, optional
-        Seconds of training at most (compilation and evaluation not counted), checked between
+        Limit on the seconds of training (compilation and evaluation not counted), checked between
         steps.
     target_loss : float, optional
         Stop when the loss on the gradient batch is at most this.
@@ -103,30 +102,30 @@ def minimize(
     evaluate_every : int, default 1
         Evaluate after every so many steps, and after the last one unless that was interrupted.
     evaluate_data : tuple, optional
-        Arguments of ``evaluate``, its own data; default none.
+        Arguments to call ``evaluate`` with; default none.
     seed : int, default 0
-        Of the order of examples. The same seed on the same backend gives the same numbers.
+        Seed of the order of examples. The same seed on the same backend gives the same numbers.
     progress : bool, default True
         Whether to show a progress bar, or lines where there is neither a terminal nor a notebook.
     callback : callable, optional
         Called with the row of each step (a mapping); stops the run when it returns True.
     checkpoint : path, optional
         File for the state of the run: parameters, state of the optimizer, order of examples,
-        history. Written every ``checkpoint_seconds`` and whenever the run ends. If the file exists,
-        the run continues from it with the same numbers as without interruption; ``seed`` is then
-        that of the file. If it cannot be written, for instance because the disk is
-        full, there is a warning and the run continues.
+        history. It is written every ``checkpoint_seconds`` and whenever the run ends. If the file
+        exists, the run continues from it with the same numbers as without interruption; ``seed`` is
+        then that of the file. If it cannot be written, for instance because the disk is full, there
+        is a warning and the run continues.
     checkpoint_seconds : float, default 60.0
-        Seconds between two writings.
+        Seconds from one writing of the checkpoint to the next.
     mode : str or Mode, optional
         PyTensor mode; default that of `set_mode`, as a rule JAX where it is installed.
     chunk_size : int, optional
-        Examples of a batch that are computed with at a time, as in `compile_step`.
+        Examples to compute with at a time, as in `compile_step`.
 
     Returns
     -------
     TrainingResult
-        Also after Ctrl-C (``status="interrupted"``), with all steps so far. The current step is
+        After Ctrl-C too (``status="interrupted"``), with all steps so far. The current step is
         finished first, unless Ctrl-C comes twice.
 
     Raises
@@ -148,8 +147,8 @@ def minimize(
     - "not_finite" if nothing was finite in the first nine steps: loss, gradient or solve.
     - "zero_gradient" if the gradient was exactly zero for nine steps and for all batches.
 
-    In a run that reaches its limit earlier, three steps with such a loss are enough, and for the
-    last two reasons all the steps it took.
+    In a run that reaches its limit earlier, three steps of high losses are enough for the first
+    reason, and all its steps together for the other two.
 
     Examples
     --------
@@ -172,15 +171,8 @@ def minimize(
     """
     _check_limits(max_steps, max_seconds, target_loss, callback)
     _check_evaluation(evaluate, evaluate_every, evaluate_data)
-    for name, value in (("batch_size", batch_size), ("metric_batch_size", metric_batch_size)):
-        if value is not None and not (name == "batch_size" and callable(value)):
-            check_number(name, value, minimum=1, integer=True)
-    check_choice("metric_batch", metric_batch, get_args(MetricBatch))
-    check_choice("search_batch", search_batch, get_args(SearchBatch))
-    check_number("seed", seed, minimum=0, integer=True)
-    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
-    if checkpoint is not None:
-        check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
+    _check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
+    _check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
     step = CompiledStep(
         objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None
@@ -196,21 +188,13 @@ def minimize(
         metric_batch_size=metric_batch_size,
         search_batch=search_batch,
     )
-    own = {"metric": metric_batch != "same", "search": search_batch != "same"}
-    step.build(full_layouts("gradient", *(name for name, separate in own.items() if separate)))
-    gradient, metric, _ = sampler.peek()
-    step.check_shapes("data", gradient)
-    if metric_batch == "own":
-        step.check_shapes("metric_data", metric)
-    warn_of_mismatch(objective, optimizer, gradient)
-    run = TrainingRun(step, sampler, checkpoint)
-
+    _try_out(step, sampler)
+    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds)
     limits = Limits(max_steps, max_seconds, target_loss)
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
     losses = run.history["loss"] if run.steps else ()
     watch = Watch(step, batch_size is None, epoch, losses, run.best)
-    last_saved = time.monotonic()
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
         step.keep_on_device(sampler.data, sampler.metric_data),
@@ -225,9 +209,8 @@ def minimize(
                 with DeferredInterrupt() as interrupt:
                     stepper.take_step(interrupt)
                 interrupt.raise_if_requested()
-                if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_seconds:
+                if run.is_due_for_saving:
                     run.save(watch.best)
-                    last_saved = time.monotonic()
         except KeyboardInterrupt:
             stepper.ending = "interrupted"
         except Exception as error:  # an error of evaluate or callback must not cost the history
@@ -257,7 +240,45 @@ def minimize(
     )
 
 
-def _check_limits(max_steps: Any, max_seconds: Any, target_loss: Any, callback: Any) -> None:
+def _try_out(step: CompiledStep, sampler: BatchSampler) -> None:
+    """Build the step and evaluate the model on the first batches, before minutes of compilation."""
+    metric_batch, search_batch = sampler.metric_batch, sampler.search_batch
+    separate = {"metric": metric_batch != "same", "search": search_batch != "same"}
+    step.build(full_layouts("gradient", *(name for name, own in separate.items() if own)))
+    gradient, metric, _ = sampler.peek()
+    step.check_shapes("data", gradient)
+    if metric is not None and metric_batch == "own":
+        step.check_shapes("metric_data", metric)
+    warn_of_mismatch(step.objective, step.optimizer, gradient)
+
+
+def _check_batches(
+    batch_size: object,
+    metric_batch: object,
+    metric_batch_size: object,
+    search_batch: object,
+    seed: object,
+) -> None:
+    """Refuse sizes out of range, unknown kinds of batches, and a seed that is none."""
+    if batch_size is not None and not callable(batch_size):
+        check_number("batch_size", batch_size, minimum=1, integer=True)
+    if metric_batch_size is not None:
+        check_number("metric_batch_size", metric_batch_size, minimum=1, integer=True)
+    check_choice("metric_batch", metric_batch, get_args(MetricBatch))
+    check_choice("search_batch", search_batch, get_args(SearchBatch))
+    check_number("seed", seed, minimum=0, integer=True)
+
+
+def _check_checkpoint(checkpoint: object, checkpoint_seconds: object) -> None:
+    """Refuse what is no file name, and a time between writings that is none."""
+    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
+    if checkpoint is not None:
+        check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
+
+
+def _check_limits(
+    max_steps: object, max_seconds: object, target_loss: object, callback: object
+) -> None:
     """Refuse limits out of range, and a run without any."""
     if max_steps is not None:
         check_number("max_steps", max_steps, minimum=0, integer=True)
@@ -273,7 +294,7 @@ def _check_limits(max_steps: Any, max_seconds: Any, target_loss: Any, callback: 
         )
 
 
-def _check_evaluation(evaluate: Any, evaluate_every: Any, evaluate_data: Any) -> None:
+def _check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: object) -> None:
     """Refuse an evaluation that cannot be called."""
     check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
     if evaluate is not None and not callable(evaluate):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -22,24 +21,23 @@ from symng.objective.loss_reading import Finding, find_activation, read_loss
 from symng.objective.matching import Match, compare
 from symng.objective.output_products import Products, Values
 from symng.optimizers import Optimizer
+from symng.training.batch_arrays import Arrays
 
-# So few examples, and numbers of their outputs, that it takes no time and no memory worth
-# mentioning.
+# Examples, and numbers of their outputs, that are compared: few, to take no noticeable time.
 _LIMITS = 16, 2**14
-# A small penalty on the output, such as a bonus for entropy, makes no other loss of it.
+# Relative difference that is no mismatch: a small penalty on the output, such as an entropy bonus.
 _NEAR = 0.05
 
 
-def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence[Any]) -> None:
+def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Arrays) -> None:
     """Warn if the optimizer's metric is the Fisher matrix of another distribution than the loss's.
 
     Likelihoods that were given are taken as intended, and weights of examples and factors are no
     mismatch. Without a verdict there is no warning.
     """
-    metric = getattr(optimizer, "metric", None)
+    metric, heads = optimizer.metric, objective.heads
     while isinstance(metric, StructuralDamping):
         metric = metric.metric
-    heads = objective.heads
     if not isinstance(metric, Fisher) or any(
         h.r is None or h.source.startswith("given") for h in heads
     ):
@@ -47,26 +45,11 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            values = Values(objective.model)
-            few = values.take_examples(batch, *_LIMITS)
-            try:
-                match = compare(values, few, UNOPTIMIZED)
-            except ARRAY_ERRORS:  # a model of one number of examples, as with constants for targets
-                few = batch
-                match = compare(values, few, UNOPTIMIZED)
-            if not match and not match.weighted and match.likelihood is None:
-                match = compare(values, few, UNOPTIMIZED, near=_NEAR)
-            moves = not match and not match.weighted and _moves_with_target(values, few)
+            match = _find_mismatch(objective, batch)
     except Exception:  # a failure here must not stop a run
         return
-    if moves or any(h.source == MISPLACED for h in heads):
-        return
-    if any(
-        h.source == UNREAD and read_loss(objective.loss, h.y, objective.params, objective.targets)
-        for h in heads
-    ):
-        return  # `Objective` has warned of what the loss takes the output for
-    if match or match.weighted or not np.isfinite(match.relative_difference):
+    # `Objective` has warned where the loss takes an output for something else.
+    if match is None or any(h.source == MISPLACED or _is_read(objective, h) for h in heads):
         return
     is_opposite = (
         match.factor < 0
@@ -87,24 +70,47 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Sequence
     warn(_message(objective, match, {h: taken[h] for h in doubtful}, is_opposite))
 
 
-def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:
-    """Return whether a likelihood is a poor choice for a loss that belongs to none.
+def _find_mismatch(objective: Objective, batch: Arrays) -> Match | None:
+    """Compare loss and likelihood on a few examples; None where they go together."""
+    values = Values(objective.model)
+    few = values.take_examples(batch, *_LIMITS)
+    try:
+        match = compare(values, few, UNOPTIMIZED)
+    except ARRAY_ERRORS:  # a model of one number of examples, as with constants for targets
+        few = batch
+        match = compare(values, few, UNOPTIMIZED)
+    if not match and not match.weighted and match.likelihood is None:
+        match = compare(values, few, UNOPTIMIZED, near=_NEAR)
+    if match or match.weighted or not np.isfinite(match.relative_difference):
+        return None
+    return None if _moves_with_target(values, few) else match
 
-    A softmax or a sigmoid is a distribution whatever the loss, as in a policy gradient. Nothing
-    better is known of an output that is not compared with data, such as an embedding or what a
-    generator draws.
+
+def _is_read(objective: Objective, head: Head) -> bool:
+    """Return whether the loss, though not the output's graph, says which distribution is meant."""
+    if head.source != UNREAD:
+        return False
+    return bool(read_loss(objective.loss, head.y, objective.params, objective.targets))
+
+
+def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:
+    """Return whether a likelihood is a poor choice for a loss that belongs to no likelihood.
+
+    It is not for a softmax or a sigmoid, which is a distribution whatever the loss, as in a policy
+    gradient; nor for an output that is not compared with data, such as an embedding or what a
+    generator draws, for which nothing better is known.
     """
     if head.source != UNREAD:
         return not isinstance(head.likelihood, Bernoulli | Categorical)
     return taken is not None or _meets_data(objective, head)
 
 
-def _moves_with_target(values: Values, arrays: Sequence[Any]) -> bool:
-    """Return whether an output only shifts the distribution of its target or its logarithm.
+def _moves_with_target(values: Values, arrays: Arrays) -> bool:
+    """Return whether an output only shifts the distribution of its target, or of its logarithm.
 
-    Then the Fisher matrix of each unit is the same everywhere, as that of a Gaussian is: the loss
-    may be that of Student's or a logistic distribution, log cosh or a norm of the difference, of an
-    exponential or a Gamma one.
+    Then the Fisher matrix of each unit is constant, as that of a Gaussian is. Such losses are log
+    cosh, a norm of the difference, and the negative log-likelihoods of Student's, logistic,
+    exponential and Gamma distributions.
     """
     model = values.model
     if len(model.heads) > 1 or model.heads[0].source != UNREAD:

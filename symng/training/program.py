@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from symng.backends import backend_of, compile_function, to_numpy
 from symng.backends.failures import ARRAY_ERRORS
 from symng.optimizers import Step
 from symng.optimizers.base import HostSearch
+from symng.training.batch_arrays import Arrays
 
 
 class Program:
@@ -54,8 +55,8 @@ class Program:
             self._loss = compiled([*searched, *between], outputs, name="symng_search")
             self.functions = [self._directions, self._loss, self._update]
 
-        # A check of the inputs would copy to the host what is on the device. What later functions
-        # take was checked by the first, or comes from it.
+        # Checking inputs would copy them from the device to the host. The inputs of later functions
+        # were checked by the first, or come from it.
         self.functions[0].trust_input = self.backend.has_device
         for function in self.functions[1:]:
             function.trust_input = True
@@ -63,7 +64,7 @@ class Program:
             v for function in self.functions for v in function.get_shared()
         )
 
-    def __call__(self, arrays: Sequence[Any]) -> dict[str, Any]:
+    def __call__(self, arrays: Arrays) -> dict[str, Any]:
         """Take the step."""
         self.backend.take_shared(self._shared)
         if self.step.search is None:
@@ -76,7 +77,7 @@ class Program:
         records = dict(zip(self.step.records, values, strict=True))
         return {**records, "search_evaluations": evaluations}
 
-    def compile(self, arrays: Sequence[Any]) -> None:
+    def compile(self, arrays: Arrays) -> None:
         """Make a backend that compiles on the first call compile, without changing any variable."""
         if not self.backend.compiles_on_first_call:
             return
@@ -94,7 +95,7 @@ class Program:
             self(arrays)
 
     def _search(
-        self, search: HostSearch, arrays: Sequence[Any], carried: Sequence[Any]
+        self, search: HostSearch, arrays: Arrays, carried: Arrays
     ) -> tuple[np.ndarray, int]:
         """Return the coefficients found on the host, and how often the loss was evaluated."""
         searched, dtype, evaluations = arrays[self._searched], search.coefficients.type.dtype, 0

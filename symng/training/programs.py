@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from symng.backends.failures import backend_failure, comes_from
 from symng.objective import Objective
 from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
-from symng.training.batch_arrays import BatchArrays, Batches, Layouts
+from symng.training.batch_arrays import Arrays, BatchArrays, Batches, Layouts
 from symng.training.program import Program
 
 
@@ -49,7 +49,7 @@ class Programs:
         """The compiled functions of all programs."""
         return [function for program in self.by_layouts.values() for function in program.functions]
 
-    def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
+    def check_shapes(self, name: str, batch: Arrays) -> None:
         """Evaluate the model on a batch in plain Python, unless it was on these lengths."""
         if not self._dry_run.knows(batch):
             self._dry_run(name, self.arrays.first_chunk(batch))

@@ -25,20 +25,25 @@ class TrainingRun:
     """Count the steps and seconds of a run, keep its history, save and load all of it."""
 
     def __init__(
-        self, step: CompiledStep, sampler: BatchSampler, path: str | os.PathLike[str] | None
+        self,
+        step: CompiledStep,
+        sampler: BatchSampler,
+        path: str | os.PathLike[str] | None,
+        seconds_between_saves: float,
     ) -> None:
         self.step, self.sampler, self.path = step, sampler, path
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
         self.saved = 0  # steps in the file
         self.warned = False  # of a checkpoint that could not be written
+        self._interval, self._last_save = seconds_between_saves, time.monotonic()
         if path is None:
             return
         self.given: dict[str, Any] = {
             "settings": stable_settings(step.optimizer),
             "data": self._checksum(),
         }
-        if not Path(path).parent.is_dir():  # else noticed only after minutes
+        if not Path(path).parent.is_dir():  # the first save would notice only after a minute
             raise argument_error(
                 "checkpoint",
                 "a file in a folder that exists",
@@ -61,13 +66,19 @@ class TrainingRun:
         self.steps += 1
         return info
 
+    @property
+    def is_due_for_saving(self) -> bool:
+        """Whether there is a checkpoint that was not written for a while."""
+        return self.path is not None and time.monotonic() - self._last_save >= self._interval
+
     def save(self, best: tuple[float, list[np.ndarray]] | None = None, final: bool = False) -> None:
-        """Write the checkpoint, if any; a full disk causes a warning and does not end the run.
+        """Write the checkpoint, if any; a full disk is a warning and does not end the run.
 
         ``best`` is the lowest loss so far and its parameters.
         """
         if self.path is None or self.steps == self.saved:
             return
+        self._last_save = time.monotonic()
         feed_arrays, feed_meta = self.sampler.get_state()
         arrays = {
             name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
@@ -90,16 +101,15 @@ class TrainingRun:
         except OSError as error:
             reason = error.strerror or str(error)
             if final:
-                lost = (
-                    f"the last {self.steps - self.saved} steps are not in {os.fspath(self.path)!r}"
-                )
-                warn(f"checkpoint: {lost}: {reason}.", RuntimeWarning)
+                lost, file = self.steps - self.saved, os.fspath(self.path)
+                text = f"checkpoint: the last {lost} steps are not in {file!r}: {reason}."
+                warn(text, RuntimeWarning)
             elif not self.warned:
                 warn(f"checkpoint: {reason}. The run continues and tries again.", RuntimeWarning)
                 self.warned = True
 
     def _load(self, path: str | os.PathLike[str]) -> None:
-        """Go on from the checkpoint."""
+        """Continue from the checkpoint, if it belongs to this model, optimizer and data."""
         try:
             arrays, meta = load_checkpoint(path)
         except ValueError as error:
@@ -132,7 +142,7 @@ class TrainingRun:
             variables["state_damping"].set_value(rule.start)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
-        # The loss on other data does not compare.
+        # Losses on other data cannot be compared.
         if "lowest" in meta and meta["data"] == self.given["data"]:
             self.best = (
                 meta["lowest"],
@@ -155,7 +165,7 @@ class TrainingRun:
             )
 
     def _checksum(self) -> list[int]:
-        """Return a number for each array of the data."""
+        """Return a checksum of each array of the data."""
         sampler = self.sampler
         arrays = [*sampler.data, *(sampler.metric_data if sampler.own is not None else ())]
         return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
@@ -183,7 +193,7 @@ def _layout(array: Any) -> str:
 
 
 def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """Return how two mappings differ, entry by entry: what is given, and what the file has."""
+    """Return the entries that differ, each with what is given and what the file has."""
     names = dict.fromkeys([*now, *then])
     return [
         f"{name} {now.get(name, 'missing')} where the file has {then.get(name, 'none')}"

@@ -13,8 +13,8 @@ from symng.optimizers.base import State
 class Settings:
     """Check hyperparameters and damping before each step, as the optimizer would.
 
-    A value that has not changed since the last look is not looked at again; those that follow a
-    schedule are checked where it is called. Costs the reading of a few scalars.
+    Only values that have changed since the last check are checked; those that follow a schedule are
+    checked where it is called. A check reads a few scalars.
     """
 
     def __init__(self, optimizer: Optimizer, state: State) -> None:
@@ -27,14 +27,14 @@ class Settings:
         self.seen = self._read()
 
     def check(self) -> None:
-        """Refuse what was set since the last look, naming the setting."""
+        """Refuse a value out of range that was set since the last check, naming the setting."""
         for name, value in self._read().items():
             if value != self.seen[name]:
                 self._check_one(name, value)
                 self.seen[name] = value
 
-    def follow(self) -> None:
-        """Take the damping as the step has left it."""
+    def accept_damping(self) -> None:
+        """Take the damping that the step has set as checked."""
         if "damping" in self.variables:
             self.seen["damping"] = _number(self.variables["damping"])
 
@@ -42,7 +42,7 @@ class Settings:
         return {name: _number(v) for name, v in self.variables.items()}
 
     def _check_one(self, name: str, value: Any) -> None:
-        """Make optimizer or solver anew with a setting, so that their own checks refuse it."""
+        """Make a new optimizer or solver with the value, so that its own checks refuse it."""
         optimizer: Any = self.optimizer
         solver = self.optimizer.solver
         if name == "damping":
@@ -51,7 +51,7 @@ class Settings:
             replace(optimizer, **{name: value})  # type: ignore[type-var]
         if solver is not None and name in solver.adjustable_settings():
             solver.with_settings(**{name: value})
-        # an optimizer that checks nothing does not want NaN either.
+        # An optimizer of the user's may check nothing, and NaN is never meant.
         check_number(name, value, finite=False)
 
 

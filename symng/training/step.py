@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,7 @@ from symng.objective import Objective
 from symng.objective.batches import check_chunks, make_batch
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.base import StepBatches
-from symng.training.batch_arrays import Batches, Layouts, full_layouts
+from symng.training.batch_arrays import Arrays, Batches, Layouts, full_layouts
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
@@ -45,9 +45,9 @@ class CompiledStep:
     ----------
     hyperparameters : mapping
         Shared variables that may be set between steps, without a recompilation: ``step_size``,
-        ``rtol``, ``maxiter``, ``warm_start``, ``momentum``, ..., whichever the optimizer has. One
-        that follows a schedule is set by it. What the optimizer would not take as an argument is
-        refused by the next step.
+        ``rtol``, ``maxiter``, ``warm_start``, ``momentum``, ..., whichever the optimizer has. A
+        schedule overwrites the variable that it sets. The next step refuses a value that the
+        optimizer would refuse as an argument.
     state : mapping
         Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``,
         ``step``.
@@ -113,7 +113,10 @@ class CompiledStep:
         return "\n".join([f"CompiledStep({self.optimizer!r}, backend={self.backend!r})", *lines])
 
     def __call__(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
+        self,
+        gradient_batch: Arrays,
+        metric_batch: Arrays | None = None,
+        search_batch: Arrays | None = None,
     ) -> StepInfo:
         """Take one step.
 
@@ -145,9 +148,9 @@ class CompiledStep:
 
     def run(
         self,
-        gradient_batch: Sequence[Any],
-        metric_batch: Any = None,
-        search_batch: Any = None,
+        gradient_batch: Arrays,
+        metric_batch: Arrays | None = None,
+        search_batch: Arrays | None = None,
         *,
         sync: bool = True,
         settled: bool | None = None,
@@ -159,15 +162,18 @@ class CompiledStep:
         if settled is not None:
             deprecated("CompiledStep.run(settled=)", "0.2", "CompiledStep.run(sync=)")
             sync = settled
-        return self._run(_named(gradient_batch, metric_batch, search_batch), sync)
+        return self._run(_by_name(gradient_batch, metric_batch, search_batch), sync)
 
     def compile(
-        self, gradient_batch: Sequence[Any], metric_batch: Any = None, search_batch: Any = None
+        self,
+        gradient_batch: Arrays,
+        metric_batch: Arrays | None = None,
+        search_batch: Arrays | None = None,
     ) -> CompiledStep:
         """Compile for these batches and return the step; parameters and state do not change.
 
-        On backends that compile during the first call (Numba, JAX) this makes one, and undoes what
-        it did.
+        On backends that compile during the first call (Numba, JAX) this makes a call and undoes its
+        updates.
         """
         self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
         return self
@@ -188,15 +194,14 @@ class CompiledStep:
                 self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
         return self._steps[layouts]
 
-    def check_shapes(self, name: str, batch: Sequence[Any]) -> None:
-        """Evaluate the model on a batch in plain Python, unless it was on arrays of these lengths.
+    def check_shapes(self, name: str, batch: Arrays) -> None:
+        """Evaluate the model on a batch in plain Python, unless arrays of these lengths passed.
 
-        Arrays of wrong shapes are refused at once, and not after the step was compiled, which may
-        take a minute.
+        This refuses arrays of wrong shapes at once, and not after a minute of compilation.
         """
         self._programs.check_shapes(name, batch)
 
-    def keep_on_device(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
+    def keep_on_device(self, *batches: Arrays) -> AbstractContextManager[None]:
         """Keep these batches on the device of the backend while the context is open.
 
         The arrays of those that a step takes are read-only meanwhile.
@@ -213,12 +218,12 @@ class CompiledStep:
         deprecated("CompiledStep.settle", "0.2", "CompiledStep.sync_to_host")
         self.sync_to_host()
 
-    def holding(self, *batches: Sequence[Any]) -> AbstractContextManager[None]:
+    def holding(self, *batches: Arrays) -> AbstractContextManager[None]:
         """Call `keep_on_device`, by its old name."""
         deprecated("CompiledStep.holding", "0.2", "CompiledStep.keep_on_device")
         return self.keep_on_device(*batches)
 
-    def try_model(self, name: str, batch: Sequence[Any]) -> None:
+    def try_model(self, name: str, batch: Arrays) -> None:
         """Call `check_shapes`, by its old name."""
         deprecated("CompiledStep.try_model", "0.2", "CompiledStep.check_shapes")
         self.check_shapes(name, batch)
@@ -231,7 +236,7 @@ class CompiledStep:
         records = self._programs.run(batches)
         if sync:
             self.sync_to_host()
-        self._settings.follow()
+        self._settings.accept_damping()
         return make_info(records)
 
     def _compile(self, batches: Batches) -> None:
@@ -244,7 +249,9 @@ class CompiledStep:
             warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
         self._programs.compile(batches)
 
-    def _check_batches(self, gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
+    def _check_batches(
+        self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
+    ) -> Batches:
         """Return the arrays of each batch, or refuse them."""
         objective = self.objective
         batches = {"gradient": objective.check_batch("gradient_batch", gradient_batch)}
@@ -253,20 +260,22 @@ class CompiledStep:
                 "metric_batch", metric_batch, objective, self.metric_inputs
             )
         # Refuses a batch that the optimizer does not use.
-        self.build(full_layouts(*_named(gradient_batch, metric_batch, search_batch)))
+        self.build(full_layouts(*_by_name(gradient_batch, metric_batch, search_batch)))
         if search_batch is not None:
             batches["search"] = objective.check_batch("search_batch", search_batch)
         return batches
 
 
-def _named(gradient_batch: Any, metric_batch: Any, search_batch: Any) -> Batches:
+def _by_name(
+    gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
+) -> Batches:
     """Return the batches that are given, by name."""
     batches = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
     return {name: batch for name, batch in batches.items() if batch is not None}
 
 
-def _check_arguments(objective: Any, optimizer: Any, chunk_size: int | None) -> None:
-    """Refuse what is no objective or optimizer, and a chunk size that does not fit them."""
+def _check_arguments(objective: Objective, optimizer: Optimizer, chunk_size: int | None) -> None:
+    """Refuse what is no objective or no optimizer, and a chunk size that they cannot take."""
     check_instance("objective", objective, Objective, "a symng.Objective")
     check_instance(
         "optimizer",
@@ -314,7 +323,7 @@ def compile_step(
     chunk_size : int, optional
         Compute gradient, products with the metric and losses over chunks of so many examples of a
         batch, one after another, so that memory follows the chunk and not the batch. The results
-        are the same to rounding. The loss must be a mean or sum over examples. Default: the whole
+        are the same to rounding. The loss must be a mean or sum over examples. Default: the full
         batch at once, whose activations are kept for the solve; with chunks each product makes a
         forward pass of its own.
 

@@ -21,19 +21,17 @@ _MESSAGES = {
     "failed": "Step after step failed and changed nothing. The history names the cause in "
     "solver_status and new_loss.",
     "not_finite": "No step was finite: the loss, its gradient or the metric is NaN or infinite at "
-    "the parameters that "
-    "the run began with. Look for log(0), 0 / 0 or the norm of zeros there.",
+    "the parameters that the run began with. Look for log(0), 0 / 0 or the norm of zeros there.",
     "zero_gradient": "The gradient is zero: an optimum, a saddle, or units that do not pass on any "
     "gradient.",
 }
 
-# Steps in a row after which a run ends: that fail with nothing changed in between, that have a loss
-# too high, or no gradient. Fewer of high losses will do where the run ends anyway.
+# A run ends after this many steps in a row that fail without a change in between, whose loss is too
+# high, or whose gradient is zero. Fewer high losses suffice where the run ends anyway.
 _PATIENCE, _FEW = 9, 3
 
-# A loss is too high from here on, in units of the losses that a run begins with, which count as no
-# smaller than _SMALL: Adam may take parameters of a loss of 1e-9 to one of 1e-3 before it comes
-# back.
+# A loss is too high at this multiple of the losses that a run begins with. These count as at least
+# _SMALL: from a loss of 1e-9, Adam may rise to 1e-3 before it comes back.
 _TOO_HIGH, _SMALL = 1e3, 1e-3
 
 
@@ -45,25 +43,25 @@ def message_of(status: str, restored: bool) -> str:
 class Watch:
     """Judge a run after each step, and keep the parameters of its lowest loss.
 
-    ``every_example`` is whether each batch is full, ``epoch`` the number of batches in an epoch.
-    ``losses`` are those before a checkpoint, ``best`` the lowest of them and its parameters, if the
-    file has them.
+    ``full_batch`` is whether each batch holds all examples, ``epoch`` the number of batches in an
+    epoch. ``losses`` are those up to a checkpoint, ``best`` the lowest of them and its parameters,
+    if the file has them.
     """
 
     def __init__(
         self,
         step: CompiledStep,
-        every_example: bool,
+        full_batch: bool,
         epoch: int,
         losses: Iterable[float],
         best: tuple[float, list[np.ndarray]] | None = None,
     ) -> None:
-        self.step, self.every_example, self.epoch = step, every_example, epoch
+        self.step, self.full_batch, self.epoch = step, full_batch, epoch
         finite = [float(loss) for loss in losses if np.isfinite(loss)]
         self._initial: list[float] = []
         self._start = 0.0
         for loss in finite[:_PATIENCE]:
-            self._begin(loss)
+            self._record_initial(loss)
         self._latest = deque(finite, maxlen=_PATIENCE)
         self._bottom = min(finite, default=np.inf)
         self.lowest = np.inf  # of the losses whose parameters are kept
@@ -101,7 +99,7 @@ class Watch:
         """
         self._steps += 1
         if np.isfinite(info.loss):
-            self._begin(info.loss)
+            self._record_initial(info.loss)
             self._bottom = min(self._bottom, info.loss)
             if info.loss < self.lowest:
                 self.lowest = info.loss
@@ -121,7 +119,7 @@ class Watch:
             _FEW if last else _PATIENCE
         ):
             return "diverged"
-        if self.every_example:
+        if self.full_batch:
             return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else None
         # A batch may come first in one epoch and last in the next.
         return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else None
@@ -135,19 +133,19 @@ class Watch:
                 param.set_value(np.array(value, dtype=param.type.dtype))
         return bool(blown_up)
 
-    def _begin(self, loss: float) -> None:
+    def _record_initial(self, loss: float) -> None:
         """Record one of the first losses; their median is the start if batches are not full."""
         if len(self._initial) < _PATIENCE:
             self._initial.append(loss)
             first = next(filter(None, self._initial), 0.0)
-            self._start = first if self.every_example else float(np.median(self._initial))
+            self._start = first if self.full_batch else float(np.median(self._initial))
 
     def _is_reached(self, count: int, patience: int, last: bool) -> bool:
-        """Return whether something was so in enough steps, or in all of them where the run ends."""
+        """Return whether ``count`` steps are enough, or all there are where the run ends."""
         return count >= patience or (last and count == self._steps)
 
     def _limit(self) -> float:
-        """Return the loss from which on one is too high."""
+        """Return the loss above which a loss is too high."""
         return self._bottom + _TOO_HIGH * max(abs(self._start) + self._start - self._bottom, _SMALL)
 
     def _rises(self, patience: int) -> bool:

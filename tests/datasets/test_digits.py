@@ -153,7 +153,7 @@ def test_neither_file_nor_scikit_learn(nowhere, monkeypatch):
     ],
 )
 def test_files_that_hold_something_else(nowhere, changes, words):
-    way_out = "Give another file, or none and let scikit-learn's digits be taken.$"
+    way_out = "Give another file, or none for scikit-learn's digits.$"
     with pytest.raises(ValueError, match=f"^{words}.*{way_out}"):
         digits(write(nowhere / "own.npz", **changes))
 

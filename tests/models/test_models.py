@@ -308,7 +308,8 @@ RNG = np.random.default_rng(0)
         (
             lambda: mlp(X, [3, 2], initializer="he"),
             ValueError,
-            "initializer: expected one of 'glorot', 'sparse'",
+            r"initializer: expected one of 'glorot', 'sparse', got 'he' \(str\). "
+            r"Or give a function of \(rng, fan_in, fan_out, dtype\)",
         ),
         (lambda: mlp(X, [3, 2], seed=-1), ValueError, "seed: expected"),
         (

@@ -33,7 +33,7 @@ def train(objective, optimizer, data=(X, T), **settings):
     )
 
 
-def judged(losses, every_example=True, before=(), **info):
+def judged(losses, full_batch=True, before=(), **info):
     """Return the verdict on a run of these losses and when it came.
 
     The parameter is the number of the step.
@@ -42,7 +42,7 @@ def judged(losses, every_example=True, before=(), **info):
     step = SimpleNamespace(
         objective=SimpleNamespace(params=[w]), state={}, sync_to_host=lambda: None
     )
-    watch = Watch(step, every_example, 1, before)
+    watch = Watch(step, full_batch, 1, before)
     for number, loss in enumerate(losses):
         watch.remember()
         w.set_value(np.array([number + 1.0]))
@@ -90,8 +90,8 @@ def test_a_loss_that_does_not(losses):
 
 def test_batches_with_losses_of_their_own():
     noisy = [1e-6, *(10.0 ** RNG.uniform(-1, 1, 200))]
-    assert judged(noisy, every_example=False)[0] is None
-    assert judged([*noisy, *(3.0**k for k in range(60))], every_example=False)[0] == "diverged"
+    assert judged(noisy, full_batch=False)[0] is None
+    assert judged([*noisy, *(3.0**k for k in range(60))], full_batch=False)[0] == "diverged"
     assert judged([1e9] * 12, before=[1.0, 0.5])[0] == "diverged"  # after a checkpoint
     assert judged([1e9] * 12)[0] is None
 
