@@ -63,7 +63,11 @@ def make_arrays(sizes: tuple[int, ...], examples: int) -> tuple[list[np.ndarray]
     rng = np.random.default_rng(0)
     params = []
     for rows, columns in itertools.pairwise(sizes):
-        params += [sparse_init(rng, rows, columns, "float32"), np.zeros(columns, "float32")]
+        if rows * columns > 2**22:  # sparse_init sorts them, for seconds
+            weights = rng.standard_normal((rows, columns), "float32") / np.sqrt(rows / 15)
+        else:
+            weights = sparse_init(rng, rows, columns, "float32")
+        params += [weights.astype("float32"), np.zeros(columns, "float32")]
     return params, rng.random((examples, sizes[0]), "float32")
 
 
@@ -75,41 +79,56 @@ def make_floor(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
     return lambda: [run() for _ in range(iterations)]
 
 
-def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
-    """Return gradient and solve as one function compiled by symng."""
+def compile_symng(
+    mode: str, sizes: tuple[int, ...], examples: int, iterations: int
+) -> Callable[[float], Any]:
+    """Return gradient and solve in one function of the damping; it returns x and iterations."""
     import pytensor
     import pytensor.tensor as pt
 
     import symng
-    from symng.backends import backend_of, compile_function, to_numpy
+    from symng.backends import backend_of, compile_function
+    from symng.objective.batches import as_batch
     from symng.optimizers._step import loss_and_gradient
 
     arrays, images = make_arrays(sizes, examples)
     params = [pytensor.shared(a, name=f"p{i}") for i, a in enumerate(arrays)]
-    x = pt.matrix("x", dtype="float32")
+    x, damping = pt.matrix("x", dtype="float32"), pt.scalar("damping", dtype="float32")
     h = x
     for i in range(len(sizes) - 1):
         r = pt.dot(h, params[2 * i]) + params[2 * i + 1]
         h = r if i in LINEAR else pt.sigmoid(r)
     loss = symng.models.binary_cross_entropy_with_logits(r, x).mean()
     objective = symng.Objective(loss, output=pt.sigmoid(r), params=params, inputs=[x])
-    gradient = loss_and_gradient(objective)[1]
+    gradient = loss_and_gradient(as_batch(objective))[1]
     solver = symng.CG(rtol=0.0, maxiter=iterations, recompute=False)
-    solution = solver.solve(symng.Fisher()(objective), gradient, damping=DAMPING)
-    function = compile_function([x], [solution.x, solution.niter], mode=mode)
+    solution = solver.solve(symng.Fisher()(objective), gradient, damping=damping)
+    function = compile_function([x, damping], [solution.x, solution.niter], mode=mode)
     function.trust_input = True
-    (batch,) = backend_of(mode).device_put([images])
+    backend = backend_of(mode)
+    # On the device, where a step leaves them: arrays of NumPy would be sent there by every call.
+    for param, value in zip(params, backend.device_put(arrays), strict=True):
+        param.container.storage[0] = value
+    (batch,) = backend.device_put([images])
+    return lambda value: function(batch, *backend.device_put([np.asarray(value, "float32")]))
+
+
+def make_symng(mode: str, sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
+    """Return gradient and solve as one function compiled by symng."""
+    solve = compile_symng(mode, sizes, examples, iterations)
 
     def run() -> None:
-        done = int(to_numpy(function(batch))[1])
+        done = int(np.asarray(solve(DAMPING)[1]))  # waits for all of it
         if done != iterations:
             raise SystemExit(f"{mode}: {done} iterations, not {iterations}")
 
     return run
 
 
-def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
-    """Return the same written by hand in JAX."""
+def compile_jax(
+    sizes: tuple[int, ...], examples: int, iterations: int, cg: Callable[..., Any] | None = None
+) -> Callable[[float], Any]:
+    """Return the same written by hand in JAX, by its CG or a function called like it."""
     import jax
     import jax.numpy as jnp
     from jax.flatten_util import ravel_pytree
@@ -127,7 +146,7 @@ def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         return h
 
     @jax.jit
-    def solve(theta: Any, x: Any) -> Any:
+    def solve(theta: Any, x: Any, damping: Any) -> Any:
         def loss(theta: Any) -> Any:
             r = logits(theta, x)
             return jnp.sum(jax.nn.softplus(r) - x * r, axis=1).mean()
@@ -136,14 +155,20 @@ def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
         pull = jax.vjp(lambda t: logits(t, x), theta)[1]
         y = jax.nn.sigmoid(r)
         weights = y * (1 - y) / len(x)
-        return jax.scipy.sparse.linalg.cg(
-            lambda v: pull(weights * push(v))[0] + np.float32(DAMPING) * v,
+        return (cg or jax.scipy.sparse.linalg.cg)(
+            lambda v: pull(weights * push(v))[0] + damping * v,
             jax.grad(loss)(theta),
             maxiter=iterations,
             tol=0,
         )[0]
 
-    return lambda: np.asarray(solve(theta, batch))
+    return lambda value: solve(theta, batch, jax.device_put(np.float32(value)))
+
+
+def make_jax(sizes: tuple[int, ...], examples: int, iterations: int) -> Run:
+    """Return the same written by hand in JAX."""
+    solve = compile_jax(sizes, examples, iterations)
+    return lambda: solve(DAMPING).block_until_ready()
 
 
 def conjugate_gradient(product: Callable[[Any], Any], b: Any, iterations: int) -> Any:

@@ -24,6 +24,7 @@ from symng import vectors
 from symng.backends import compile_function
 from symng.datasets import curves
 from symng.metrics import EmpiricalFisher
+from symng.objective.batches import as_batch
 from symng.optimizers._step import loss_and_gradient
 
 WARM = ", warm start"
@@ -89,7 +90,7 @@ def main() -> None:
     batch = (images[:1000],)
     # Of the residual itself: the relative tolerance of MINRES-QLP is that of its backward error.
     gradient = compile_function(
-        objective.inputs, loss_and_gradient(objective)[1], mode="FAST_COMPILE"
+        objective.inputs, loss_and_gradient(as_batch(objective))[1], mode="FAST_COMPILE"
     )(*batch)
     atol = options.tolerance * float(np.linalg.norm(gradient))
 
