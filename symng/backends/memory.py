@@ -6,6 +6,9 @@ import ctypes
 
 from symng._checks import check_number
 
+_TRIM, _MMAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+_EARLY_LIMIT = 2**25  # of M_MMAP_THRESHOLD in early glibc, on 64 bits
+
 
 def keep_memory(size: int = 2**31 - 1) -> bool:
     """Let the process reuse the memory of arrays that are freed.
@@ -35,8 +38,9 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
     -----
     This sets M_MMAP_THRESHOLD and M_TRIM_THRESHOLD by ``mallopt``. Setting the environment
     variables ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` to ``size`` has the same
-    effect on any program. Peak memory stays about the same; memory that is freed later is not
-    available to other processes.
+    effect on any program. Early versions of glibc allow at most 32 MiB for the first; they get that.
+    Peak memory stays about the same; memory that is freed later is not available to other
+    processes.
 
     Examples
     --------
@@ -49,5 +53,6 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    trim, mmap = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    return all([mallopt(option, int(size)) == 1 for option in (mmap, trim)])
+    # The second size is for a library that refuses the first.
+    has_mmap = any(mallopt(_MMAP, n) == 1 for n in (int(size), min(int(size), _EARLY_LIMIT)))
+    return mallopt(_TRIM, int(size)) == 1 and has_mmap

@@ -88,7 +88,7 @@ def test_products_on_numba_take_any_layout():
         ]
         for mine, right in zip(function(a, b, c), expected, strict=True):
             np.testing.assert_allclose(mine, right, rtol=1e-10)
-    if _numba_rewrites.COPIES:
+    if _numba_rewrites.COPIES_FACTORS:
         inner = [node for loop in loops_of(function) for node in outer_nodes(loop.op.fgraph)]
         for found in (outer_nodes(function), inner):
             assert any(isinstance(node.op, _numba_rewrites.LayoutDot) for node in found)
@@ -115,7 +115,7 @@ def test_numba_gets_no_large_constants():
     assert (x == 6.0).all() and count == 3 and (ones == 1.0).all()
     constants = [v for v in function.maker.fgraph.variables if isinstance(v, Constant)]
     assert constants and all(
-        v.data.nbytes <= _numba_rewrites.LARGEST_IN_CACHE for v in constants if v.type.ndim
+        v.data.nbytes <= _numba_rewrites.MAX_CACHED_BYTES for v in constants if v.type.ndim
     )
 
 
@@ -332,6 +332,20 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
         taken, given_back, kept = run_python(code).split()
         # Pages of 4 KiB, of 7812 in all.
         assert taken == "True" and int(given_back) < 1000 < 6000 < int(kept)
+    settings = {}
+
+    class EarlyLibrary:
+        """As glibc that takes at most 32 MiB for M_MMAP_THRESHOLD, option -3."""
+
+        def mallopt(self, option, size):
+            if option == -3 and size > 2**25:
+                return 0
+            settings[option] = size
+            return 1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda name: EarlyLibrary())
+    assert symng.keep_memory(10**9) is True
+    assert settings == {-1: 10**9, -3: 2**25}
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert symng.keep_memory() is False
     with pytest.raises(ValueError, match="size: expected .*got 0"):
