@@ -27,10 +27,10 @@ class C(Python):
     mode_name = "CVM"
 
     def tune(self, mode: Mode) -> Mode:
-        """Return the mode in which a loop passes its state between iterations without a copy.
+        """Return the mode with loops that pass their state on without a copy.
 
-        PyTensor copies the state into a buffer each time. It has to where it keeps the memory of
-        intermediates: the next state would overwrite the present one.
+        PyTensor copies the state into a buffer in each iteration. It has to where it keeps the
+        memory of intermediates (``allow_gc`` off): the next state would overwrite the present one.
         """
         if not pytensor.config.allow_gc:
             return mode

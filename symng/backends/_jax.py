@@ -52,11 +52,11 @@ class Jax(Backend):
                     "jax.config.update('jax_enable_x64', True) before compiling.",
                 )
 
-    def device_put(self, arrays: Iterable[Any]) -> list[Any]:
+    def device_put(self, arrays: Iterable[np.ndarray]) -> list[Any]:
         """Return the arrays on JAX's default device.
 
-        That spares a copy only in functions with ``trust_input`` set to True: otherwise PyTensor
-        turns every argument into a NumPy array, which is sent anew.
+        That saves a copy only for functions with ``trust_input`` set to True: otherwise PyTensor
+        turns every argument into a NumPy array, which is sent again.
         """
         import jax
 
@@ -68,11 +68,14 @@ class Jax(Backend):
     def locate(self, error: Exception) -> str:
         """Return the function of PyTensor's JAX backend that raised ``error``, or an empty string.
 
-        JAX runs a graph in one go, so the op that PyTensor names is just any of the graph.
+        JAX runs a graph in one go, so the op that PyTensor names may be any in the graph.
         """
-        functions = [name for module, name in frames_of(error) if module.startswith(_DISPATCH)]
-        # Those named jax_funcify make such functions.
-        functions = [name for name in functions if not name.startswith("jax_funcify")]
+        functions = [
+            name
+            for module, name in frames_of(error)
+            # The functions called jax_funcify... only make those that compute.
+            if module.startswith(_DISPATCH) and not name.startswith("jax_funcify")
+        ]
         return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
 
 
@@ -97,9 +100,9 @@ def enable_jax() -> None:
     loop does, is refused with a NotImplementedError while it is compiled. The number of steps may
     be symbolic.
 
-    Two graph rewrites are added for the JAX backend only: one that stores only the last value of
-    such a loop when its initial state is a constant, and one that removes a useless cast to float64
-    from float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
+    Graph rewrites are added, for the JAX backend only: one that stores only the last value of such
+    a loop when its initial state is a constant, and one that removes a useless cast to float64 from
+    float32 sums (PyTensor's JAX backend sums in float32 and casts the result).
 
     JAX computes in 64 bits only if PyTensor's ``floatX`` is "float64" (the default) when its JAX
     backend is first used, or after ``jax.config.update("jax_enable_x64", True)``.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import pytensor.tensor as pt
 from pytensor.compile.mode import JAX, optdb
-from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.fg import AbstractFunctionGraph, FunctionGraph
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.jax.dispatch.basic import jax_funcify
 from pytensor.scan.op import Scan
@@ -27,18 +27,17 @@ _registered = False
 
 
 def register() -> None:
-    """Register the dispatch of while scans and the two rewrites, once."""
+    """Register the conversions to JAX and the rewrites, once."""
     global _registered
     if _registered:
         return
-    own = jax_funcify.dispatch(Scan)
+    convert_fixed_scan = jax_funcify.dispatch(Scan)  # PyTensor's
 
-    @functools.wraps(own)
-    def convert_scan(op: Scan, node: Any = None, **kwargs: Any) -> Callable:
-        """Convert while scans here and hand every other scan back."""
+    @functools.wraps(convert_fixed_scan)
+    def convert_scan(op: Scan, node: Apply, **kwargs: object) -> Callable:
         if op.info.as_while:
             return convert_while_scan(op, node, **kwargs)
-        return _jax_shapes.with_known_constants(own, op, node, **kwargs)
+        return _jax_shapes.with_known_constants(convert_fixed_scan, op, node, **kwargs)
 
     jax_funcify.register(Scan, convert_scan)
     _jax_ops.register()
@@ -56,11 +55,11 @@ def register() -> None:
 
 
 @node_rewriter([IncSubtensor])
-def full_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
-    """Write a full initial state into a scan buffer, ``empty[:k] = alloc(value, k, ...)``.
+def full_initial_state(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
+    """Write a whole array into the start of a scan buffer: ``empty[:k] = alloc(value, k, ...)``.
 
-    PyTensor drops the `Alloc` of a constant initial state, and then no longer knows the buffer for
-    one that it can shorten to the last value; the buffer keeps the length of the scan, which JAX
+    PyTensor drops the `Alloc` of a constant initial state, and then no longer sees that it can
+    shorten the buffer to the last value. The buffer would keep the length of the scan, which JAX
     cannot allocate when it is symbolic.
     """
     if not node.op.set_instead_of_inc or node.op.idx_list != (slice(None, 0),):
@@ -69,20 +68,19 @@ def full_initial_state(fgraph: FunctionGraph, node: Any) -> list[Variable] | boo
     if buffer.owner is None or not isinstance(buffer.owner.op, AllocEmpty):
         return False
     lengths = buffer.owner.inputs[1:]
-    missing = buffer.ndim - value.ndim
-    broadcast = [
-        axis < missing or value.type.broadcastable[axis - missing] for axis in range(1, buffer.ndim)
-    ]
-    if not any(
-        spread and not one
-        for spread, one in zip(broadcast, buffer.type.broadcastable[1:], strict=True)
-    ):
+    missing = buffer.type.ndim - value.type.ndim
+    is_broadcast = any(
+        (axis < missing or value.type.broadcastable[axis - missing])
+        and not buffer.type.broadcastable[axis]
+        for axis in range(1, buffer.type.ndim)
+    )
+    if not is_broadcast:
         return False
     return [node.op(buffer, pt.alloc(value, stop, *lengths), stop)]
 
 
 @node_rewriter([CAReduce])
-def narrow_reduction(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
+def narrow_reduction(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
     """Accumulate a float32 sum in float32.
 
     PyTensor's JAX backend ignores the accumulator while it sums and casts the result to it, so the
@@ -96,110 +94,126 @@ def narrow_reduction(fgraph: FunctionGraph, node: Any) -> list[Variable] | bool:
     return [node.op.clone(acc_dtype=dtype)(node.inputs[0])]
 
 
-def convert_while_scan(op: Scan, node: Any, **kwargs: Any) -> Callable:
-    """Convert a while scan to a function on JAX arrays.
+def convert_while_scan(op: Scan, node: Apply, **kwargs: object) -> Callable:
+    """Convert a while scan to a function on JAX arrays, or refuse it.
 
-    Recurrent outputs live in the buffers that the graph provides, written around in a circle as
-    PyTensor's own scan does; at the end each buffer is rolled so that the newest value is its last
-    entry. A buffer that could end up with entries never written would have to be cut, which JAX
-    cannot: it is refused.
+    Of a loop that JAX can run only the last value of each output is read: JAX arrays cannot end
+    where a loop stops.
     """
-    info = op.info
-    if info.n_mit_mot:
+    if op.info.n_mit_mot:
         raise NotImplementedError(
             f"{op}: expected a while scan without several outputs per state, got one from the "
             "gradient of a loop. Its JAX form is not there; use a scan with a fixed number of "
             "steps, or mode 'CVM' or 'NUMBA'."
         )
-    buffer_variables = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
-    if any(_has_computed_length(buffer) for buffer in buffer_variables):
+    buffers = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
+    lengths = op.outer_nitsot(node.inputs)
+    if any(map(_has_computed_length, buffers)) or any(map(_keeps_several, lengths)):
         raise _wants_all_values(op)
-    taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
-    lookbacks = [-min(each) for each in taps]
-    kept = [_constant_length(length) for length in op.outer_nitsot(node.inputs)]
-    if any(length != 1 for length in kept):
-        raise _wants_all_values(op)
-    inner = jax_funcify(_inner_graph(op), **kwargs)
-    buffer_dtypes = [variable.type.dtype for variable in buffer_variables]
-    single_dtypes = [getattr(v.type, "dtype", None) for v in op.outer_untraced_sit_sot(node.inputs)]
+    return _WhileScan(op, node, jax_funcify(_inner_graph(op), **kwargs)).run
 
-    def scan(*outer: Any) -> Any:
+
+class _Carry(NamedTuple):
+    """What a loop passes from step to step."""
+
+    step: jax.Array  # the number of the next one
+    stopped: jax.Array
+    buffers: list[jax.Array]
+    states: list[Any]  # those that are no arrays with a trace, such as a generator
+    last: list[jax.Array]  # newest values of the outputs that no step reads
+
+
+class _WhileScan:
+    """A while scan as a loop of JAX.
+
+    Each recurrent output lives in the buffer that the graph provides. It has as many entries as
+    steps look back, and is written around in a circle: step i writes entry i + lookback, modulo
+    the length. At the end the buffer is rolled, so that its newest value is its last entry.
+    """
+
+    def __init__(self, op: Scan, node: Apply, inner: Callable) -> None:
+        self.op, self.inner = op, inner
+        self.taps = [*op.info.mit_sot_in_slices, *op.info.sit_sot_in_slices]
+        self.lookbacks = [-min(taps) for taps in self.taps]
+        buffers = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
+        states = op.outer_untraced_sit_sot(node.inputs)
+        self.buffer_dtypes = [v.type.dtype for v in buffers]
+        self.state_dtypes = [getattr(v.type, "dtype", None) for v in states]
+
+    def run(self, *outer: Any) -> Any:
         """Run the loop on the outer inputs."""
-        arguments = list(outer)
+        op, arguments = self.op, list(outer)
         n_steps = arguments[0]
         sequences = [jnp.asarray(sequence) for sequence in op.outer_seqs(arguments)]
         constants = op.outer_non_seqs(arguments)
-        given = [*op.outer_mitsot(arguments), *op.outer_sitsot(arguments)]
-        buffers = [
-            _as_carry(value, dtype) for value, dtype in zip(given, buffer_dtypes, strict=True)
-        ]
-        for buffer, lookback in zip(buffers, lookbacks, strict=True):
-            if buffer.shape[0] > lookback:
-                raise _wants_all_values(op)
-        singles = [
+        buffers = self._initial_buffers(arguments)
+        states = [
             _as_carry(value, dtype)
             for value, dtype in zip(
-                op.outer_untraced_sit_sot(arguments), single_dtypes, strict=True
+                op.outer_untraced_sit_sot(arguments), self.state_dtypes, strict=True
             )
         ]
 
-        def call(i: Any, buffers: list[Any], singles: list[Any]) -> list[Any]:
+        def call(i: Any, buffers: list[jax.Array], states: list[Any]) -> list[Any]:
             """Call the inner graph for step ``i``."""
-            reads = [
-                _at(buffer, i + lookback + tap)
-                for buffer, lookback, each in zip(buffers, lookbacks, taps, strict=True)
-                for tap in each
-            ]
-            return list(
-                inner(*(sequence[i] for sequence in sequences), *reads, *singles, *constants)
+            now = [sequence[i] for sequence in sequences]
+            return list(self.inner(*now, *self._read(buffers, i), *states, *constants))
+
+        def step(carry: _Carry) -> _Carry:
+            i, _, buffers, states, last = carry
+            results = call(i, buffers, states)
+            return _Carry(
+                step=i + 1,
+                stopped=jnp.asarray(results[-1], dtype=bool).reshape(()),
+                buffers=self._write(buffers, i, results[: len(self.taps)]),
+                states=_like(states, op.inner_untraced_sit_sot_outs(results)),
+                last=_like(last, op.inner_nitsot_outs(results)),
             )
 
-        def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            """Make one step."""
-            i, _, buffers, singles, last = carry
-            results = call(i, buffers, singles)
-            buffers = [
-                buffer.at[(i + lookback) % buffer.shape[0]].set(
-                    jnp.asarray(value, dtype=buffer.dtype)
-                )
-                for buffer, lookback, value in zip(
-                    buffers, lookbacks, results[: len(taps)], strict=True
-                )
-            ]
-            last = [
-                _like(old, value)
-                for old, value in zip(last, op.inner_nitsot_outs(results), strict=True)
-            ]
-            new = op.inner_untraced_sit_sot_outs(results)
-            singles = [_like(old, value) for old, value in zip(singles, new, strict=True)]
-            return i + 1, jnp.asarray(results[-1], dtype=bool).reshape(()), buffers, singles, last
-
-        def unfinished(carry: tuple[Any, ...]) -> Any:
-            """Return whether another step follows."""
-            return (carry[0] < n_steps) & ~carry[1]
+        def goes_on(carry: _Carry) -> Any:
+            return (carry.step < n_steps) & ~carry.stopped
 
         start = jnp.asarray(0, dtype=jax.dtypes.canonicalize_dtype("int64"))
-        shapes = jax.eval_shape(call, start, buffers, singles)
-        # No step, no last value: NaN says so where PyTensor's other backends raise an IndexError.
-        last = [
-            jnp.full(
-                shape.shape, jnp.nan if jnp.issubdtype(shape.dtype, jnp.inexact) else 0, shape.dtype
-            )
-            for shape in op.inner_nitsot_outs(list(shapes))
-        ]
-        carry = (start, jnp.asarray(False), buffers, singles, last)
-        i, _, buffers, singles, last = jax.lax.while_loop(unfinished, step, carry)
-        buffers = [
-            buffer if buffer.shape[0] == 1 else jnp.roll(buffer, -(i + lookback), axis=0)
-            for buffer, lookback in zip(buffers, lookbacks, strict=True)
-        ]
-        outputs = [*buffers, *(value[None] for value in last), *singles]
+        shapes = jax.eval_shape(call, start, buffers, states)
+        last = [_no_value(shape) for shape in op.inner_nitsot_outs(list(shapes))]
+        carry = _Carry(start, jnp.asarray(False), buffers, states, last)
+        end = jax.lax.while_loop(goes_on, step, carry)
+        buffers = self._roll(end.buffers, end.step)
+        outputs = [*buffers, *(value[None] for value in end.last), *end.states]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    return scan
+    def _initial_buffers(self, arguments: list[Any]) -> list[jax.Array]:
+        """Return the buffers; refuse one with entries that may never be written."""
+        given = [*self.op.outer_mitsot(arguments), *self.op.outer_sitsot(arguments)]
+        buffers = [_as_carry(v, dtype) for v, dtype in zip(given, self.buffer_dtypes, strict=True)]
+        if any(len(v) > lookback for v, lookback in zip(buffers, self.lookbacks, strict=True)):
+            raise _wants_all_values(self.op)
+        return buffers
+
+    def _read(self, buffers: list[jax.Array], i: Any) -> list[jax.Array]:
+        """Return the earlier values that step ``i`` reads."""
+        return [
+            buffer[(i + lookback + tap) % len(buffer)]
+            for buffer, lookback, taps in zip(buffers, self.lookbacks, self.taps, strict=True)
+            for tap in taps
+        ]
+
+    def _write(self, buffers: list[jax.Array], i: Any, values: Sequence[Any]) -> list[jax.Array]:
+        """Return the buffers with the values of step ``i``."""
+        return [
+            buffer.at[(i + lookback) % len(buffer)].set(jnp.asarray(value, dtype=buffer.dtype))
+            for buffer, lookback, value in zip(buffers, self.lookbacks, values, strict=True)
+        ]
+
+    def _roll(self, buffers: list[jax.Array], steps: Any) -> list[jax.Array]:
+        """Return the buffers after so many steps with the newest value at the end."""
+        return [
+            buffer if len(buffer) == 1 else jnp.roll(buffer, -(steps + lookback), axis=0)
+            for buffer, lookback in zip(buffers, self.lookbacks, strict=True)
+        ]
 
 
-def _inner_graph(op: Scan) -> Any:
+def _inner_graph(op: Scan) -> AbstractFunctionGraph:
     """Return the inner graph, rewritten for JAX.
 
     Early PyTensor 3 leaves that to the conversion; later on it is done before, and the graph is
@@ -212,11 +226,6 @@ def _inner_graph(op: Scan) -> Any:
     return graph
 
 
-def _at(buffer: Any, position: Any) -> Any:
-    """Return one entry of a circular buffer."""
-    return buffer[position % buffer.shape[0]]
-
-
 def _as_carry(value: Any, dtype: str | None) -> Any:
     """Return a state in the dtype of the graph, if JAX has it, or unchanged if it is no tensor."""
     if dtype is None:
@@ -224,21 +233,30 @@ def _as_carry(value: Any, dtype: str | None) -> Any:
     return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _like(old: Any, new: Any) -> Any:
+def _like(old: list[Any], new: Sequence[Any]) -> list[Any]:
     """Return ``new`` in the dtypes of ``old``: a carry must not change its type."""
-    return jax.tree_util.tree_map(lambda a, b: jnp.asarray(b, dtype=a.dtype), old, new)
+    return jax.tree_util.tree_map(lambda a, b: jnp.asarray(b, dtype=a.dtype), old, list(new))
 
 
-def _constant_length(length: Variable) -> int | None:
-    """Return how many values of an output are kept, or None if not known at compilation."""
-    return int(length.data) if isinstance(length, Constant) else None
+def _no_value(like: jax.ShapeDtypeStruct) -> jax.Array:
+    """Return what stands for the last value of an output after no step.
+
+    NaN where the dtype has one: PyTensor's other backends raise an IndexError.
+    """
+    fill = jnp.nan if jnp.issubdtype(like.dtype, jnp.inexact) else 0
+    return jnp.full(like.shape, fill, like.dtype)
+
+
+def _keeps_several(length: Variable) -> bool:
+    """Return whether more than the last value of an output may be kept, given how many are."""
+    return not isinstance(length, Constant) or int(length.data) != 1
 
 
 def _has_computed_length(buffer: Variable) -> bool:
     """Return whether the length of a buffer, or of what it is cut from, depends on values."""
-    while buffer.owner is not None and isinstance(buffer.owner.op, Subtensor | IncSubtensor):
-        buffer = buffer.owner.inputs[0]
     node = buffer.owner
+    while node is not None and isinstance(node.op, Subtensor | IncSubtensor):
+        node = node.inputs[0].owner
     return (
         node is not None and isinstance(node.op, AllocEmpty) and _depends_on_values(node.inputs[0])
     )

@@ -1,6 +1,6 @@
 """Shape arithmetic for PyTensor's JAX backend.
 
-This imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
+Imports jax: for `symng.backends._jax_ops` and `_jax_scan` alone.
 
 JAX knows every shape while it traces a function, but not what is computed from one: ``jnp.add`` of
 two lengths is a traced array, and a reshape to it is refused. Here a node whose inputs are all
@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
-from pytensor.graph.basic import Apply
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import AbstractFunctionGraph
+from pytensor.graph.op import Op
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
 from pytensor.link.utils import fgraph_to_python
@@ -50,12 +52,12 @@ except ImportError:  # early PyTensor 3
 
     LazyIfElse = None
 
-LARGEST = 4096
-"""Entries of an array up to which it counts as shape arithmetic: larger ones are left to JAX."""
+MAX_KNOWN_SIZE = 4096
+"""Entries up to which an array counts as shape arithmetic; larger ones are left to JAX."""
 
-# How many inputs of an op are arrays of JAX; the others are shapes, lengths, indices, axes and
-# modes, which stay in NumPy.
-_ARRAYS = {
+# How many inputs of an op, the first ones, are arrays of JAX. The others are shapes, lengths,
+# indices, axes and modes, which stay in NumPy.
+_ARRAY_INPUTS = {
     Reshape: 1,
     Alloc: 1,
     AllocEmpty: 0,
@@ -77,20 +79,20 @@ _ARRAYS = {
     CheckAndRaise: 0,
 }
 _GROWING = (Alloc, AllocEmpty, ARange, Eye, Repeat)
-_OPERANDS = 32  # of an elementwise op that PyTensor computes in NumPy
+_MAX_OPERANDS = 32  # of an elementwise op in NumPy
 
 
 def convert_graph(
-    fgraph: Any,
-    node: Any = None,
+    fgraph: AbstractFunctionGraph,
+    node: Apply | None = None,
     fgraph_name: str = "jax_funcified_fgraph",
-    known: Any = None,
+    known: Mapping[int, Any] | None = None,
     **kwargs: Any,
 ) -> Callable:
     """Convert a graph to a function on JAX arrays that computes known values during tracing.
 
-    ``known`` maps positions of inputs to values that replace them in each call: a loop passes what
-    does not change, which JAX would trace.
+    ``known`` maps positions of inputs to values that replace them, and is read at each call: a loop
+    hands over what it does not change, which JAX would trace.
     """
     function = fgraph_to_python(
         fgraph, convert_node, type_conversion_fn=jax_typify, fgraph_name=fgraph_name, **kwargs
@@ -100,36 +102,36 @@ def convert_graph(
     return lambda *inputs: function(*(known.get(i, value) for i, value in enumerate(inputs)))
 
 
-def with_known_constants(own: Callable, op: Scan, node: Any, **kwargs: Any) -> Callable:
-    """Convert a scan by PyTensor's ``own`` conversion; JAX traces what is constant over steps."""
+def with_known_constants(original: Callable, op: Scan, node: Apply, **kwargs: object) -> Callable:
+    """Convert a scan as PyTensor does, but keep known what is known and the same in all steps."""
     known: dict[int, Any] = {}
-    loop = own(op, node=node, known=known, **kwargs)
-    first = len(op.inner_inputs) - op.info.n_non_seqs
+    loop = original(op, node=node, known=known, **kwargs)
+    first_constant = len(op.inner_inputs) - op.info.n_non_seqs
 
     def scan(*outer: Any) -> Any:
         known.clear()
         for i, value in enumerate(op.outer_non_seqs(list(outer))):
             if is_known(value):
-                known[first + i] = value
+                known[first_constant + i] = value
         return loop(*outer)
 
     return scan
 
 
-def is_known(value: Any) -> bool:
-    """Return whether a value, or each of a tuple of them, is small and known during tracing."""
+def is_known(value: object) -> bool:
+    """Return whether a value, or each in a tuple, is known during tracing, and small."""
     if isinstance(value, tuple | list):
         return all(is_known(v) for v in value)
     if isinstance(value, jax.core.Tracer):
         return False
     return (
         isinstance(value, int | float | np.generic | np.ndarray | jax.Array)
-        and np.size(value) <= LARGEST
+        and np.size(value) <= MAX_KNOWN_SIZE
     )
 
 
-def convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
-    """Convert a node, computed in NumPy if all its inputs are known."""
+def convert_node(op: Op, node: Apply, **kwargs: object) -> Callable:
+    """Convert a node; its function computes in NumPy where all inputs are known."""
     try:
         traced = jax_funcify(op, node=node, **kwargs)
     except NotImplementedError as error:
@@ -152,9 +154,9 @@ def convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
             values = [
                 np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)
             ]
-        if isinstance(op, _GROWING) and _grown(op, values) > LARGEST:
+        if isinstance(op, _GROWING) and _grown_size(op, values) > MAX_KNOWN_SIZE:
             return trace(*inputs)
-        if isinstance(op, Elemwise) and len(node.inputs) + len(node.outputs) > _OPERANDS:
+        if isinstance(op, Elemwise) and len(node.inputs) + len(node.outputs) > _MAX_OPERANDS:
             with jax.ensure_compile_time_eval():
                 return traced(*values)
         outputs = _perform(node, values)
@@ -163,16 +165,16 @@ def convert_node(op: Any, node: Apply, **kwargs: Any) -> Callable:
     return call
 
 
-def _refuse(message: str, *inputs: Any) -> Any:
+def _refuse(message: str, *inputs: object) -> NoReturn:
     """Refuse to trace an op that runs only where its inputs are known."""
     raise NotImplementedError(message)
 
 
 def count_arrays(node: Apply) -> int:
-    """Return how many inputs of a node are JAX arrays."""
+    """Return how many inputs of a node, the first ones, are JAX arrays."""
     op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
-    kinds = [kind for kind in type(op).__mro__ if kind in _ARRAYS]
-    return _ARRAYS[kinds[0]] if kinds else len(node.inputs)
+    kinds = [kind for kind in type(op).__mro__ if kind in _ARRAY_INPUTS]
+    return _ARRAY_INPUTS[kinds[0]] if kinds else len(node.inputs)
 
 
 def _may_be_shapes(node: Apply) -> bool:
@@ -189,10 +191,10 @@ def _may_be_shapes(node: Apply) -> bool:
     )
 
 
-def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
-    """Return the number of entries that an op makes from small inputs."""
+def _grown_size(op: Op, values: Sequence[np.ndarray]) -> float:
+    """Return the number of entries that one of the growing ops makes from its inputs."""
     if isinstance(op, Alloc | AllocEmpty):
-        return math.prod(int(n) for n in values[_ARRAYS[type(op)] :])
+        return math.prod(int(n) for n in values[_ARRAY_INPUTS[type(op)] :])
     if isinstance(op, ARange):
         start, stop, step = (float(v) for v in values)
         return (stop - start) / step
@@ -203,28 +205,27 @@ def _grown(op: Any, values: Sequence[np.ndarray]) -> float:
 
 def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
     """Compute a node in NumPy, on NumPy scalars and arrays, which keep their dtypes."""
-    storage: dict[Any, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
+    storage: dict[Variable, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
-    cells: list[list[Any]] = [[None] for _ in node.outputs]
+    cells = [storage[v] for v in node.outputs]
     inputs = [
         v[()] if isinstance(i.type, ScalarType) else v
         for v, i in zip(values, node.inputs, strict=True)
     ]
     node.op.perform(node, inputs, cells)
-    arrays = [np.asarray(cell[0]) for cell in cells]
-    return [a[()] for a in arrays]
+    return [np.asarray(cell[0])[()] for cell in cells]
 
 
 def in_numpy(value: Any) -> Any:
-    """Return a known array in NumPy: JAX would trace its entries."""
+    """Return a known array in NumPy, as JAX would trace its entries; others unchanged."""
     if isinstance(value, jax.Array) and is_known(value):
         with jax.ensure_compile_time_eval():
             return np.asarray(value)
     return value
 
 
-def concrete(value: Any, what: str) -> np.ndarray:
-    """Return in NumPy a value that must be known during tracing."""
+def concrete(value: object, what: str) -> np.ndarray:
+    """Return a value, called ``what``, in NumPy; refuse one that is not known during tracing."""
     if isinstance(value, tuple | list):
         return np.array([concrete(v, what) for v in value])
     if isinstance(value, jax.core.Tracer):

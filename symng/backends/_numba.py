@@ -1,8 +1,6 @@
 """Numba, which compiles a graph to machine code at its first call.
 
 Importing this module does not import numba.
-
-Importing this module does not import numba.
 """
 
 from __future__ import annotations

@@ -2,25 +2,26 @@
 
 Imports numba: for `symng.backends._numba` alone.
 
-Early PyTensor 3 gives a transposed or expanded array an unknown layout in Numba, and ``numpy.dot``
-in Numba copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient and
-both vectors of an inner product. BLAS takes transposed matrices as they are, so here the layout is
-checked when the product is computed, as in later PyTensor.
+In early PyTensor 3 a transposed or expanded array has an unknown layout in Numba, whose
+``numpy.dot`` copies such an array before it calls BLAS: every ``W.T``, every ``h.T`` of a gradient
+and both vectors of an inner product. BLAS takes transposed matrices as they are, so here the layout
+is checked when the product is computed, as in later PyTensor.
 
-Numba compiles constant arrays above a megabyte as addresses, and does not cache functions with
-addresses in them. PyTensor makes such constants of zeros of known length, such as the initial state
-of every solver.
+Numba compiles a constant array above a megabyte as an address, and does not cache a function with
+an address in it. PyTensor makes such constants from zeros of known length: the initial state of
+every solver is one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.mode import NUMBA, Mode, get_mode, optdb
-from pytensor.graph.basic import Apply, Constant
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.rewriting.basic import dfs_rewriter, graph_rewriter, node_rewriter
@@ -34,11 +35,11 @@ from symng.graphs.loops import optimization_barrier
 TAG = "symng_numba"
 """The rewrites of this module run in modes that include it, and in no other."""
 
-COPIES = not hasattr(elemwise, "_gemm")
-"""Whether this PyTensor copies; the name is that of its product that does not."""
+COPIES_FACTORS = not hasattr(elemwise, "_gemm")
+"""Whether this PyTensor copies the factors of a product; one that does not has this function."""
 
-LARGEST_IN_CACHE = 10**6
-"""Numba does not cache a function with a constant array larger than this, in bytes."""
+MAX_CACHED_BYTES = 10**6
+"""Numba does not cache a function with a constant array larger than this."""
 
 
 class LayoutDot(Op):
@@ -46,11 +47,9 @@ class LayoutDot(Op):
 
     __props__ = ()
 
-    def make_node(self, *inputs: Any) -> Apply:
+    def make_node(self, *inputs: Variable) -> Apply:
         """Return the product as a node, of the type that `Dot` gives it."""
-        return Apply(
-            self, list(inputs), [output.clone() for output in Dot().make_node(*inputs).outputs]
-        )
+        return Apply(self, list(inputs), [v.type() for v in Dot().make_node(*inputs).outputs])
 
     def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
         """Multiply with NumPy."""
@@ -58,7 +57,7 @@ class LayoutDot(Op):
 
 
 @node_rewriter([Dot])
-def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
+def use_layouts(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
     """Replace a product of two float matrices by one that checks their layouts."""
     x, y = node.inputs
     dtype = x.type.dtype
@@ -68,34 +67,33 @@ def use_layouts(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
         or not x.type.ndim == y.type.ndim == 2
     ):
         return False
-    return [LayoutDot()(x, y)]
+    return LayoutDot().make_node(x, y).outputs
 
 
 @node_rewriter([Scan])
-def tag_inner_mode(fgraph: FunctionGraph, node: Any) -> list[Any] | bool:
+def tag_inner_mode(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
     """Apply the rewrites of this module in a scan, whose inner graph has its own mode."""
     if isinstance(node.op.mode, Mode) and TAG in node.op.mode.provided_optimizer.include:
         return False
     op = copy(node.op)
     op.mode = (NUMBA if op.mode is None else get_mode(op.mode)).including(TAG)
-    outputs: Any = op.make_node(*node.inputs).outputs
-    return outputs
+    return op.make_node(*node.inputs).outputs
 
 
 @graph_rewriter
 def fill_at_run_time(fgraph: FunctionGraph) -> None:
-    """Make large constants of one value when the function runs."""
+    """Replace large constants whose entries are all equal by arrays made when the function runs."""
     for v in list(fgraph.variables):
         data = v.data if isinstance(v, Constant) else None
         if (
             not isinstance(data, np.ndarray)
-            or data.nbytes <= LARGEST_IN_CACHE
+            or data.nbytes <= MAX_CACHED_BYTES
             or (data != data.flat[0]).any()
         ):
             continue
-        filled: Any = pt.alloc(
-            optimization_barrier(pt.constant(data.flat[0], dtype=data.dtype)), *data.shape
-        )
+        # Without the barrier PyTensor would fold it into a constant again.
+        value = optimization_barrier(pt.constant(data.flat[0], dtype=data.dtype))
+        filled: Any = pt.alloc(value, *data.shape)
         fgraph.replace(v, filled, reason="fill_at_run_time", import_missing=True)
 
 
@@ -106,15 +104,15 @@ def register() -> None:
     optdb.register(
         "symng_numba_fill", fill_at_run_time, TAG, position=49.2, use_db_name_as_tag=False
     )
-    if COPIES:
+    if COPIES_FACTORS:
         _register_dot()
 
 
 def _register_dot() -> None:
-    """Register the product that minds layouts."""
+    """Register `LayoutDot` with Numba, and the rewrites that put it in."""
 
     @register_funcify_default_op_cache_key(LayoutDot)
-    def convert(op: LayoutDot, node: Any = None, **kwargs: Any) -> Any:
+    def convert(op: LayoutDot, **kwargs: object) -> tuple[Callable, int]:
         @numba_njit
         def is_transposed(x):
             """Return whether the columns of x are contiguous, axes of length 1 aside."""
@@ -133,7 +131,7 @@ def _register_dot() -> None:
                 return np.dot(np.ascontiguousarray(x), np.asfortranarray(y))
             return np.dot(np.ascontiguousarray(x), np.ascontiguousarray(y))
 
-        return dot, 1
+        return dot, 1  # the version of it in the cache
 
     # After all that PyTensor knows of products, before what works in place.
     optdb.register(

@@ -1,9 +1,10 @@
-"""Read off an error where in PyTensor it was raised."""
+"""Where in PyTensor an error was raised, read off its traceback."""
 
 from __future__ import annotations
 
 import traceback
-from typing import Any
+
+from pytensor.graph.op import Op
 
 
 def frames_of(error: Exception) -> list[tuple[str, str]]:
@@ -12,8 +13,8 @@ def frames_of(error: Exception) -> list[tuple[str, str]]:
     return [(frame.f_globals.get("__name__", ""), frame.f_code.co_name) for frame in frames]
 
 
-def failing_op(error: Exception) -> Any:
-    """Return the op that was computed when ``error`` was raised, or None if not known."""
+def failing_op(error: Exception) -> Op | None:
+    """Return the op that was being computed when ``error`` was raised, or None if not known."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         # The error itself holds the node only where PyTensor is set to verbose exceptions.
         if frame.f_code.co_name == "raise_with_op" and "node" in frame.f_locals:

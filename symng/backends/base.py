@@ -1,4 +1,4 @@
-"""What one backend does differently from another: the base of the classes for C, Numba and JAX."""
+"""What differs from backend to backend: the base of the classes for C, Numba and JAX."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Backend:
     compiles_on_first_call : bool
         Whether functions are compiled when they are first called, and not when they are made.
     rehearsal_examples : int or None
-        How many examples suffice for that call; None where what is compiled depends on shapes.
+        How many examples are enough to compile a function that is called to compile it; None if
+        it is compiled for the shapes of its arguments.
     has_device : bool
-        Whether arrays can be kept where functions read them without a copy. Such functions must
-        trust their inputs: PyTensor's checks would copy the arrays to the host.
+        Whether arrays can stay on a device, where functions read them without a copy. Such
+        functions must trust their inputs: PyTensor's checks would copy the arrays to the host.
     is_optional_default : bool
-        Whether the default mode may be of this backend although it does not run every graph, so
-        that PyTensor's own mode has to take over.
+        Whether this backend may be the default although it does not run every graph. PyTensor's
+        own mode then takes over.
     """
 
     name: ClassVar[str]
@@ -54,8 +55,8 @@ class Backend:
         """Return the mode with the rewrites that make loops over long vectors fast."""
         return mode
 
-    def device_put(self, arrays: Iterable[Any]) -> list[Any]:
-        """Return arrays of many calls in the form that functions read without a copy."""
+    def device_put(self, arrays: Iterable[np.ndarray]) -> list[Any]:
+        """Return arrays that many calls take in the form that functions read without a copy."""
         return [np.ascontiguousarray(array) for array in arrays]
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytensor
-from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
@@ -17,6 +16,7 @@ from symng._checks import warn
 from symng.backends.base import Backend
 from symng.backends.failures import compiling, first_line
 from symng.backends.modes import enabled_backend, resolve_mode
+from symng.graphs.types import ModeLike
 
 # Rewrites that look for diagonal, orthogonal and selection matrices among the factors of products.
 # A model has none, and the search takes a twelfth of the time of all rewrites.
@@ -33,7 +33,7 @@ def compile_function(
     updates: Mapping[SharedVariable, Variable]
     | Iterable[tuple[SharedVariable, Variable]]
     | None = None,
-    mode: str | Mode | None = None,
+    mode: ModeLike = None,
     name: str | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -73,9 +73,9 @@ def compile_function(
 
     Notes
     -----
-    It differs from `pytensor.function` in that while scans run on JAX (see `enable_jax`), in the
-    default mode, and in rewrites: the state of a loop is not copied, a matrix product on Numba
-    copies no transposed factor, and no diagonal matrices are looked for.
+    It differs from `pytensor.function` in three ways. While scans run on JAX (see `enable_jax`).
+    The default mode is that of `set_mode`. And rewrites differ: the state of a loop is not copied,
+    a matrix product on Numba copies no transposed factor, and no diagonal matrices are looked for.
 
     Examples
     --------
@@ -93,12 +93,12 @@ def compile_function(
     with collection_paused(), warnings.catch_warnings(), compiling(backend):
         # JAX cannot check while it runs, and PyTensor warns of each check.
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
-        mode = backend.tune(resolve_mode(mode).excluding(*_LINEAR_ALGEBRA))
-        return pytensor.function(inputs, outputs, updates=pairs, mode=mode, name=name, **kwargs)
+        tuned = backend.tune(resolve_mode(mode).excluding(*_LINEAR_ALGEBRA))
+        return pytensor.function(inputs, outputs, updates=pairs, mode=tuned, name=name, **kwargs)
 
 
 def warn_of_other_backend(error: Exception, backend: Backend) -> None:
-    """Warn that a graph runs on ``backend``, since JAX, the default, cannot run it."""
+    """Warn that a graph runs on ``backend``, because JAX, the default, failed with ``error``."""
     cause = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     warn(
         f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend "
@@ -110,8 +110,8 @@ def warn_of_other_backend(error: Exception, backend: Backend) -> None:
 def collection_paused() -> Iterator[None]:
     """Pause Python's cyclic garbage collector.
 
-    A graph is a hundred thousand objects that live on. The collector would scan them again and
-    again, for a fifth of the time that it takes to build and rewrite the graph.
+    A graph is a hundred thousand objects that stay alive. The collector would scan them again and
+    again, which takes a fifth of the time in which the graph is built and rewritten.
     """
     if not gc.isenabled():
         yield

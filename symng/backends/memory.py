@@ -38,8 +38,8 @@ def keep_memory(size: int = 2**31 - 1) -> bool:
     -----
     This sets M_MMAP_THRESHOLD and M_TRIM_THRESHOLD by ``mallopt``. Setting the environment
     variables ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` to ``size`` has the same
-    effect on any program. Early versions of glibc allow at most 32 MiB for the first; they get that.
-    Peak memory stays about the same; memory that is freed later is not available to other
+    effect on any program. Early versions of glibc allow at most 32 MiB for the first: they get
+    that. Peak memory stays about the same; memory that is freed later is not available to other
     processes.
 
     Examples

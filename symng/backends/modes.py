@@ -19,11 +19,14 @@ from symng.backends._jax import Jax
 from symng.backends._numba import Numba
 from symng.backends._unsupported import MLX, PyTorch
 from symng.backends.base import Backend
+from symng.graphs.types import ModeLike
 
 MODES = ("CVM", "NUMBA", "JAX", "FAST_COMPILE", "FAST_RUN")
-"""The modes that run every graph of this package, by name."""
+"""Names of the modes that run every graph of this package."""
 
-# Known to PyTensor, for debugging.
+_EXPECTED = f"one of {', '.join(map(repr, MODES))}, a PyTensor Mode, or None"
+
+# PyTensor makes these when they are first asked for.
 _DEBUG_MODES = ("MODE", "DEBUGMODE", "DEBUG_MODE", "NANGUARDMODE")
 
 _C, _PYTHON = C(), Python()
@@ -34,10 +37,10 @@ _BACKENDS: dict[type, Backend] = {
     MLXLinker: MLX(),
 }
 
-_mode: str | Mode | None = None
+_mode: ModeLike = None
 
 
-def set_mode(mode: str | Mode | None) -> None:
+def set_mode(mode: ModeLike) -> None:
     """Set the mode in which symng compiles wherever no ``mode`` is given.
 
     `compile_step`, `minimize` and `LinearOperator.to_scipy` follow it from then on. Without this
@@ -77,16 +80,11 @@ def set_mode(mode: str | Mode | None) -> None:
 
 
 def default_mode() -> Mode:
-    """Return the mode that None means.
-
-    It is that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own.
-
-    It is that of `set_mode`, or of PyTensor's flags, else JAX's, else PyTensor's own.
-    """
+    """Return the mode that None means, by the order in `set_mode`."""
     if _mode is not None:
         return resolve_mode(_mode)
-    flags = pytensor.config.mode != "Mode" or pytensor.config.linker != "auto"
-    return get_mode("JAX") if not flags and importlib.util.find_spec("jax") else pytensor_mode()
+    has_flags = pytensor.config.mode != "Mode" or pytensor.config.linker != "auto"
+    return pytensor_mode() if has_flags or not importlib.util.find_spec("jax") else get_mode("JAX")
 
 
 def pytensor_mode() -> Mode:
@@ -94,17 +92,18 @@ def pytensor_mode() -> Mode:
     return get_mode(None)
 
 
-def fallback_mode(mode: str | Mode | None) -> Mode | None:
-    """Return the mode to try where ``mode`` cannot run a graph; None if that mode was asked for.
+def fallback_mode(mode: ModeLike) -> Mode | None:
+    """Return the mode to try where ``mode`` cannot run a graph, or None.
 
-    A model that ran before JAX was installed must still run.
+    None unless ``mode`` is the default and that is JAX's: a model that ran before JAX was installed
+    must still run.
     """
     if mode is not None or not backend_of().is_optional_default:
         return None
     return pytensor_mode()
 
 
-def resolve_mode(mode: str | Mode | None) -> Mode:
+def resolve_mode(mode: ModeLike) -> Mode:
     """Return the PyTensor mode that ``mode`` means, or refuse it.
 
     Parameters
@@ -134,17 +133,14 @@ def resolve_mode(mode: str | Mode | None) -> Mode:
     if isinstance(mode, Mode):
         return mode
     if not isinstance(mode, str):
-        raise argument_error("mode", _CHOICES, mode, error=TypeError)
+        raise argument_error("mode", _EXPECTED, mode, error=TypeError)
     name = "CVM" if mode.upper() == "C" else mode.upper()
     if name not in predefined_modes and name not in (*MODES, *_DEBUG_MODES):
-        raise argument_error("mode", _CHOICES, mode)
+        raise argument_error("mode", _EXPECTED, mode)
     return get_mode(name)
 
 
-_CHOICES = f"one of {', '.join(map(repr, MODES))}, a PyTensor Mode, or None"
-
-
-def backend_of(mode: str | Mode | None = None) -> Backend:
+def backend_of(mode: ModeLike = None) -> Backend:
     """Return the backend that runs functions compiled in ``mode``."""
     linker = resolve_mode(mode).linker
     for kind, backend in _BACKENDS.items():
@@ -155,7 +151,7 @@ def backend_of(mode: str | Mode | None = None) -> Backend:
     return _C
 
 
-def enabled_backend(mode: str | Mode | None = None) -> Backend:
+def enabled_backend(mode: ModeLike = None) -> Backend:
     """Return the backend of ``mode``, ready to run loops; refuse one that cannot."""
     backend = backend_of(mode)
     backend.enable(resolve_mode(mode) if mode is None else mode)
