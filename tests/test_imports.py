@@ -44,6 +44,8 @@ ROOMS: dict[str, set[str]] = {
     "training": CURVATURE | {"solvers", "optimizers", "_files"},
     "datasets": {"_checks", "_files"},
     "plot": {"training"},
+    # All public rooms. None imports it.
+    "legacy": CURVATURE | {"solvers", "optimizers", "training", "models", "datasets", "_files"},
 }
 
 # What a room may import from outside, the standard library aside.

@@ -71,6 +71,7 @@ class MinresQLPState(NamedTuple):
     pending: TensorVariable  # the verdict that ended the steps, until x is verified
     niter: TensorVariable
     status: TensorVariable
+    tridiagonal: TensorVariable | None  # row k - 1: α_k and β_{k+1}
 
 
 class StoppingTests:

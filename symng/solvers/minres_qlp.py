@@ -13,6 +13,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
+from symng._checks import argument_error, is_symbolic
 from symng.graphs.config import config, flag, number
 from symng.graphs.loops import optimization_barrier, while_loop
 from symng.solvers._minres_qlp_verdicts import MinresQLPState, StoppingTests, select
@@ -70,6 +71,10 @@ class MinresQLP(Solver):
     check : bool, default False
         Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
         the first step, by three and two more products. It is a test on two vectors, not a proof.
+    keep_tridiagonal : bool, default False
+        Keep the Lanczos matrix T of the steps, the ``tridiagonal`` of a solution. Its eigenvalues,
+        the Ritz values, approximate those of A + λI at both ends of the spectrum. Needs a plain
+        ``maxiter``, and ``recompute=False``, so that the process starts but once.
 
     Raises
     ------
@@ -128,6 +133,24 @@ class MinresQLP(Solver):
     transition_condition: Any = number(default=None, above=0, finite=False, symbolic=True)
     recompute: bool = flag(default=True)
     check: bool = flag(default=False)
+    keep_tridiagonal: bool = flag(default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.keep_tridiagonal:
+            return
+        if self.maxiter is None or is_symbolic(self.maxiter):
+            expected = "a plain number where keep_tridiagonal is True"
+            raise argument_error("maxiter", expected, self.maxiter, error=TypeError)
+        if self.recompute:
+            expected = "False where keep_tridiagonal is True"
+            raise argument_error("recompute", expected, self.recompute)
+
+    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+        found = super().adjustable_settings()
+        if self.keep_tridiagonal:  # maxiter says how many rows there is room for
+            found.pop("maxiter")
+        return found
 
     def solve(
         self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
@@ -141,6 +164,7 @@ class MinresQLPLoop:
 
     def __init__(self, settings: MinresQLP, system: System) -> None:
         self.system, self.recompute = system, settings.recompute
+        self.rows = int(settings.maxiter) if settings.keep_tridiagonal else None
         self.tests = StoppingTests(settings, system)
         self.zero = system.number(0)
 
@@ -165,6 +189,7 @@ class MinresQLPLoop:
             least_squares_norm=final.ls_norm * scale,
             norm_estimate=final.norm_estimate,
             condition_estimate=final.condition,
+            tridiagonal=final.tridiagonal,
         )
 
     def initial(self) -> MinresQLPState:
@@ -207,6 +232,7 @@ class MinresQLPLoop:
             pending=integer(Status.RUNNING),
             niter=integer(0),
             status=status,
+            tridiagonal=None if self.rows is None else pt.zeros((self.rows, 2), system.b.dtype),
         )
 
     def _multiply(
@@ -266,6 +292,10 @@ class MinresQLPLoop:
         in_qlp = pt.neq(s.in_qlp, 0), pt.neq(stepped.in_qlp, 0)
         (a1, a2, a3), (b1, b2, b3), (x1, x2, x3) = vector_weights(f, n, *in_qlp, advance, end)
         x1 = where(least_squares, pt.switch(finite, -lifting, x1), x1)
+        tridiagonal = s.tridiagonal
+        if tridiagonal is not None:
+            row = tridiagonal[s.niter].set(pt.stack([alpha, beta]))
+            tridiagonal = where(step, row, tridiagonal)
         return out._replace(
             x=s.x + (x1 * v + x2 * s.w1 + x3 * s.w2),
             r1=s.r2,
@@ -274,4 +304,5 @@ class MinresQLPLoop:
             w1=a1 * v + a2 * s.w1 + a3 * s.w2,
             w2=b1 * v + b2 * s.w1 + b3 * s.w2,
             status=first_true((pt.invert(finite), Status.NOT_FINITE), default=out.status),
+            tridiagonal=tridiagonal,
         )

@@ -159,6 +159,9 @@ class Solution:
         The number of rows filled; at least 1.
     residual : symbolic vector, optional
         b - (A + damping I) x, as the solver's loop has it.
+    tridiagonal : symbolic matrix, optional
+        The Lanczos matrix T: row k holds its diagonal entry α and the entry β beside it, towards
+        row k + 1. Of as many rows as the iteration limit; those after ``niter`` are zero.
 
     Examples
     --------
@@ -184,3 +187,4 @@ class Solution:
     iterates: TensorVariable | None = None
     iterates_count: TensorVariable | None = None
     residual: TensorVariable | None = None
+    tridiagonal: TensorVariable | None = None
