@@ -1,4 +1,4 @@
-"""Functions that return graphs and parameters: networks, convolution, initializers and losses."""
+"""Functions that return graphs and parameters: networks, convolution, pooling and losses."""
 
 from symng.models._convolution import convolve
 from symng.models._initializers import glorot_init, sparse_init
@@ -7,6 +7,7 @@ from symng.models._losses import (
     categorical_cross_entropy_with_logits,
     squared_error,
 )
+from symng.models._pooling import max_pool, mean_pool
 from symng.models.networks import Model, autoencoder, mlp
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "categorical_cross_entropy_with_logits",
     "convolve",
     "glorot_init",
+    "max_pool",
+    "mean_pool",
     "mlp",
     "sparse_init",
     "squared_error",

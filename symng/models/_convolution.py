@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_instance, check_number
+from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
+
+Layout = Literal["NHWC", "NCHW"]
 
 
 def convolve(
-    images: TensorVariable, filters: TensorVariable, bias: Any = None, stride: int = 1
+    images: TensorVariable,
+    filters: TensorVariable,
+    bias: Any = None,
+    stride: int = 1,
+    layout: Layout = "NHWC",
 ) -> TensorVariable:
     """Slide filters over images, without a border and without flipping the filters.
 
@@ -24,20 +31,25 @@ def convolve(
     Parameters
     ----------
     images : TensorVariable of shape (N, height, width) or (N, height, width, channels)
-        Height, width and channels must be static.
+        Height, width and channels must be static. With ``layout="NCHW"``, of shape (N, channels,
+        height, width).
     filters : TensorVariable of shape (rows, columns, count) or (rows, columns, channels, count)
-        As many axes as ``images``; a shared variable, or one of known shape.
+        As many axes as ``images``; a shared variable, or one of known shape. With
+        ``layout="NCHW"``, of shape (count, channels, rows, columns).
     bias : TensorVariable of shape (count,), optional
         Added to the response of each filter; default none.
     stride : int, default 1
         Pixels from one position to the next, in both directions; at least 1. Pixels at the far
         border that no position reaches are ignored.
+    layout : {"NHWC", "NCHW"}, default "NHWC"
+        Where the channels are: last, or before height and width as in Theano, PyTorch and Caffe.
 
     Returns
     -------
     TensorVariable of shape (N, positions down, positions across, count)
         (height - rows) // stride + 1 positions down, likewise across; it may be the input of
-        another convolution.
+        another convolution. With ``layout="NCHW"``, of shape (N, count, positions down, positions
+        across).
 
     Raises
     ------
@@ -62,7 +74,44 @@ def convolve(
     array([[-4., -4.],
            [-4., -4.]])
     """
+    sides = check_images(images, layout)
+    check_number("stride", stride, minimum=1, integer=True)
+    stride = int(stride)
+    *window, count = _shape_of_filters(filters, sides, layout)
+    if bias is not None:
+        check_instance("bias", bias, TensorVariable, "a symbolic vector, an entry for each filter")
+        if bias.type.ndim != 1:
+            raise argument_error("bias", "a symbolic vector, an entry for each filter", bias)
+
+    down, across = (
+        (side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True)
+    )
+    pixels = int(np.prod(sides))
+    patches = images.reshape((-1, pixels))[
+        :, patch_indices(sides, window[:2], [stride] * 2, layout)
+    ]
+    matrix = patches.reshape((-1, int(np.prod(window))))
+    # JAX has to know this shape in a loop, where the shape of the derivative follows from it.
+    known: Any = pt.specify_shape(filters, _in_layout(layout, window, count))
+    flat = known.reshape((count, -1)).T if layout == "NCHW" else known.reshape((-1, count))
+    # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
+    # call.
+    responses = pt.dot(matrix, flat)
+    if bias is not None:
+        responses = responses + bias
+    maps = responses.reshape((-1, down, across, count))
+    return maps.dimshuffle(0, 3, 1, 2) if layout == "NCHW" else maps
+
+
+_DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(None, 28, 28)).'
+
+
+def check_images(images: Any, layout: Any) -> list[int]:
+    """Return height, width and channels, if any, of images in a layout, or refuse them."""
+    check_choice("layout", layout, get_args(Layout))
     check_instance("images", images, TensorVariable, "a symbolic tensor", _DECLARE)
+    if layout == "NCHW" and images.type.ndim != 4:
+        raise argument_error("images", "(N, channels, height, width)", images, _DECLARE)
     if images.type.ndim not in (3, 4):
         raise argument_error(
             "images", "(N, height, width), channels after them or not", images, _DECLARE
@@ -78,34 +127,19 @@ def convolve(
             images,
             'Cast it with .astype("float32").',
         )
-    check_number("stride", stride, minimum=1, integer=True)
-    stride = int(stride)
     sides = [int(side) for side in images.type.shape[1:]]
-    *window, count = _shape_of_filters(filters, sides)
-    if bias is not None:
-        check_instance("bias", bias, TensorVariable, "a symbolic vector, an entry for each filter")
-        if bias.type.ndim != 1:
-            raise argument_error("bias", "a symbolic vector, an entry for each filter", bias)
-
-    down, across = (
-        (side - size) // stride + 1 for side, size in zip(sides[:2], window[:2], strict=True)
-    )
-    patches = images.reshape((-1, int(np.prod(sides))))[:, _patch_indices(sides, window, stride)]
-    matrix = patches.reshape((-1, int(np.prod(window))))
-    # JAX has to know this shape in a loop, where the shape of the derivative follows from it.
-    known: Any = pt.specify_shape(filters, (*window, count))
-    # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
-    # call.
-    responses = pt.dot(matrix, known.reshape((-1, count)))
-    if bias is not None:
-        responses = responses + bias
-    return responses.reshape((-1, down, across, count))
+    return [*sides[1:], sides[0]] if layout == "NCHW" else sides
 
 
-_DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(None, 28, 28)).'
+def _in_layout(layout: str, window: Sequence[Any], count: Any) -> tuple[Any, ...]:
+    """Return the axes of filters: rows, columns, channels if any, and count, in a layout."""
+    if layout == "NCHW":
+        rows, columns, channels = window
+        return count, channels, rows, columns
+    return *window, count
 
 
-def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
+def _shape_of_filters(filters: Any, sides: list[int], layout: str) -> tuple[int, ...]:
     """Return rows, columns, channels if any, and count of the filters, if these fit the images."""
     check_instance(
         "filters",
@@ -114,7 +148,8 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
         "a symbolic tensor",
         "For example a pytensor.shared one.",
     )
-    expected = "(rows, columns, channels, count)" if len(sides) > 2 else "(rows, columns, count)"
+    window = ["rows", "columns", "channels"][: len(sides)]
+    expected = f"({', '.join(_in_layout(layout, window, 'count'))})"
     if filters.type.ndim != len(sides) + 1:
         raise argument_error("filters", f"{expected}, as many axes as the images", filters)
     value = filters.get_value(borrow=True) if isinstance(filters, SharedVariable) else None
@@ -126,6 +161,8 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
             filters,
             "Give a shared variable, or specify its shape.",
         )
+    if layout == "NCHW":
+        shape = (*shape[2:], shape[1], shape[0])
     if any(size < 1 for size in shape):
         raise argument_error(
             "filters", "at least one filter of at least one pixel", Verbatim(f"shape {shape}")
@@ -143,10 +180,20 @@ def _shape_of_filters(filters: Any, sides: list[int]) -> tuple[int, ...]:
     return shape
 
 
-def _patch_indices(sides: list[int], window: list[int], stride: int) -> np.ndarray:
-    """Return the indices in a flattened image of the pixels of all patches, patch by patch."""
-    numbered = np.arange(np.prod(sides)).reshape(*sides[:2], -1)
-    patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window[:2]), axis=(0, 1))[
-        ::stride, ::stride
-    ]
-    return patches.transpose(0, 1, 3, 4, 2).ravel()
+def patch_indices(
+    sides: Sequence[int], window: Sequence[int], strides: Sequence[int], layout: str
+) -> np.ndarray:
+    """Return the indices in a flattened image of the pixels of all patches, patch by patch.
+
+    Within a patch, pixels are in the order of the layout. ``sides`` are height, width and channels,
+    if any; ``window`` is rows and columns, ``strides`` the steps down and across.
+    """
+    height, width = sides[:2]
+    down, across = strides
+    shape = (-1, height, width) if layout == "NCHW" else (height, width, -1)
+    axes = (1, 2) if layout == "NCHW" else (0, 1)
+    numbered = np.arange(np.prod(sides)).reshape(shape)
+    patches = np.lib.stride_tricks.sliding_window_view(numbered, tuple(window), axis=axes)
+    if layout == "NCHW":  # channels, down, across, rows, columns
+        return patches[:, ::down, ::across].transpose(1, 2, 0, 3, 4).ravel()
+    return patches[::down, ::across].transpose(0, 1, 3, 4, 2).ravel()

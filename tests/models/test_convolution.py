@@ -75,6 +75,22 @@ def test_filters_may_be_a_graph_of_known_shape():
     np.testing.assert_allclose(y.eval({images: values}), wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_channels_may_come_first(stride):
+    images = pt.tensor4("images", dtype="float64", shape=(None, 4, 6, 7))
+    filters, bias = pytensor.shared(draw(5, 4, 3, 2)), pytensor.shared(draw(5))
+    values = draw(2, 4, 6, 7)
+    wanted = correlate(
+        values.transpose(0, 2, 3, 1),
+        filters.get_value().transpose(2, 3, 1, 0),
+        bias.get_value(),
+        stride,
+    ).transpose(0, 3, 1, 2)
+    y = convolve(images, filters, bias, stride, layout="NCHW")
+    assert y.type.shape == (None, *wanted.shape[1:])
+    np.testing.assert_allclose(y.eval({images: values}), wanted, rtol=1e-12, atol=1e-12)
+
+
 def convolutional_case(dtype: str = "float64", examples: int | None = None) -> oracles.Case:
     """Return two convolutions and a dense layer.
 
@@ -236,6 +252,22 @@ w4 = pytensor.shared(np.zeros((2, 2, 3, 4), "float32"), name="w")
         ),
         ((x3, w3, np.zeros(4)), TypeError, "bias: expected a symbolic vector"),
         ((x3, w3, pt.matrix("b")), ValueError, "bias: expected a symbolic vector"),
+        (
+            (x3, w3, None, 1, "NCHW"),
+            ValueError,
+            r"images: expected \(N, channels, height, width\)",
+        ),
+        (
+            (x4, w3, None, 1, "NCHW"),
+            ValueError,
+            r"filters: expected \(count, channels, rows, columns\), as many axes",
+        ),
+        (
+            (x4, pytensor.shared(np.zeros((9, 4, 2, 2))), None, 1, "NCHW"),
+            ValueError,
+            "filters: expected 5 channels.* got 4",
+        ),
+        ((x4, w4, None, 1, "CHWN"), ValueError, "layout: expected"),
         ((x3, w3, None, 0), ValueError, "stride: expected a whole number, at least 1"),
         ((x3, w3, None, 1.5), TypeError, "stride: expected"),
     ],

@@ -1,0 +1,83 @@
+"""`install_theano`: from then on ``import theano`` brings PyTensor by Theano's names."""
+
+from __future__ import annotations
+
+import sys
+
+from symng.legacy.theano._config import read_flags
+from symng.legacy.theano._namespace import AliasFinder, TheanoFinder, TheanoModule
+
+# natgrad imports its solvers from a package of this name.
+_ALIASES = {"minres": "symng.legacy.minres", "minresQLP": "symng.legacy.minresQLP"}
+
+_theano = TheanoFinder()
+_aliases = AliasFinder(_ALIASES)
+
+
+def install_theano() -> None:
+    """Make ``import theano`` work in this program, on PyTensor.
+
+    Only this process is changed: nothing is written anywhere, and a Theano that is installed stays
+    as it is, though it is not the one imported from then on. The flags of the environment variable
+    THEANO_FLAGS are set in ``pytensor.config`` where PyTensor has them. Where nobody else provides
+    ``minres``, the package that natgrad takes its solvers from, it is ``symng.legacy.minres``.
+
+    A second call changes nothing.
+
+    Raises
+    ------
+    ImportError
+        If another Theano is imported already.
+
+    Warns
+    -----
+    UserWarning
+        For each flag of THEANO_FLAGS that has no effect, such as ``device=gpu``.
+
+    Notes
+    -----
+    A script of Python 2 has to be converted first: ``2to3 -w script.py``. What Theano had and
+    PyTensor has not raises an `AttributeError` or `ImportError` that names it, with the way out.
+
+    Examples
+    --------
+    >>> from symng.legacy import install_theano, uninstall_theano
+    >>> install_theano()
+    >>> import theano
+    >>> import theano.tensor as T
+    >>> x = T.dscalar("x")
+    >>> n = T.dscalar("n")
+    >>> f = theano.function([x, theano.In(n, value=2.0)], n * T.sqr(x))
+    >>> float(f(3.0))
+    18.0
+    >>> uninstall_theano()
+    """
+    if _theano in sys.meta_path:
+        return
+    present = sys.modules.get("theano")
+    if present is not None and not isinstance(present, TheanoModule):
+        raise ImportError(
+            f"theano is imported already, from {getattr(present, '__file__', None)}. Call"
+            " symng.legacy.install_theano() before it, in a new process."
+        )
+    read_flags()
+    sys.meta_path.insert(0, _theano)
+    sys.meta_path.append(_aliases)
+
+
+def uninstall_theano() -> None:
+    """Undo `install_theano`: ``import theano`` means again what it meant before.
+
+    Examples
+    --------
+    >>> from symng.legacy import install_theano, uninstall_theano
+    >>> install_theano()
+    >>> uninstall_theano()
+    """
+    for finder in (_theano, _aliases):
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
+    for name, module in list(sys.modules.items()):
+        ours = isinstance(module, TheanoModule)
+        if ours or getattr(getattr(module, "__spec__", None), "loader", None) is _aliases:
+            del sys.modules[name]

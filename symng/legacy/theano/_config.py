@@ -1,0 +1,141 @@
+"""``theano.config`` on top of PyTensor's, and the flags of THEANO_FLAGS."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytensor
+
+from symng._checks import warn
+
+__all__ = ["AddConfigVar", "TheanoConfigParser", "config"]
+
+# Flags that are nothing to PyTensor, with the value that a script reads.
+_WITHOUT_EFFECT: dict[str, Any] = {
+    "assert_no_cpu_op": "ignore",
+    "compute_test_value": "off",
+    "device": "cpu",
+    "force_device": False,
+    "init_gpu_device": "",
+    "int_division": "int",
+    "lib": "",
+    "numpy": "",
+    "print_active_device": True,
+    "print_test_value": False,
+    "pycuda": "",
+    "reoptimize_unpickled_function": False,
+    "gpuarray": "",
+    "root": "",
+    "warn_on_unused_input": True,
+}
+_SECTIONS = (
+    *(
+        "NanGuardMode",
+        "DebugMode",
+        "blas",
+        "cmodule",
+        "compile",
+        "cuda",
+        "cublas",
+        "dnn",
+        "experimental",
+    ),
+    *("gcc", "gpuarray", "lib", "numpy", "nvcc", "profiling", "pycuda", "scan", "tensor"),
+    *("traceback", "vm", "warn", "unittests", "ProfileMode", "unpickle_function"),
+)
+
+
+class Section:
+    """A group of flags, such as ``config.nvcc``: those that PyTensor has, and any others."""
+
+    def __init__(self, name: str) -> None:
+        self.__dict__["_name"] = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(pytensor.config, f"{self._name}__{name}", None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(pytensor.config, f"{self._name}__{name}"):
+            setattr(pytensor.config, f"{self._name}__{name}", value)
+        else:
+            self.__dict__[name] = value
+
+
+class TheanoConfigParser:
+    """The flags of Theano: PyTensor's where it has them, else values without effect."""
+
+    def __init__(self) -> None:
+        self.__dict__["_sections"] = {name: Section(name) for name in _SECTIONS}
+        self.__dict__["_ignored"] = dict(_WITHOUT_EFFECT)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._sections:
+            return self._sections[name]
+        if not name.startswith("_") and hasattr(pytensor.config, name):
+            return getattr(pytensor.config, name)
+        if name in self._ignored:
+            return self._ignored[name]
+        raise AttributeError(
+            f"theano.config.{name} is no flag of PyTensor, nor one of Theano that scripts read."
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(pytensor.config, name):
+            setattr(
+                pytensor.config, name, _MODE_NAMES.get(value, value) if name == "mode" else value
+            )
+            return
+        if name not in self._ignored:
+            warn(f"theano.config.{name} is no flag of PyTensor: it has no effect.")
+        self._ignored[name] = value
+
+    def change_flags(self, **flags: Any) -> Any:
+        """Return the context manager of PyTensor that changes flags for a while."""
+        return pytensor.config.change_flags(**flags)
+
+
+_MODE_NAMES = {"FAST_RUN": "Mode", "ProfileMode": "Mode", "PROFILE_MODE": "Mode"}
+
+config = TheanoConfigParser()
+
+
+def AddConfigVar(name: str, doc: str, configparam: Any, root: Any = None) -> None:
+    """Add a flag of a script's own; ``configparam`` is its value, or holds it as ``default``."""
+    config._ignored[name] = getattr(configparam, "default", configparam)
+
+
+def read_flags(flags: str | None = None) -> None:
+    """Set what THEANO_FLAGS says; warn of flags that have no effect any more.
+
+    Parameters
+    ----------
+    flags : str, optional
+        Such as "floatX=float32,mode=FAST_COMPILE"; default the environment variable.
+    """
+    text = os.environ.get("THEANO_FLAGS", "") if flags is None else flags
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = pair.partition("=")
+        name, value = name.strip(), value.strip()
+        if name in ("device", "force_device", "init_gpu_device"):
+            if value.lower() not in ("cpu", "", "false"):
+                warn(
+                    f"THEANO_FLAGS: {name}={value} has no effect: Theano's functions run on the CPU"
+                    ' here. Compile with mode="JAX" where there is a GPU.'
+                )
+        elif hasattr(pytensor.config, key := name.replace(".", "__")) and key not in _AT_START:
+            setattr(config, name, value) if key == "mode" else _set(key, value)
+        elif name.split(".")[0] not in (*_SECTIONS, *_WITHOUT_EFFECT, "base_compiledir"):
+            warn(f"THEANO_FLAGS: {name} is no flag of PyTensor, and has no effect.")
+
+
+# PyTensor reads these when it is imported.
+_AT_START = {"base_compiledir", "compiledir", "compiledir_format", "cxx"}
+
+
+def _set(name: str, value: str) -> None:
+    """Set a flag of PyTensor from its text."""
+    words = {"true": True, "false": False}
+    setattr(pytensor.config, name, words.get(value.lower(), value))

@@ -1,0 +1,50 @@
+"""``theano.tensor.nlinalg`` and ``slinalg`` under their old names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.tensor import linalg
+
+__all__ = [
+    "AllocDiag",
+    "ExtractDiag",
+    "alloc_diag",
+    "diag",
+    "extract_diag",
+    "matrix_inverse",
+    "trace",
+]
+
+matrix_inverse = linalg.inv
+
+
+def trace(x: Any) -> Any:
+    """Return the sum of the diagonal."""
+    return pt.diagonal(pt.as_tensor_variable(x)).sum()
+
+
+def extract_diag(x: Any) -> Any:
+    """Return the diagonal of a matrix."""
+    return pt.diagonal(pt.as_tensor_variable(x))
+
+
+def alloc_diag(x: Any) -> Any:
+    """Return the matrix with a diagonal."""
+    return pt.diag(pt.as_tensor_variable(x))
+
+
+def diag(x: Any) -> Any:
+    """Return the matrix of a diagonal, or the diagonal of a matrix."""
+    return pt.diag(pt.as_tensor_variable(x))
+
+
+def AllocDiag(*_: Any) -> Any:
+    """Return the function that makes a matrix of a diagonal."""
+    return alloc_diag
+
+
+def ExtractDiag(*_: Any) -> Any:
+    """Return the function that takes the diagonal of a matrix."""
+    return extract_diag

@@ -1,0 +1,105 @@
+"""What differs in ``theano.tensor`` from `pytensor.tensor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytensor.tensor as pt
+from pytensor.tensor.type import TensorType as PyTensorType
+
+from symng.legacy.theano._gradient import Lop, Rop, grad
+
+__all__ = [
+    "Lop",
+    "Rop",
+    "TensorType",
+    "clone",
+    "grad",
+    "make_list",
+    "norm",
+    "patternbroadcast",
+    "stack",
+    "tensor",
+    "unbroadcast",
+]
+
+
+class _TypeOfBroadcasts(type):
+    """Makes every type of PyTensor an instance of `TensorType`, and a call one of PyTensor's."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, PyTensorType)
+
+    def __call__(
+        cls, dtype: Any, broadcastable: Any = None, name: str | None = None, **options: Any
+    ) -> Any:
+        lengths = options.pop("shape", broadcastable) or ()
+        # False was the mark of an axis of any length, and is 0 to Python.
+        shape = tuple(1 if n is True else None if n is False else n for n in lengths)
+        return PyTensorType(dtype, shape=shape, name=name)
+
+
+class TensorType(metaclass=_TypeOfBroadcasts):
+    """The type of tensors, from a dtype and which axes have length 1: `pytensor`'s."""
+
+
+def tensor(
+    dtype: str | None = None, broadcastable: Any = (), name: str | None = None, **options: Any
+) -> Any:
+    """Return a variable of a dtype, with axes that have length 1 or not."""
+    if "shape" in options or dtype is None:
+        return pt.tensor(name, dtype=dtype, **options)
+    make: Any = TensorType
+    return make(dtype, broadcastable)(name)
+
+
+def unbroadcast(x: Any, *axes: int) -> Any:
+    """Return a tensor whose lengths along some axes the graph does not know."""
+    x = pt.as_tensor_variable(x)
+    axes = tuple(axis % x.type.ndim for axis in axes)
+    if not any(x.type.shape[axis] == 1 for axis in axes):
+        return x
+    # The length of a slice whose end is computed is not known to the graph; this end is far enough.
+    end = x.shape.sum()
+    return x[tuple(slice(end if axis in axes else None) for axis in range(x.type.ndim))]
+
+
+def patternbroadcast(x: Any, broadcastable: Any) -> Any:
+    """Return a tensor of which the graph knows which axes have length 1."""
+    x = pt.as_tensor_variable(x)
+    ones = [axis for axis, one in enumerate(broadcastable) if one]
+    others = [axis for axis, one in enumerate(broadcastable) if not one]
+    return unbroadcast(pt.specify_broadcastable(x, *ones), *others)
+
+
+def stack(*tensors: Any, **options: Any) -> Any:
+    """Join tensors along a new axis: ``stack([a, b], axis)``, or the older ``stack(a, b)``."""
+    first = tensors[0] if tensors else options.pop("tensors")
+    if isinstance(first, list | tuple):
+        axis = tensors[1] if len(tensors) > 1 else options.get("axis", 0)
+        return pt.stack(list(first), axis=axis)
+    if hasattr(first, "type") and len(tensors) == 2 and isinstance(tensors[1], int):
+        return pt.stack(first, axis=tensors[1])
+    return pt.stack(list(tensors), axis=options.get("axis", 0))
+
+
+def norm(x: Any, ord: int | float = 2) -> Any:
+    """Return (sum of abs(x)^ord)^(1 / ord) over all entries; the greatest for infinity."""
+    x = pt.as_tensor_variable(x)
+    if ord == float("inf"):
+        return abs(x).max()
+    return (abs(x) ** ord).sum() ** (1.0 / ord)
+
+
+def make_list(values: Any) -> Any:
+    """Return a list of PyTensor's own with these values."""
+    from pytensor.typed_list import make_list as of_variables
+
+    return of_variables(values)
+
+
+def clone(*arguments: Any, **options: Any) -> Any:
+    """Return a graph with other variables in it: ``theano.clone``."""
+    from symng.legacy.theano._top import clone as of_graphs
+
+    return of_graphs(*arguments, **options)
