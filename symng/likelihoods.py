@@ -14,7 +14,8 @@ Poisson       exp(r)          diag(y)                 diag(1 / y)
 ============  ==============  ======================  ===================
 
 The last column is the recipe of the paper (equations 7, 8 and 30); the column before it follows by
-the chain rule (equations 11 to 15) and stays finite when an output saturates.
+the chain rule (equations 11 to 15) and stays finite when an output saturates. Two more have no
+targets: `Sign`, of hidden states, and `Boltzmann`, of samples of an energy model.
 """
 
 from __future__ import annotations
@@ -25,17 +26,16 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.traversal import graph_inputs
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, deprecated, is_symbolic
 from symng.graphs.config import Config, config, flag, number
+from symng.graphs.rebuild import free_inputs
 
 
 class Likelihood(Config, ABC):
-    """Distribution of a target given an output; the base of the four below."""
+    """Distribution of a target given an output; the base of all likelihoods."""
 
     @abstractmethod
     def mean(self, r: TensorVariable) -> TensorVariable:
@@ -52,10 +52,7 @@ class Likelihood(Config, ABC):
     def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
-        """Return B v or B^T v, where B B^T is the Fisher matrix with respect to r.
-
-        None if no such B is known.
-        """
+        """Return B v or B^T v, B B^T the Fisher matrix with respect to r; None if B is unknown."""
         if type(self).metric_root is Likelihood.metric_root:
             return None
         deprecated("Likelihood.metric_root", "0.2", "Likelihood.metric_sqrt")
@@ -81,8 +78,8 @@ class Likelihood(Config, ABC):
     ) -> None:
         """Refuse an array of targets that this distribution cannot produce; by default none.
 
-        ``output_ndim`` and ``classes`` are the number of axes of the output and the length of its
-        last one, if known.
+        ``output_ndim`` is the number of axes of the output, and ``classes`` the length of its last
+        one, if known.
         """
 
     @property
@@ -119,17 +116,13 @@ class Gaussian(Likelihood):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if is_symbolic(self.std):
-            loose = [
-                v for v in graph_inputs([self.std]) if not isinstance(v, SharedVariable | Constant)
-            ]
-            if loose:
-                raise argument_error(
-                    "std",
-                    "a number or a scalar made of shared variables",
-                    self.std,
-                    f"Make {loose[0]} a shared variable: pytensor.shared(value).",
-                )
+        if is_symbolic(self.std) and (free := free_inputs([self.std])):
+            raise argument_error(
+                "std",
+                "a number or a scalar made of shared variables",
+                self.std,
+                f"Make {free[0]} a shared variable: pytensor.shared(value).",
+            )
 
     def mean(self, r: TensorVariable) -> TensorVariable:
         return r
@@ -195,22 +188,16 @@ class Bernoulli(Likelihood):
         return pt.sqrt(pt.sigmoid(r) * pt.sigmoid(-r)) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        following, draw = rng.bernoulli(y)
-        return following, draw.astype(y.dtype)
+        next_rng, draw = rng.bernoulli(y)
+        return next_rng, draw.astype(y.dtype)
 
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
         inside = (targets >= 0) & (targets <= 1)
-        if inside.all():
-            return
-        value, where = _first(targets, ~inside)
-        raise argument_error(
-            name,
-            "values from 0 to 1 (Bernoulli likelihood)",
-            Verbatim(f"{value} at {where}"),
-            "Rescale them, or give another likelihood.",
-        )
+        expected = "values from 0 to 1 (Bernoulli likelihood)"
+        hint = "Rescale them, or give another likelihood."
+        _refuse_first(name, targets, ~inside, expected, hint)
 
 
 @config
@@ -260,8 +247,8 @@ class Categorical(Likelihood):
         return q * v - y * (q * v).sum(axis=-1, keepdims=True)
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        following, classes = rng.categorical(y)
-        return following, pt.eq(pt.expand_dims(classes, -1), pt.arange(y.shape[-1])).astype(y.dtype)
+        next_rng, classes = rng.categorical(y)
+        return next_rng, pt.eq(pt.expand_dims(classes, -1), pt.arange(y.shape[-1])).astype(y.dtype)
 
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
@@ -274,32 +261,16 @@ class Categorical(Likelihood):
             if classes is not None:
                 wrong |= targets >= classes
                 expected = f"class numbers from 0 to {classes - 1}"
-            if wrong.any():
-                value, where = _first(targets, wrong)
-                raise argument_error(
-                    name,
-                    expected + suffix,
-                    Verbatim(f"{value} at {where}"),
-                    "Number the classes from 0.",
-                )
+            _refuse_first(name, targets, wrong, expected + suffix, "Number the classes from 0.")
         elif targets.ndim == output_ndim:
             if classes not in (None, targets.shape[-1]):
                 expected = f"rows of {classes} numbers, one for each class"
-                raise argument_error(
-                    name, expected + suffix, targets, "Make output and targets equally wide."
-                )
+                hint = "Make output and targets equally wide."
+                raise argument_error(name, expected + suffix, targets, hint)
             expected = "one-hot rows (or probabilities that sum to 1)"
-            wrong = (targets < 0).any(axis=-1) | (
-                np.abs(targets.sum(axis=-1, dtype=np.float64) - 1) > 1e-3
-            )
-            if wrong.any():
-                row, where = _first(targets, wrong)
-                raise argument_error(
-                    name,
-                    expected + suffix,
-                    Verbatim(f"{row} at {where}"),
-                    "One-hot encode the labels.",
-                )
+            totals = targets.sum(axis=-1, dtype=np.float64)
+            wrong = (targets < 0).any(axis=-1) | (np.abs(totals - 1) > 1e-3)
+            _refuse_first(name, targets, wrong, expected + suffix, "One-hot encode the labels.")
 
 
 @config
@@ -342,26 +313,73 @@ class Poisson(Likelihood):
         return pt.exp(r / 2) * v
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        following, draw = rng.poisson(y)
-        return following, draw.astype(y.dtype)
+        next_rng, draw = rng.poisson(y)
+        return next_rng, draw.astype(y.dtype)
 
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
-        if (targets < 0).any():
-            value, where = _first(targets, targets < 0)
-            raise argument_error(
-                name,
-                "counts of at least 0 (Poisson likelihood)",
-                Verbatim(f"{value} at {where}"),
-                "Clean the data, or give another likelihood.",
-            )
+        expected = "counts of at least 0 (Poisson likelihood)"
+        hint = "Clean the data, or give another likelihood."
+        _refuse_first(name, targets, targets < 0, expected, hint)
 
 
-def _first(array: np.ndarray, mask: np.ndarray) -> tuple[Any, tuple[int, ...]]:
-    """Return the first value of ``array`` where ``mask`` holds, and its index."""
-    where = tuple(int(i) for i in np.argwhere(mask)[0])
-    return array[where], where
+@config
+class Sign(Likelihood):
+    """Read each unit as the mean of a sign, -1 or 1, after a tanh.
+
+    (1 + h) / 2 = sigmoid(2 e) is the probability of a 1: the pair of tanh and cross-entropy of
+    Martens and Sutskever. The metric is diag(1 - h^2) on the pre-activation e and
+    diag(1 / (1 - h^2)) on h.
+    """
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return pt.tanh(r)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        # No cancellation in 1 - h^2 when h is near 1 or -1.
+        return 4 * pt.sigmoid(2 * r) * pt.sigmoid(-2 * r) * v
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v / (1 - pt.sqr(y))
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        next_rng, draw = rng.bernoulli((1 + y) / 2)
+        return next_rng, 2 * draw.astype(y.dtype) - 1
+
+
+@config
+class Boltzmann(Likelihood):
+    """Read the output as the energies E of samples of p = exp(-E) / Z.
+
+    The Fisher matrix with respect to the energies of N samples, N times that of one, centers:
+    I - 1 1^T / N.
+    """
+
+    @property
+    def is_logits(self) -> bool:
+        return True
+
+    def mean(self, r: TensorVariable) -> TensorVariable:
+        return r
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return v - v.mean()
+
+    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
+        return self.metric_product(y, v)
+
+    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
+        raise NotImplementedError("The samples of an energy model come from its user.")
+
+
+def _refuse_first(
+    name: str, targets: np.ndarray, wrong: np.ndarray, expected: str, hint: str
+) -> None:
+    """Refuse ``targets`` if any entry (or row) is wrong, and show the first of them."""
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise argument_error(name, expected, Verbatim(f"{targets[where]} at {where}"), hint)
 
 
 def describe_likelihood(likelihood: Likelihood) -> str:
@@ -374,7 +392,7 @@ def describe_likelihood(likelihood: Likelihood) -> str:
     return type(likelihood).__name__ + (f"({', '.join(settings)})" if settings else "")
 
 
-def written(likelihood: Likelihood) -> str:
-    """Return a likelihood as code."""
+def likelihood_code(likelihood: Likelihood) -> str:
+    """Return the code that makes a likelihood."""
     name = describe_likelihood(likelihood)
     return f"symng.{name}" if "(" in name else f"symng.{name}()"

@@ -19,6 +19,7 @@ from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.evaluation import evaluate_nodes
+from symng.graphs.rebuild import free_inputs
 
 
 def axis_after(node: Apply, axis: int) -> int | None:
@@ -72,16 +73,14 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
 
 def _computed_length(v: TensorVariable, axis: int) -> int | None:
     """Return the length of an axis, or None if it depends on inputs."""
-    inputs: list[Any] = [
-        i for i in graph_inputs([v]) if not isinstance(i, SharedVariable | Constant)
-    ]
+    inputs: list[Any] = free_inputs([v])
     lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in inputs]
     length = infer_shape([v], inputs, lengths)[0][axis]
-    if not all(isinstance(i, SharedVariable | Constant) for i in graph_inputs([length])):
+    if free_inputs([length]):
         return None
     if isinstance(length, Constant):
         return int(length.data)
     shared: dict[Variable, Any] = {
-        v: v.get_value(borrow=True) for v in graph_inputs([length]) if isinstance(v, SharedVariable)
+        s: s.get_value(borrow=True) for s in graph_inputs([length]) if isinstance(s, SharedVariable)
     }
     return int(evaluate_nodes(toposort([length]), shared)[length])

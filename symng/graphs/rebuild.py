@@ -1,12 +1,13 @@
-"""Replace variables of a graph, and rebuild only the nodes that depend on them."""
+"""Replace variables of a graph, rebuild the nodes that depend on them, and find its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.traversal import toposort
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.traversal import graph_inputs, toposort
 
 Rewrite = Callable[[Apply, Mapping[Variable, Any]], list[Variable]]
 
@@ -49,3 +50,8 @@ def rebuild(
             for old, made in zip(node.outputs, rewrite(node, new), strict=True):
                 new.setdefault(old, made)  # an output that is itself replaced stays so
     return [new.get(v, v) for v in outputs]
+
+
+def free_inputs(graphs: Sequence[Variable]) -> list[Variable]:
+    """Return the inputs of ``graphs`` that need a value: no constants, no shared variables."""
+    return [v for v in graph_inputs(graphs) if not isinstance(v, SharedVariable | Constant)]

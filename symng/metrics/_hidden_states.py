@@ -7,38 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytensor.tensor as pt
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.scan.op import Scan
 from pytensor.tensor.variable import TensorVariable
 
-from symng.likelihoods import Gaussian, Likelihood
+from symng.likelihoods import Gaussian, Likelihood, Sign
 from symng.objective import Objective
 from symng.objective.activations import below_views, read_activation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sign(Likelihood):
-    """Read each unit as the mean of a sign, -1 or 1, after a tanh.
-
-    (1 + h) / 2 = sigmoid(2 e) is the probability of a 1: the pair of tanh and cross-entropy of
-    Martens and Sutskever. The metric is diag(1 - h^2) on the pre-activation e and diag(1 / (1 -
-    h^2)) on h.
-    """
-
-    def mean(self, r: TensorVariable) -> TensorVariable:
-        return pt.tanh(r)
-
-    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        # No cancellation in 1 - h^2 when h is near 1 or -1.
-        return 4 * pt.sigmoid(2 * r) * pt.sigmoid(-2 * r) * v
-
-    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
-        return v / (1 - pt.sqr(y))
-
-    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        following, draw = rng.bernoulli((1 + y) / 2)
-        return following, 2 * draw.astype(y.dtype) - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Constant, Variable
-from pytensor.graph.traversal import graph_inputs
+from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_instance
 from symng.graphs.config import config, flag, number, setting
+from symng.graphs.rebuild import free_inputs
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
 from symng.metrics.base import Metric, OutputMetric, as_metric
@@ -171,17 +170,12 @@ class StructuralDamping(Metric):
                 )
         else:
             found = objective.rebind(self.hidden)
-            known = set(objective.inputs)
-            loose = [
-                v
-                for v in graph_inputs(found)
-                if not isinstance(v, SharedVariable | Constant) and v not in known
-            ]
-            if loose:
+            foreign = [v for v in free_inputs(found) if v not in objective.inputs]
+            if foreign:
                 raise argument_error(
                     "hidden",
                     "states that are computed from the objective's inputs alone",
-                    Verbatim(f"one that needs {loose[0]}"),
+                    Verbatim(f"one that needs {foreign[0]}"),
                     "A hidden state cannot depend on targets.",
                 )
         if not isinstance(self.likelihood, tuple):

@@ -13,6 +13,7 @@ from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number, warn
+from symng.graphs.rebuild import free_inputs
 
 
 def check_loss(loss: Any) -> TensorVariable:
@@ -187,13 +188,12 @@ def check_connections(
                 raise argument_error(
                     name, "variables that the loss or the output depends on", v, "Leave it out."
                 )
-    missing = graph.difference(declared)
-    loose = sorted(str(v) for v in missing if not isinstance(v, SharedVariable | Constant))
-    if loose:
+    missing = sorted(str(v) for v in free_inputs(graphs) if v not in declared)
+    if missing:
         raise argument_error(
             "inputs, targets",
             "every symbolic input of the loss and the output",
-            Verbatim(f"a graph that needs {', '.join(loose)} too"),
+            Verbatim(f"a graph that needs {', '.join(missing)} too"),
             "Add it to inputs if the output needs it, else to targets; make scalars and "
             "generators shared variables.",
         )

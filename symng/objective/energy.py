@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,33 +15,8 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
-from symng.likelihoods import Likelihood
+from symng.likelihoods import Boltzmann
 from symng.objective.objective import Objective
-
-
-@dataclass(frozen=True, kw_only=True)
-class Boltzmann(Likelihood):
-    """Read the output as the energies of samples of p = exp(-E) / Z.
-
-    The Fisher matrix with respect to the energies of N samples, N times that of one, is I - 1 1^T /
-    N: it centers.
-    """
-
-    @property
-    def is_logits(self) -> bool:
-        return True
-
-    def mean(self, r: TensorVariable) -> TensorVariable:
-        return r
-
-    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        return v - v.mean()
-
-    def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
-        return self.metric_product(y, v)
-
-    def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        raise NotImplementedError("The samples of an energy model come from its user.")
 
 
 class EnergyObjective(Objective):

@@ -11,7 +11,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, warn
-from symng.likelihoods import Categorical, Gaussian, Likelihood, written
+from symng.likelihoods import Categorical, Gaussian, Likelihood, likelihood_code
 from symng.objective.activations import has_misplaced_softmax, read_activation, read_log_softmax
 from symng.objective.loss_reading import read_loss
 
@@ -138,8 +138,8 @@ def read_off_loss(
             warn(
                 f"The loss takes {found.what} of the output {head.y}, which does not end in an "
                 "activation such as a softmax or sigmoid, so it is taken as Gaussian. Write "
-                f"likelihood={written(found.likelihood)}{many} if that is its distribution, or "
-                "likelihood=symng.Gaussian() to keep the present one."
+                f"likelihood={likelihood_code(found.likelihood)}{many} if that is its "
+                "distribution, or likelihood=symng.Gaussian() to keep the present one."
             )
             read.append(head)
     return tuple(read)

@@ -19,7 +19,7 @@ from symng.likelihoods import (
     Likelihood,
     Poisson,
     describe_likelihood,
-    written,
+    likelihood_code,
 )
 from symng.objective.dry_run import DryRun
 from symng.objective.model import Model
@@ -331,7 +331,7 @@ def _suggest(model: Model, products: Products, points: Sequence[Point], match: M
         return match
     text = (
         f"{match.message} The loss is that of {type(found).__name__} on {where}: "
-        f"likelihood={written(found)}."
+        f"likelihood={likelihood_code(found)}."
     )
     placeholder = "output" if where == "the output" else "pre-activation"
     return replace(match, message=text, likelihood=found, where=placeholder)

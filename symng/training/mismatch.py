@@ -13,7 +13,7 @@ from pytensor.tensor.shape import Shape, Shape_i
 from symng._checks import warn
 from symng.backends import UNOPTIMIZED
 from symng.backends.failures import ARRAY_ERRORS
-from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, written
+from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, likelihood_code
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
 from symng.objective.heads import MISPLACED, UNREAD, Head
@@ -174,7 +174,7 @@ def _message(
     if match.likelihood is None:
         found = [taken.get(h) for h in heads]
         given = ", ".join(
-            written(h.likelihood if f is None else f.likelihood)
+            likelihood_code(h.likelihood if f is None else f.likelihood)
             for h, f in zip(heads, found, strict=True)
         )
         given = given if len(heads) == 1 else f"[{given}]"
@@ -197,6 +197,6 @@ def _message(
     output = "..." if match.where == "output" else "..., output=r"
     return (
         f"{text}that of {name}. Write symng.Objective({output}, "
-        f"likelihood={written(match.likelihood)}), or likelihood={written(heads[0].likelihood)} to "
-        "keep the present one."
+        f"likelihood={likelihood_code(match.likelihood)}), or "
+        f"likelihood={likelihood_code(heads[0].likelihood)} to keep the present one."
     )

@@ -17,7 +17,8 @@ from helpers.oracles import relative_error, shared
 from scipy import special
 
 import symng
-from symng.metrics._hidden_states import Sign, recurrent_states
+from symng.likelihoods import Sign
+from symng.metrics._hidden_states import recurrent_states
 
 ACTIVATIONS = {
     "tanh": pt.tanh,

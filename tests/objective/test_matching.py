@@ -179,14 +179,14 @@ def test_wrong_pairs(name):
     assert "loss: expected the negative log-likelihood of" in message
     if wanted is None:
         assert (
-            f"likelihood={_matching.written(objective.likelihood)})" in message
+            f"likelihood={_matching.likelihood_code(objective.likelihood)})" in message
             and "GaussNewton()" in message
         )
     else:
         assert f"got that of {type(wanted).__name__}. Write " in message
-        assert f"likelihood={_matching.written(objective.likelihood)} to keep" in message
-        assert f"likelihood={_matching.written(wanted)})" in message
-        assert eval(_matching.written(wanted)) == wanted
+        assert f"likelihood={_matching.likelihood_code(objective.likelihood)} to keep" in message
+        assert f"likelihood={_matching.likelihood_code(wanted)})" in message
+        assert eval(_matching.likelihood_code(wanted)) == wanted
     # Giving the likelihood that is meant silences the warning, too.
     given = M.objective(loss, y, likelihood=objective.likelihood)
     assert mismatch_warnings(given, symng.NaturalGradient(), (X, values)) == []

@@ -15,7 +15,7 @@ import pytest
 from helpers.linear_model import ADVANTAGES, CLASSES, ONE_HOT, RNG, YES, M, P, X, mismatch_warnings
 
 import symng
-from symng.likelihoods import written
+from symng.likelihoods import likelihood_code
 
 D = M.r - M.t
 
@@ -97,7 +97,10 @@ def test_the_opposite_sign(y, sign):
     objective = M.objective(sign.mean(), y)
     assert not objective.check(X, ONE_HOT).matches
     (message,) = mismatch_warnings(objective, symng.NaturalGradient(), (X, ONE_HOT))
-    assert "opposite sign" in message and f"likelihood={written(objective.likelihood)})" in message
+    assert (
+        "opposite sign" in message
+        and f"likelihood={likelihood_code(objective.likelihood)})" in message
+    )
 
 
 def test_a_policy_with_a_value():
