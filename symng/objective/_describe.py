@@ -24,8 +24,9 @@ def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     for h in model.heads:
         axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
         lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")
-    pairs = zip((*model.inputs, *model.targets), model.data_axes, strict=True)
-    names = [f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in pairs]
+    names = [
+        f"{v} (examples along axis {axis})" if axis else str(v) for v, axis in model.axis_of.items()
+    ]
     count = len(model.inputs)
     lines.append(f"  inputs:     {', '.join(names[:count]) or 'none'}")
     lines.append(f"  targets:    {', '.join(names[count:]) or 'none'}")

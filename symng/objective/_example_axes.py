@@ -130,7 +130,7 @@ def _example_axes_in_scan(
             (inputs[k], example_axis) for k in lookup["inner_inp_from_outer_inp"].get(i, ())
         )
     states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
-    # Until no state changes: a place goes from NONE to others, and from all to UNKNOWN or MIXED.
+    # Until no state changes: its axis goes from NONE to another, then at most to UNKNOWN or MIXED.
     while True:
         example_axes = dict(start)
         _walk(op.fgraph.toposort(), example_axes, _model_within(node, inputs, model), {})
@@ -183,30 +183,12 @@ def _example_axis_of_output(
     if isinstance(op, Dot):
         return _example_axis_in_product(node, given)
     if isinstance(op, AdvancedSubtensor):
-        # r[arange(N), t]: index tensors for the leading axes alone take the examples to where they
-        # run themselves.
-        if any(isinstance(i, slice) for i in op.idx_list) or first not in range(len(op.idx_list)):
-            return UNKNOWN
-        example_axis = _merged(given[1:])
-        if example_axis == NONE:  # labels that are constants
-            example_axis = _counting_axis(node.inputs[1:], int(first))
-        return example_axis if isinstance(example_axis, int) else UNKNOWN
+        return _example_axis_after_indexing(op, node, given)
     if isinstance(op, Join):
-        axis, example_axis = node.inputs[0], _merged(given[1:])
-        along = isinstance(axis, Constant) and int(axis.data) % node.outputs[0].type.ndim
-        return example_axis if isinstance(axis, Constant) and example_axis != along else UNKNOWN
+        return _example_axis_after_join(node, given)
     if isinstance(op, IncSubtensor):
-        example_axis = _merged(given[:2])
-        slices = [*op.idx_list, *[slice(None)] * ndim]
-        kept = (
-            isinstance(example_axis, int)
-            and slices[example_axis] == slice(None)
-            and all(isinstance(i, slice) for i in slices)
-        )
-        return (
-            example_axis if kept and all(v.type.ndim == ndim for v in node.inputs[:2]) else UNKNOWN
-        )
-    if is_closed(op):
+        return _example_axis_after_assignment(op, node, given)
+    if is_opaque(op):
         return MIXED
     if not isinstance(first, int) or any(p != NONE for p in given[1:]):
         return UNKNOWN
@@ -220,6 +202,46 @@ def _example_axis_of_output(
     if after is None and folding and isinstance(op, Reshape):
         after = _folded_axis(node, first)
     return UNKNOWN if after is None else after
+
+
+def _example_axis_after_indexing(op: Any, node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
+    """Return the example axis of what index tensors take, as in r[arange(N), t].
+
+    Index tensors for the leading axes alone take the examples to where they run themselves.
+    """
+    first = given[0]
+    if any(isinstance(i, slice) for i in op.idx_list) or first not in range(len(op.idx_list)):
+        return UNKNOWN
+    example_axis = _merged(given[1:])
+    if example_axis == NONE:  # labels that are constants
+        example_axis = _counting_axis(node.inputs[1:], int(first))
+    return example_axis if isinstance(example_axis, int) else UNKNOWN
+
+
+def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
+    """Return the example axis of tensors joined along another axis."""
+    axis, example_axis = node.inputs[0], _merged(given[1:])
+    result: Any = node.outputs[0]
+    if not isinstance(axis, Constant) or example_axis == int(axis.data) % result.type.ndim:
+        return UNKNOWN
+    return example_axis
+
+
+def _example_axis_after_assignment(
+    op: Any, node: Apply, given: Sequence[ExampleAxis]
+) -> ExampleAxis:
+    """Return the example axis of a tensor of which a slice is set, with all examples in it."""
+    tensor, value = node.inputs[:2]
+    ndim: int = tensor.type.ndim
+    example_axis = _merged(given[:2])
+    slices = [*op.idx_list, *[slice(None)] * ndim]
+    kept = (
+        isinstance(example_axis, int)
+        and slices[example_axis] == slice(None)
+        and all(isinstance(i, slice) for i in slices)
+        and value.type.ndim == ndim
+    )
+    return example_axis if kept else UNKNOWN
 
 
 def _counting_axis(indices: Sequence[Any], number: int) -> ExampleAxis:
@@ -275,7 +297,7 @@ def _is_in_batch(node: Apply, given: Sequence[ExampleAxis]) -> bool:
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
 
 
-def is_closed(op: Any) -> bool:
+def is_opaque(op: Any) -> bool:
     """Return whether ``op`` is opaque: a user's code, not PyTensor's."""
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 

@@ -25,6 +25,7 @@ from symng.likelihoods import Bernoulli, Categorical, Likelihood
 from symng.objective.activations import VIEWS
 from symng.objective.heads import Head
 from symng.objective.loss_reading import scaled_output
+from symng.objective.model import Model
 
 Checked = tuple[TensorVariable, TensorVariable, int]
 """A target, the values of it to be checked, and the number of axes of the output."""
@@ -146,13 +147,9 @@ class TargetChecks:
         head.likelihood.check_targets(what, np.asarray(values), ndim, classes)
 
 
-def read_target_checks(
-    loss: Any,
-    heads: Sequence[Head],
-    inputs: Sequence[TensorVariable],
-    targets: Sequence[TensorVariable],
-) -> TargetChecks:
+def read_target_checks(model: Model) -> TargetChecks:
     """Return the checks of target values that follow from the graph of the loss."""
+    loss, heads, inputs, targets = model.loss, model.heads, model.inputs, model.targets
     slices = _find_slices(loss, heads, targets)
     found = {head: _choose(head, [s for s in slices if head in s.heads]) for head in heads}
     warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
@@ -161,8 +158,8 @@ def read_target_checks(
         sigmoids = [head for head in heads if isinstance(head.likelihood, Bernoulli)]
         warned = {head: _choose(head, [s for s in slices if head in s.heads]) for head in sigmoids}
     return TargetChecks(
-        heads=tuple(heads),
-        variables=(*inputs, *targets),
+        heads=heads,
+        variables=model.variables,
         refused={head: chosen for head, chosen in found.items() if head.is_plain},
         warned=warned,
         signed=frozenset(head for head in heads if _is_signed(loss, head, targets)),

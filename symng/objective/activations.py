@@ -41,29 +41,44 @@ VIEWS = (
 
 @dataclass(frozen=True)
 class Activation:
-    """What was read off the end of an output."""
+    """What was read off the end of an output.
+
+    Attributes
+    ----------
+    preactivation : TensorVariable or None
+        r, elementwise aligned with the output; None if not accessible.
+    origin : TensorVariable
+        The variable of the user's graph that r was taken from, else the output.
+    source : str
+        Where it was found, in words.
+    is_plain : bool
+        Whether it is an activation of PyTensor's, with nothing but rearrangements after it.
+    """
 
     likelihood: Likelihood
-    # r, elementwise aligned with the output; None if not accessible.
     preactivation: TensorVariable | None
-    origin: (
-        TensorVariable  # the variable of the user's graph that r was taken from, else the output
-    )
+    origin: TensorVariable
     source: str
-    is_plain: (
-        bool  # whether it is an activation of PyTensor's, with nothing but rearrangements after it
-    )
+    is_plain: bool
 
 
 @dataclass(frozen=True)
 class _End:
-    """What was read off a tensor: ``r`` is aligned with it, less its innermost ``skip`` views."""
+    """What was read off a tensor that views rearrange to make the output.
+
+    Attributes
+    ----------
+    r : TensorVariable or None
+        The pre-activation, aligned with the tensor after the innermost ``skip`` views.
+    axes : sequence of int or None
+        The axes of a softmax, empty if it runs over other axes than the last; None for others.
+    """
 
     likelihood: Likelihood
     source: str
     r: Any
     origin: Any = None
-    axes: Sequence[int] | None = None  # those of a softmax
+    axes: Sequence[int] | None = None
     skip: int = 0
     is_plain: bool = True
 
@@ -81,8 +96,9 @@ def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -
 def read_log_softmax(output: TensorVariable) -> Activation | None:
     """Read the softmax whose logarithm ``output`` is; None if it is none or not accessible."""
     found = read_activation(pt.exp(output))
-    is_softmax = found is not None and isinstance(found.likelihood, Categorical)
-    return found if is_softmax and found.preactivation is not None else None  # type: ignore[union-attr]
+    if found is None or found.preactivation is None:
+        return None
+    return found if isinstance(found.likelihood, Categorical) else None
 
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:
@@ -104,13 +120,13 @@ def _read(
 ) -> tuple[Activation | None, bool]:
     """Return the activation of ``output``, and whether it is a softmax over other axes."""
     end, views = below_views(output)
-    guarded = False
-    while end.owner is not None and (kept := _guarded(end.owner)) is not None:
-        end, more = below_views(kept)
-        views, guarded = views + more, True
+    is_clipped = False
+    while end.owner is not None and (clipped := _clipped(end.owner)) is not None:
+        end, more = below_views(clipped)
+        views, is_clipped = views + more, True
     found = None if end.owner is None else _read_end(end, views, tanh)
-    if found is None and views and not guarded:
-        found, end, views = _read_by_hand(output), output, []  # one that rearranges on its way
+    if found is None and views and not is_clipped:
+        found, views = _read_by_hand(output), []  # an activation with a view as its last step
     if found is None:
         return None, False
     if found.axes is not None and (
@@ -122,9 +138,8 @@ def _read(
         for node in reversed(views[: len(views) - found.skip]):
             r = node.op(r, *node.inputs[1:])
     origin = output if found.origin is None else found.origin
-    return Activation(
-        found.likelihood, r, origin, found.source, found.is_plain and not guarded
-    ), False
+    is_plain = found.is_plain and not is_clipped
+    return Activation(found.likelihood, r, origin, found.source, is_plain), False
 
 
 def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
@@ -147,7 +162,7 @@ def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End
     if is_exp:
         return _End(Poisson(), "exp", argument, argument)
     if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
-        # An op with its own derivative also computes the pre-activation.
+        # It has a derivative of its own, else `inline` had opened it: r is computed beside it.
         return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
     return None
 
@@ -221,8 +236,8 @@ def _is_view(node: Apply) -> bool:
     return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
 
 
-def _guarded(node: Apply) -> Any:
-    """Return what ``node`` keeps off 0 and 1 by constants, to 2e-3 on [0, 1]; else None."""
+def _clipped(node: Apply) -> Any:
+    """Return what ``node`` keeps off 0 and 1 by constants, moving it by 2e-3 at most; else None."""
     if not is_elementwise(
         node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
     ):
@@ -237,7 +252,7 @@ def _guarded(node: Apply) -> Any:
 
 
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
-    """Return where ``views`` put a single axis, or None if they do not keep all of it."""
+    """Return where ``views`` put the only one of ``axes``; None if they do not keep all of it."""
     axis: int | None = axes[0] if len(axes) == 1 else None
     for node in reversed(views):
         axis = None if axis is None else axis_after(node, axis)

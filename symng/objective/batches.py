@@ -21,7 +21,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs.loops import while_loop
 from symng.graphs.rebuild import rebuild
-from symng.objective._example_axes import NONE, is_closed, locate_examples
+from symng.objective._example_axes import NONE, is_opaque, locate_examples
 from symng.objective.objective import Objective
 
 PartFunction = Callable[[Objective, Any], Sequence[TensorVariable]]
@@ -80,7 +80,7 @@ class Batch(ABC):
         if factor is None:
             return self
         count: Any = self.count.astype(self.objective.dtype)
-        if factor < 0.5:  # half a sum is a likelihood
+        if factor < 0.5:  # from 0.5 it is a sum: half a sum of squares is a likelihood
             count = pt.switch(pt.gt(factor * self.count, 1.001), count, pt.ones_like(count))
         return replace(self, divisor=count)
 
@@ -274,7 +274,7 @@ def check_chunks(objective: Objective) -> None:
         raise argument_error(
             "chunk_size", expected, Verbatim(got), "Take the mean() of the terms in its place."
         )
-    for v, axis in zip(objective.model.variables, objective.data_axes, strict=True):
+    for v, axis in objective.model.axis_of.items():
         if v.type.shape[axis] not in (None, 1):
             raise argument_error(
                 "chunk_size",
@@ -286,11 +286,9 @@ def check_chunks(objective: Objective) -> None:
 
 def _find_opaque_op(objective: Objective) -> Op | None:
     """Return an opaque op that examples enter, or None."""
-    example_axes = locate_examples(
-        objective.loss, dict(zip(objective.model.variables, objective.data_axes, strict=True))
-    )
+    example_axes = locate_examples(objective.loss, objective.model.axis_of)
     for node in toposort([objective.loss]):
-        if is_closed(node.op) and any(example_axes.get(v, NONE) != NONE for v in node.inputs):
+        if is_opaque(node.op) and any(example_axes.get(v, NONE) != NONE for v in node.inputs):
             return node.op
     return None
 

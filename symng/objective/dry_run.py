@@ -40,7 +40,7 @@ class DryRun:
         model, inputs = self.model, len(self.model.inputs)
         has_targets = len(arrays) == inputs + len(model.targets)
         if has_targets not in self._functions:
-            variables = [*model.inputs, *model.targets][: len(arrays)]
+            variables = list(model.variables[: len(arrays)])
             results: list[Any] = [model.loss] if has_targets else list(model.outputs)
             if has_targets and model.reduction == "given":
                 results.append(model.example_losses.shape[0])  # type: ignore[union-attr]
@@ -50,7 +50,7 @@ class DryRun:
         function = self._functions[has_targets]
         with np.errstate(all="ignore"):
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))
-        examples = arrays[0].shape[model.data_axes[0]]
+        examples = model.count_of(arrays)
         if has_targets and model.reduction == "given" and int(values[-1]) != examples:
             raise argument_error(
                 "example_losses",

@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, warn
 from symng.likelihoods import Categorical, Gaussian, Likelihood, likelihood_code
 from symng.objective.activations import has_misplaced_softmax, read_activation, read_log_softmax
-from symng.objective.loss_reading import read_loss
+from symng.objective.loss_reading import Finding, read_loss
 
 UNREAD = "no activation known by its end"
 MISPLACED = "softmax not known to run over its last axis alone"
@@ -23,8 +23,16 @@ MISPLACED = "softmax not known to run over its last axis alone"
 class Head:
     """One output with its likelihood: y, and the pre-activation r that it comes from.
 
-    ``r`` is None when the likelihood is known but no pre-activation could be read;
-    ``curvature_at`` is the variable of the user's graph where the curvature of the loss is taken.
+    Attributes
+    ----------
+    r : TensorVariable or None
+        None if the likelihood is known but no pre-activation could be read.
+    curvature_at : TensorVariable
+        The variable of the user's graph where the curvature of the loss is taken.
+    source : str
+        Where the likelihood comes from, in words.
+    is_plain : bool
+        Whether the likelihood was given, or the output ends in an activation of PyTensor's.
     """
 
     y: TensorVariable
@@ -33,64 +41,13 @@ class Head:
     likelihood: Likelihood
     source: str
     example_axis: int
-    is_plain: bool = True  # whether it was given, or ends in an activation of PyTensor's
+    is_plain: bool = True
 
 
 def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
-    """Return the head of one output: its likelihood, given or read, and its pre-activation."""
-    if likelihood is not None and not isinstance(likelihood, Likelihood):
-        raise argument_error(
-            "likelihood",
-            "an instance such as symng.Bernoulli()",
-            likelihood,
-            "Did you forget the parentheses?",
-            TypeError,
-        )
-    found = read_activation(y)
-    over_classes = axis == y.ndim - 1
-    if likelihood is None and found is not None and not found.is_plain and over_classes:
-        found = None if isinstance(found.likelihood, Categorical) else found
-    if likelihood is None and found is not None:
-        source = f"read off {found.source}"
-        head = Head(
-            y, found.preactivation, found.origin, found.likelihood, source, axis, found.is_plain
-        )
-    elif likelihood is None:
-        misplaced = has_misplaced_softmax(y)
-        if misplaced:
-            warn(
-                f"The output {y} comes from a softmax that is not known to run over its last axis "
-                "alone, so it is taken as Gaussian. Write softmax(r, axis=-1) for class "
-                "probabilities, or give likelihood=."
-            )
-        head = Head(y, y, y, Gaussian(), MISPLACED if misplaced else UNREAD, axis)
-    elif likelihood.is_logits:
-        head = Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
-    elif isinstance(likelihood, Gaussian):
-        head = Head(y, y, y, likelihood, "given", axis)
-    elif (
-        found is not None
-        and type(found.likelihood) is type(likelihood)
-        and found.preactivation is not None
-    ):
-        head = Head(
-            y,
-            found.preactivation,
-            found.origin,
-            likelihood,
-            f"given, pre-activation of {found.source}",
-            axis,
-        )
-    else:
-        head = Head(
-            y,
-            None,
-            y,
-            likelihood,
-            "given, no pre-activation found (product formed on the output)",
-            axis,
-        )
-    if isinstance(head.likelihood, Categorical) and over_classes:
+    """Return the head of one output, whose likelihood is given or read off the end of ``y``."""
+    head = _head_as_read(y, axis) if likelihood is None else _head_as_given(y, likelihood, axis)
+    if isinstance(head.likelihood, Categorical) and axis == y.ndim - 1:
         raise argument_error(
             "example_axis",
             f"another axis than the last of {y}, which runs over its classes",
@@ -98,6 +55,52 @@ def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
             "Categorical outputs have one row of probabilities an example.",
         )
     return head
+
+
+def _head_as_read(y: TensorVariable, axis: int) -> Head:
+    """Return the head of an output by its activation; without one it is Gaussian."""
+    found = read_activation(y)
+    is_softmax = found is not None and isinstance(found.likelihood, Categorical)
+    if found is not None and (found.is_plain or not is_softmax or axis != y.ndim - 1):
+        source = f"read off {found.source}"
+        return Head(
+            y, found.preactivation, found.origin, found.likelihood, source, axis, found.is_plain
+        )
+    # A softmax over the examples by hand, such as weights of attention, is no likelihood either.
+    if not has_misplaced_softmax(y):
+        return Head(y, y, y, Gaussian(), UNREAD, axis)
+    warn(
+        f"The output {y} comes from a softmax that is not known to run over its last axis "
+        "alone, so it is taken as Gaussian. Write softmax(r, axis=-1) for class "
+        "probabilities, or give likelihood=."
+    )
+    return Head(y, y, y, Gaussian(), MISPLACED, axis)
+
+
+def _head_as_given(y: TensorVariable, likelihood: Any, axis: int) -> Head:
+    """Return the head of an output of a given likelihood, with the pre-activation read off it."""
+    if not isinstance(likelihood, Likelihood):
+        raise argument_error(
+            "likelihood",
+            "an instance such as symng.Bernoulli()",
+            likelihood,
+            "Did you forget the parentheses?",
+            TypeError,
+        )
+    if likelihood.is_logits:
+        return Head(likelihood.mean(y), y, y, likelihood, "given, output taken as logits", axis)
+    if isinstance(likelihood, Gaussian):
+        return Head(y, y, y, likelihood, "given", axis)
+    found = read_activation(y)
+    if (
+        found is None
+        or type(found.likelihood) is not type(likelihood)
+        or found.preactivation is None
+    ):
+        source = "given, no pre-activation found (product formed on the output)"
+        return Head(y, None, y, likelihood, source, axis)
+    source = f"given, pre-activation of {found.source}"
+    return Head(y, found.preactivation, found.origin, likelihood, source, axis)
 
 
 def read_off_loss(
@@ -114,32 +117,38 @@ def read_off_loss(
     read = []
     for head in heads:
         found = read_loss(loss, head.y, params, targets) if head.source == UNREAD else None
-        over_classes = (
-            found is not None
-            and isinstance(found.likelihood, Categorical)
-            and head.example_axis == (head.y.ndim - 1)
-        )
-        if found is None or over_classes:
-            read.append(head)
-        elif found.is_clear:
-            source = f"read off the loss, which takes {found.what}"
-            head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
-            if found.likelihood.is_logits:
-                r = head.y if found.r is None else found.r
-                read.append(replace(head, y=found.likelihood.mean(r), r=r, curvature_at=r))
-            elif (softmax := read_log_softmax(head.y)) is not None:
-                read.append(
-                    replace(
-                        head, y=pt.exp(head.y), r=softmax.preactivation, curvature_at=softmax.origin
-                    )
-                )
-        else:
-            many = f", in a list of {len(heads)}" if len(heads) > 1 else ""
-            warn(
-                f"The loss takes {found.what} of the output {head.y}, which does not end in an "
-                "activation such as a softmax or sigmoid, so it is taken as Gaussian. Write "
-                f"likelihood={likelihood_code(found.likelihood)}{many} if that is its "
-                "distribution, or likelihood=symng.Gaussian() to keep the present one."
-            )
-            read.append(head)
+        if found is not None and not _runs_over_examples(found.likelihood, head):
+            if found.is_clear:
+                head = _with_finding(head, found)
+            else:
+                _warn_of_finding(head, found, len(heads))
+        read.append(head)
     return tuple(read)
+
+
+def _runs_over_examples(likelihood: Likelihood, head: Head) -> bool:
+    """Return whether the classes of a likelihood would be the examples of the output."""
+    return isinstance(likelihood, Categorical) and head.example_axis == head.y.ndim - 1
+
+
+def _with_finding(head: Head, found: Finding) -> Head:
+    """Return a head with the likelihood that was read off the loss, which is certain."""
+    source = f"read off the loss, which takes {found.what}"
+    head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
+    if found.likelihood.is_logits:
+        r = head.y if found.r is None else found.r
+        return replace(head, y=found.likelihood.mean(r), r=r, curvature_at=r)
+    softmax = read_log_softmax(head.y)
+    assert softmax is not None  # the only other certain reading
+    return replace(head, y=pt.exp(head.y), r=softmax.preactivation, curvature_at=softmax.origin)
+
+
+def _warn_of_finding(head: Head, found: Finding, outputs: int) -> None:
+    """Warn of an output that the loss seems to take for another than a Gaussian one."""
+    listed = f", in a list of {outputs}" if outputs > 1 else ""
+    warn(
+        f"The loss takes {found.what} of the output {head.y}, which does not end in an "
+        "activation such as a softmax or sigmoid, so it is taken as Gaussian. Write "
+        f"likelihood={likelihood_code(found.likelihood)}{listed} if that is its distribution, or "
+        "likelihood=symng.Gaussian() to keep the present one."
+    )

@@ -14,7 +14,7 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Shape, Shape_i
 
-from symng.objective._example_losses import locate_examples
+from symng.objective._example_axes import locate_examples
 from symng.objective.objective import Objective
 
 
@@ -61,10 +61,9 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
             clients.setdefault(v, []).append(node)
 
     # The axis of examples of those tensors whose part n goes into the ends' part n alone.
-    known = dict(zip((*objective.inputs, *objective.targets), objective.data_axes, strict=True))
     example_axes: dict[Variable, Any] = {}
     for tensor in tensors:
-        example_axes |= locate_examples(tensor, known)
+        example_axes |= locate_examples(tensor, objective.model.axis_of)
     separable_axis: dict[Variable, int] = {}
     for node in reversed(nodes):
         for v in node.outputs:

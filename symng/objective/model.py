@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,20 +59,29 @@ class Model:
         return (*self.inputs, *self.targets)
 
     @property
+    def axis_of(self) -> dict[TensorVariable, int]:
+        """The axis of examples of each input and target."""
+        return dict(zip(self.variables, self.data_axes, strict=True))
+
+    @property
     def count(self) -> TensorVariable:
         """The number of examples, as a symbolic integer."""
         first: Any = self.variables[0]
         return first.shape[self.data_axes[0]]
 
+    def count_of(self, arrays: Sequence[Any]) -> int:
+        """Return the number of examples in the arrays of a batch."""
+        return int(arrays[0].shape[self.data_axes[0]])
+
     def on_inputs(self, variables: list[TensorVariable]) -> Model:
         """Return the same model on other inputs and targets."""
-        kept: list[Any] = [
+        graphs: list[Any] = [
             self.loss,
+            self.example_losses,
             *self.outputs,
             *(v for h in self.heads for v in (h.y, h.r, h.curvature_at)),
         ]
-        kept.append(self.example_losses)
-        present = list(dict.fromkeys(v for v in kept if v is not None))
+        present = list(dict.fromkeys(v for v in graphs if v is not None))
         copies = rebuild(present, dict(zip(self.variables, variables, strict=True)))
         copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
         return replace(

@@ -14,13 +14,12 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import deprecated, explain_keywords, warn
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
-from symng.graphs.rewrites import inline, merge_equal
+from symng.graphs.rewrites import inline
 from symng.likelihoods import Likelihood
-from symng.objective import _arguments
 from symng.objective._describe import describe_model
-from symng.objective._example_losses import warn_of_other_axes, with_example_losses
+from symng.objective._reading import read_model
 from symng.objective._targets import label_mistake, read_target_checks
-from symng.objective.heads import Head, make_head, read_off_loss
+from symng.objective.heads import Head
 from symng.objective.matching import Match, check_match
 from symng.objective.model import Model
 
@@ -56,9 +55,8 @@ class Objective:
         Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is
         the pre-activation.
     example_losses : TensorVariable, optional
-        Vector of per-example losses. Found on the graph if the loss is a mean or sum over one and
-        examples do not mix, as with batch normalization; needed only for per-example gradients
-        (`EmpiricalFisher`).
+        Vector of per-example losses, for `EmpiricalFisher`. Found on the graph if the loss is a
+        mean or sum over one, unless the model mixes examples, as batch normalization does.
     example_axis : int or list of int, default 0
         Axis of each output that runs over examples; 1 for time-major outputs.
     data_axes : sequence of int, optional
@@ -74,9 +72,9 @@ class Objective:
     Warns
     -----
     UserWarning
-        When the loss suggests that an output is not the mean of a Gaussian, for instance by taking
-        its logarithm, without certainty; the message gives the line to write. When random draws are
-        the same at every step.
+        When the loss suggests, but does not prove, that an output is not the mean of a Gaussian,
+        for instance by taking its logarithm; the message gives the line to write. When random draws
+        are the same at every step.
 
     Notes
     -----
@@ -123,42 +121,21 @@ class Objective:
         example_axis: int | Sequence[int] = 0,
         data_axes: Sequence[int] | None = None,
     ) -> None:
-        loss = _arguments.check_loss(loss)
-        outputs = _arguments.check_outputs(output)
-        params = _arguments.check_params(params, outputs)
-        inputs = _arguments.check_graph_inputs("inputs", inputs)
-        targets = _arguments.check_graph_inputs("targets", targets)
-        _arguments.check_example_losses(example_losses)
-        graphs = [v for v in (loss, *outputs, example_losses) if v is not None]
-        _arguments.check_connections(graphs, params, inputs, targets)
-        _arguments.warn_of_random_draws(loss, outputs)
-        self._single = isinstance(output, Variable)
-        # Open the ops that are graphs, so that all readers see inside; gradients do not change.
-        (loss, example_losses, *opened), self._opened = inline([loss, example_losses, *outputs])
-        outputs = tuple(opened)
-        axes = _arguments.check_example_axis(example_axis, outputs)
-        likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
-        heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
-        data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
-        # A loss that recomputes the pre-activation still passes through it.
-        loss = merge_equal([loss], [head.curvature_at for head in heads])[0]
-        heads = read_off_loss(heads, loss, params, targets or inputs)
-        model = Model(
-            loss=loss,
-            outputs=outputs,
-            heads=heads,
-            params=params,
-            inputs=inputs,
-            targets=targets,
-            data_axes=data_axes,
-            example_losses=example_losses,
-            reduction="given",
-            sum_factor=None,
+        # _replaced: from variables of the user's graph to those of the model.
+        self._model, self._replaced = read_model(
+            loss,
+            output,
+            params,
+            inputs,
+            targets,
+            likelihood,
+            example_losses,
+            example_axis,
+            data_axes,
         )
-        warn_of_other_axes(model)
-        self._model = with_example_losses(model)
-        self._variables = model.variables
-        self._target_checks = read_target_checks(loss, heads, inputs, targets)
+        self._single = isinstance(output, Variable)
+        self._variables = self._model.variables  # of the user's graph, also in a clone
+        self._target_checks = read_target_checks(self._model)
         self._warnings: list[str] = []  # of targets; shared by copies, so that one is enough
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -248,9 +225,9 @@ class Objective:
         return self._model.count
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
-        """Return the loss at symbolic ``values``, of the same shapes, of the parameters."""
-        value: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
-        return value
+        """Return the loss with symbolic ``values``, of the same shapes, for the parameters."""
+        loss: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
+        return loss
 
     def clone_inputs(self, suffix: str) -> Self:
         """Return the model on new inputs and targets, named with ``suffix``, for another batch."""
@@ -269,12 +246,10 @@ class Objective:
     def rebind(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return ``graphs`` of the user's model on the inputs of this objective."""
         own = self._model.variables
-        graphs, _ = inline(graphs, self._opened)
-        return (
-            list(graphs)
-            if own == self._variables
-            else rebuild(graphs, dict(zip(self._variables, own, strict=True)))
-        )
+        graphs, _ = inline(graphs, self._replaced)
+        if own == self._variables:
+            return graphs
+        return rebuild(graphs, dict(zip(self._variables, own, strict=True)))
 
     def with_params(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return `loss_at`, by its old name."""
@@ -355,15 +330,14 @@ class Objective:
         mode : str or Mode, optional
             PyTensor mode of the products; default plain Python, which compiles nothing.
         seed : int, default 0
-            Of the random vectors that are multiplied.
+            Seed of the random vectors.
 
         Returns
         -------
         Match
-            With ``matches``, ``factor`` (c), ``reduction`` ("mean", "sum" or None),
-            ``relative_difference``, ``message``, ``weighted`` and ``likelihood`` (the one that the
-            loss belongs to instead, if found); printing it shows the message, and it is true if
-            loss and likelihood match.
+            True if loss and likelihood match; prints its ``message``. ``factor`` is c,
+            ``reduction`` "mean", "sum" or None, and ``likelihood`` the one that the loss belongs to
+            instead, if found.
 
         Raises
         ------

@@ -54,7 +54,7 @@ class Values:
         self.preactivations = list(dict.fromkeys(head.curvature_at for head in model.heads))
         results: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
         self._function = compile_function(
-            inputs_of(model), results, mode=UNOPTIMIZED, on_unused_input="ignore"
+            list(model.variables), results, mode=UNOPTIMIZED, on_unused_input="ignore"
         )
 
     def __call__(
@@ -72,8 +72,8 @@ class Values:
 
     def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
         """Return at most ``limit`` examples from all over a batch, and ``numbers`` outputs."""
-        count, axes = count_of(self.model, arrays), self.model.data_axes
-        variables = inputs_of(self.model)
+        count, axes = self.model.count_of(arrays), self.model.data_axes
+        variables = self.model.variables
         fixed = any(v.type.shape[axis] is not None for v, axis in zip(variables, axes, strict=True))
         if fixed or count <= 2:
             return arrays
@@ -112,7 +112,7 @@ class Products:
 
     def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
         model, preactivations = values.model, values.preactivations
-        heads, inputs = model.heads, inputs_of(model)
+        heads, inputs = model.heads, model.variables
         self.arrays = arrays
         self.values, self.outputs, self.lengths = values(arrays)
 
@@ -182,13 +182,3 @@ def _without_gradient(loss: Any, preactivations: Sequence[Any]) -> dict[Variable
         if isinstance(node.op, DisconnectedGrad | ZeroGrad) and node.inputs[0] not in preactivations
     ]
     return {v: v for node in nodes for v in node.outputs}
-
-
-def inputs_of(model: Model) -> list[Any]:
-    """Return the inputs and then the targets."""
-    return [*model.inputs, *model.targets]
-
-
-def count_of(model: Model, arrays: Sequence[Any]) -> int:
-    """Return the number of examples of a batch."""
-    return int(arrays[0].shape[model.data_axes[0]])

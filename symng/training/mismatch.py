@@ -115,7 +115,7 @@ def _moves_with_target(values: Values, arrays: Arrays) -> bool:
     model = values.model
     if len(model.heads) > 1 or model.heads[0].source != UNREAD:
         return False
-    variables = [*model.inputs, *model.targets]
+    variables = model.variables
     products = Products(values, arrays, UNOPTIMIZED)
     shift = 0.5
 

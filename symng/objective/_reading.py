@@ -1,0 +1,100 @@
+"""Read a model off the user's graph: check the arguments, find the heads and the example losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pytensor.graph.basic import Variable
+
+from symng._checks import warn
+from symng.graphs.rewrites import inline, merge_equal
+from symng.objective import _arguments
+from symng.objective._example_axes import NONE, REDUCED, locate_examples
+from symng.objective._example_losses import find_example_losses
+from symng.objective._sum_factor import find_sum_factor
+from symng.objective.heads import make_head, read_off_loss
+from symng.objective.model import Model
+
+
+def read_model(
+    loss: Any,
+    output: Any,
+    params: Any,
+    inputs: Any,
+    targets: Any,
+    likelihood: Any,
+    example_losses: Any,
+    example_axis: Any,
+    data_axes: Any,
+) -> tuple[Model, Mapping[Variable, Variable]]:
+    """Return the model that the arguments of `Objective` describe, and what became of its graph.
+
+    The mapping is from variables of the user's graph to those that replace them in the model.
+    """
+    loss = _arguments.check_loss(loss)
+    outputs = _arguments.check_outputs(output)
+    params = _arguments.check_params(params, outputs)
+    inputs = _arguments.check_graph_inputs("inputs", inputs)
+    targets = _arguments.check_graph_inputs("targets", targets)
+    _arguments.check_example_losses(example_losses)
+    graphs = [v for v in (loss, *outputs, example_losses) if v is not None]
+    _arguments.check_connections(graphs, params, inputs, targets)
+    _arguments.warn_of_random_draws(loss, outputs)
+    # Open the ops that are graphs, so that all readers see inside; gradients do not change.
+    (loss, example_losses, *opened), replaced = inline([loss, example_losses, *outputs])
+    outputs = tuple(opened)
+    axes = _arguments.check_example_axis(example_axis, outputs)
+    likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
+    heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
+    data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
+    # A loss that recomputes the pre-activation still passes through it.
+    loss = merge_equal([loss], [head.curvature_at for head in heads])[0]
+    model = Model(
+        loss=loss,
+        outputs=outputs,
+        heads=read_off_loss(heads, loss, params, targets or inputs),
+        params=params,
+        inputs=inputs,
+        targets=targets,
+        data_axes=data_axes,
+        example_losses=example_losses,
+        reduction="given",
+        sum_factor=None,
+    )
+    _warn_of_other_axes(model)
+    return _with_example_losses(model), replaced
+
+
+def _warn_of_other_axes(model: Model) -> None:
+    """Warn of an output whose examples run along another axis than the one given."""
+    for head, y in zip(model.heads, model.outputs, strict=True):
+        axis = locate_examples(y, model.axis_of).get(y)  # not told what ``example_axis`` says
+        if isinstance(axis, int) and axis != head.example_axis:
+            axes = ", ".join(f"{v} along axis {a}" for v, a in model.axis_of.items())
+            warn(
+                f"example_axis: {head.example_axis} is not the axis of examples of the output {y}. "
+                f"With examples of {axes}, the graph has them along axis {axis} of the output. "
+                f"Give example_axis={axis}, or other data_axes."
+            )
+
+
+def _with_example_losses(model: Model) -> Model:
+    """Return the model with its per-example losses, checked or found, and their reduction."""
+    # From here on ``example_axis`` holds, also where the graph between inputs and output does not
+    # show it.
+    outputs = {y: head.example_axis for head, y in zip(model.heads, model.outputs, strict=True)}
+    # Where the curvature is not taken at r, the output is a view of it, perhaps with other axes.
+    outputs |= {
+        head.curvature_at: head.example_axis for head in model.heads if head.curvature_at is head.r
+    }
+    axes = locate_examples(model.loss, model.axis_of, outputs)
+    factor = find_sum_factor(model.loss, axes, model.axis_of, outputs)
+    given = model.example_losses
+    if given is None:
+        losses, reduction = find_example_losses(model.loss, axes)
+        return replace(model, example_losses=losses, reduction=reduction, sum_factor=factor)
+    axis = locate_examples(given, model.axis_of, outputs).get(given)
+    _arguments.check_given_losses(given, model.params, axis in (NONE, REDUCED))
+    return replace(model, sum_factor=factor)
