@@ -169,7 +169,7 @@ def _after_log(found: Sequence[Term]) -> list[Term] | None:
 
 def _after_exp(found: Sequence[Term]) -> list[Term] | None:
     """Return the terms of an exponential of terms, or None if it is no known function."""
-    if all(t.is_plain and t.kind == "y" and not t.is_scaled for t in found):
+    if found and all(t.is_plain and t.kind == "y" and not t.is_scaled for t in found):
         return [Term("exp", is_scaled=True)]
     return None
 

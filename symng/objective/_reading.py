@@ -54,7 +54,7 @@ def read_model(
     model = Model(
         loss=loss,
         outputs=outputs,
-        heads=read_off_loss(heads, loss, params, targets or inputs),
+        heads=read_off_loss(heads, loss, params, inputs, targets),
         params=params,
         inputs=inputs,
         targets=targets,

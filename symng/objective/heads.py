@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
+from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, warn
@@ -104,9 +106,15 @@ def _head_as_given(y: TensorVariable, likelihood: Any, axis: int) -> Head:
 
 
 def read_off_loss(
-    heads: Sequence[Head], loss: Variable, params: Sequence[Variable], targets: Sequence[Variable]
+    heads: Sequence[Head],
+    loss: Variable,
+    params: Sequence[Variable],
+    inputs: Sequence[Variable],
+    targets: Sequence[Variable],
 ) -> tuple[Head, ...]:
     """Return ``heads`` with missing activations read off the loss, and warn of contradictions.
+
+    Without targets, inputs and data that the graph holds may be what an output is compared with.
 
     Warns
     -----
@@ -116,7 +124,10 @@ def read_off_loss(
     """
     read = []
     for head in heads:
-        found = read_loss(loss, head.y, params, targets) if head.source == UNREAD else None
+        found = None
+        if head.source == UNREAD:
+            compared = targets or [*inputs, *_data_for(head, loss, params)]
+            found = read_loss(loss, head.y, params, compared)
         if found is not None and not _runs_over_examples(found.likelihood, head):
             if found.is_clear:
                 head = _with_finding(head, found)
@@ -124,6 +135,26 @@ def read_off_loss(
                 _warn_of_finding(head, found, len(heads))
         read.append(head)
     return tuple(read)
+
+
+def _data_for(head: Head, loss: Variable, params: Sequence[Variable]) -> list[Variable]:
+    """Return the arrays in the graph of ``loss`` that may be targets of an output.
+
+    They are constants and shared variables that the output does not depend on, of its number of
+    axes, or one less for class numbers, and not the same for all examples.
+    """
+    ndim, axis = head.y.type.ndim, head.example_axis
+    found = []
+    for v in graph_inputs([loss], blockers=[head.y]):
+        if v in params or not isinstance(v, Constant | SharedVariable):
+            continue
+        is_aligned = isinstance(v, TensorVariable) and v.type.ndim == ndim
+        is_labels = (
+            isinstance(v, TensorVariable) and v.type.ndim == ndim - 1 > 0 and "int" in v.type.dtype
+        )
+        if (is_aligned and v.type.shape[axis] != 1) or is_labels:
+            found.append(v)
+    return found
 
 
 def _runs_over_examples(likelihood: Likelihood, head: Head) -> bool:
@@ -137,7 +168,8 @@ def _with_finding(head: Head, found: Finding) -> Head:
     head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
     if found.likelihood.is_logits:
         r = head.y if found.r is None else found.r
-        return replace(head, y=found.likelihood.mean(r), r=r, curvature_at=r)
+        at = head.y if found.is_beside_loss else r
+        return replace(head, y=found.likelihood.mean(r), r=r, curvature_at=at)
     softmax = read_log_softmax(head.y)
     assert softmax is not None  # the only other certain reading
     return replace(head, y=pt.exp(head.y), r=softmax.preactivation, curvature_at=softmax.origin)

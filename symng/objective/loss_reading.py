@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytensor.scalar as ps
-from pytensor.graph.basic import Variable
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import toposort
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.shape import Shape, Shape_i
 
+from symng.graphs.patterns import constant_value
+from symng.graphs.rebuild import rebuild
+from symng.graphs.rewrites import is_elementwise
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 from symng.objective._loss_terms import Term, terms_of
 from symng.objective.activations import read_log_softmax
@@ -27,25 +32,61 @@ class Finding(NamedTuple):
         What the loss takes of the output, in words.
     r : TensorVariable or None
         The pre-activation, where it is not the output but that scaled or shifted.
+    is_beside_loss : bool
+        Whether ``r`` is no variable of the graph of the loss, which computes it more than once.
     """
 
     likelihood: Likelihood
     is_clear: bool
     what: str
     r: Any = None
+    is_beside_loss: bool = False
 
 
 def read_loss(
     loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return the likelihood of ``y``, which has no known activation, read off ``loss``, or None."""
-    scaled, margin = scaled_output(loss, y, params, targets)
+    # Only a batch shows that targets are signs, so those in the graph are not taken for signs.
+    variable = [t for t in targets if not isinstance(t, Constant | SharedVariable)]
+    scaled, margin = scaled_output(loss, y, params, variable)
     if margin is not None and _is_logistic(terms_of(loss, margin, params, targets)):
         return Finding(Bernoulli(logits=True), True, "the logarithm of the sigmoid", scaled)
     found = None if scaled is y else _read(loss, scaled, params, targets)
     if found is not None and found.is_clear and found.likelihood.is_logits:
         return found._replace(r=scaled)
-    return _read(loss, y, params, targets)
+    found = _read(loss, y, params, targets)
+    return _read_multiple(loss, y, params, targets) if found is None else found
+
+
+def _read_multiple(
+    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+) -> Finding | None:
+    """Return a certain reading of a number times ``y``, as in softplus(2 y) - 2 t y, or None."""
+    for number in _multipliers(loss, y):
+        r = y.type()
+        found = _read(rebuild([loss], {y: r / number})[0], r, params, targets)
+        # Not of a rate: exp(2 y) - t y is no loss of counts t.
+        if found is not None and found.is_clear and not isinstance(found.likelihood, Poisson):
+            return found._replace(r=number * y, is_beside_loss=True)
+    return None
+
+
+def _multipliers(loss: Any, y: Any) -> list[np.ndarray]:
+    """Return the numbers other than 1 that ``loss`` multiplies ``y`` with, in the dtype of it."""
+    numbers = {}
+    for node in toposort([loss], blockers=[y]):
+        if len(node.inputs) != 2 or y not in node.inputs:
+            continue
+        other = constant_value(node.inputs[node.inputs[0] is y])
+        if other is None or np.size(other) != 1 or np.ravel(other)[0] in (0, 1):
+            continue
+        number = float(np.ravel(other)[0])
+        if is_elementwise(node.op, ps.Mul):
+            numbers[number] = None
+        elif is_elementwise(node.op, ps.TrueDiv) and node.inputs[0] is y:
+            numbers[1 / number] = None
+    return [np.asarray(number, y.type.dtype) for number in numbers]
 
 
 def scaled_output(

@@ -31,7 +31,8 @@ class Objective:
     sigmoid means `Bernoulli`, a softmax over the last axis `Categorical`, an exp `Poisson`,
     anything else `Gaussian` with std 1. A sigmoid or softmax may be written by hand, clipped, or
     inside a scan or an ``OpFromGraph``. Logits, and a log-softmax, are read off a loss that is
-    linear in their log-softmax or softplus, as a cross-entropy is.
+    linear in their log-softmax or softplus, as a cross-entropy is; where no targets are given, data
+    in the graph of the loss may be its targets.
 
     Parameters
     ----------

@@ -160,6 +160,88 @@ def test_a_temperature_or_an_offset_is_part_of_the_preactivation(kind: type, los
     np.testing.assert_allclose(*products, rtol=1e-12)
 
 
+SCALED = {
+    "softplus(2 r) - 2 t r": (B, lambda r, t: rows(pt.softplus(2 * r) - 2 * t * r)),
+    "r / T twice": (B, lambda r, t: rows(pt.softplus(r / 0.5) - t * (r / 0.5))),
+    "log of the softmax of 2 r": (
+        C,
+        lambda r, t: (pt.logsumexp(2 * r, axis=1) - (2 * t * r).sum(axis=1)).mean(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_number_that_logits_are_multiplied_with_more_than_once(name: str) -> None:
+    kind, loss_of = SCALED[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = objective_of(loss_of)
+        assert read.likelihood == kind(logits=True)
+        match = read.check(X, np.eye(4)[[0, 1, 2, 3, 0]])
+    assert match and match.factor == pytest.approx(1)
+    x = read.inputs[0]
+    given = symng.Objective(
+        pt.sqr(x @ read.params[0]).mean(),
+        2 * (x @ read.params[0]),
+        read.params,
+        [x],
+        likelihood=kind(logits=True),
+    )
+    wanted, got = (symng.Fisher()(o).materialise().eval({x: X}, mode=MODE) for o in (given, read))
+    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+
+
+def as_pymc_writes_it(r: Any, t: Any) -> Any:
+    """Return -log p(t) of a Bernoulli distribution whose probability is computed from logits."""
+    p = pt.sigmoid(r)
+    value = pt.switch(t, pt.log(p), pt.log1p(-p))
+    return -pt.switch(pt.or_(pt.lt(t, 0), pt.gt(t, 1)), -np.inf, value).sum()
+
+
+IN_THE_GRAPH = {
+    "Bernoulli, of PyMC": (B, (0, 1, 1, 0), as_pymc_writes_it),
+    "softplus(r) - t r": (B, (0, 1, 1, 0), lambda r, t: rows(pt.softplus(r) - t * r)),
+    "one-hot rows": (C, (0, 0, 1, 0), lambda r, t: -rows(t * log_softmax(r, axis=-1))),
+    "counts": (P, (0, 3, 1, 2), lambda r, t: rows(pt.exp(r) - t * r)),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_GRAPH)
+@pytest.mark.parametrize("make", [pt.constant, pytensor.shared])
+def test_targets_that_the_graph_holds(name: str, make: Any) -> None:
+    kind, row, loss_of = IN_THE_GRAPH[name]
+    x, w = pt.matrix("x"), pytensor.shared(W, name="w")
+    loss = loss_of(x @ w, make(np.array([np.roll(row, i) for i in range(5)], dtype=float)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        objective = symng.Objective(loss, x @ w, [w], inputs=[x])
+    setting = {"log_rate": True} if kind is P else {"logits": True}
+    assert objective.likelihood == kind(**setting)
+
+
+def test_class_numbers_that_the_graph_holds() -> None:
+    x, w = pt.matrix("x"), pytensor.shared(W, name="w")
+    loss = -picked(log_softmax(x @ w, axis=-1), pt.constant(np.arange(5) % 4)).mean()
+    assert symng.Objective(loss, x @ w, [w], inputs=[x]).likelihood == C(logits=True)
+
+
+HELD = {
+    "weights of units": lambda r, c: rows(c[0] * pt.softplus(r) - pt.sqr(r)),
+    "of both terms": lambda r, c: rows(c * (pt.exp(r) - r)),
+    "squares": lambda r, c: rows(pt.sqr(r - c)),
+    "signs or weights": lambda r, c: rows(pt.softplus(-c * r)),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_other_numbers_that_the_graph_holds_are_not_targets(name: str) -> None:
+    x, w = pt.matrix("x"), pytensor.shared(W, name="w")
+    loss = HELD[name](x @ w, pt.constant(RNG.random((5, 4))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert symng.Objective(loss, x @ w, [w], inputs=[x]).likelihood == symng.Gaussian()
+
+
 EXPOSURES = {
     "factor": lambda r, t, e: rows(e * pt.exp(r) - t * r),
     "rate": lambda r, t, e: rows(e * pt.exp(r) - t * pt.log(e * pt.exp(r))),
@@ -336,6 +418,10 @@ SILENT = {
     "a soft threshold of the difference": (lambda r: r, lambda y, t: rows(pt.softplus(y - t))),
     "a margin of the exponential": (lambda r: r, lambda y, t: rows(pt.exp(-t * y))),
     "exponential": (lambda r: r, lambda y, t: rows(pt.exp(y) * t - y)),
+    "linear beside an exponential of the target": (
+        lambda r: r,
+        lambda y, t: rows(pt.exp(pt.ones_like(y) * t) - t * y),
+    ),
 }
 SCALE = pytensor.shared(1.0, name="scale")
 
