@@ -85,16 +85,16 @@ class Fisher(OutputMetric):
                 )
 
     def outputs(self, objective: Objective) -> list[TensorVariable]:
-        return [head.y if r is None else r for head, r in self._parts(objective)]
+        return [self._end(head) for head in objective.heads]
 
     def output_curvature_product(
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         cotangents = []
-        for (head, r), tangent in zip(self._parts(objective), tangents, strict=True):
-            end = head.y if r is None else r
-            likelihood = head.likelihood
-            product = likelihood.output_metric_product if r is None else likelihood.metric_product
+        for head, tangent in zip(objective.heads, tangents, strict=True):
+            end, likelihood = self._end(head), head.likelihood
+            on_y = self._is_on_output(head)
+            product = likelihood.output_metric_product if on_y else likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
             # A factor, not a divisor: a solver's loop gathers it with other constants.
             cotangents.append(product(end, tangent) * (1 / count))
@@ -157,6 +157,10 @@ class Fisher(OutputMetric):
 
         return drawn
 
-    def _parts(self, objective: Objective) -> list[tuple[Head, TensorVariable | None]]:
-        """Return each head with its pre-activation; None if the product is formed on the output."""
-        return [(head, head.r if self.form == "natural" else None) for head in objective.heads]
+    def _is_on_output(self, head: Head) -> bool:
+        """Return whether the product is formed on the output itself, not on its pre-activation."""
+        return self.form == "output" or head.r is None
+
+    def _end(self, head: Head) -> TensorVariable:
+        """Return the variable on which the product is formed."""
+        return head.y if self.form == "output" or head.r is None else head.r

@@ -169,23 +169,30 @@ class StructuralDamping(Metric):
                     "Give them: StructuralDamping(hidden=[h]).",
                 )
         else:
-            found = objective.rebind(self.hidden)
-            foreign = [v for v in free_inputs(found) if v not in objective.inputs]
-            if foreign:
-                raise argument_error(
-                    "hidden",
-                    "states that are computed from the objective's inputs alone",
-                    Verbatim(f"one that needs {foreign[0]}"),
-                    "A hidden state cannot depend on targets.",
-                )
-        if not isinstance(self.likelihood, tuple):
-            return [read_hidden(h, self.likelihood) for h in found]
-        if len(self.likelihood) != len(found):
+            found = _on_inputs(self.hidden, objective)
+        likelihoods = self.likelihood
+        if not isinstance(likelihoods, tuple):
+            likelihoods = (likelihoods,) * len(found)
+        if len(likelihoods) != len(found):
             raise argument_error(
                 "likelihood",
                 f"one for each of {len(found)} hidden states",
-                Verbatim(str(len(self.likelihood))),
+                Verbatim(str(len(likelihoods))),
             )
         return [
-            read_hidden(h, likelihood) for h, likelihood in zip(found, self.likelihood, strict=True)
+            read_hidden(h, likelihood) for h, likelihood in zip(found, likelihoods, strict=True)
         ]
+
+
+def _on_inputs(hidden: Sequence[TensorVariable], objective: Objective) -> list[TensorVariable]:
+    """Return hidden states that were given, on the inputs of ``objective``, or refuse them."""
+    states = objective.rebind(hidden)
+    foreign = [v for v in free_inputs(states) if v not in objective.inputs]
+    if foreign:
+        raise argument_error(
+            "hidden",
+            "states that are computed from the objective's inputs alone",
+            Verbatim(f"one that needs {foreign[0]}"),
+            "A hidden state cannot depend on targets.",
+        )
+    return states

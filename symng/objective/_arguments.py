@@ -62,31 +62,15 @@ def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]
         )
 
 
+_PARAMS = "a non-empty list of floating-point shared variables"
+
+
 def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
     """Return the parameters if they are distinct floating-point shared variables of an output."""
-    expected = "a non-empty list of floating-point shared variables"
     if not isinstance(params, list | tuple) or not params:
-        hint = "Make them with pytensor.shared(array, name=...)."
-        if isinstance(params, SharedVariable):
-            hint = "Write params=[...]."
-        elif isinstance(params, Mapping):
-            hint = "Give list(params.values())."
-        elif isinstance(params, Iterable) and not isinstance(
-            params, list | tuple | Variable | np.ndarray | str
-        ):
-            hint = "Give list(params)."
-        raise argument_error("params", expected, params, hint)
+        raise argument_error("params", _PARAMS, params, _hint_for_params(params))
     for p in params:
-        if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
-            raise argument_error(
-                "params", expected, p, "Make it with pytensor.shared(array, name=...).", TypeError
-            )
-        if p.type.dtype not in ("float32", "float64"):
-            raise argument_error(
-                "params", expected, p, "Cast its value to float32 or float64.", TypeError
-            )
-        if np.size(p.get_value(borrow=True)) == 0:
-            raise argument_error("params", expected, Verbatim(f"{p}, which is empty"))
+        _check_param(p)
     if len(set(params)) < len(params):
         raise argument_error("params", "each variable once", Verbatim("one of them twice"))
     dtypes = sorted({p.type.dtype for p in params})
@@ -108,6 +92,31 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
                 "Leave it out, or give the output that uses it.",
             )
     return tuple(params)
+
+
+def _hint_for_params(params: Any) -> str:
+    """Return what to give in place of ``params``, which is no list or an empty one."""
+    if isinstance(params, SharedVariable):
+        return "Write params=[...]."
+    if isinstance(params, Mapping):
+        return "Give list(params.values())."
+    if isinstance(params, Iterable) and not isinstance(
+        params, list | tuple | Variable | np.ndarray | str
+    ):
+        return "Give list(params)."
+    return "Make them with pytensor.shared(array, name=...)."
+
+
+def _check_param(p: Any) -> None:
+    """Refuse a parameter that is not a floating-point shared variable with at least one entry."""
+    if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
+        hint = "Make it with pytensor.shared(array, name=...)."
+        raise argument_error("params", _PARAMS, p, hint, TypeError)
+    if p.type.dtype not in ("float32", "float64"):
+        hint = "Cast its value to float32 or float64."
+        raise argument_error("params", _PARAMS, p, hint, TypeError)
+    if np.size(p.get_value(borrow=True)) == 0:
+        raise argument_error("params", _PARAMS, Verbatim(f"{p}, which is empty"))
 
 
 def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pytensor.scalar as ps
@@ -27,8 +27,13 @@ from symng.objective.heads import Head
 from symng.objective.loss_reading import scaled_output
 from symng.objective.model import Model
 
-Checked = tuple[TensorVariable, TensorVariable, int]
-"""A target, the values of it to be checked, and the number of axes of the output."""
+
+class Checked(NamedTuple):
+    """The values of a target that are checked, for an output with ``ndim`` axes."""
+
+    target: TensorVariable
+    values: TensorVariable
+    ndim: int
 
 
 @dataclass(eq=False)
@@ -72,7 +77,7 @@ class TargetChecks:
 
     Attributes
     ----------
-    refused, warned : mapping from head to list of (target, values, axes of the output)
+    refused, warned : mapping from head to list of Checked
         The values to be checked. A likelihood that was not read off a plain activation may be
         wrong: it only warns.
     signed : set of heads
@@ -94,14 +99,14 @@ class TargetChecks:
         if self._computed:
             computed = evaluate(lambda a: self._compute(*a), arrays, name)
             values.update(zip(self._computed, computed, strict=True))
-        for head, checked in self.refused.items():
-            for target, v, ndim in checked:
-                self._check(name, head, target, v, ndim, values[v])
+        for head, several in self.refused.items():
+            for checked in several:
+                self._check(name, head, checked, values[checked.values])
         warnings = []
-        for head, checked in self.warned.items():
-            for target, v, ndim in checked:
+        for head, several in self.warned.items():
+            for checked in several:
                 try:
-                    self._check(name, head, target, v, ndim, values[v])
+                    self._check(name, head, checked, values[checked.values])
                 except ValueError as error:
                     warnings.append(f"{error} Ignore this if the loss leaves such values out.")
         return warnings
@@ -109,7 +114,8 @@ class TargetChecks:
     @cached_property
     def _computed(self) -> list[TensorVariable]:
         """The checked values that the loss computes from the variables."""
-        found = [v for c in (*self.refused.values(), *self.warned.values()) for _, v, _ in c]
+        several = (*self.refused.values(), *self.warned.values())
+        found = [checked.values for chosen in several for checked in chosen]
         return [v for v in dict.fromkeys(found) if v not in self.variables]
 
     @cached_property
@@ -128,23 +134,17 @@ class TargetChecks:
             if isinstance(head.likelihood, Categorical)
         }
 
-    def _check(
-        self,
-        name: str,
-        head: Head,
-        target: TensorVariable,
-        v: TensorVariable,
-        ndim: int,
-        values: np.ndarray,
-    ) -> None:
+    def _check(self, name: str, head: Head, checked: Checked, values: np.ndarray) -> None:
         """Refuse values that the likelihood of an output cannot produce."""
         if head in self.signed and (abs(values) <= 1).all():
             return
-        what = f"{name}, {target}" if v is target else f"{name}, {target} (as the loss takes it)"
+        what = f"{name}, {checked.target}"
+        if checked.values is not checked.target:
+            what += " (as the loss takes it)"
         if len(self.heads) > 1:
             what += f" for output {head.y.name or self.heads.index(head)}"
         classes = self._classes.get(head)
-        head.likelihood.check_targets(what, np.asarray(values), ndim, classes)
+        head.likelihood.check_targets(what, np.asarray(values), checked.ndim, classes)
 
 
 def read_target_checks(model: Model) -> TargetChecks:
@@ -306,22 +306,28 @@ def _serves_as_labels(node: Apply, v: Variable, behind: Mapping[Variable, set[He
 
 
 def _choose(head: Head, slices: Sequence[TargetSlice]) -> list[Checked]:
-    """Return what to check for an output: target, values, and number of axes of the output."""
-    ndim, categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
-    labels = [p for p in slices if p.labels and categorical]
-    if labels:
-        shaped = [
-            (p.target, p.forms[-1] if (v := p.with_axes(ndim - 1)) is None else v) for p in labels
-        ]
-        return [(target, v, v.ndim + 1) for target, v in dict.fromkeys(shaped)]
-    by_source = {p.forms[-1]: p for p in slices}  # t and t[:, None] are the same values
+    """Return what to check for an output; nothing if the role of the slices is not clear."""
+    ndim, is_categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
+    if is_categorical and (labels := [piece for piece in slices if piece.labels]):
+        return _class_numbers(labels, ndim)
+    by_source = {piece.forms[-1]: piece for piece in slices}  # t and t[:, None]: the same values
     fitting = [
-        (p.target, v, ndim) for p in by_source.values() if (v := p.with_axes(ndim)) is not None
+        Checked(piece.target, values, ndim)
+        for piece in by_source.values()
+        if (values := piece.with_axes(ndim)) is not None
     ]
-    # Class numbers that are used out of sight, as in a scan.
-    if categorical and len(by_source) == 1 and not fitting:
-        fitting = [
-            (p.target, v, ndim) for p in slices[:1] if (v := p.with_axes(ndim - 1)) is not None
-        ]
-        fitting = [found for found in fitting if "int" in found[1].type.dtype]
+    if is_categorical and len(by_source) == 1 and not fitting:
+        # They may be class numbers that are used out of sight, as in a scan.
+        values = slices[0].with_axes(ndim - 1)
+        if values is not None and "int" in values.type.dtype:
+            return [Checked(slices[0].target, values, ndim)]
     return fitting if len(fitting) == 1 else []
+
+
+def _class_numbers(labels: Sequence[TargetSlice], ndim: int) -> list[Checked]:
+    """Return the checks of class numbers, for an output with ``ndim`` axes."""
+    shaped = []
+    for piece in labels:
+        values = piece.with_axes(ndim - 1)
+        shaped.append((piece.target, piece.forms[-1] if values is None else values))
+    return [Checked(target, values, values.ndim + 1) for target, values in dict.fromkeys(shaped)]

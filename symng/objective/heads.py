@@ -143,16 +143,15 @@ def _data_for(head: Head, loss: Variable, params: Sequence[Variable]) -> list[Va
     They are constants and shared variables that the output does not depend on, of its number of
     axes, or one less for class numbers, and not the same for all examples.
     """
-    ndim, axis = head.y.type.ndim, head.example_axis
-    found = []
+    ndim = head.y.type.ndim
+    found: list[Variable] = []
     for v in graph_inputs([loss], blockers=[head.y]):
-        if v in params or not isinstance(v, Constant | SharedVariable):
+        is_data = isinstance(v, Constant | SharedVariable) and v not in params
+        if not is_data or not isinstance(v, TensorVariable):
             continue
-        is_aligned = isinstance(v, TensorVariable) and v.type.ndim == ndim
-        is_labels = (
-            isinstance(v, TensorVariable) and v.type.ndim == ndim - 1 > 0 and "int" in v.type.dtype
-        )
-        if (is_aligned and v.type.shape[axis] != 1) or is_labels:
+        is_aligned = v.type.ndim == ndim and v.type.shape[head.example_axis] != 1
+        is_labels = v.type.ndim == ndim - 1 > 0 and "int" in v.type.dtype
+        if is_aligned or is_labels:
             found.append(v)
     return found
 

@@ -60,7 +60,7 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
         for v in node.inputs:
             clients.setdefault(v, []).append(node)
 
-    # The axis of examples of those tensors whose part n goes into the ends' part n alone.
+    # Of those tensors whose example n enters example n of the ends alone, the axis of examples.
     example_axes: dict[Variable, Any] = {}
     for tensor in tensors:
         example_axes |= locate_examples(tensor, objective.model.axis_of)

@@ -73,12 +73,12 @@ def _read_multiple(
 
 
 def _multipliers(loss: Any, y: Any) -> list[np.ndarray]:
-    """Return the numbers other than 1 that ``loss`` multiplies ``y`` with, in the dtype of it."""
-    numbers = {}
+    """Return the numbers other than 1 that ``loss`` multiplies ``y`` with, in its dtype."""
+    numbers: dict[float, None] = {}
     for node in toposort([loss], blockers=[y]):
         if len(node.inputs) != 2 or y not in node.inputs:
             continue
-        other = constant_value(node.inputs[node.inputs[0] is y])
+        other = constant_value(node.inputs[1] if node.inputs[0] is y else node.inputs[0])
         if other is None or np.size(other) != 1 or np.ravel(other)[0] in (0, 1):
             continue
         number = float(np.ravel(other)[0])

@@ -19,7 +19,7 @@ from symng.graphs.rebuild import rebuild
 from symng.objective.heads import Head
 from symng.objective.model import Model
 
-DRAWS = 2
+DRAWS = 2  # random vectors at each point
 
 
 def check_passage(model: Model) -> None:
@@ -107,12 +107,54 @@ class Point:
         return all(np.isfinite(a).all() for a in (*self.fisher, *self.curvature))
 
 
+class _Ends:
+    """The pre-activations of heads as functions of placeholders: as a rule views, or slices.
+
+    Where none is known, the output takes its place.
+    """
+
+    def __init__(
+        self, heads: Sequence[Head], preactivations: Sequence[Any], placeholders: Sequence[Any]
+    ) -> None:
+        number = {r: i for i, r in enumerate(preactivations)}
+        self.heads = heads
+        self.placeholders = placeholders
+        self.numbers = [number[head.curvature_at] for head in heads]
+        self.has_passage = [has_passage(head) for head in heads]
+        pairs = zip(heads, self.has_passage, strict=True)
+        ends: list[Any] = [head.r if passed else head.y for head, passed in pairs]
+        self.ends = rebuild(ends, dict(zip(preactivations, placeholders, strict=True)))
+
+    def push(self, vectors: Sequence[Any]) -> list[Any]:
+        """Return vectors, one for each placeholder, pushed forward to the ends."""
+        pushed: list[Any] = []
+        for end, i in zip(self.ends, self.numbers, strict=True):
+            along = [vectors[i]]
+            if end is not self.placeholders[i]:
+                along = pushforward([end], [self.placeholders[i]], along)
+            pushed.append(along[0])
+        return pushed
+
+    def fisher_products(self, tangents: Sequence[Any]) -> list[Any]:
+        """Return the Fisher products on the placeholders, given tangents of the ends."""
+        total: list[Any] = [v.zeros_like() for v in self.placeholders]
+        parts = zip(self.heads, self.ends, tangents, self.numbers, self.has_passage, strict=True)
+        for head, end, tangent, i, passed in parts:
+            likelihood = head.likelihood
+            multiply = likelihood.metric_product if passed else likelihood.output_metric_product
+            count = end.shape[head.example_axis].astype(end.dtype)
+            pulled: Any = [multiply(end, tangent) / count]
+            if end is not self.placeholders[i]:
+                pulled = pullback([end], [self.placeholders[i]], pulled)
+            total[i] += pulled[0]
+        return total
+
+
 class Products:
     """Multiply random vectors with both curvatures, at any values of the pre-activations."""
 
     def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
         model, preactivations = values.model, values.preactivations
-        heads, inputs = model.heads, model.variables
         self.arrays = arrays
         self.values, self.outputs, self.lengths = values(arrays)
 
@@ -121,39 +163,14 @@ class Products:
         pairs = dict(zip(preactivations, placeholders, strict=True))
         loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss, preactivations)})[0]
         curvature = hessian_product(loss, placeholders, tangents)
-        passes = [has_passage(head) for head in heads]
-        ends: list[Any] = [
-            head.r if passed else head.y for head, passed in zip(heads, passes, strict=True)
-        ]
-        ends = rebuild(ends, pairs)
-        number = {r: i for i, r in enumerate(preactivations)}
-
-        def push(vectors: Sequence[Any]) -> list[Any]:
-            """Push vectors forward to the ends: as a rule a slice or another order of axes."""
-            pushed = []
-            for head, end in zip(heads, ends, strict=True):
-                i = number[head.curvature_at]
-                moved: Any = [vectors[i]]
-                if end is not placeholders[i]:
-                    moved = pushforward([end], [placeholders[i]], moved)
-                pushed.append(moved[0])
-            return pushed
-
-        along = push(tangents)
-        fisher: list[Any] = [v.zeros_like() for v in placeholders]
-        for head, end, tangent, passed in zip(heads, ends, along, passes, strict=True):
-            likelihood, i = head.likelihood, number[head.curvature_at]
-            multiply = likelihood.metric_product if passed else likelihood.output_metric_product
-            product: Any = multiply(end, tangent) / end.shape[head.example_axis].astype(end.dtype)
-            pulled: Any = [product]
-            if end is not placeholders[i]:
-                pulled = pullback([end], [placeholders[i]], pulled)
-            fisher[i] += pulled[0]
-        graphs = [fisher, curvature, ends, along, push(fisher), push(curvature)]
+        ends = _Ends(model.heads, preactivations, placeholders)
+        along = ends.push(tangents)
+        fisher = ends.fisher_products(along)
+        graphs = [fisher, curvature, ends.ends, along, ends.push(fisher), ends.push(curvature)]
         self._sizes = [len(part) for part in graphs]
         flat = [v for part in graphs for v in part]
         self._function = compile_function(
-            [*inputs, *placeholders, *tangents], flat, mode=mode, on_unused_input="ignore"
+            [*model.variables, *placeholders, *tangents], flat, mode=mode, on_unused_input="ignore"
         )
 
     def __call__(self, values: Sequence[np.ndarray], rng: np.random.Generator) -> Point:

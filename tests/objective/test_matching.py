@@ -431,7 +431,9 @@ def test_plain_python_compiles_no_function_inside_an_op():
     objective = symng.Objective(
         -(t * pt.log(y)).sum(axis=1).mean(), y, [M.w], [x], [t], data_axes=[1, 0]
     )
-    DryRun(objective)("batch", [RNG.standard_normal((2, 6, 3)), np.eye(4)[RNG.integers(0, 4, 6)]])
+    DryRun(objective.model)(
+        "batch", [RNG.standard_normal((2, 6, 3)), np.eye(4)[RNG.integers(0, 4, 6)]]
+    )
     ops = {v.owner.op for v in ancestors([objective.loss]) if v.owner is not None}
     inner = [op for op in ops if isinstance(op, Scan | pt.special.Softmax)]
     assert len(inner) == 2 and all(getattr(op, "_fn", None) is None for op in inner)
