@@ -114,8 +114,6 @@ def read_off_loss(
 ) -> tuple[Head, ...]:
     """Return ``heads`` with missing activations read off the loss, and warn of contradictions.
 
-    Without targets, inputs and data that the graph holds may be what an output is compared with.
-
     Warns
     -----
     UserWarning
@@ -124,10 +122,7 @@ def read_off_loss(
     """
     read = []
     for head in heads:
-        found = None
-        if head.source == UNREAD:
-            compared = targets or [*inputs, *_data_for(head, loss, params)]
-            found = read_loss(loss, head.y, params, compared)
+        found = find_in_loss(head, loss, params, inputs, targets)
         if found is not None and not _runs_over_examples(found.likelihood, head):
             if found.is_clear:
                 head = _with_finding(head, found)
@@ -135,6 +130,22 @@ def read_off_loss(
                 _warn_of_finding(head, found, len(heads))
         read.append(head)
     return tuple(read)
+
+
+def find_in_loss(
+    head: Head,
+    loss: Variable,
+    params: Sequence[Variable],
+    inputs: Sequence[Variable],
+    targets: Sequence[Variable],
+) -> Finding | None:
+    """Return what the loss shows of an output without a known activation, else None.
+
+    Without targets, inputs and data that the graph holds may be what the output is compared with.
+    """
+    if head.source != UNREAD:
+        return None
+    return read_loss(loss, head.y, params, targets or [*inputs, *_data_for(head, loss, params)])
 
 
 def _data_for(head: Head, loss: Variable, params: Sequence[Variable]) -> list[Variable]:

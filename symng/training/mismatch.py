@@ -16,8 +16,8 @@ from symng.backends.failures import ARRAY_ERRORS
 from symng.likelihoods import Bernoulli, Categorical, describe_likelihood, likelihood_code
 from symng.metrics import Fisher, StructuralDamping
 from symng.objective import Objective
-from symng.objective.heads import MISPLACED, UNREAD, Head
-from symng.objective.loss_reading import Finding, find_activation, read_loss
+from symng.objective.heads import MISPLACED, UNREAD, Head, find_in_loss
+from symng.objective.loss_reading import Finding, find_activation
 from symng.objective.matching import Match, compare
 from symng.objective.output_products import Products, Values
 from symng.optimizers import Optimizer
@@ -88,9 +88,8 @@ def _find_mismatch(objective: Objective, batch: Arrays) -> Match | None:
 
 def _is_read(objective: Objective, head: Head) -> bool:
     """Return whether the loss, though not the output's graph, says which distribution is meant."""
-    if head.source != UNREAD:
-        return False
-    return bool(read_loss(objective.loss, head.y, objective.params, objective.targets))
+    graph = objective.loss, objective.params, objective.inputs, objective.targets
+    return find_in_loss(head, *graph) is not None
 
 
 def _is_doubtful(objective: Objective, head: Head, taken: Finding | None) -> bool:

@@ -153,11 +153,26 @@ def test_targets_that_are_constants():
     many = np.concatenate([X, X])  # more than are looked at
     observed = np.concatenate([YES, YES]).astype(bool)
     loss = -pt.switch(observed, pt.log(p), pt.log1p(-p)).sum()
-    objective = symng.Objective(loss, output=r, params=[w], inputs=[x])
+    flat = (pt.softplus(r.ravel()) - observed.ravel().astype(float) * r.ravel()).sum()
     optimizer = symng.NaturalGradient(damping=1.0)
+    unread = symng.Objective(flat, output=r, params=[w], inputs=[x])
     with pytest.warns(UserWarning, match=r"likelihood=symng.Bernoulli\(logits=True\)"):
-        symng.minimize(objective, optimizer, data=(many,), max_steps=1, progress=False)
-    right = symng.Objective(loss, r, [w], [x], likelihood=symng.Bernoulli(logits=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        symng.minimize(right, optimizer, data=(many,), max_steps=1, progress=False)
+        symng.minimize(unread, optimizer, data=(many,), max_steps=1, progress=False)
+    read = symng.Objective(loss, output=r, params=[w], inputs=[x])
+    given = symng.Objective(loss, r, [w], [x], likelihood=symng.Bernoulli(logits=True))
+    for objective in (read, given):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            symng.minimize(objective, optimizer, data=(many,), max_steps=1, progress=False)
+
+
+def test_what_the_objective_has_warned_of_is_not_warned_of_again():
+    """Without targets, too: an autoencoder, and data in the graph."""
+    x, w = pt.matrix("x"), pytensor.shared(np.zeros((3, 3)), name="w")
+    r = x @ w
+    values = np.abs(np.tanh(X))
+    for t in (x, pt.constant(values)):
+        loss = (pt.softplus(r) - t * r + 0.1 * pt.sqr(r)).sum(axis=1).mean()
+        with pytest.warns(UserWarning, match=r"likelihood=symng.Bernoulli\(logits=True\)"):
+            objective = symng.Objective(loss, r, [w], [x])
+        assert mismatch_warnings(objective, symng.NaturalGradient(), (values,)) == []
