@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def train(
     options: argparse.Namespace,
 ) -> tuple[list[tuple[int, float, np.ndarray]], np.ndarray, np.ndarray]:
-    """Return step, loss and probabilities on a grid at four moments, and points with targets."""
+    """Return (step, loss, probabilities on a grid) at four moments, the points and the targets."""
     rng = np.random.default_rng(options.seed)
     points = rng.uniform(-1, 1, (options.examples, 2))
     targets = (points.prod(axis=1, keepdims=True) > 0).astype(float)
@@ -57,18 +57,17 @@ def train(
 
     optimizer = symng.NaturalGradient(damping=symng.LevenbergMarquardt(initial=0.1))
     step = symng.compile_step(objective, optimizer, mode=options.mode)
-    look = pytensor.function([x], y, mode=options.mode)
-    measure = pytensor.function([x, t], loss, mode=options.mode)
+    predict = pytensor.function([x], y, mode=options.mode)
+    loss_of = pytensor.function([x, t], loss, mode=options.mode)
     edge = np.linspace(-1, 1, SIDE)
     grid = np.stack(np.meshgrid(edge, edge), axis=-1).reshape(-1, 2)
     moments = {0, options.steps // 5, 2 * options.steps // 5, options.steps}
     seen = []
     for done in range(options.steps + 1):
         if done in moments:
-            seen.append(
-                (done, float(measure(points, targets)), np.asarray(look(grid)).reshape(SIDE, SIDE))
-            )
-            print(f"step {done:3d}  loss {seen[-1][1]:.3f}")
+            value, probabilities = float(loss_of(points, targets)), np.asarray(predict(grid))
+            seen.append((done, value, probabilities.reshape(SIDE, SIDE)))
+            print(f"step {done:3d}  loss {value:.3f}")
         if done < options.steps:
             step((points, targets))
     return seen, points, targets
@@ -96,7 +95,12 @@ def draw(
 def main(arguments: list[str] | None = None) -> int:
     """Train, and leave the picture in the folder of results."""
     options = parse(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        symng.resolve_mode(options.mode)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
     draw(*train(options), options.out / "chessboard.png")
     print(f"Wrote {options.out / 'chessboard.png'}")
     return 0

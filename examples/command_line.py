@@ -6,31 +6,49 @@ import argparse
 import importlib.util
 import math
 import re
+from collections.abc import Callable
 
 
 def whole(text: str) -> int:
     """Read a whole number of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
-    return int(text)
+    return int(_read(text, int, lambda n: n >= 1, "a whole number of at least 1"))
 
 
 def seed(text: str) -> int:
     """Read a whole number of at least 0."""
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"expected at least 0, got {text}")
-    return int(text)
+    return int(_read(text, int, lambda n: n >= 0, "a whole number of at least 0"))
 
 
 def positive(text: str) -> float:
     """Read a finite number above 0."""
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return float(text)
+    return _read(text, float, lambda n: 0 < n < math.inf, "a finite number above 0")
+
+
+def nonnegative(text: str) -> float:
+    """Read a finite number of at least 0."""
+    return _read(text, float, lambda n: 0 <= n < math.inf, "a finite number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    return _read(text, float, lambda n: 0 <= n <= 1, "a number from 0 to 1")
+
+
+def _read(
+    text: str, kind: type[int | float], is_allowed: Callable[[float], bool], expected: str
+) -> float:
+    """Return a number, or refuse the text with a message for the command line."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not is_allowed(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text}")
+    return value
 
 
 def add_mode(parser: argparse.ArgumentParser) -> None:
-    """Let the user choose a backend: JAX where it is installed, if nothing is said."""
+    """Add the option for the backend, which is JAX by default where it is installed."""
     parser.add_argument(
         "--mode",
         default="JAX" if importlib.util.find_spec("jax") else None,

@@ -14,19 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from command_line import add_mode, positive, seed, whole
+from command_line import add_mode, fraction, nonnegative, positive, seed, whole
 
 import symng
 from symng.datasets import curves
 from symng.models import autoencoder, binary_cross_entropy_with_logits
 from symng.plot import curves_summary
 
-# What each optimizer is called.
+Reconstruct = Callable[[np.ndarray], Any]
+
 OPTIMIZERS = {
     "ngd": "natural gradient",
     "ngd-l": "natural gradient with a line search",
@@ -74,8 +76,7 @@ _CHEAP = dict(
     evaluate_every=20,
 )
 
-# How each optimizer runs on the full network: what was found to do for 180 s on 2 cores
-# (docs/curves.md).
+# How each optimizer runs on the full network; docs/curves.md has how the settings were found.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "ngd": _CHEAP,
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
@@ -111,8 +112,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "adam": _SMALL_BATCHES | dict(step_size=0.001),
 }
 
-# The appendix of the paper; full batches of all optimizers that search. What is not named is as in
-# DEFAULTS.
+# The appendix of the paper; optimizers that search take full batches. Settings that are not here
+# are those of DEFAULTS.
 _PAPER = dict(batch=None, metric_batch="same", metric_examples=None, warm_start=0.0, iterations=250)
 PAPER: dict[str, dict[str, Any]] = {
     "ngd": _NATURAL
@@ -135,19 +136,25 @@ PAPER: dict[str, dict[str, Any]] = {
     ),
 }
 
-# The paper's settings scaled to 2,000 images: minibatches are a quarter of them, as 5,000 are of
-# 20,000.
+# The paper's settings scaled to 2,000 images: a minibatch is a quarter of them, as 5,000 images are
+# of 20,000.
 SMALL: dict[str, dict[str, Any]] = {
     **PAPER,
     "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
     "ncg-q": dict(batch=500),
 }
 
-# Damping rules of natural gradient: the paper's, and Martens's, which refuses steps that raise the
+# Damping rules of natural gradient: the paper's, and Martens's, which undoes steps that raise the
 # loss.
 RATIOS: dict[str, dict[str, Any]] = {
     "linear": {},
     "quadratic": dict(ratio="quadratic", minimum=1e-3, reject_below=0.0),
+}
+
+PRECONDITIONERS: dict[str, Any] = {
+    "none": None,
+    "kronecker": symng.KroneckerPreconditioner(),
+    "martens": "martens",
 }
 
 # Images, units and limits of each preset.
@@ -199,23 +206,25 @@ def make_parser() -> argparse.ArgumentParser:
         "--metric-examples", type=whole, help="how many other images for the metric"
     )
     parser.add_argument("--solver", choices=["cg", "minres-qlp"])
-    parser.add_argument(
-        "--preconditioner", choices=["none", "kronecker", "martens"], help="of the solver"
-    )
+    parser.add_argument("--preconditioner", choices=list(PRECONDITIONERS), help="of the solver")
     parser.add_argument(
         "--iterations",
         type=whole,
         help="iterations of the solver at most; size of the Krylov space",
     )
     parser.add_argument(
-        "--warm-start", type=float, help="each solve starts from this times the previous direction"
+        "--warm-start",
+        type=fraction,
+        help="each solve starts from this times the previous direction",
     )
-    parser.add_argument("--damping", type=float, help="damping, of the first step where it adapts")
+    parser.add_argument(
+        "--damping", type=nonnegative, help="damping, of the first step where it adapts"
+    )
     parser.add_argument(
         "--ratio", choices=["linear", "quadratic"], help="model that the damping follows"
     )
     parser.add_argument("--step-size", type=positive)
-    parser.add_argument("--momentum", type=float)
+    parser.add_argument("--momentum", type=fraction)
     add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument(
@@ -225,10 +234,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line.
-
-    What is not given comes from the settings of the optimizer in the preset.
-    """
+    """Read the command line; what is not given comes from the preset and the optimizer."""
     parser = make_parser()
     options = parser.parse_args(arguments)
     settings = settings_of(options.optimizer, options.preset)
@@ -257,7 +263,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     # A limit that is given replaces those of the preset.
     if options.steps is not None or options.seconds is not None:
         settings["steps"] = settings["seconds"] = None
-    asked_for_others = options.metric_batch == "other"
+    others_are_given = options.metric_batch == "other"
     for name, value in settings.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
@@ -266,7 +272,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     others = options.examples - options.batch
     if others == 0:
-        if asked_for_others:
+        if others_are_given:
             parser.error(
                 "--metric-batch other: no images are left beside the batch; give a smaller --batch"
             )
@@ -292,9 +298,6 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
         return symng.TONGA(damping=options.damping, step_size=options.step_size)
     if name == "ksd":
         return symng.KrylovSubspaceDescent(basis_size=options.iterations, damping=options.damping)
-    preconditioner: Any = {"none": None, "kronecker": symng.KroneckerPreconditioner()}.get(
-        getattr(options, "preconditioner", None) or "none", "martens"
-    )
     if name == "hf":
         return symng.HessianFree(
             solver=symng.CG(
@@ -309,31 +312,34 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
             ),
             step_size=symng.BacktrackingLineSearch(size=options.step_size),
             warm_start=options.warm_start,
-            preconditioner=preconditioner,
+            preconditioner=PRECONDITIONERS[options.preconditioner],
         )
+    return make_natural_optimizer(options)
+
+
+def make_natural_optimizer(options: argparse.Namespace) -> symng.Optimizer:
+    """Return natural gradient or natural conjugate gradient as the options ask for it."""
     solver = symng.CG if options.solver == "cg" else symng.MinresQLP
     settings: dict[str, Any] = dict(
         solver=solver(rtol=options.rtol, maxiter=options.iterations, recompute=False),
         damping=symng.LevenbergMarquardt(initial=options.damping, **RATIOS[options.ratio]),
         warm_start=options.warm_start,
-        preconditioner=preconditioner,
+        preconditioner=PRECONDITIONERS[options.preconditioner],
     )
-    if name == "ngd":
-        return symng.NaturalGradient(step_size=options.step_size, **settings)
-    if name == "ncg-q":
-        return symng.NaturalConjugateGradient(
-            beta="quadratic", step_size=options.step_size, **settings
-        )
-    if name == "ncg-l":
-        return symng.NaturalConjugateGradient(beta="search", **settings)
-    search = symng.BacktrackingLineSearch(size=options.step_size)
-    if name == "ncg-f":
-        return symng.NaturalConjugateGradient(beta="polak-ribiere", step_size=search, **settings)
-    return symng.NaturalGradient(step_size=search, **settings)
+    if options.optimizer == "ncg-l":
+        return symng.NaturalConjugateGradient(beta=symng.PlaneSearch(), **settings)
+    if options.optimizer in ("ngd", "ncg-q"):
+        step_size: Any = options.step_size
+    else:
+        step_size = symng.BacktrackingLineSearch(size=options.step_size)
+    if options.optimizer in ("ngd", "ngd-l"):
+        return symng.NaturalGradient(step_size=step_size, **settings)
+    beta = symng.QuadraticModel() if options.optimizer == "ncg-q" else symng.PolakRibiere()
+    return symng.NaturalConjugateGradient(beta=beta, step_size=step_size, **settings)
 
 
 def describe(options: argparse.Namespace) -> str:
-    """Say in one line what will run."""
+    """Return in one line what will run."""
     name = OPTIMIZERS[options.optimizer]
     parts = [f"{name[0].upper()}{name[1:]}: batches of {options.batch}"]
     if getattr(options, "damping", None) is not None and options.optimizer != "tonga":
@@ -341,9 +347,9 @@ def describe(options: argparse.Namespace) -> str:
             f"metric on {options.metric_examples or 'the same'}"
             f"{' other' * bool(options.metric_examples)} images"
         )
-    for setting, words in (
+    for setting, form in (
         ("iterations", "up to {} iterations"),
-        ("solver", "of {}"),
+        ("solver", "solver {}"),
         ("preconditioner", "preconditioner {}"),
         ("warm_start", "warm start {:g}"),
         ("damping", "damping from {:g}"),
@@ -352,7 +358,7 @@ def describe(options: argparse.Namespace) -> str:
     ):
         value = getattr(options, setting, None)
         if value is not None:
-            parts.append(words.format(value))
+            parts.append(form.format(value))
     limits = [
         f"{options.seconds:g} s of training" if options.seconds else "",
         f"{options.steps} steps" if options.steps else "",
@@ -378,26 +384,63 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
     symng.keep_memory()
+    images = make_images(options)
+    objective = make_objective(options)
+    print(objective)
+    print(describe(options))
+    print("Compiling the evaluation ...", flush=True)
+    reconstruct = compile_reconstruction(objective, options.mode)
+    reconstruct(images[:2])
+    result = train(options, objective, optimizer, images, reconstruct)
+    if not result.steps:
+        print(f"No step was taken ({result.status}): nothing to write.")
+        return 1
+    try:
+        write_results(options.out, config, result, images[:12], reconstruct)
+    except OSError as error:
+        print(f"--out: cannot write the results to {options.out}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_images(options: argparse.Namespace) -> np.ndarray:
+    """Return the training images, and print the error of predicting their mean."""
     print(f"Making {options.examples:,} Curves-like images (seed {options.seed}) ...", flush=True)
     images = curves(options.examples, seed=options.seed)
     mean_error = float(((images - images.mean(axis=0)) ** 2).sum() / len(images))
     print(f"Predicting the mean image gives a squared error of {mean_error:.2f} per image.")
+    return images
 
+
+def make_objective(options: argparse.Namespace) -> symng.Objective:
+    """Return the autoencoder and its cross-entropy."""
     x = pt.matrix("x", dtype="float32")
     model = autoencoder(x, options.sizes, initializer="sparse", seed=options.seed, dtype="float32")
     loss = binary_cross_entropy_with_logits(model.preactivation, x).mean()
-    objective = symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
-    print(objective)
-    print(describe(options))
+    return symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
 
-    print("Compiling the evaluation ...", flush=True)
-    reconstruct = symng.compile_function(
-        [x], [model.output, pt.sqr(model.output - x).sum()], mode=options.mode
-    )
+
+def compile_reconstruction(objective: symng.Objective, mode: str | None) -> Reconstruct:
+    """Return a function from images to their reconstructions and the sum of squared errors."""
+    (x,), y = objective.inputs, objective.output
+    return symng.compile_function([x], [y, pt.sqr(y - x).sum()], mode=mode)
+
+
+def train(
+    options: argparse.Namespace,
+    objective: symng.Objective,
+    optimizer: symng.Optimizer,
+    images: np.ndarray,
+    reconstruct: Reconstruct,
+) -> symng.TrainingResult:
+    """Train, and evaluate the squared error over all images every few steps."""
     chunks = np.array_split(images, -(-len(images) // 5000))
-    reconstruct(images[:2])
 
-    result = symng.minimize(
+    def evaluate() -> dict[str, float]:
+        errors = [float(reconstruct(chunk)[1]) for chunk in chunks]
+        return {"squared_error": sum(errors) / len(images)}
+
+    return symng.minimize(
         objective,
         optimizer,
         data=(images,),
@@ -407,47 +450,41 @@ def main(arguments: list[str] | None = None) -> int:
         search_batch=options.search_batch,
         max_steps=options.steps,
         max_seconds=options.seconds,
-        evaluate=lambda: {
-            "squared_error": sum(float(reconstruct(c)[1]) for c in chunks) / len(images)
-        },
+        evaluate=evaluate,
         evaluate_every=options.evaluate_every,
         seed=options.seed,
         mode=options.mode,
     )
-    if not result.steps:
-        print(f"No step was taken ({result.status}): nothing to write.")
-        return 1
-    history, sample = result.history, images[:12]
-    evaluated = (
-        history["squared_error"][np.isfinite(history["squared_error"])]
-        if "squared_error" in history
-        else []
-    )
-    told = f"squared error {evaluated[-1]:.3f} per image" if len(evaluated) else "not evaluated"
+
+
+def write_results(
+    folder: Path,
+    config: dict[str, Any],
+    result: symng.TrainingResult,
+    sample: np.ndarray,
+    reconstruct: Reconstruct,
+) -> None:
+    """Write history, picture and configuration, and print how the run went."""
+    history = result.history
+    errors = history["squared_error"] if "squared_error" in history else np.empty(0)
+    evaluated = errors[np.isfinite(errors)]
+    outcome = f"squared error {evaluated[-1]:.3f} per image" if len(evaluated) else "not evaluated"
     print(
         f"{result.steps} steps in {result.seconds:.1f} s of training ({result.status}), "
-        f"{result.compile_seconds:.1f} s of compilation: {told}"
+        f"{result.compile_seconds:.1f} s of compilation: {outcome}"
     )
-    outcome = {
+    history.save(folder / "history.npz")
+    if len(evaluated):
+        reconstructions = np.asarray(reconstruct(sample)[0])
+        curves_summary(history, sample, reconstructions, path=folder / "curves.png")
+    record = {
         "stopped": result.status,
         "steps": result.steps,
         "compile_seconds": round(result.compile_seconds, 1),
     }
-    try:
-        history.save(options.out / "history.npz")
-        if len(evaluated):
-            curves_summary(
-                history, sample, np.asarray(reconstruct(sample)[0]), path=options.out / "curves.png"
-            )
-        write_config(options.out, config | {"result": outcome})
-    except OSError as error:
-        print(f"--out: cannot write the results to {options.out}: {error}", file=sys.stderr)
-        return 1
-    print(
-        f"Wrote {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_file()))} to "
-        f"{options.out}"
-    )
-    return 0
+    write_config(folder, config | {"result": record})
+    written = sorted(path.name for path in folder.iterdir() if path.is_file())
+    print(f"Wrote {', '.join(written)} to {folder}")
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

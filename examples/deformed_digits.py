@@ -1,11 +1,10 @@
 """Draw samples of the stream of deformed digits.
 
-Originals, each module alone, and all five one after the other.
+    python examples/deformed_digits.py    # of MNIST where there is a copy, else scikit-learn's
+    python examples/deformed_digits.py --path mnist.npz --complexity 1
 
-    python examples/deformed_digits.py                     # scikit-learn's digits, or MNIST where
-    there is a copy python examples/deformed_digits.py --path mnist.npz --complexity 1
-
-Leaves deformed_digits.png in --out.
+The rows are the originals, each module alone, and all five one after the other. Leaves
+deformed_digits.png in --out.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from command_line import seed
+from command_line import fraction, seed
 from matplotlib.figure import Figure
 
 from symng.datasets import LabeledImages, deformed_digits, digits
@@ -40,15 +39,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--path", type=Path, help="a copy of mnist.npz; looked for, unless given")
     parser.add_argument("--seed", type=seed, default=0, help="of the stream")
     parser.add_argument(
-        "--complexity", type=float, default=0.7, help="of each module at most, from 0 to 1"
+        "--complexity", type=fraction, default=0.7, help="of each module at most, from 0 to 1"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("results/deformed_digits"), help="folder of the picture"
     )
-    options = parser.parse_args(arguments)
-    if not 0 <= options.complexity <= 1:
-        parser.error(f"--complexity: expected a number from 0 to 1, got {options.complexity}")
-    return options
+    return parser.parse_args(arguments)
 
 
 def draw(base: LabeledImages, seed: int, complexity: float, path: Path) -> None:

@@ -4,9 +4,10 @@
     python examples/figure3.py --seeds 3    # several seeds
     python examples/figure3.py --preset paper --minutes 60 --mode JAX
 
-Every run is one call of curves.py with a folder of its own in --out. A run that has ended is not
-made again: after an interruption the same command goes on with the runs that are missing. The step
-sizes of the first-order methods are chosen from a small grid, each value for a quarter of the time.
+Every run is one call of curves.py with a folder of its own in --out. A complete run is not made
+again: after an interruption the same command continues with the runs that are missing. The step
+sizes of the first-order methods are chosen from a small grid; each value is tried for a quarter of
+the time.
 Leaves in --out: figure3.png (training squared error against iterations and against seconds),
 table.csv and table.md.
 """
@@ -54,8 +55,8 @@ GRID = {
 TUNING_SHARE = 0.25  # of the time of a run, for each value of the grid
 MINUTES = {"small": 1.0, "paper": 60.0}
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of the time, at which errors are reported
-ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # whose times are reported
-# Why a run that is complete has ended; an interrupted one is made again.
+ERRORS = (12.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.0, 0.5)  # the times to reach them are reported
+# How complete runs end; an interrupted one is made again.
 COMPLETE = ("max_seconds", "diverged", "not_finite", "zero_gradient")
 
 
@@ -104,12 +105,12 @@ class Run:
             or not (self.folder / "history.npz").exists()
         ):
             return False
-        wanted = {"optimizer": self.method, "seed": self.seed, "seconds": self.seconds}
+        expected = {"optimizer": self.method, "seed": self.seed, "seconds": self.seconds}
         if self.step_size is not None:
-            wanted["step_size"] = self.step_size
+            expected["step_size"] = self.step_size
         other = [
             f"{name} {config.get(name)!r}, not {value!r}"
-            for name, value in wanted.items()
+            for name, value in expected.items()
             if config.get(name) != value
         ]
         if other:
@@ -147,18 +148,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.minutes is None:
         options.minutes = MINUTES[options.preset]
+    shortest = round(60 * options.minutes * TUNING_SHARE, 3)
+    if not shortest:
+        parser.error(f"--minutes: expected at least 0.0001, got {options.minutes:g}")
     options.methods = [method for method in METHODS if method in options.methods]
     return options
 
 
 def make(run: Run, options: argparse.Namespace) -> None:
-    """Make a run unless it is done."""
-    told = f"{METHODS[run.method]}, seed {run.seed}, {run.seconds:g} s"
-    told += f", step size {run.step_size:g}" if run.step_size is not None else ""
+    """Make a run, unless it is complete."""
+    title = f"{METHODS[run.method]}, seed {run.seed}, {run.seconds:g} s"
+    title += f", step size {run.step_size:g}" if run.step_size is not None else ""
     if run.is_done():
-        print(f"== {told}: done before", flush=True)
+        print(f"== {title}: done before", flush=True)
         return
-    print(f"== {told}", flush=True)
+    print(f"== {title}", flush=True)
     ended = subprocess.run(run.command(options))
     if ended.returncode:
         raise SystemExit(
@@ -167,7 +171,7 @@ def make(run: Run, options: argparse.Namespace) -> None:
         )
     if not run.is_done():
         raise SystemExit(
-            f"The run in {run.folder} is not complete. The same command goes on from here."
+            f"The run in {run.folder} is not complete. The same command continues from here."
         )
 
 
@@ -214,7 +218,7 @@ def time_to(history: symng.History, error: float) -> float:
 def make_table(runs: dict[str, list[Run]], seconds: float) -> tuple[list[str], list[list[str]]]:
     """Return the columns and rows of the table.
 
-    With several seeds their mean, a dash where one never got there.
+    Of several seeds the mean is given, or a dash where one never reached an error.
     """
     times = [round(seconds * share, 1) for share in SHARES]
     columns = ["method", "step size", "steps", "compilation (s)"]
@@ -273,7 +277,8 @@ def main(arguments: list[str] | None = None) -> int:
                 make(run, options)
     except KeyboardInterrupt:
         print(
-            "Interrupted. The same command goes on with the runs that are missing.", file=sys.stderr
+            "Interrupted. The same command continues with the runs that are missing.",
+            file=sys.stderr,
         )
         return 130
     columns, rows = make_table(runs, seconds)

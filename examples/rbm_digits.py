@@ -3,9 +3,9 @@
     python examples/rbm_digits.py                  # 12 hidden units, 15 seconds of training by each
     python examples/rbm_digits.py --hidden 8 --steps 300
 
-The samples of the model come from chains of Gibbs sampling that go on from step to step, and the
-Fisher matrix is their covariance of gradients. With few hidden units the likelihood can be computed
-exactly, and is: nats per image are the negative log-likelihood of images that are not trained on.
+The samples of the model come from chains of Gibbs sampling that continue from step to step, and the
+Fisher matrix is the covariance of the gradients on them. With few hidden units the likelihood can
+be computed exactly: nats per image are the negative log-likelihood of held-out images.
 
 Leaves in --out: history-natural.npz and history-sgd.npz (one row a step), rbm_digits.png and
 config.json.
@@ -71,11 +71,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.hidden > 14:
         parser.error(
-            "--hidden: expected at most 14, for the partition function is a sum over 2^hidden "
-            "states"
+            f"--hidden: expected at most 14, got {options.hidden}: the normalizing constant is a "
+            "sum over 2^hidden states"
         )
     if options.batch > 1797 - HELD_OUT:
-        parser.error(f"--batch: expected at most {1797 - HELD_OUT}")
+        parser.error(
+            f"--batch: expected at most the {1797 - HELD_OUT} training images, got {options.batch}"
+        )
     if options.seconds is None and options.steps is None:
         options.seconds = 15.0
     return options
@@ -89,9 +91,9 @@ def binary_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Machine:
-    """A machine of binary units.
+    """A restricted Boltzmann machine of binary units, E(v, h) = -v b - h c - v W h.
 
-    E(v, h) = -v b - h c - v W h, its energy with h summed out, its Gibbs sampler.
+    It has its free energy, with h summed out, a Gibbs sampler and its exact likelihood.
     """
 
     def __init__(self, hidden: int, images: np.ndarray, seed: int) -> None:
@@ -137,7 +139,7 @@ def make_optimizer(options: argparse.Namespace, name: str) -> symng.Optimizer:
 def train(
     options: argparse.Namespace, name: str, images: np.ndarray, unseen: np.ndarray
 ) -> tuple[Any, ...]:
-    """Return machine, chains and history of a run; all start from the same weights and chains."""
+    """Return machine, chains and history of a run; both runs start from the same."""
     machine = Machine(options.hidden, images, options.seed)
     v, s = pt.matrix("v", dtype="float32"), pt.matrix("samples", dtype="float32")
     objective = symng.EnergyObjective(machine.energy, params=machine.params, data=v, samples=s)
@@ -161,7 +163,7 @@ def train(
         seconds += time.perf_counter() - start
         number += 1
         nats = math.nan
-        # Often at first, later at about every fiftieth part of the steps so far.
+        # Every step at first, later at intervals of a fiftieth of the steps so far.
         if number % every == 0:
             nats, every = machine.nats(unseen), max(every, number // 50)
         history.append(step=number, seconds=seconds, nats_per_image=nats, **info.to_dict())

@@ -18,9 +18,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# The matrices of a time step are small: threads would wait for each other, most of all.
+# The matrices of a time step are small: threads would mostly wait for each other, above all where
+# other work shares the cores.
 if __name__ == "__main__":
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # where other work shares the cores
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytensor
@@ -82,7 +83,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.length < 6:
         parser.error(f"--length: expected at least 6, got {options.length}")
     if options.batch + options.metric_examples > options.examples:
-        parser.error("--examples: expected at least --batch plus --metric-examples")
+        needed = options.batch + options.metric_examples
+        parser.error(
+            f"--examples: expected at least --batch plus --metric-examples, {needed}, got "
+            f"{options.examples}"
+        )
     if options.seconds is None and options.steps is None:
         options.seconds = 60.0
     return options
@@ -119,7 +124,7 @@ def make_objective(hidden: int, radius: float, seed: int) -> symng.Objective:
 
 
 def make_optimizer(options: argparse.Namespace, structural: bool) -> symng.Optimizer:
-    """Return Hessian-free, its matrix with that of the hidden states added or not."""
+    """Return Hessian-free, with or without the metric of the hidden states added."""
     metric: symng.Metric = symng.Fisher()  # which the Gauss-Newton matrix equals here
     if structural:
         metric = symng.StructuralDamping(
@@ -137,19 +142,19 @@ def make_optimizer(options: argparse.Namespace, structural: bool) -> symng.Optim
         damping=symng.LevenbergMarquardt(
             initial=options.damping, ratio="quadratic", reject_below=0.0
         ),
-        preconditioner=None,  # its diagonal would be an estimate by 8 passes back through time
+        preconditioner=None,  # Martens's would need 8 more passes back through time
     )
 
 
 def train(options: argparse.Namespace, name: str) -> symng.TrainingResult:
     """Train one way, from the same weights on the same sequences as the other."""
     data = adding(options.examples, options.length, seed=options.seed)
-    unseen, wanted = adding(1000, options.length, seed=options.seed + 1_000_000)
+    unseen, targets = adding(1000, options.length, seed=options.seed + 1_000_000)
     objective = make_objective(options.hidden, options.radius, options.seed)
     predict = symng.compile_function(objective.inputs, objective.output, mode=options.mode)
 
     def evaluate() -> dict[str, float]:
-        errors = np.asarray(predict(unseen)) - wanted
+        errors = np.asarray(predict(unseen)) - targets
         return {
             "test_error": float((errors**2).mean()),
             "solved": float((abs(errors) < 0.04).mean()),

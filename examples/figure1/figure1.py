@@ -1,6 +1,4 @@
-"""Figure 1 of the paper.
-
-Which examples the metric of natural gradient is measured on, few of them labeled.
+"""Measure the metric of natural gradient on different examples: Figure 1 of the paper.
 
     python examples/figure1/figure1.py    # small preset: about 15 minutes on two cores
     python examples/figure1/figure1.py --seeds 3 --variants same other
@@ -12,8 +10,8 @@ the metric on (same) those, (other) 384 other training examples, (unlabeled) 384
 (mixture) half of each. With one seed all variants start from the same weights and see the same
 gradient batches.
 
-Each run is kept in a file of its own in --out. After an interruption the same command goes on where
-it was; with more --steps or --seeds it goes on from what is there. Leaves in --out: figure1.png
+Each run is kept in a file of its own in --out. After an interruption the same command continues
+where it was; with more --steps or --seeds it extends what is there. Leaves in --out: figure1.png
 (training and test error against updates, mean and 95% confidence interval over the seeds) and
 table.md.
 """
@@ -23,6 +21,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import re
 import sys
 import time
 import zlib
@@ -117,7 +116,7 @@ class Data:
         sums = [zlib.crc32(a.tobytes()) for a in (found.train_images, found.test_images)]
         counts = f"{len(found.train_labels):,} images to train with, "
         counts += f"{len(found.unlabeled_images):,} unlabeled"
-        self.told = f"{counts}, checksums {sums}"
+        self.summary = f"{counts}, checksums {sums}"
         self.images = {part: preprocess(getattr(found, f"{part}_images"), pool) for part in PARTS}
         self.labels = {part: getattr(found, f"{part}_labels") for part in PARTS}
         self.targets = np.eye(found.classes, dtype="float32")[self.labels["train"]]
@@ -130,16 +129,16 @@ class Data:
     ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray] | None]:
         """Return gradient and metric batch of a step, which follow from seed and step alone.
 
-        So a run goes on after an interruption as if there had been none. An epoch is a permutation
-        of the training set, cut into batches; what the metric takes from the training set is not in
-        the gradient batch.
+        So a run continues after an interruption as if there had been none. An epoch is a
+        permutation of the training set, cut into batches; what the metric takes from the training
+        set is not in the gradient batch.
         """
         train = self.images["train"]
-        epoch, place = divmod(step, len(train) // GRADIENT_BATCH)
+        epoch, number = divmod(step, len(train) // GRADIENT_BATCH)
         # Not [seed, 0, epoch]: zeros at the end of a seed do not count, and the dense weights are
         # drawn from seed.
         order = np.random.default_rng([seed, 3, epoch]).permutation(len(train))
-        first = place * GRADIENT_BATCH
+        first = number * GRADIENT_BATCH
         gradient = tuple(a[order[first : first + GRADIENT_BATCH]] for a in (train, self.targets))
         if variant == "same":
             return gradient, None
@@ -171,9 +170,14 @@ def read_data(options: argparse.Namespace) -> Data:
     train, unlabeled = len(found.train_labels), len(found.unlabeled_images)
     needed = GRADIENT_BATCH + METRIC_BATCH
     if train < needed or unlabeled < METRIC_BATCH:
-        wanted = f"at least {needed} examples to train with and {METRIC_BATCH} unlabeled"
-        raise ValueError(f"--labeled: expected {wanted}, got {train} and {unlabeled}.")
-    side = min(found.train_images.shape[1:]) // options.pool
+        expected = f"at least {needed} examples to train with and {METRIC_BATCH} unlabeled"
+        raise ValueError(f"--labeled: expected {expected}, got {train} and {unlabeled}.")
+    pixels = min(found.train_images.shape[1:])
+    side = pixels // options.pool
+    if not side:
+        raise ValueError(
+            f"--pool: expected at most the {pixels} pixels of an image, got {options.pool}."
+        )
     if options.filter_size > side:
         raise ValueError(
             f"--filter-size: expected at most the {side} pixels of an image, got "
@@ -227,7 +231,7 @@ class Trainer:
         return named | {f"state_{name}": v for name, v in self.step.state.items()}
 
     def reset(self, seed: int) -> None:
-        """Go back to the start of a run."""
+        """Set parameters and state to the start of a run."""
         for param, fresh in zip(self.objective.params, self.fresh(seed).params, strict=True):
             param.set_value(fresh.get_value())
         for name, v in self.step.state.items():
@@ -249,9 +253,9 @@ class Trainer:
         return row
 
     def run(self, variant: str, seed: int, file: Path, settings: dict[str, Any]) -> None:
-        """Make a run up to the last step, from where its file is.
+        """Make a run up to the last step, from where its file ends.
 
-        Write it now and then, and however it ends.
+        The file is written every half minute, and however the run ends.
         """
         steps, history, taken, seconds = self.options.steps, symng.History(), 0, 0.0
         if file.exists():
@@ -314,14 +318,14 @@ class Trainer:
 
 
 def settings_of(options: argparse.Namespace, data: Data) -> dict[str, Any]:
-    """Return what all runs of a figure have in common, steps aside."""
+    """Return what all runs of a figure have in common, except the number of steps."""
     network = {
         name: getattr(options, name)
         for name in ("filters", "filter_size", "stride", "units", "pool")
     }
     return network | {
         "fold": options.fold,
-        "data": data.told,
+        "data": data.summary,
         "batches": [GRADIENT_BATCH, METRIC_BATCH],
         "optimizer": symng.full_repr(OPTIMIZER),  # defaults too: a later version may have others
     }
@@ -367,11 +371,12 @@ def main(arguments: list[str] | None = None) -> int:
         missing = [key for key, file in files.items() if not is_done(file, settings, options.steps)]
     except (OSError, ValueError, TypeError, ImportError) as error:
         # symng.datasets.faces names its own arguments.
-        words = in_terms_of("--data", error)
-        print(words.replace("download=True", "--download"), file=sys.stderr)
+        message = in_terms_of("--data", error).replace("download=True", "--download")
+        print(re.sub(r"^(fold|labeled):", r"--\1:", message), file=sys.stderr)
         return 2
     print(
-        f"{data.source}: {data.told}; {len(files) - len(missing)} of {len(files)} runs are done.",
+        f"{data.source}: {data.summary}; "
+        f"{len(files) - len(missing)} of {len(files)} runs are done.",
         flush=True,
     )
     try:
@@ -385,7 +390,7 @@ def main(arguments: list[str] | None = None) -> int:
         (options.out / "table.md").write_text(tables)
         draw(runs, options.out / "figure1.png")
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        print("Interrupted. The same command continues from here.", file=sys.stderr)
         return 130
     except OSError as error:
         print(f"--out: cannot write to {options.out}: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the runs of figure1.py say: tables with confidence intervals, and the picture."""
+"""Results of the runs of figure1.py: tables with confidence intervals, and the picture."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def with_interval(values: np.ndarray, form: str) -> str:
 
 
 def read_runs(files: dict[tuple[str, int], Path], steps: int) -> dict[str, list[Arrays]]:
-    """Return of all runs the rows up to a step that each of them has evaluated."""
+    """Return the evaluated rows of all runs, up to a step, that they have in common."""
     runs: dict[str, list[Arrays]] = {}
     for (variant, _), file in files.items():
         rows = history_of(symng.load_checkpoint(file)[0]).to_dict()
-        # so far, on average.
+        # Mean over the steps so far.
         rows["iterations"] = np.nancumsum(rows["solver_iterations"]) / np.maximum(rows["step"], 1)
         known = np.isfinite(rows["train_error"]) & (rows["step"] <= steps)
         runs.setdefault(variant, []).append({name: column[known] for name, column in rows.items()})
@@ -108,9 +108,9 @@ def make_tables(runs: dict[str, list[Arrays]]) -> str:
 
 
 def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
-    """Draw training error on a log axis and test error in percent against updates.
+    """Draw training error, on a logarithmic axis, and test error in percent against updates.
 
-    Mean and confidence interval.
+    Lines are means over the seeds, bands their confidence intervals.
     """
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -132,7 +132,7 @@ def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
     panels[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panels[0].yaxis.set_minor_locator(NullLocator())
     panels[0].yaxis.set_major_formatter("{x:g}")
-    # The first updates, which all have in common, would leave no room for the others.
+    # The errors of the first updates, alike in all variants, would leave no room for the others.
     lowest = 100 * min(run["test_error"].min() for every in runs.values() for run in every)
     panels[1].set_ylim(top=min(100.0, 2.5 * lowest + 5.0))
     for panel, words in zip(panels, ("training error (%)", "test error (%)"), strict=True):

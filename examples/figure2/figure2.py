@@ -1,25 +1,22 @@
-"""Ask how much a trained model depends on single parts of its training data.
-
-Figure 2 and Algorithm 1 of the paper.
+"""Measure how much a model depends on parts of its training stream: Figure 2 of the paper.
 
     python examples/figure2/figure2.py                   # small preset, half an hour on two cores
     python examples/figure2/figure2.py --seeds 3         # several seeds, one after the other
     python examples/figure2/figure2.py --preset paper    # 32.7 million examples: days
 
-A network is trained on a stream of deformed digits in order, each example once, by gradient descent
-and by natural gradient. The first half of the stream has ten segments. Each is replaced five times
-by fresh examples, the network is trained from scratch, and the variance of its outputs among the
-five is taken on held-out examples. The step sizes are chosen so that both methods reach about the
-same validation error. A run that is complete is not made again: after an interruption the same
-command goes on with what is missing. Leaves in --out: figure2.png, table.md, results.json, and a
-folder for each seed with data, runs, settings.json and choice.json.
+This is Algorithm 1 of the paper. A network is trained on a stream of deformed digits in order, each
+example once, by gradient descent and by natural gradient. The first half of the stream has ten
+segments. Each is replaced five times by fresh examples, the network is trained from scratch, and
+the variance of its outputs among the five is taken on held-out examples. The step sizes are chosen
+so that both methods reach about the same validation error. A complete run is not made again: after
+an interruption the same command continues with what is missing. Leaves in --out: figure2.png,
+table.md, results.json, and a folder for each seed with data, runs, settings.json and choice.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import signal
@@ -39,7 +36,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import numpy as np
 import pytensor
-from command_line import add_mode, in_terms_of, positive, whole
+from command_line import add_mode, in_terms_of, nonnegative, positive, seed, whole
 from results import SAMPLES, draw, log_variances, make_table, summarize
 from runs import (
     METHODS,
@@ -62,11 +59,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": dict(samples=102_400, step_sizes=None),
     "paper": dict(samples=SAMPLES, step_sizes=[0.1, 0.2]),
 }
-# Step sizes to begin with; a grid whose best value is at an end goes on.
+# Step sizes to begin with; a grid whose best value is at an end is extended.
 GRID = {"sgd": (0.25, 0.5, 1.0, 2.0), "ngd": (1.0, 2.0, 4.0, 8.0)}
-LOOKS, TOLERANCE = 6, 0.0025
-# Runs whose mean error is taken: gradient descent is cheap, and at its best step size its runs
-# differ more.
+# Rounds of extension and of interpolation at most, and how near an error has to come to the aim.
+ROUNDS, TOLERANCE = 6, 0.0025
+# Runs whose mean error counts: gradient descent is cheap, and at its best step size its runs differ
+# more.
 TUNED_ON = {"sgd": 10, "ngd": 2}
 
 Errors = dict[str, dict[float, float]]
@@ -91,7 +89,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch", type=whole, default=512, help="examples in a batch, for gradient and metric"
     )
-    parser.add_argument("--damping", type=float, default=3.0, help="damping of natural gradient")
+    parser.add_argument(
+        "--damping", type=nonnegative, default=3.0, help="damping of natural gradient"
+    )
     parser.add_argument(
         "--iterations", type=whole, default=50, help="iterations of MinRes-QLP at most"
     )
@@ -115,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--digits", type=Path, help="a copy of mnist.npz; without it, symng.datasets.digits looks"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of data and first weights")
+    parser.add_argument("--seed", type=seed, default=0, help="of data and first weights")
     parser.add_argument("--seeds", type=whole, default=1, help="number of seeds, from --seed on")
     parser.add_argument(
         "--jobs", type=whole, default=_cores(), help="processes, one thread each; default all cores"
@@ -157,12 +157,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         )
     if options.aim is not None and (options.step_sizes or options.aim >= 1):
         parser.error("--aim: expected a number below 1, and none with step sizes that are given")
-    if not 0 <= options.damping < math.inf:
-        parser.error(f"--damping: expected a finite number of at least 0, got {options.damping}")
-    if not 0 <= options.seed <= 2**32 - options.seeds:
-        parser.error(
-            f"--seed: expected at least 0 and at most {2**32 - options.seeds}, got {options.seed}"
-        )
+    if options.seed > 2**32 - options.seeds:
+        parser.error(f"--seed: expected at most {2**32 - options.seeds}, got {options.seed}")
     return options
 
 
@@ -204,7 +200,7 @@ def choose(
     """
     errors: Errors = {method: {} for method in GRID}
 
-    def look(pairs: list[tuple[str, float]]) -> None:
+    def try_sizes(pairs: list[tuple[str, float]]) -> None:
         for (method, size), error in zip(pairs, measure(pairs), strict=True):
             errors[method][size] = error
 
@@ -217,17 +213,17 @@ def choose(
             (size for size in seen if size <= best(method)), key=lambda size: abs(seen[size] - aim)
         )
 
-    look([(method, size) for method in GRID for size in GRID[method]])
-    for _ in range(LOOKS):
+    try_sizes([(method, size) for method in GRID for size in GRID[method]])
+    for _ in range(ROUNDS):
         ends = {
             method: {min(errors[method]): 0.5, max(errors[method]): 2.0}.get(best(method))
             for method in GRID
         }
         if not any(ends.values()):
             break
-        look([(method, best(method) * factor) for method, factor in ends.items() if factor])
+        try_sizes([(method, best(method) * factor) for method, factor in ends.items() if factor])
     aim = max(min(errors[method].values()) for method in GRID) if aim is None else aim
-    for _ in range(LOOKS):
+    for _ in range(ROUNDS):
         more = []
         for method, seen in errors.items():
             low = max(
@@ -235,7 +231,7 @@ def choose(
             )
             high = min(size for size in seen if size > low)
             middle = high / 2
-            if low:  # straight over the logarithm of the step size
+            if low:  # interpolate linearly over the logarithm of the step size
                 share = (seen[low] - aim) / (seen[low] - seen[high])
                 middle = float(f"{low * (high / low) ** share:.3g}")
             if (
@@ -246,7 +242,7 @@ def choose(
                 more.append((method, middle))
         if not more:
             break
-        look(more)
+        try_sizes(more)
     return {method: closest(method, aim) for method in METHODS}, errors, aim
 
 
@@ -259,15 +255,11 @@ class Experiment:
     def __init__(
         self, settings: Settings, options: argparse.Namespace, folder: Path, workers: Workers
     ) -> None:
-        self.settings, self.replicas, self.folder, self.workers = (
-            settings,
-            options.replicas,
-            folder,
-            workers,
-        )
+        self.settings, self.replicas = settings, options.replicas
+        self.folder, self.workers = folder, workers
         self.source = None if options.digits is None else str(options.digits)
-        for place in (folder / "data", folder / "runs"):
-            place.mkdir(parents=True, exist_ok=True)
+        for subfolder in (folder / "data", folder / "runs"):
+            subfolder.mkdir(parents=True, exist_ok=True)
         path = folder / "settings.json"
         if path.exists():
             try:
@@ -282,10 +274,7 @@ class Experiment:
         write(path, json.dumps(asdict(settings), indent=2))
 
     def make(self, title: str, runs: Sequence[Run]) -> list[tuple[np.ndarray, dict[str, Any]]]:
-        """Make the runs that are missing, and the data that they need.
-
-        Return outputs and notes of all.
-        """
+        """Make the missing runs and the data that they need; return outputs and notes of all."""
         missing = [run for run in runs if run.load(self.settings, self.folder) is None]
         parts = sorted(
             {part for run in missing for part in run.parts(self.settings)},
@@ -300,14 +289,14 @@ class Experiment:
         made = [run.load(self.settings, self.folder) for run in runs]
         if any(m is None for m in made):
             raise RuntimeError(
-                f"Files of {self.folder} that were just written are damaged or gone."
+                f"Files of {self.folder} that were just written are damaged or missing."
             )
         return [m for m in made if m is not None]
 
     def examples_to_make(self) -> int:
-        """Return how many examples have to be made for all runs of a folder without any."""
+        """Return how many examples have to be made, if the folder has no runs yet."""
         if any((self.folder / "runs").glob("*/*.npz")):
-            return 0  # of what is missing `make` will see
+            return 0  # `make` checks the space for what is missing
         segments = range(1, self.settings.segments + 1)
         parts = {Part(i, r) for i in segments for r in range(1, self.replicas + 1)}
         parts.update(Run("sgd", 1.0, 0, 0).parts(self.settings))
@@ -356,7 +345,7 @@ class Experiment:
         write(self.folder / "choice.json", json.dumps(record, indent=2))
 
     def carry_out(self, sizes: dict[str, float]) -> dict[str, Any]:
-        """Make all runs, and return the logarithms of their variances and what they noted."""
+        """Make all runs, and return the logarithms of their variances and their notes."""
         numbers = range(1, self.settings.segments + 1), range(1, self.replicas + 1)
         runs = [
             Run(method, sizes[method], i, r)
@@ -385,7 +374,7 @@ class Experiment:
 
 
 def check_space(folder: Path, examples: int) -> None:
-    """Refuse to begin data that the disk has no room for."""
+    """Refuse to make more data than the disk has room for."""
     needed, free = examples * (PIXELS + 1), shutil.disk_usage(folder).free
     if needed > free:
         raise FolderError(
@@ -395,10 +384,30 @@ def check_space(folder: Path, examples: int) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text + "\n")
-    beside.replace(path)
+    """Write a file completely or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text + "\n")
+    temporary.replace(path)
+
+
+def carry_out(options: argparse.Namespace, settings: Settings) -> list[dict[str, Any]]:
+    """Return the results of all seeds, whose runs are made where they are missing."""
+    results = []
+    with Workers(options.jobs) as workers:
+        experiments = []
+        for number in range(options.seed, options.seed + options.seeds):
+            folder = options.out / f"seed-{number}"
+            own = replace(settings, seed=number)
+            experiments.append(Experiment(own, options, folder, workers))
+        check_space(options.out, sum(experiment.examples_to_make() for experiment in experiments))
+        for experiment in experiments:
+            if options.step_sizes:
+                sizes = dict(zip(METHODS, options.step_sizes, strict=True))
+                experiment.record_choice({"step_sizes": sizes, "given": True})
+            else:
+                sizes = experiment.choose(options.aim)
+            results.append(experiment.carry_out(sizes))
+    return results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -420,27 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{options.out}"
     )
     try:
-        folders = [
-            options.out / f"seed-{seed}"
-            for seed in range(options.seed, options.seed + options.seeds)
-        ]
-        results = []
-        with Workers(options.jobs) as workers:
-            experiments = [
-                Experiment(replace(settings, seed=options.seed + i), options, folder, workers)
-                for i, folder in enumerate(folders)
-            ]
-            check_space(
-                options.out, sum(experiment.examples_to_make() for experiment in experiments)
-            )
-            for experiment in experiments:
-                if options.step_sizes:
-                    sizes = dict(zip(METHODS, options.step_sizes, strict=True))
-                    experiment.record_choice({"step_sizes": sizes, "given": True})
-                else:
-                    sizes = experiment.choose(options.aim)
-                results.append(experiment.carry_out(sizes))
-        summary = summarize(results)
+        summary = summarize(carry_out(options, settings))
         table = make_table(summary, options.jobs)
         write(
             options.out / "results.json",
@@ -449,7 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
         write(options.out / "table.md", table)
         draw(summary, options.out / "figure2.png")
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on with what is missing.", file=sys.stderr)
+        print("Interrupted. The same command continues with what is missing.", file=sys.stderr)
         return 130
     except (FolderError, RuntimeError) as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What the runs of figure2.py say: variances with their confidence intervals, table and picture."""
+"""Results of the runs of figure2.py: variances with confidence intervals, table and picture."""
 
 from __future__ import annotations
 
@@ -12,37 +12,33 @@ from runs import METHODS
 from scipy import stats
 
 CONFIDENCE = 0.95
-APART = 0.01  # a difference of validation errors that is reported
-# The paper's: examples of a run, runs of each method, and examples that are made for one example of
-# a run.
+LARGE_DIFFERENCE = 0.01  # of validation errors, which is reported
+# In the paper: examples of a run, runs of each method, and examples made in all for each of a run.
 SAMPLES, RUNS, MADE = 32_700_000, 50, 3.5
 _COLORS = {"sgd": "#D55E00", "ngd": "#0072B2"}
 
 
 def log_variances(outputs: np.ndarray) -> np.ndarray:
-    """Return log mean variances of outputs (replica, example, unit), also without each replica."""
+    """Return log mean variances of outputs (replica, example, unit): of all, and without each."""
     outputs = outputs.astype("float64")
-    chosen = [
-        outputs,
-        *(np.delete(outputs, r, axis=0) for r in range(len(outputs)) if len(outputs) > 2),
-    ]
+    without_one = [np.delete(outputs, r, axis=0) for r in range(len(outputs))]
+    subsets = [outputs, *(without_one if len(outputs) > 2 else ())]
     with np.errstate(divide="ignore"):
-        return np.log([o.var(axis=0, ddof=1).mean() for o in chosen])
+        return np.log([subset.var(axis=0, ddof=1).mean() for subset in subsets])
 
 
 def interval(logs: np.ndarray) -> tuple[float, float]:
-    """Return a confidence interval of the `log_variances`, mean over seeds.
+    """Return a confidence interval of the variance, geometric mean over seeds.
 
-    ``logs`` is (seed, 1 + replicas).
-
-    By the jackknife over replicas and Student's distribution (R. G. Miller, "Jackknifing
-    variances", 1968), the variances given the seeds; NaN for two replicas, or where none differ.
+    ``logs`` are `log_variances` of shape (seed, 1 + replicas). The interval is by the jackknife
+    over replicas and Student's distribution (R. G. Miller, "Jackknifing variances", 1968), for the
+    given seeds; NaN for two replicas, or where none differ.
     """
-    whole, left = logs[:, :1], logs[:, 1:]
-    seeds, replicas = left.shape
+    of_all, without_one = logs[:, :1], logs[:, 1:]
+    seeds, replicas = without_one.shape
     if replicas < 3 or not np.isfinite(logs).all():
         return math.nan, math.nan
-    pseudo = replicas * whole - (replicas - 1) * left
+    pseudo = replicas * of_all - (replicas - 1) * without_one
     error = math.sqrt((pseudo.var(axis=1, ddof=1) / replicas).sum()) / seeds
     half = stats.t.ppf((1 + CONFIDENCE) / 2, seeds * (replicas - 1)) * error
     return math.exp(pseudo.mean() - half), math.exp(pseudo.mean() + half)
@@ -51,8 +47,8 @@ def interval(logs: np.ndarray) -> tuple[float, float]:
 def ratio_of_all(logs: np.ndarray) -> dict[str, float]:
     """Return the geometric mean of ratios (seed, segment, 1 + replicas) and its interval.
 
-    By Student's distribution on the logarithms: over the seeds, for the segments of one have first
-    weights and base stream in common; over the segments, given these, where there is one seed.
+    The interval is by Student's distribution on the logarithms: over the seeds, since the segments
+    of a seed share first weights and base stream; over the segments where there is one seed.
     """
     ratios = logs[:, :, 0]
     values = ratios.mean(axis=1) if len(ratios) > 1 else ratios[0]
@@ -63,10 +59,10 @@ def ratio_of_all(logs: np.ndarray) -> dict[str, float]:
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the variances of each segment and what the runs of each method noted, over all seeds.
+    """Return the variances of each segment and the averages of each method, over all seeds.
 
-    A result has for each method ``logs``, (segment, 1 + replicas) of `log_variances`, ``notes`` of
-    each run and ``step_size``.
+    A result has for each method ``logs``, `log_variances` of shape (segment, 1 + replicas),
+    ``notes`` of each run, and ``step_size``.
     """
     logs = {method: np.array([result[method]["logs"] for result in results]) for method in METHODS}
     logs["ratio"] = logs["sgd"] - logs["ngd"]
@@ -125,16 +121,35 @@ def cost(summary: dict[str, Any], jobs: int) -> str:
 
 def make_table(summary: dict[str, Any], jobs: int) -> str:
     """Write the variances, the methods and the cost as Markdown."""
-    columns = [*METHODS, "ratio"]
+    speed = f"{summary['made_a_second']:,.0f} images a second were made in one process."
+    parts = [
+        _markdown(_variance_rows(summary)),
+        _markdown(_method_rows(summary)),
+        _note(summary),
+        f"{speed} {cost(summary, jobs)}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    """Write a table whose first row is its head."""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _variance_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the variances and their ratio for each segment, and the mean ratio."""
     names = [*(f"{name}: variance" for name in METHODS.values()), "SGD / NGD"]
-    lines = [["segment", *names], ["---"] * 4]
-    for i in range(len(summary["segments"]["ratio"])):
-        rows = [summary["segments"][column][i] for column in columns]
-        lines.append(
-            [str(i + 1), *(_cell(row, ".3g" if row is rows[-1] else ".2e") for row in rows)]
-        )
-    lines.append(["all, geometric mean", "", "", _cell(summary["all"], ".3g")])
-    about = [
+    segments, rows = summary["segments"], [["segment", *names]]
+    for i, ratio in enumerate(segments["ratio"]):
+        variances = [_cell(segments[method][i], ".2e") for method in METHODS]
+        rows.append([str(i + 1), *variances, _cell(ratio, ".3g")])
+    return [*rows, ["all, geometric mean", "", "", _cell(summary["all"], ".3g")]]
+
+
+def _method_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Return step size, errors, speed and solves of each method."""
+    rows = [
         [
             "method",
             "step size",
@@ -148,11 +163,10 @@ def make_table(summary: dict[str, Any], jobs: int) -> str:
             "solves without success",
         ]
     ]
-    about.append(["---"] * len(about[0]))
     for method, name in METHODS.items():
         m = summary["methods"][method]
         iterations = "" if m["solver_iterations"] is None else f"{m['solver_iterations']:.1f}"
-        about.append(
+        rows.append(
             [
                 name,
                 ", ".join(f"{size:g}" for size in m["step_sizes"]),
@@ -166,27 +180,28 @@ def make_table(summary: dict[str, Any], jobs: int) -> str:
                 str(m["unsolved"]),
             ]
         )
-    tables = ["".join(f"| {' | '.join(line)} |\n" for line in table) for table in (lines, about)]
+    return rows
+
+
+def _note(summary: dict[str, Any]) -> str:
+    """Return what the tables show, and a warning where the methods are not comparable."""
     seeds = f"{summary['seeds']} seed{'s' * (summary['seeds'] > 1)}"
     over = "seeds" if summary["seeds"] > 1 else "segments"
     note = (
         "Variance of the outputs among the replicas of a segment, mean over held-out examples and "
-        f"outputs, {seeds}; "
-        f"in brackets intervals of {CONFIDENCE:.0%}, of a segment by the jackknife over replicas, "
-        "of the mean by "
-        f"Student's t over {over}. Errors are means ± standard deviations over runs.\n"
+        f"outputs, {seeds}; in brackets intervals of {CONFIDENCE:.0%}, of a segment by the "
+        f"jackknife over replicas, of the mean by Student's t over {over}. Errors are means ± "
+        "standard deviations over runs.\n"
     )
     errors = [m["validation_error"] for m in summary["methods"].values()]
-    if abs(errors[0] - errors[1]) > APART:
+    difference = abs(errors[0] - errors[1])
+    if difference > LARGE_DIFFERENCE:
         note += (
-            f"The validation errors differ by {abs(errors[0] - errors[1]):.2%}: the models of one "
-            "method have moved "
-            "further than those of the other, which alone makes their variance larger. Choose step "
-            "sizes by --aim.\n"
+            f"The validation errors differ by {difference:.2%}: the models of one method have "
+            "moved further than those of the other, which alone makes their variance larger. "
+            "Choose step sizes by --aim.\n"
         )
-    speed = f"{summary['made_a_second']:,.0f} images a second were made in one process."
-    told = f"{speed} {cost(summary, jobs)}\n"
-    return "\n".join([*tables, note, told])
+    return note
 
 
 def _cell(row: dict[str, float], form: str) -> str:

@@ -1,7 +1,4 @@
-"""Data and training runs of figure2.py.
-
-Each is one file, made by one call, in whichever process.
-"""
+"""Data and training runs of figure2.py: each is one file, made by one call in any process."""
 
 from __future__ import annotations
 
@@ -25,16 +22,16 @@ from symng.models import categorical_cross_entropy_with_logits, mlp
 METHODS = {"sgd": "SGD", "ngd": "NGD"}
 PIXELS, CLASSES = 1024, 10
 _AT_ONCE = 2000  # images that are made, and predicted, at a time
-KEEP_SECONDS = 60.0  # from one writing of a run that is under way to the next
+KEEP_SECONDS = 60.0  # from one writing of an unfinished run to the next
 
 
 class FolderError(ValueError):
-    """A folder holds what other settings have left."""
+    """A folder holds files of other settings."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What results depend on; runs of one folder have it in common."""
+    """The settings that results depend on; all runs of a folder share them."""
 
     samples: int
     segments: int
@@ -46,13 +43,13 @@ class Settings:
     held_out: int
     validation: int
     seed: int
-    digits: str  # what `fingerprint` says of the base digits
+    digits: str  # the `fingerprint` of the base digits
     mode: str | None
     activation: str = "sigmoid"
 
     @property
     def part_size(self) -> int:
-        """Examples of a segment: half of the samples are the first chunk."""
+        """Examples of a segment; all segments together are half of the samples."""
         return self.samples // (2 * self.segments)
 
 
@@ -63,7 +60,7 @@ def base_digits(path: str | None) -> LabeledImages:
 
 
 def fingerprint(path: str | None) -> str:
-    """Return a key of a set of base digits, wherever it lies."""
+    """Return the size and a checksum of a set of base digits, whichever file it is in."""
     base = base_digits(path)
     arrays = [base.train_images, base.train_labels, base.test_images, base.test_labels]
     checksum = 0
@@ -77,13 +74,12 @@ def fingerprint(path: str | None) -> str:
 
 @dataclass(frozen=True, order=True)
 class Part:
-    """A stretch of examples that is made and read as a whole.
+    """A stretch of examples that is made and read as one file.
 
-    (segment, replica) in the stream, or 0 beside it.
-
-    Segments 1, 2, ... are those of the first chunk, then as many that make up the second. Replica 0
-    is the base stream, a higher one replaces the segment. Segment 0 is made from held-out digits:
-    examples to compare runs on (0), and for the validation error (1).
+    Segments 1, 2, ... are those of the first half of the stream, followed by as many of the second.
+    Replica 0 is the base stream, a higher one replaces the segment. Segment 0 is not in the stream:
+    it is made from held-out digits, to compare runs on (replica 0) and for the validation error
+    (replica 1).
     """
 
     segment: int
@@ -102,10 +98,7 @@ class Part:
         return settings.validation if self.replica else settings.held_out
 
     def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
-        """Make the examples and write them, images as whole numbers from 0 to 255.
-
-        Return what was noted.
-        """
+        """Make the examples, write them with images from 0 to 255, and return the notes."""
         base = base_digits(source)
         pool = base if self.segment else (base.test_images, base.test_labels)
         count = self.size(settings)
@@ -129,7 +122,7 @@ class Part:
     def load(
         self, settings: Settings, folder: Path, source: str | None
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Return images, labels and notes; a file that is damaged or has gone is made again."""
+        """Return images, labels and notes; a damaged or missing file is made again."""
         path = self.path(folder)
         try:
             arrays, meta = symng.load_checkpoint(path)
@@ -150,11 +143,11 @@ class Part:
         }
 
 
-def refuse_others(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def refuse_others(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     """Refuse a file that was made with other settings."""
     other = [
         f"{name} {found.get(name)!r}, not {value!r}"
-        for name, value in wanted.items()
+        for name, value in expected.items()
         if found.get(name) != value
     ]
     if other:
@@ -165,7 +158,7 @@ def refuse_others(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
 
 
 def stream_of(settings: Settings, segment: int, replica: int) -> list[Part]:
-    """Return the parts of the training stream in which a segment is replaced, in their order."""
+    """Return the parts, in order, of the training stream in which a segment is replaced."""
     return [Part(i, replica if i == segment else 0) for i in range(1, 2 * settings.segments + 1)]
 
 
@@ -174,12 +167,12 @@ def batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut the examples of the parts, in their order, into batches of images and of targets.
 
-    A batch may reach over the end of a part. What does not fill the last one is left out.
+    A batch may span parts. Examples that do not fill a last batch are left out.
     """
     left = np.empty((0, PIXELS), "uint8"), np.empty(0, "uint8")
     for images, labels in parts:
         start = 0
-        if len(left[0]):  # by the part before
+        if len(left[0]):  # examples of the part before
             start = min(size - len(left[0]), len(images))
             left = tuple(
                 np.concatenate([old, new[:start]])
@@ -208,7 +201,7 @@ def gray(images: np.ndarray) -> np.ndarray:
 
 
 class Trainer:
-    """Train the network from the same first weights as often as wanted; compiles once."""
+    """Train the network any number of times from the same first weights; compiles once."""
 
     def __init__(self, method: str, settings: Settings) -> None:
         self.settings = settings
@@ -236,7 +229,7 @@ class Trainer:
         self._predict = symng.compile_function([x], model.output, mode=settings.mode)
 
     def start(self, step_size: float) -> None:
-        """Go back to the first weights."""
+        """Set parameters and state to their first values."""
         for param, value in zip(self.params, self.first, strict=True):
             param.set_value(value.copy())
         for name, variable in self.step.state.items():
@@ -250,24 +243,21 @@ class Trainer:
 
     def train(
         self,
-        told: dict[str, Any],
+        record: dict[str, Any],
         data: Iterable[tuple[np.ndarray, np.ndarray]],
         keep: Callable[[], None],
     ) -> None:
-        """Train on the batches in their order and count into the record ``told``.
-
-        Call ``keep`` now and then.
-        """
+        """Train on the batches in order, count in ``record``, and call ``keep`` every minute."""
         kept = time.monotonic()
         for batch in data:
             begun = time.perf_counter()
             info = self.step(batch)
-            told["seconds"] += time.perf_counter() - begun
-            told["steps"] += 1
-            told["refused"] += not info.accepted
+            record["seconds"] += time.perf_counter() - begun
+            record["steps"] += 1
+            record["refused"] += not info.accepted
             if info.status is not None:
-                told["unsolved"] += not info.status.success
-                told["solver_iterations"] += int(info.solver_iterations)
+                record["unsolved"] += not info.status.success
+                record["solver_iterations"] += int(info.solver_iterations)
             if time.monotonic() - kept > KEEP_SECONDS:
                 keep()
                 kept = time.monotonic()
@@ -318,55 +308,36 @@ class Run:
         return [*stream_of(settings, self.segment, self.replica), Part(0, 0), Part(0, 1)]
 
     def make(self, settings: Settings, folder: Path, source: str | None) -> dict[str, Any]:
-        """Train, and write the outputs on the held-out examples; return what was noted.
+        """Train, write the outputs on the held-out examples, and return the notes.
 
-        What a long run has done is written now and then, so that an interruption loses a minute of
-        it at most.
+        The state of a long run is written every minute, so that an interruption loses no more.
         """
         trainer, file = trainer_of(self.method, settings), self.path(folder)
         under_way = file.with_name(f"{file.stem}.under-way.npz")
-        trainer.start(self.step_size)
-        told = dict.fromkeys(("steps", "refused", "unsolved", "solver_iterations"), 0) | {
-            "seconds": 0.0,
-            "made": [],
-        }
         meta = asdict(self) | {"settings": asdict(settings)}
-        if under_way.exists():
-            try:
-                arrays, found = symng.load_checkpoint(under_way)
-                refuse_others(under_way, found, meta)
-                for name, variable in trainer.variables().items():
-                    variable.set_value(arrays[name])
-                told = found["told"]
-            except (ValueError, KeyError) as error:
-                print(
-                    f"{under_way} is not taken, the run begins anew: {error}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                trainer.start(self.step_size)
+        record = self._resume(trainer, under_way, meta)
 
         def keep() -> None:
             arrays = {
                 name: np.asarray(variable.get_value())
                 for name, variable in trainer.variables().items()
             }
-            save(under_way, arrays, meta | {"told": told})
+            save(under_way, arrays, meta | {"record": record})
 
         def stream() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             """Read on from the first example that was not trained on."""
-            first, rest = divmod(told["steps"] * settings.batch, settings.part_size)
+            first, rest = divmod(record["steps"] * settings.batch, settings.part_size)
             for part in stream_of(settings, self.segment, self.replica)[first:]:
-                images, labels, noted = part.load(settings, folder, source)
-                told["made"].append(noted["size"] / noted["seconds"])
+                images, labels, notes = part.load(settings, folder, source)
+                record["made"].append(notes["size"] / notes["seconds"])
                 yield images[rest:], labels[rest:]
                 rest = 0
 
-        trainer.train(told, batches(stream(), settings.batch), keep)
-        solves, speeds = told["steps"] if self.method == "ngd" else 0, told.pop("made")
-        meta |= told | {
-            "examples": told["steps"] * settings.batch,
-            "solver_iterations": told["solver_iterations"] / solves if solves else None,
+        trainer.train(record, batches(stream(), settings.batch), keep)
+        solves, speeds = record["steps"] if self.method == "ngd" else 0, record.pop("made")
+        meta |= record | {
+            "examples": record["steps"] * settings.batch,
+            "solver_iterations": record["solver_iterations"] / solves if solves else None,
             "made_a_second": float(np.median(speeds)),
         }
         outputs = {}
@@ -378,11 +349,25 @@ class Run:
         under_way.unlink(missing_ok=True)
         return meta
 
-    def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
-        """Return outputs and notes, or None if there is no such run.
+    def _resume(self, trainer: Trainer, under_way: Path, meta: dict[str, Any]) -> dict[str, Any]:
+        """Set the trainer to where the run was left, or to its start; return its record so far."""
+        trainer.start(self.step_size)
+        try:
+            arrays, kept = symng.load_checkpoint(under_way)
+            refuse_others(under_way, kept, meta)
+            for name, variable in trainer.variables().items():
+                variable.set_value(arrays[name])
+            return kept["record"]
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError) as error:
+            print(f"{under_way} is ignored, the run starts again: {error}", file=sys.stderr)
+            trainer.start(self.step_size)
+        counts = dict.fromkeys(("steps", "refused", "unsolved", "solver_iterations"), 0)
+        return counts | {"seconds": 0.0, "made": []}
 
-        A damaged one is reported and deleted.
-        """
+    def load(self, settings: Settings, folder: Path) -> tuple[np.ndarray, dict[str, Any]] | None:
+        """Return outputs and notes; None without such a file, a damaged one is deleted."""
         path = self.path(folder)
         try:
             arrays, meta = symng.load_checkpoint(path)

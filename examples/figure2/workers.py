@@ -1,4 +1,4 @@
-"""Processes of figure2.py that make files: how work is shared, shown and stopped."""
+"""Worker processes of figure2.py, which make files: how work is shared, shown and stopped."""
 
 from __future__ import annotations
 
@@ -28,10 +28,7 @@ import symng
 
 
 class Workers:
-    """Make files by tasks that have a method ``make``, one task in each process at a time.
-
-    A context manager.
-    """
+    """Run tasks, which make files by a method ``make``, in processes; a context manager."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self._pool = jobs, None if jobs == 1 else self._start(jobs)
@@ -59,7 +56,7 @@ class Workers:
                 process.kill()
 
     def make(self, title: str, tasks: Sequence[Any], *arguments: Any) -> list[dict[str, Any]]:
-        """Make all of the tasks and show how far it is; return what they noted, in order."""
+        """Run all tasks with a progress bar, and return their notes in order."""
         if not tasks:
             return []
         results: dict[int, dict[str, Any]] = {}
@@ -78,37 +75,37 @@ class Workers:
                         bar.advance()
                 except BrokenProcessPool:
                     raise RuntimeError(
-                        "A process ended before its work did, for want of memory perhaps. What is "
-                        "complete is kept: the same command goes on from here; a lower --jobs "
+                        "A process ended before its work was done; memory may be short. Complete "
+                        "files are kept, and the same command continues from here. A lower --jobs "
                         f"than {self.jobs} takes less memory."
                     ) from None
         return [results[i] for i in range(len(tasks))]
 
 
 def _begin() -> None:
-    """Let the first process alone hear Ctrl-C, and end when it says so."""
+    """Leave Ctrl-C to the parent process, and end when it asks for that or ends itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _Ending.hear)
-    threading.Thread(target=_follow, daemon=True).start()
+    signal.signal(signal.SIGTERM, _Ending.request)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _follow() -> None:
-    """End with the first process, however that ends."""
-    first = multiprocessing.parent_process()
-    assert first is not None
-    first.join()
-    _Ending.hear()
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, for whatever reason."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _Ending.request()
 
 
 class _Ending:
-    """Ends this process on a signal: at once, or when the current file is complete."""
+    """Ends this process when asked to: at once, or when the current file is complete."""
 
-    writing = told = False
+    writing = requested = False
 
     @classmethod
-    def hear(cls, *_: Any) -> None:
-        """Take the signal; no exception, which could come where nobody catches it."""
-        cls.told = True
+    def request(cls, *_: Any) -> None:
+        """Handle the signal; an exception might be raised where nothing catches it."""
+        cls.requested = True
         if not cls.writing:
             os._exit(1)
 
@@ -120,12 +117,12 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Non
         symng.save_checkpoint(path, arrays, meta)
     finally:
         _Ending.writing = False
-        if _Ending.told:
+        if _Ending.requested:
             os._exit(1)
 
 
 def _make(task: Any, *arguments: Any) -> dict[str, Any]:
-    """Make a task in a process of its own."""
+    """Run a task in a worker process."""
     return task.make(*arguments)
 
 

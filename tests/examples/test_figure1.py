@@ -193,7 +193,7 @@ def test_goes_on_after_ctrl_c(figure1, folder, tmp_path, monkeypatch, capsys):
     try:
         monkeypatch.setattr(figure1.Data, "batches", batches)
         assert figure1.main(arguments(folder, tmp_path / "parts", *given, "--steps", "6")) == 130
-        assert "The same command goes on" in capsys.readouterr().err
+        assert "The same command continues" in capsys.readouterr().err
         assert load_checkpoint(tmp_path / "parts" / "other-0.npz")[1]["steps"] == 3
         assert not (tmp_path / "parts" / "table.md").exists()
         taken.clear()

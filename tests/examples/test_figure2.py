@@ -217,7 +217,7 @@ def test_the_grid_goes_on_at_its_ends():
     assert min(errors["sgd"]) == 0.015625 and max(errors["ngd"]) == 64.0
     # It does not go on for ever.
     sizes, errors, _ = figure2.choose(lambda pairs: [1 / (1 + size) for _, size in pairs])
-    assert max(errors["ngd"]) == 8.0 * 2**figure2.LOOKS and sizes["sgd"] == 2.0 * 2**figure2.LOOKS
+    assert max(errors["ngd"]) == 8.0 * 2**figure2.ROUNDS and sizes["sgd"] == 2.0 * 2**figure2.ROUNDS
 
 
 def test_an_error_may_be_aimed_at():

@@ -114,7 +114,7 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(symng, "save_checkpoint", interrupted)
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "halved")]
     assert figure2.main(arguments) == 130 and len(made) == count // 2
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "The same command continues" in capsys.readouterr().err
     monkeypatch.setattr(symng, "save_checkpoint", save)
     assert figure2.main(arguments) == 0
     # Nothing is lost, nothing made twice.
@@ -132,7 +132,7 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
 def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
     """To the same numbers as without an interruption, from what was written last.
 
-    A damaged file of it is not taken.
+    A damaged file of it is ignored.
     """
     options = figure2.parse(
         [*TINY, *GIVEN, "--samples", "1000", "--batch", "70", "--out", str(tmp_path)]
@@ -152,7 +152,7 @@ def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
 
         def interrupted(path, arrays, meta, taken=taken, saved=saved):
             if path == under_way:
-                saved.append(meta["told"]["steps"])
+                saved.append(meta["record"]["steps"])
             if len(saved) > taken:
                 raise KeyboardInterrupt
             processes.save(path, arrays, meta)
@@ -167,7 +167,9 @@ def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
         told = run.make(settings, tmp_path, None)
         assert np.array_equal(run.load(settings, tmp_path)[0], wanted[1])
         assert all(told[name] == value for name, value in wanted[0].items() if name not in measured)
-        assert not under_way.exists() and ("begins anew" in capsys.readouterr().err) == (taken == 8)
+        assert not under_way.exists() and ("starts again" in capsys.readouterr().err) == (
+            taken == 8
+        )
 
 
 def test_more_replicas_and_seeds_go_on_from_fewer(made, tmp_path):
@@ -264,7 +266,7 @@ def test_a_process_that_ends_is_reported():
     future: Future = Future()
     future.set_exception(BrokenProcessPool())
     workers._pool = SimpleNamespace(submit=lambda *_: future)
-    with pytest.raises(RuntimeError, match="A process ended before its work did"):
+    with pytest.raises(RuntimeError, match="A process ended before its work was done"):
         workers.make("runs", [runs.Part(1, 0)])
 
 
@@ -345,7 +347,7 @@ def test_processes_are_stopped_and_go_on(tmp_path):
     pytest.importorskip("sklearn")
     assert stop(tmp_path, "seed-0/data/*.npz", signal.SIGKILL)[0] == -signal.SIGKILL
     status, told = stop(tmp_path, "seed-0/runs/*/*.npz", signal.SIGINT)
-    assert status == 130 and "The same command goes on" in told, told
+    assert status == 130 and "The same command continues" in told, told
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("seed-0/*/**/*.npz")}
     assert 7 <= len(kept) < 7 + 4 + 8 and not list(tmp_path.rglob(".symng-*"))
     ended = subprocess.run(
