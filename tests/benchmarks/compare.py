@@ -1,12 +1,10 @@
-"""Time symng beside what a user would pick instead.
+"""Time symng beside its alternatives: gradient and K iterations of CG on (F + damping I), float32.
 
-Gradient and K iterations of CG on (F + damping I), float32.
+    python tests/benchmarks/compare.py    # everything: from half an hour to an hour on two cores
+    python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
 
-    python tests/benchmarks/compare.py  # everything: half an hour on two fast cores, an hour on
-    slow ones python tests/benchmarks/compare.py --parts examples --contestants floor symng-jax jax
-
-The network is the Curves autoencoder. Each contestant is a process of its own, and one runs at a
-time, in turns; told are medians of seconds per iteration, and ratios of them to the floor's.
+The network is the Curves autoencoder. Each contestant is a process of its own; they run in turns,
+one at a time. The results are medians of seconds per iteration, and their ratios to the floor.
 Contestants:
 
     floor        the matrix products of one product with F alone, by NumPy's BLAS

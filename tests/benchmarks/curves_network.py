@@ -1,8 +1,8 @@
-"""The Curves network as the benchmarks use it.
+"""The Curves network of the benchmarks: a compiled step, and the bare matrix products of F v.
 
-A compiled step, and the bare matrix products of one product with F.
+    python tests/benchmarks/curves_network.py --mode JAX --examples 20000 --chunk-size 2000
 
-Run as a program it takes one step in a fresh process and prints what that cost as one JSON line.
+takes one step in a fresh process and prints its cost as one line of JSON.
 """
 
 from __future__ import annotations

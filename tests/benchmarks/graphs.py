@@ -1,13 +1,13 @@
 """Run every kind of graph with every metric and backend; write the table of docs/backends.md.
 
-    python tests/benchmarks/graphs.py python tests/benchmarks/graphs.py --modes JAX --uses Fisher
-    Hessian --kinds attention "one time step"
+    python tests/benchmarks/graphs.py
+    python tests/benchmarks/graphs.py --modes JAX --uses Fisher --kinds attention "one time step"
 
 Kinds and uses are those of tests/helpers/graphs.py. Each cell is compared with the same one in
 plain Python (FAST_COMPILE). A cell that fails is run in plain PyTensor as well, without symng:
-loss, gradient and a product with the Hessian. Other processes run the cells, so that one which
-crashes or hangs ends by itself. Results are kept in a file: a second call goes on from there;
---again runs the failed cells anew.
+loss, gradient and a product with the Hessian. Worker processes run the cells, so that a crash or a
+hang costs one cell. Results are kept in a file, from which a second call continues; --again repeats
+the failed cells.
 """
 
 from __future__ import annotations
@@ -122,9 +122,10 @@ class Worker:
 
 
 def verdict(results: Results, mode: str, kind: str, use: str) -> str:
-    """Return "yes", "red", "symng", "refused" (in Python too), or "" if not run.
+    """Return the verdict on a cell.
 
-    "symng" is red, but not in plain PyTensor.
+    It is "yes", "fails" (in plain PyTensor too), "symng" (fails with symng alone), "refused" (in
+    plain Python too), or "" if the cell was not run.
     """
     from helpers import graphs
 
@@ -138,7 +139,7 @@ def verdict(results: Results, mode: str, kind: str, use: str) -> str:
         and graphs.difference(found["values"], wanted["values"]) < graphs.TOLERANCE
     ):
         return "yes"
-    return "red" if "error" in results.get(key_of(mode, kind, PLAIN), {}) else "symng"
+    return "fails" if "error" in results.get(key_of(mode, kind, PLAIN), {}) else "symng"
 
 
 def table(results: Results, kinds: list[str], uses: list[str], modes: list[str]) -> str:
@@ -158,7 +159,7 @@ def table(results: Results, kinds: list[str], uses: list[str], modes: list[str])
             seen.update(verdicts)
             agree = sum(v == "yes" for v in verdicts.values())
             bad = [
-                use if v == "red" else f"{use} (not in plain PyTensor)"
+                use if v == "fails" else f"{use} (not in plain PyTensor)"
                 for use, v in verdicts.items()
                 if v != "yes"
             ]
@@ -166,8 +167,8 @@ def table(results: Results, kinds: list[str], uses: list[str], modes: list[str])
             failed = f"; not {', '.join(bad)}{link}" if bad else ""
             cells.append(f"{agree} of {len(verdicts)}{failed}" if verdicts else "")
         rows.append(f"| {kind} | " + " | ".join(cells) + " |")
-    red = counts["red"] + counts["symng"]
-    ran = red + counts["yes"]
+    failing = counts["fails"] + counts["symng"]
+    count = failing + counts["yes"]
     versions = ", ".join(
         f"{p} {importlib.metadata.version(p)}" for p in ("pytensor", "jax", "numba", "numpy")
     )
@@ -175,7 +176,8 @@ def table(results: Results, kinds: list[str], uses: list[str], modes: list[str])
     shown = ", ".join(use for use in uses if use in seen)
     return "\n".join(
         [
-            f"{ran} cells, {red} red: {shown}. Python {sys.version.split()[0]}, {versions}.",
+            f"{count} results in the ways {shown}; {failing} fail. "
+            f"Python {sys.version.split()[0]}, {versions}.",
             "",
             f"| {' | '.join(head)} |",
             "|---" * len(head) + "|",

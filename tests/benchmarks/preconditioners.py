@@ -5,8 +5,8 @@
 The Curves autoencoder in float32, on 1,000 images: (F + damping I) p = g after some steps of
 training, by CG and by MINRES-QLP, until norm(g - (F + damping I) p) is at most the tolerance times
 norm(g). A warm start is from 0.9 times the direction that the same solve found on 1,000 other
-images. The seconds are those of a whole step, what the preconditioner costs included, as medians of
-several in turns. Prints a table in Markdown.
+images. The seconds are those of a whole step with its preconditioner, medians of several steps in
+turns. Prints a table in Markdown.
 """
 
 from __future__ import annotations

@@ -25,11 +25,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from curves_network import make_bare_products, make_objective, make_step  # noqa: E402
 
-# of the bare products; the limit on Numba, and on C with BLAS.
-ITERATION_TARGET, ITERATION_LIMIT = (
-    1.35,
-    1.6,
-)
+# In units of the bare products; the limit holds on Numba, and on C with BLAS.
+ITERATION_TARGET, ITERATION_LIMIT = 1.35, 1.6
 MEMORY_TARGETS_MIB = {None: 1228.8, 2000: 512.0}  # by chunk_size
 IMPORT_TARGET = 0.3  # seconds, over those of importing PyTensor
 

@@ -1,10 +1,8 @@
-"""Time what an iteration of CG costs beside its product.
-
-A product with a diagonal matrix, of n unknowns, float32.
+"""Time what an iteration of CG costs beside its product, here with a diagonal matrix in float32.
 
     PYTENSOR_FLAGS=blas__ldflags=-lopenblas python tests/benchmarks/vectors.py --size 842340
 
-Told are medians of seconds per iteration of each backend.
+The results are medians of seconds per iteration on each backend.
 """
 
 from __future__ import annotations

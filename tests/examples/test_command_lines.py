@@ -14,6 +14,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def load(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return an example as a module."""
+    if program == "rbm_digits":
+        pytest.importorskip("sklearn")
     path = EXAMPLES / f"{program}.py"
     monkeypatch.syspath_prepend(str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -35,12 +37,16 @@ def load(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("deformed_digits", "--path nowhere.npz", "got 'nowhere.npz'"),
         ("rnn_adding", "--examples -3", "--examples: expected a whole number of at least 1, got"),
         ("rnn_adding", "--examples 30", "--examples: expected at least --batch plus --metric-"),
+        ("rnn_adding", "--length 5", "--length: expected at least 6, got 5"),
+        ("rnn_adding", "--seed -1", "--seed: expected a whole number of at least 0, got -1"),
         ("rnn_adding", "--radius nan", "--radius: expected a finite number above 0, got nan"),
         ("curves", "--sizes 784", "--sizes: expected units such as 784-100-50-6"),
         ("curves", "--sizes 784-x", "--sizes: expected a whole number of at least 1, got x"),
         ("curves", "--damping -1", "--damping: expected a finite number of at least 0, got -1"),
         ("curves", "--warm-start 2", "--warm-start: expected a number from 0 to 1, got 2"),
-        ("curves", "--seed -1", "--seed: expected a whole number of at least 0, got -1"),
+        ("curves", "--seconds 0", "--seconds: expected a finite number above 0, got 0"),
+        ("rbm_digits", "--hidden 15", "--hidden: expected at most 14, got 15"),
+        ("rbm_digits", "--batch 1501", "--batch: expected at most the 1500 training images, got"),
         ("figure3", "--minutes 1e-9", "--minutes: expected at least 0.0001, got 1e-09"),
         ("figure1/figure1", "--fold 9", "--fold: expected a whole number, at least 0 and at most"),
         ("figure1/figure1", "--labeled 5", "--labeled: expected a whole number, at least 10, got"),

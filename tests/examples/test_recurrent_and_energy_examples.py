@@ -1,7 +1,4 @@
-"""The examples of the adding problem and of the Boltzmann machine.
-
-Data, tiny runs, pages that tell all options.
-"""
+"""The examples of the adding problem and of the Boltzmann machine: data, tiny runs, pages."""
 
 from __future__ import annotations
 
@@ -162,27 +159,6 @@ def test_chains_have_the_machine_as_their_law():
         chains = machine.sweep(chains, rng)
     found = np.bincount((chains @ [8, 4, 2, 1]).astype(int), minlength=16) / len(chains)
     assert (abs(found - p) < 5 * np.sqrt(p / len(chains)) + 1e-3).all()
-
-
-@pytest.mark.parametrize(
-    "name, arguments, message",
-    [
-        ("rnn_adding", ["--length", "5"], "--length: expected at least 6"),
-        (
-            "rnn_adding",
-            ["--examples", "10"],
-            "--examples: expected at least --batch plus --metric-examples",
-        ),
-        ("rnn_adding", ["--seed", "-1"], "--seed: expected at least 0"),
-        ("rbm_digits", ["--hidden", "15"], "--hidden: expected at most 14"),
-        ("rbm_digits", ["--batch", "1501"], "--batch: expected at most 1500"),
-        ("rbm_digits", ["--seconds", "0"], "expected a finite number above 0"),
-    ],
-)
-def test_options_that_are_refused(name, arguments, message, capsys):
-    with pytest.raises(SystemExit):
-        load(name).parse(arguments)
-    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)
