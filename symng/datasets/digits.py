@@ -137,14 +137,15 @@ def _find() -> Path | None:
     """Return the first file found in the usual folders; None if there is none."""
     folders = [Path("data")]
     if named := os.environ.get(FOLDER):
-        if not Path(named).is_dir():
+        folder = Path(named).expanduser()
+        if not folder.is_dir():
             raise argument_error(
                 FOLDER,
                 "the name of a folder in this environment variable",
                 Verbatim(repr(named)),
                 "Correct or unset it.",
             )
-        folders.insert(0, Path(named))
+        folders.insert(0, folder)
     return next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
 
 

@@ -71,6 +71,13 @@ def test_where_a_file_is_looked_for(nowhere, monkeypatch):
     assert len(digits(write(nowhere / "own.npz", 5)).train_images) == 5  # what is named comes first
 
 
+def test_the_folder_of_the_environment_may_begin_at_home(nowhere, monkeypatch):
+    monkeypatch.setenv("HOME", str(nowhere))
+    monkeypatch.setenv("SYMNG_DATA", "~/mine")  # as for faces
+    write(nowhere / "mine" / "mnist.npz", 4)
+    assert len(digits().train_images) == 4
+
+
 def test_digits_of_scikit_learn(nowhere):
     sklearn = pytest.importorskip("sklearn.datasets")
     found = digits()
