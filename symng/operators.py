@@ -133,7 +133,7 @@ class LinearOperator:
 
     @property
     def root(self) -> Factor | None:
-        """Return `factor`, by its old name."""
+        """Return ``factor``, by its old name."""
         deprecated("LinearOperator.root", "0.2", "LinearOperator.factor")
         return self.factor
 
@@ -247,7 +247,7 @@ class LinearOperator:
         Costs ``draws`` products, or as many with R^T; the exact diagonal costs ``size`` products
         and forms the matrix.
 
-        Where `draw` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
+        Where ``draw`` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
         the mean of (R^T s)^2, elementwise. It is never negative, and its standard deviation is at
         most sqrt(2 / draws) times the diagonal.
 
