@@ -230,7 +230,7 @@ def _solve_metric(dtype: str) -> Iterator[dict[str, Any]]:
     right = rng.standard_normal(len(theta)).astype("float32")
     matrix = dense_matrices(theta, x, t, "softmax")["Fisher"] + DAMPING * np.eye(len(theta))
     exact = np.linalg.solve(matrix, right.astype("float64"))
-    solvers = {**_iterative(dtype), "Woodbury": symng.Woodbury()}
+    solvers = {**_iterative(_rtol(dtype)), "Woodbury": symng.Woodbury()}
     solutions = [s.solve(symng.Fisher()(objective), b, damping=DAMPING) for s in solvers.values()]
     solve = symng.compile_function(
         [*objective.inputs, b], [p for s in solutions for p in (s.x, s.niter, s.status)], mode="JAX"
@@ -245,34 +245,47 @@ def _solve_dense(dtype: str) -> Iterator[dict[str, Any]]:
 
     import symng
 
+    A, b = pt.matrix("A", dtype=dtype), pt.vector("b", dtype=dtype)
+    rtol = pt.scalar("rtol", dtype=dtype)
+    solvers = _iterative(rtol)
+    solutions = [solver.solve(lambda v: pt.dot(A, v), b) for solver in solvers.values()]
+    solve = symng.compile_function(
+        [A, b, rtol], [p for s in solutions for p in (s.x, s.niter, s.status)], mode="JAX"
+    )
     rng, size = np.random.default_rng(3), 100
     basis = np.linalg.qr(rng.standard_normal((size, size)))[0]
-    spread = np.geomspace(1, 1000, size)
     signs = np.where(np.arange(size) % 4, 1.0, -1.0)
-    cases = {
-        "definite, condition 1000": (spread, ("CG", "MINRES-QLP")),
-        "indefinite, condition 1000": (spread * signs, ("MINRES-QLP",)),
-        "singular, least squares": (np.where(np.arange(size) < 5, 0, spread), ("MINRES-QLP",)),
-    }
-    right = rng.standard_normal(size).astype("float32")
-    b = pt.vector("b", dtype=dtype)
-    for name, (eigenvalues, names) in cases.items():
-        matrix = ((basis * eigenvalues) @ basis.T).astype(dtype)
-        exact = np.linalg.pinv((basis * eigenvalues) @ basis.T, rcond=1e-9) @ right
-        constant = pt.constant((matrix + matrix.T) / 2, dtype=dtype)
-        solvers = {key: value for key, value in _iterative(dtype).items() if key in names}
-        solutions = [s.solve(lambda v, m=constant: pt.dot(m, v), b) for s in solvers.values()]
-        solve = symng.compile_function(
-            [b], [p for s in solutions for p in (s.x, s.niter, s.status)], mode="JAX"
+    some = np.arange(size) >= 5  # the others are zero
+    right = rng.standard_normal(size)
+    for system, eigenvalues, names in (
+        ("definite, condition 1000", np.geomspace(1, 1000, size), solvers),
+        ("indefinite, condition 1000", np.geomspace(1, 1000, size) * signs, ("MINRES-QLP",)),
+        ("singular, condition 100", np.geomspace(1, 100, size) * some, ("MINRES-QLP",)),
+        ("least squares, condition 10", np.geomspace(1, 10, size) * some, ("MINRES-QLP",)),
+    ):
+        matrix = (basis * eigenvalues) @ basis.T
+        rhs = matrix @ right if system.startswith("singular") else right
+        exact = np.linalg.pinv(matrix, rcond=1e-9) @ rhs
+        # The residual of least squares stays, and its rounding errors with it.
+        tolerance = _rtol(dtype) if system[0] != "l" else {"float64": 1e-8}.get(dtype, 1e-5)
+        found = solve(
+            ((matrix + matrix.T) / 2).astype(dtype),
+            rhs.astype(dtype),
+            np.asarray(tolerance, dtype),
         )
-        yield from _rows(name, solvers, solve(right.astype(dtype)), exact)
+        rows = _rows(system, solvers, found, exact)
+        yield from (row for row in rows if row["solver"] in names)
 
 
-def _iterative(dtype: str) -> dict[str, Any]:
-    """Return the iterative solvers, with tolerances a little above the rounding of a dtype."""
+def _rtol(dtype: str) -> float:
+    """Return a tolerance a little above the rounding of a dtype."""
+    return 1e-12 if dtype == "float64" else 1e-6
+
+
+def _iterative(rtol: Any) -> dict[str, Any]:
+    """Return the iterative solvers."""
     import symng
 
-    rtol = 1e-12 if dtype == "float64" else 1e-6
     settings = {"rtol": rtol, "maxiter": 1000}
     return {"CG": symng.CG(**settings), "MINRES-QLP": symng.MinresQLP(**settings)}
 
