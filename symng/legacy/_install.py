@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from symng.legacy.theano import _truth
 from symng.legacy.theano._config import read_flags
 from symng.legacy.theano._namespace import AliasFinder, TheanoFinder, TheanoModule
 
@@ -22,7 +23,8 @@ def install_theano() -> None:
     THEANO_FLAGS are set in ``pytensor.config`` where PyTensor has them. Where nobody else provides
     ``minres``, the package that natgrad takes its solvers from, it is ``symng.legacy.minres``.
 
-    A second call changes nothing.
+    Symbolic variables are true from then on, as they were in Theano: ``if not W`` asks whether W is
+    None. A second call changes nothing.
 
     Raises
     ------
@@ -63,6 +65,7 @@ def install_theano() -> None:
     read_flags()
     sys.meta_path.insert(0, _theano)
     sys.meta_path.append(_aliases)
+    _truth.install()
 
 
 def uninstall_theano() -> None:
@@ -77,6 +80,7 @@ def uninstall_theano() -> None:
     for finder in (_theano, _aliases):
         if finder in sys.meta_path:
             sys.meta_path.remove(finder)
+    _truth.uninstall()
     for name, module in list(sys.modules.items()):
         ours = isinstance(module, TheanoModule)
         if ours or getattr(getattr(module, "__spec__", None), "loader", None) is _aliases:

@@ -185,3 +185,15 @@ def test_unknown_flags_are_named():
         read_flags("no_such_flag=1")
     with pytest.warns(UserWarning, match="theano.config.no_such_flag is no flag"):
         theano.config.no_such_flag = 1
+
+
+def test_variables_are_true_and_comparisons_are_not():
+    import theano.tensor as T
+
+    x = T.dscalar()
+    assert x and pytensor.shared(0.0) and not (not x * 0)
+    with pytest.raises(TypeError, match="boolean"):
+        bool(x > 0)
+    uninstall_theano()
+    with pytest.raises(TypeError, match="boolean"):
+        bool(x)

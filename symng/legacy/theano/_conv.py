@@ -34,7 +34,8 @@ def conv2d(
     filters : tensor of shape (count, channels, rows, columns)
         The filters.
     input_shape, filter_shape : tuple of int or None, optional
-        The shapes, where the graph does not know them; ``image_shape`` is the older name.
+        The shapes, as far as they are known; ``image_shape`` is the older name. With them, or where
+        the graph knows them, the convolution is one matrix product.
     border_mode : {"valid", "full", "half"}, int or pair of int, default "valid"
         How many zeros are put around the images: none, the filter's size less one, half the size of
         the filter, or as many as said.
@@ -54,51 +55,66 @@ def conv2d(
         options.get("filter_dilation", (1, 1))
     ) != (1, 1):
         raise NotImplementedError("conv2d: filter_dilation. Put zeros between the filters' pixels.")
-    images = with_shape("input_shape", input, input_shape or image_shape)
-    kernels = with_shape("filter_shape", filters, filter_shape)
+    images = with_shape(input, input_shape or image_shape)
+    kernels = with_shape(filters, filter_shape)
     rows, columns = kernels.type.shape[2:]
+    if rows is None or columns is None:
+        raise argument_error(
+            "filter_shape",
+            "four numbers, or filters whose rows and columns the graph knows",
+            kernels if filter_shape is None else filter_shape,
+            "Give filter_shape=(count, channels, rows, columns).",
+        )
     if filter_flip:
         kernels = kernels[:, :, ::-1, ::-1]
     images = pad(images, _border(border_mode, rows, columns))
     down, across = (int(step) for step in subsample)
+    if None in (*images.type.shape[1:], *kernels.type.shape):
+        return _sum_of_shifts(images, kernels)[:, :, ::down, ::across]
     if down == across:
         return convolve(images, kernels, stride=down, layout="NCHW")
     return convolve(images, kernels, layout="NCHW")[:, :, ::down, ::across]
 
 
-def with_shape(argument: str, value: Any, shape: Any) -> Any:
-    """Return a tensor of four axes whose shape, its first axis aside, the graph knows."""
+def with_shape(value: Any, shape: Any) -> Any:
+    """Return a tensor of four axes, with what is known of its shape."""
     value = pt.as_tensor_variable(value)
+    if value.type.ndim != 4:
+        raise argument_error("input, filters", "tensors of four axes", value)
     known = list(value.type.shape)
     if isinstance(value, SharedVariable):
         known = list(value.get_value(borrow=True).shape)
     for axis, length in enumerate(shape or ()):
         if length is not None:
             known[axis] = int(length.data if isinstance(length, Constant) else length)
-    needed = known if argument == "filter_shape" else known[1:]
-    if len(known) != 4 or None in needed:
-        raise argument_error(
-            argument,
-            "four numbers, or a tensor of four axes whose shape the graph knows",
-            value if shape is None else shape,
-            f"Give {argument}=(first, channels, rows, columns).",
-        )
     return value if tuple(known) == value.type.shape else pt.specify_shape(value, known)
 
 
-def pad(images: Any, border: tuple[int, int], value: float = 0.0) -> Any:
-    """Return images with a border of one value around height and width."""
+def _sum_of_shifts(images: Any, kernels: Any) -> Any:
+    """Correlate images of a size that the graph does not know, pixel by pixel of the filters."""
+    rows, columns = kernels.type.shape[2:]
+    down, across = images.shape[2] - rows + 1, images.shape[3] - columns + 1
+    maps: Any = sum(
+        pt.tensordot(images[:, :, i : i + down, j : j + across], kernels[:, :, i, j], [[1], [1]])
+        for i in range(rows)
+        for j in range(columns)
+    )
+    return maps.dimshuffle(0, 3, 1, 2)
+
+
+def pad(images: Any, border: tuple[int, int]) -> Any:
+    """Return images with a border of zeros around height and width."""
     down, across = border
     if not down and not across:
         return images
-    count = images.shape[0]
-    _, channels, height, width = images.type.shape
-    empty = pt.full(
-        (count, channels, height + 2 * down, width + 2 * across), value, dtype=images.dtype
-    )
+    count, channels, height, width = images.shape
+    empty = pt.zeros((count, channels, height + 2 * down, width + 2 * across), dtype=images.dtype)
     inside = empty[:, :, down : down + height, across : across + width]
-    padded = pt.set_subtensor(inside, images)
-    return pt.specify_shape(padded, (None, channels, height + 2 * down, width + 2 * across))
+    known = [
+        None if length is None else length + 2 * more
+        for length, more in zip(images.type.shape, (0, 0, down, across), strict=True)
+    ]
+    return pt.specify_shape(pt.set_subtensor(inside, images), known)
 
 
 def _border(mode: Any, rows: int, columns: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import argument_error
+from symng.legacy.theano._shifts import pool_by_shifts
 from symng.models import max_pool, mean_pool
 
 __all__ = ["max_pool_2d", "max_pool_2d_same_size", "pool_2d"]
@@ -31,7 +32,7 @@ def pool_2d(
     Parameters
     ----------
     input : tensor of two axes or more
-        The images, whose last three axes (the channels, height and width) the graph must know.
+        The images, one pixel of a channel along the last two.
     ws : pair of int
         Rows and columns of a window; ``ds`` is the older name.
     ignore_border : bool, default False
@@ -56,19 +57,14 @@ def pool_2d(
         raise argument_error("mode", '"max", "sum", "average_inc_pad" or "average_exc_pad"', mode)
     images = pt.as_tensor_variable(input)
     images = images.dimshuffle(*["x"] * max(4 - images.type.ndim, 0), *range(images.type.ndim))
-    leading = images.shape[:-3]
+    leading, ndim = images.shape[:-3], pt.as_tensor_variable(input).type.ndim
     sides = images.type.shape[-3:]
     if None in sides:
-        raise argument_error(
-            "input",
-            "channels, height and width known to the graph",
-            input,
-            "Write theano.tensor.specify_shape(input, (None, channels, height, width)).",
-        )
+        pooled = pool_by_shifts(images, window, steps, border, bool(ignore_border), mode)
+        return pooled.reshape(pooled.shape[4 - ndim :], ndim=ndim) if ndim < 4 else pooled
     images = images.reshape((-1, *sides))
     ends = (0, 0) if ignore_border else _missing(sides[1:], window, steps, border)
     pooled = _pool(images, window, steps, border, ends, mode)
-    ndim = pt.as_tensor_variable(input).type.ndim
     if ndim < 4:
         return pooled.reshape(pooled.shape[4 - ndim :], ndim=ndim)
     return pooled.reshape((*leading, *pooled.shape[1:]), ndim=ndim) if ndim > 4 else pooled
@@ -92,7 +88,10 @@ def max_pool_2d_same_size(input: Any, patch_size: Any) -> Any:
     pooled = pool_2d(images, patch_size, ignore_border=True)
     rows, columns = _pair(patch_size)
     spread = pt.repeat(pt.repeat(pooled, rows, axis=-2), columns, axis=-1)
-    return pt.switch(pt.eq(images, spread), images, pt.zeros_like(images))
+    zeros = pt.zeros_like(images)
+    covered = (..., slice(spread.shape[-2]), slice(spread.shape[-1]))
+    kept = pt.switch(pt.eq(images[covered], spread), images[covered], zeros[covered])
+    return pt.set_subtensor(zeros[covered], kept)
 
 
 def _pool(images: Any, window: Pair, steps: Pair, border: Pair, ends: Pair, mode: str) -> Any:

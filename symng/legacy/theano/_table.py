@@ -120,6 +120,7 @@ RENAMED = {
     "theano.tensor.inv": "pytensor.tensor.math.reciprocal",
     "theano.tensor.jacobian": "pytensor.gradient.jacobian",
     "theano.tensor.not_": "pytensor.tensor.math.invert",
+    "theano.tensor.sgn": "pytensor.tensor.math.sign",
     # Functions of the names of modules, which win, as they did.
     "theano.tensor.sort": "pytensor.tensor.sort.sort",
     "theano.tensor.var": "pytensor.tensor.math.var",
