@@ -32,6 +32,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, deprecated, is_symbolic
 from symng.graphs.config import Config, config, flag, number
 from symng.graphs.rebuild import free_inputs
+from symng.graphs.types import Scalar
 
 
 class Likelihood(Config, ABC):
@@ -112,11 +113,11 @@ class Gaussian(Likelihood):
     2.0
     """
 
-    std: Any = number(default=1.0, above=0, symbolic=True)
+    std: Scalar = number(default=1.0, above=0, symbolic=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if is_symbolic(self.std) and (free := free_inputs([self.std])):
+        if isinstance(self.std, Variable) and (free := free_inputs([self.std])):
             raise argument_error(
                 "std",
                 "a number or a scalar made of shared variables",

@@ -12,18 +12,19 @@ from pytensor.tensor.variable import TensorVariable
 from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.loops import map_rows
+from symng.graphs.types import Integer
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.objective.layers import ParameterUse, find_uses
 
 
-def mean_squared_gradients(batch: Batch, draws: int, seed: Any) -> TensorVariable:
+def mean_squared_gradients(batch: Batch, draws: int, seed: Integer) -> TensorVariable:
     """Return 1/N sum_n g_n^2 as a flat vector, with g_n the gradient of the loss of example n."""
     objective = batch.objective
     exact = list(_uses(objective))
     others = [p for p in objective.params if p not in exact]
 
-    def means(o: Objective, offset: Any) -> list[TensorVariable]:
+    def means(o: Objective, offset: Integer) -> list[TensorVariable]:
         found = []
         if exact:
             squares = _layer_squares(o)
@@ -87,7 +88,7 @@ def _sum_squares(use: ParameterUse, delta: Any) -> TensorVariable:
 
 
 def _signed_means(
-    objective: Objective, params: Sequence[Any], draws: int, seed: Any, offset: Any
+    objective: Objective, params: Sequence[Any], draws: int, seed: Integer, offset: Integer
 ) -> TensorVariable:
     """Return 1/N sum_n s_n g_n for some parameters, a row for each draw of random signs s."""
     losses: Any = objective.example_losses

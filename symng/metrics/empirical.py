@@ -16,6 +16,7 @@ from symng._checks import (
 )
 from symng.graphs import vectors
 from symng.graphs.config import config, flag
+from symng.graphs.types import Integer
 from symng.metrics._diagonal import mean_squared_gradients
 from symng.metrics.base import Metric
 from symng.metrics.jacobian import pullback, pushforward
@@ -115,7 +116,7 @@ class EmpiricalFisher(Metric):
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:
         def drawn(seed: TensorVariable) -> TensorVariable:
-            def means(o: Objective, offset: Any) -> list[TensorVariable]:
+            def means(o: Objective, offset: Integer) -> list[TensorVariable]:
                 losses: Any = o.example_losses
                 signs = vectors.random_signs(losses, seed, offset=offset)
                 weights = signs / losses.shape[0].astype(losses.dtype)
@@ -132,7 +133,7 @@ class EmpiricalFisher(Metric):
         return drawn
 
     def diagonal(
-        self, objective: Objective | Batch, *, draws: int = 8, seed: Any = 0
+        self, objective: Objective | Batch, *, draws: int = 8, seed: Integer = 0
     ) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, or their variance when centered.
 
@@ -188,7 +189,7 @@ class EmpiricalFisher(Metric):
 def _mean_gradient(batch: Batch) -> TensorVariable:
     """Return the mean of the gradients of single examples."""
 
-    def mean(o: Objective, offset: Any) -> list[TensorVariable]:
+    def mean(o: Objective, offset: Integer) -> list[TensorVariable]:
         losses: Any = o.example_losses
         return [
             pullback(

@@ -12,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.config import choice, config
+from symng.graphs.types import Integer
 from symng.metrics.base import OutputMetric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -143,7 +144,7 @@ class Fisher(OutputMetric):
             return None
 
         def drawn(seed: TensorVariable) -> TensorVariable:
-            def mean(o: Objective, offset: Any) -> list[TensorVariable]:
+            def mean(o: Objective, offset: Integer) -> list[TensorVariable]:
                 ends: list[Any] = [head.r for head in o.heads]
                 parts = []
                 for number, (head, r) in enumerate(zip(o.heads, ends, strict=True)):

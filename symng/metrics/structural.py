@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_instance
 from symng.graphs.config import config, flag, number, setting
 from symng.graphs.rebuild import free_inputs
+from symng.graphs.types import Scalar
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
 from symng.metrics.base import Metric, OutputMetric, as_metric
@@ -21,7 +22,7 @@ from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 
 
-def _as_states(name: str, value: Any) -> tuple[TensorVariable, ...] | None:
+def _as_states(name: str, value: object) -> tuple[TensorVariable, ...] | None:
     """Return hidden states, one or several of them, as a tuple."""
     if value is None:
         return None
@@ -113,9 +114,9 @@ class StructuralDamping(Metric):
     """
 
     metric: Metric = setting(convert=as_metric, default_factory=Fisher)
-    coefficient: Any = number(default=1.0, minimum=0, symbolic=True)
+    coefficient: Scalar = number(default=1.0, minimum=0, symbolic=True)
     relative: bool = flag(default=False)
-    hidden: Any = setting(convert=_as_states, default=None)
+    hidden: Sequence[TensorVariable] | None = setting(convert=_as_states, default=None)
     likelihood: Any = setting(convert=_as_likelihoods, default=None)
 
     def describe(self, objective: Objective) -> str:

@@ -16,7 +16,7 @@ from symng._checks import Verbatim, argument_error, check_number, warn
 from symng.graphs.rebuild import free_inputs
 
 
-def check_loss(loss: Any) -> TensorVariable:
+def check_loss(loss: object) -> TensorVariable:
     """Return ``loss`` if it is a symbolic floating-point scalar."""
     expected = "a symbolic floating-point scalar"
     if not isinstance(loss, TensorVariable):
@@ -32,7 +32,7 @@ def check_loss(loss: Any) -> TensorVariable:
     return loss
 
 
-def check_outputs(output: Any) -> tuple[TensorVariable, ...]:
+def check_outputs(output: object) -> tuple[TensorVariable, ...]:
     """Return the outputs as a tuple of floating-point tensors with at least one axis."""
     outputs = (
         (output,)
@@ -65,7 +65,7 @@ def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]
 _PARAMS = "a non-empty list of floating-point shared variables"
 
 
-def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
+def check_params(params: object, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
     """Return the parameters if they are distinct floating-point shared variables of an output."""
     if not isinstance(params, list | tuple) or not params:
         raise argument_error("params", _PARAMS, params, _hint_for_params(params))
@@ -94,7 +94,7 @@ def check_params(params: Any, outputs: Sequence[TensorVariable]) -> tuple[Shared
     return tuple(params)
 
 
-def _hint_for_params(params: Any) -> str:
+def _hint_for_params(params: object) -> str:
     """Return what to give in place of ``params``, which is no list or an empty one."""
     if isinstance(params, SharedVariable):
         return "Write params=[...]."
@@ -107,7 +107,7 @@ def _hint_for_params(params: Any) -> str:
     return "Make them with pytensor.shared(array, name=...)."
 
 
-def _check_param(p: Any) -> None:
+def _check_param(p: object) -> None:
     """Refuse a parameter that is not a floating-point shared variable with at least one entry."""
     if not isinstance(p, SharedVariable) or not isinstance(p, TensorVariable):
         hint = "Make it with pytensor.shared(array, name=...)."
@@ -119,7 +119,7 @@ def _check_param(p: Any) -> None:
         raise argument_error("params", _PARAMS, Verbatim(f"{p}, which is empty"))
 
 
-def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:
+def check_graph_inputs(name: str, variables: object) -> tuple[TensorVariable, ...]:
     """Return inputs or targets if they are symbolic variables that nothing computes."""
     expected = "a list of symbolic input variables, such as pt.matrix('x')"
     if not isinstance(variables, list | tuple):
@@ -143,17 +143,18 @@ def check_graph_inputs(name: str, variables: Any) -> tuple[TensorVariable, ...]:
     return tuple(variables)
 
 
-def check_example_losses(given: Any) -> None:
-    """Refuse per-example losses that are not a floating-point vector; None passes."""
+def check_example_losses(given: object) -> TensorVariable | None:
+    """Return per-example losses if they are a floating-point vector or None."""
     expected = "a symbolic floating-point vector, one loss an example"
     if given is None:
-        return
+        return None
     if (
         not isinstance(given, TensorVariable)
         or given.ndim != 1
         or not given.type.dtype.startswith("float")
     ):
         raise argument_error("example_losses", expected, given, error=TypeError)
+    return given
 
 
 def check_given_losses(
@@ -216,7 +217,7 @@ def check_connections(
         )
 
 
-def per_output(name: str, value: Any, outputs: Sequence[TensorVariable]) -> list[Any]:
+def per_output(name: str, value: object, outputs: Sequence[TensorVariable]) -> list[Any]:
     """Return one value for each output from a single value or a list."""
     if not isinstance(value, list | tuple):
         if name == "likelihood" and value is not None and len(outputs) > 1:
@@ -229,7 +230,7 @@ def per_output(name: str, value: Any, outputs: Sequence[TensorVariable]) -> list
     return list(value)
 
 
-def check_example_axis(value: Any, outputs: Sequence[TensorVariable]) -> list[int]:
+def check_example_axis(value: object, outputs: Sequence[TensorVariable]) -> list[int]:
     """Return the axis of examples of each output."""
     axes = per_output("example_axis", value, outputs)
     for axis, y in zip(axes, outputs, strict=True):
@@ -238,7 +239,7 @@ def check_example_axis(value: Any, outputs: Sequence[TensorVariable]) -> list[in
 
 
 def check_data_axes(
-    data_axes: Any, variables: Sequence[TensorVariable], axis: int
+    data_axes: object, variables: Sequence[TensorVariable], axis: int
 ) -> tuple[int, ...]:
     """Return the axis of examples of each input and target."""
     if data_axes is None:

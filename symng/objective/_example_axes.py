@@ -9,6 +9,7 @@ import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import FromFunctionOp
 from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import Op
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.scalar import Second
@@ -38,7 +39,7 @@ ExampleAxis = int | str
 def locate_examples(
     loss: TensorVariable,
     known: Mapping[TensorVariable, int],
-    outputs: Mapping[Any, int] | None = None,
+    outputs: Mapping[TensorVariable, int] | None = None,
     folding: bool = False,
 ) -> dict[Variable, ExampleAxis]:
     """Return the axis of examples of every tensor that ``loss`` and ``outputs`` depend on.
@@ -204,7 +205,9 @@ def _example_axis_of_output(
     return UNKNOWN if after is None else after
 
 
-def _example_axis_after_indexing(op: Any, node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
+def _example_axis_after_indexing(
+    op: AdvancedSubtensor, node: Apply, given: Sequence[ExampleAxis]
+) -> ExampleAxis:
     """Return the example axis of what index tensors take, as in r[arange(N), t].
 
     Index tensors for the leading axes alone take the examples to where they run themselves.
@@ -228,7 +231,7 @@ def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> Examp
 
 
 def _example_axis_after_assignment(
-    op: Any, node: Apply, given: Sequence[ExampleAxis]
+    op: IncSubtensor, node: Apply, given: Sequence[ExampleAxis]
 ) -> ExampleAxis:
     """Return the example axis of a tensor of which a slice is set, with all examples in it."""
     tensor, value = node.inputs[:2]
@@ -297,7 +300,7 @@ def _is_in_batch(node: Apply, given: Sequence[ExampleAxis]) -> bool:
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
 
 
-def is_opaque(op: Any) -> bool:
+def is_opaque(op: Op) -> bool:
     """Return whether ``op`` is opaque: a user's code, not PyTensor's."""
     return isinstance(op, FromFunctionOp) or not type(op).__module__.startswith("pytensor.")
 

@@ -23,6 +23,7 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Dot, Sum
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
+from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.evaluation import evaluate_nodes
 from symng.graphs.patterns import log_sum_exp, sample, sigmoid, softmax
@@ -70,7 +71,7 @@ class Term(NamedTuple):
 
 
 def terms_of(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> frozenset[Term]:
     """Return the functions of ``y`` that ``loss`` depends on."""
     nodes = list(toposort([loss], blockers=[y]))
@@ -114,7 +115,7 @@ def _walk(
 
 def _passed(
     node: Apply,
-    terms: dict[Variable, Any],
+    terms: dict[Variable, frozenset[Term]],
     params: set[Variable],
     targets: dict[Variable, frozenset[Variable]],
 ) -> list[Term]:
@@ -175,7 +176,11 @@ def _after_exp(found: Sequence[Term]) -> list[Term] | None:
 
 
 def _after_sum(
-    node: Apply, scalar: Any, found: Sequence[Term], within: Sequence[Variable], by_params: bool
+    node: Apply,
+    scalar: ps.ScalarOp | None,
+    found: Sequence[Term],
+    within: Sequence[Variable],
+    by_params: bool,
 ) -> list[Term]:
     """Return the terms of a sum, of a difference, or of tensors that are joined."""
     negated = isinstance(scalar, ps.Neg) or (
@@ -193,7 +198,7 @@ def _after_sum(
     return terms
 
 
-def _kinds(nodes: Sequence[Apply], y: Any) -> dict[Variable, str | None]:
+def _kinds(nodes: Sequence[Apply], y: TensorVariable) -> dict[Variable, str | None]:
     """Return which function of ``y`` each tensor is that depends on ``y`` alone; None: constant."""
     kinds: dict[Variable, str | None] = {}
     for low, high, known in ((-4.0, 4.0, _of_logits), (0.05, 0.95, _of_probabilities)):

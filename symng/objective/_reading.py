@@ -19,47 +19,47 @@ from symng.objective.model import Model
 
 
 def read_model(
-    loss: Any,
-    output: Any,
-    params: Any,
-    inputs: Any,
-    targets: Any,
-    likelihood: Any,
-    example_losses: Any,
-    example_axis: Any,
-    data_axes: Any,
+    loss: object,
+    output: object,
+    params: object,
+    inputs: object,
+    targets: object,
+    likelihood: object,
+    example_losses: object,
+    example_axis: object,
+    data_axes: object,
 ) -> tuple[Model, Mapping[Variable, Variable]]:
     """Return the model that the arguments of `Objective` describe, and what became of its graph.
 
     The mapping is from variables of the user's graph to those that replace them in the model.
     """
-    loss = _arguments.check_loss(loss)
-    outputs = _arguments.check_outputs(output)
-    params = _arguments.check_params(params, outputs)
+    given_loss = _arguments.check_loss(loss)
+    given_outputs = _arguments.check_outputs(output)
+    params = _arguments.check_params(params, given_outputs)
     inputs = _arguments.check_graph_inputs("inputs", inputs)
     targets = _arguments.check_graph_inputs("targets", targets)
-    _arguments.check_example_losses(example_losses)
-    graphs = [v for v in (loss, *outputs, example_losses) if v is not None]
+    given_losses = _arguments.check_example_losses(example_losses)
+    graphs = [v for v in (given_loss, *given_outputs, given_losses) if v is not None]
     _arguments.check_connections(graphs, params, inputs, targets)
-    _arguments.warn_of_random_draws(loss, outputs)
+    _arguments.warn_of_random_draws(given_loss, given_outputs)
     # Open the ops that are graphs, so that all readers see inside; gradients do not change.
-    (loss, example_losses, *opened), replaced = inline([loss, example_losses, *outputs])
-    outputs = tuple(opened)
+    opened, replaced = inline([given_loss, given_losses, *given_outputs])
+    opened_loss, opened_losses, outputs = opened[0], opened[1], tuple(opened[2:])
     axes = _arguments.check_example_axis(example_axis, outputs)
     likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
     heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
-    data_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
+    example_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
     # A loss that recomputes the pre-activation still passes through it.
-    loss = merge_equal([loss], [head.curvature_at for head in heads])[0]
+    merged_loss: Any = merge_equal([opened_loss], [head.curvature_at for head in heads])[0]
     model = Model(
-        loss=loss,
+        loss=merged_loss,
         outputs=outputs,
-        heads=read_off_loss(heads, loss, params, inputs, targets),
+        heads=read_off_loss(heads, merged_loss, params, inputs, targets),
         params=params,
         inputs=inputs,
         targets=targets,
-        data_axes=data_axes,
-        example_losses=example_losses,
+        data_axes=example_axes,
+        example_losses=opened_losses,
         reduction="given",
         sum_factor=None,
     )

@@ -29,8 +29,8 @@ from symng.objective._loss_walk import LossWalk
 def find_sum_factor(
     loss: TensorVariable,
     example_axes: Mapping[Variable, ExampleAxis],
-    known: Mapping[Any, int],
-    outputs: Mapping[Any, int],
+    known: Mapping[TensorVariable, int],
+    outputs: Mapping[TensorVariable, int],
 ) -> float | None:
     """Return c if the loss is c times a sum over examples, or None if it is no such sum.
 

@@ -42,7 +42,7 @@ class TargetSlice:
 
     target: TensorVariable
     values: TensorVariable
-    heads: set[Any]
+    heads: set[Head]
     labels: bool = False  # whether the loss uses the values as class numbers
 
     @property
@@ -203,7 +203,7 @@ def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> 
     return None
 
 
-def _is_signed(loss: Any, head: Head, targets: Sequence[TensorVariable]) -> bool:
+def _is_signed(loss: TensorVariable, head: Head, targets: Sequence[TensorVariable]) -> bool:
     """Return whether the targets of a Bernoulli output may be its signs."""
     return (
         isinstance(head.likelihood, Bernoulli)

@@ -21,10 +21,11 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs.loops import while_loop
 from symng.graphs.rebuild import rebuild
+from symng.graphs.types import Integer
 from symng.objective._example_axes import NONE, is_opaque, locate_examples
 from symng.objective.objective import Objective
 
-PartFunction = Callable[[Objective, Any], Sequence[TensorVariable]]
+PartFunction = Callable[[Objective, Integer], Sequence[TensorVariable]]
 """From the objective on some examples, and the index of the first, to scalars and vectors."""
 
 
@@ -125,7 +126,7 @@ class ChunkedBatch(Batch):
         The model on the remaining examples.
     """
 
-    stacked: list[Any] = field(default_factory=list)
+    stacked: list[TensorVariable] = field(default_factory=list)
     rest: Objective | None = None
 
     @property
@@ -166,11 +167,11 @@ class ChunkedBatch(Batch):
         share = self.count / part.count / divisor
         return part.with_loss(part.loss * share.astype(part.loss.type.dtype))
 
-    def _count_of_chunks(self) -> Any:
+    def _count_of_chunks(self) -> TensorVariable:
         """Return the number of examples that come in chunks."""
         return self.stacked[0].shape[0] * self._length_of_chunk()
 
-    def _length_of_chunk(self) -> Any:
+    def _length_of_chunk(self) -> TensorVariable:
         return self.stacked[0].shape[self.objective.data_axes[0] + 1]
 
     def _sum_of_chunks(self, function: PartFunction) -> list[TensorVariable]:
@@ -207,7 +208,9 @@ class ChunkLayout(NamedTuple):
 _FULL = ChunkLayout()
 
 
-def layout_of(arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None) -> ChunkLayout:
+def layout_of(
+    arrays: Sequence[np.ndarray], axes: Sequence[int], chunk_size: int | None
+) -> ChunkLayout:
     """Return the layout of a batch."""
     examples = arrays[0].shape[axes[0]]
     if chunk_size is None or examples <= chunk_size:
@@ -235,8 +238,8 @@ def as_batch(objective: Objective | Batch) -> Batch:
 
 
 def split_into_chunks(
-    arrays: Sequence[Any], axes: Sequence[int], chunk_size: int | None
-) -> list[Any]:
+    arrays: Sequence[np.ndarray], axes: Sequence[int], chunk_size: int | None
+) -> list[np.ndarray]:
     """Return the arrays of a batch as they are passed: stacked chunks, then the remainder."""
     layout = layout_of(arrays, axes, chunk_size)
     if chunk_size is None or not layout.chunked:

@@ -23,12 +23,12 @@ class DryRun:
         self._functions: dict[bool, Any] = {}
         self._seen: set[tuple[Any, ...]] = set()
 
-    def knows(self, arrays: Sequence[Any]) -> bool:
+    def knows(self, arrays: Sequence[np.ndarray]) -> bool:
         """Return whether the model was evaluated on arrays of these shapes, examples aside."""
         key = self._lengths(arrays)
         return any(seen[: len(key)] == key for seen in self._seen)
 
-    def __call__(self, name: str, arrays: Sequence[Any]) -> None:
+    def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         """Evaluate the loss on a batch of inputs and targets, the outputs on one of inputs alone.
 
         Raises
@@ -60,7 +60,7 @@ class DryRun:
             )
         self._seen.add(self._lengths(arrays))
 
-    def hint(self, arrays: Sequence[Any]) -> str:
+    def hint(self, arrays: Sequence[np.ndarray]) -> str:
         """Return the most likely reason why the model cannot be evaluated; empty if not known."""
         model = self.model
         for t, a in zip(model.targets, arrays[len(model.inputs) :], strict=False):
@@ -89,7 +89,7 @@ class DryRun:
                     )
         return ""
 
-    def _lengths(self, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    def _lengths(self, arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
         """Return the shapes of arrays without the axis of examples."""
         pairs = zip(arrays, self.model.data_axes, strict=False)
         return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
@@ -46,7 +45,7 @@ class Head:
     is_plain: bool = True
 
 
-def make_head(y: TensorVariable, likelihood: Any, axis: int) -> Head:
+def make_head(y: TensorVariable, likelihood: object, axis: int) -> Head:
     """Return the head of one output, whose likelihood is given or read off the end of ``y``."""
     head = _head_as_read(y, axis) if likelihood is None else _head_as_given(y, likelihood, axis)
     if isinstance(head.likelihood, Categorical) and axis == y.ndim - 1:
@@ -79,7 +78,7 @@ def _head_as_read(y: TensorVariable, axis: int) -> Head:
     return Head(y, y, y, Gaussian(), MISPLACED, axis)
 
 
-def _head_as_given(y: TensorVariable, likelihood: Any, axis: int) -> Head:
+def _head_as_given(y: TensorVariable, likelihood: object, axis: int) -> Head:
     """Return the head of an output of a given likelihood, with the pre-activation read off it."""
     if not isinstance(likelihood, Likelihood):
         raise argument_error(
@@ -107,7 +106,7 @@ def _head_as_given(y: TensorVariable, likelihood: Any, axis: int) -> Head:
 
 def read_off_loss(
     heads: Sequence[Head],
-    loss: Variable,
+    loss: TensorVariable,
     params: Sequence[Variable],
     inputs: Sequence[Variable],
     targets: Sequence[Variable],
@@ -134,7 +133,7 @@ def read_off_loss(
 
 def find_in_loss(
     head: Head,
-    loss: Variable,
+    loss: TensorVariable,
     params: Sequence[Variable],
     inputs: Sequence[Variable],
     targets: Sequence[Variable],
@@ -148,7 +147,7 @@ def find_in_loss(
     return read_loss(loss, head.y, params, targets or [*inputs, *_data_for(head, loss, params)])
 
 
-def _data_for(head: Head, loss: Variable, params: Sequence[Variable]) -> list[Variable]:
+def _data_for(head: Head, loss: TensorVariable, params: Sequence[Variable]) -> list[Variable]:
     """Return the arrays in the graph of ``loss`` that may be targets of an output.
 
     They are constants and shared variables that the output does not depend on, of its number of

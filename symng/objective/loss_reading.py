@@ -12,6 +12,7 @@ from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import toposort
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.patterns import constant_value
 from symng.graphs.rebuild import rebuild
@@ -39,12 +40,12 @@ class Finding(NamedTuple):
     likelihood: Likelihood
     is_clear: bool
     what: str
-    r: Any = None
+    r: TensorVariable | None = None
     is_beside_loss: bool = False
 
 
 def read_loss(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return the likelihood of ``y``, which has no known activation, read off ``loss``, or None."""
     # Only a batch shows that targets are signs, so those in the graph are not taken for signs.
@@ -60,7 +61,7 @@ def read_loss(
 
 
 def _read_multiple(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return a certain reading of a number times ``y``, as in softplus(2 y) - 2 t y, or None."""
     for number in _multipliers(loss, y):
@@ -72,7 +73,7 @@ def _read_multiple(
     return None
 
 
-def _multipliers(loss: Any, y: Any) -> list[np.ndarray]:
+def _multipliers(loss: TensorVariable, y: TensorVariable) -> list[np.ndarray]:
     """Return the numbers other than 1 that ``loss`` multiplies ``y`` with, in its dtype."""
     numbers: dict[float, None] = {}
     for node in toposort([loss], blockers=[y]):
@@ -90,8 +91,8 @@ def _multipliers(loss: Any, y: Any) -> list[np.ndarray]:
 
 
 def scaled_output(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
-) -> tuple[Any, Variable | None]:
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
+) -> tuple[TensorVariable, TensorVariable | None]:
     """Return what ``loss`` uses ``y`` as, such as y / 2 + offset, and the margin.
 
     The margin is that times targets of 1 and -1, if the loss depends on nothing else. No parameter
@@ -103,7 +104,8 @@ def scaled_output(
         for reached in (moved, given):
             if any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
-    scaled, end, by_target = y, y, False
+    scaled, by_target = y, False
+    end: Any = y
     while True:
         users = [n for n in nodes if end in n.inputs]
         if len(users) != 1 or not isinstance(users[0].op, Elemwise):
@@ -131,7 +133,7 @@ def scaled_output(
 
 
 def find_activation(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return the likelihood of logits whose activation ``loss`` takes of ``y``, or None."""
     terms = terms_of(loss, y, params, targets)
@@ -152,7 +154,7 @@ def _is_logistic(terms: Iterable[Term]) -> bool:
 
 
 def _read(
-    loss: Any, y: Any, params: Sequence[Variable], targets: Sequence[Variable]
+    loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return what `read_loss` does where the loss takes ``y`` as it is."""
     terms = [t for t in terms_of(loss, y, params, targets) if t.kind != "added"]

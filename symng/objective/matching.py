@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from symng.backends import STABILIZED, UNOPTIMIZED, compile_function
+from symng.graphs.types import ModeLike
 from symng.likelihoods import Likelihood, describe_likelihood, likelihood_code
 from symng.objective._suggestion import differ_by_weights, suggest, tolerance_of
 from symng.objective.dry_run import DryRun
@@ -66,11 +66,13 @@ class Match:
         return self.message
 
 
-def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: int = 0) -> Match:
+def check_match(
+    model: Model, arrays: Sequence[np.ndarray], *, mode: ModeLike = None, seed: int = 0
+) -> Match:
     """Compare both curvatures on the arrays of a batch; the work of `Objective.check`."""
     check_passage(model)
     values, dry_run = Values(model), DryRun(model)
-    few: Sequence[Any] = arrays
+    few: Sequence[np.ndarray] = arrays
     if model.reduction in ("mean", "sum"):  # then a few examples are enough
         try:
             few = values.take_examples(arrays, _MAX_EXAMPLES, _MAX_NUMBERS)
@@ -96,7 +98,7 @@ def check_match(model: Model, arrays: Sequence[Any], *, mode: Any = None, seed: 
     return match
 
 
-def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
+def _is_same_in_part(model: Model, arrays: Sequence[np.ndarray]) -> bool:
     """Return whether the loss of an example is independent of the number of examples."""
     inputs, axes = list(model.variables), model.data_axes
     losses = compile_function(
@@ -110,8 +112,8 @@ def _is_same_in_part(model: Model, arrays: Sequence[Any]) -> bool:
 
 def compare(
     values: Values,
-    arrays: Sequence[Any],
-    mode: Any,
+    arrays: Sequence[np.ndarray],
+    mode: ModeLike,
     seed: int = 0,
     count: int | None = None,
     near: float = 0.0,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
@@ -32,7 +33,7 @@ class Model:
         c, where the loss is c times the sum of the losses of the examples.
     """
 
-    loss: Any
+    loss: TensorVariable
     outputs: tuple[TensorVariable, ...]
     heads: tuple[Head, ...]
     params: tuple[SharedVariable, ...]
@@ -69,7 +70,7 @@ class Model:
         first: Any = self.variables[0]
         return first.shape[self.data_axes[0]]
 
-    def count_of(self, arrays: Sequence[Any]) -> int:
+    def count_of(self, arrays: Sequence[np.ndarray]) -> int:
         """Return the number of examples in the arrays of a batch."""
         return int(arrays[0].shape[self.data_axes[0]])
 
@@ -97,6 +98,6 @@ class Model:
             example_losses=copy_of[self.example_losses],
         )
 
-    def with_loss(self, loss: Any, reduction: str | None) -> Model:
+    def with_loss(self, loss: TensorVariable, reduction: str | None) -> Model:
         """Return the model with another loss, the ``reduction`` of the per-example losses."""
         return replace(self, loss=loss, reduction=reduction, sum_factor=None)

@@ -15,6 +15,7 @@ from symng._checks import deprecated, explain_keywords, warn
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild
 from symng.graphs.rewrites import inline
+from symng.graphs.types import ModeLike
 from symng.likelihoods import Likelihood
 from symng.objective._describe import describe_model
 from symng.objective._reading import read_model
@@ -315,7 +316,7 @@ class Objective:
             for message in warnings:
                 warn(message)
 
-    def check(self, *batch: Any, mode: Any = None, seed: int = 0) -> Match:
+    def check(self, *batch: Any, mode: ModeLike = None, seed: int = 0) -> Match:
         """Check whether loss and likelihood match, and up to which factor.
 
         Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of

@@ -11,11 +11,13 @@ import numpy as np
 from pytensor.gradient import DisconnectedGrad, ZeroGrad
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors, toposort
+from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.backends import UNOPTIMIZED, compile_function
 from symng.graphs.derivatives import hessian_product, pullback, pushforward
 from symng.graphs.rebuild import rebuild
+from symng.graphs.types import ModeLike
 from symng.objective.heads import Head
 from symng.objective.model import Model
 
@@ -58,7 +60,7 @@ class Values:
         )
 
     def __call__(
-        self, arrays: Sequence[Any]
+        self, arrays: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
         """Return the pre-activations, the outputs, and the lengths of the first output."""
         with np.errstate(all="ignore"):
@@ -70,7 +72,9 @@ class Values:
             [*map(int, found[-1])],
         )
 
-    def take_examples(self, arrays: Sequence[Any], limit: int, numbers: int) -> Sequence[Any]:
+    def take_examples(
+        self, arrays: Sequence[np.ndarray], limit: int, numbers: int
+    ) -> Sequence[np.ndarray]:
         """Return at most ``limit`` examples from all over a batch, and ``numbers`` outputs."""
         count, axes = self.model.count_of(arrays), self.model.data_axes
         variables = self.model.variables
@@ -78,7 +82,7 @@ class Values:
         if fixed or count <= 2:
             return arrays
 
-        def taken(number: int) -> list[Any]:
+        def taken(number: int) -> list[np.ndarray]:
             where = np.linspace(0, count - 1, number).round().astype(int)
             return [np.take(a, where, axis=axis) for a, axis in zip(arrays, axes, strict=True)]
 
@@ -114,7 +118,10 @@ class _Ends:
     """
 
     def __init__(
-        self, heads: Sequence[Head], preactivations: Sequence[Any], placeholders: Sequence[Any]
+        self,
+        heads: Sequence[Head],
+        preactivations: Sequence[TensorVariable],
+        placeholders: Sequence[TensorVariable],
     ) -> None:
         number = {r: i for i, r in enumerate(preactivations)}
         self.heads = heads
@@ -125,9 +132,9 @@ class _Ends:
         ends: list[Any] = [head.r if passed else head.y for head, passed in pairs]
         self.ends = rebuild(ends, dict(zip(preactivations, placeholders, strict=True)))
 
-    def push(self, vectors: Sequence[Any]) -> list[Any]:
+    def push(self, vectors: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return vectors, one for each placeholder, pushed forward to the ends."""
-        pushed: list[Any] = []
+        pushed: list[TensorVariable] = []
         for end, i in zip(self.ends, self.numbers, strict=True):
             along = [vectors[i]]
             if end is not self.placeholders[i]:
@@ -135,9 +142,9 @@ class _Ends:
             pushed.append(along[0])
         return pushed
 
-    def fisher_products(self, tangents: Sequence[Any]) -> list[Any]:
+    def fisher_products(self, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return the Fisher products on the placeholders, given tangents of the ends."""
-        total: list[Any] = [v.zeros_like() for v in self.placeholders]
+        total: list[TensorVariable] = [v.zeros_like() for v in self.placeholders]
         parts = zip(self.heads, self.ends, tangents, self.numbers, self.has_passage, strict=True)
         for head, end, tangent, i, passed in parts:
             likelihood = head.likelihood
@@ -153,13 +160,13 @@ class _Ends:
 class Products:
     """Multiply random vectors with both curvatures, at any values of the pre-activations."""
 
-    def __init__(self, values: Values, arrays: Sequence[Any], mode: Any) -> None:
+    def __init__(self, values: Values, arrays: Sequence[np.ndarray], mode: ModeLike) -> None:
         model, preactivations = values.model, values.preactivations
         self.arrays = arrays
         self.values, self.outputs, self.lengths = values(arrays)
 
-        placeholders: list[Any] = [r.type() for r in preactivations]
-        tangents: list[Any] = [r.type() for r in preactivations]
+        placeholders: list[TensorVariable] = [r.type() for r in preactivations]
+        tangents: list[TensorVariable] = [r.type() for r in preactivations]
         pairs = dict(zip(preactivations, placeholders, strict=True))
         loss = rebuild([model.loss], {**pairs, **_without_gradient(model.loss, preactivations)})[0]
         curvature = hessian_product(loss, placeholders, tangents)
@@ -188,7 +195,9 @@ class Products:
         return Point(*(stacked[a:b] for a, b in pairwise(starts)))
 
 
-def _without_gradient(loss: Any, preactivations: Sequence[Any]) -> dict[Variable, Variable]:
+def _without_gradient(
+    loss: TensorVariable, preactivations: Sequence[TensorVariable]
+) -> dict[Variable, Variable]:
     """Return the variables of ``loss`` without gradient, such as advantages, as an identity map.
 
     A pre-activation without gradient is left out: it moves with the one that has it.
