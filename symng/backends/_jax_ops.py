@@ -61,12 +61,20 @@ def _extending(kind: type, convert: Callable) -> Callable:
 def convert_random_variable(
     original: Callable, op: RandomVariable, node: Apply, **kwargs: Any
 ) -> Callable:
-    """Convert a draw of any size: PyTensor refuses a size that is computed, unless it knows how."""
+    """Convert a draw of any size, in a loop too.
+
+    PyTensor refuses a size that is computed, unless it knows how. Its draws write the next state
+    into the generator, where a trace of a loop's body would leak: each draw gets a copy.
+    """
     generator, size, *parameters = node.inputs
     if size.owner is not None:
-        node = node.clone_with_new_inputs([generator, size.type(), *parameters])
+        node = op.make_node(generator, size.type(), *parameters)
     converted: Callable = original(op, node=node, **kwargs)
-    return converted
+
+    def draw(generator: Any, size: Any, *parameters: Any) -> Any:
+        return converted(dict(generator), size, *parameters)
+
+    return draw
 
 
 def convert_reshape(op: Reshape, node: Apply, **kwargs: object) -> Callable:

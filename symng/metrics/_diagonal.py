@@ -59,7 +59,9 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     # This shares the backward pass of the loss; with a mean its deltas are divided by N.
     known = objective.reduction in ("mean", "sum")
     total = objective.loss if known else losses.sum()
-    deltas: Any = grad(total, [use.node.outputs[0] for use in uses.values()])
+    # A layer whose shape alone is read has no derivative: zeros.
+    outputs = [use.node.outputs[0] for use in uses.values()]
+    deltas: Any = grad(total, outputs, disconnected_inputs="ignore")
     factor = count if objective.reduction == "mean" else 1 / count
     return {
         p: factor * _sum_squares(use, delta)

@@ -24,6 +24,7 @@ CELLS = [
     ("convolution and pooling", "Hessian", "JAX"),
     ("group norm", "to_scipy", "NUMBA"),
     ("one example", "Hessian", "JAX"),
+    ("dropout", "HessianFree", "JAX"),
 ]
 
 

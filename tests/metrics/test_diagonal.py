@@ -159,6 +159,17 @@ def test_parameters_outside_of_the_loss_have_none():
     ).all()
 
 
+def test_a_layer_whose_shape_alone_is_read_has_none():
+    x, t = pt.matrix("x"), pt.matrix("t")
+    w, u = pytensor.shared(np.ones((3, 2)), name="w"), pytensor.shared(np.ones((3, 4)), name="u")
+    r = (x @ w)[:, : (x @ u).shape[1] // 2]
+    loss = pt.sqr(r - t).sum(axis=1).mean()
+    objective = symng.Objective(loss, output=r, params=[w, u], inputs=[x], targets=[t])
+    givens = {x: np.ones((4, 3)), t: np.zeros((4, 2))}
+    diagonal = oracles.value(symng.EmpiricalFisher().diagonal(objective), givens)
+    np.testing.assert_array_equal(diagonal, [36.0] * 6 + [0.0] * 12)
+
+
 def test_float32_stays_and_the_backward_pass_is_shared():
     case = oracles.mlp_case("categorical", "r", dtype="float32")
     slopes = pytensor.grad(case.loss, case.params)
