@@ -262,7 +262,8 @@ def test_a_table_is_treated_as_the_array_in_it():
         ):
             check_batch("b", (given,), (X,), (0,))
     with pytest.raises(
-        TypeError, match=r"^b, x: .* got a Table of shape \(1, 2\) with columns that are no numbers"
+        TypeError,
+        match=r"^b, x: .* got a Table of shape \(1, 2\) with columns that are not numbers",
     ):
         check_batch("b", (Table(np.array([["a", 1.0]], dtype=object)),), (X,), (0,))
     with pytest.raises(
@@ -302,7 +303,7 @@ class Speechless:
         (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
         (
             (row for row in ZEROS),
-            "A generator is exhausted after one pass: collect all examples in arrays",
+            "A generator is exhausted after one pass. Collect all examples in arrays",
         ),
         ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
         (X, "the symbolic variable is for the graph"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Number
-from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -16,7 +15,7 @@ from symng._checks import Verbatim, argument_error, check_finite, describe
 
 def check_batch(
     name: str,
-    arrays: Any,
+    arrays: object,
     variables: Sequence[TensorVariable],
     axes: Sequence[int],
     *,
@@ -24,9 +23,10 @@ def check_batch(
 ) -> list[np.ndarray]:
     """Return the arrays of a batch as NumPy arrays that fit ``variables``, or refuse them.
 
-    This checks number, dtype, number of axes, known lengths, equal numbers of examples (along
-    ``axes``), at least one example and, with ``finite``, finite values. Only lossless casts are
-    made.
+    Checked are the number of arrays, their dtypes, numbers of axes and known lengths, that all have
+    the same number of examples (along ``axes``), at least one, and with ``finite`` that all values
+    are finite. Casts to a wider dtype are made; lists and numbers become floats where floats are
+    wanted.
     """
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
@@ -38,13 +38,28 @@ def check_batch(
             name, expected, Verbatim(f"{len(arrays)}"), "Give one for each, in this order."
         )
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
-    lengths = [a.shape[axis] for a, axis in zip(checked, axes, strict=True)]
+    _check_examples(name, checked, variables, axes)
+    if finite:
+        for a, v, axis in zip(checked, variables, axes, strict=True):
+            check_finite(f"{name}, {v}", a, axis)
+    return checked
+
+
+def _check_examples(
+    name: str,
+    arrays: Sequence[np.ndarray],
+    variables: Sequence[TensorVariable],
+    axes: Sequence[int],
+) -> None:
+    """Refuse arrays with different numbers of examples, or with none."""
+    lengths = [a.shape[axis] for a, axis in zip(arrays, axes, strict=True)]
     if len(set(lengths)) > 1:
         got = ", ".join(
-            f"{v} has {n} (axis {a})" for v, n, a in zip(variables, lengths, axes, strict=True)
+            f"{v} has {n} (axis {axis})"
+            for v, n, axis in zip(variables, lengths, axes, strict=True)
         )
         hint = "Where examples run along another axis, give Objective(..., data_axes=...)."
-        for v, a, axis in zip(variables, checked, axes, strict=True):
+        for v, a, axis in zip(variables, arrays, axes, strict=True):
             others = {n for n, other in zip(lengths, variables, strict=True) if other is not v}
             if a.ndim == 2 and len(others) == 1 and a.shape[1 - axis] in others:
                 hint = f"Is {v} transposed? Give its .T. {hint}"
@@ -53,112 +68,98 @@ def check_batch(
         raise argument_error(
             name, "at least one example", Verbatim("0 examples"), "Leave empty batches out."
         )
-    if finite:
-        for a, v, axis in zip(checked, variables, axes, strict=True):
-            check_finite(f"{name}, {v}", a, axis)
-    return checked
 
 
-def check_array(name: str, array: Any, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` if its dtype and shape fit ``variable``."""
-    dtype = np.dtype(variable.type.dtype)
+def check_array(name: str, array: object, variable: TensorVariable) -> np.ndarray:
+    """Return ``array`` as a NumPy array of the dtype and a shape of ``variable``, or refuse it."""
+    values = _in_dtype_of(name, _as_numpy(name, array, variable), array, variable)
+    hint = "Reshape it, or declare the variable so."
+    if values.ndim != variable.ndim:
+        raise argument_error(name, f"an array of {variable.ndim} axes", values, hint)
+    lengths = variable.type.shape
+    if any(n not in (None, m) for n, m in zip(lengths, values.shape, strict=True)):
+        raise argument_error(name, f"shape {lengths} (None: any)", values, hint)
+    return values
+
+
+def _as_numpy(name: str, array: object, variable: TensorVariable) -> np.ndarray:
+    """Return ``array`` as NumPy converts it; refuse masked values and what is no array."""
     if np.ma.is_masked(array):
-        masked = Verbatim(f"a masked array with {np.ma.count_masked(array)} values masked")
         raise argument_error(
             name,
             "an array without masked values",
-            masked,
+            Verbatim(f"a masked array with {np.ma.count_masked(array)} values masked"),
             "Fill them, or leave those examples out.",
         )
+    expected = f"an array of {variable.ndim} axes"
     if hint := _way_to_arrays(array, ()):
-        raise argument_error(name, f"an array of {variable.ndim} axes", array, hint, TypeError)
-    given = array
+        raise argument_error(name, expected, array, hint, TypeError)
     try:
-        array = np.asarray(given)
+        return np.asarray(array)
     except ValueError:
-        raise argument_error(
-            name, f"an array of {variable.ndim} axes", given, "Give all rows one length."
-        ) from None
+        raise argument_error(name, expected, array, "Give all rows one length.") from None
     except Exception as error:  # such as a tensor on a device, or one that keeps gradients
         raise argument_error(
             name,
             "a value that NumPy converts to an array",
-            given,
+            array,
             f"NumPy says: {error}",
             TypeError,
         ) from error
+
+
+def _in_dtype_of(
+    name: str, values: np.ndarray, given: object, variable: TensorVariable
+) -> np.ndarray:
+    """Return ``values``, which were ``given``, in the dtype of ``variable``, or refuse them."""
+    dtype = np.dtype(variable.type.dtype)
+    if values.dtype == dtype:
+        return values
     # Lists and numbers carry no dtype of their own, tables do.
-    if isinstance(given, Sequence | Number) and array.dtype.kind in "fiu" and dtype.kind == "f":
-        array = array.astype(dtype)
-    if array.dtype.kind == "O" and hasattr(given, "dtypes"):
+    if isinstance(given, Sequence | Number) and values.dtype.kind in "fiu" and dtype.kind == "f":
+        return values.astype(dtype)
+    if values.dtype.kind == "O" and hasattr(given, "dtypes"):
         raise argument_error(
             name,
             f"dtype {dtype}",
-            Verbatim(f"{describe(given)} with columns that are no numbers"),
+            Verbatim(f"{describe(given)} with columns that are not numbers"),
             "Leave those columns out, or encode them as numbers.",
             TypeError,
         )
-    if array.dtype != dtype:
-        # Only to a wider dtype of the same kind: an int array where floats are meant is most often
-        # a mistake.
-        same_kind = array.dtype.kind == dtype.kind or {array.dtype.kind, dtype.kind} == {"i", "u"}
-        if not (same_kind and np.can_cast(array.dtype, dtype)):
-            raise argument_error(
-                name,
-                f"dtype {dtype}",
-                array,
-                f"Convert it with .astype({str(dtype)!r}).",
-                TypeError,
-            )
-        array = array.astype(dtype)
-    if array.ndim != variable.ndim:
-        raise argument_error(
-            name,
-            f"an array of {variable.ndim} axes",
-            array,
-            "Reshape it, or declare the variable so.",
-        )
-    known = variable.type.shape
-    if any(n not in (None, m) for n, m in zip(known, array.shape, strict=True)):
-        raise argument_error(
-            name, f"shape {known} (None: any)", array, "Reshape it, or declare the variable so."
-        )
-    return array
+    # Only to a wider dtype of the same kind: integers where floats are meant are mostly a mistake.
+    same_kind = values.dtype.kind == dtype.kind or {values.dtype.kind, dtype.kind} == {"i", "u"}
+    if not (same_kind and np.can_cast(values.dtype, dtype)):
+        hint = f"Convert it with .astype({str(dtype)!r})."
+        raise argument_error(name, f"dtype {dtype}", values, hint, TypeError)
+    return values.astype(dtype)
 
 
-def _way_to_arrays(value: Any, variables: Sequence[Any]) -> str:
-    """Return how to turn a value that is often passed by mistake into arrays; empty if unknown."""
+def _way_to_arrays(value: object, variables: Sequence[TensorVariable]) -> str:
+    """Return how to turn what is often passed by mistake into arrays; empty for other values.
+
+    ``variables`` are those of a batch, if ``value`` was passed for one, and empty if it was passed
+    for one array.
+    """
+    is_array = hasattr(value, "__array__")
     if isinstance(value, Variable):
         return "Give its values: the symbolic variable is for the graph."
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         return "Sparse matrices are not taken: give its .toarray()."
     if isinstance(value, Mapping):
         keys = [str(v) for v in variables]
-        named = (
-            f"tuple(data[name] for name in {keys})"
-            if keys and set(keys) <= set(map(str, value))
-            else "its values"
-        )
-        return f"Give {named}, in the order of inputs and targets."
+        is_complete = keys and set(keys) <= set(map(str, value))
+        given = f"tuple(data[name] for name in {keys})" if is_complete else "its values"
+        return f"Give {given}, in the order of inputs and targets."
+    if isinstance(value, str) and not variables:
+        return ""  # text in the place of an array: the dtype is refused
     if isinstance(value, str | bytes | os.PathLike):
-        return (
-            "Load the file, for instance by numpy.load."
-            if variables or not isinstance(value, str)
-            else ""
-        )
-    if (
-        isinstance(value, Iterable)
-        and not hasattr(value, "__array__")
-        and not hasattr(value, "__len__")
-    ):
-        return (
-            "A generator is exhausted after one pass: collect all examples in arrays. Batches are "
-            "drawn from these."
-        )
-    if variables and isinstance(value, Iterable) and not hasattr(value, "__array__"):
-        return (
-            "Collect all examples in arrays. Batches are drawn from these."  # such as a data loader
-        )
+        return "Load the file, for instance with numpy.load."
+    if isinstance(value, Iterable) and not is_array:
+        collect = "Collect all examples in arrays. Batches are drawn from these."
+        if not hasattr(value, "__len__"):
+            return f"A generator is exhausted after one pass. {collect}"
+        if variables:  # such as a data loader
+            return collect
     if hasattr(value, "columns") and len(variables) > 1:
         names = ", ".join(f"columns for {v}" for v in variables)
         return f"Give an array for each: ({names})."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.builders import infer_shape
 from pytensor.compile.ops import TypeCastingOp
@@ -16,17 +16,17 @@ from pytensor.tensor.basic import Alloc
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
-from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.evaluation import evaluate_nodes
 from symng.graphs.rebuild import free_inputs
 
 
 def axis_after(node: Apply, axis: int) -> int | None:
-    """Return the axis that a view turns ``axis`` into, or None if it does not keep all of it."""
-    before: Any = node.inputs[0]
-    after: Any = node.outputs[0]
-    op = node.op
+    """Return the axis of the output that holds all of ``axis`` of the first input, or None.
+
+    For elementwise ops, and ops that cut, reorder or reshape a tensor; None for any other.
+    """
+    op, before, after = node.op, node.inputs[0].type, node.outputs[0].type
     if isinstance(op, DimShuffle):
         return op.new_order.index(axis) if axis in op.new_order else None
     if isinstance(op, Subtensor):
@@ -37,28 +37,28 @@ def axis_after(node: Apply, axis: int) -> int | None:
     if isinstance(op, Reshape):
         if axis != before.ndim - 1 or after.ndim == 0:
             return None
-        length = infer_length(before, -1)
-        return after.ndim - 1 if length is not None and length == infer_length(after, -1) else None
+        length = infer_length(node.inputs[0], -1)
+        is_kept = length is not None and length == infer_length(node.outputs[0], -1)
+        return after.ndim - 1 if is_kept else None
     if isinstance(op, Alloc):
-        return None if before.type.broadcastable[axis] else axis + after.ndim - before.ndim
+        return None if before.broadcastable[axis] else axis + after.ndim - before.ndim
     return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None
 
 
 def axes_along(node: Apply) -> Sequence[int] | None:
     """Return the axes along which an op such as a softmax or a sort runs; None if not known."""
-    op: Any = node.op
-    tensor: Any = node.inputs[0]
-    axes = getattr(op, "axis", None)
+    ndim = node.inputs[0].type.ndim
+    axes = getattr(node.op, "axis", None)
     if len(node.inputs) > 1:  # sorting, in PyTensor before 3.1
         given = node.inputs[1]
         if not isinstance(given, Constant):
             return None
         axes = int(given.data)
-    axes = range(tensor.ndim) if axes is None else (axes,) if isinstance(axes, int) else axes
-    return [axis % tensor.ndim for axis in axes]
+    axes = range(ndim) if axes is None else (axes,) if isinstance(axes, int) else axes
+    return [axis % ndim for axis in axes]
 
 
-def infer_length(v: TensorVariable, axis: int) -> int | None:
+def infer_length(v: Variable, axis: int) -> int | None:
     """Return the length of an axis of ``v`` if constants and shared variables give it, else None.
 
     None also where PyTensor fails to infer the shape, as it may for third-party ops.
@@ -71,16 +71,16 @@ def infer_length(v: TensorVariable, axis: int) -> int | None:
         return None
 
 
-def _computed_length(v: TensorVariable, axis: int) -> int | None:
+def _computed_length(v: Variable, axis: int) -> int | None:
     """Return the length of an axis, or None if it depends on inputs."""
-    inputs: list[Any] = free_inputs([v])
+    inputs = free_inputs([v])
     lengths = [tuple(pt.lscalar() for _ in range(i.type.ndim)) for i in inputs]
     length = infer_shape([v], inputs, lengths)[0][axis]
     if free_inputs([length]):
         return None
     if isinstance(length, Constant):
         return int(length.data)
-    shared: dict[Variable, Any] = {
-        s: s.get_value(borrow=True) for s in graph_inputs([length]) if isinstance(s, SharedVariable)
+    values: dict[Variable, np.ndarray] = {
+        i: i.get_value(borrow=True) for i in graph_inputs([length]) if isinstance(i, SharedVariable)
     }
-    return int(evaluate_nodes(toposort([length]), shared)[length])
+    return int(evaluate_nodes(toposort([length]), values)[length])

@@ -19,7 +19,7 @@ from pytensor.tensor.subtensor import Subtensor
 from symng.graphs.rebuild import copy_of_frozen
 from symng.graphs.rewrites import open_op
 
-# Ops that a hand-written activation is made of.
+# The ops that a hand-written activation is made of.
 CHEAP = (
     Elemwise,
     CAReduce,
@@ -45,11 +45,12 @@ def evaluate_nodes(
     given: Mapping[Variable, Any],
     same: Mapping[Variable, Variable] | None = None,
 ) -> dict[Variable, Any]:
-    """Return what ``nodes`` compute from ``given`` and constants by cheap ops, without compiling.
+    """Return the values of ``given`` and of what ``nodes`` compute from these and constants.
 
-    ``same`` maps variables to equal ones, whose values are used.
+    The nodes come in topological order. Those that are not cheap, depend on other inputs or fail
+    are left out. ``same`` maps variables to equal ones, whose values are used.
     """
-    same = {} if same is None else same
+    same = same or {}
     values: dict[Variable, Any] = dict(given)
     with np.errstate(all="ignore"):
         for node in nodes:
@@ -64,7 +65,7 @@ def evaluate_nodes(
             try:
                 values.update(zip(node.outputs, _perform(node, inputs), strict=True))
             except Exception:
-                continue  # the numbers do not fit it: nothing is recognized by it
+                continue  # the numbers do not fit this op: its outputs stay unknown
     return values
 
 

@@ -1,4 +1,4 @@
-"""Loops over named symbolic state: the only module that calls `pytensor.scan`."""
+"""Loops over symbolic state with names: the only module that calls `pytensor.scan`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.rebuild import rebuild
+from symng.graphs.types import Integer
 
 State = TypeVar("State", bound=Any)
+S = TypeVar("S")
 Entries = dict[str, TensorVariable]
 
 
@@ -26,7 +28,7 @@ def while_loop(
     body: Callable[[State], State],
     cond: Callable[[State], Any],
     state: State,
-    max_iterations: Any,
+    max_iterations: Integer,
 ) -> State:
     """Repeat ``state = body(state)`` while ``cond(state)``, at most ``max_iterations`` times.
 
@@ -51,49 +53,57 @@ def while_loop(
     Notes
     -----
     Only the last value of each entry is kept. What ``body`` computes from outside variables alone
-    is taken out of the loop here, not left to a later rewrite: it is computed once in every mode,
-    and a random draw in it stays one draw.
+    is moved out of the loop here, not by a later rewrite: it is computed once in every mode, and a
+    random draw in it stays one draw.
     """
-    initial = {name: pt.as_tensor_variable(value) for name, value in _flatten(state).items()}
-    names = list(initial)
-    current = {name: value.type() for name, value in initial.items()}
+    initial: Entries = {n: pt.as_tensor_variable(v) for n, v in _flatten(state).items()}
+    current: Entries = {name: value.type() for name, value in initial.items()}
     result = _flatten(body(_unflatten(state, current)))
-    if set(result) != set(names):
-        raise ValueError(f"body: expected the entries {names}, got {list(result)}.")
+    if set(result) != set(initial):
+        raise ValueError(f"body: expected the entries {list(initial)}, got {list(result)}.")
     following = {name: _like(result[name], value) for name, value in initial.items()}
     stop = pt.invert(_as_bool(cond(_unflatten(state, following))))
     start = _as_bool(cond(_unflatten(state, initial)))
-    varying = list(current.values())
-    *values, stop = _gather_factors(_put_barriers([*following.values(), stop], varying), varying)
-    following = dict(zip(names, values, strict=True))
+    n_steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
 
+    varying = list(current.values())
+    outputs = _gather_factors(_put_barriers([*following.values(), stop], varying), varying)
+    return _unflatten(state, _scan(initial, current, outputs, n_steps))
+
+
+def _scan(
+    initial: Entries, current: Entries, outputs: Sequence[Variable], n_steps: TensorVariable
+) -> Entries:
+    """Return the entries after at most ``n_steps`` rounds of a scan.
+
+    ``outputs`` are the next entries and whether to stop, computed from the ``current`` ones.
+    """
     packing = _Packing(initial)
     packed = packing.pack(initial)
-    outer = _invariants([*following.values(), stop], current.values())
+    outer: list[Any] = _invariants(outputs, current.values())
 
-    def step(*arguments: TensorVariable) -> tuple[list[Any], Any]:
+    def step(*arguments: TensorVariable) -> tuple[list[TensorVariable], until]:
         values = packing.unpack(arguments[: len(packed)])
         replace = {current[name]: values[name] for name in current}
         replace.update(zip(outer, arguments[len(packed) :], strict=True))
-        *new, end = rebuild([*following.values(), stop], replace)
-        return packing.pack(dict(zip(following, new, strict=True))), until(end)
+        *following, stop = rebuild(outputs, replace)
+        return packing.pack(dict(zip(current, following, strict=True))), until(stop)
 
     # Scan infers the shape of each buffer from the graphs of its initial state and of the number of
-    # steps. These are put in afterwards, so that it does not walk the model once for each state.
-    n_steps, initials = pt.lscalar("n_steps"), [value.type() for value in packed]
-    finals = pytensor.scan(
+    # steps. With placeholders for these it does not walk the model once for each state.
+    n, placeholders = pt.lscalar("n_steps"), [value.type() for value in packed]
+    traces = pytensor.scan(
         step,
-        outputs_info=initials,
+        outputs_info=placeholders,
         non_sequences=outer,
-        n_steps=n_steps,
+        n_steps=n,
         strict=True,
         return_updates=False,
     )
-    finals = finals if isinstance(finals, list | tuple) else [finals]
-    lasts = [_last(final, value) for final, value in zip(finals, packed, strict=True)]
-    steps = pt.switch(start, pt.cast(max_iterations, "int64"), 0)
-    placeholders = dict(zip([n_steps, *initials], [steps, *packed], strict=True))
-    return _unflatten(state, packing.unpack(rebuild(lasts, placeholders)))
+    traces = traces if isinstance(traces, list | tuple) else [traces]
+    lasts = [_last(trace, value) for trace, value in zip(traces, packed, strict=True)]
+    given = dict(zip([n, *placeholders], [n_steps, *packed], strict=True))
+    return packing.unpack(rebuild(lasts, given))
 
 
 def _flatten(state: Any, prefix: str = "") -> dict[str, Any]:
@@ -122,7 +132,7 @@ def _unflatten(pattern: Any, entries: Mapping[str, Any], prefix: str = "") -> An
 
 
 class _Packing:
-    """Pack a state into the variables of a loop: one for each array, one vector for all numbers."""
+    """Pack a state into fewer variables: each array, and a vector of the numbers of each dtype."""
 
     def __init__(self, state: Mapping[str, TensorVariable]) -> None:
         self.arrays = [name for name, value in state.items() if value.type.ndim]
@@ -132,14 +142,15 @@ class _Packing:
                 self.numbers.setdefault(value.type.dtype, []).append(name)
 
     def pack(self, state: Mapping[str, TensorVariable]) -> list[TensorVariable]:
-        """Return the variables of the loop."""
+        """Return the arrays, then the vectors."""
         vectors = [pt.stack([state[name] for name in names]) for names in self.numbers.values()]
         return [*(state[name] for name in self.arrays), *vectors]
 
-    def unpack(self, variables: Sequence[Any]) -> Entries:
-        """Return the entries by name."""
-        state = dict(zip(self.arrays, variables, strict=False))
-        for names, vector in zip(self.numbers.values(), variables[len(self.arrays) :], strict=True):
+    def unpack(self, variables: Sequence[TensorVariable]) -> Entries:
+        """Return the entries by name; the inverse of `pack`."""
+        count = len(self.arrays)
+        state = dict(zip(self.arrays, variables[:count], strict=True))
+        for names, vector in zip(self.numbers.values(), variables[count:], strict=True):
             state.update({name: vector[i] for i, name in enumerate(names)})
         return state
 
@@ -148,20 +159,17 @@ class _Barrier(TypeCastingOp):
     """The identity, as an op that no rewrite looks through."""
 
     def make_node(self, *inputs: Variable) -> Apply:
-        """Return the same type."""
         return Apply(self, list(inputs), [inputs[0].type()])
 
-    def do_constant_folding(self, *arguments: Any) -> bool:
-        """Return False: a constant is computed when the function runs."""
+    def do_constant_folding(self, *arguments: object) -> bool:
         return False
 
-    def infer_shape(self, *arguments: Any) -> Any:
-        """Return the same shape."""
-        return arguments[-1]
+    def infer_shape(self, fgraph: object, node: Apply, shapes: list[S]) -> list[S]:
+        return shapes
 
 
 def optimization_barrier(x: TensorVariable) -> TensorVariable:
-    """Put an optimization barrier around ``x``.
+    """Return ``x`` behind a barrier that no rewrite of PyTensor looks through.
 
     PyTensor fuses elementwise ops and gathers factors across products. Without a barrier a scalar
     coefficient would be recomputed for every element of a vector, and a vector would be recomputed
@@ -185,9 +193,9 @@ def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> l
 
 
 def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
-    """Return ``outputs`` with the constant factors of each product multiplied first.
+    """Return ``outputs`` with the factors of each product that do not vary multiplied first.
 
-    This is done before the loop: for instance y (1 - y), the derivative of a sigmoid.
+    Their product, such as y (1 - y), the derivative of a sigmoid, is then computed before the loop.
     """
     factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
     nodes = toposort(outputs, blockers=set(varying))
@@ -199,7 +207,8 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
         ).outputs
         if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
             return results
-        varied, fixed = [], []
+        varied: list[Any] = []
+        fixed: list[Any] = []
         for variable in node.inputs:
             inner = factors.get(variable) if uses[variable] == 1 else None
             if inner is not None:
@@ -209,8 +218,10 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
                 (varied if variable in new else fixed).append(new.get(variable, variable))
         factors[node.outputs[0]] = varied, fixed
         type_ = results[0].type
-        full = [f for f in fixed if f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable)]
-        if not full or len(fixed) < 2 or any(f.type.dtype != type_.dtype for f in varied + fixed):
+        is_worth_it = len(fixed) > 1 and any(
+            f.type.ndim == type_.ndim > 0 and not any(f.type.broadcastable) for f in fixed
+        )
+        if not is_worth_it or any(f.type.dtype != type_.dtype for f in varied + fixed):
             return results
         return [pt.mul(*varied, pt.mul(*fixed))]
 
@@ -235,9 +246,9 @@ def map_rows(
 
 
 def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
-    """Return the variables that ``outputs`` need and that do not depend on ``varying``.
+    """Return what ``outputs`` are computed from beside ``varying``, as variables for a scan.
 
-    Each is the last such variable on its path to the outputs.
+    Each depends on none of ``varying``, and is the last such variable on its path to the outputs.
     """
     depends = set(varying)
     needed: list[Variable] = []
@@ -252,7 +263,7 @@ def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> lis
         if v in depends or isinstance(v, Constant):
             continue
         if isinstance(v.type, ScalarType) and v.owner is not None:
-            needed[:0] = v.owner.inputs  # such as an index: scan takes tensors only
+            needed[:0] = v.owner.inputs  # scan takes tensors only, and no scalars such as an index
         else:
             found[v] = None
     return list(found)
@@ -279,10 +290,11 @@ def _last(trace: TensorVariable, initial: TensorVariable) -> TensorVariable:
     """
     node = trace.owner
     if node is None or not node.inputs[0].owner:
-        raise RuntimeError("pytensor.scan returned an output of an unknown form.")
-    last = node.inputs[0][-1]
-    return (
-        pt.specify_shape(last, initial.type.shape)
-        if last.type.shape != initial.type.shape
-        else last
-    )
+        raise RuntimeError(
+            f"expected pytensor.scan to return a part of a buffer, got {trace}. This version of "
+            "PyTensor is not supported."
+        )
+    buffer: Any = node.inputs[0]
+    last: TensorVariable = buffer[-1]
+    shape = initial.type.shape
+    return last if last.type.shape == shape else pt.specify_shape(last, shape)

@@ -1,11 +1,11 @@
-"""Recognize functions of a tensor that are written by hand, by their values on a few numbers.
+"""Recognize a sigmoid or a softmax that is written by hand, by its values on a few numbers.
 
-There are many ways to write a sigmoid, a softmax or the logarithm of one; all have the same values.
+There are many ways to write one, and all have the same values.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
@@ -15,22 +15,22 @@ from pytensor.graph.traversal import toposort
 from symng.graphs.evaluation import CHEAP, evaluate_nodes
 from symng.graphs.rewrites import find_equal
 
+_Kind = Literal["sigmoid", "softmax"]
+
 
 def constant_value(v: Variable) -> Any:
-    """Return the value of a constant or of what constants compute, or None."""
+    """Return the value of a constant, or of what a few ops compute from constants, or None."""
     if isinstance(v, Constant):
         return v.data
-    # Scalars and vectors written in formulas: a constant with axes added, as a rule.
-    nodes = [] if v.owner is None else _cone(v, 5)
-    return evaluate_nodes(nodes, {}).get(v)
+    # A number in a formula: a constant with axes added, as a rule.
+    return evaluate_nodes(_last_nodes(v, 5), {}).get(v)
 
 
-def sample(v: Any, low: float = -6.0, high: float = 6.0) -> np.ndarray:
+def sample(v: Variable, low: float = -6.0, high: float = 6.0) -> np.ndarray:
     """Return sample values for a tensor; unknown lengths differ from axis to axis."""
-    # A vector, or a column of one, needs more numbers than a matrix: three show too little of a
-    # function.
-    first = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
-    shape = [n if n is not None else axis + first for axis, n in enumerate(v.type.shape)]
+    # Seven for a vector, or a column of a matrix: three numbers show too little of a function.
+    shortest = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
+    shape = [shortest + axis if n is None else n for axis, n in enumerate(v.type.shape)]
     return np.random.default_rng(0).uniform(low, high, shape).astype(v.type.dtype)
 
 
@@ -49,33 +49,46 @@ def softmax(r: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.exp(r - log_sum_exp(r, axis))
 
 
-def is_near(got: Any, expected: np.ndarray, tolerance: float) -> bool:
+def is_near(got: object, expected: np.ndarray, tolerance: float) -> bool:
     """Return whether an array has the shape and, to ``tolerance``, the values of another."""
     got = np.asarray(got)
     return got.shape == expected.shape and bool((np.abs(got - expected) <= tolerance).all())
 
 
-def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
-    """Return ("sigmoid" or "softmax", c, a, axis) with ``end`` that function of a c, or None.
+class Preactivation(NamedTuple):
+    """What was recognized: a tensor that is sigmoid(a c), or softmax(c) along an axis.
 
-    Of several such c the exact one that is computed first is returned: a softmax of r less its
-    maximum is one of r. Constants as small as 1e-3, added against zeros and ones, are looked
-    through.
+    Attributes
+    ----------
+    kind : {"sigmoid", "softmax"}
+        The function.
+    c : Variable
+        What it is a function of.
+    a : float
+        The factor; 1 for a softmax.
+    axis : int
+        The axis of a softmax; -1 for a sigmoid.
     """
-    nodes = _cone(end)
-    if len(nodes) < 2 and not isinstance(end.owner.op, OpFromGraph):
+
+    kind: _Kind
+    c: Variable
+    a: float
+    axis: int
+
+
+def find_preactivation(end: Variable) -> Preactivation | None:
+    """Return the variable that ``end`` is a sigmoid or softmax of, with the function, or None.
+
+    Of several the one that matches exactly and is computed first is returned: a softmax of r minus
+    its maximum is one of r. A match may be off by up to 2e-3, as by constants that guard a
+    logarithm against zeros.
+    """
+    nodes = _last_nodes(end)
+    if not nodes or (len(nodes) == 1 and not isinstance(nodes[0].op, OpFromGraph)):
         return None  # one op alone is none of these by hand
     same = find_equal([end])
-    candidates: list[Any] = [
-        v
-        for v in dict.fromkeys(same.get(v, v) for node in nodes for v in node.inputs)
-        if not isinstance(v, Constant)
-        and getattr(v.type, "ndim", None) == end.type.ndim
-        and v.type.dtype.startswith("float")
-        and v is not end
-    ]
-    best: tuple[float, tuple[str, Any, float, int]] | None = None
-    for c in candidates:
+    best, least = None, np.inf
+    for c in _candidates(end, nodes, same):
         numbers = sample(c)
         got = evaluate_nodes(nodes, {c: numbers}, same).get(end)
         if got is None:
@@ -83,26 +96,44 @@ def find_preactivation(end: Any) -> tuple[str, Any, float, int] | None:
         exact = 1e-5 if "float32" in (end.type.dtype, c.type.dtype) else 1e-9
         for kind, a, axis, expected in _known(numbers.astype(np.float64)):
             for tolerance in (exact, 2e-3):
-                if is_near(got, expected, tolerance) and (best is None or tolerance < best[0]):
-                    best = tolerance, (kind, c, a, axis)
-    return None if best is None else best[1]
+                if tolerance < least and is_near(got, expected, tolerance):
+                    best, least = Preactivation(kind, c, a, axis), tolerance
+    return best
 
 
-def _known(r: np.ndarray) -> list[tuple[str, float, int, np.ndarray]]:
-    """Return the activations that an output may be, with their values on ``r``."""
-    found = [("sigmoid", a, -1, sigmoid(a * r)) for a in (1.0, 2.0, -1.0, -2.0)]
-    return found + [
-        ("softmax", 1.0, axis, softmax(r, axis)) for axis in range(r.ndim) if r.shape[axis] > 1
+def _candidates(
+    end: Variable, nodes: list[Apply], same: dict[Variable, Variable]
+) -> list[Variable]:
+    """Return the variables of as many axes as ``end`` that ``nodes`` read, each equal one once."""
+    read = dict.fromkeys(same.get(v, v) for node in nodes for v in node.inputs)
+    return [
+        v
+        for v in read
+        if not isinstance(v, Constant)
+        and v is not end
+        and getattr(v.type, "ndim", None) == end.type.ndim
+        and v.type.dtype.startswith("float")
     ]
 
 
-def _cone(end: Any, most: int = 60) -> list[Apply]:
-    """Return the last nodes that compute ``end`` by cheap ops, in order."""
+def _known(r: np.ndarray) -> list[tuple[_Kind, float, int, np.ndarray]]:
+    """Return kind, factor, axis and values on ``r`` of the functions that are recognized."""
+    found: list[tuple[_Kind, float, int, np.ndarray]] = []
+    for a in (1.0, 2.0, -1.0, -2.0):
+        found.append(("sigmoid", a, -1, sigmoid(a * r)))
+    for axis in range(r.ndim):
+        if r.shape[axis] > 1:
+            found.append(("softmax", 1.0, axis, softmax(r, axis)))
+    return found
+
+
+def _last_nodes(end: Variable, most: int = 60) -> list[Apply]:
+    """Return the last nodes that compute ``end`` by cheap ops, ``most`` of them, in order."""
     found: dict[Apply, None] = {}
-    following = [end]
-    while following and len(found) < most:
-        node = following.pop(0).owner
+    queue = [end]
+    while queue and len(found) < most:
+        node = queue.pop(0).owner
         if node is not None and node not in found and isinstance(node.op, CHEAP):
             found[node] = None
-            following += node.inputs
+            queue += node.inputs
     return [node for node in toposort([end]) if node in found]

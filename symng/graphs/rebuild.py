@@ -24,7 +24,7 @@ def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
 
 
 def rebuild(
-    outputs: Sequence[Any], replace: Mapping[Any, Any], rewrite: Rewrite = _copy
+    outputs: Sequence[Variable], replace: Mapping[Any, Any], rewrite: Rewrite = _copy
 ) -> list[Any]:
     """Return ``outputs`` with variables replaced, rebuilding only the nodes that depend on them.
 

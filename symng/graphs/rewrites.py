@@ -14,6 +14,7 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.einsum import Einsum
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Sum
+from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.rebuild import copy_of_frozen, rebuild
 
@@ -21,17 +22,16 @@ from symng.graphs.rebuild import copy_of_frozen, rebuild
 def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
     """Return ``graphs`` with every variable that equals one of ``anchors`` replaced by it.
 
-    Equal are the same op on the same or equal inputs, constants by value. Graphs with nothing to
-    replace come back as they are.
+    Variables are equal if the same op computes them from equal inputs; constants if their values
+    are. Graphs with nothing to replace come back as they are.
     """
-    kept = set(anchors)
+    targets = set(anchors)
     equal = find_equal([*anchors, *graphs])
-    replace = {v: other for v, other in equal.items() if other is not v and other in kept}
-    return rebuild(graphs, replace)
+    return rebuild(graphs, {v: w for v, w in equal.items() if w is not v and w in targets})
 
 
 def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
-    """Map every variable in ``graphs`` to the first one that computes the same."""
+    """Map every variable in ``graphs`` that is computed or constant to the first equal one."""
     same: dict[Variable, Variable] = {}
     computed: dict[Hashable, Sequence[Variable]] = {}
     constants: dict[Hashable, Variable] = {}
@@ -48,19 +48,19 @@ def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
 
 
 def inline(
-    graphs: Sequence[Any], same: Mapping[Variable, Variable] | None = None
+    graphs: Sequence[Variable | None], same: Mapping[Variable, Variable] | None = None
 ) -> tuple[list[Any], dict[Variable, Variable]]:
-    """Return ``graphs`` with every `OpFromGraph` replaced by its graph, and the replacements.
+    """Return ``graphs`` with every `OpFromGraph` replaced by its graph, and all replacements.
 
     Ops with their own derivative stay, since a gradient has to use it, and so do PyTensor's own,
     such as a softmax, which backends know by name. Variables that depend on no replaced op are
-    returned unchanged. ``same`` holds the replacements of a previous call.
+    returned unchanged, and so is a None. ``same`` holds the replacements of a previous call.
     """
-    found = dict(same or {})
+    new = dict(same or {})
     for node in toposort([v for v in graphs if v is not None]):
-        if node.outputs[0] in found:
+        if node.outputs[0] in new:
             continue
-        inputs = [found.get(v, v) for v in node.inputs]
+        inputs = [new.get(v, v) for v in node.inputs]
         outputs: Sequence[Variable]
         if (opened := open_op(node.op, inputs)) is not None:
             outputs = opened
@@ -69,24 +69,24 @@ def inline(
         else:
             continue
         for v, other in zip(node.outputs, outputs, strict=True):
-            found[v] = other
+            new[v] = other
             if other.name is None and other not in inputs and not isinstance(other, Constant):
                 other.name = v.name
-    return [found.get(v, v) for v in graphs], found
+    return [None if v is None else new.get(v, v) for v in graphs], new
 
 
 def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
-    """Return what ``op`` computes from ``inputs`` as a graph without it, or None if it stays.
+    """Return what ``op`` computes from ``inputs`` as a graph without it; None if it is kept.
 
-    With ``every`` no `OpFromGraph` stays.
+    `inline` says which are kept; with ``every`` no `OpFromGraph` is.
     """
     if isinstance(op, Blockwise):
         if not _can_be_opened(op.core_op, every):
             return None
         core: Any = op.core_op
-        cores = [t() for t in core.input_types]
-        graphs: Any = open_op(core, cores, every)
-        return list(vectorize_graph(graphs, dict(zip(cores, inputs, strict=True))))
+        core_inputs = [t() for t in core.input_types]
+        graphs: Any = open_op(core, core_inputs, every)
+        return list(vectorize_graph(graphs, dict(zip(core_inputs, inputs, strict=True))))
     if not _can_be_opened(op, every):
         return None
     inner: Any = op.fgraph  # type: ignore[attr-defined]
@@ -99,12 +99,15 @@ def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Var
 
 
 def _can_be_opened(op: Op, every: bool) -> bool:
-    """Return whether ``op`` is only a graph, with no derivative and no backend code of its own."""
+    """Return whether ``op`` is a graph; unless ``every``, without a derivative or code of its own.
+
+    Of PyTensor's own ops only an einsum is opened: backends know the others by name.
+    """
     if not isinstance(op, OpFromGraph):
         return False
-    kind = type(op)
     if every:
         return True
+    kind = type(op)
     if kind.__module__.startswith("pytensor.") and kind not in (OpFromGraph, SymbolicOp):
         return isinstance(op, Einsum) and bool(op.optimized)
     if op.pullback_overrides is not None or op.pushforward_overrides is not None:
@@ -118,18 +121,18 @@ def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
     return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
 
 
-def accumulate_in_own_dtype(slope: Any) -> Any:
+def accumulate_in_own_dtype(slope: TensorVariable) -> TensorVariable:
     """Return a gradient that is a sum, such as that of a bias, summed in its own dtype.
 
     PyTensor sums float32 in float64, which gains nothing next to matrix products in float32.
     """
     node = slope.owner
-    if node is not None and isinstance(node.op, DimShuffle):
-        return node.op(accumulate_in_own_dtype(node.inputs[0]))
-    if (
-        node is not None
-        and isinstance(node.op, Sum)
-        and node.inputs[0].type.dtype == slope.type.dtype == "float32"
-    ):
-        return node.op.clone(acc_dtype="float32")(node.inputs[0])
+    if node is None:
+        return slope
+    inner: Any = node.inputs[0]
+    if isinstance(node.op, DimShuffle):
+        shuffled: Any = node.op(accumulate_in_own_dtype(inner))
+        return shuffled
+    if isinstance(node.op, Sum) and inner.type.dtype == slope.type.dtype == "float32":
+        return node.op.clone(acc_dtype="float32")(inner)
     return slope

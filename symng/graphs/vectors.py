@@ -1,38 +1,39 @@
 """Parameters as one flat vector and back.
 
 The flat vector holds the parameters in the order given, each raveled in C order. Shapes are those
-the shared variables have when the graph is built: constants in the graph, as JAX needs them and as
-compiles fastest.
+that the shared variables have when the graph is built. They are constants in the graph: JAX needs
+that, and it compiles fastest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from numpy.typing import ArrayLike
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
+from symng.graphs.types import Integer, Params
 
 
-def param_shapes(params: Sequence[Any]) -> list[tuple[int, ...]]:
+def param_shapes(params: Params) -> list[tuple[int, ...]]:
     """Return the shapes that the shared variables ``params`` have now."""
     return [tuple(np.shape(p.get_value(borrow=True))) for p in params]
 
 
-def count(params: Sequence[Any]) -> int:
+def count(params: Params) -> int:
     """Return the number of scalars in ``params``, the length of their flat vector."""
     return sum(math.prod(shape) for shape in param_shapes(params))
 
 
-def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVariable:
+def ravel(tensors: Sequence[TensorVariable], params: Params) -> TensorVariable:
     """Join ``tensors`` of the shapes of ``params`` into one flat vector.
 
-    They come in the order given, each in C order. The length is a constant of the graph, since JAX
-    cannot make the state of a solver from one that is computed.
+    They come in the order given, each in C order. The length is a constant in the graph: JAX cannot
+    make the state of a solver with a length that is computed.
     """
     parts = [
         t.reshape((math.prod(shape),))
@@ -41,7 +42,7 @@ def ravel(tensors: Sequence[TensorVariable], params: Sequence[Any]) -> TensorVar
     return parts[0] if len(parts) == 1 else pt.concatenate(parts)
 
 
-def split(vector: TensorVariable, params: Sequence[Any]) -> list[TensorVariable]:
+def split(vector: TensorVariable, params: Params) -> list[TensorVariable]:
     """Cut a flat vector into tensors of the shapes of ``params``; the inverse of `ravel`."""
     return cut(vector, param_shapes(params))
 
@@ -57,29 +58,26 @@ def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[Tenso
 
 
 def positions(v: TensorVariable) -> TensorVariable:
-    """Return 1, 2, ... as int64, as many as the vector ``v`` has entries.
-
-    Counted with cumsum: PyTensor's JAX backend has no arange of such a length until
-    `symng.enable_jax` is called.
-    """
+    """Return 1, 2, ... as int64, as many as the vector ``v`` has entries."""
+    # By a sum: PyTensor's JAX backend has no arange of such a length before `symng.enable_jax`.
     return pt.cumsum(pt.ones_like(v, dtype="int64"))
 
 
 def random_signs(
     like: TensorVariable,
-    seed: Any,
+    seed: Integer,
     draws: int | None = None,
     *,
     axis: int = 0,
-    offset: Any = 0,
+    offset: Integer = 0,
 ) -> TensorVariable:
     """Return random signs of the shape and dtype of ``like``, a function of ``seed``.
 
-    With ``draws`` there are so many of them, along a new first axis. Positions along ``axis`` are
-    counted from ``offset``: a chunk of a batch gets the signs it has in the batch.
+    With ``draws`` there are that many of them, along a new first axis. Positions along ``axis`` are
+    counted from ``offset``, so that a chunk gets the signs that its examples have in the batch.
 
-    They are bits of a hash of seed and position, not draws of a generator, whose state not every
-    backend gives back.
+    The signs are bits of a hash of seed and position, not draws from a generator: not every backend
+    returns the next state of one.
     """
     axes = [
         positions(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)])
@@ -95,7 +93,7 @@ def random_signs(
 
 
 def _hash(x: TensorVariable) -> TensorVariable:
-    """Scramble words of 32 bits, by the finalizer "lowbias32" of C. Wellons."""
+    """Scramble words of 32 bits by the hash "lowbias32" of C. Wellons."""
     mask = np.uint64(0xFFFFFFFF)
     x = x.astype("uint64") & mask
     for divisor, factor in ((1 << 16, 0x7FEB352D), (1 << 15, 0x846CA68B)):
@@ -103,12 +101,12 @@ def _hash(x: TensorVariable) -> TensorVariable:
     return x ^ (x // np.uint64(1 << 16))
 
 
-def get_flat(params: Sequence[Any]) -> np.ndarray:
+def get_flat(params: Params) -> np.ndarray:
     """Return the values of shared variables as one flat NumPy vector (a copy)."""
     return np.concatenate([np.asarray(p.get_value(borrow=True)).ravel() for p in params])
 
 
-def set_flat(params: Sequence[Any], values: np.ndarray) -> None:
+def set_flat(params: Params, values: ArrayLike) -> None:
     """Set shared variables from one flat NumPy vector; the inverse of `get_flat`."""
     values = np.asarray(values)
     if values.shape != (count(params),):
@@ -116,7 +114,5 @@ def set_flat(params: Sequence[Any], values: np.ndarray) -> None:
     start = 0
     for param, shape in zip(params, param_shapes(params), strict=True):
         stop = start + math.prod(shape)
-        param.set_value(
-            values[start:stop].astype(param.type.dtype).reshape(shape)
-        )  # astype: a copy
+        param.set_value(values[start:stop].astype(param.type.dtype).reshape(shape))  # a copy
         start = stop

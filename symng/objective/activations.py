@@ -25,7 +25,7 @@ from symng.graphs.axes import axes_along, axis_after
 from symng.graphs.evaluation import evaluate_nodes
 from symng.graphs.patterns import constant_value, find_preactivation, is_near, sample
 from symng.graphs.rewrites import inline, is_elementwise, open_op
-from symng.graphs.scans import first_round, inner_value, trace_of
+from symng.graphs.scans import first_computed_row, inner_value, trace_of
 from symng.likelihoods import Bernoulli, Categorical, Likelihood, Poisson
 
 VIEWS = (
@@ -203,7 +203,7 @@ def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> 
     if found is None or found.r is None:
         return found
     # The output of a state also has its start, which the user's graph slices off.
-    start = first_round(end)
+    start = first_computed_row(end)
     skip = 0
     if start:
         node = views[-1] if views else None
