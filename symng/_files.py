@@ -9,11 +9,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-# What zipfile and numpy are seen to raise for a damaged file.
+# What zipfile and NumPy have been seen to raise for a damaged file.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -26,11 +26,18 @@ _DAMAGE = (
 )
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], Any]) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
     """Call ``write`` on a new file in the folder of ``path``, then move that file over ``path``.
 
-    Whatever goes wrong on the way (a full disk, Ctrl-C), an older file at ``path`` stays as it was
-    and the new one is removed.
+    If anything goes wrong (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the
+    new one is removed.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written; the message says what to do.
+    TypeError
+        When ``path`` is not a path.
     """
     _check_path(path)
     # A link is followed, so that the file it points to is replaced, not the link.
@@ -52,18 +59,19 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        text = f"cannot write {os.fspath(path)!r}: {reason}. "
+        hint = f"Make the folder {str(target.parent)!r} first"
         if target.parent.is_dir():
-            text += "The file that was there is unchanged; free some space or "
-            text += "choose another folder, and save again"
-        else:
-            text += f"Make the folder {str(target.parent)!r} first"
-        raise OSError(error.errno or 0, text) from error
+            hint = (
+                "The file that was there is unchanged; free some space or choose another folder, "
+                "and save again"
+            )
+        reason = error.strerror or str(error)
+        message = f"cannot write {os.fspath(path)!r}: {reason}. {hint}"
+        raise OSError(error.errno or 0, message) from error
 
 
-def _check_path(path: Any) -> None:
-    """Refuse what is not the name of a file: `open` would take a number for a file that is open."""
+def _check_path(path: object) -> None:
+    """Refuse what is not a path: `open` would take a number for a file that is already open."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: expected the name of a file, got {path!r} ({type(path).__name__}).")
 
@@ -74,8 +82,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
             for name, array in arrays.items():
-                # Not numpy.savez: it takes names as keyword arguments, so an array called "file"
-                # would not pass.
+                # Not numpy.savez: names are its keyword arguments, and "file" is taken.
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
@@ -90,13 +97,18 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
 
 
 def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file.
+    """Read all arrays of an npz file; ``what`` says in messages what file is expected.
 
-    A damaged or foreign file is a ValueError that names the file and gives the ``hint``.
+    Raises
+    ------
+    OSError
+        When the file cannot be opened.
+    ValueError
+        When it is damaged or something else; the message ends with ``hint``.
     """
     _check_path(path)
     arrays = {}
-    # Outside of the try: a file that is not there is not a damaged one.
+    # Outside of the try: a missing file is not a damaged one.
     with Path(path).open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:

@@ -1,8 +1,8 @@
 """Likelihoods: the distribution of the targets given an output, and its metric.
 
-A neural network's output y is read as the parameter of p(t | x) (section 2.1 of the paper). Each
-likelihood gives the Fisher matrix of one example with respect to the pre-activation r (the natural
-parameter) and with respect to y:
+A network's output y is the parameter of p(t | x) (section 2.1 of the paper). Each likelihood gives
+the Fisher matrix of one example with respect to the pre-activation r (the natural parameter) and
+with respect to y:
 
 ============  ==============  ======================  ===================
 likelihood    y               metric on r             metric on y
@@ -44,16 +44,19 @@ class Likelihood(Config, ABC):
 
     @abstractmethod
     def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        """Return the Fisher matrix with respect to r, times v, example by example."""
+        """Return the Fisher matrix with respect to r, times v, for each example."""
 
     @abstractmethod
     def output_metric_product(self, y: TensorVariable, v: TensorVariable) -> TensorVariable:
-        """Return the Fisher matrix with respect to the output y, times v (equations 7, 8, 30)."""
+        """Return the Fisher matrix with respect to y, times v, for each example (eq. 7, 8, 30)."""
 
     def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
-        """Return B v or B^T v, B B^T the Fisher matrix with respect to r; None if B is unknown."""
+        """Return B v, or B^T v if ``transposed``, where B B^T is the Fisher matrix w.r.t. r.
+
+        None if no such B is known.
+        """
         if type(self).metric_root is Likelihood.metric_root:
             return None
         deprecated("Likelihood.metric_root", "0.2", "Likelihood.metric_sqrt")
@@ -71,13 +74,13 @@ class Likelihood(Config, ABC):
         """Return the next generator and targets drawn from p(t | y), of the shape and dtype of y.
 
         ``rng`` is a symbolic generator, such as ``pt.random.shared_rng(np.random.default_rng(0))``;
-        make the next one its update. The targets of a `Categorical` are one-hot.
+        update it with the next one. The targets of a `Categorical` are one-hot.
         """
 
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
-        """Refuse an array of targets that this distribution cannot produce; by default none.
+        """Refuse an array of targets outside the range of this distribution; by default none.
 
         ``output_ndim`` is the number of axes of the output, and ``classes`` the length of its last
         one, if known.
@@ -85,7 +88,7 @@ class Likelihood(Config, ABC):
 
     @property
     def is_logits(self) -> bool:
-        """Whether the user's output is the pre-activation itself."""
+        """Whether the output given is the pre-activation r itself."""
         return False
 
 
@@ -98,8 +101,8 @@ class Gaussian(Likelihood):
     Parameters
     ----------
     std : float or symbolic scalar, default 1.0
-        Standard deviation in units of the targets, above 0. A symbolic one depends on shared
-        variables alone.
+        Standard deviation in units of the targets, above 0. A symbolic one may depend on shared
+        variables only.
 
     Notes
     -----
@@ -240,7 +243,7 @@ class Categorical(Likelihood):
     def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable:
-        # B = diag(q) - y q^T with q the roots of the probabilities y, whose squares sum to 1.
+        # B = diag(q) - y q^T, where q holds the square roots of y; B B^T needs that y sums to 1.
         y = self.mean(r)
         q = pt.sqrt(y)
         if transposed:
@@ -254,7 +257,6 @@ class Categorical(Likelihood):
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
-        suffix = " (Categorical likelihood)"
         column = targets.ndim == output_ndim and targets.shape[-1] == 1 and classes != 1
         if targets.ndim == output_ndim - 1 or column:
             wrong = (targets < 0) | (targets != np.floor(targets))
@@ -385,11 +387,11 @@ def _refuse_first(
 
 def describe_likelihood(likelihood: Likelihood) -> str:
     """Return the name of a likelihood and its settings that are not the default."""
-    settings = [
-        f"{f.name}={getattr(likelihood, f.name)}"
-        for f in fields(likelihood)  # type: ignore[arg-type]
-        if is_symbolic(getattr(likelihood, f.name)) or getattr(likelihood, f.name) != f.default
-    ]
+    settings = []
+    for f in fields(likelihood):  # type: ignore[arg-type]
+        value = getattr(likelihood, f.name)
+        if is_symbolic(value) or value != f.default:
+            settings.append(f"{f.name}={value}")
     return type(likelihood).__name__ + (f"({', '.join(settings)})" if settings else "")
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from symng.training.curves import PANELS, draw_curves, finish, new_figure
 from symng.training.history import History
@@ -30,8 +31,8 @@ def training_curves(
 ) -> Figure:
     """Draw a column of one or more histories against steps and against seconds.
 
-    The panels are those of Figure 3 of the paper, with a logarithmic error axis as well; a linear
-    one if the column has negative values, as the loss of a density or a reduction ratio may have.
+    The panels are those of Figure 3 of the paper. The error axis is logarithmic, or linear if the
+    column has negative values, as the loss of a density or a reduction ratio may have.
 
     Parameters
     ----------
@@ -39,8 +40,8 @@ def training_curves(
         One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A
         name may stand for the runs of several seeds: they get one color.
     column : str, default "squared_error"
-        What to draw. Rows where it is NaN (not evaluated) or a coordinate is one that a logarithmic
-        axis cannot show (0, or steps below it) are left out.
+        What to draw. Rows are left out where it is NaN (not evaluated), and where it or the step
+        or second is a number that a logarithmic axis cannot show.
     path : path-like, optional
         Where to write the picture.
 
@@ -63,8 +64,8 @@ def training_curves(
 
 
 def reconstructions(
-    originals: np.ndarray,
-    reconstructions: np.ndarray,
+    originals: ArrayLike,
+    reconstructions: ArrayLike,
     path: str | os.PathLike[str] | None = None,
     shape: tuple[int, int] = (28, 28),
     n: int = 12,
@@ -102,8 +103,8 @@ def reconstructions(
 
 def curves_summary(
     histories: Mapping[str, History | Sequence[History]] | History,
-    originals: np.ndarray,
-    reconstructions: np.ndarray,
+    originals: ArrayLike,
+    reconstructions: ArrayLike,
     path: str | os.PathLike[str] | None = None,
     column: str = "squared_error",
     shape: tuple[int, int] = (28, 28),
@@ -139,7 +140,7 @@ def curves_summary(
     return finish(figure, path)
 
 
-def _named(histories: Any) -> dict[str, list[History]]:
+def _named(histories: object) -> dict[str, list[History]]:
     """Return the runs by name, a list for each; a single one has the empty name."""
     if isinstance(histories, History):
         return {"": [histories]}
@@ -160,7 +161,9 @@ def _named(histories: Any) -> dict[str, list[History]]:
     return named
 
 
-def _pair(originals: Any, reconstructions: Any, shape: tuple[int, int], n: int) -> np.ndarray:
+def _pair(
+    originals: ArrayLike, reconstructions: ArrayLike, shape: tuple[int, int], n: int
+) -> np.ndarray:
     """Return both sets of images as one array of shape (2, n, rows, columns)."""
     first, second = np.asarray(originals), np.asarray(reconstructions)
     rows, columns = shape

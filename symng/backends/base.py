@@ -25,8 +25,8 @@ class Backend:
     compiles_on_first_call : bool
         Whether functions are compiled when they are first called, and not when they are made.
     rehearsal_examples : int or None
-        How many examples are enough to compile a function that is called to compile it; None if
-        it is compiled for the shapes of its arguments.
+        How many examples are enough for the call that compiles a function; None if it is compiled
+        for the shapes of its arguments.
     has_device : bool
         Whether arrays can stay on a device, where functions read them without a copy. Such
         functions must trust their inputs: PyTensor's checks would copy the arrays to the host.

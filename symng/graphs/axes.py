@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.builders import infer_shape
 from pytensor.compile.ops import TypeCastingOp
@@ -80,7 +79,7 @@ def _computed_length(v: Variable, axis: int) -> int | None:
         return None
     if isinstance(length, Constant):
         return int(length.data)
-    values: dict[Variable, np.ndarray] = {
+    values = {
         i: i.get_value(borrow=True) for i in graph_inputs([length]) if isinstance(i, SharedVariable)
     }
     return int(evaluate_nodes(toposort([length]), values)[length])

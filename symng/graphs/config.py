@@ -1,4 +1,4 @@
-"""Configuration objects: what each setting may be is declared once, where the setting is.
+"""Configuration objects, whose settings are each declared in one place.
 
 A configuration is a frozen, keyword-only dataclass::
 
@@ -6,9 +6,9 @@ A configuration is a frozen, keyword-only dataclass::
     class FixedDamping(Damping):  # a subclass of Config
         value: float = number(default=0.0, minimum=0)
 
-When it is made, all declared settings are checked. It prints as the call that makes it, and names
-the setting that is meant where it is given one that it does not have. What concerns several
-settings at once is checked in ``__post_init__``, after ``super().__post_init__()``.
+All declared settings are checked when an object is made. It prints as the call that makes it, and
+an unknown setting is refused with the name of the one that is meant. What concerns several settings
+at once is checked in ``__post_init__``, after ``super().__post_init__()``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from symng._checks import (
 
 T = TypeVar("T")
 
+Convert = Callable[[str, Any], object]
+"""From the name and the given value of a setting to the value kept; raises to refuse it."""
+
 _KEY = "symng"  # of a declaration in the metadata of a field
 
 
@@ -43,7 +46,7 @@ class Declaration:
     Attributes
     ----------
     convert : callable
-        From name and value to the value that is kept; raises where the value is refused.
+        From name and value to the value that is kept; raises to refuse the value.
     symbolic : bool
         Whether the value may be a symbolic scalar. A shared variable then takes its place in a
         compiled step, so that it can be changed between steps.
@@ -51,19 +54,19 @@ class Declaration:
         The dtype of that variable; by default that of the parameters.
     """
 
-    convert: Callable[[str, Any], Any]
+    convert: Convert
     symbolic: bool = False
     dtype: str | None = None
 
 
 def setting(
     *,
-    convert: Callable[[str, Any], Any],
-    default: Any = MISSING,
+    convert: Convert,
+    default: object = MISSING,
     default_factory: Any = MISSING,
     kw_only: bool = True,
 ) -> Any:
-    """Declare a setting; ``convert`` takes name and value, and returns the value or raises."""
+    """Declare a setting of any kind; ``convert`` is that of `Declaration`."""
     metadata = {_KEY: Declaration(convert)}
     if default_factory is not MISSING:
         return field(default_factory=default_factory, kw_only=kw_only, metadata=metadata)
@@ -72,7 +75,7 @@ def setting(
 
 def number(
     *,
-    default: Any,
+    default: float | None,
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
@@ -81,7 +84,7 @@ def number(
     finite: bool = True,
     symbolic: bool = False,
 ) -> Any:
-    """Declare a number in a range, as `check_number` takes it; None passes if it is the default."""
+    """Declare a number in a range, as for `check_number`; None passes if it is the default."""
     check = partial(
         check_number,
         minimum=minimum,
@@ -102,18 +105,16 @@ def flag(*, default: bool) -> Any:
     return field(default=default, metadata={_KEY: Declaration(_checked(check_flag))})
 
 
-def choice(words: Any, *, default: str) -> Any:
+def choice(words: object, *, default: str) -> Any:
     """Declare one of the words of a ``Literal``."""
     check = partial(check_choice, choices=get_args(words))
     return field(default=default, metadata={_KEY: Declaration(_checked(check))})
 
 
-def _checked(
-    check: Callable[[str, Any], None], optional: bool = False
-) -> Callable[[str, Any], Any]:
-    """Return a function that returns a value if it passes a check, or is None and optional."""
+def _checked(check: Callable[[str, object], None], optional: bool = False) -> Convert:
+    """Return a check as a conversion that changes nothing; None passes if ``optional``."""
 
-    def convert(name: str, value: Any) -> Any:
+    def convert(name: str, value: object) -> object:
         if not (optional and value is None):
             check(name, value)
         return value
@@ -122,7 +123,7 @@ def _checked(
 
 
 class Config:
-    """Check the declared settings of a configuration; the base of all of them."""
+    """The base of all configurations, which checks the declared settings."""
 
     def __post_init__(self) -> None:
         for name, declaration in declarations(self).items():
@@ -131,16 +132,16 @@ class Config:
             if converted is not value:
                 self._fill_in(**{name: converted})
 
-    def _fill_in(self, **settings: Any) -> None:
+    def _fill_in(self, **settings: object) -> None:
         """Set settings while the object is made: converted ones, or dependent defaults."""
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
 
-def declarations(settings: Any) -> dict[str, Declaration]:
+def declarations(settings: object) -> dict[str, Declaration]:
     """Return the declarations of a configuration, or of its class, by the names of the settings."""
-    known = fields(settings) if is_dataclass(settings) else ()
-    return {f.name: f.metadata[_KEY] for f in known if _KEY in f.metadata}
+    declared = fields(settings) if is_dataclass(settings) else ()
+    return {f.name: f.metadata[_KEY] for f in declared if _KEY in f.metadata}
 
 
 @dataclass_transform(
@@ -149,14 +150,14 @@ def declarations(settings: Any) -> dict[str, Declaration]:
     field_specifiers=(field, setting, number, flag, choice),
 )
 def config(cls: type[T]) -> type[T]:
-    """Make a subclass of `Config` a frozen, keyword-only dataclass that explains its settings."""
+    """Make a subclass of `Config` a frozen, keyword-only dataclass with the repr of this module."""
     if cls.__repr__ is object.__repr__:
         setattr(cls, "__repr__", short_repr)  # noqa: B010 - an assignment would be typed
-    return _explain_settings(dataclass(frozen=True, kw_only=True, repr=False)(cls))
+    return _with_explained_settings(dataclass(frozen=True, kw_only=True, repr=False)(cls))
 
 
-def _explain_settings(cls: type[T]) -> type[T]:
-    """Make a dataclass explain an unknown setting, or one given by position."""
+def _with_explained_settings(cls: type[T]) -> type[T]:
+    """Make a dataclass say what is meant by an unknown setting, or by one given by position."""
     make: Any = cls.__init__
     settings = [f for f in fields(cls) if f.init]  # type: ignore[arg-type]
     known = [f.name for f in settings]
@@ -166,15 +167,17 @@ def _explain_settings(cls: type[T]) -> type[T]:
     def __init__(self: T, *args: Any, **kwargs: Any) -> None:
         check_keywords(cls.__name__, kwargs, known)
         if known and len(args) > len(by_position):
-            raise _without_name(cls.__name__, args[len(by_position)], known, by_position)
+            raise _unnamed_error(cls.__name__, args[len(by_position)], known, by_position)
         make(self, *args, **kwargs)
 
     setattr(cls, "__init__", __init__)  # noqa: B010 - an assignment would be typed
     return cls
 
 
-def _without_name(owner: str, value: Any, known: list[str], by_position: list[str]) -> Exception:
-    """Return the exception for a setting given by position, with a setting that it may be."""
+def _unnamed_error(
+    owner: str, value: object, known: list[str], by_position: list[str]
+) -> Exception:
+    """Return the exception for a setting given by position, which suggests a name for it."""
     likely = ("step_size", "size", "initial", "value", "maxiter") if isinstance(value, Real) else ()
     left = [n for n in (*likely, *known) if n in known and n not in by_position]
     return argument_error(
@@ -189,13 +192,13 @@ def _without_name(owner: str, value: Any, known: list[str], by_position: list[st
 _WIDTH = 88  # of a line
 
 
-def short_repr(self: Any) -> str:
-    """Return the call that makes a dataclass, without default settings: a ``__repr__``."""
+def short_repr(self: object) -> str:
+    """Return the call that makes a configuration, without default settings: a ``__repr__``."""
     return _text(self, 0, 0)
 
 
-def noted_repr(self: Any) -> str:
-    """Return `short_repr` and, as comments below, the notes of the object: a ``__repr__``."""
+def noted_repr(self: object) -> str:
+    """Return `short_repr` and, as comments below, the ``_note`` of the object: a ``__repr__``."""
     note = getattr(self, "_note", "")
     lines = [
         textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ")
@@ -204,7 +207,7 @@ def noted_repr(self: Any) -> str:
     return "\n".join([short_repr(self), *lines])
 
 
-def full_repr(value: Any) -> str:
+def full_repr(value: object) -> str:
     """Return the call that makes a configuration, with every setting, on one line.
 
     The repr leaves out the settings that are the defaults, which another version may change: keep
@@ -241,25 +244,25 @@ def stable_settings(owner: Any) -> dict[str, str]:
     return {f.name: full_repr(getattr(owner, f.name)) for f in known}
 
 
-def _text(value: Any, indent: int, before: int) -> str:
-    """Return ``value`` as code.
+def _text(value: object, indent: int, before: int) -> str:
+    """Return ``value`` as code, on one line if it fits.
 
     Its first line starts after ``before`` characters, the others after ``indent``.
     """
     if not _is_configuration(value):
         return leaf_repr(value)
-    name, changed = type(value).__qualname__, _changed(value)
-    line = ", ".join(f"{key}={_text(setting, 0, 0)}" for key, setting in changed.items())
+    name, settings = type(value).__qualname__, _needed_settings(value)
+    line = ", ".join(f"{key}={_text(setting, 0, 0)}" for key, setting in settings.items())
     if "\n" not in line and before + len(name) + len(line) + 2 <= _WIDTH:
         return f"{name}({line})"
     inner = indent + 4
     lines = [
-        f"{key}={_text(setting, inner, inner + len(key) + 2)}," for key, setting in changed.items()
+        f"{key}={_text(setting, inner, inner + len(key) + 2)}," for key, setting in settings.items()
     ]
     return "\n".join([f"{name}(", *(" " * inner + line for line in lines), " " * indent + ")"])
 
 
-def _is_configuration(value: Any) -> bool:
+def _is_configuration(value: object) -> bool:
     """Return whether ``value`` prints by `short_repr` or `noted_repr`."""
     return getattr(type(value), "__repr__", None) in (short_repr, noted_repr)
 
@@ -269,38 +272,36 @@ def _settings(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.repr}
 
 
-def _changed(value: Any) -> dict[str, Any]:
+def _needed_settings(value: object) -> dict[str, Any]:
     """Return the settings without which the constructor makes something else."""
     settings = _settings(value)
-    kept = dict(settings)
+    needed = dict(settings)
     for name in settings:
-        fewer = {key: setting for key, setting in kept.items() if key != name}
+        fewer = {key: setting for key, setting in needed.items() if key != name}
         try:
-            # Not a comparison with the field's default: a check may make a step size of a number,
-            # or fill in a None.
-            if _same(_settings(type(value)(**fewer)), settings):
-                kept = fewer
-        except Exception:  # needed, or refused without it
+            # Not a comparison with the field's default: a number may have become a step size, or a
+            # None been filled in.
+            if _are_equal(_settings(type(value)(**fewer)), settings):
+                needed = fewer
+        except Exception:  # refused without this setting
             continue
-    return kept
+    return needed
 
 
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Return whether all settings are equal and of one type."""
+def _are_equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Return whether all settings are equal and of the same types."""
     return all(
         a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name]))
         for name in b
     )
 
 
-def leaf_repr(value: Any) -> str:
-    """Return a setting that is no configuration: what its author calls it, where it has a name."""
+def leaf_repr(value: object) -> str:
+    """Return a setting that is not a configuration as text: by its name, or by its repr."""
     if isinstance(value, partial):
-        given = [repr(a) for a in value.args] + [
-            f"{name}={a!r}" for name, a in value.keywords.items()
-        ]
+        given = [*map(repr, value.args), *(f"{k}={a!r}" for k, a in value.keywords.items())]
         return f"partial({', '.join([leaf_repr(value.func), *given])})"
-    name = getattr(value, "__name__", "<")
-    if callable(value) and "<" not in name:
-        return str(name)
+    name = str(getattr(value, "__name__", "<"))
+    if callable(value) and "<" not in name:  # a lambda is called <lambda>
+        return name
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

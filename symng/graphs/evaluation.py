@@ -42,7 +42,7 @@ CHEAP = (
 
 def evaluate_nodes(
     nodes: Iterable[Apply],
-    given: Mapping[Variable, Any],
+    given: Mapping[Any, Any],
     same: Mapping[Variable, Variable] | None = None,
 ) -> dict[Variable, Any]:
     """Return the values of ``given`` and of what ``nodes`` compute from these and constants.

@@ -26,7 +26,7 @@ Entries = dict[str, TensorVariable]
 
 def while_loop(
     body: Callable[[State], State],
-    cond: Callable[[State], Any],
+    cond: Callable[[State], TensorVariable],
     state: State,
     max_iterations: Integer,
 ) -> State:
@@ -106,9 +106,9 @@ def _scan(
     return packing.unpack(rebuild(lasts, given))
 
 
-def _flatten(state: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(state: Any, prefix: str = "") -> Entries:
     """Return the tensors of a state by name; those of a nested NamedTuple as "outer.inner"."""
-    entries: dict[str, Any] = {}
+    entries: Entries = {}
     fields = state if isinstance(state, dict) else state._asdict()
     for name, value in fields.items():
         if isinstance(value, tuple):
@@ -118,7 +118,7 @@ def _flatten(state: Any, prefix: str = "") -> dict[str, Any]:
     return entries
 
 
-def _unflatten(pattern: Any, entries: Mapping[str, Any], prefix: str = "") -> Any:
+def _unflatten(pattern: Any, entries: Entries, prefix: str = "") -> Any:
     """Return a state of the form of ``pattern`` with the tensors in ``entries``."""
     if isinstance(pattern, dict):
         return {name: entries[name] for name in pattern}
@@ -182,8 +182,8 @@ def optimization_barrier(x: TensorVariable) -> TensorVariable:
 def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
     """Return ``outputs`` with a barrier around each number that scales an array."""
 
-    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
-        inputs = [new.get(variable, variable) for variable in node.inputs]
+    def rewrite(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable]:
+        inputs: list[Any] = [new.get(variable, variable) for variable in node.inputs]
         source = node.inputs[0]
         if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
             inputs[0] = optimization_barrier(inputs[0])
@@ -197,18 +197,18 @@ def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) ->
 
     Their product, such as y (1 - y), the derivative of a sigmoid, is then computed before the loop.
     """
-    factors: dict[Variable, tuple[list[Any], list[Any]]] = {}
+    factors: dict[Variable, tuple[list[Variable], list[Variable]]] = {}
     nodes = toposort(outputs, blockers=set(varying))
     uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
 
-    def rewrite(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
+    def rewrite(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable]:
         results = node.clone_with_new_inputs(
             [new.get(variable, variable) for variable in node.inputs]
         ).outputs
         if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Mul)):
             return results
-        varied: list[Any] = []
-        fixed: list[Any] = []
+        varied: list[Variable] = []
+        fixed: list[Variable] = []
         for variable in node.inputs:
             inner = factors.get(variable) if uses[variable] == 1 else None
             if inner is not None:

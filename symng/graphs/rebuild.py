@@ -9,22 +9,22 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import graph_inputs, toposort
 
-Rewrite = Callable[[Apply, Mapping[Variable, Any]], list[Variable]]
+Rewrite = Callable[[Apply, Mapping[Variable, Variable]], list[Variable]]
 
 
-def _copy(node: Apply, new: Mapping[Variable, Any]) -> list[Variable]:
+def _copy(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable]:
     """Return the outputs of a node on its new inputs."""
     return node.clone_with_new_inputs([new.get(v, v) for v in node.inputs]).outputs
 
 
-def copy_of_frozen(node: Apply, new: Mapping[Variable, Any]) -> Apply:
+def copy_of_frozen(node: Apply, new: Mapping[Variable, Variable]) -> Apply:
     """Return a copy of a node of a frozen graph, on its new inputs and with its own outputs."""
     inputs = [new.get(v, v) for v in node.inputs]
     return Apply(node.op, inputs, [v.type(name=v.name) for v in node.outputs])
 
 
 def rebuild(
-    outputs: Sequence[Variable], replace: Mapping[Any, Any], rewrite: Rewrite = _copy
+    outputs: Sequence[Variable], replace: Mapping[Any, Variable], rewrite: Rewrite = _copy
 ) -> list[Any]:
     """Return ``outputs`` with variables replaced, rebuilding only the nodes that depend on them.
 
@@ -44,7 +44,7 @@ def rebuild(
         Takes a node and what has become of the variables before it, and returns its new outputs.
         Default: the same op on the new inputs.
     """
-    new: dict[Variable, Any] = dict(replace)
+    new: dict[Variable, Variable] = dict(replace)
     for node in toposort(list(outputs), blockers=replace):
         if any(v in new for v in node.inputs):
             for old, made in zip(node.outputs, rewrite(node, new), strict=True):

@@ -27,7 +27,7 @@ def first_computed_row(trace: TensorVariable) -> int:
     return -min(taps[number]) if 0 <= number < len(taps) else 0
 
 
-def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Any, Any]:
+def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Variable | None, Variable | None]:
     """Return the values of a variable inside a scan over all steps, and where they come from.
 
     Parameters
@@ -52,7 +52,7 @@ def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Any, Any]:
     numbers = range(info.n_mit_mot, len(node.outputs) - info.n_untraced_sit_sot)
     traces = {_value_of(op, i): node.outputs[i] for i in numbers}
     # What each step can use: what the scan computes, earlier states, and the sequences.
-    steps: dict[Variable, Any] = {
+    steps: dict[Variable, Variable] = {
         value: output[first_computed_row(output) :] for value, output in traces.items()
     }
     if inner in steps:
@@ -73,7 +73,7 @@ def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Any, Any]:
 
 
 def _computed_from(
-    inner: Variable, steps: dict[Variable, Any], outer: dict[Variable, Any]
+    inner: Variable, steps: dict[Variable, Variable], outer: dict[Variable, Variable]
 ) -> Variable | None:
     """Return ``inner`` for all steps at once, or None where that is impossible.
 
