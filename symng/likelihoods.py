@@ -53,10 +53,7 @@ class Likelihood(Config, ABC):
     def metric_sqrt(
         self, r: TensorVariable, v: TensorVariable, transposed: bool = False
     ) -> TensorVariable | None:
-        """Return B v, or B^T v if ``transposed``, where B B^T is the Fisher matrix w.r.t. r.
-
-        None if no such B is known.
-        """
+        """Return B v or B^T v, where B B^T is the Fisher matrix on r; None if B is unknown."""
         if type(self).metric_root is Likelihood.metric_root:
             return None
         deprecated("Likelihood.metric_root", "0.2", "Likelihood.metric_sqrt")
@@ -257,6 +254,7 @@ class Categorical(Likelihood):
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
+        suffix = " (Categorical likelihood)"
         column = targets.ndim == output_ndim and targets.shape[-1] == 1 and classes != 1
         if targets.ndim == output_ndim - 1 or column:
             wrong = (targets < 0) | (targets != np.floor(targets))
