@@ -20,7 +20,6 @@ from symng.graphs.rebuild import rebuild
 from symng.graphs.types import Integer
 
 State = TypeVar("State", bound=Any)
-S = TypeVar("S")
 Entries = dict[str, TensorVariable]
 
 
@@ -164,8 +163,8 @@ class _Barrier(TypeCastingOp):
     def do_constant_folding(self, *arguments: object) -> bool:
         return False
 
-    def infer_shape(self, fgraph: object, node: Apply, shapes: list[S]) -> list[S]:
-        return shapes
+    def infer_shape(self, *arguments: Any) -> Any:
+        return arguments[-1]  # the shapes; before them the node, and in early PyTensor 3 the graph
 
 
 def optimization_barrier(x: TensorVariable) -> TensorVariable:
