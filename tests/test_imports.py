@@ -57,6 +57,7 @@ OUTSIDE: dict[str, set[str]] = {
     "training": NUMERIC | {"rich", "IPython", "matplotlib", "pandas"},
     "plot": {"numpy", "matplotlib"},
     "datasets": {"numpy", "scipy", "sklearn"},
+    "legacy": NUMERIC | {"scipy"},
 }
 
 # The rooms, or modules, that call a function of PyTensor.

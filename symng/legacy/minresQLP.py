@@ -76,8 +76,8 @@ class MinresQLP:
         Without effect.
     quirks : bool, default False
         As the original: QLP from the first iteration, whatever ``TranCond``; the residual of the
-        recurrence; estimates in which norm(b) is taken for a part of norm(A). ``maxit`` must be a
-        plain number then.
+        recurrence; estimates in which norm(b) is taken for a part of norm(A); x = 0 where b is an
+        eigenvector to the last bit. ``maxit`` must be a plain number then.
 
     Notes
     -----
@@ -126,22 +126,31 @@ class MinresQLP:
         system = ListSystem(self.compute_Gv, bs, self.param_shapes, self.Ms, self.damp)
         x, solution = system.solve(self.solver)
         b_norm = pt.sqrt(pt.dot(system.b, system.b))
-        scalars = self._scalars(solution, b_norm, plain=self.Ms is None)
+        scalars = _scalars(solution, b_norm)
+        plain = self.Ms is None
+        if self.quirks:
+            found = original_estimates(solution, b_norm)
+            scalars[2:] = [relative_residual(solution, b_norm, found.norm), found.norm]
+            scalars.append(found.condition)
+        elif plain:
+            exact = scalars[2] <= _ROUNDING * eps_of(b_norm)
+            eigenvector = pt.eq(solution.niter, 1) & exact & (scalars[0] > 0)
+            scalars[0] = pt.switch(eigenvector, _EIGENVECTOR, scalars[0])
+        if self.quirks and plain:
+            assert solution.tridiagonal is not None
+            # The original forgets x then, and the numbers stay those from before the step.
+            forgotten = pt.eq(solution.niter, 1) & pt.eq(solution.tridiagonal[0, 1], 0)
+            left = (_EIGENVECTOR, 1, 1, 0, 1)
+            scalars = [pt.switch(forgotten, a, b) for a, b in zip(left, scalars, strict=True)]
+            x = [pt.switch(forgotten, pt.zeros_like(part), part) for part in x]
         return [*x, *(pt.cast(value, pytensor.config.floatX) for value in scalars)]
 
-    def _scalars(self, s: Solution, b_norm: TensorVariable, plain: bool) -> list[TensorVariable]:
-        """Return flag, iterations, relres, Anorm and Acond."""
-        flag = flag_of(s, _FLAGS, _BREAKDOWN, b_norm)
-        relres = relative_residual(s, b_norm)
-        if plain:
-            exact = relres <= _ROUNDING * eps_of(relres)
-            flag = pt.switch(pt.eq(s.niter, 1) & exact & (flag > 0), _EIGENVECTOR, flag)
-        if not self.quirks:
-            assert s.norm_estimate is not None and s.condition_estimate is not None
-            return [flag, s.niter, relres, s.norm_estimate, s.condition_estimate]
-        found = original_estimates(s, b_norm)
-        relres = relative_residual(s, b_norm, found.norm)
-        return [flag, s.niter, relres, found.norm, found.condition]
+
+def _scalars(s: Solution, b_norm: TensorVariable) -> list[TensorVariable]:
+    """Return flag, iterations, relres, Anorm and Acond."""
+    assert s.norm_estimate is not None and s.condition_estimate is not None
+    flag = flag_of(s, _FLAGS, _BREAKDOWN, b_norm)
+    return [flag, s.niter, relative_residual(s, b_norm), s.norm_estimate, s.condition_estimate]
 
 
 def minresQLP(

@@ -138,6 +138,13 @@ class TestMinresQLP:
         assert (flag, iters) == (-1, 1)
         assert "eigenvector" in qlp_messages[int(flag) + 1]
 
+    def test_quirks_forget_an_eigenvector(self):
+        b = pt.constant(np.array([1.0, 0.0]))
+        out = minresQLP(lambda v: [2 * v], [b], [(2,)], quirks=True)
+        x, *scalars = pytensor.function([], [out[0][0], *out[1:]])()
+        assert not x.any()
+        assert [float(value) for value in scalars] == [-1, 1, 1, 0, 1]
+
     def test_norm_limit_has_flag_six(self):
         A, b = np.diag([1e-3, 2e-3, 4e-3, 1.0]), np.ones(4)
         out = minresQLP(lambda v: [pt.constant(A) @ v], [pt.constant(b)], [(4,)], maxxnorm=10)
