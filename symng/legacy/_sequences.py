@@ -33,7 +33,7 @@ class SequenceDataset:
 
     Notes
     -----
-    The order is drawn by NumPy's global generator, `numpy.random.seed`.
+    The order is drawn by NumPy's global generator, ``numpy.random.seed``.
 
     Examples
     --------

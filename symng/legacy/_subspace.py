@@ -147,8 +147,10 @@ def get_optimizer_functions(
 
     Returns
     -------
-    f_obj, f_prime : callables
-        The cost, and its gradient with respect to a.
+    f_obj : callable
+        The cost as a function of a.
+    f_prime : callable
+        Its gradient with respect to a.
 
     Examples
     --------

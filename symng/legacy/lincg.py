@@ -49,7 +49,7 @@ def linear_cg(
     Returns
     -------
     list of tensors
-        x, in the shapes of ``bs``.
+        The solution, in the shapes of ``bs``.
 
     Notes
     -----
@@ -102,7 +102,7 @@ def linear_cg_precond(
     Returns
     -------
     list of tensors
-        x, in the shapes of ``bs``.
+        The solution, in the shapes of ``bs``.
 
     Examples
     --------

@@ -116,8 +116,10 @@ def symGivens2(a: Any, b: Any) -> tuple[TensorVariable, TensorVariable, TensorVa
 
     Returns
     -------
-    c, s, d : symbolic scalars
-        The reflection and the norm of (a, b); c = 1 and s = d = 0 for a = b = 0.
+    c, s : symbolic scalars
+        The reflection; 1 and 0 for a = b = 0.
+    d : symbolic scalar
+        The norm of (a, b).
 
     Examples
     --------
@@ -179,20 +181,21 @@ def minres(
     Returns
     -------
     sol : list of tensors
-        x.
+        The solution x.
     flag : symbolic int32
-        The verdict, an index of `messages`.
+        The verdict, an index of ``messages``.
     niters : symbolic int32
         The iterations made.
     relres : symbolic scalar
-        norm(r) / (norm(A) norm(x) + norm(b)) with r = b - (A + λI) x.
+        The ratio norm(r) / (norm(A) norm(x) + norm(b)) with r = b - (A + λI) x.
     relAres : symbolic scalar
-        norm((A + λI) r) / (norm(A) norm(r)), in the numerator with the residual before the last
-        where x solves the system. With ``quirks`` both are those of the residual before the last.
+        The ratio norm((A + λI) r) / (norm(A) norm(r)), in the numerator with the residual before
+        the last where x solves the system. With ``quirks`` both are those of the residual before
+        the last.
     Anorm, Acond : symbolic scalars
         Estimates of norm(A + λI) and of its condition number.
     xnorm, Axnorm : symbolic scalars
-        norm(x), and norm((A + λI) x) from norm(b)² - norm(r)².
+        The norms of x and of (A + λI) x, the latter from norm(b)² - norm(r)².
     updates : dict
         Empty.
 

@@ -201,9 +201,9 @@ def minresQLP(
     Returns
     -------
     list
-        x, a list of tensors or a tensor as ``bs`` is; and as scalars of floatX the flag (with 1
-        added an index of `messages`), the iterations, norm(r) / (norm(A) norm(x) + norm(b)), and
-        the estimates of norm(A + λI) and of its condition number.
+        The solution, a list of tensors or a tensor as ``bs`` is; and as scalars of floatX the flag
+        (with 1 added an index of ``messages``), the iterations, norm(r) / (norm(A) norm(x) +
+        norm(b)), and the estimates of norm(A + λI) and of its condition number.
 
     Notes
     -----

@@ -91,7 +91,7 @@ class Descent:
         self._take_step = compile_function([lr], [], updates=updates)
 
     def compute_gradients(self) -> None:
-        """Put the mean gradient over the chunks of the current batch into `gs`."""
+        """Put the mean gradient over the chunks of the current batch into ``gs``."""
         for k in range(self.bs // self.cbs):
             self._add_gradient(*self._gradient_chunk(k), np.int8(k == 0))
 

@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.legacy.natgrad.utils import softmax
-from symng.models import convolve
+from symng.models import convolve, max_pool
 
 Activation = Callable[[TensorVariable], TensorVariable]
 
@@ -223,13 +223,12 @@ class LeNetConvPoolLayerStandard:
             _shared(self._initial(rng, filter_shape, poolsize), f"{name}_W") if W is None else W
         )
         self.b = _shared(np.full(filter_shape[0], self.bias), f"{name}_b") if b is None else b
-        shape = (None, *(int(n) for n in image_shape[1:]))
-        images = pt.specify_shape(input, shape).transpose(0, 2, 3, 1)
+        images = pt.specify_shape(input, (None, *(int(n) for n in image_shape[1:])))
         filters = pt.specify_shape(self.W, tuple(int(n) for n in filter_shape))
-        pooled = _max_pool(
-            convolve(images, filters[:, :, ::-1, ::-1].transpose(2, 3, 1, 0)), poolsize
-        )
-        self.output = pt.sigmoid(pooled + self.b).transpose(0, 3, 1, 2)
+        response = convolve(images, filters[:, :, ::-1, ::-1], layout="NCHW")
+        rows, columns = (int(n) for n in poolsize)
+        pooled = max_pool(response, (rows, columns), layout="NCHW")
+        self.output = pt.sigmoid(pooled + self.b[:, None, None])
         self.params = [self.W, self.b]
 
     def _initial(
@@ -272,12 +271,3 @@ class LeNetConvPoolLayerLW(LeNetConvPoolLayerStandard):
     ) -> np.ndarray:
         u, _, vt = np.linalg.svd(super()._initial(rng, shape, poolsize), full_matrices=False)
         return 4 * (u @ vt)
-
-
-def _max_pool(images: TensorVariable, poolsize: Sequence[int]) -> TensorVariable:
-    """Return the maximum of each pool of (N, height, width, channels)."""
-    rows, columns = (int(n) for n in poolsize)
-    _, height, width, channels = images.type.shape
-    down, across = height // rows, width // columns
-    inside = images[:, : down * rows, : across * columns]
-    return inside.reshape((-1, down, rows, across, columns, channels)).max(axis=(2, 4))

@@ -37,7 +37,7 @@ class MainLoop:
     Attributes
     ----------
     timings : dict of arrays
-        The columns of the run, by the names in `algo.return_names`, and valid and test.
+        The columns of the run, by the names in ``algo.return_names``, and valid and test.
     step : int
         Steps taken.
 

@@ -122,7 +122,7 @@ class mlp(Classifier):
     Parameters
     ----------
     state : dict
-        Settings: seed, nhid, cbs, mbs, and matrix, "KL" or "cov" (see `Gvs`).
+        Settings: seed, nhid, cbs, mbs, and matrix, "KL" or "cov" (see ``Gvs``).
     data : DataMNIST
         Says how many inputs and classes there are, and has the validation and test examples.
 

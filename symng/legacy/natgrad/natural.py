@@ -54,7 +54,7 @@ class natSGD(Descent):
     model : object
         With params, params_shape, inputs, x, y, train_cost, error and the method Gvs, as `mlp`.
     state : dict
-        Settings; `state_mlpMNIST` has them all. With ``quirks`` true also what the original did
+        Settings; ``state_mlpMNIST`` has them all. With ``quirks`` true also what the original did
         where it was wrong.
     data : object
         With the attributes and methods that `DataMNIST` has.
@@ -188,7 +188,7 @@ class natSGD(Descent):
         return [final[f"part{i}"] for i in range(len(vs))]
 
     def compute_natural_gradients(self) -> Solve:
-        """Put the natural gradient on the batch of the metric into `rs`."""
+        """Put the natural gradient on the batch of the metric into ``rs``."""
         chunks = [self._metric_chunk(k) for k in range(self._chunks)]
         arrays = (
             chunks[0] if len(chunks) == 1 else [np.stack(of) for of in zip(*chunks, strict=True)]
