@@ -73,11 +73,11 @@ def _without_implementation(method: Callable) -> Callable:
 
 
 def _without_graph(method: Callable) -> Callable:
-    """Return ``infer_shape`` without its argument ``fgraph``, which came later."""
+    """Return ``infer_shape`` for PyTensor up to 3.2, which gives it the whole graph, too."""
 
     @functools.wraps(method)
-    def infer_shape(self, fgraph, node, shapes):
-        return method(self, node, shapes)
+    def infer_shape(self, *arguments):
+        return method(self, *arguments[-2:])
 
     return infer_shape
 

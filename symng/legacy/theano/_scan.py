@@ -8,7 +8,7 @@ from typing import Any
 import pytensor
 from pytensor.scan.utils import until
 
-from symng.legacy.theano._function import OrderedUpdates, get_mode, quiet
+from symng.legacy.theano._function import OrderedUpdates, quiet
 
 __all__ = ["foldl", "foldr", "map", "reduce", "scan", "until"]
 
@@ -28,7 +28,10 @@ def scan(
     strict: bool = False,
     return_list: bool = False,
 ) -> tuple[Any, OrderedUpdates]:
-    """Loop, as `pytensor.scan` does, and return the outputs and the updates of shared variables."""
+    """Loop, as `pytensor.scan` does, and return the outputs and the updates of shared variables.
+
+    ``mode`` has no effect: what is in the loop is compiled for the mode of the function around it.
+    """
     with quiet():
         outputs, updates = pytensor.scan(
             fn,
@@ -38,7 +41,6 @@ def scan(
             n_steps=n_steps,
             truncate_gradient=truncate_gradient,
             go_backwards=go_backwards,
-            mode=get_mode(mode),
             name=name,
             profile=profile or False,
             allow_gc=allow_gc,
