@@ -57,20 +57,12 @@ def conv2d(
         raise NotImplementedError("conv2d: filter_dilation. Put zeros between the filters' pixels.")
     images = with_shape(input, input_shape or image_shape)
     kernels = with_shape(filters, filter_shape)
-    rows, columns = kernels.type.shape[2:]
-    if rows is None or columns is None:
-        raise argument_error(
-            "filter_shape",
-            "four numbers, or filters whose rows and columns the graph knows",
-            kernels if filter_shape is None else filter_shape,
-            "Give filter_shape=(count, channels, rows, columns).",
-        )
     if filter_flip:
         kernels = kernels[:, :, ::-1, ::-1]
-    images = pad(images, _border(border_mode, rows, columns))
+    images = pad(images, _border(border_mode, *_sides(kernels)))
     down, across = (int(step) for step in subsample)
     if None in (*images.type.shape[1:], *kernels.type.shape):
-        return _sum_of_shifts(images, kernels)[:, :, ::down, ::across]
+        return _of_any_size(images, kernels)[:, :, ::down, ::across]
     if down == across:
         return convolve(images, kernels, stride=down, layout="NCHW")
     return convolve(images, kernels, layout="NCHW")[:, :, ::down, ::across]
@@ -90,34 +82,41 @@ def with_shape(value: Any, shape: Any) -> Any:
     return value if tuple(known) == value.type.shape else pt.specify_shape(value, known)
 
 
-def _sum_of_shifts(images: Any, kernels: Any) -> Any:
-    """Correlate images of a size that the graph does not know, pixel by pixel of the filters."""
-    rows, columns = kernels.type.shape[2:]
-    down, across = images.shape[2] - rows + 1, images.shape[3] - columns + 1
-    maps: Any = sum(
-        pt.tensordot(images[:, :, i : i + down, j : j + across], kernels[:, :, i, j], [[1], [1]])
-        for i in range(rows)
-        for j in range(columns)
+def _sides(tensor: Any) -> list[Any]:
+    """Return the lengths of the last two axes, as numbers where the graph knows them."""
+    known = tensor.type.shape[2:]
+    return [tensor.shape[axis + 2] if n is None else n for axis, n in enumerate(known)]
+
+
+def _of_any_size(images: Any, kernels: Any) -> Any:
+    """Correlate images with filters, of sizes that the graph does not know."""
+    (height, width), (rows, columns) = _sides(images), _sides(kernels)
+    i = pt.arange(height - rows + 1).dimshuffle(0, "x", "x", "x") + pt.arange(rows).dimshuffle(
+        "x", "x", 0, "x"
     )
-    return maps.dimshuffle(0, 3, 1, 2)
+    j = pt.arange(width - columns + 1).dimshuffle("x", 0, "x", "x") + pt.arange(columns).dimshuffle(
+        "x", "x", "x", 0
+    )
+    patches = images[:, :, i, j]  # N, channels, down, across, rows, columns
+    return pt.tensordot(patches, kernels, [[1, 4, 5], [1, 2, 3]]).dimshuffle(0, 3, 1, 2)
 
 
-def pad(images: Any, border: tuple[int, int]) -> Any:
+def pad(images: Any, border: tuple[Any, Any]) -> Any:
     """Return images with a border of zeros around height and width."""
     down, across = border
-    if not down and not across:
+    if all(isinstance(n, int) and n == 0 for n in border):
         return images
     count, channels, height, width = images.shape
     empty = pt.zeros((count, channels, height + 2 * down, width + 2 * across), dtype=images.dtype)
     inside = empty[:, :, down : down + height, across : across + width]
-    known = [
-        None if length is None else length + 2 * more
+    known: list[Any] = [
+        length + 2 * more if isinstance(length, int) and isinstance(more, int) else None
         for length, more in zip(images.type.shape, (0, 0, down, across), strict=True)
     ]
     return pt.specify_shape(pt.set_subtensor(inside, images), known)
 
 
-def _border(mode: Any, rows: int, columns: int) -> tuple[int, int]:
+def _border(mode: Any, rows: Any, columns: Any) -> tuple[Any, Any]:
     """Return the rows and columns of zeros on each side."""
     if isinstance(mode, int):
         return mode, mode

@@ -42,6 +42,10 @@ class Op(PyTensorOp):
         if "pushforward" not in own and "R_op" in own:
             cls.pushforward = _by_r_op  # type: ignore[method-assign]
 
+    def perform(self, node: Apply, inputs: Any, output_storage: Any, *params: Any) -> None:
+        """Refuse: an op has this method, or a ``make_thunk`` of its own."""
+        raise NotImplementedError(f"{self} has neither perform nor make_thunk")
+
 
 def _by_gradient(self: Any, inputs: Any, outputs: Any, cotangents: Any) -> Any:
     """Return what ``L_op`` or ``grad`` returns: the method that PyTensor calls today."""

@@ -57,10 +57,13 @@ def Rop(
     f: Any,
     wrt: Any,
     eval_points: Any,
-    disconnected_outputs: str = "raise",
+    disconnected_outputs: str = "ignore",
     return_disconnected: str = "zero",
 ) -> Any:
-    """Return J v for the Jacobian J of ``f`` by ``wrt``: in the form of ``f``."""
+    """Return J v for the Jacobian J of ``f`` by ``wrt``: in the form of ``f``.
+
+    Variables that ``f`` does not depend on add nothing, as in Theano.
+    """
     got = derivatives.pushforward(
         _sequence(f),
         _sequence(wrt),

@@ -1,7 +1,7 @@
 """``theano.tensor.shared_randomstreams``: streams with the numbers of NumPy's RandomState.
 
-Uniform, binomial and integer draws are those that Theano gave for the same seed; normal ones are
-not, since NumPy has another method for them today.
+Uniform, binomial and multinomial draws are those that Theano gave for the same seed; normal ones,
+whole numbers and orders are not, since NumPy has other methods for them today.
 """
 
 from __future__ import annotations
@@ -138,8 +138,10 @@ class RandomStreams(Streams):
     def permutation(
         self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: str = "int64"
     ) -> Any:
-        """Return a random order of the numbers below ``n``."""
-        return self.gen(basic.permutation, n).astype(dtype)
+        """Return random orders of the numbers below ``n``, as many as ``size`` says."""
+        if size is None:
+            return self.gen(basic.permutation, n).astype(dtype)
+        return self.shuffle_row_elements(pt.alloc(pt.arange(n, dtype=dtype), *size, n))
 
     def shuffle_row_elements(self, input: Any) -> Any:
         """Return the rows with their entries in random order, another one for each row."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import Any
 
@@ -30,7 +29,8 @@ def pool_by_shifts(
     empty: Any = pt.alloc(outside, *shape)
     padded = pt.set_subtensor(empty[(..., *inside)], images)
     if mode == "max":
-        return functools.reduce(pt.maximum, _shifts(padded, window, steps, counts))
+        # Not pt.maximum, which gives the derivative to one of several that are equal.
+        return pt.stack(_shifts(padded, window, steps, counts)).max(axis=0)
     total = sum(_shifts(padded, window, steps, counts))
     if mode == "sum":
         return total

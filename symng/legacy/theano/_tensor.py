@@ -18,6 +18,7 @@ __all__ = [
     "make_list",
     "norm",
     "patternbroadcast",
+    "round",
     "stack",
     "tensor",
     "unbroadcast",
@@ -81,6 +82,11 @@ def stack(*tensors: Any, **options: Any) -> Any:
     if hasattr(first, "type") and len(tensors) == 2 and isinstance(tensors[1], int):
         return pt.stack(first, axis=tensors[1])
     return pt.stack(list(tensors), axis=options.get("axis", 0))
+
+
+def round(a: Any, mode: str = "half_away_from_zero") -> Any:
+    """Return whole numbers; a half goes away from zero, as in 2013, not to the even one."""
+    return pt.round(a, mode)
 
 
 def norm(x: Any, ord: int | float = 2) -> Any:
