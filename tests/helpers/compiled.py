@@ -5,7 +5,42 @@ from __future__ import annotations
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.mode import OPT_FAST_COMPILE, OPT_FAST_RUN, Mode
+from pytensor.graph.fg import FunctionGraph
+from pytensor.link.basic import Container
+from pytensor.link.utils import map_storage
+from pytensor.link.vm import VMLinker
 from pytensor.scan.op import Scan
+
+
+class NothingLinked(VMLinker):
+    """Stop after the rewrites, also of loops: a function to look at, which cannot be called."""
+
+    def make_all(self, input_storage=None, output_storage=None, storage_map=None, **kwargs):
+        graph = self.fgraph
+        for node in loops_of(graph):
+            if isinstance(node.op.fgraph, FunctionGraph):  # which a later PyTensor copies instead
+                INSIDE_OF_LOOPS.optimizer.rewrite(node.op.fgraph)
+        given, found, _ = map_storage(
+            graph, graph.toposort(), input_storage, output_storage, storage_map
+        )
+        inputs = [Container(v, place) for v, place in zip(graph.inputs, given, strict=True)]
+        outputs = [
+            Container(v, place, readonly=True)
+            for v, place in zip(graph.outputs, found, strict=True)
+        ]
+        return _refuse, inputs, outputs, [], []
+
+
+def _refuse(*arguments):
+    raise AssertionError("only the graph of this function was made, to look at")
+
+
+# As PyTensor 3.0 compiles them, in whatever mode.
+INSIDE_OF_LOOPS = Mode("vm", OPT_FAST_RUN).excluding("inplace")
+# All rewrites of the default modes, or the few of FAST_COMPILE.
+REWRITTEN_GRAPH = Mode(NothingLinked(), OPT_FAST_RUN)
+FEW_REWRITES_GRAPH = Mode(NothingLinked(c_thunks=False), OPT_FAST_COMPILE)
 
 
 def columns(operators, givens):

@@ -12,9 +12,8 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
-from helpers.compiled import loops_of, nodes_of, outer_nodes
+from helpers.compiled import REWRITTEN_GRAPH, loops_of, nodes_of, outer_nodes
 from helpers.modes import modes, needs_jax
-from helpers.small_steps import REWRITTEN
 from scipy import signal
 
 import symng
@@ -173,8 +172,8 @@ def test_patches_of_data_are_gathered_outside_of_the_loop():
     objective = symng.Objective(loss, output=y, params=[filters], inputs=[x], targets=[t])
     solver = symng.CG(maxiter=10, recompute=False)
     optimizer = symng.NaturalGradient(solver=solver, damping=symng.FixedDamping(value=1.0))
-    step = symng.compile_step(objective, optimizer, mode=REWRITTEN)
-    (function,) = Program(step.build(), REWRITTEN).functions
+    step = symng.compile_step(objective, optimizer, mode=REWRITTEN_GRAPH)
+    (function,) = Program(step.build(), REWRITTEN_GRAPH).functions
     outside = outer_nodes(function)
     (loop,) = loops_of(function)
     inside = nodes_of(loop.op.fgraph)

@@ -10,9 +10,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers.compiled import loops_of, nodes_of
+from helpers.compiled import FEW_REWRITES_GRAPH, REWRITTEN_GRAPH, loops_of, nodes_of
 from helpers.modes import modes
-from pytensor.compile.mode import get_mode
 from pytensor.tensor.elemwise import Elemwise
 
 from symng.graphs.loops import map_rows, while_loop
@@ -21,7 +20,6 @@ from symng.solvers import CG, MinresQLP, Status
 SOLVERS = [CG(), MinresQLP()]
 
 
-@pytest.mark.usefixtures("rewrites")
 @pytest.mark.parametrize(
     "solver", [*SOLVERS, CG(progress_rtol=5e-4, keep_iterates=1.3, maxiter=9)], ids=repr
 )
@@ -30,7 +28,7 @@ def test_float32_stays_float32(solver: Any) -> None:
     solution = solver.solve(lambda v: A @ v, b, damping=0.5, x0=x0, preconditioner=lambda r: m * r)
     outputs = [value for value in vars(solution).values() if value is not None]
     assert {value.type.dtype for value in outputs} == {"float32", "int64"}
-    f = pytensor.function([A, b, x0, m], outputs, mode="FAST_COMPILE")
+    f = pytensor.function([A, b, x0, m], outputs, mode=FEW_REWRITES_GRAPH)
     assert loops_of(f)
     assert not [v for node in nodes_of(f) for v in node.outputs if v.type.dtype == "float64"]
 
@@ -43,7 +41,7 @@ def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> No
     """
     A, b, x0 = pt.dmatrix("A"), pt.dvector("b"), pt.dvector("x0")
     solution = solver.solve(lambda v: pt.tanh(A) @ v, b, x0=x0)
-    mode = get_mode("CVM").excluding("inplace")
+    mode = REWRITTEN_GRAPH.excluding("inplace")
     f = pytensor.function([A, b, x0], [solution.x, solution.status], mode=mode)
     (scan,) = loops_of(f)
     products = [
