@@ -1,7 +1,7 @@
 """Functions that return graphs and parameters: networks, convolution, pooling and losses."""
 
 from symng.models._convolution import convolve
-from symng.models._initializers import glorot_init, sparse_init
+from symng.models._initializers import glorot_init, orthogonal_init, sparse_init
 from symng.models._losses import (
     binary_cross_entropy_with_logits,
     categorical_cross_entropy_with_logits,
@@ -20,6 +20,7 @@ __all__ = [
     "max_pool",
     "mean_pool",
     "mlp",
+    "orthogonal_init",
     "sparse_init",
     "squared_error",
 ]

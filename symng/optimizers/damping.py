@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pytensor.tensor as pt
@@ -144,6 +144,11 @@ class LevenbergMarquardt(Damping):
         steps that are not finite. A refused step leaves the parameters and raises lambda.
     damped_model : bool, default True
         Whether the quadratic model has the damping term.
+    clamp : bool, default True
+        Whether lambda stops at ``minimum``. Without it lambda shrinks where it is above, so once to
+        below ``minimum``, and from there on only grows.
+    to_zero : bool, default False
+        Without ``clamp``, whether a lambda at or below ``minimum`` goes to 0 where it would shrink.
 
     References
     ----------
@@ -172,6 +177,29 @@ class LevenbergMarquardt(Damping):
     from_zero: float = number(default=1e-5, above=0)
     reject_below: float | None = number(default=None)
     damped_model: bool = flag(default=True)
+    clamp: bool = flag(default=True)
+    to_zero: bool = flag(default=False)
+
+    @classmethod
+    def natgrad(cls, initial: float = 3.0, *, on_evaluation_batch: bool = False) -> Self:
+        """Return the rule of the first author's program, with its edges.
+
+        lambda shrinks by 2/3 while it is above 1e-4, grows by 3/2, and from 0 to 1e-5. With
+        ``on_evaluation_batch`` these are 1e-6 and 1e-6, and a smaller lambda goes to 0: what that
+        program does where it takes the ratio on other examples (adapt=2 there).
+        """
+        edges: dict[str, Any] = {}
+        if on_evaluation_batch:
+            edges = dict(minimum=1e-6, from_zero=1e-6, to_zero=True)
+        return cls(initial=initial, clamp=False, **edges)
+
+    @classmethod
+    def martens(cls, initial: float = 0.1) -> Self:
+        """Return the rule of Martens's Hessian-free optimization, as theano-hf has it.
+
+        The quadratic ratio without the damping in the model, factors 3/2 and 2/3, and no bounds.
+        """
+        return cls(initial=initial, ratio="quadratic", minimum=0.0, damped_model=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,9 +225,12 @@ class LevenbergMarquardt(Damping):
 
         raised = pt.maximum(damping * scalar(self.increase), scalar(self.from_zero))
         raised = pt.minimum(raised, pt.maximum(damping, scalar(self.maximum)))
-        lowered = pt.maximum(
-            damping * scalar(self.decrease), pt.minimum(damping, scalar(self.minimum))
-        )
+        lowered, minimum = damping * scalar(self.decrease), scalar(self.minimum)
+        if self.clamp:
+            lowered = pt.maximum(lowered, pt.minimum(damping, minimum))
+        else:
+            rest = pt.zeros_like(damping) if self.to_zero else damping
+            lowered = pt.switch(damping > minimum, lowered, rest)
         grows = failed | pt.lt(rho, scalar(self.lower)) | self.refuses(rho)
         return pt.switch(grows, raised, pt.switch(pt.gt(rho, scalar(self.upper)), lowered, damping))
 

@@ -138,7 +138,9 @@ class TestRecorded:
             MainLoop(data, model, algo, state, None).main()
         columns = np.load(f"{prefix}timing.npz")
         for column, values in theirs["columns"].items():
-            atol = 1e-7 if column == "minres_relres" else 0
+            # A relative residual is known to the rounding errors of the solve.
+            rounding = 1e-7 if theirs["floatX"] == "float64" else 1e-6
+            atol = rounding if column == "minres_relres" else 0
             np.testing.assert_allclose(
                 columns[column], values, rtol=1e-4, atol=atol, err_msg=column
             )

@@ -14,6 +14,7 @@ from symng.models import (
     categorical_cross_entropy_with_logits,
     glorot_init,
     mlp,
+    orthogonal_init,
     sparse_init,
     squared_error,
 )
@@ -223,6 +224,20 @@ def test_glorot_init_fills_its_bounds():
     assert abs(weights.var() / (2 / 300) - 1) < 0.05
 
 
+def test_glorot_init_with_a_gain_is_a_multiple():
+    plain, scaled = (glorot_init(np.random.default_rng(0), 5, 4, gain=gain) for gain in (1.0, 4.0))
+    np.testing.assert_allclose(scaled, 4 * plain)
+
+
+@pytest.mark.parametrize("fan_in, fan_out", [(7, 4), (4, 7), (5, 5)])
+def test_orthogonal_init(fan_in, fan_out):
+    weights = orthogonal_init(np.random.default_rng(0), fan_in, fan_out, "float32", gain=3.0)
+    assert weights.shape == (fan_in, fan_out) and weights.dtype == "float32"
+    small = min(fan_in, fan_out)
+    product = weights.T @ weights if fan_in >= fan_out else weights @ weights.T
+    np.testing.assert_allclose(product, 9 * np.eye(small), atol=1e-5)
+
+
 def test_squared_error_sums_over_outputs_only():
     y, t = pt.matrix("y", dtype="float32"), pt.lmatrix("t")
     Y, T = np.array([[1, 2], [3, 5]], "float32"), np.array([[0, 0], [1, 1]])
@@ -329,6 +344,8 @@ RNG = np.random.default_rng(0)
         (lambda: sparse_init(RNG, 3, 2, scale=0.0), ValueError, "scale: expected"),
         (lambda: glorot_init(RNG, 0, 2), ValueError, "fan_in: expected"),
         (lambda: glorot_init(RNG, 2, 1.5), TypeError, "fan_out: expected"),
+        (lambda: glorot_init(RNG, 2, 2, gain=0.0), ValueError, "gain: expected"),
+        (lambda: orthogonal_init(RNG, 0, 2), ValueError, "fan_in: expected"),
         (lambda: squared_error(X, pt.vector("t")), ValueError, "target: expected 2 axes"),
         (
             lambda: binary_cross_entropy_with_logits(pt.imatrix("r"), X),

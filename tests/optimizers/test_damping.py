@@ -192,3 +192,33 @@ def test_rules_are_frozen_and_keyword_only():
         LM().initial = 1.0
     with pytest.raises(TypeError):
         LM(3.0)
+
+
+@pytest.mark.parametrize(
+    "rule, damping, rho, wanted",
+    [
+        (LM.natgrad(), 3.0, 0.9, 2.0),
+        (LM.natgrad(), 3.0, 0.1, 4.5),
+        (LM.natgrad(), 1.2e-4, 0.9, 0.8e-4),  # once to below 1e-4
+        (LM.natgrad(), 1e-4, 0.9, 1e-4),  # but not from there
+        (LM.natgrad(), 0.8e-4, 0.9, 0.8e-4),
+        (LM.natgrad(), 0.0, 0.1, 1e-5),
+        (LM.natgrad(), 0.0, 0.9, 0.0),
+        (LM.natgrad(on_evaluation_batch=True), 3e-6, 0.9, 2e-6),
+        (LM.natgrad(on_evaluation_batch=True), 1e-6, 0.9, 0.0),
+        (LM.natgrad(on_evaluation_batch=True), 0.0, 0.1, 1e-6),
+        (LM.martens(), 1e-9, 0.9, 2e-9 / 3),
+        (LM.martens(), 0.1, 0.2, 0.15),
+    ],
+    ids=str,
+)
+def test_rules_of_the_original_programs(rule, damping, rho, wanted):
+    value, refused = follow(rule, damping, rho)
+    np.testing.assert_allclose(value, wanted, rtol=1e-12)
+    assert not refused
+
+
+def test_where_the_rules_of_the_original_programs_start():
+    assert LM.natgrad(6.0).start == 6.0
+    rule = LM.martens()
+    assert (rule.start, rule.ratio, rule.damped_model) == (0.1, "quadratic", False)
