@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
+import pytensor
+
 from symng.legacy.theano import _truth
-from symng.legacy.theano._config import read_flags
+from symng.legacy.theano._config import compile_to_c, read_flags
 from symng.legacy.theano._namespace import AliasFinder, TheanoFinder, TheanoModule
 
 # natgrad imports its solvers from a package of this name.
 _ALIASES = {"minres": "symng.legacy.minres", "minresQLP": "symng.legacy.minresQLP"}
 
+_linker_is_ours = False
 _theano = TheanoFinder()
 _aliases = AliasFinder(_ALIASES)
 
@@ -24,7 +27,8 @@ def install_theano() -> None:
     ``minres``, the package that natgrad takes its solvers from, it is ``symng.legacy.minres``.
 
     Symbolic variables are true from then on, as they were in Theano: ``if not W`` asks whether W is
-    None. A second call changes nothing.
+    None. PyTensor compiles to C by default, as Theano did, where there is a compiler and neither
+    flags nor ``pytensor.config`` say otherwise. A second call changes nothing.
 
     Raises
     ------
@@ -62,7 +66,9 @@ def install_theano() -> None:
             f"theano is imported already, from {getattr(present, '__file__', None)}. Call"
             " symng.legacy.install_theano() before it, in a new process."
         )
+    global _linker_is_ours
     read_flags()
+    _linker_is_ours = compile_to_c()
     sys.meta_path.insert(0, _theano)
     sys.meta_path.append(_aliases)
     _truth.install()
@@ -77,9 +83,13 @@ def uninstall_theano() -> None:
     >>> install_theano()
     >>> uninstall_theano()
     """
+    global _linker_is_ours
     for finder in (_theano, _aliases):
         if finder in sys.meta_path:
             sys.meta_path.remove(finder)
+    if _linker_is_ours and pytensor.config.linker == "cvm":
+        pytensor.config.linker = "auto"
+    _linker_is_ours = False
     _truth.uninstall()
     for name, module in list(sys.modules.items()):
         ours = isinstance(module, TheanoModule)

@@ -187,6 +187,18 @@ def test_unknown_flags_are_named():
         theano.config.no_such_flag = 1
 
 
+def test_c_is_the_default_until_theano_is_removed():
+    uninstall_theano()
+    with pytensor.config.change_flags(mode="Mode", linker="auto", cxx="g++"):
+        install_theano()
+        assert pytensor.config.linker == "cvm"
+        uninstall_theano()
+        assert pytensor.config.linker == "auto"
+    with pytensor.config.change_flags(mode="FAST_COMPILE", linker="auto"):
+        install_theano()
+        assert pytensor.config.linker == "auto"
+
+
 def test_variables_are_true_and_comparisons_are_not():
     import theano.tensor as T
 

@@ -131,6 +131,18 @@ def read_flags(flags: str | None = None) -> None:
             warn(f"THEANO_FLAGS: {name} is no flag of PyTensor, and has no effect.")
 
 
+def compile_to_c() -> bool:
+    """Make C the default of PyTensor, as it was Theano's; return whether that changed anything.
+
+    Nothing is changed where another mode or linker was chosen, or there is no compiler.
+    """
+    flags = pytensor.config
+    changed = bool(flags.mode == "Mode" and flags.linker == "auto" and flags.cxx)
+    if changed:
+        flags.linker = "cvm"
+    return changed
+
+
 # PyTensor reads these when it is imported.
 _AT_START = {"base_compiledir", "compiledir", "compiledir_format", "cxx"}
 

@@ -19,8 +19,8 @@ _HERE = "symng.legacy.theano"
 class TheanoModule(ModuleType):
     """A module of Theano's name whose attributes are looked up on first use.
 
-    In this order: what this package has under that name, the submodule of that name, what PyTensor
-    has.
+    In this order: what this package has of that name, what PyTensor has under another name, the
+    submodule, what PyTensor has.
     """
 
     def __getattr__(self, name: str) -> Any:
