@@ -135,6 +135,7 @@ class DampedOptimizer(Optimizer):
                 operator, state.values["damping"], gradient, update, damped
             ),
             sound=pt.and_(solved, found),
+            solution=solution,
         )
         usable = pt.and_(solved, all_finite(loss, new_loss))
         if not keep_refused:

@@ -195,12 +195,13 @@ def conclude(
     update: TensorVariable,
     predicted: TensorVariable,
     sound: TensorVariable,
+    solution: Solution | None = None,
 ) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
     """Accept or refuse theta -> theta - update, and adapt the damping (equations 17, 32).
 
     Returns the updates of parameters, damping and number of the step, and the records of them.
     ``sound`` is whether solve and search were; a step that is not, or not finite, counts as
-    failed.
+    failed. ``solution`` is that of the step's solve, if there was one.
     """
     damping = state.values["damping"]
     decrease = loss - new_loss
@@ -222,7 +223,11 @@ def conclude(
         refused = pt.lt(decrease, -rounding)
     accepted = pt.invert(pt.or_(failed, refused))
     updates = move(params, update, accepted)
-    updates[damping] = pt.cast(rule.next(damping, judged, failed), state.dtype)
+    niter, status = (None, None) if solution is None else (solution.niter, solution.status)
+    following = rule.adapt(
+        damping, judged, failed, step=state.values["step"], niter=niter, status=status
+    )
+    updates[damping] = pt.cast(following, state.dtype)
     updates[state.values["step"]] = state.values["step"] + 1
     records = {
         "loss": loss,

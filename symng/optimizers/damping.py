@@ -45,6 +45,23 @@ class Damping(Config, ABC):
     ) -> TensorVariable:
         """Return the damping after a step of ratio ``rho``, or after a failed step."""
 
+    def adapt(
+        self,
+        damping: TensorVariable,
+        rho: TensorVariable,
+        failed: TensorVariable,
+        *,
+        step: TensorVariable,
+        niter: TensorVariable | None,
+        status: TensorVariable | None,
+    ) -> TensorVariable:
+        """Return the damping after a step of which more is known; by default that of `next`.
+
+        ``step`` is its number, from 0; ``niter`` and ``status`` are the iterations and the verdict
+        of its solve, a `symng.Status`, or None where the optimizer makes none.
+        """
+        return self.next(damping, rho, failed)
+
     def refuses(self, rho: TensorVariable) -> TensorVariable:
         """Return whether a step of ratio ``rho`` is undone; by default no step is."""
         return pt.zeros_like(rho, dtype="bool")

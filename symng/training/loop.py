@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -51,7 +51,7 @@ def minimize(
     evaluate_data: Sequence[Any] | None = None,
     seed: int = 0,
     progress: bool = True,
-    callback: Callable[[Mapping[str, Any]], Any] | None = None,
+    callback: Callable[..., Any] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     mode: str | Mode | None = None,
@@ -108,7 +108,8 @@ def minimize(
     progress : bool, default True
         Whether to show a progress bar, or lines where there is neither a terminal nor a notebook.
     callback : callable, optional
-        Called with the row of each step (a mapping); stops the run when it returns True.
+        Called with the row of each step (a mapping), and where it needs a second argument with the
+        `CompiledStep`, whose ``state`` it may change; stops the run when it returns True.
     checkpoint : path, optional
         File for the state of the run: parameters, state of the optimizer, order of examples,
         history. It is written every ``checkpoint_seconds`` and whenever the run ends. If the file

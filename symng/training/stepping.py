@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -84,7 +85,7 @@ class Stepper:
     watch: Watch
     limits: Limits
     evaluation: Evaluation
-    callback: Callable[[Mapping[str, Any]], Any] | None
+    callback: Callable[..., Any] | None
     bar: ProgressBar
     ending: Ending | None = None
     restored: bool = False
@@ -118,8 +119,26 @@ class Stepper:
             if due:
                 row |= self.evaluation()
             self.bar.show(row, last=self.ending is not None)
-            answer = None if self.callback is None else self.callback(dict(row))
+            answer = None
+            if self.callback is not None:
+                extra = (self.run.step,) if _needs_two(self.callback) else ()
+                answer = self.callback(dict(row), *extra)
             if isinstance(answer, bool | np.bool_) and answer:
                 if not due:
                     row |= self.evaluation()
                 self.ending = "callback"
+
+
+def _needs_two(function: Callable[..., Any]) -> bool:
+    """Return whether a function has to be called with two arguments."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a built-in function may have none
+        return False
+    for count in (1, 2):
+        try:
+            signature.bind(*range(count))
+            return count == 2
+        except TypeError:
+            continue
+    return False
