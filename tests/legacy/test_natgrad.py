@@ -394,6 +394,17 @@ class TestNatSGD:
         assert rho > 0.75 if lr < 1 else rho < 0.25
         assert algo.damping.get_value() == np.float32(after)
 
+    def test_costs_on_the_evaluation_batch(self, compiled, examples):
+        algo, params = compiled(unlabled=0)
+        algo()
+        for p, value in zip(algo.model.params, params, strict=True):
+            p.set_value(value)
+        new, old, error = algo.compute_new_cost_all(0.3)
+        x, y = examples[1][:BS], examples[2][:BS]
+        r = np.concatenate([r.get_value().ravel() for r in algo.rs])
+        cost, wrong, *_ = forward(moved(params, 0.3 * r), x, y)
+        np.testing.assert_allclose([new, old, error], [cost, forward(params, x, y)[0], wrong])
+
     def test_bounds_of_the_damping(self, compiled):
         algo, _ = compiled(adapt=1, mindamp=0.45, damp_ratio=1.25, unlabled=0)
         algo()

@@ -225,9 +225,10 @@ class natSGD(Descent):
                 self._set_damping(self._damping() * state["adapt_decrease"], exact=True)
         self._adapt_lr()
         if self.step % state["trainFreq"] == 0:
-            new, old, error = self.compute_new_cost_all(self.lr)
+            new, error = self._evaluate(self._evaluation_chunk, self.ebs, self.lr)
             self._refuse_blow_up(new)
             if state["adapt"] == 2:
+                old = self._evaluate(self._evaluation_chunk, self.ebs, 0.0)[0]
                 rho, r_g = self._ratio(found, old, new)
                 self._adapt_by_ratio(rho, _LEAST_OF_2, end=True)
             self._cost, self._error = new, error
