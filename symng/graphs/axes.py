@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.builders import infer_shape
 from pytensor.compile.ops import TypeCastingOp
@@ -82,4 +83,4 @@ def _computed_length(v: Variable, axis: int) -> int | None:
     values = {
         i: i.get_value(borrow=True) for i in graph_inputs([length]) if isinstance(i, SharedVariable)
     }
-    return int(evaluate_nodes(toposort([length]), values)[length])
+    return int(np.asarray(evaluate_nodes(toposort([length]), values)[length]))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from numbers import Real
 from typing import Any, TypeVar, dataclass_transform, get_args
@@ -33,7 +33,7 @@ from symng._checks import (
 
 T = TypeVar("T")
 
-Convert = Callable[[str, Any], object]
+Convert = Callable[[str, object], object]
 """From the name and the given value of a setting to the value kept; raises to refuse it."""
 
 _KEY = "symng"  # of a declaration in the metadata of a field
@@ -63,12 +63,12 @@ def setting(
     *,
     convert: Convert,
     default: object = MISSING,
-    default_factory: Any = MISSING,
+    default_factory: Callable[[], object] | None = None,
     kw_only: bool = True,
 ) -> Any:
     """Declare a setting of any kind; ``convert`` is that of `Declaration`."""
     metadata = {_KEY: Declaration(convert)}
-    if default_factory is not MISSING:
+    if default_factory is not None:
         return field(default_factory=default_factory, kw_only=kw_only, metadata=metadata)
     return field(default=default, kw_only=kw_only, metadata=metadata)
 
@@ -140,8 +140,12 @@ class Config:
 
 def declarations(settings: object) -> dict[str, Declaration]:
     """Return the declarations of a configuration, or of its class, by the names of the settings."""
-    declared = fields(settings) if is_dataclass(settings) else ()
-    return {f.name: f.metadata[_KEY] for f in declared if _KEY in f.metadata}
+    return {f.name: f.metadata[_KEY] for f in _fields(settings) if _KEY in f.metadata}
+
+
+def _fields(value: object) -> tuple[Field, ...]:
+    """Return the fields of a dataclass, or of an instance; of nothing else."""
+    return fields(value) if is_dataclass(value) else ()
 
 
 @dataclass_transform(
@@ -158,13 +162,13 @@ def config(cls: type[T]) -> type[T]:
 
 def _with_explained_settings(cls: type[T]) -> type[T]:
     """Make a dataclass say what is meant by an unknown setting, or by one given by position."""
-    make: Any = cls.__init__
-    settings = [f for f in fields(cls) if f.init]  # type: ignore[arg-type]
+    make: Callable[..., None] = cls.__init__
+    settings = [f for f in _fields(cls) if f.init]
     known = [f.name for f in settings]
     by_position = [f.name for f in settings if not f.kw_only]
 
     @wraps(make)
-    def __init__(self: T, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: T, *args: object, **kwargs: object) -> None:
         check_keywords(cls.__name__, kwargs, known)
         if known and len(args) > len(by_position):
             raise _unnamed_error(cls.__name__, args[len(by_position)], known, by_position)
@@ -238,10 +242,9 @@ def full_repr(value: object) -> str:
     return f"{type(value).__qualname__}({settings})"
 
 
-def stable_settings(owner: Any) -> dict[str, str]:
+def stable_settings(owner: object) -> dict[str, str]:
     """Return all settings of a dataclass by name, as `full_repr` writes them."""
-    known = fields(owner) if is_dataclass(owner) else ()
-    return {f.name: full_repr(getattr(owner, f.name)) for f in known}
+    return {f.name: full_repr(getattr(owner, f.name)) for f in _fields(owner)}
 
 
 def _text(value: object, indent: int, before: int) -> str:
@@ -267,13 +270,14 @@ def _is_configuration(value: object) -> bool:
     return getattr(type(value), "__repr__", None) in (short_repr, noted_repr)
 
 
-def _settings(value: Any) -> dict[str, Any]:
+def _settings(value: object) -> dict[str, object]:
     """Return the settings that the constructor takes and a repr shows, by name."""
-    return {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.repr}
+    return {f.name: getattr(value, f.name) for f in _fields(value) if f.init and f.repr}
 
 
-def _needed_settings(value: object) -> dict[str, Any]:
+def _needed_settings(value: object) -> dict[str, object]:
     """Return the settings without which the constructor makes something else."""
+    make: Callable[..., object] = type(value)
     settings = _settings(value)
     needed = dict(settings)
     for name in settings:
@@ -281,14 +285,14 @@ def _needed_settings(value: object) -> dict[str, Any]:
         try:
             # Not a comparison with the field's default: a number may have become a step size, or a
             # None been filled in.
-            if _are_equal(_settings(type(value)(**fewer)), settings):
+            if _are_equal(_settings(make(**fewer)), settings):
                 needed = fewer
         except Exception:  # refused without this setting
             continue
     return needed
 
 
-def _are_equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def _are_equal(a: dict[str, object], b: dict[str, object]) -> bool:
     """Return whether all settings are equal and of the same types."""
     return all(
         a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name]))

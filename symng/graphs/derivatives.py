@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import pytensor
+import pytensor.tensor as pt
 from pytensor import gradient
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.op import Op
@@ -22,7 +23,7 @@ from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
-from symng.graphs.rebuild import rebuild
+from symng.graphs.rebuild import V, rebuild
 
 _Order = Literal["first", "second", "along"]
 """What an op has to have: J^T u, its derivative in u and in the inputs, or its derivative in u."""
@@ -33,7 +34,7 @@ _COUNTS_INITIAL_ROWS = tuple(int(part) for part in pytensor.__version__.split(".
 
 def grad(
     cost: Variable, wrt: Sequence[Variable], *, of: Variable | None = None, **options: Any
-) -> Any:
+) -> list[TensorVariable]:
     """Return the gradient of a scalar, as `pytensor.grad` does.
 
     Where ``cost`` is computed from the gradient of a variable, ``of`` is that variable: an error
@@ -46,24 +47,24 @@ def grad(
 
 def pullback(
     f: Sequence[Variable], wrt: Sequence[Variable], cotangents: Sequence[Variable], **options: Any
-) -> Any:
+) -> list[TensorVariable]:
     """Return J^T u, as `pytensor.gradient.pullback` does."""
     return _checked(lambda: gradient.pullback(f, wrt, cotangents, **options), f, wrt, "first")
 
 
 def pushforward(
     f: Sequence[Variable], wrt: Sequence[Variable], tangents: Sequence[Variable], *options: Any
-) -> Any:
+) -> list[TensorVariable]:
     """Return J v, as `pytensor.gradient.pushforward` does: the derivative of J^T u along u."""
     return _checked(lambda: gradient.pushforward(f, wrt, tangents, *options), f, wrt, "along")
 
 
 def _checked(
     take: Callable[[], Any], outputs: Sequence[Variable], wrt: Sequence[Variable], order: _Order
-) -> Any:
-    """Return a derivative, or name the op that has none."""
+) -> list[TensorVariable]:
+    """Return derivatives, or name the op that has none."""
     try:
-        derivatives = take()
+        derivatives = list(take())
     except Exception as error:  # of many types: PyTensor's own, or what a NullType leads to
         op = _find_lacking(outputs, wrt, order)
         if op is None:
@@ -143,10 +144,12 @@ def _find_in_scans(
 
 def _inner(op: Op) -> tuple[list[Variable], list[Variable]]:
     """Return the inner inputs and outputs of a scan or an OpFromGraph; empty for other ops."""
-    graph: Any = getattr(op, "fgraph", None)
+    graph = getattr(op, "fgraph", None)
+    if graph is None:
+        return [], []
     if hasattr(graph, "unfreeze"):  # PyTensor 3.3, whose frozen nodes cannot be rebuilt
         graph = graph.unfreeze()
-    return ([], []) if graph is None else (list(graph.inputs), list(graph.outputs))
+    return list(graph.inputs), list(graph.outputs)
 
 
 def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], order: _Order) -> bool:
@@ -193,14 +196,13 @@ def _hint_for(op: Op, order: _Order) -> str:
     return f"{hint} symng.SGD, symng.Adam and symng.TONGA need first derivatives alone."
 
 
-def _without_initial_rows(derivatives: Any) -> Any:
+def _without_initial_rows(derivatives: list[V]) -> list[V]:
     """Return derivatives of scans that stop early without the rows that are no steps.
 
     The gradient of such a scan cuts its sequences, and the slopes of its outputs, to the length of
     its first output. Where that is a state, its initial rows are no steps.
     """
-    outputs = list(derivatives) if isinstance(derivatives, list | tuple) else [derivatives]
-    scans = [node for node in toposort(outputs) if isinstance(node.op, Scan)]
+    scans = [node for node in toposort(derivatives) if isinstance(node.op, Scan)]
     if not any(node.op.info.as_while for node in scans):
         return derivatives
     traces = {length: _stopped_trace(length) for length in _lengths_in(scans)}
@@ -211,8 +213,7 @@ def _without_initial_rows(derivatives: Any) -> Any:
         for length, trace in traces.items()
         if trace is not None
     }
-    outputs = rebuild(outputs, replace)
-    return outputs if isinstance(derivatives, list | tuple) else outputs[0]
+    return rebuild(derivatives, replace)
 
 
 def _lengths_in(scans: Sequence[Apply]) -> set[Variable]:
@@ -263,5 +264,6 @@ def hessian_product(
     the gradient of (gradient . tangents), one more reverse pass.
     """
     slopes = grad(scalar, list(variables))
-    along: Any = sum((g * u).sum() for g, u in zip(slopes, tangents, strict=True))
-    return list(grad(along, list(variables), of=scalar, disconnected_inputs="ignore"))
+    parts = [(g * u).sum() for g, u in zip(slopes, tangents, strict=True)]
+    along = pt.as_tensor_variable(sum(parts))
+    return grad(along, list(variables), of=scalar, disconnected_inputs="ignore")

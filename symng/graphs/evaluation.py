@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.op import StorageMapType
 from pytensor.graph.traversal import toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Alloc, Join, MakeVector, ScalarFromTensor, TensorFromScalar
@@ -16,7 +16,7 @@ from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import Subtensor
 
-from symng.graphs.rebuild import copy_of_frozen
+from symng.graphs.rebuild import K, copy_of_frozen
 from symng.graphs.rewrites import open_op
 
 # The ops that a hand-written activation is made of.
@@ -42,16 +42,16 @@ CHEAP = (
 
 def evaluate_nodes(
     nodes: Iterable[Apply],
-    given: Mapping[Any, Any],
+    given: Mapping[K, object],
     same: Mapping[Variable, Variable] | None = None,
-) -> dict[Variable, Any]:
+) -> dict[Variable, object]:
     """Return the values of ``given`` and of what ``nodes`` compute from these and constants.
 
     The nodes come in topological order. Those that are not cheap, depend on other inputs or fail
     are left out. ``same`` maps variables to equal ones, whose values are used.
     """
     same = same or {}
-    values: dict[Variable, Any] = dict(given)
+    values: dict[Variable, object] = dict(given.items())
     with np.errstate(all="ignore"):
         for node in nodes:
             if not isinstance(node.op, CHEAP) or any(v in values for v in node.outputs):
@@ -69,16 +69,14 @@ def evaluate_nodes(
     return values
 
 
-def _perform(node: Apply, inputs: list[Any]) -> list[Any]:
+def _perform(node: Apply, inputs: Sequence[object]) -> list[object]:
     """Return what one node computes from ``inputs``, in Python."""
     fresh = copy_of_frozen(node, {v: v.type() for v in node.inputs})
     opened = open_op(fresh.op, fresh.inputs, every=True)
     if opened is not None:
         values = evaluate_nodes(toposort(opened), dict(zip(fresh.inputs, inputs, strict=True)))
         return [v.data if isinstance(v, Constant) else values[v] for v in opened]
-    storage: dict[Variable, list[Any]] = {
-        v: [value] for v, value in zip(fresh.inputs, inputs, strict=True)
-    }
+    storage: StorageMapType = {v: [value] for v, value in zip(fresh.inputs, inputs, strict=True)}
     storage |= {v: [None] for v in fresh.outputs}
     computed = {v: [v in fresh.inputs] for v in storage}
     fresh.op.make_thunk(fresh, storage, computed, [], impl="py")()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import pytensor
 import pytensor.tensor as pt
@@ -16,11 +16,20 @@ from pytensor.scan.utils import until
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.rebuild import rebuild
+from symng.graphs.rebuild import V, rebuild
 from symng.graphs.types import Integer
 
-State = TypeVar("State", bound=Any)
 Entries = dict[str, TensorVariable]
+
+
+@runtime_checkable
+class _Record(Protocol):
+    """A NamedTuple."""
+
+    def _asdict(self) -> dict[str, TensorVariable | _Record | None]: ...
+
+
+State = TypeVar("State", bound=Entries | _Record)
 
 
 def while_loop(
@@ -79,11 +88,11 @@ def _scan(
     """
     packing = _Packing(initial)
     packed = packing.pack(initial)
-    outer: list[Any] = _invariants(outputs, current.values())
+    outer = _invariants(outputs, current.values())
 
     def step(*arguments: TensorVariable) -> tuple[list[TensorVariable], until]:
         values = packing.unpack(arguments[: len(packed)])
-        replace = {current[name]: values[name] for name in current}
+        replace: dict[Variable, Variable] = {current[name]: values[name] for name in current}
         replace.update(zip(outer, arguments[len(packed) :], strict=True))
         *following, stop = rebuild(outputs, replace)
         return packing.pack(dict(zip(current, following, strict=True))), until(stop)
@@ -105,29 +114,30 @@ def _scan(
     return packing.unpack(rebuild(lasts, given))
 
 
-def _flatten(state: Any, prefix: str = "") -> Entries:
+def _flatten(state: Entries | _Record, prefix: str = "") -> Entries:
     """Return the tensors of a state by name; those of a nested NamedTuple as "outer.inner"."""
     entries: Entries = {}
     fields = state if isinstance(state, dict) else state._asdict()
     for name, value in fields.items():
-        if isinstance(value, tuple):
+        if isinstance(value, _Record):
             entries |= _flatten(value, f"{prefix}{name}.")
         elif value is not None:
             entries[prefix + name] = value
     return entries
 
 
-def _unflatten(pattern: Any, entries: Entries, prefix: str = "") -> Any:
+def _unflatten(pattern: State, entries: Entries, prefix: str = "") -> State:
     """Return a state of the form of ``pattern`` with the tensors in ``entries``."""
+    make: Callable[..., State] = type(pattern)
     if isinstance(pattern, dict):
-        return {name: entries[name] for name in pattern}
+        return make({name: entries[name] for name in pattern})
     values = {
         name: _unflatten(value, entries, f"{prefix}{name}.")
-        if isinstance(value, tuple)
+        if isinstance(value, _Record)
         else entries.get(prefix + name)
         for name, value in pattern._asdict().items()
     }
-    return type(pattern)(**values)
+    return make(**values)
 
 
 class _Packing:
@@ -163,26 +173,25 @@ class _Barrier(TypeCastingOp):
     def do_constant_folding(self, *arguments: object) -> bool:
         return False
 
-    def infer_shape(self, *arguments: Any) -> Any:
+    def infer_shape(self, *arguments: object) -> object:
         return arguments[-1]  # the shapes; before them the node, and in early PyTensor 3 the graph
 
 
-def optimization_barrier(x: TensorVariable) -> TensorVariable:
+def optimization_barrier(x: Variable) -> TensorVariable:
     """Return ``x`` behind a barrier that no rewrite of PyTensor looks through.
 
     PyTensor fuses elementwise ops and gathers factors across products. Without a barrier a scalar
     coefficient would be recomputed for every element of a vector, and a vector would be recomputed
     from its factors.
     """
-    result: Any = _Barrier()(x)
-    return result
+    return pt.as_tensor_variable(_Barrier()(x))
 
 
-def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+def _put_barriers(outputs: Sequence[V], varying: Sequence[Variable]) -> list[V]:
     """Return ``outputs`` with a barrier around each number that scales an array."""
 
     def rewrite(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable]:
-        inputs: list[Any] = [new.get(variable, variable) for variable in node.inputs]
+        inputs = [new.get(variable, variable) for variable in node.inputs]
         source = node.inputs[0]
         if isinstance(node.op, DimShuffle) and source.type.ndim == 0 and source.owner is not None:
             inputs[0] = optimization_barrier(inputs[0])
@@ -191,7 +200,7 @@ def _put_barriers(outputs: Sequence[Variable], varying: Sequence[Variable]) -> l
     return rebuild(outputs, {v: v for v in varying}, rewrite)
 
 
-def _gather_factors(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Any]:
+def _gather_factors(outputs: Sequence[V], varying: Sequence[Variable]) -> list[V]:
     """Return ``outputs`` with the factors of each product that do not vary multiplied first.
 
     Their product, such as y (1 - y), the derivative of a sigmoid, is then computed before the loop.
@@ -268,7 +277,7 @@ def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> lis
     return list(found)
 
 
-def _like(value: Any, pattern: TensorVariable) -> TensorVariable:
+def _like(value: pt.TensorLike, pattern: TensorVariable) -> TensorVariable:
     """Give ``value`` the dtype and the static shape of ``pattern``."""
     tensor = pt.cast(pt.as_tensor_variable(value), pattern.type.dtype)
     if not pattern.type.is_super(tensor.type):
@@ -276,7 +285,7 @@ def _like(value: Any, pattern: TensorVariable) -> TensorVariable:
     return tensor
 
 
-def _as_bool(value: Any) -> TensorVariable:
+def _as_bool(value: pt.TensorLike) -> TensorVariable:
     """Turn a condition into a symbolic Boolean scalar."""
     return pt.cast(pt.as_tensor_variable(value), "bool")
 
@@ -293,7 +302,6 @@ def _last(trace: TensorVariable, initial: TensorVariable) -> TensorVariable:
             f"expected pytensor.scan to return a part of a buffer, got {trace}. This version of "
             "PyTensor is not supported."
         )
-    buffer: Any = node.inputs[0]
-    last: TensorVariable = buffer[-1]
+    last: TensorVariable = pt.as_tensor_variable(node.inputs[0])[-1]
     shape = initial.type.shape
     return last if last.type.shape == shape else pt.specify_shape(last, shape)

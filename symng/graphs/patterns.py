@@ -5,7 +5,7 @@ There are many ways to write one, and all have the same values.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
@@ -18,12 +18,11 @@ from symng.graphs.rewrites import find_equal
 _Kind = Literal["sigmoid", "softmax"]
 
 
-def constant_value(v: Variable) -> Any:
+def constant_value(v: Variable) -> np.ndarray | None:
     """Return the value of a constant, or of what a few ops compute from constants, or None."""
-    if isinstance(v, Constant):
-        return v.data
     # A number in a formula: a constant with axes added, as a rule.
-    return evaluate_nodes(_last_nodes(v, 5), {}).get(v)
+    value = v.data if isinstance(v, Constant) else evaluate_nodes(_last_nodes(v, 5), {}).get(v)
+    return None if value is None else np.asarray(value)
 
 
 def sample(v: Variable, low: float = -6.0, high: float = 6.0) -> np.ndarray:

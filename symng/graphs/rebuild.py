@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import graph_inputs, toposort
+
+K = TypeVar("K", bound=Variable)
+V = TypeVar("V", bound=Variable)
 
 Rewrite = Callable[[Apply, Mapping[Variable, Variable]], list[Variable]]
 
@@ -24,8 +27,8 @@ def copy_of_frozen(node: Apply, new: Mapping[Variable, Variable]) -> Apply:
 
 
 def rebuild(
-    outputs: Sequence[Variable], replace: Mapping[Any, Variable], rewrite: Rewrite = _copy
-) -> list[Any]:
+    outputs: Sequence[V], replace: Mapping[K, Variable], rewrite: Rewrite = _copy
+) -> list[V]:
     """Return ``outputs`` with variables replaced, rebuilding only the nodes that depend on them.
 
     All other nodes stay the same objects. PyTensor's `graph_replace` and `clone_replace` may copy
@@ -44,7 +47,7 @@ def rebuild(
         Takes a node and what has become of the variables before it, and returns its new outputs.
         Default: the same op on the new inputs.
     """
-    new: dict[Variable, Variable] = dict(replace)
+    new: dict[Variable, Any] = dict(replace.items())  # each of the kind of its key
     for node in toposort(list(outputs), blockers=replace):
         if any(v in new for v in node.inputs):
             for old, made in zip(node.outputs, rewrite(node, new), strict=True):

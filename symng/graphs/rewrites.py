@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
+import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph, SymbolicOp
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.op import Op
@@ -16,7 +17,7 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Sum
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.rebuild import copy_of_frozen, rebuild
+from symng.graphs.rebuild import V, copy_of_frozen, rebuild
 
 
 def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
@@ -48,16 +49,16 @@ def find_equal(graphs: Sequence[Variable]) -> dict[Variable, Variable]:
 
 
 def inline(
-    graphs: Sequence[Variable | None], same: Mapping[Variable, Variable] | None = None
-) -> tuple[list[Any], dict[Variable, Variable]]:
+    graphs: Sequence[V], same: Mapping[Variable, Variable] | None = None
+) -> tuple[list[V], dict[Variable, Variable]]:
     """Return ``graphs`` with every `OpFromGraph` replaced by its graph, and all replacements.
 
     Ops with their own derivative stay, since a gradient has to use it, and so do PyTensor's own,
     such as a softmax, which backends know by name. Variables that depend on no replaced op are
-    returned unchanged, and so is a None. ``same`` holds the replacements of a previous call.
+    returned unchanged. ``same`` holds the replacements of a previous call.
     """
-    new = dict(same or {})
-    for node in toposort([v for v in graphs if v is not None]):
+    new: dict[Variable, Any] = dict(same or {})  # each of the kind of its key
+    for node in toposort(graphs):
         if node.outputs[0] in new:
             continue
         inputs = [new.get(v, v) for v in node.inputs]
@@ -72,7 +73,7 @@ def inline(
             new[v] = other
             if other.name is None and other not in inputs and not isinstance(other, Constant):
                 other.name = v.name
-    return [None if v is None else new.get(v, v) for v in graphs], new
+    return [new.get(v, v) for v in graphs], new
 
 
 def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
@@ -80,16 +81,19 @@ def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Var
 
     `inline` says which are kept; with ``every`` no `OpFromGraph` is.
     """
-    if isinstance(op, Blockwise):
-        if not _can_be_opened(op.core_op, every):
-            return None
-        core: Any = op.core_op
-        core_inputs = [t() for t in core.input_types]
-        graphs: Any = open_op(core, core_inputs, every)
-        return list(vectorize_graph(graphs, dict(zip(core_inputs, inputs, strict=True))))
-    if not _can_be_opened(op, every):
+    core = op.core_op if isinstance(op, Blockwise) else op
+    if not _can_be_opened(core, every):
         return None
-    inner: Any = op.fgraph  # type: ignore[attr-defined]
+    if core is op:
+        return _opened(core, inputs, every)
+    core_inputs = [t() for t in core.input_types]
+    graphs = _opened(core, core_inputs, every)
+    return vectorize_graph(graphs, dict(zip(core_inputs, inputs, strict=True)))
+
+
+def _opened(op: OpFromGraph, inputs: Sequence[Variable], every: bool) -> list[Variable]:
+    """Return the graph inside ``op`` on ``inputs``, with the ops in it opened."""
+    inner = op.fgraph
     bound: dict[Variable, Variable] = dict(zip(inner.inputs, inputs, strict=True))
     for node in inner.toposort():
         fresh = copy_of_frozen(node, bound)
@@ -98,7 +102,7 @@ def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Var
     return [bound.get(v, v) for v in inner.outputs]
 
 
-def _can_be_opened(op: Op, every: bool) -> bool:
+def _can_be_opened(op: Op, every: bool) -> TypeGuard[OpFromGraph]:
     """Return whether ``op`` is a graph; unless ``every``, without a derivative or code of its own.
 
     Of PyTensor's own ops only an einsum is opened: backends know the others by name.
@@ -129,10 +133,10 @@ def accumulate_in_own_dtype(slope: TensorVariable) -> TensorVariable:
     node = slope.owner
     if node is None:
         return slope
-    inner: Any = node.inputs[0]
+    inner = node.inputs[0]
     if isinstance(node.op, DimShuffle):
-        shuffled: Any = node.op(accumulate_in_own_dtype(inner))
-        return shuffled
+        accumulated = accumulate_in_own_dtype(pt.as_tensor_variable(inner))
+        return pt.as_tensor_variable(node.op(accumulated))
     if isinstance(node.op, Sum) and inner.type.dtype == slope.type.dtype == "float32":
         return node.op.clone(acc_dtype="float32")(inner)
     return slope

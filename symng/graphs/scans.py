@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.replace import vectorize_graph
 from pytensor.graph.traversal import toposort
@@ -92,10 +90,9 @@ def _computed_from(
     for node in nodes:
         bound.update(zip(node.outputs, copy_of_frozen(node, bound).outputs, strict=True))
     try:
-        values: Any = vectorize_graph(bound[inner], {fresh[v]: steps[v] for v in fresh})
+        return vectorize_graph(bound[inner], {fresh[v]: steps[v] for v in fresh})
     except (NotImplementedError, TypeError, ValueError):
         return None  # an op that PyTensor cannot vectorize
-    return values
 
 
 def _value_of(op: Scan, number: int) -> Variable:

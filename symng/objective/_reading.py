@@ -43,8 +43,9 @@ def read_model(
     _arguments.check_connections(graphs, params, inputs, targets)
     _arguments.warn_of_random_draws(given_loss, given_outputs)
     # Open the ops that are graphs, so that all readers see inside; gradients do not change.
-    opened, replaced = inline([given_loss, given_losses, *given_outputs])
-    opened_loss, opened_losses, outputs = opened[0], opened[1], tuple(opened[2:])
+    opened, replaced = inline(graphs)
+    opened_loss, outputs = opened[0], tuple(opened[1 : 1 + len(given_outputs)])
+    opened_losses = None if given_losses is None else opened[-1]
     axes = _arguments.check_example_axis(example_axis, outputs)
     likelihoods = _arguments.per_output("likelihood", likelihood, outputs)
     heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))

@@ -23,9 +23,9 @@ def grad(
     null_gradients: str = "raise",
 ) -> Any:
     """Return the gradient of a scalar: a variable for a variable, a list for a list or tuple."""
-    return derivatives.grad(
+    got = derivatives.grad(
         cost,
-        _listed(wrt),
+        _sequence(wrt),
         consider_constant=consider_constant,
         disconnected_inputs=disconnected_inputs,
         add_names=add_names,
@@ -33,6 +33,7 @@ def grad(
         return_disconnected=return_disconnected,
         null_gradients=null_gradients,
     )
+    return _in_form_of(wrt, got)
 
 
 def Lop(
