@@ -5,8 +5,7 @@ Importing this module does not import jax.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -52,7 +51,7 @@ class Jax(Backend):
                     "jax.config.update('jax_enable_x64', True) before compiling.",
                 )
 
-    def device_put(self, arrays: Iterable[np.ndarray]) -> list[Any]:
+    def device_put(self, arrays: Iterable[np.ndarray]) -> Sequence[object]:
         """Return the arrays on JAX's default device.
 
         That saves a copy only for functions with ``trust_input`` set to True: otherwise PyTensor

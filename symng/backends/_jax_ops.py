@@ -8,12 +8,13 @@ conversion, for what it does well.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytensor.tensor as pt
 from pytensor.graph.basic import Apply, Constant
 from pytensor.graph.fg import AbstractFunctionGraph
 from pytensor.link.jax.dispatch.basic import jax_funcify
@@ -28,6 +29,7 @@ from pytensor.tensor.subtensor import IncSubtensor, indices_from_subtensor
 from symng.backends._jax_shapes import (
     IfElse,
     LazyIfElse,
+    Outputs,
     concrete,
     convert_graph,
     convert_node,
@@ -59,7 +61,7 @@ def _extending(kind: type, convert: Callable) -> Callable:
 
 
 def convert_random_variable(
-    original: Callable, op: RandomVariable, node: Apply, **kwargs: Any
+    original: Callable, op: RandomVariable, node: Apply, **kwargs: object
 ) -> Callable:
     """Convert a draw of any size, in a loop too.
 
@@ -71,7 +73,9 @@ def convert_random_variable(
         node = op.make_node(generator, size.type(), *parameters)
     converted: Callable = original(op, node=node, **kwargs)
 
-    def draw(generator: Any, size: Any, *parameters: Any) -> Any:
+    def draw(
+        generator: Mapping[str, object], size: object, *parameters: jax.Array
+    ) -> tuple[object, jax.Array]:
         return converted(dict(generator), size, *parameters)
 
     return draw
@@ -81,9 +85,9 @@ def convert_reshape(op: Reshape, node: Apply, **kwargs: object) -> Callable:
     """Convert a reshape."""
     constant = node.inputs[1].data if isinstance(node.inputs[1], Constant) else None
 
-    def reshape(x: Any, shape: Any) -> Any:
-        lengths = shape if constant is None else constant
-        lengths = np.atleast_1d(concrete(lengths, "the shape of a reshape"))
+    def reshape(x: jax.Array, shape: object) -> jax.Array:
+        given = shape if constant is None else constant
+        lengths = np.atleast_1d(concrete(given, "the shape of a reshape"))
         return jnp.reshape(x, tuple(int(n) for n in lengths))
 
     return reshape
@@ -92,7 +96,7 @@ def convert_reshape(op: Reshape, node: Apply, **kwargs: object) -> Callable:
 def convert_arange(op: ARange, node: Apply, **kwargs: object) -> Callable:
     """Convert an arange, in the dtype of the op whatever those of its bounds."""
 
-    def arange(*bounds: Any) -> Any:
+    def arange(*bounds: object) -> jax.Array:
         start, stop, step = (concrete(v, "the bounds of an arange").item() for v in bounds)
         return jnp.arange(start, stop, step, dtype=op.dtype)
 
@@ -102,10 +106,10 @@ def convert_arange(op: ARange, node: Apply, **kwargs: object) -> Callable:
 def convert_split(op: Split, node: Apply, **kwargs: object) -> Callable:
     """Convert a split; its axis is an input in early PyTensor 3 and a property later."""
 
-    def split(x: jax.Array, *rest: Any) -> Any:
-        *given, lengths = rest
+    def split(x: jax.Array, *rest: object) -> Outputs:
+        *given, last = rest
         axis = int(concrete(given[0], "the axis of a split")) if given else op.axis  # type: ignore[attr-defined]
-        lengths = concrete(lengths, "the lengths of a split")
+        lengths = concrete(last, "the lengths of a split")
         if len(lengths) != op.len_splits or (lengths < 0).any() or lengths.sum() != x.shape[axis]:
             raise ValueError(
                 f"Split: expected {op.len_splits} lengths that add up to {x.shape[axis]}, got "
@@ -127,11 +131,11 @@ def convert_incsubtensor(
     """
     scatter: Callable = original(op, node=node, **kwargs)
 
-    def incsubtensor(x: jax.Array, y: Any, *inputs: Any) -> Any:
+    def incsubtensor(x: jax.Array, y: jax.Array, *inputs: jax.Array) -> jax.Array:
         if not all(is_known(i) for i in inputs):
             return scatter(x, y, *inputs)
-        numbers: list[Any] = [int(in_numpy(i)) for i in inputs]
-        indices: list[Any] = [*indices_from_subtensor(numbers, op.idx_list)]
+        numbers = [int(in_numpy(i)) for i in inputs]
+        indices: list[int | slice] = [*indices_from_subtensor(numbers, op.idx_list)]
         indices += [slice(None)] * (x.ndim - len(indices))
         ranges = [_range_of(index, n) for index, n in zip(indices, x.shape, strict=True)]
         if any(r.step != 1 for r in ranges):
@@ -171,7 +175,7 @@ def convert_convolution(op: Convolve1d, node: Apply, **kwargs: object) -> Callab
 def convert_ifelse(op: IfElse, node: Apply, **kwargs: object) -> Callable:
     """Convert a choice whose result is known if the condition is, or if both branches agree."""
 
-    def ifelse(condition: Any, *branches: Any) -> Any:
+    def ifelse(condition: jax.Array, *branches: jax.Array) -> Outputs:
         yes, no = branches[: op.n_outs], branches[op.n_outs :]
         if is_known(condition):
             chosen = yes if bool(in_numpy(condition)) else no
@@ -190,7 +194,7 @@ def convert_lazy_ifelse(op: Any, node: Apply, **kwargs: object) -> Callable:
         np.dtype(getattr(v.type, "dtype", float)).kind in "iub" for v in node.outputs
     )
 
-    def ifelse(condition: Any, *inputs: Any) -> Any:
+    def ifelse(condition: jax.Array, *inputs: jax.Array) -> Outputs:
         if is_known(condition):
             return (yes if bool(in_numpy(condition)) else no)(*inputs)
         if may_be_lengths and _same(known := yes(*inputs), no(*inputs)):
@@ -216,19 +220,19 @@ def convert_blockwise(original: Callable, op: Blockwise, node: Apply, **kwargs: 
     if arrays == len(node.inputs) or isinstance(op.core_op, Scan):
         converted: Callable = original(op, node=node, **kwargs)
         return converted
-    tensors: Sequence[Any] = node.inputs
+    tensors = [pt.as_tensor_variable(v) for v in node.inputs]
     core = op._create_dummy_core_node(tensors, propagate_unbatched_core_inputs=True)
     function = convert_node(core.op, core, **kwargs)
     input_parts = [f"({','.join(part)})" for part in op.inputs_sig]
     output_parts = op.signature.split("->")[1]
     core_ndims = [len(part) for part in op.outputs_sig]
 
-    def blockwise(*inputs: Any) -> Any:
+    def blockwise(*inputs: jax.Array) -> Outputs:
         op._check_runtime_broadcast(node, tuple(jnp.asarray(v) for v in inputs))
         known, batch = _equal_in_all_batches(inputs, arrays, op.batch_ndim(node))
         varying = [i for i in range(len(inputs)) if i not in known]
 
-        def call(*values: Any) -> Any:
+        def call(*values: jax.Array) -> Outputs:
             given = known | dict(zip(varying, values, strict=True))
             results = function(*(given[i] for i in range(len(inputs))))
             return tuple(results) if isinstance(results, list) else results
@@ -247,7 +251,7 @@ def convert_blockwise(original: Callable, op: Blockwise, node: Apply, **kwargs: 
 
 
 def _equal_in_all_batches(
-    inputs: Sequence[Any], arrays: int, batch_ndim: int
+    inputs: Sequence[jax.Array], arrays: int, batch_ndim: int
 ) -> tuple[dict[int, np.ndarray], tuple[int, ...]]:
     """Return the inputs, but for the first ``arrays``, that are known and equal in all batches.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.subtensor import IncSubtensor, Subtensor
 
 from symng.backends import _jax_ops, _jax_shapes
+
+T = TypeVar("T")
 
 _registered = False
 
@@ -119,7 +121,7 @@ class _Carry(NamedTuple):
     step: jax.Array  # the number of the next one
     stopped: jax.Array
     buffers: list[jax.Array]
-    states: list[Any]  # those that are no arrays with a trace, such as a generator
+    states: list[object]  # those that are no arrays with a trace, such as a generator
     last: list[jax.Array]  # newest values of the outputs that no step reads
 
 
@@ -140,7 +142,7 @@ class _WhileScan:
         self.buffer_dtypes = [v.type.dtype for v in buffers]
         self.state_dtypes = [getattr(v.type, "dtype", None) for v in states]
 
-    def run(self, *outer: Any) -> Any:
+    def run(self, *outer: jax.Array) -> object:
         """Run the loop on the outer inputs."""
         op, arguments = self.op, list(outer)
         n_steps = arguments[0]
@@ -148,13 +150,13 @@ class _WhileScan:
         constants = op.outer_non_seqs(arguments)
         buffers = self._initial_buffers(arguments)
         states = [
-            _as_carry(value, dtype)
+            _as_state(value, dtype)
             for value, dtype in zip(
                 op.outer_untraced_sit_sot(arguments), self.state_dtypes, strict=True
             )
         ]
 
-        def call(i: Any, buffers: list[jax.Array], states: list[Any]) -> list[Any]:
+        def call(i: jax.Array, buffers: list[jax.Array], states: list[object]) -> list[jax.Array]:
             """Call the inner graph for step ``i``."""
             now = [sequence[i] for sequence in sequences]
             return list(self.inner(*now, *self._read(buffers, i), *states, *constants))
@@ -170,7 +172,7 @@ class _WhileScan:
                 last=_like(last, op.inner_nitsot_outs(results)),
             )
 
-        def goes_on(carry: _Carry) -> Any:
+        def goes_on(carry: _Carry) -> jax.Array:
             return (carry.step < n_steps) & ~carry.stopped
 
         start = jnp.asarray(0, dtype=jax.dtypes.canonicalize_dtype("int64"))
@@ -182,15 +184,15 @@ class _WhileScan:
         outputs = [*buffers, *(value[None] for value in end.last), *end.states]
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _initial_buffers(self, arguments: list[Any]) -> list[jax.Array]:
+    def _initial_buffers(self, arguments: list[jax.Array]) -> list[jax.Array]:
         """Return the buffers; refuse one with entries that may never be written."""
         given = [*self.op.outer_mitsot(arguments), *self.op.outer_sitsot(arguments)]
-        buffers = [_as_carry(v, dtype) for v, dtype in zip(given, self.buffer_dtypes, strict=True)]
+        buffers = [_as_array(v, dtype) for v, dtype in zip(given, self.buffer_dtypes, strict=True)]
         if any(len(v) > lookback for v, lookback in zip(buffers, self.lookbacks, strict=True)):
             raise _wants_all_values(self.op)
         return buffers
 
-    def _read(self, buffers: list[jax.Array], i: Any) -> list[jax.Array]:
+    def _read(self, buffers: list[jax.Array], i: jax.Array) -> list[jax.Array]:
         """Return the earlier values that step ``i`` reads."""
         return [
             buffer[(i + lookback + tap) % len(buffer)]
@@ -198,14 +200,16 @@ class _WhileScan:
             for tap in taps
         ]
 
-    def _write(self, buffers: list[jax.Array], i: Any, values: Sequence[Any]) -> list[jax.Array]:
+    def _write(
+        self, buffers: list[jax.Array], i: jax.Array, values: Sequence[jax.Array]
+    ) -> list[jax.Array]:
         """Return the buffers with the values of step ``i``."""
         return [
             buffer.at[(i + lookback) % len(buffer)].set(jnp.asarray(value, dtype=buffer.dtype))
             for buffer, lookback, value in zip(buffers, self.lookbacks, values, strict=True)
         ]
 
-    def _roll(self, buffers: list[jax.Array], steps: Any) -> list[jax.Array]:
+    def _roll(self, buffers: list[jax.Array], steps: jax.Array) -> list[jax.Array]:
         """Return the buffers after so many steps with the newest value at the end."""
         return [
             buffer if len(buffer) == 1 else jnp.roll(buffer, -(steps + lookback), axis=0)
@@ -226,14 +230,19 @@ def _inner_graph(op: Scan) -> AbstractFunctionGraph:
     return graph
 
 
-def _as_carry(value: Any, dtype: str | None) -> Any:
-    """Return a state in the dtype of the graph, if JAX has it, or unchanged if it is no tensor."""
-    if dtype is None:
-        return jax.tree_util.tree_map(jnp.asarray, value)
+def _as_array(value: jax.Array, dtype: str) -> jax.Array:
+    """Return a value in the dtype of the graph, if JAX has it."""
     return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(dtype))
 
 
-def _like(old: list[Any], new: Sequence[Any]) -> list[Any]:
+def _as_state(value: jax.Array, dtype: str | None) -> object:
+    """Return a state as a carry: a tensor as `_as_array` does, the parts of others as arrays."""
+    if dtype is None:
+        return jax.tree_util.tree_map(jnp.asarray, value)
+    return _as_array(value, dtype)
+
+
+def _like(old: list[T], new: Sequence[object]) -> list[T]:
     """Return ``new`` in the dtypes of ``old``: a carry must not change its type."""
     return jax.tree_util.tree_map(lambda a, b: jnp.asarray(b, dtype=a.dtype), old, list(new))
 

@@ -14,15 +14,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
-from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.basic import Apply
 from pytensor.graph.fg import AbstractFunctionGraph
-from pytensor.graph.op import Op
+from pytensor.graph.op import Op, StorageMapType
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
 from pytensor.link.utils import fgraph_to_python
@@ -51,6 +51,11 @@ except ImportError:  # early PyTensor 3
     from pytensor.ifelse import IfElse
 
     LazyIfElse = None
+
+T = TypeVar("T")
+
+Outputs = jax.Array | Sequence[jax.Array]
+"""What the function of a node returns: its output, or several. Known arrays are NumPy's."""
 
 MAX_KNOWN_SIZE = 4096
 """Entries up to which an array counts as shape arithmetic; larger ones are left to JAX."""
@@ -86,8 +91,8 @@ def convert_graph(
     fgraph: AbstractFunctionGraph,
     node: Apply | None = None,
     fgraph_name: str = "jax_funcified_fgraph",
-    known: Mapping[int, Any] | None = None,
-    **kwargs: Any,
+    known: Mapping[int, jax.Array] | None = None,
+    **kwargs: object,
 ) -> Callable:
     """Convert a graph to a function on JAX arrays that computes known values during tracing.
 
@@ -104,11 +109,11 @@ def convert_graph(
 
 def with_known_constants(original: Callable, op: Scan, node: Apply, **kwargs: object) -> Callable:
     """Convert a scan as PyTensor does, but keep known what is known and the same in all steps."""
-    known: dict[int, Any] = {}
+    known: dict[int, jax.Array] = {}
     loop = original(op, node=node, known=known, **kwargs)
     first_constant = len(op.inner_inputs) - op.info.n_non_seqs
 
-    def scan(*outer: Any) -> Any:
+    def scan(*outer: jax.Array) -> Outputs:
         known.clear()
         for i, value in enumerate(op.outer_non_seqs(list(outer))):
             if is_known(value):
@@ -140,14 +145,14 @@ def convert_node(op: Op, node: Apply, **kwargs: object) -> Callable:
         traced = functools.partial(_refuse, str(error))
     arrays = count_arrays(node)
 
-    def trace(*inputs: Any) -> Any:
+    def trace(*inputs: jax.Array) -> Outputs:
         given = [jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in inputs[:arrays]]
         return traced(*given, *(in_numpy(v) for v in inputs[arrays:]))
 
     if not _may_be_shapes(node):
         return trace
 
-    def call(*inputs: Any) -> Any:
+    def call(*inputs: jax.Array) -> Outputs:
         if not all(is_known(v) for v in inputs):
             return trace(*inputs)
         with jax.ensure_compile_time_eval():
@@ -203,9 +208,9 @@ def _grown_size(op: Op, values: Sequence[np.ndarray]) -> float:
     return values[0].size * float(values[1].max(initial=0)) * max(1, values[1].size)
 
 
-def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
+def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Compute a node in NumPy, on NumPy scalars and arrays, which keep their dtypes."""
-    storage: dict[Variable, list[Any]] = {v: [None] for v in (*node.inputs, *node.outputs)}
+    storage: StorageMapType = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells = [storage[v] for v in node.outputs]
     inputs = [
@@ -216,7 +221,7 @@ def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[Any]:
     return [np.asarray(cell[0])[()] for cell in cells]
 
 
-def in_numpy(value: Any) -> Any:
+def in_numpy(value: T) -> T | np.ndarray:
     """Return a known array in NumPy, as JAX would trace its entries; others unchanged."""
     if isinstance(value, jax.Array) and is_known(value):
         with jax.ensure_compile_time_eval():

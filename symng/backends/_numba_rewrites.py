@@ -14,16 +14,15 @@ every solver is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.mode import NUMBA, Mode, get_mode, optdb
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.fg import FunctionGraph
-from pytensor.graph.op import Op
+from pytensor.graph.op import Op, OutputStorageType
 from pytensor.graph.rewriting.basic import dfs_rewriter, graph_rewriter, node_rewriter
 from pytensor.link.numba.dispatch import elemwise
 from pytensor.link.numba.dispatch.basic import numba_njit, register_funcify_default_op_cache_key
@@ -51,7 +50,9 @@ class LayoutDot(Op):
         """Return the product as a node, of the type that `Dot` gives it."""
         return Apply(self, list(inputs), [v.type() for v in Dot().make_node(*inputs).outputs])
 
-    def perform(self, node: Apply, inputs: Any, output_storage: Any) -> None:
+    def perform(
+        self, node: Apply, inputs: Sequence[np.ndarray], output_storage: OutputStorageType
+    ) -> None:
         """Multiply with NumPy."""
         output_storage[0][0] = np.asarray(np.dot(*inputs))
 
@@ -93,7 +94,7 @@ def fill_at_run_time(fgraph: FunctionGraph) -> None:
             continue
         # Without the barrier PyTensor would fold it into a constant again.
         value = optimization_barrier(pt.constant(data.flat[0], dtype=data.dtype))
-        filled: Any = pt.alloc(value, *data.shape)
+        filled = pt.as_tensor_variable(pt.alloc(value, *data.shape))
         fgraph.replace(v, filled, reason="fill_at_run_time", import_missing=True)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -55,7 +55,7 @@ class Backend:
         """Return the mode with the rewrites that make loops over long vectors fast."""
         return mode
 
-    def device_put(self, arrays: Iterable[np.ndarray]) -> list[Any]:
+    def device_put(self, arrays: Iterable[np.ndarray]) -> Sequence[object]:
         """Return arrays that many calls take in the form that functions read without a copy."""
         return [np.ascontiguousarray(array) for array in arrays]
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytensor
+from pytensor.compile.executor import Function
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
@@ -36,7 +37,7 @@ def compile_function(
     mode: ModeLike = None,
     name: str | None = None,
     **kwargs: Any,
-) -> Any:
+) -> Function:
     """Compile a function with `pytensor.function`, for a backend that is ready to run it.
 
     Parameters
@@ -87,7 +88,7 @@ def compile_function(
     25.0
     """
     backend = enabled_backend(mode)
-    pairs: dict[Any, Any] = dict(updates or {})
+    pairs: dict[Variable, Variable] = dict(updates or {})
     given = [*inputs, *_as_list(outputs), *pairs, *pairs.values()]
     backend.check_dtypes([v for v in given if isinstance(v, Variable)])
     with collection_paused(), warnings.catch_warnings(), compiling(backend):
@@ -123,7 +124,7 @@ def collection_paused() -> Iterator[None]:
         gc.enable()
 
 
-def _as_list(outputs: Any) -> list[Any]:
+def _as_list(outputs: Variable | Sequence[Variable] | None) -> list[Variable]:
     """Return the outputs of a function as a list, in whichever form they were given."""
     if outputs is None:
         return []
