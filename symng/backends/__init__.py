@@ -5,7 +5,12 @@ A class for each backend (`_c`, `_numba`, `_jax`) holds all that differs between
 
 from symng.backends._jax import enable_jax
 from symng.backends.base import Backend
-from symng.backends.compiling import collection_paused, compile_function, warn_of_other_backend
+from symng.backends.compiling import (
+    collection_paused,
+    compile_function,
+    compile_in_python,
+    warn_of_other_backend,
+)
 from symng.backends.host import sync_to_host, to_numpy
 from symng.backends.memory import keep_memory
 from symng.backends.modes import (
@@ -28,6 +33,7 @@ __all__ = [
     "backend_of",
     "collection_paused",
     "compile_function",
+    "compile_in_python",
     "default_mode",
     "enable_jax",
     "enabled_backend",

@@ -17,6 +17,7 @@ from symng._checks import warn
 from symng.backends.base import Backend
 from symng.backends.failures import compiling, first_line
 from symng.backends.modes import enabled_backend, resolve_mode
+from symng.backends.python_modes import UNOPTIMIZED
 from symng.graphs.types import ModeLike
 
 # Rewrites that look for diagonal, orthogonal and selection matrices among the factors of products.
@@ -96,6 +97,16 @@ def compile_function(
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
         tuned = backend.tune(resolve_mode(mode).excluding(*_LINEAR_ALGEBRA))
         return pytensor.function(inputs, outputs, updates=pairs, mode=tuned, name=name, **kwargs)
+
+
+def compile_in_python(
+    inputs: Iterable[Variable], outputs: Variable | Sequence[Variable]
+) -> Function:
+    """Compile a function that is called a few times: in Python, at once, without rewrites.
+
+    Its outputs need not depend on all of its inputs.
+    """
+    return compile_function(list(inputs), outputs, mode=UNOPTIMIZED, on_unused_input="ignore")
 
 
 def warn_of_other_backend(error: Exception, backend: Backend) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from pytensor.graph.traversal import ancestors
 
-from symng.backends import UNOPTIMIZED, compile_function
+from symng.backends import compile_in_python
 from symng.graphs.derivatives import hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, Poisson
@@ -84,9 +84,7 @@ def _fitting(model: Model, points: Sequence[Point]) -> Likelihood | None:
     over_last = head.r.ndim > 1 and head.example_axis != head.r.ndim - 1
     others = [c for c in _CANDIDATES if type(c) is not type(head.likelihood)]
     others = [c for c in others if over_last or not isinstance(c, Categorical)]
-    metric_products = compile_function(
-        [r, u], [c.metric_product(r, u) for c in others], mode=UNOPTIMIZED, on_unused_input="ignore"
-    )
+    metric_products = compile_in_python([r, u], [c.metric_product(r, u) for c in others])
     dtype = r.type.dtype
     found = [
         [
@@ -114,12 +112,7 @@ def _is_squared_error(model: Model, products: Products) -> bool:
     placeholder, tangent = y.type(), y.type()
     loss = rebuild([model.loss], {y: placeholder})[0]
     product = hessian_product(loss, [placeholder], [tangent])[0]
-    function = compile_function(
-        [*model.variables, placeholder, tangent],
-        product,
-        mode=UNOPTIMIZED,
-        on_unused_input="ignore",
-    )
+    function = compile_in_python([*model.variables, placeholder, tangent], product)
     rng = np.random.default_rng(0)
     value = products.outputs[0]
     curvature, tangents = [], []

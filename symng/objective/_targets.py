@@ -17,7 +17,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, describe
-from symng.backends import UNOPTIMIZED, compile_function
+from symng.backends import compile_in_python
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
@@ -121,9 +121,7 @@ class TargetChecks:
     @cached_property
     def _compute(self) -> Any:
         """The function from the variables to `_computed`."""
-        return compile_function(
-            list(self.variables), self._computed, mode=UNOPTIMIZED, on_unused_input="ignore"
-        )
+        return compile_in_python(self.variables, self._computed)
 
     @cached_property
     def _classes(self) -> dict[Head, int | None]:

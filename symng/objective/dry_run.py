@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from symng._checks import Verbatim, argument_error
-from symng.backends import UNOPTIMIZED, compile_function
+from symng.backends import compile_in_python
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.likelihoods import Categorical
@@ -44,9 +44,7 @@ class DryRun:
             results: list[Any] = [model.loss] if has_targets else list(model.outputs)
             if has_targets and model.reduction == "given":
                 results.append(model.example_losses.shape[0])  # type: ignore[union-attr]
-            self._functions[has_targets] = compile_function(
-                variables, results, mode=UNOPTIMIZED, on_unused_input="ignore"
-            )
+            self._functions[has_targets] = compile_in_python(variables, results)
         function = self._functions[has_targets]
         with np.errstate(all="ignore"):
             values = evaluate(lambda a: function(*a), arrays, name, lambda: self.hint(arrays))

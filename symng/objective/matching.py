@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from symng.backends import STABILIZED, UNOPTIMIZED, compile_function
+from symng.backends import STABILIZED, UNOPTIMIZED, compile_in_python
 from symng.graphs.types import ModeLike
 from symng.likelihoods import Likelihood, describe_likelihood, likelihood_code
 from symng.objective._suggestion import differ_by_weights, suggest, tolerance_of
@@ -100,10 +100,8 @@ def check_match(
 
 def _is_same_in_part(model: Model, arrays: Sequence[np.ndarray]) -> bool:
     """Return whether the loss of an example is independent of the number of examples."""
-    inputs, axes = list(model.variables), model.data_axes
-    losses = compile_function(
-        inputs, model.example_losses, mode=UNOPTIMIZED, on_unused_input="ignore"
-    )
+    axes = model.data_axes
+    losses = compile_in_python(model.variables, model.example_losses)
     with np.errstate(all="ignore"):
         together = losses(*arrays)
         alone = losses(*(np.take(a, [0], axis=axis) for a, axis in zip(arrays, axes, strict=True)))

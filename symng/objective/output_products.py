@@ -14,7 +14,7 @@ from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
-from symng.backends import UNOPTIMIZED, compile_function
+from symng.backends import compile_function, compile_in_python
 from symng.graphs.derivatives import hessian_product, pullback, pushforward
 from symng.graphs.rebuild import rebuild
 from symng.graphs.types import ModeLike
@@ -55,9 +55,7 @@ class Values:
         # Slices of one r share it.
         self.preactivations = list(dict.fromkeys(head.curvature_at for head in model.heads))
         results: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
-        self._function = compile_function(
-            list(model.variables), results, mode=UNOPTIMIZED, on_unused_input="ignore"
-        )
+        self._function = compile_in_python(model.variables, results)
 
     def __call__(
         self, arrays: Sequence[np.ndarray]

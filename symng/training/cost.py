@@ -8,7 +8,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from symng._checks import warn
-from symng.backends import UNOPTIMIZED, compile_function
+from symng.backends import compile_in_python
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import FullBatch
@@ -51,9 +51,7 @@ def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:
     v = pt.vector(dtype=objective.dtype, shape=(objective.size,))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        length = compile_function(
-            [*variables, v], factor.matvec(v).shape[0], mode=UNOPTIMIZED, on_unused_input="ignore"
-        )
+        length = compile_in_python([*variables, v], factor.matvec(v).shape[0])
         part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
         rows = int(length(*part, np.zeros(objective.size, objective.dtype)))
     return rows * count // few

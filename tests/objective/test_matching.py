@@ -275,16 +275,24 @@ def test_logits_of_zero(classes):
 
 def test_check_compiles_no_parameter_into_its_products(monkeypatch):
     calls = []
-    real = _output_products.compile_function
 
-    def recorded(inputs, outputs, **settings):
-        calls.append((settings["mode"], M.w in set(ancestors(list(outputs)))))
-        return real(inputs, outputs, **settings)
+    def record(name):
+        real = getattr(_output_products, name)
 
-    monkeypatch.setattr(_output_products, "compile_function", recorded)
+        def recorded(inputs, outputs, **settings):
+            calls.append((name, settings.get("mode"), M.w in set(ancestors(list(outputs)))))
+            return real(inputs, outputs, **settings)
+
+        monkeypatch.setattr(_output_products, name, recorded)
+
+    record("compile_in_python")
+    record("compile_function")
     assert M.objective(M.cross_entropy().mean(), M.softmax).check(X, ONE_HOT)
     # The pre-activations, and the products at them.
-    assert calls == [(UNOPTIMIZED, True), (UNOPTIMIZED, False)]
+    assert calls == [
+        ("compile_in_python", None, True),
+        ("compile_function", UNOPTIMIZED, False),
+    ]
 
 
 @pytest.mark.parametrize("reduce, factor", [("mean", 1), ("sum", 1000)])
