@@ -41,7 +41,8 @@ _TINY = 1e-10
 class _HostProduct(Op):
     """The product with a vector, computed by a Python function when the graph runs."""
 
-    __props__ = ()
+    # PyTensor takes ops of equal properties for one another.
+    __props__ = ("product",)
 
     def __init__(self, product: Callable[[np.ndarray], np.ndarray]) -> None:
         self.product = product
