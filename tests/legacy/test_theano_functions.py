@@ -66,6 +66,11 @@ class TestFunction:
         )
         assert f(3) == 4.0 and w.get_value() == 4.0
 
+    def test_an_update_may_be_known_to_have_an_axis_of_length_one(self, theano, T):
+        w = theano.shared(np.zeros((3, 1)))
+        theano.function([], [], updates=[(w, T.addbroadcast(T.constant(np.ones((3, 1))), 1))])()
+        np.testing.assert_array_equal(w.get_value(), np.ones((3, 1)))
+
     def test_input_is_cast_down_where_allowed(self, theano, T):
         x = T.fvector()
         f = theano.function([x], x.sum(), allow_input_downcast=True)

@@ -15,6 +15,7 @@ from pytensor.compile.mode import Mode, get_default_mode
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng.backends import compile_function
+from symng.legacy.theano._broadcasting import fit
 
 __all__ = [
     "In",
@@ -149,7 +150,7 @@ def function(
         compiled = compile_function(
             inputs,
             outputs,
-            _pairs(updates),
+            _fitting(updates),
             get_mode(mode),
             name,
             givens=_pairs(givens),
@@ -178,6 +179,12 @@ def _pairs(updates: Any) -> list[tuple[Any, Any]] | None:
     if updates is None:
         return None
     return list(updates.items() if isinstance(updates, Mapping) else updates)
+
+
+def _fitting(updates: Any) -> list[tuple[Any, Any]] | None:
+    """Return the pairs of updates, with types that PyTensor takes."""
+    pairs = _pairs(updates)
+    return pairs and [(target, fit(value, target)) for target, value in pairs]
 
 
 def shared(

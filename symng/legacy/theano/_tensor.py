@@ -7,6 +7,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.type import TensorType as PyTensorType
 
+from symng.legacy.theano._broadcasting import patternbroadcast, unbroadcast
 from symng.legacy.theano._gradient import Lop, Rop, grad
 
 __all__ = [
@@ -52,25 +53,6 @@ def tensor(
         return pt.tensor(name, dtype=dtype, **options)
     make: Any = TensorType
     return make(dtype, broadcastable)(name)
-
-
-def unbroadcast(x: Any, *axes: int) -> Any:
-    """Return a tensor whose lengths along some axes the graph does not know."""
-    x = pt.as_tensor_variable(x)
-    axes = tuple(axis % x.type.ndim for axis in axes)
-    if not any(x.type.shape[axis] == 1 for axis in axes):
-        return x
-    # The length of a slice whose end is computed is not known to the graph; this end is far enough.
-    end = x.shape.sum()
-    return x[tuple(slice(end if axis in axes else None) for axis in range(x.type.ndim))]
-
-
-def patternbroadcast(x: Any, broadcastable: Any) -> Any:
-    """Return a tensor of which the graph knows which axes have length 1."""
-    x = pt.as_tensor_variable(x)
-    ones = [axis for axis, one in enumerate(broadcastable) if one]
-    others = [axis for axis, one in enumerate(broadcastable) if not one]
-    return unbroadcast(pt.specify_broadcastable(x, *ones), *others)
 
 
 def stack(*tensors: Any, **options: Any) -> Any:
