@@ -221,7 +221,7 @@ class StoppingTests:
         bound = hypot(s.credited, s.start_norm) * self.system.number(_CREDIT)
         credited = where(verify, pt.minimum(x_norm, bound), x_norm)
         size = s.norm_estimate * credited + self.b_norm
-        met = (beta <= self.rtol * size) | (r_norm <= self.atol)
+        met = (beta <= self.rtol * size) | (beta <= self.atol)
         precise = verify & (beta <= self.system.number(_ROUNDING) * self.eps * size)
         found = first_true(
             (met, Status.CONVERGED),

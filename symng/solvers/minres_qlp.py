@@ -40,7 +40,7 @@ class MinresQLP(Solver):
     If the solution is not unique, x is the shortest; if there is none, for b is not in the range of
     A + λI, it is the shortest of all that minimize norm(b - (A + λI) x). The solve ends when
 
-        norm(r) <= rtol (norm(A + λI) norm(x) + norm(b)) + atol,  r = b - (A + λI) x,  or
+        norm(r) <= max(rtol (norm(A + λI) norm(x) + norm(b)), atol),  r = b - (A + λI) x,  or
         norm((A + λI) r) <= rtol norm(A + λI) norm(r),
 
     with an estimate of norm(A + λI) from the Lanczos process.
@@ -50,7 +50,8 @@ class MinresQLP(Solver):
     rtol : float or symbolic scalar, optional
         The tolerance of both tests; at least 0. Default: 1e-8 in float64, 1e-5 in float32.
     atol : float or symbolic scalar, default 0.0
-        The absolute tolerance of norm(r), in units of b; at least 0.
+        The absolute tolerance of norm(r), in units of b; at least 0. With a preconditioner it is
+        compared with the norm of r in M⁻¹, as ``rtol`` is.
     maxiter : int or symbolic integer scalar, optional
         The iteration limit; at least 0. Default: 10 n for a system of n unknowns.
     max_norm : float or symbolic scalar, optional
@@ -200,8 +201,8 @@ class MinresQLPLoop:
             (tests.by <= 0, Status.BAD_PRECONDITIONER),
         ]
         if cold:
-            tolerance = pt.maximum(tests.rtol * system.b_norm, tests.atol)
-            table.append((system.b_norm <= tolerance, Status.CONVERGED))
+            tolerance = pt.maximum(tests.rtol * tests.b_norm, tests.atol)
+            table.append((tests.b_norm <= tolerance, Status.CONVERGED))
             table.append((tests.limit <= 0, Status.MAX_ITERATIONS))
         running = pt.eq(system.status, Status.RUNNING)
         status = pt.switch(running, first_true(*table, default=Status.RUNNING), system.status)

@@ -378,6 +378,17 @@ def test_absolute_tolerance(kind: Any) -> None:
     assert status_of(solution) is Status.CONVERGED and 0.01 < solution.residual_norm <= 0.3
 
 
+@pytest.mark.parametrize("size", [1e-4, 1e4])
+def test_minres_qlp_tests_the_absolute_tolerance_in_the_norm_of_the_preconditioner(
+    size: float,
+) -> None:
+    A, b, atol = np.diag(np.arange(1.0, 31)), np.ones(30), 0.3 / np.sqrt(size)
+    solve = compiled(MinresQLP(rtol=0.0, atol=atol), preconditioner=True)
+    solution = solve(A, b, M=np.eye(30) / size)
+    assert status_of(solution) is Status.CONVERGED
+    assert 0.01 < solution.residual_norm <= 0.3 * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_a_tolerance_of_zero_ends_at_the_rounding_errors(kind: Any) -> None:
     solution = compiled(kind(rtol=0.0))(np.diag(np.arange(1.0, 11)) + 0.1, np.arange(1.0, 11))
