@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import scipy.sparse.linalg
 
 
+Product = Callable[[TensorVariable], TensorVariable]
+"""From a symbolic vector v to A v."""
+
+
 @dataclass(frozen=True, eq=False)
 class Factor:
     """A matrix R with few rows and a column for each parameter, known by its products.

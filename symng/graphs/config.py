@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
 from numbers import Real
-from typing import Any, TypeVar, dataclass_transform, get_args
+from typing import Any, Protocol, TypeVar, dataclass_transform, get_args
 
 from symng._checks import (
     Verbatim,
@@ -32,6 +32,20 @@ from symng._checks import (
 )
 
 T = TypeVar("T")
+Given = TypeVar("Given", contravariant=True)
+Kept = TypeVar("Kept", covariant=True)
+
+
+class Setting(Protocol[Given, Kept]):
+    """The type of a setting that is converted: what may be given, and what is kept.
+
+    To type checkers a field of this type looks like a descriptor, whose ``__set__`` is the
+    constructor's argument and whose ``__get__`` is the attribute. At run time it is a plain field.
+    """
+
+    def __get__(self, instance: Any, owner: Any, /) -> Kept: ...
+    def __set__(self, instance: Any, value: Given, /) -> None: ...
+
 
 Convert = Callable[[str, object], object]
 """From the name and the given value of a setting to the value kept; raises to refuse it."""

@@ -199,7 +199,11 @@ class hf_optimizer:
     def _compile_solve(self, limit: int, dtype: str) -> Any:
         """Return a function from b, start and inverse preconditioner to the iterates."""
         b, x0, inverse = (pt.TensorType(dtype, shape=(None,))(name) for name in ("b", "x0", "M"))
-        product = _HostProduct(lambda v: self.batch_Gv(v))
+        host_product = _HostProduct(lambda v: self.batch_Gv(v))
+
+        def product(v: TensorVariable) -> TensorVariable:
+            return pt.as_tensor_variable(host_product(v))
+
         solver = CG(
             rtol=0.0,
             maxiter=limit,
@@ -216,11 +220,7 @@ class hf_optimizer:
                 return inverse * r
 
         solution = solver.solve(product, b, x0=x0, preconditioner=apply)
-        outputs: list[Any] = [
-            solution.iterates,
-            solution.x,
-            solution.niter,
-        ]
+        outputs: list[Any] = [solution.iterates, solution.x, solution.niter]
         # In Python thunks, for the product is a Python function.
         return compile_function(given, outputs, mode="FAST_COMPILE")
 

@@ -7,7 +7,7 @@ import math
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-# How many values of φ the test of progress looks back over at most; they are part of the state.
+# The test of progress looks back over at most so many values of φ, which are part of the state.
 HISTORY = 128
 
 
@@ -56,3 +56,15 @@ def kept_numbers(growth: float, limit: int) -> list[int]:
 def row_of(niter: TensorVariable, kept: list[int]) -> TensorVariable:
     """Return the row for iterate ``niter``: that of the next number in ``kept``."""
     return pt.sum(pt.lt(pt.constant(kept, dtype="int64"), niter), dtype="int64")
+
+
+def initial_iterates(start: TensorVariable, kept: list[int]) -> TensorVariable:
+    """Return a row of zeros for each number in ``kept``, but the start in the first."""
+    return pt.zeros((len(kept), start.shape[0]), dtype=start.dtype)[0].set(start)
+
+
+def keep(
+    iterates: TensorVariable | None, kept: list[int], niter: TensorVariable, x: TensorVariable
+) -> TensorVariable | None:
+    """Put x, iterate ``niter``, into its row; the next one overwrites it unless it is kept."""
+    return None if iterates is None else iterates[row_of(niter, kept)].set(x)

@@ -6,13 +6,23 @@ systems of `tests/solvers/test_problems.py` in both dtypes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng.solvers._qlp import Factors, QLPStep, hypot, qlp_step
-from symng.solvers._system import System, dot, equal, first_true, integer, is_any, norm, where
+from symng.solvers._system import (
+    System,
+    dot,
+    equal,
+    first_true,
+    integer,
+    is_any,
+    iteration_limit,
+    norm,
+    where,
+)
 from symng.solvers._verification import Phase, pays_off, settle
 from symng.solvers.solution import Status
 
@@ -46,6 +56,9 @@ _LARGEST_RESIDUAL, _LIFTING = 1.01, 0.5
 _OTHERS = 10.0
 
 
+Fields = TypeVar("Fields", bound=tuple[Any, ...])
+
+
 class MinresQLPState(NamedTuple):
     """What one round of the loop hands to the next; x and b are divided by max|b|."""
 
@@ -74,6 +87,15 @@ class MinresQLPState(NamedTuple):
     tridiagonal: TensorVariable | None  # row k - 1: α_k and β_{k+1}
 
 
+class LeastSquaresTests(NamedTuple):
+    """What norm(A r) says of x_{k-1}."""
+
+    met: TensorVariable  # x_{k-1} solves the least-squares problem to rtol
+    precise: TensorVariable  # ... as well as the dtype allows
+    growing: TensorVariable  # x grows along a null vector, without progress
+    stalled: TensorVariable  # no progress is made, near a least-squares solution
+
+
 class StoppingTests:
     """The settings and tests of one solve, as scalars of its dtype."""
 
@@ -83,8 +105,7 @@ class StoppingTests:
         self.zero, self.eps = number(0), number(eps)
         self.rtol = number(_RTOL[dtype] if settings.rtol is None else settings.rtol)
         self.atol = number(settings.atol) / system.scale
-        limit = 10 * system.size if settings.maxiter is None else settings.maxiter
-        self.limit = pt.cast(limit, "int64")
+        self.limit = iteration_limit(system, settings.maxiter)
         bound = settings.max_norm
         self.max_norm = None if bound is None else number(bound) / system.scale
         own, given = number(_PIVOT_LIMIT / eps), settings.condition_limit
@@ -108,48 +129,15 @@ class StoppingTests:
         finite: TensorVariable,
     ) -> tuple[MinresQLPState, QLPStep, TensorVariable]:
         """Return the scalars after step k, that step, and whether x_k is taken or x_{k-1} kept."""
-        system, f = self.system, s.factors
-        half = system.number(0.5)
+        f = s.factors
         # The norm of column k of the Lanczos matrix, which does not hold β_1 = norm(b).
         column = hypot(pt.switch(f.beta_old > 0, f.beta, self.zero), alpha, beta)
-        norm_estimate = pt.maximum(s.norm_estimate, column)
-        before = norm_estimate * hypot(f.chi, s.start_norm) + self.b_norm
-        # A first pivot that is but a rounding error would lengthen x along a null vector.
-        noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_tolerance * norm_estimate)
-        alpha = pt.switch(noise, self.zero, alpha)
-        better = system.number(_BETTER_CLAIM) * s.ls_verified / norm_estimate
-        ls_rtol = pt.minimum(self.rtol, better)
-        n = qlp_step(
-            f, alpha, beta, norm_estimate, self.condition_limit, ls_rtol, self.rtol * before
-        )
-
-        smallest, condition = self._condition(s, n, norm_estimate)
-        qlp = n.truncated | (condition >= self.transition)
-        qlp = qlp | (norm_estimate >= self.transition * n.left.gamma2)
-
-        # Does x_{k-1} solve the least-squares problem?
-        relative_Ar = n.left.relative_Ar
-        ls_met = relative_Ar <= ls_rtol * norm_estimate
-        ls_precise = relative_Ar <= self.zero_tolerance * norm_estimate
-        # Does it do so nearly, and no progress is made?
-        slow = n.left.phi > half * f.phi
-        growing = slow & (abs(n.right.pivot1) <= system.number(_GROWING) * relative_Ar)
-        stall = pt.switch(growing, self.growing_stall, self.stall) * norm_estimate
-        stalled = slow & (relative_Ar <= pt.minimum(stall, half * s.ls_verified))
-        if not self.recompute or system.precondition is not None:
-            stalled = pt.zeros_like(stalled)
-        # Does x_k solve the system? Not just because it is long, once x_{k-1} solves the
-        # least-squares problem or x grows along a null vector.
-        chi = n.factors.chi
-        kept = ls_met | ls_precise | growing
-        credited = pt.switch(kept, pt.minimum(chi, s.credited), chi)
-        size = norm_estimate * hypot(credited, s.start_norm) + self.b_norm
-        met = (n.residual <= self.rtol * size) | (n.residual <= self.atol)
-        precise = n.residual <= self.eps * size
-        if self.max_norm is None:
-            too_long = chi * norm_estimate * self.eps >= self.b_norm
-        else:
-            too_long = hypot(chi, s.start_norm) > self.max_norm
+        norm_A = pt.maximum(s.norm_estimate, column)
+        ls_rtol = self._ls_rtol(s, norm_A)
+        n = self._qlp_step(s, alpha, beta, norm_A, ls_rtol)
+        ls = self._least_squares_tests(s, n, norm_A, ls_rtol)
+        credited, met, precise = self._residual_tests(s, n, norm_A, ls)
+        smallest, condition = self._condition(s, n, norm_A)
         niter = s.niter + 1
 
         pending = first_true(
@@ -157,32 +145,26 @@ class StoppingTests:
             (ry < 0, Status.BAD_PRECONDITIONER),
             (met, Status.CONVERGED),
             (precise, Status.CONVERGED_TO_PRECISION),
-            (ls_met, Status.LEAST_SQUARES),
-            (ls_precise, Status.LEAST_SQUARES_TO_PRECISION),
-            (too_long, Status.NORM_LIMIT),
+            (ls.met, Status.LEAST_SQUARES),
+            (ls.precise, Status.LEAST_SQUARES_TO_PRECISION),
+            (self._is_too_long(s, n, norm_A), Status.NORM_LIMIT),
             (n.truncated, Status.CONDITION_LIMIT),
-            (stalled | (beta <= self.eps * norm_estimate), Status.BREAKDOWN),
+            (ls.stalled | (beta <= self.eps * norm_A), Status.BREAKDOWN),
             (niter >= self.limit, Status.MAX_ITERATIONS),
             default=Status.RUNNING,
         )
-        # A least-squares verdict is about x_{k-1}, and norm(A r) may grow again. But an x_k without
-        # the last pivot is x_{k-1} made shorter, and is taken where nothing is verified.
-        least_squares = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
-        refuse = least_squares | (pending >= Status.NOT_FINITE)
-        if not self.recompute:
-            refuse = refuse & pt.invert(least_squares & n.truncated)
-        halted = stalled & pt.eq(pending, Status.BREAKDOWN)
-        refuse = refuse | pt.eq(pending, Status.NORM_LIMIT) | halted
-        advance = step & pt.invert(refuse)
+        advance = step & pt.invert(self._keeps_last(pending, n, ls.stalled))
+        qlp = n.truncated | (condition >= self.transition)
+        qlp = qlp | (norm_A >= self.transition * n.left.gamma2)
         stop, keep = pt.neq(pending, Status.RUNNING), step & finite
         stepped = s._replace(
             factors=select(advance, n.factors, f),
             in_qlp=pt.cast(pt.neq(s.in_qlp, 0) | (advance & qlp), "int64"),
-            norm_estimate=pt.switch(keep, norm_estimate, s.norm_estimate),
+            norm_estimate=pt.switch(keep, norm_A, s.norm_estimate),
             smallest=pt.switch(keep, smallest, s.smallest),
             condition=pt.switch(keep, condition, s.condition),
             r_norm=pt.switch(advance, n.residual, f.phi),
-            ls_norm=pt.switch(finite, f.phi * relative_Ar, s.ls_norm),
+            ls_norm=pt.switch(finite, f.phi * n.left.relative_Ar, s.ls_norm),
             credited=credited,
             phase=pt.switch(stop, integer(Phase.VERIFY), integer(Phase.STEP)),
             pending=pending,
@@ -190,6 +172,82 @@ class StoppingTests:
             status=integer(Status.RUNNING) if self.recompute else pending,
         )
         return stepped, n, advance
+
+    def _ls_rtol(self, s: MinresQLPState, norm_A: TensorVariable) -> TensorVariable:
+        """Return the tolerance of norm(A r) / (norm(A) norm(r)), stricter after a refuted claim."""
+        better = self.system.number(_BETTER_CLAIM) * s.ls_verified / norm_A
+        return pt.minimum(self.rtol, better)
+
+    def _qlp_step(
+        self,
+        s: MinresQLPState,
+        alpha: TensorVariable,
+        beta: TensorVariable,
+        norm_A: TensorVariable,
+        ls_rtol: TensorVariable,
+    ) -> QLPStep:
+        """Return step k of the recurrences."""
+        f = s.factors
+        before = norm_A * hypot(f.chi, s.start_norm) + self.b_norm
+        # A first pivot that is but a rounding error would lengthen x along a null vector.
+        noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_tolerance * norm_A)
+        alpha = pt.switch(noise, self.zero, alpha)
+        return qlp_step(f, alpha, beta, norm_A, self.condition_limit, ls_rtol, self.rtol * before)
+
+    def _least_squares_tests(
+        self, s: MinresQLPState, n: QLPStep, norm_A: TensorVariable, ls_rtol: TensorVariable
+    ) -> LeastSquaresTests:
+        """Judge x_{k-1} as a solution of the least-squares problem, by norm(A r) / norm(r)."""
+        number, relative_Ar = self.system.number, n.left.relative_Ar
+        half = number(0.5)
+        slow = n.left.phi > half * s.factors.phi
+        growing = slow & (abs(n.right.pivot1) <= number(_GROWING) * relative_Ar)
+        stall = pt.switch(growing, self.growing_stall, self.stall) * norm_A
+        stalled = slow & (relative_Ar <= pt.minimum(stall, half * s.ls_verified))
+        if not self.recompute or self.system.precondition is not None:
+            stalled = pt.zeros_like(stalled)
+        return LeastSquaresTests(
+            met=relative_Ar <= ls_rtol * norm_A,
+            precise=relative_Ar <= self.zero_tolerance * norm_A,
+            growing=growing,
+            stalled=stalled,
+        )
+
+    def _residual_tests(
+        self, s: MinresQLPState, n: QLPStep, norm_A: TensorVariable, ls: LeastSquaresTests
+    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+        """Return the norm credited to x_k, and whether x_k solves the system, to rtol and to ε.
+
+        Not just because it is long, once x_{k-1} solves the least-squares problem or x grows along
+        a null vector.
+        """
+        chi = n.factors.chi
+        longer_for_nothing = ls.met | ls.precise | ls.growing
+        credited = pt.switch(longer_for_nothing, pt.minimum(chi, s.credited), chi)
+        size = norm_A * hypot(credited, s.start_norm) + self.b_norm
+        met = (n.residual <= self.rtol * size) | (n.residual <= self.atol)
+        return credited, met, n.residual <= self.eps * size
+
+    def _is_too_long(self, s: MinresQLPState, n: QLPStep, norm_A: TensorVariable) -> TensorVariable:
+        """Return whether x_k passes max_norm; by default that is norm(b) / (ε norm(A))."""
+        if self.max_norm is None:
+            return n.factors.chi * norm_A * self.eps >= self.b_norm
+        return hypot(n.factors.chi, s.start_norm) > self.max_norm
+
+    def _keeps_last(
+        self, pending: TensorVariable, n: QLPStep, stalled: TensorVariable
+    ) -> TensorVariable:
+        """Return whether x_{k-1} is kept.
+
+        A least-squares verdict is about x_{k-1}, and norm(A r) may grow again. But an x_k without
+        the last pivot is x_{k-1} made shorter, and is taken where nothing is verified.
+        """
+        least_squares = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
+        invalid = is_any(pending, Status.NOT_FINITE, Status.BAD_PRECONDITIONER)
+        if not self.recompute:
+            least_squares = least_squares & pt.invert(n.truncated)
+        halted = stalled & pt.eq(pending, Status.BREAKDOWN)
+        return least_squares | invalid | pt.eq(pending, Status.NORM_LIMIT) | halted
 
     def _condition(
         self, s: MinresQLPState, n: QLPStep, norm_estimate: TensorVariable
@@ -251,7 +309,7 @@ class StoppingTests:
         """Judge a candidate by A r, and return the multiple of M⁻¹r to take out of x."""
         number, eps, pending = self.system.number, self.system.eps, s.pending
         ls_norm, more = norm(Ar), s.niter < self.limit
-        relative_Ar, limit = ls_norm / s.r_norm, self.rtol * s.norm_estimate
+        relative_Ar = ls_norm / s.r_norm
         size = s.norm_estimate * s.start_norm + self.b_norm
         # What rounding errors in b - A x leave of it; and what those of the whole solve may, once
         # the recurrence or a pivot that is all but zero has called the system inconsistent.
@@ -260,19 +318,9 @@ class StoppingTests:
         small = relative_Ar <= slack * s.norm_estimate
         claimed = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
         inconsistent = claimed | (self.truncates_zeros & pt.eq(pending, Status.CONDITION_LIMIT))
-        # r is all but a null vector, and is taken out of x unless it is too far from one: then x is
-        # not fit.
-        fit = abs(s.lifting) * ls_norm <= number(_LIFTING) * s.r_norm
+        fit = self._is_all_but_null(s, ls_norm, relative_Ar, rAr)
         if self.system.precondition is None:
-            met, precise = relative_Ar <= limit, inconsistent & small
-            # r is a null vector if r·A r / r·r is small. What r holds of the other eigenvectors
-            # enters it squared, a small eigenvalue does not.
-            quotient = abs(rAr) / pt.sqr(s.r_norm)
-            others = pt.minimum(s.smallest, s.norm_estimate)
-            null = (quotient <= self.zero_tolerance * s.norm_estimate) | (
-                quotient * others <= number(_OTHERS) * pt.sqr(relative_Ar)
-            )
-            fit = fit & null & (s.r_norm <= number(_LARGEST_RESIDUAL) * self.system.b_norm)
+            met, precise = relative_Ar <= self.rtol * s.norm_estimate, inconsistent & small
         else:
             # These norms are not those of the test, so the recurrence is believed.
             met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
@@ -302,13 +350,38 @@ class StoppingTests:
         )
         return judged, pt.switch(lift, s.lifting, self.zero)
 
+    def _is_all_but_null(
+        self,
+        s: MinresQLPState,
+        ls_norm: TensorVariable,
+        relative_Ar: TensorVariable,
+        rAr: TensorVariable,
+    ) -> TensorVariable:
+        """Return whether r is so near a null vector that it can be taken out of x.
 
-def select(condition: TensorVariable, a: Any, b: Any) -> Any:
+        Without that, x is no least-squares solution that could be returned.
+        """
+        number = self.system.number
+        fit = abs(s.lifting) * ls_norm <= number(_LIFTING) * s.r_norm
+        if self.system.precondition is not None:
+            return fit
+        # r is a null vector if r·A r / r·r is small. What r holds of the other eigenvectors enters
+        # it squared, a small eigenvalue does not.
+        quotient = abs(rAr) / pt.sqr(s.r_norm)
+        others = pt.minimum(s.smallest, s.norm_estimate)
+        null = (quotient <= self.zero_tolerance * s.norm_estimate) | (
+            quotient * others <= number(_OTHERS) * pt.sqr(relative_Ar)
+        )
+        return fit & null & (s.r_norm <= number(_LARGEST_RESIDUAL) * self.system.b_norm)
+
+
+def select(condition: TensorVariable, a: Fields, b: Fields) -> Fields:
     """Return the fields of one NamedTuple where a condition holds, else those of another."""
-    fields = []
+    fields: list[object] = []
     for value, other in zip(a, b, strict=True):
         if isinstance(value, tuple):
             fields.append(select(condition, value, other))
         else:
             fields.append(value if value is other else where(condition, value, other))
-    return type(a)(*fields)
+    make: Any = type(a)
+    return make(*fields)

@@ -152,17 +152,17 @@ def qlp_step(
     f: Factors,
     alpha: TensorVariable,
     beta: TensorVariable,
-    size: TensorVariable,
-    limit: TensorVariable,
-    tolerance: TensorVariable,
+    norm_A: TensorVariable,
+    condition_limit: TensorVariable,
+    ls_rtol: TensorVariable,
     small_residual: TensorVariable,
 ) -> QLPStep:
     """Return step k, for α_k and β_{k+1}.
 
-    The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``size`` /
-    ``limit``, for the estimate ``size`` of norm(A); or when x_{k-1} is a least-squares solution to
-    ``tolerance`` already and the step does not bring the residual down to ``small_residual``: it
-    would make x so long that it passes the test of the residual by its length.
+    The last pivot of L_k is taken as zero, u_k with it (``truncated``), when it is below ``norm_A``
+    / ``condition_limit``; or when x_{k-1} is a least-squares solution to ``ls_rtol`` already and
+    the step does not bring the residual down to ``small_residual``: it would make x so long that it
+    passes the test of the residual by its length.
     """
     left = left_reflections(f, alpha, beta)
     right = right_reflections(f, left)
@@ -173,8 +173,8 @@ def qlp_step(
     u2 = divide(rest2, right.pivot2)
     rest1 = left.tau - right.eta * u3
     last = rest1 - right.theta * u2
-    needless = (left.gamma2 <= tolerance * size) & (left.phi > small_residual)
-    truncated = (abs(right.pivot1) * limit <= size) | needless
+    needless = (left.gamma2 <= ls_rtol * norm_A) & (left.phi > small_residual)
+    truncated = (abs(right.pivot1) * condition_limit <= norm_A) | needless
     u1 = pt.switch(truncated, pt.zeros_like(last), divide(last, right.pivot1))
     chi_final = hypot(f.chi_final, u3)
     factors = Factors(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
+from symng.solvers._hestenes_stiefel import Line
 from symng.solvers._system import System, is_any
 from symng.solvers.solution import Status
 
@@ -29,43 +30,38 @@ def smoothing_weight(
     system: System,
     smoothed_rz: TensorVariable,
     rz: TensorVariable,
-    size: TensorVariable,
+    Ax_bound: TensorVariable,
     advance: TensorVariable,
     start: TensorVariable,
 ) -> tuple[TensorVariable, TensorVariable]:
     """Return the weight of x in the mean x̄ that takes it in, and r̄·M⁻¹r̄ of that.
 
-    ``size`` is norm(A) norm(x); an x so long that half the digits of A x are lost does not count.
+    ``Ax_bound`` is norm(A) norm(x); an x so long that half the digits of A x are lost does not
+    count.
     """
     zero, one = pt.zeros_like(rz), pt.ones_like(rz)
-    counts = advance & (system.number(system.eps**0.5) * size <= system.b_norm)
+    counts = advance & (system.number(system.eps**0.5) * Ax_bound <= system.b_norm)
     weight = smoothed_rz / (smoothed_rz + rz)
     weight = pt.switch(start, one, pt.switch(counts, weight, zero))
     return weight, pt.switch(weight > 0, weight * rz, smoothed_rz)
 
 
-def is_null(
-    system: System,
-    curvature: TensorVariable,
-    pp: TensorVariable,
-    qq: TensorVariable,
-    norm_estimate: TensorVariable,
-) -> TensorVariable:
-    """Return whether p is a null vector of A, for its curvature, norm(p)² and norm(A p)².
+def is_null(system: System, line: Line) -> TensorVariable:
+    """Return whether p is a null vector of A.
 
     In an indefinite matrix a zero curvature may also be a balance of both signs: A p is large then.
     """
-    bound = system.number(_NULL_VECTOR) * system.number(system.eps**0.5) * norm_estimate
-    zero = abs(curvature) <= system.number(system.eps) * norm_estimate
-    return zero & (qq <= pt.sqr(bound) * pp)
+    bound = system.number(_NULL_VECTOR) * system.number(system.eps**0.5) * line.norm_A
+    zero = abs(line.curvature) <= system.number(system.eps) * line.norm_A
+    return zero & (line.qq <= pt.sqr(bound) * line.pp)
 
 
 def is_precise(
-    system: System, r_norm: TensorVariable, size: TensorVariable, after_breakdown: bool = False
+    system: System, r_norm: TensorVariable, Ax_bound: TensorVariable, after_breakdown: bool = False
 ) -> TensorVariable:
     """Return whether rounding errors explain a residual that is well below norm(b)."""
     power = _PRECISE_AFTER_BREAKDOWN if after_breakdown else _PRECISE
-    explained = r_norm <= system.number(_ROUNDING * system.eps) * (size + system.b_norm)
+    explained = r_norm <= system.number(_ROUNDING * system.eps) * (Ax_bound + system.b_norm)
     return explained & (r_norm <= system.number(system.eps**power) * system.b_norm)
 
 
@@ -76,7 +72,7 @@ def is_spoiled(
     step: TensorVariable,
     niter: TensorVariable,
     r_norm: TensorVariable,
-    size: TensorVariable,
+    Ax_bound: TensorVariable,
 ) -> TensorVariable:
     """Return whether a solve fails with an x that rounding errors have made worse than x = 0.
 
@@ -84,7 +80,7 @@ def is_spoiled(
     solution, also where its residual is large: φ falls from each iterate to the next. But after n
     iterations only rounding errors keep a solve from its end.
     """
-    worse = r_norm + system.number(_ROUNDING * system.eps) * size > system.b_norm
-    overdue = pt.eq(pending, Status.MAX_ITERATIONS) & (niter >= system.size) & step
+    worse = r_norm + system.number(_ROUNDING * system.eps) * Ax_bound > system.b_norm
+    overdue = pt.eq(pending, Status.MAX_ITERATIONS) & (niter >= system.length) & step
     failed = is_any(pending, Status.MAX_ITERATIONS, Status.BREAKDOWN)
     return worse & (overdue | (failed & claimed))

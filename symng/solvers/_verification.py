@@ -3,7 +3,7 @@
 The residual that a Krylov method carries along drifts away from b - A x. So the verdict that ends
 the steps is *pending* until one more product has given the residual of x. Where that does not bear
 out the claim, the solve starts again from x, as long as each verification at least halves the
-residual of the one before.
+residual found by the one before.
 
 The products with A are most of what there is to compile. All of them, those with x among them, are
 therefore rounds of one loop with one product in its body; the `Phase` says what it multiplies.
@@ -12,7 +12,7 @@ therefore rounds of one loop with one product in its body; the `Phase` says what
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Protocol
 
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
@@ -35,8 +35,16 @@ class Phase(IntEnum):
 MAX_VERIFICATIONS = 100
 
 
-def is_running(state: Any) -> TensorVariable:
-    """Return whether a solve has no verdict yet, for the state of its loop."""
+class LoopState(Protocol):
+    """What the state of a solver's loop has at least."""
+
+    @property
+    def status(self) -> TensorVariable:
+        """The verdict, ``RUNNING`` as long as there is none."""
+
+
+def is_running(state: LoopState) -> TensorVariable:
+    """Return whether a solve has no verdict yet."""
     return pt.eq(state.status, Status.RUNNING)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from symng._checks import argument_error
 from symng.graphs.config import Config, config, declarations
+from symng.graphs.types import Scalar
+from symng.solvers._arguments import Operator, Vector
 from symng.solvers.solution import Solution
 
-# What may change between steps in a solver without declarations of its settings, with the dtypes.
+AdjustableSettings = dict[str, tuple[Scalar, str | None]]
+"""Settings that may change between steps: by name, value and dtype (None: the parameters')."""
+
+# Such settings of a solver that does not declare any, with their dtypes.
 _USUAL_SETTINGS = {
     "rtol": None,
     "atol": None,
@@ -36,7 +42,12 @@ class Solver(Config, ABC):
 
     @abstractmethod
     def solve(
-        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+        self,
+        A: Operator,
+        b: Vector,
+        damping: Scalar = 0.0,
+        x0: Vector | None = None,
+        preconditioner: Operator | None = None,
     ) -> Solution:
         """Return the solution of (A + λI) x = b as symbolic variables.
 
@@ -71,12 +82,12 @@ class Solver(Config, ABC):
         return False
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
-        """Return in a sentence what a solve takes, if that grows with the rows of the batch.
+        """Return in a sentence what a solve takes, where that grows with the rows of the batch.
 
         Parameters
         ----------
         rows : int
-            Rows of R with A = R^T R.
+            Rows of R, where A = R^T R.
         size : int
             Number of parameters.
         dtype : str, default "float64"
@@ -84,24 +95,24 @@ class Solver(Config, ABC):
         """
         return f"{type(self).__name__} solves with {rows:,} rows of {size:,} parameters at once."
 
-    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+    def adjustable_settings(self) -> AdjustableSettings:
         """Return the settings that may change between steps: by name, value and dtype.
 
         A dtype of None is that of the parameters.
         """
         declared = declarations(self)
-        found = {name: (getattr(self, name), d.dtype) for name, d in declared.items() if d.symbolic}
-        found |= {n: s for n, s in _usual_settings(self).items() if n not in declared}
-        return {name: setting for name, setting in found.items() if setting[0] is not None}
+        symbolic = {name: d.dtype for name, d in declared.items() if d.symbolic}
+        undeclared = {name: d for name, d in _USUAL_SETTINGS.items() if name not in declared}
+        return _values_of(self, symbolic | undeclared)
 
-    def with_settings(self, **settings: Any) -> Solver:
+    def with_settings(self, **settings: Scalar) -> Solver:
         """Return the same solver with other settings, for instance symbolic scalars."""
         return replace(self, **settings) if settings else self  # type: ignore[type-var]
 
 
 @runtime_checkable
-class _Solves(Protocol):
-    """What a solver of another package has at least."""
+class Solves(Protocol):
+    """What a solver of another package has at least: ``solve`` with the arguments of `Solver`."""
 
     def solve(self, A: Any, b: Any) -> Any: ...
 
@@ -116,7 +127,12 @@ class ForeignSolver(Solver):
         return repr(self.solver)
 
     def solve(
-        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+        self,
+        A: Operator,
+        b: Vector,
+        damping: Scalar = 0.0,
+        x0: Vector | None = None,
+        preconditioner: Operator | None = None,
     ) -> Solution:
         return self.solver.solve(A, b, damping=damping, x0=x0, preconditioner=preconditioner)
 
@@ -124,25 +140,25 @@ class ForeignSolver(Solver):
     def keeps_iterates(self) -> bool:
         return getattr(self.solver, "keep_iterates", None) is not None
 
-    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
-        found = _usual_settings(self.solver)
-        return {name: setting for name, setting in found.items() if setting[0] is not None}
+    def adjustable_settings(self) -> AdjustableSettings:
+        return _values_of(self.solver, _USUAL_SETTINGS)
 
-    def with_settings(self, **settings: Any) -> Solver:
+    def with_settings(self, **settings: Scalar) -> Solver:
         return replace(self, solver=replace(self.solver, **settings)) if settings else self
 
 
-def _usual_settings(solver: Any) -> dict[str, tuple[Any, str | None]]:
-    """Return those settings of a dataclass that have one of the usual names, with their dtypes."""
+def _values_of(solver: object, dtypes: Mapping[str, str | None]) -> AdjustableSettings:
+    """Return value and dtype of those settings of a dataclass that are there and not None."""
     names = {f.name for f in fields(solver) if f.init} if is_dataclass(solver) else set()
-    return {n: (getattr(solver, n), dtype) for n, dtype in _USUAL_SETTINGS.items() if n in names}
+    values = {name: (getattr(solver, name), d) for name, d in dtypes.items() if name in names}
+    return {name: setting for name, setting in values.items() if setting[0] is not None}
 
 
-def as_solver(name: str, value: Any) -> Solver:
+def as_solver(name: str, value: object) -> Solver:
     """Return a `Solver`, also for an object that has its method ``solve``; refuse others."""
     if isinstance(value, Solver):
         return value
-    if isinstance(value, type) or not isinstance(value, _Solves):
+    if isinstance(value, type) or not isinstance(value, Solves):
         expected = "a solver such as symng.CG() or symng.MinresQLP()"
         raise argument_error(name, expected, value, error=TypeError)
     return ForeignSolver(solver=value)

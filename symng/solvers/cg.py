@@ -1,12 +1,12 @@
 """The method of conjugate gradients: `CG` for the user, the state of its loop, and the loop.
 
-The step is that of Hestenes and Stiefel. Around it `_smoothing` keeps an iterate for where x is
-lost, `_verification` holds x against its own residual, and `_martens` ends by small progress.
+The step is in `_hestenes_stiefel`; `_smoothing` keeps an iterate for where x is lost,
+`_verification` holds a claimed residual against that of x, `_martens` ends by small progress.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -15,7 +15,17 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, is_symbolic
 from symng.graphs.config import config, flag, number
 from symng.graphs.loops import while_loop
-from symng.solvers._martens import initial_history, kept_numbers, record, row_of
+from symng.graphs.types import Integer, Scalar
+from symng.solvers._arguments import Operator, Vector
+from symng.solvers._hestenes_stiefel import Line, multiply, next_iterate, squared_norm
+from symng.solvers._martens import (
+    initial_history,
+    initial_iterates,
+    keep,
+    kept_numbers,
+    record,
+    row_of,
+)
 from symng.solvers._smoothing import is_null, is_precise, is_spoiled, smoothing_weight
 from symng.solvers._system import (
     System,
@@ -23,12 +33,13 @@ from symng.solvers._system import (
     equal,
     first_true,
     integer,
+    iteration_limit,
     make_system,
     norm,
     where,
 )
 from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running, pays_off, settle
-from symng.solvers.base import Solver
+from symng.solvers.base import AdjustableSettings, Solver
 from symng.solvers.solution import Solution, Status
 
 
@@ -127,12 +138,12 @@ class CG(Solver):
     [1.0, 7.0]
     """
 
-    rtol: Any = number(default=1e-5, minimum=0, symbolic=True)
-    atol: Any = number(default=0.0, minimum=0, symbolic=True)
-    maxiter: Any = number(default=None, minimum=0, integer=True, symbolic=True)
+    rtol: Scalar = number(default=1e-5, minimum=0, symbolic=True)
+    atol: Scalar = number(default=0.0, minimum=0, symbolic=True)
+    maxiter: Integer | None = number(default=None, minimum=0, integer=True, symbolic=True)
     recompute: bool = flag(default=True)
     check: bool = flag(default=False)
-    progress_rtol: Any = number(default=None, minimum=0, symbolic=True)
+    progress_rtol: Scalar | None = number(default=None, minimum=0, symbolic=True)
     keep_iterates: float | None = number(default=None, above=1)
 
     def __post_init__(self) -> None:
@@ -150,14 +161,19 @@ class CG(Solver):
     def keeps_iterates(self) -> bool:
         return self.keep_iterates is not None
 
-    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+    def adjustable_settings(self) -> AdjustableSettings:
         found = super().adjustable_settings()
         if self.keeps_iterates:  # maxiter says how many there is room for
             found.pop("maxiter")
         return found
 
     def solve(
-        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+        self,
+        A: Operator,
+        b: Vector,
+        damping: Scalar = 0.0,
+        x0: Vector | None = None,
+        preconditioner: Operator | None = None,
     ) -> Solution:
         return CGLoop(self, make_system(A, b, damping, x0, preconditioner, self.check)).solve()
 
@@ -183,6 +199,11 @@ class CGState(NamedTuple):
     phi: TensorVariable | None  # the last values of φ
     iterates: TensorVariable | None  # those kept, as rows
 
+    @property
+    def Ax_bound(self) -> TensorVariable:
+        """The product norm(A) norm(x): rounding errors of A x are about ε times this."""
+        return self.norm_estimate * pt.sqrt(self.xx)
+
 
 class CGLoop:
     """The settings of one solve as scalars of its dtype, and the rounds of its loop."""
@@ -191,17 +212,14 @@ class CGLoop:
         number = system.number
         self.system, self.recompute = system, settings.recompute
         self.zero, self.eps = number(0), number(system.eps)
-        rtol, atol = number(settings.rtol), number(settings.atol)
-        self.tolerance = rtol * system.b_norm + atol / system.scale
-        limit = 10 * system.size if settings.maxiter is None else settings.maxiter
-        self.limit = pt.cast(limit, "int64")
+        atol = number(settings.atol) / system.scale
+        self.tolerance = number(settings.rtol) * system.b_norm + atol
+        self.limit = iteration_limit(system, settings.maxiter)
         # Then x is never multiplied, and the phases fall away while the graph is built.
-        self.steps_only = (
-            not settings.recompute and system.x0 is None and system.precondition is None
-        )
-        progress, growth = settings.progress_rtol, settings.keep_iterates
+        self.steps_only = not settings.recompute and system.cold and system.precondition is None
+        progress, growth, room = settings.progress_rtol, settings.keep_iterates, settings.maxiter
         self.progress_rtol = None if progress is None else number(progress)
-        self.kept = [] if growth is None else kept_numbers(growth, int(settings.maxiter))
+        self.kept = [] if growth is None else kept_numbers(growth, int(np.asarray(room)))
 
     def solve(self) -> Solution:
         """Run the loop."""
@@ -210,7 +228,7 @@ class CGLoop:
 
     def initial(self) -> CGState:
         """Return the state before the first round; with x0, that round makes r and p."""
-        system, b, cold = self.system, self.system.b, self.system.x0 is None
+        system, b, cold = self.system, self.system.b, self.system.cold
         z = system.invert_preconditioner(b) if cold else system.start
         rz = dot(b, z)
         status, known = system.status, pt.eq(system.status, Status.ZERO_RHS)
@@ -224,11 +242,6 @@ class CGLoop:
             status = pt.switch(pt.eq(status, Status.RUNNING), found, status)
             known = pt.neq(system.status, Status.NOT_FINITE)
         nan, inf = system.number(float("nan")), system.number(float("inf"))
-        phi = iterates = None
-        if self.progress_rtol is not None:
-            phi = initial_history(b.dtype)
-        if self.kept:
-            iterates = pt.zeros((len(self.kept), system.size), dtype=b.dtype)[0].set(system.start)
         return CGState(
             x=system.start,
             r=b,
@@ -245,98 +258,102 @@ class CGLoop:
             pending=integer(Status.RUNNING),
             niter=integer(0),
             status=status,
-            phi=phi,
-            iterates=iterates,
+            phi=None if self.progress_rtol is None else initial_history(b.dtype),
+            iterates=initial_iterates(system.start, self.kept) if self.kept else None,
         )
 
     def round(self, s: CGState) -> CGState:
         """Multiply the direction and take a step, or multiply x and verify it."""
-        system, zero = self.system, self.zero
+        system = self.system
         phase = integer(Phase.STEP) if self.steps_only else s.phase
         step, start, verify = (equal(phase, of) for of in (Phase.STEP, Phase.START, Phase.VERIFY))
 
-        p, q = s.p, system.product(s.p)
-        pp, pq, qq = dot(p, p), dot(p, q), dot(q, q)
-        curvature = pq / pp
-        # norm(A p) / norm(p) is the better bound of norm(A), where its square does not overflow.
-        stretch = pt.maximum(abs(curvature), pt.switch(pt.isfinite(qq), pt.sqrt(qq / pp), zero))
-        norm_estimate = pt.maximum(s.norm_estimate, stretch)
-        norm_estimate = pt.switch(step & pt.isfinite(pq), norm_estimate, s.norm_estimate)
-        flat = step & (curvature <= self.eps * norm_estimate)
-        idle = step & (s.niter >= self.limit)  # a symbolic limit may be 0
-        advance = step & pt.isfinite(pq) & pt.invert(flat) & pt.invert(idle)
-
-        # The step of Hestenes and Stiefel. Where p is x, r is its residual and z a new direction.
-        alpha = pt.switch(advance, s.rz / pq, zero)
-        x = s.x + alpha * p
-        r = where(step, s.r - alpha * q, system.b - q)
-        z = system.invert_preconditioner(r)
-        rz = dot(r, z)
-        direction = z + where(step, rz / s.rz, zero) * p
+        line = multiply(system, s.p, s.norm_estimate, step)
+        counts = step & (s.niter < self.limit)  # a symbolic limit may be 0
+        advance = counts & pt.isfinite(line.pq) & pt.invert(line.flat)
+        alpha = pt.switch(advance, s.rz / line.pq, self.zero)
+        x, r, rz, p = next_iterate(system, line, alpha, s.x, s.r, s.rz, step)
 
         r_norm = norm(r)
-        finite = pt.isfinite(pq) & pt.isfinite(rz) & pt.isfinite(r_norm)
-        r_norm = pt.switch(finite & (advance | pt.invert(step)), r_norm, s.r_norm)
-        niter = s.niter + pt.cast(step & pt.invert(idle), "int64")
-        # norm(x + alpha p)², so that x is passed over but once.
-        longer = s.xx + (system.number(2) * dot(s.x, p) + alpha * pp) * alpha
-        xx = where(step, pt.switch(finite, pt.maximum(longer, zero), s.xx), pp)
-        size = norm_estimate * pt.sqrt(xx)
-        slow: TensorVariable = pt.constant(np.array(False))
-        phi = s.phi
-        if phi is not None and self.progress_rtol is not None:
-            # φ = x·(A + λI)x / 2 - b·x at x + alpha p, where (A + λI) x = b - r.
-            total = system.b + r
-            value = system.number(-0.5) * (dot(s.x, total) + alpha * dot(p, total))
-            phi, slow = record(phi, value, niter, advance, self.progress_rtol)
-
-        claimed = verify & pt.eq(s.pending, Status.CONVERGED)
-        n = s._replace(rz=rz, r_norm=r_norm, niter=niter)
-        pending = where(verify, self._verified(s, n, claimed), self._ended_by(n, step, flat, slow))
-        stop = pt.neq(pending, Status.RUNNING)
-
-        # Where x is lost x̄ takes its place, to be verified. If p is a null vector, b is outside
-        # range(A) and x has grown without bound along p. That is a multiple of M⁻¹r̄, and x̄ is
-        # shorter without it (Liu, Milzarek and Roosta).
-        null = flat & is_null(system, curvature, pp, qq, norm_estimate)
-        null = null & pt.invert(is_precise(system, r_norm, size))
-        spoiled = is_spoiled(system, pending, claimed, step, niter, r_norm, size)
-        use_smoothed = finite & (null | spoiled)
-        lifting = pt.switch(null, dot(p, s.smoothed) / pp, zero)
-        weight, smoothed_rz = smoothing_weight(
-            system, s.smoothed_rz, rz, size, advance & finite, start & finite
+        finite = pt.isfinite(line.pq) & pt.isfinite(rz) & pt.isfinite(r_norm)
+        longer = squared_norm(system, line, alpha, s.x, s.xx)
+        n = s._replace(
+            r=r,
+            rz=rz,
+            xx=where(step, pt.switch(finite, longer, s.xx), line.pp),
+            r_norm=pt.switch(finite & (advance | pt.invert(step)), r_norm, s.r_norm),
+            norm_estimate=line.norm_A,
+            curvature=pt.switch(step & finite, line.curvature, s.curvature),
+            niter=s.niter + pt.cast(counts, "int64"),
         )
+        phi, slow = self._progress(s, n, line, alpha, advance)
+        claimed = verify & pt.eq(s.pending, Status.CONVERGED)
+        ended_by = self._ended_by(n, step, line.flat, slow)
+        pending = where(verify, self._verified(s, n, claimed), ended_by)
+
+        # Where x is lost x̄ takes its place, to be verified.
+        null, lifting = self._null_vector(s, n, line)
+        spoiled = is_spoiled(system, pending, claimed, step, n.niter, n.r_norm, n.Ax_bound)
+        use_smoothed = finite & (null | spoiled)
+        weight, smoothed_rz = smoothing_weight(
+            system, s.smoothed_rz, rz, n.Ax_bound, advance & finite, start & finite
+        )
+        r_norm = n.r_norm
         if self.steps_only:
-            check, ended = equal(phase, Phase.VERIFY), stop
             r_norm = pt.switch(use_smoothed, pt.sqrt(smoothed_rz), r_norm)
-        else:
-            check, ended = (step & stop) | use_smoothed, stop & pt.invert(use_smoothed)
-        if self.recompute:
-            ended = ended & pt.invert(step)
+        check, ended = self._end(step, pt.neq(pending, Status.RUNNING), use_smoothed)
         status = pt.switch(ended, pending, integer(Status.RUNNING))
 
         # The vectors, in one pass over them.
-        x = pt.switch(use_smoothed, s.smoothed - lifting * p, pt.switch(finite, x, s.x))
+        x = pt.switch(use_smoothed, s.smoothed - lifting * line.p, pt.switch(finite, x, s.x))
         smoothed = (system.number(1) - weight) * s.smoothed + weight * x
-        return CGState(
+        return n._replace(
             x=x,
-            r=r,
-            p=where(check, x, direction),
-            smoothed=pt.switch(flat, p, smoothed),
-            rz=rz,
+            p=where(check, x, p),
+            smoothed=pt.switch(line.flat, line.p, smoothed),
             smoothed_rz=smoothed_rz,
-            xx=xx,
             r_norm=r_norm,
             verified=where(verify, r_norm, s.verified),
-            norm_estimate=norm_estimate,
-            curvature=pt.switch(step & finite, curvature, s.curvature),
             phase=where(check, integer(Phase.VERIFY), integer(Phase.STEP)),
             pending=pending,
-            niter=niter,
             status=first_true((pt.invert(finite), Status.NOT_FINITE), default=status),
             phi=phi,
-            iterates=None if s.iterates is None else s.iterates[row_of(niter, self.kept)].set(x),
+            iterates=keep(s.iterates, self.kept, n.niter, x),
         )
+
+    def _progress(
+        self, s: CGState, n: CGState, line: Line, alpha: TensorVariable, advance: TensorVariable
+    ) -> tuple[TensorVariable | None, TensorVariable]:
+        """Return the last values of φ, and whether it has almost stopped falling."""
+        if s.phi is None or self.progress_rtol is None:
+            return None, pt.constant(np.array(False))
+        # φ = x·(A + λI)x / 2 - b·x at x + α p, where (A + λI) x = b - r.
+        total = self.system.b + n.r
+        value = self.system.number(-0.5) * (dot(s.x, total) + alpha * dot(line.p, total))
+        return record(s.phi, value, n.niter, advance, self.progress_rtol)
+
+    def _null_vector(
+        self, s: CGState, n: CGState, line: Line
+    ) -> tuple[TensorVariable, TensorVariable]:
+        """Return whether p is a null vector, and the multiple of it to take out of x̄.
+
+        Then b is outside range(A), and x has grown without bound along p. That is a multiple of
+        M⁻¹r̄, and x̄ is shorter without it (Liu, Milzarek and Roosta).
+        """
+        null = line.flat & is_null(self.system, line)
+        null = null & pt.invert(is_precise(self.system, n.r_norm, n.Ax_bound))
+        return null, pt.switch(null, dot(line.p, s.smoothed) / line.pp, self.zero)
+
+    def _end(
+        self, step: TensorVariable, stop: TensorVariable, use_smoothed: TensorVariable
+    ) -> tuple[TensorVariable, TensorVariable]:
+        """Return whether x is multiplied next, and whether the solve ends without that."""
+        if self.steps_only:
+            return pt.constant(np.array(False)), stop
+        ended = stop & pt.invert(use_smoothed)
+        if self.recompute:
+            ended = ended & pt.invert(step)
+        return (step & stop) | use_smoothed, ended
 
     def _ended_by(
         self, n: CGState, step: TensorVariable, flat: TensorVariable, slow: TensorVariable
@@ -362,11 +379,11 @@ class CGLoop:
     def solution(self, final: CGState) -> Solution:
         """Scale the final state back; a residual may be large for rounding errors alone."""
         system, scale, status, x_norm = self.system, self.system.scale, final.status, norm(final.x)
-        size, flat = final.norm_estimate * x_norm, pt.eq(status, Status.NEGATIVE_CURVATURE)
-        short, halted = pt.eq(status, Status.MAX_ITERATIONS) | flat, pt.eq(status, Status.BREAKDOWN)
-        precise = short & is_precise(system, final.r_norm, size)
-        precise |= halted & is_precise(system, final.r_norm, size, after_breakdown=True)
-        iterates = final.iterates
+        flat, iterates = pt.eq(status, Status.NEGATIVE_CURVATURE), final.iterates
+        short, halted = flat | pt.eq(status, Status.MAX_ITERATIONS), pt.eq(status, Status.BREAKDOWN)
+        bound = final.norm_estimate * x_norm
+        precise = short & is_precise(system, final.r_norm, bound)
+        precise |= halted & is_precise(system, final.r_norm, bound, after_breakdown=True)
         return Solution(
             x=final.x * scale,
             status=first_true((precise, Status.CONVERGED_TO_PRECISION), default=status),

@@ -8,14 +8,15 @@ Numer. Anal. 12(4) (1975) 617-629; the other papers are those in the docstring o
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, is_symbolic
 from symng.graphs.config import config, flag, number
 from symng.graphs.loops import optimization_barrier, while_loop
+from symng.graphs.types import Integer, Scalar
+from symng.solvers._arguments import Operator, Vector
 from symng.solvers._minres_qlp_verdicts import MinresQLPState, StoppingTests, select
 from symng.solvers._qlp import initial_factors, vector_weights
 from symng.solvers._system import (
@@ -29,7 +30,7 @@ from symng.solvers._system import (
     where,
 )
 from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running
-from symng.solvers.base import Solver
+from symng.solvers.base import AdjustableSettings, Solver
 from symng.solvers.solution import Solution, Status
 
 
@@ -126,12 +127,12 @@ class MinresQLP(Solver):
     'LEAST_SQUARES'
     """
 
-    rtol: Any = number(default=None, minimum=0, symbolic=True)
-    atol: Any = number(default=0.0, minimum=0, symbolic=True)
-    maxiter: Any = number(default=None, minimum=0, integer=True, symbolic=True)
-    max_norm: Any = number(default=None, above=0, finite=False, symbolic=True)
-    condition_limit: Any = number(default=None, above=0, finite=False, symbolic=True)
-    transition_condition: Any = number(default=None, above=0, finite=False, symbolic=True)
+    rtol: Scalar | None = number(default=None, minimum=0, symbolic=True)
+    atol: Scalar = number(default=0.0, minimum=0, symbolic=True)
+    maxiter: Integer | None = number(default=None, minimum=0, integer=True, symbolic=True)
+    max_norm: Scalar | None = number(default=None, above=0, finite=False, symbolic=True)
+    condition_limit: Scalar | None = number(default=None, above=0, finite=False, symbolic=True)
+    transition_condition: Scalar | None = number(default=None, above=0, finite=False, symbolic=True)
     recompute: bool = flag(default=True)
     check: bool = flag(default=False)
     keep_tridiagonal: bool = flag(default=False)
@@ -142,19 +143,26 @@ class MinresQLP(Solver):
             return
         if self.maxiter is None or is_symbolic(self.maxiter):
             expected = "a plain number where keep_tridiagonal is True"
-            raise argument_error("maxiter", expected, self.maxiter, error=TypeError)
+            hint = "Room is made for the rows of so many iterations."
+            raise argument_error("maxiter", expected, self.maxiter, hint, TypeError)
         if self.recompute:
             expected = "False where keep_tridiagonal is True"
-            raise argument_error("recompute", expected, self.recompute)
+            hint = "A verified solve may start again, and then has no one Lanczos matrix."
+            raise argument_error("recompute", expected, self.recompute, hint)
 
-    def adjustable_settings(self) -> dict[str, tuple[Any, str | None]]:
+    def adjustable_settings(self) -> AdjustableSettings:
         found = super().adjustable_settings()
         if self.keep_tridiagonal:  # maxiter says how many rows there is room for
             found.pop("maxiter")
         return found
 
     def solve(
-        self, A: Any, b: Any, damping: Any = 0.0, x0: Any = None, preconditioner: Any = None
+        self,
+        A: Operator,
+        b: Vector,
+        damping: Scalar = 0.0,
+        x0: Vector | None = None,
+        preconditioner: Operator | None = None,
     ) -> Solution:
         system = make_system(A, b, damping, x0, preconditioner, self.check)
         return MinresQLPLoop(self, system).solve()
@@ -165,7 +173,8 @@ class MinresQLPLoop:
 
     def __init__(self, settings: MinresQLP, system: System) -> None:
         self.system, self.recompute = system, settings.recompute
-        self.rows = int(settings.maxiter) if settings.keep_tridiagonal else None
+        room = np.asarray(settings.maxiter)
+        self.rows = int(room) if settings.keep_tridiagonal else None
         self.tests = StoppingTests(settings, system)
         self.zero = system.number(0)
 
@@ -175,7 +184,7 @@ class MinresQLPLoop:
         if not self.recompute:
             # Then all rounds of the loop are steps, which saves passes over the vectors: the
             # residual of x0 is a round ahead of it.
-            if self.system.x0 is not None:
+            if not self.system.cold:
                 s = select(is_running(s), self.round(s, Phase.START), s)
             phase = Phase.STEP
         limit = self.tests.limit + 1 + MAX_VERIFICATIONS
@@ -195,7 +204,7 @@ class MinresQLPLoop:
 
     def initial(self) -> MinresQLPState:
         """Return the state before the first round; with x0, that round makes r."""
-        system, tests, cold = self.system, self.tests, self.system.x0 is None
+        system, tests, cold = self.system, self.tests, self.system.cold
         table = [
             (pt.invert(pt.isfinite(tests.by)), Status.NOT_FINITE),
             (tests.by <= 0, Status.BAD_PRECONDITIONER),

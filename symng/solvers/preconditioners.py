@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytensor.tensor as pt
-from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, check_number
+from symng.graphs.types import Scalar
+from symng.operators import Product
+from symng.solvers._arguments import Vector
 
 
 def diagonal_preconditioner(
-    diagonal: Any, damping: Any = 0.0, *, exponent: float = 0.75
-) -> Callable[[TensorVariable], TensorVariable]:
+    diagonal: Vector, damping: Scalar = 0.0, *, exponent: float = 0.75
+) -> Product:
     """Return the product with M^-1, where M = diag(d + lambda)^exponent.
 
     Parameters

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
+from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.graphs.config import config, number
+from symng.graphs.types import Scalar
 from symng.operators import LinearOperator, identity_like
+from symng.solvers._arguments import Operator, Vector
 from symng.solvers._system import dot, first_true, make_system, norm
 from symng.solvers.base import Solver
 from symng.solvers.solution import Solution, Status
@@ -62,7 +63,7 @@ class Woodbury(Solver):
     [0.5, 1.0, 1.0]
     """
 
-    rtol: Any = number(default=1e-5, minimum=0, symbolic=True)
+    rtol: Scalar = number(default=1e-5, minimum=0, symbolic=True)
 
     needs_full_batch = True
 
@@ -97,11 +98,11 @@ class Woodbury(Solver):
 
     def solve(
         self,
-        A: LinearOperator,
-        b: Any,
-        damping: Any = 0.0,
-        x0: Any = None,
-        preconditioner: Any = None,
+        A: Operator,
+        b: Vector,
+        damping: Scalar = 0.0,
+        x0: Vector | None = None,
+        preconditioner: Operator | None = None,
     ) -> Solution:
         """Return the solution of (A + lambda I) x = b as symbolic variables.
 
@@ -121,9 +122,9 @@ class Woodbury(Solver):
         Returns
         -------
         Solution
-            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where a damping so
-            small against A is lost in its rounding errors, and for a symbolic damping that turns
-            out not to be above 0; then ``x`` is zero.
+            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where the damping is
+            so small against A that it is lost in rounding errors, and for a symbolic damping that
+            turns out not to be above 0; ``x`` is zero where there is no factorization.
 
         Raises
         ------
@@ -148,7 +149,7 @@ class Woodbury(Solver):
                 Verbatim("one"),
                 "A direct solver has nothing to precondition.",
             )
-        system = make_system(A, b, damping, None, None, False)
+        system = make_system(A, b, damping)
         number, b = system.number, system.b
         shift = number(damping)
         rows = A.factor.materialise(b)
@@ -159,14 +160,14 @@ class Woodbury(Solver):
         gram = pt.switch(finite, gram, pt.zeros_like(gram)) + shift * identity_like(gram[0])
         factor = cholesky(gram, lower=True)
 
-        def invert(r: Any) -> Any:
+        def invert(r: TensorVariable) -> TensorVariable:
             return (r - pt.dot(cho_solve((factor, True), pt.dot(rows, r)), rows)) / shift
 
-        def residual(x: Any) -> Any:
+        def residual(x: TensorVariable) -> TensorVariable:
             return b - pt.dot(pt.dot(rows, x), rows) - shift * x
 
         x = invert(b)
-        x = x + invert(residual(x))
+        x = x + invert(residual(x))  # iterative refinement
         definite = definite & pt.isfinite(dot(x, x))
         x = pt.switch(finite & definite, x, pt.zeros_like(x))
         x_norm, r_norm = norm(x), norm(residual(x))
