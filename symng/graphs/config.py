@@ -14,7 +14,6 @@ at once is checked in ``__post_init__``, after ``super().__post_init__()``.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import partial, wraps
@@ -47,7 +46,7 @@ class Setting(Protocol[Given, Kept]):
     def __set__(self, instance: Any, value: Given, /) -> None: ...
 
 
-Convert = Callable[[str, object], object]
+Convert = Callable[[str, Any], object]
 """From the name and the given value of a setting to the value kept; raises to refuse it."""
 
 _KEY = "symng"  # of a declaration in the metadata of a field
@@ -215,16 +214,6 @@ def short_repr(self: object) -> str:
     return _text(self, 0, 0)
 
 
-def noted_repr(self: object) -> str:
-    """Return `short_repr` and, as comments below, the ``_note`` of the object: a ``__repr__``."""
-    note = getattr(self, "_note", "")
-    lines = [
-        textwrap.fill(line, _WIDTH, initial_indent="# ", subsequent_indent="#   ")
-        for line in note.splitlines()
-    ]
-    return "\n".join([short_repr(self), *lines])
-
-
 def full_repr(value: object) -> str:
     """Return the call that makes a configuration, with every setting, on one line.
 
@@ -280,8 +269,8 @@ def _text(value: object, indent: int, before: int) -> str:
 
 
 def _is_configuration(value: object) -> bool:
-    """Return whether ``value`` prints by `short_repr` or `noted_repr`."""
-    return getattr(type(value), "__repr__", None) in (short_repr, noted_repr)
+    """Return whether ``value`` prints by `short_repr`."""
+    return getattr(type(value), "__repr__", None) is short_repr
 
 
 def _settings(value: object) -> dict[str, object]:

@@ -2,53 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import is_symbolic
-from symng.graphs.config import config, number, setting
+from symng.graphs.config import Setting, config, number, setting
+from symng.graphs.types import Scalar
 from symng.metrics import Fisher, Metric
 from symng.metrics.base import as_metric
 from symng.objective import Objective
-from symng.operators import LinearOperator
+from symng.operators import LinearOperator, Product
 from symng.optimizers._step import (
+    accept_or_reject,
     all_finite,
-    conclude,
     has_direction,
     init_step_size,
+    loss_and_gradient,
     norm,
     take_step_size,
 )
-from symng.optimizers.base import Optimizer, State, StepBatches
-from symng.optimizers.damping import LevenbergMarquardt, as_damping
-from symng.optimizers.preconditioners import as_preconditioner
-from symng.optimizers.preconditioners.base import Apply
-from symng.optimizers.step_sizes import as_step_size
-from symng.solvers import MinresQLP, Solution
-from symng.solvers.base import as_solver
+from symng.optimizers.base import Optimizer, Records, State, StepBatches, Updates
+from symng.optimizers.damping import Damping, LevenbergMarquardt, as_damping
+from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
+from symng.optimizers.preconditioners.base import PreconditionerLike
+from symng.optimizers.step_sizes import StepSize, StepSizeLike, as_step_size
+from symng.solvers import MinresQLP, Solution, Solver
+from symng.solvers.base import Solves, as_solver
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DampedSolve:
+    """The solve of (F + lambda I) p = g (equation 2) in a step, for the rest of the step.
+
+    Attributes
+    ----------
+    loss, gradient : symbolic scalar and vector
+        The loss and its gradient g, on the gradient batch.
+    operator : LinearOperator
+        F, on the metric batch.
+    solution : Solution
+        p, with its verdict.
+    updates : dict
+        What the preconditioner updates.
+    """
+
+    loss: TensorVariable
+    gradient: TensorVariable
+    operator: LinearOperator
+    solution: Solution
+    updates: Updates
+
+    @property
+    def slope(self) -> TensorVariable:
+        """The slope g . p of the loss along -p."""
+        return pt.dot(self.gradient, self.solution.x)
+
+    @property
+    def image(self) -> TensorVariable | None:
+        """(F + lambda I) p = g - r, if the solver gives the residual r."""
+        return None if self.solution.residual is None else self.gradient - self.solution.residual
+
+    @property
+    def has_direction(self) -> TensorVariable:
+        """Whether p is a usable direction."""
+        return has_direction(self.solution, self.gradient)
+
+    @property
+    def records(self) -> Records:
+        """The records of the solve."""
+        return {
+            "gradient_norm": norm(self.gradient),
+            "solver_status": self.solution.status,
+            "solver_iterations": self.solution.niter,
+            "residual_norm": self.solution.residual_norm,
+        }
 
 
 @config
 class DampedOptimizer(Optimizer):
-    """Hold metric, solver, damping, step size and warm start to solve (F + lambda I) p = g.
-
-    The types of the settings are those that are accepted; a solver is made a `Solver`, a
-    preconditioner a `Preconditioner`.
-    """
+    """Hold metric, solver, damping, step size and warm start to solve (F + lambda I) p = g."""
 
     metric: Metric = setting(convert=as_metric, default_factory=Fisher)
-    solver: Any = setting(
+    solver: Setting[Solves, Solver] = setting(
         convert=as_solver, default_factory=lambda: MinresQLP(rtol=1e-4, maxiter=50)
     )
-    damping: Any = setting(
+    damping: Setting[Damping | float, Damping] = setting(
         convert=as_damping, default_factory=lambda: LevenbergMarquardt(initial=3.0)
     )
-    step_size: Any = setting(convert=as_step_size, default=1.0)
-    warm_start: Any = number(default=0.0, minimum=0, maximum=1, symbolic=True)
-    preconditioner: Any = setting(convert=as_preconditioner, default=None)
+    step_size: Setting[StepSizeLike, StepSize] = setting(convert=as_step_size, default=1.0)
+    warm_start: Scalar = number(default=0.0, minimum=0, maximum=1, symbolic=True)
+    preconditioner: Setting[PreconditionerLike | None, Preconditioner | None] = setting(
+        convert=as_preconditioner, default=None
+    )
+
+    @property
+    def searches(self) -> bool:
+        """Whether a step looks at the loss elsewhere, so that it may have a search batch."""
+        return self.step_size.searches
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
@@ -69,84 +122,87 @@ class DampedOptimizer(Optimizer):
             self.preconditioner.init_state(objective, state)
         return state
 
-    def solve(
-        self, batches: StepBatches, gradient: TensorVariable, state: State
-    ) -> tuple[Solution, LinearOperator, dict[Any, TensorVariable]]:
-        """Return p of (F + lambda I) p = g (equation 2), F, and the preconditioner's updates.
-
-        The solve starts from ``warm_start`` times the previous one.
-        """
+    def solve(self, batches: StepBatches, state: State) -> DampedSolve:
+        """Return the solve of a step, which starts from ``warm_start`` times the previous one."""
+        loss, gradient = loss_and_gradient(batches.gradient)
         damping, previous = state.values["damping"], state.values.get("direction")
         metric = self.metric.with_damping(damping)
         operator = metric(batches.for_metric)
         start = None
         if previous is not None:
             start = state.value_of(self, "warm_start") * previous
-        adjusted = {
+        apply: Product | None = None
+        updates: Updates = {}
+        if self.preconditioner is not None:
+            on = batches.gradient if self.preconditioner.on_gradient_batch else batches.for_metric
+            apply, updates = self.preconditioner.build(on, metric, state, damping)
+        solution = self._present_solver(state).solve(
+            operator, gradient, damping=damping, x0=start, preconditioner=apply
+        )
+        return DampedSolve(
+            loss=loss, gradient=gradient, operator=operator, solution=solution, updates=updates
+        )
+
+    def _present_solver(self, state: State) -> Solver:
+        """Return the solver with the settings that it has at the step."""
+        present = {
             name: state.hyperparameters[name]
             for name in self.solver.adjustable_settings()
             if name in state.hyperparameters
         }
-        solver = self.solver.with_settings(**adjusted)
-        apply: Apply | None = None
-        updates: dict[Any, TensorVariable] = {}
-        if self.preconditioner is not None:
-            on = batches.gradient if self.preconditioner.on_gradient_batch else batches.for_metric
-            apply, updates = self.preconditioner.build(on, metric, state, damping)
-        solution = solver.solve(operator, gradient, damping=damping, x0=start, preconditioner=apply)
-        return solution, operator, updates
+        return self.solver.with_settings(**present)
 
     def descend(
         self,
         batches: StepBatches,
         state: State,
-        loss: TensorVariable,
-        gradient: TensorVariable,
-        solution: Solution,
-        operator: LinearOperator,
+        solve: DampedSolve,
         direction: TensorVariable,
         *,
         image: TensorVariable | None = None,
         keep_refused: bool = False,
-    ) -> tuple[dict[Any, TensorVariable], dict[str, TensorVariable]]:
+    ) -> tuple[Updates, Records]:
         """Return updates and records of a step along ``direction``: its size, and the prediction.
 
         ``image`` is (F + lambda I) times the direction where that is known, which can spare a
-        product. The next solve starts from what this one found, ``solution.x``, whichever direction
-        was made of it; from zero after a refused step, unless ``keep_refused``.
+        product. The next solve starts from what this one found, p, whichever direction was made of
+        it; from zero after a refused step, unless ``keep_refused``.
         """
-        slope = pt.dot(gradient, direction)
+        slope = pt.dot(solve.gradient, direction)
         size, new_loss, found = take_step_size(
-            self.step_size, state, batches, direction, loss, slope
+            self.step_size, state, batches, direction, solve.loss, slope
         )
         update = size * direction
-        if image is None and direction is solution.x:
-            image = image_of(solution, gradient)
-        damped = None if image is None else size * image
-        solved = has_direction(solution, gradient)
-        updates, records = conclude(
+        if image is None and direction is solve.solution.x:
+            image = solve.image
+        predicted = self.damping.predicted_decrease(
+            solve.operator,
+            state.values["damping"],
+            solve.gradient,
+            update,
+            None if image is None else size * image,
+        )
+        updates, records = accept_or_reject(
             batches.params,
             state,
             self.damping,
-            loss=loss,
+            loss=solve.loss,
             new_loss=new_loss,
             update=update,
-            predicted=self.damping.predicted_decrease(
-                operator, state.values["damping"], gradient, update, damped
-            ),
-            sound=pt.and_(solved, found),
-            solution=solution,
+            predicted=predicted,
+            sound=pt.and_(solve.has_direction, found),
+            niter=solve.solution.niter,
+            status=solve.solution.status,
         )
-        usable = pt.and_(solved, all_finite(loss, new_loss))
+        usable = pt.and_(solve.has_direction, all_finite(solve.loss, new_loss))
         if not keep_refused:
             usable = pt.and_(usable, records["accepted"])
-        updates |= self.keep_direction(state, solution.x, pt.dot(gradient, solution.x), usable)
-        records |= {"step_size": size, "gradient_norm": norm(gradient), **solve_records(solution)}
-        return updates, records
+        updates |= self.keep_direction(state, solve.solution.x, solve.slope, usable)
+        return updates | solve.updates, records | {"step_size": size} | solve.records
 
     def keep_direction(
         self, state: State, direction: TensorVariable, slope: TensorVariable, usable: TensorVariable
-    ) -> dict[Any, TensorVariable]:
+    ) -> Updates:
         """Return the next start of the solve: the direction, or zero after one without descent."""
         previous = state.values.get("direction")
         if previous is None:
@@ -161,17 +217,3 @@ def inputs_of_metric(metric: Metric, objective: Objective) -> tuple[TensorVariab
     if any(target in needed for target in objective.targets):
         return (*objective.inputs, *objective.targets)
     return objective.inputs
-
-
-def image_of(solution: Solution, gradient: TensorVariable) -> TensorVariable | None:
-    """Return (F + lambda I) p = g - r of the result of a solve, if the solver gives r."""
-    return None if solution.residual is None else gradient - solution.residual
-
-
-def solve_records(solution: Solution) -> dict[str, TensorVariable]:
-    """Return the records of a solve."""
-    return {
-        "solver_status": solution.status,
-        "solver_iterations": solution.niter,
-        "residual_norm": solution.residual_norm,
-    }

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
-from symng.optimizers._step import all_finite, move, norm, refuse_batch
-from symng.optimizers.base import State, StepBatches
-from symng.optimizers.step_sizes import FixedStep, as_step_size
+from symng.graphs.types import Scalar
+from symng.optimizers._step import all_finite, apply_update, norm, refuse_batch
+from symng.optimizers.base import Records, Schedule, State, StepBatches, Updates
+from symng.optimizers.step_sizes import FixedStep, StepSizeLike, as_step_size
+
+FixedStepLike = FixedStep | Scalar | Schedule
+"""What an optimizer without a line search takes as a step size."""
 
 
-def as_fixed_step(owner: str, name: str, value: Any) -> FixedStep:
+def as_fixed_step(owner: str, name: str, value: StepSizeLike) -> FixedStep:
     """Return a number, schedule or symbolic scalar as a step size; refuse a line search."""
     rule = as_step_size(name, value)
     if not isinstance(rule, FixedStep):
@@ -29,7 +32,7 @@ def as_fixed_step(owner: str, name: str, value: Any) -> FixedStep:
     return rule
 
 
-def refuse_batches(owner: str, batches: StepBatches) -> None:
+def refuse_other_batches(owner: str, batches: StepBatches) -> None:
     """Refuse batches beside that of the gradient."""
     refuse_batch("metric_batch", batches.metric, f"for {owner}")
     refuse_batch("search_batch", batches.search, f"for {owner}")
@@ -45,7 +48,7 @@ def descend(
     direction: TensorVariable,
     values: Mapping[str, TensorVariable],
     checked: Sequence[TensorVariable] = (),
-) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
+) -> tuple[Updates, Records]:
     """Return updates and records of theta -> theta - size direction, if all is finite.
 
     ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite,
@@ -53,7 +56,7 @@ def descend(
     """
     update = size * direction
     accepted = all_finite(loss, update, *checked)
-    updates = move(params, update, accepted)
+    updates = apply_update(params, update, accepted)
     updates[state.values["step"]] = state.values["step"] + 1
     for name, value in values.items():
         updates[state.values[name]] = pt.switch(accepted, value, state.values[name])

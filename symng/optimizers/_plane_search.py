@@ -59,7 +59,7 @@ def search_plane(
         nonlocal best, lowest, highest
         c = z @ axes
         value = loss_at(c)
-        # COBYLA takes finite values alone: worse than the worst so far.
+        # COBYLA takes finite values only, so this one is made worse than the worst so far.
         if not math.isfinite(value):
             return highest + (highest - lowest)
         highest = max(highest, value)
@@ -67,20 +67,21 @@ def search_plane(
             best, lowest = c, value
         return value
 
-    # The start, shortened until it is lower than theta.
-    start, value, left = np.eye(len(axes))[0], loss, max_evaluations
+    # The start, shortened until the loss there is lower than at theta.
+    start, value, evaluations_left = np.eye(len(axes))[0], loss, max_evaluations
     while value >= loss:
         axes = axes / 2
-        if left == 0 or slopes @ axes[0] <= rounding:  # nothing to gain that could be seen
+        if evaluations_left == 0 or slopes @ axes[0] <= rounding:  # no gain that could be seen
             return best
-        value, left = evaluate(start), left - 1
-    if left < len(axes) + 1:  # fewer than COBYLA's first simplex takes
+        value, evaluations_left = evaluate(start), evaluations_left - 1
+    if evaluations_left < len(axes) + 1:  # fewer than COBYLA's first simplex takes
         return best
 
     def evaluate_new(z: np.ndarray) -> float:
+        """Return the loss; that at the start is known."""
         return value if np.array_equal(z, start) else evaluate(z)
 
-    options = {"rhobeg": radius, "tol": tolerance, "maxiter": left + 1}
+    options = {"rhobeg": radius, "tol": tolerance, "maxiter": evaluations_left + 1}
     minimize(evaluate_new, start, method="COBYLA", options=options)
     return best
 

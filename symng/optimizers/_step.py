@@ -14,15 +14,16 @@ from symng._checks import Verbatim, argument_error, is_symbolic
 from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.rewrites import accumulate_in_own_dtype
+from symng.graphs.types import Scalar
 from symng.objective import Objective
 from symng.objective.batches import Batch, as_batch
-from symng.optimizers.base import State, StepBatches
-from symng.optimizers.damping import Damping, LevenbergMarquardt
+from symng.optimizers.base import Records, Schedule, State, StepBatches, Updates
+from symng.optimizers.damping import Damping
 from symng.optimizers.step_sizes import StepSize
 from symng.solvers import Solution, Status
 from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 
-# Why an optimizer without a line search refuses a search batch, and the way out.
+# Why an optimizer without a line search refuses a search batch, and what to do.
 NO_SEARCH = (
     "without a line search",
     "Leave it out, or give step_size=symng.BacktrackingLineSearch().",
@@ -50,11 +51,10 @@ def init_step_size(state: State, rule: StepSize | None) -> None:
 
 def step_size_of(state: State, rule: StepSize) -> TensorVariable:
     """Return the step size that the rule starts from, in the dtype of the parameters."""
-    size = state.hyperparameters.get("step_size", rule.initial())
-    return pt.cast(
-        size(state.values["step"]) if callable(size) and not is_symbolic(size) else size,
-        state.dtype,
-    )
+    size: Scalar | Schedule = state.hyperparameters.get("step_size", rule.initial())
+    if callable(size) and not is_symbolic(size):  # a schedule whose values are symbolic
+        size = size(state.values["step"])
+    return pt.cast(size, state.dtype)
 
 
 def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
@@ -72,7 +72,7 @@ def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
     return loss, gradient
 
 
-def in_units_of_loss(batch: Batch, records: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+def in_units_of_loss(batch: Batch, records: Records) -> Records:
     """Return the records of a step whose loss was divided in the units of the loss as given."""
     scale = batch.divisor
     if scale is None:
@@ -129,9 +129,9 @@ def norm(vector: TensorVariable) -> TensorVariable:
     return pt.sqrt(pt.dot(vector, vector))
 
 
-def move(
+def apply_update(
     params: Sequence[SharedVariable], update: TensorVariable, accepted: TensorVariable
-) -> dict[SharedVariable, TensorVariable]:
+) -> Updates:
     """Return the updates theta -> theta - update where accepted, theta as it is otherwise."""
     parts = vectors.split(update, params)
     return {
@@ -145,47 +145,20 @@ def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
     return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
 
 
-def has_direction(solution: Solution, gradient: TensorVariable | None = None) -> TensorVariable:
-    """Return whether a solve produced a usable direction.
+def has_direction(solution: Solution, gradient: TensorVariable) -> TensorVariable:
+    """Return whether the solve of F p = g produced a usable direction.
 
-    With ``gradient``, the right-hand side, a solve that ended at negative curvature must also have
-    a smaller residual than norm(g).
+    One that ended at negative curvature must also have a smaller residual than norm(g).
     """
-    good = pt.constant(np.array(True))
+    usable = pt.constant(np.array(True))
     for verdict in NO_DIRECTION:
-        good = pt.and_(good, pt.neq(solution.status, int(verdict)))
-    if gradient is None:
-        return good
+        usable = pt.and_(usable, pt.neq(solution.status, int(verdict)))
     no_gain = pt.ge(solution.residual_norm, pt.cast(NO_GAIN, gradient.dtype) * norm(gradient))
-    return pt.and_(
-        good, pt.invert(pt.and_(pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE)), no_gain))
-    )
+    indefinite = pt.eq(solution.status, int(Status.NEGATIVE_CURVATURE))
+    return pt.and_(usable, pt.invert(pt.and_(indefinite, no_gain)))
 
 
-def plane_minimizer(
-    slopes: tuple[TensorVariable, TensorVariable],
-    curvature: tuple[TensorVariable, TensorVariable, TensorVariable],
-) -> tuple[TensorVariable, TensorVariable]:
-    """Return the minimizer c of the model -c . s + c . K c / 2 in the plane of two vectors.
-
-    ``curvature`` holds K_11, K_12 and K_22. Where K determines no minimum (the vectors are parallel
-    up to rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
-    K_11 is not positive either, c is (1, 0).
-    """
-    (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
-    determinant = k_11 * k_22 - k_12 * k_12
-    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is made of rounding
-    # errors.
-    apart = pt.gt(determinant, np.sqrt(np.finfo(s_1.dtype).eps).astype(s_1.dtype) * k_11 * k_22)
-    rises = pt.gt(k_11, 0)
-    both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), apart)
-    alone = pt.switch(rises, s_1 / k_11, pt.ones_like(s_1))
-    c_1 = pt.switch(both, (k_22 * s_1 - k_12 * s_2) / determinant, alone)
-    c_2 = pt.switch(both, (k_11 * s_2 - k_12 * s_1) / determinant, pt.zeros_like(s_2))
-    return c_1, c_2
-
-
-def conclude(
+def accept_or_reject(
     params: Sequence[SharedVariable],
     state: State,
     rule: Damping,
@@ -195,13 +168,14 @@ def conclude(
     update: TensorVariable,
     predicted: TensorVariable,
     sound: TensorVariable,
-    solution: Solution | None = None,
-) -> tuple[dict[SharedVariable, TensorVariable], dict[str, TensorVariable]]:
+    niter: TensorVariable | None = None,
+    status: TensorVariable | None = None,
+) -> tuple[Updates, Records]:
     """Accept or refuse theta -> theta - update, and adapt the damping (equations 17, 32).
 
     Returns the updates of parameters, damping and number of the step, and the records of them.
-    ``sound`` is whether solve and search were; a step that is not, or not finite, counts as
-    failed. ``solution`` is that of the step's solve, if there was one.
+    ``sound`` is whether solve and search were; a step that is not sound, or not finite, has failed.
+    ``niter`` and ``status`` are those of the step's solve, if there was one.
     """
     damping = state.values["damping"]
     decrease = loss - new_loss
@@ -214,16 +188,11 @@ def conclude(
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
     judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
     failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
-    refused = rule.refuses(judged)
-    if (
-        state.refuses_increases
-        and isinstance(rule, LevenbergMarquardt)
-        and rule.reject_below is None
-    ):
-        refused = pt.lt(decrease, -rounding)
-    accepted = pt.invert(pt.or_(failed, refused))
-    updates = move(params, update, accepted)
-    niter, status = (None, None) if solution is None else (solution.niter, solution.status)
+    if state.refuses_increases and rule.leaves_increases_open:
+        # A failed step to the rule: the same step would be refused again if the damping stayed.
+        failed = pt.or_(failed, pt.lt(decrease, -rounding))
+    accepted = pt.invert(pt.or_(failed, rule.refuses(judged)))
+    updates = apply_update(params, update, accepted)
     following = rule.adapt(
         damping, judged, failed, step=state.values["step"], niter=niter, status=status
     )

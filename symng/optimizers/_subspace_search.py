@@ -55,14 +55,15 @@ def search_subspace(
     # c = T a, with T T^T = K^-1. T is C^-T but for a rotation, of which BFGS takes no notice.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(curvature, dtype="float64"))
     sizes = abs(eigenvalues)
-    T = vectors / np.sqrt(np.maximum(sizes, _FLOOR * sizes.max() or 1.0))
+    floor = _FLOOR * sizes.max()
+    T = vectors / np.sqrt(np.maximum(sizes, floor if floor > 0 else 1.0))
 
     def evaluate(a: np.ndarray) -> tuple[float, np.ndarray]:
         """Return loss and gradient at a point, and remember the best one."""
         nonlocal best, lowest
         c = T @ a
         loss, gradient = loss_at(c)
-        # BFGS takes finite values alone.
+        # BFGS takes finite values only.
         if not (np.isfinite(loss) and np.isfinite(gradient).all()):
             return wall, zero
         if loss < lowest:

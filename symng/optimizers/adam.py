@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 
-from symng.graphs.config import config, number, setting
+from symng.graphs.config import Setting, config, number, setting
+from symng.graphs.types import Scalar
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
+from symng.optimizers._first_order import (
+    FixedStepLike,
+    as_fixed_step,
+    descend,
+    refuse_other_batches,
+)
 from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
+from symng.optimizers.step_sizes import FixedStep
 
 
 @config
@@ -60,10 +66,12 @@ class Adam(Optimizer):
     (1.25, array([ 0.75, -1.75]))
     """
 
-    step_size: Any = setting(convert=partial(as_fixed_step, "Adam"), default=0.001, kw_only=False)
-    beta1: Any = number(default=0.9, minimum=0, below=1, symbolic=True)
-    beta2: Any = number(default=0.999, minimum=0, below=1, symbolic=True)
-    epsilon: Any = number(default=1e-8, minimum=0, symbolic=True)
+    step_size: Setting[FixedStepLike, FixedStep] = setting(
+        convert=partial(as_fixed_step, "Adam"), default=0.001, kw_only=False
+    )
+    beta1: Scalar = number(default=0.9, minimum=0, below=1, symbolic=True)
+    beta2: Scalar = number(default=0.999, minimum=0, below=1, symbolic=True)
+    epsilon: Scalar = number(default=1e-8, minimum=0, symbolic=True)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -75,7 +83,7 @@ class Adam(Optimizer):
         return state
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        refuse_batches("Adam", batches)
+        refuse_other_batches("Adam", batches)
         loss, gradient = loss_and_gradient(batches.gradient)
         beta1, beta2, epsilon = (
             state.value_of(self, name) for name in ("beta1", "beta2", "epsilon")

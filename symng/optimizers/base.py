@@ -12,19 +12,27 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
+from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
 from symng.graphs.config import Config, declarations
 from symng.graphs.rebuild import rebuild
+from symng.graphs.types import Scalar
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch
 from symng.optimizers.damping import Damping
 from symng.solvers import Solver
 
-Number = float | TensorVariable
-"""A setting that is a number, or a symbolic scalar."""
+Updates = dict[SharedVariable, TensorVariable]
+"""From a shared variable to its next value."""
+
+Records = dict[str, TensorVariable]
+"""What to record of a step: symbolic scalars, by the names of the fields of `StepInfo`."""
+
+Schedule = Callable[[Any], Scalar]
+"""From the number of the step, an integer or a symbolic one, to the value of a setting."""
 
 
 @dataclass
@@ -57,25 +65,29 @@ class State:
     """
 
     dtype: str
-    values: dict[str, Any] = field(default_factory=dict)
-    hyperparameters: dict[str, SharedVariable] = field(default_factory=dict)
-    schedules: dict[str, Callable[[int], float]] = field(default_factory=dict)
+    values: dict[str, TensorSharedVariable] = field(default_factory=dict)
+    hyperparameters: dict[str, TensorSharedVariable] = field(default_factory=dict)
+    schedules: dict[str, Schedule] = field(default_factory=dict)
     refuses_increases: bool = False
 
-    def add(self, name: str, value: Any, dtype: str | None = None) -> SharedVariable:
+    def add(
+        self, name: str, value: float | np.ndarray, dtype: str | None = None
+    ) -> TensorSharedVariable:
         """Add a variable that the optimizer updates."""
         self.values[name] = _shared(name, value, dtype, self.dtype)
         return self.values[name]
 
-    def add_hyperparameter(self, name: str, value: Any, dtype: str | None = None) -> Any:
+    def add_hyperparameter(
+        self, name: str, value: Scalar | Schedule, dtype: str | None = None
+    ) -> TensorVariable:
         """Make a number or schedule a shared variable that can be set; keep a symbolic scalar."""
-        if is_symbolic(value):
+        if isinstance(value, TensorVariable):
             return value
         if callable(value):
             first = value(0)
             # Then it stays in the graph, as a function of the number of the step.
             if is_symbolic(first):
-                return value(self.values["step"])
+                return pt.as_tensor_variable(value(self.values["step"]))
             self.schedules[name] = value
             value = _scheduled(name, 0, first)
         self.hyperparameters[name] = _shared(name, value, dtype, self.dtype)
@@ -99,16 +111,18 @@ class State:
                 self.hyperparameters[name].set_value(_scheduled(name, number, schedule(number)))
 
 
-def _shared(name: str, value: Any, dtype: str | None, default: str) -> SharedVariable:
+def _shared(
+    name: str, value: Scalar | np.ndarray, dtype: str | None, default: str
+) -> TensorSharedVariable:
     """Return a shared variable that rounds 0.1 to float32, but refuses a maxiter of 2.7."""
     array = np.asarray(value, dtype=dtype or default)
     return pytensor.shared(array, name=name, allow_downcast=True if dtype is None else None)
 
 
-def _scheduled(name: str, number: int, value: Any) -> float:
+def _scheduled(name: str, number: int, value: Scalar) -> float:
     """Return what a schedule gave for a step, or refuse it."""
     check_number(f"{name} (its schedule at step {number})", value, minimum=0)
-    return float(value)
+    return float(np.asarray(value))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +154,18 @@ class HostSearch:
     carried: Mapping[TensorVariable, TensorVariable]
     coefficients: TensorVariable
     loss: TensorVariable
-    find: Callable[[Callable[[np.ndarray], Any], Mapping[str, Any]], np.ndarray]
+    find: Callable[[Callable[[np.ndarray], Any], Mapping[str, np.ndarray]], np.ndarray]
     gradient: TensorVariable | None = None
+
+
+class Carried(dict[TensorVariable, TensorVariable]):
+    """What the first stage of a step computes for the search and the second stage."""
+
+    def add(self, name: str, value: TensorVariable) -> TensorVariable:
+        """Return an input of the second stage that stands for ``value``."""
+        variable = value.type(name)
+        self[variable] = value
+        return variable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -221,12 +245,12 @@ class Optimizer(Config, ABC):
     solver : Solver or None
         How it is solved, in those that solve.
     damping : Damping, number or None
-        What is added to the metric, in those that damp: a rule, or a number.
+        What is added to the metric, in those that damp: a rule, a number or a symbolic scalar.
     """
 
     metric: Metric | None = None
     solver: Solver | None = None
-    damping: Damping | Number | None = None
+    damping: Damping | Scalar | None = None
 
     @abstractmethod
     def init_state(self, objective: Objective) -> State:

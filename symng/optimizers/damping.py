@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from numbers import Real
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pytensor.tensor as pt
@@ -65,6 +65,11 @@ class Damping(Config, ABC):
     def refuses(self, rho: TensorVariable) -> TensorVariable:
         """Return whether a step of ratio ``rho`` is undone; by default no step is."""
         return pt.zeros_like(rho, dtype="bool")
+
+    @property
+    def leaves_increases_open(self) -> bool:
+        """Whether `minimize` decides if a step that raises the loss of its batch is undone."""
+        return False
 
     def predicted_decrease(
         self,
@@ -205,10 +210,9 @@ class LevenbergMarquardt(Damping):
         ``on_evaluation_batch`` these are 1e-6 and 1e-6, and a smaller lambda goes to 0: what that
         program does where it takes the ratio on other examples (adapt=2 there).
         """
-        edges: dict[str, Any] = {}
         if on_evaluation_batch:
-            edges = dict(minimum=1e-6, from_zero=1e-6, to_zero=True)
-        return cls(initial=initial, clamp=False, **edges)
+            return cls(initial=initial, clamp=False, minimum=1e-6, from_zero=1e-6, to_zero=True)
+        return cls(initial=initial, clamp=False)
 
     @classmethod
     def martens(cls, initial: float = 0.1) -> Self:
@@ -231,6 +235,10 @@ class LevenbergMarquardt(Damping):
     @property
     def start(self) -> float:
         return float(self.initial)
+
+    @property
+    def leaves_increases_open(self) -> bool:
+        return self.reject_below is None
 
     def next(
         self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable
@@ -257,7 +265,7 @@ class LevenbergMarquardt(Damping):
         return pt.lt(rho, pt.constant(self.reject_below, dtype=rho.dtype))
 
 
-def as_damping(name: str, value: Any) -> Damping:
+def as_damping(name: str, value: object) -> Damping:
     """Return ``value`` as a damping rule; a number means `FixedDamping`."""
     if isinstance(value, Damping):
         return value

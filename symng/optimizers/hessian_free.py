@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
-from symng.graphs.config import config, number, setting
+from symng.graphs.config import Setting, config, number, setting
 from symng.graphs.loops import while_loop
+from symng.graphs.types import Scalar
 from symng.metrics import GaussNewton, Metric
 from symng.metrics.base import as_metric
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import (
     in_units_of_loss,
     loss_along,
-    loss_and_gradient,
     refuse_batch,
     step_size_of,
 )
 from symng.optimizers.base import State, Step, StepBatches
-from symng.optimizers.damping import LevenbergMarquardt, as_damping
+from symng.optimizers.damping import Damping, LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import (
     MartensPreconditioner,
     Preconditioner,
     as_preconditioner,
 )
-from symng.optimizers.step_sizes import BacktrackingLineSearch, as_step_size
-from symng.solvers import CG
-from symng.solvers.base import as_solver
+from symng.optimizers.preconditioners.base import PreconditionerLike
+from symng.optimizers.step_sizes import (
+    BacktrackingLineSearch,
+    StepSize,
+    StepSizeLike,
+    as_step_size,
+)
+from symng.solvers import CG, Solver
+from symng.solvers.base import Solves, as_solver
 
 
-def _as_preconditioner(name: str, value: Any) -> Preconditioner | None:
+def _as_preconditioner(name: str, value: object) -> Preconditioner | None:
     """Return a preconditioner, also for "martens" and for a function; None stays None."""
     if isinstance(value, str) and value == "martens":
         return MartensPreconditioner()
@@ -120,49 +126,49 @@ class HessianFree(DampedOptimizer):
     """
 
     metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
-    solver: Any = setting(
+    solver: Setting[Solves, Solver] = setting(
         convert=as_solver,
         default_factory=lambda: CG(
             progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False
         ),
     )
-    damping: Any = setting(
+    damping: Setting[Damping | float, Damping] = setting(
         convert=as_damping,
         default_factory=lambda: LevenbergMarquardt(
             initial=1.0, ratio="quadratic", reject_below=0.0
         ),
     )
-    step_size: Any = setting(convert=as_step_size, default_factory=BacktrackingLineSearch)
-    warm_start: Any = number(default=0.95, minimum=0, maximum=1, symbolic=True)
-    preconditioner: Literal["martens"] | Preconditioner | Callable[..., Any] | None = setting(
-        convert=_as_preconditioner, default="martens"
+    step_size: Setting[StepSizeLike, StepSize] = setting(
+        convert=as_step_size, default_factory=BacktrackingLineSearch
     )
+    warm_start: Scalar = number(default=0.95, minimum=0, maximum=1, symbolic=True)
+    preconditioner: Setting[
+        Literal["martens"] | PreconditionerLike | None, Preconditioner | None
+    ] = setting(convert=_as_preconditioner, default="martens")
+
+    @property
+    def searches(self) -> bool:
+        return self.step_size.searches or self.solver.keeps_iterates
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        searches = self.step_size.searches or self.solver.keeps_iterates
-        refuse_batch("search_batch", None if searches else batches.search, *_NO_SEARCH)
+        if not self.searches:
+            refuse_batch("search_batch", batches.search, *_NO_SEARCH)
         batches = batches.averaged()
-        loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = self.solve(batches, gradient, state)
-        direction, skipped = solution.x, {}
+        solve = self.solve(batches, state)
+        iterates, count = solve.solution.iterates, solve.solution.iterates_count
+        direction, skipped = solve.solution.x, {}
 
         # Back over the iterates, then along the one taken.
-        if solution.iterates is not None and solution.iterates_count is not None:
-            first = step_size_of(state, self.step_size)
-            taken = backtrack(
-                lambda p: loss_along(batches.for_search, p)(first),
-                solution.iterates,
-                solution.iterates_count,
-            )
-            direction = solution.iterates[taken]
-            skipped = {"iterates_skipped": solution.iterates_count - 1 - taken}
+        if iterates is not None and count is not None:
+            size = step_size_of(state, self.step_size)
+            row = backtrack(lambda p: loss_along(batches.for_search, p)(size), iterates, count)
+            direction = iterates[row]
+            skipped = {"iterates_skipped": count - 1 - row}
         # An iterate of a long solve is a good start also where the step along it was refused
         # (Martens).
-        updates, records = self.descend(
-            batches, state, loss, gradient, solution, operator, direction, keep_refused=True
-        )
+        updates, records = self.descend(batches, state, solve, direction, keep_refused=True)
         records |= skipped
-        return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records))
 
 
 _NO_SEARCH = (
@@ -184,14 +190,14 @@ def backtrack(
     """
     last = pt.cast(count, "int64") - 1
     infinite = pt.constant(np.inf, dtype=iterates.type.dtype)
-    state = {"taken": last, "loss": infinite, "next": last, "goes_on": pt.constant(np.array(True))}
+    state = {"row": last, "loss": infinite, "next": last, "goes_on": pt.constant(np.array(True))}
 
     def body(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
         value = loss_of(iterates[s["next"]])
         lower = pt.lt(value, s["loss"])  # False for NaN
         best = pt.switch(lower, value, s["loss"])
         return {
-            "taken": pt.switch(lower, s["next"], s["taken"]),
+            "row": pt.switch(lower, s["next"], s["row"]),
             "loss": best,
             "next": s["next"] - 1,
             "goes_on": pt.or_(lower, pt.isinf(best)),
@@ -200,4 +206,4 @@ def backtrack(
     final = while_loop(
         body, lambda s: pt.and_(s["goes_on"], s["next"] >= 0), state, iterates.shape[0]
     )
-    return final["taken"]
+    return final["row"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.config import config, flag, number, setting
+from symng.graphs.config import Setting, config, flag, number, setting
 from symng.graphs.derivatives import grad
 from symng.graphs.loops import while_loop
 from symng.metrics import GaussNewton, Metric
@@ -18,16 +17,16 @@ from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
 from symng.optimizers._step import (
+    accept_or_reject,
     all_finite,
-    conclude,
     in_units_of_loss,
     loss_along,
     loss_and_gradient,
     norm,
 )
 from symng.optimizers._subspace_search import search_subspace
-from symng.optimizers.base import HostSearch, Optimizer, State, Step, StepBatches
-from symng.optimizers.damping import as_damping
+from symng.optimizers.base import Carried, HostSearch, Optimizer, State, Step, StepBatches
+from symng.optimizers.damping import Damping, as_damping
 from symng.solvers import Status
 
 
@@ -105,7 +104,7 @@ class KrylovSubspaceDescent(Optimizer):
 
     metric: Metric = setting(convert=as_metric, default_factory=GaussNewton)
     basis_size: int = number(default=20, minimum=1, integer=True)
-    damping: Any = setting(convert=as_damping, default=0.0)
+    damping: Setting[Damping | float, Damping] = setting(convert=as_damping, default=0.0)
     previous_direction: bool = flag(default=True)
     max_iterations: int = number(default=30, minimum=0, integer=True)
 
@@ -128,51 +127,30 @@ class KrylovSubspaceDescent(Optimizer):
         # The first stage: the subspace, and the quadratic model in it.
         first_loss, gradient = loss_and_gradient(batches.gradient)
         operator = self.metric.with_damping(damping)(batches.for_metric)
-        found_basis, found_metric, found_rank = krylov_basis(
-            operator, gradient, self.basis_size, previous
-        )
-        rows, dtype = found_basis.type.shape[0], objective.dtype
-        basis = pt.matrix("basis", dtype=dtype, shape=(rows, objective.size))
-        projected = pt.matrix("metric", dtype=dtype, shape=(rows, rows))
-        slopes, c = (
-            pt.vector(name, dtype=dtype, shape=(rows,)) for name in ("slopes", "coefficients")
-        )
-        shift, loss = pt.scalar("damping", dtype=dtype), pt.scalar("loss", dtype=dtype)
-        rank = pt.lscalar("rank")
-        carried = {
-            basis: found_basis,
-            projected: found_metric,
-            slopes: pt.dot(found_basis, gradient),
-            shift: damping,
-            loss: first_loss,
-            rank: found_rank,
-        }
+        V, VFV, rank = krylov_basis(operator, gradient, self.basis_size, previous)
+        carried = Carried()
+        carried.add("damping", damping)
+        slopes = carried.add("slopes", pt.dot(V, gradient))
+        loss, basis = carried.add("loss", first_loss), carried.add("basis", V)
+        projected, rank = carried.add("metric", VFV), carried.add("rank", rank)
 
         # What is searched on the host.
+        c = pt.vector("coefficients", dtype=objective.dtype, shape=V.type.shape[:1])
         update = pt.dot(c, basis)
-        one = pt.constant(1, dtype=dtype)
+        one = pt.constant(1, dtype=objective.dtype)
 
-        def loss_and_slopes(o: Objective, _: Any) -> list[TensorVariable]:
+        def loss_and_slopes(o: Objective, _: object) -> list[TensorVariable]:
             value = loss_along(o, update)(one)
-            slope: Any = grad(value, [c])[0]
-            return [value, slope]
+            return [value, *grad(value, [c])]
 
         searched, along = batches.for_search.mean(loss_and_slopes)
 
-        def find(loss_at: Callable[[np.ndarray], Any], values: Mapping[str, Any]) -> np.ndarray:
-            """Return the coefficients of the lowest loss that a search came by."""
-            metric, slopes, damping = (
-                np.asarray(values[name]) for name in ("metric", "slopes", "damping")
-            )
-            curvature = metric + damping * np.eye(rows, dtype=dtype)
-            return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
-
         # The second stage. Where the gradient is zero, so is the update, and that is no failure.
         new_loss = loss_along(batches.gradient, update)(one)
-        model = LinearOperator(lambda v: pt.dot(projected, v), rows, dtype)
+        model = LinearOperator(lambda v: pt.dot(projected, v), c.type.shape[0], objective.dtype)
         finite = all_finite(projected, slopes)
         moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
-        updates, records = conclude(
+        updates, records = accept_or_reject(
             objective.params,
             state,
             self.damping,
@@ -189,8 +167,20 @@ class KrylovSubspaceDescent(Optimizer):
             "solver_iterations": rank,
             "solver_status": pt.cast(pt.switch(finite, -1, int(Status.NOT_FINITE)), "int64"),
         }
-        search = HostSearch(carried, c, searched, find, along)
+        search = HostSearch(carried, c, searched, self.find, along)
         return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
+
+    def find(
+        self,
+        loss_at: Callable[[np.ndarray], tuple[float, np.ndarray]],
+        values: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
+        """Return the coefficients of the lowest loss that a search came by."""
+        metric, slopes, damping = (
+            np.asarray(values[name]) for name in ("metric", "slopes", "damping")
+        )
+        curvature = metric + damping * np.eye(len(slopes), dtype=metric.dtype)
+        return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
 
 
 def krylov_basis(
@@ -211,7 +201,9 @@ def krylov_basis(
     # Room for the errors of a product.
     rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)
 
-    def unit(vector: TensorVariable, errors: Any) -> tuple[TensorVariable, TensorVariable]:
+    def unit(
+        vector: TensorVariable, errors: TensorVariable | int
+    ) -> tuple[TensorVariable, TensorVariable]:
         """Return the vector at length 1, and whether it is longer than ``errors``; zero if not."""
         length = norm(vector)
         usable = pt.gt(length, errors)  # False for NaN

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from symng._checks import argument_error, check_choice
-from symng.graphs.config import config, setting
+from symng.graphs.config import Setting, config, setting
 from symng.objective import Objective
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import NO_SEARCH, refuse_batch
@@ -19,7 +19,7 @@ from symng.optimizers.beta_rules import (
     PolakRibiere,
     QuadraticModel,
 )
-from symng.optimizers.step_sizes import StepSize, as_step_size
+from symng.optimizers.step_sizes import StepSize, StepSizeLike, as_step_size
 
 BetaName = Literal["search", "quadratic", "polak-ribiere", "fletcher-reeves", "hestenes-stiefel"]
 _RULES: dict[str, type[BetaRule]] = {
@@ -32,12 +32,12 @@ _RULES: dict[str, type[BetaRule]] = {
 _OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
 
 
-def _as_step_size(name: str, value: Any) -> StepSize | None:
+def _as_step_size(name: str, value: StepSizeLike | None) -> StepSize | None:
     """Return a rule for the step size, or None for that of the rule for beta."""
     return None if value is None else as_step_size(name, value)
 
 
-def _as_beta(name: str, value: Any) -> BetaName | BetaRule:
+def _as_beta(name: str, value: BetaName | BetaRule) -> BetaName | BetaRule:
     """Return a rule for beta, or the name of one, as it is."""
     if not isinstance(value, BetaRule):
         check_choice(name, value, get_args(BetaName), "Or give a rule: symng.PolakRibiere().")
@@ -128,7 +128,10 @@ class NaturalConjugateGradient(DampedOptimizer):
     array([ 3., -1.])
     """
 
-    step_size: Any = setting(convert=_as_step_size, default=None)
+    # None with a rule for beta that finds the step size, too.
+    step_size: Setting[StepSizeLike | None, StepSize | None] = setting(  # type: ignore[assignment]
+        convert=_as_step_size, default=None
+    )
     beta: BetaName | BetaRule = setting(convert=_as_beta, default="search")
     max_evaluations: int = 40
     radius: float = 0.5
@@ -172,12 +175,16 @@ class NaturalConjugateGradient(DampedOptimizer):
             return PlaneSearch(**{name: getattr(self, name) for name in _OF_THE_SEARCH})
         return _RULES[self.beta]()
 
+    @property
+    def searches(self) -> bool:
+        return self.step_size is None or self.step_size.searches
+
     def init_state(self, objective: Objective) -> State:
         state = super().init_state(objective)
         self.rule.init_state(state, objective.size)
         return state
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        searches = self.step_size is None or self.step_size.searches
-        refuse_batch("search_batch", None if searches else batches.search, *NO_SEARCH)
+        if not self.searches:
+            refuse_batch("search_batch", batches.search, *NO_SEARCH)
         return self.rule.build(self, batches.averaged(), state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from symng.graphs.config import config
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._step import NO_SEARCH, in_units_of_loss, loss_and_gradient, refuse_batch
+from symng.optimizers._step import NO_SEARCH, in_units_of_loss, refuse_batch
 from symng.optimizers.base import State, Step, StepBatches
 
 
@@ -75,13 +75,9 @@ class NaturalGradient(DampedOptimizer):
     """
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        refuse_batch(
-            "search_batch", None if self.step_size.searches else batches.search, *NO_SEARCH
-        )
+        if not self.searches:
+            refuse_batch("search_batch", batches.search, *NO_SEARCH)
         batches = batches.averaged()
-        loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = self.solve(batches, gradient, state)
-        updates, records = self.descend(
-            batches, state, loss, gradient, solution, operator, solution.x
-        )
-        return Step(batches, updates | kept, in_units_of_loss(batches.gradient, records))
+        solve = self.solve(batches, state)
+        updates, records = self.descend(batches, state, solve, solve.solution.x)
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from symng._checks import Verbatim, argument_error, is_symbolic
-from symng.graphs.config import config, flag, number, setting
+from symng.graphs.config import Setting, config, flag, number, setting
+from symng.graphs.types import Scalar
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
+from symng.optimizers._first_order import (
+    FixedStepLike,
+    as_fixed_step,
+    descend,
+    refuse_other_batches,
+)
 from symng.optimizers._step import init_step_size, loss_and_gradient, step_size_of
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
+from symng.optimizers.step_sizes import FixedStep
 
 
 @config
@@ -55,8 +61,10 @@ class SGD(Optimizer):
     (0.5, array([0.75, 0.75]))
     """
 
-    step_size: Any = setting(convert=partial(as_fixed_step, "SGD"), default=0.01, kw_only=False)
-    momentum: Any = number(default=0.0, minimum=0, below=1, symbolic=True)
+    step_size: Setting[FixedStepLike, FixedStep] = setting(
+        convert=partial(as_fixed_step, "SGD"), default=0.01, kw_only=False
+    )
+    momentum: Scalar = number(default=0.0, minimum=0, below=1, symbolic=True)
     nesterov: bool = flag(default=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +79,7 @@ class SGD(Optimizer):
 
     @property
     def _has_momentum(self) -> bool:
-        return is_symbolic(self.momentum) or self.momentum > 0
+        return is_symbolic(self.momentum) or bool(self.momentum > 0)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -82,7 +90,7 @@ class SGD(Optimizer):
         return state
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        refuse_batches("SGD", batches)
+        refuse_other_batches("SGD", batches)
         loss, gradient = loss_and_gradient(batches.gradient)
         direction, values = gradient, {}
         if self._has_momentum:

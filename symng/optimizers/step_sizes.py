@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -13,10 +12,12 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, check_number, is_symbolic
 from symng.graphs.config import Config, config, number, setting
 from symng.graphs.loops import while_loop
+from symng.graphs.types import Scalar
+from symng.optimizers.base import Schedule
 
 
 class StepSize(Config, ABC):
-    """Rule for the step size; the base of the two below.
+    """Rule for the step size; the base of `FixedStep` and `BacktrackingLineSearch`.
 
     A subclass gives `initial`, and `find` if it searches.
 
@@ -29,7 +30,7 @@ class StepSize(Config, ABC):
     searches: bool = False
 
     @abstractmethod
-    def initial(self) -> Any:
+    def initial(self) -> Scalar | Schedule:
         """Return the number, schedule or symbolic scalar that the rule starts from."""
 
     def find(
@@ -37,7 +38,7 @@ class StepSize(Config, ABC):
         loss_at: Callable[[TensorVariable], TensorVariable],
         loss: TensorVariable,
         slope: TensorVariable,
-        size: Any = None,
+        size: Scalar | None = None,
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
         """Return step size, loss there, and whether one was found; by default ``size`` as it is.
 
@@ -49,15 +50,13 @@ class StepSize(Config, ABC):
         return size, loss_at(size), pt.constant(np.array(True))
 
 
-def _as_size(name: str, value: Any) -> Any:
-    """Return a number, schedule or symbolic scalar as given by the user."""
-    expected = "a number, a schedule or a symbolic scalar"
+def _as_size(name: str, value: Scalar | Schedule) -> Scalar | Schedule:
+    """Return a number, schedule or symbolic scalar as it is; refuse anything else."""
     if isinstance(value, type):
-        raise argument_error(
-            "step_size", expected, value, "Did you forget the parentheses?", TypeError
-        )
+        expected = "a number, a schedule or a symbolic scalar"
+        raise argument_error(name, expected, value, "Did you forget the parentheses?", TypeError)
     if not callable(value) or is_symbolic(value):
-        check_number("step_size", value, above=0, symbolic=True)
+        check_number(name, value, above=0, symbolic=True)
     return value
 
 
@@ -79,9 +78,9 @@ class FixedStep(StepSize):
     0.5
     """
 
-    size: Any = setting(convert=_as_size, default=1.0)
+    size: Scalar | Schedule = setting(convert=_as_size, default=1.0)
 
-    def initial(self) -> Any:
+    def initial(self) -> Scalar | Schedule:
         return self.size
 
 
@@ -108,8 +107,8 @@ class BacktrackingLineSearch(StepSize):
 
     Notes
     -----
-    One forward pass for each step size tried, and one more where the search batch is another than
-    the gradient batch.
+    One forward pass for each step size tried, and two more where the search batch is another than
+    the gradient batch: of the search batch before the step, and of the gradient batch after it.
 
     References
     ----------
@@ -127,14 +126,14 @@ class BacktrackingLineSearch(StepSize):
     0.5
     """
 
-    size: Any = number(default=1.0, above=0, symbolic=True)
+    size: Scalar = number(default=1.0, above=0, symbolic=True)
     shrink: float = number(default=0.5, above=0, below=1)
     sufficient_decrease: float = number(default=1e-4, minimum=0, below=1)
     max_evaluations: int = number(default=20, minimum=1, integer=True)
 
     searches = True
 
-    def initial(self) -> Any:
+    def initial(self) -> Scalar:
         return self.size
 
     def find(
@@ -142,7 +141,7 @@ class BacktrackingLineSearch(StepSize):
         loss_at: Callable[[TensorVariable], TensorVariable],
         loss: TensorVariable,
         slope: TensorVariable,
-        size: Any = None,
+        size: Scalar | None = None,
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
         """Return step size, loss there, and whether one was found; otherwise 0 and the loss at 0.
 
@@ -151,7 +150,6 @@ class BacktrackingLineSearch(StepSize):
         dtype = loss.dtype
         first = pt.cast(self.size if size is None else size, dtype)
         c, shrink = (pt.constant(a, dtype=dtype) for a in (self.sufficient_decrease, self.shrink))
-
         slope = pt.maximum(slope, pt.zeros_like(slope))
 
         def enough(eta: TensorVariable, value: TensorVariable) -> TensorVariable:
@@ -170,16 +168,15 @@ class BacktrackingLineSearch(StepSize):
         return pt.switch(found, final["eta"], zero), pt.switch(found, final["loss"], loss), found
 
 
-def as_step_size(name: str, value: Any) -> StepSize:
+StepSizeLike = StepSize | Scalar | Schedule
+"""What an optimizer takes as a step size."""
+
+
+def as_step_size(name: str, value: StepSizeLike) -> StepSize:
     """Return ``value`` as a rule; a number, schedule or symbolic scalar means `FixedStep`."""
     if isinstance(value, StepSize):
         return value
     if isinstance(value, type):
-        raise argument_error(
-            name,
-            "a number, a schedule or a rule such as symng.BacktrackingLineSearch()",
-            value,
-            "Did you forget the parentheses?",
-            TypeError,
-        )
-    return FixedStep(size=value)
+        expected = "a number, a schedule or a rule such as symng.BacktrackingLineSearch()"
+        raise argument_error(name, expected, value, "Did you forget the parentheses?", TypeError)
+    return FixedStep(size=_as_size(name, value))

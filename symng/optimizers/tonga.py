@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 
-from symng.graphs.config import config, flag, number, setting
+from symng.graphs.config import Setting, config, flag, number, setting
+from symng.graphs.types import Scalar
 from symng.objective import Objective
-from symng.optimizers._first_order import as_fixed_step, descend, refuse_batches
+from symng.optimizers._first_order import (
+    FixedStepLike,
+    as_fixed_step,
+    descend,
+    refuse_other_batches,
+)
 from symng.optimizers._step import (
     all_finite,
     in_units_of_loss,
@@ -19,6 +25,7 @@ from symng.optimizers._step import (
     step_size_of,
 )
 from symng.optimizers.base import Optimizer, State, Step, StepBatches
+from symng.optimizers.step_sizes import FixedStep
 
 
 @config
@@ -92,10 +99,12 @@ class TONGA(Optimizer):
     """
 
     rank: int = number(default=10, minimum=1, integer=True)
-    decay: Any = number(default=0.995, minimum=0, maximum=1, symbolic=True)
-    damping: Any = number(default=1.0, above=0, symbolic=True)
+    decay: Scalar = number(default=0.995, minimum=0, maximum=1, symbolic=True)
+    damping: Scalar = number(default=1.0, above=0, symbolic=True)
     centered: bool = flag(default=False)
-    step_size: Any = setting(convert=partial(as_fixed_step, "TONGA"), default=0.1)
+    step_size: Setting[FixedStepLike, FixedStep] = setting(
+        convert=partial(as_fixed_step, "TONGA"), default=0.1
+    )
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -108,7 +117,7 @@ class TONGA(Optimizer):
         return state
 
     def build(self, batches: StepBatches, state: State) -> Step:
-        refuse_batches("TONGA", batches)
+        refuse_other_batches("TONGA", batches)
         batches = batches.averaged()
         loss, gradient = loss_and_gradient(batches.gradient)
         decay, damping = state.value_of(self, "decay"), state.value_of(self, "damping")

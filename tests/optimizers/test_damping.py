@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 import pytest
 
 import symng
+from symng.optimizers._step import accept_or_reject
 from symng.optimizers.damping import as_damping
 
 LM = symng.LevenbergMarquardt
@@ -222,3 +223,22 @@ def test_where_the_rules_of_the_original_programs_start():
     assert LM.natgrad(6.0).start == 6.0
     rule = LM.martens()
     assert (rule.start, rule.ratio, rule.damped_model) == (0.1, "quadratic", False)
+
+
+def test_a_step_refused_for_its_loss_alone_raises_the_damping():
+    """It would be refused again and again, on a full batch, if lambda stayed."""
+    state = symng.State("float64", refuses_increases=True)
+    damping, _ = state.add("damping", 2.0), state.add("step", 0, "int64")
+    w = pytensor.shared(np.ones(1))
+    updates, records = accept_or_reject(
+        [w],
+        state,
+        LM(lower=-10.0),
+        loss=pt.constant(1.0),
+        new_loss=pt.constant(2.0),
+        update=pt.constant(np.ones(1)),
+        predicted=pt.constant(0.5),  # so that rho is -2
+        sound=pt.constant(np.array(True)),
+    )
+    assert not records["accepted"].eval()
+    assert updates[damping].eval() == pytest.approx(3.0) and updates[w].eval() == 1

@@ -376,19 +376,11 @@ def test_the_layers_are_listed() -> None:
     preconditioner = KroneckerPreconditioner(refresh=2)
     case = layers_case(4)
     optimizer = symng.NaturalGradient(preconditioner=preconditioner)
-    before = repr(optimizer)
-    assert repr(preconditioner) == "KroneckerPreconditioner(refresh=2)"
     lines = ["dense layers: W (4, 3) + b, V (4, 2)", "diagonal: scale (2,)"]
     assert preconditioner.describe(case.objective).splitlines() == lines
     step = symng.compile_step(case.objective, optimizer, mode=MODE)
-    assert repr(preconditioner).splitlines() == [
-        "KroneckerPreconditioner(refresh=2)",
-        *(f"# {line}" for line in lines),
-    ]
     assert [line.strip() for line in repr(step).splitlines()[-2:]] == lines
-    # It is still code that makes it, equal to one that has found nothing, by itself and in an
-    # optimizer.
-    assert eval(repr(preconditioner)) == preconditioner == KroneckerPreconditioner(refresh=2)
-    assert repr(optimizer) == before
+    # The preconditioner itself remembers nothing.
+    assert repr(preconditioner) == "KroneckerPreconditioner(refresh=2)"
     plain = symng.compile_step(case.objective, symng.NaturalGradient(), mode=MODE)
     assert "dense" not in repr(plain)

@@ -22,7 +22,7 @@ from scipy import optimize, special
 import symng
 from symng import vectors
 from symng.optimizers._plane_search import model_axes, search_plane
-from symng.optimizers._step import plane_minimizer
+from symng.optimizers.beta_rules.plane import plane_minimizer
 
 NCG = symng.NaturalConjugateGradient
 FORMULAS = ("polak-ribiere", "fletcher-reeves", "hestenes-stiefel")

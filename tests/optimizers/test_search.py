@@ -130,7 +130,7 @@ def test_bad_step_sizes(value, error, optimizer):
 
 
 def test_a_class_is_no_schedule():
-    with pytest.raises(TypeError, match="^step_size: expected .*Did you forget the parentheses"):
+    with pytest.raises(TypeError, match="^size: expected .*Did you forget the parentheses"):
         symng.FixedStep(size=Search)
 
 

@@ -71,10 +71,11 @@ class Recording(symng.Damping):
         return 10000.0 * step + 100.0 * niter + status
 
 
-def test_a_damping_rule_sees_step_iterations_and_verdict():
+@pytest.mark.parametrize("kind", [symng.NaturalGradient, symng.NaturalConjugateGradient])
+def test_a_damping_rule_sees_step_iterations_and_verdict(kind):
     objective, data = linear_model()
     solver = symng.MinresQLP(maxiter=2, rtol=1e-10)
-    optimizer = symng.NaturalGradient(solver=solver, damping=Recording())
+    optimizer = kind(solver=solver, damping=Recording())
     history = symng.minimize(objective, optimizer, data, max_steps=3, progress=False).history
     expected = (
         10000.0 * np.arange(3) + 100.0 * history["solver_iterations"] + history["solver_status"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -12,7 +11,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.config import Config
 from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers.base import State, Step, StepBatches
+from symng.optimizers.base import State, Step, StepBatches, Updates
 from symng.optimizers.step_sizes import StepSize
 
 
@@ -47,10 +46,10 @@ class BetaRule(Config, ABC):
 
     def keep(
         self, state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable
-    ) -> dict[Any, TensorVariable]:
-        """Return the updates of the stored vectors: zero unless the step is accepted.
+    ) -> Updates:
+        """Return the updates of what it keeps, from ``values`` by name: zero after a rejected step.
 
-        Those of ``values`` that it does not keep are left out.
+        Values that it does not keep are left out.
         """
         return {
             state.values[name]: pt.switch(accepted, value, pt.zeros_like(value))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -12,24 +11,18 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import check_number
 from symng.graphs.config import config, number
-from symng.operators import LinearOperator
-from symng.optimizers._damped import DampedOptimizer, image_of, solve_records
+from symng.optimizers._damped import DampedOptimizer, DampedSolve
 from symng.optimizers._plane_search import search_plane
 from symng.optimizers._step import (
+    accept_or_reject,
     all_finite,
-    conclude,
-    has_direction,
     in_units_of_loss,
     loss_along,
-    loss_and_gradient,
-    norm,
-    plane_minimizer,
     rounding_of,
 )
-from symng.optimizers.base import HostSearch, State, Step, StepBatches
+from symng.optimizers.base import Carried, HostSearch, Records, State, Step, StepBatches, Updates
 from symng.optimizers.beta_rules.base import BetaRule
 from symng.optimizers.step_sizes import FixedStep, StepSize
-from symng.solvers import Solution
 
 
 class PlaneRule(BetaRule):
@@ -37,9 +30,7 @@ class PlaneRule(BetaRule):
 
     scalars = ("previous_step_size",)
 
-    def records(
-        self, state: State, alpha: TensorVariable, b: TensorVariable
-    ) -> dict[str, TensorVariable]:
+    def records(self, state: State, alpha: TensorVariable, b: TensorVariable) -> Records:
         """Return the records of a step alpha n + b d."""
         previous = state.values["search_direction"]
         return {
@@ -80,33 +71,36 @@ class QuadraticModel(PlaneRule):
         return FixedStep()
 
     def build(self, optimizer: DampedOptimizer, batches: StepBatches, state: State) -> Step:
-        loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = optimizer.solve(batches, gradient, state)
-        natural, previous = solution.x, state.values["search_direction"]
+        solve = optimizer.solve(batches, state)
+        natural, previous = solve.solution.x, state.values["search_direction"]
 
         # The lowest point of the model in the plane of both. After a rejected step d is zero.
-        images = _images(operator.damped(state.values["damping"]), solution, gradient, previous)
+        images = _images(solve, previous, state.values["damping"])
         alpha, b = plane_minimizer(
-            (pt.dot(gradient, natural), pt.dot(gradient, previous)),
+            (solve.slope, pt.dot(solve.gradient, previous)),
             (pt.dot(natural, images[0]), pt.dot(previous, images[0]), pt.dot(previous, images[1])),
         )
         direction = alpha * natural + b * previous
+        image = alpha * images[0] + b * images[1]
 
-        updates, records = optimizer.descend(
-            batches,
-            state,
-            loss,
-            gradient,
-            solution,
-            operator,
-            direction,
-            image=alpha * images[0] + b * images[1],
-        )
+        updates, records = optimizer.descend(batches, state, solve, direction, image=image)
         size = records["step_size"]
         remembered = {"search_direction": size * direction, "previous_step_size": size * alpha}
-        updates |= self.keep(state, remembered, records["accepted"]) | kept
+        updates |= self.keep(state, remembered, records["accepted"])
         records |= self.records(state, size * alpha, size * b)
         return Step(batches, updates, in_units_of_loss(batches.gradient, records))
+
+
+class FirstStage(NamedTuple):
+    """What the second stage of a search takes from the first, as inputs of its graph."""
+
+    loss: TensorVariable
+    natural: TensorVariable
+    slopes: TensorVariable  # g . n and g . d
+    promised: TensorVariable  # the decrease of the loss that the model predicts along n
+    has_direction: TensorVariable
+    updates: Updates  # of the preconditioner
+    records: Records  # of the solve
 
 
 @config
@@ -161,79 +155,76 @@ class PlaneSearch(PlaneRule):
         return None
 
     def build(self, optimizer: DampedOptimizer, batches: StepBatches, state: State) -> Step:
-        damping, previous = state.values["damping"], state.values["search_direction"]
-        carried: dict[TensorVariable, TensorVariable] = {}
-
-        def carry(name: str, value: Any) -> Any:
-            """Return what the first stage computes as an input of the second."""
-            variable = value.type(name)
-            carried[variable] = value
-            return variable
-
-        # The first stage: the natural direction, and the quadratic model in its plane with the
-        # previous direction.
-        loss, gradient = loss_and_gradient(batches.gradient)
-        solution, operator, kept = optimizer.solve(batches, gradient, state)
-        plane = pt.stack([solution.x, previous])
-        images = pt.stack(_images(operator.damped(damping), solution, gradient, previous))
-        slopes = carry("slopes", pt.dot(plane, gradient))
-        carry("curvature", pt.dot(plane, images.T))
-        carry("searched_loss", pt.cast(batches.for_search.loss(), state.dtype))
-        # For n alone, not for the update that is found: see the notes above.
-        promised = carry(
-            "promised",
-            optimizer.damping.predicted_decrease(operator, damping, gradient, solution.x),
-        )
-        solved = carry("solved", has_direction(solution, gradient))
-        loss, gradient_norm = carry("loss", loss), carry("gradient_norm", norm(gradient))
-        solution = replace(
-            solution,
-            x=carry("natural", solution.x),
-            status=carry("status", solution.status),
-            niter=carry("niter", solution.niter),
-            residual_norm=carry("residual_norm", solution.residual_norm),
-        )
+        first, carried = self._first_stage(optimizer, batches, state)
 
         # The second stage, from the coefficients that were found.
         coefficients = pt.vector("coefficients", dtype=state.dtype, shape=(2,))
         alpha, b = coefficients[0], coefficients[1]
-        update = alpha * solution.x + b * previous
+        update = alpha * first.natural + b * state.values["search_direction"]
         one = pt.constant(1, dtype=state.dtype)
         new_loss = loss_along(batches.gradient, update)(one)
-        # Where nothing is to be gained, at an optimum, that nothing was found is no failure.
-        found = pt.or_(pt.any(pt.neq(coefficients, 0)), pt.le(abs(slopes[0]), rounding_of(loss)))
-        updates, records = conclude(
+        # At an optimum there is nothing to gain, and finding nothing is no failure.
+        optimal = pt.le(abs(first.slopes[0]), rounding_of(first.loss))
+        found = pt.or_(pt.any(pt.neq(coefficients, 0)), optimal)
+        updates, records = accept_or_reject(
             batches.params,
             state,
             optimizer.damping,
-            loss=loss,
+            loss=first.loss,
             new_loss=new_loss,
             update=update,
-            predicted=promised,
-            sound=pt.and_(solved, found),
+            predicted=first.promised,
+            sound=pt.and_(first.has_direction, found),
+            niter=first.records["solver_iterations"],
+            status=first.records["solver_status"],
         )
-        updates |= optimizer.keep_direction(
-            state, solution.x, slopes[0], pt.and_(solved, all_finite(loss, new_loss))
-        )
+        usable = pt.and_(first.has_direction, all_finite(first.loss, new_loss))
+        updates |= optimizer.keep_direction(state, first.natural, first.slopes[0], usable)
         remembered = {"search_direction": update, "previous_step_size": alpha}
         updates |= self.keep(state, remembered, records["accepted"])
-        updates |= {variable: carry(str(variable.name), value) for variable, value in kept.items()}
+        updates |= first.updates
         records |= self.records(state, alpha, b)
-        records |= {"gradient_norm": gradient_norm, **solve_records(solution)}
+        records |= first.records
         searched = loss_along(batches.for_search, update)(one)
         search = HostSearch(carried, coefficients, searched, self.find)
         return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
 
-    def find(self, loss_at: Callable[[np.ndarray], float], values: Mapping[str, Any]) -> np.ndarray:
-        """Return alpha and b, from what the first stage computed."""
-        loss, slopes, curvature = (
-            np.asarray(values[name]) for name in ("searched_loss", "slopes", "curvature")
+    def _first_stage(
+        self, optimizer: DampedOptimizer, batches: StepBatches, state: State
+    ) -> tuple[FirstStage, Carried]:
+        """Compute the natural direction, and the model in its plane with the previous one."""
+        damping, previous = state.values["damping"], state.values["search_direction"]
+        solve = optimizer.solve(batches, state)
+        natural = solve.solution.x
+        plane = pt.stack([natural, previous])
+        images = pt.stack(_images(solve, previous, damping))
+        # For n alone, not for the update that is found: see the notes above.
+        promised = optimizer.damping.predicted_decrease(
+            solve.operator, damping, solve.gradient, natural
         )
+        carried = Carried()
+        carried.add("curvature", pt.dot(plane, images.T))
+        carried.add("searched_loss", pt.cast(batches.for_search.loss(), state.dtype))
+        first = FirstStage(
+            loss=carried.add("loss", solve.loss),
+            natural=carried.add("natural", natural),
+            slopes=carried.add("slopes", pt.dot(plane, solve.gradient)),
+            promised=carried.add("promised", promised),
+            has_direction=carried.add("has_direction", solve.has_direction),
+            updates={v: carried.add(str(v.name), value) for v, value in solve.updates.items()},
+            records={name: carried.add(name, value) for name, value in solve.records.items()},
+        )
+        return first, carried
+
+    def find(
+        self, loss_at: Callable[[np.ndarray], float], values: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Return alpha and b, from what the first stage computed."""
         return search_plane(
             loss_at,
-            float(loss),
-            slopes,
-            curvature,
+            float(values["searched_loss"]),
+            np.asarray(values["slopes"]),
+            np.asarray(values["curvature"]),
             max_evaluations=self.max_evaluations,
             radius=self.radius,
             tolerance=self.tolerance,
@@ -241,8 +232,32 @@ class PlaneSearch(PlaneRule):
 
 
 def _images(
-    damped: LinearOperator, solution: Solution, gradient: TensorVariable, previous: TensorVariable
+    solve: DampedSolve, previous: TensorVariable, damping: TensorVariable
 ) -> tuple[TensorVariable, TensorVariable]:
     """Return (F + lambda I) times both directions; that of n is g - r where the solver knows r."""
-    image = image_of(solution, gradient)
-    return damped @ solution.x if image is None else image, damped @ previous
+    damped = solve.operator.damped(damping)
+    image = solve.image
+    return damped @ solve.solution.x if image is None else image, damped @ previous
+
+
+def plane_minimizer(
+    slopes: tuple[TensorVariable, TensorVariable],
+    curvature: tuple[TensorVariable, TensorVariable, TensorVariable],
+) -> tuple[TensorVariable, TensorVariable]:
+    """Return the minimizer c of the model -c . s + c . K c / 2 in the plane of two vectors.
+
+    ``curvature`` holds K_11, K_12 and K_22. Where K determines no minimum (the vectors are parallel
+    up to rounding, one is zero, or K is not positive) the second vector is left out, c_2 = 0; where
+    K_11 is not positive either, c is (1, 0).
+    """
+    (s_1, s_2), (k_11, k_12, k_22) = slopes, curvature
+    determinant = k_11 * k_22 - k_12 * k_12
+    # 1 - cos^2 of the angle between them in the metric: below sqrt(eps) it is all rounding errors.
+    rounding = np.sqrt(np.finfo(s_1.dtype).eps).astype(s_1.dtype)
+    independent = pt.gt(determinant, rounding * k_11 * k_22)
+    rises = pt.gt(k_11, 0)
+    both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), independent)
+    alone = pt.switch(rises, s_1 / k_11, pt.ones_like(s_1))
+    c_1 = pt.switch(both, (k_22 * s_1 - k_12 * s_2) / determinant, alone)
+    c_2 = pt.switch(both, (k_11 * s_2 - k_12 * s_1) / determinant, pt.zeros_like(s_2))
+    return c_1, c_2

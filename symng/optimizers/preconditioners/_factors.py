@@ -6,19 +6,22 @@ The references are in `KroneckerPreconditioner`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
+from pytensor.graph.basic import Apply, Variable
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
+from symng.graphs.types import Integer
 from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.layers import ParameterUse, find_uses
@@ -28,10 +31,17 @@ from symng.objective.layers import ParameterUse, find_uses
 class Block:
     """Parameters whose part of the Fisher matrix is approximated by itself.
 
-    ``weights`` and ``bias`` are numbers of parameters: those of a layer h W + b, whose block is E[h
-    h^T] (x) E[g g^T], where g is the derivative by h W + b, and h has a 1 added for the bias.
-    ``weights`` without ``rows`` is a parameter of any other kind, of which the diagonal alone is
-    kept.
+    For a layer h W + b that is E[h h^T] (x) E[g g^T], where g is the derivative by h W + b, and h
+    has a 1 added for the bias. Of a parameter of any other kind the diagonal alone is kept.
+
+    Attributes
+    ----------
+    weights, bias : int
+        The indices of W and b among the parameters; None without a bias.
+    rows, columns : int
+        The lengths of h and g; without a layer 0 and the size of the parameter.
+    transposed : bool
+        Whether the parameter is W^T.
     """
 
     weights: int
@@ -55,50 +65,58 @@ class Kronecker:
     """K-FAC blocks of an objective: factors, inverses and their product with flat vectors."""
 
     def __init__(self, objective: Objective) -> None:
-        self.params = objective.params
-        self.objective, self.ends = objective, _ends(objective)
-        self.uses = uses = find_uses(objective, self.ends)
-        numbers: dict[Any, int] = {p: i for i, p in enumerate(objective.params)}
-        biases = {use.node: p for p, use in uses.items() if use.is_bias()}
-        self.blocks: list[Block] = []
-        found: set[Variable] = set()
-        for p, use in uses.items():
+        self.objective, self.params = objective, objective.params
+        self.shapes = vectors.param_shapes(objective.params)
+        self.ends = _ends(objective)
+        self.uses = find_uses(objective, self.ends)
+        layers = self._layers()
+        found = {i for layer in layers for i in (layer.weights, layer.bias)}
+        self.blocks = layers + [
+            Block(i, None, 0, math.prod(shape))
+            for i, shape in enumerate(self.shapes)
+            if i not in found
+        ]
+
+    def _layers(self) -> list[Block]:
+        """Return the blocks of the dense layers."""
+        index: dict[Variable, int] = {p: i for i, p in enumerate(self.params)}
+        biases = {use.node: p for p, use in self.uses.items() if use.is_bias()}
+        layers = []
+        for p, use in self.uses.items():
             if not (use.is_layer() and use.is_matrix()):
                 continue
-            bias = _bias_of(use, uses, biases)
-            rows, columns = np.shape(p.get_value(borrow=True))[:: -1 if use.order[0] == 1 else 1]  # type: ignore[attr-defined]
-            number = None if bias is None else numbers[bias]
-            self.blocks.append(
-                Block(numbers[p], number, rows + (bias is not None), columns, use.order[0] == 1)
-            )
-            found |= {p, bias} if bias is not None else {p}
-        for p, size in zip(objective.params, vectors.param_shapes(objective.params), strict=True):
-            if p not in found:
-                self.blocks.append(Block(numbers[p], None, 0, math.prod(size)))
+            bias, transposed = _bias_of(use, self.uses, biases), use.order[0] == 1
+            rows, columns = reversed(self.shapes[index[p]]) if transposed else self.shapes[index[p]]
+            if bias is None:
+                layers.append(Block(index[p], None, rows, columns, transposed))
+            else:
+                layers.append(Block(index[p], index[bias], rows + 1, columns, transposed))
+        return layers
 
     def describe(self) -> str:
         """Return the dense layers that were found, with their biases, and the other parameters."""
 
-        def name(number: int) -> str:
-            return self.params[number].name or f"params[{number}]"
+        def name(index: int) -> str:
+            return self.params[index].name or f"params[{index}]"
 
         layers, others = [], []
         for block in self.blocks:
-            shape = np.shape(self.params[block.weights].get_value(borrow=True))
-            text = f"{name(block.weights)} {shape}"
+            text = f"{name(block.weights)} {self.shapes[block.weights]}"
             if block.is_diagonal:
                 others.append(text)
             else:
                 layers.append(text if block.bias is None else f"{text} + {name(block.bias)}")
         lines = [f"dense layers: {', '.join(layers) or 'none'}"]
-        return "\n".join(lines + [f"diagonal: {', '.join(others)}"] * bool(others))
+        if others:
+            lines.append(f"diagonal: {', '.join(others)}")
+        return "\n".join(lines)
 
     @property
     def size(self) -> int:
         """Return the length of the flat vector of factors."""
         return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
 
-    def factors(self, seed: Any, offset: Any = 0) -> TensorVariable:
+    def factors(self, seed: Integer, offset: Integer = 0) -> TensorVariable:
         """Return E[h h^T] and E[g g^T] of each layer, and the diagonals of the rest, as a vector.
 
         g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the
@@ -107,28 +125,27 @@ class Kronecker:
         ``offset`` is the index of the first example in its batch.
         """
         objective, ends, uses = self.objective, self.ends, self.uses
-        cotangents: Any = [
+        cotangents: list[Any] = [
             head.likelihood.metric_sqrt(
                 r, vectors.random_signs(r, seed, axis=head.example_axis, offset=offset)
             )
             for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
-        params = objective.params
-        wanted: list[Any] = [
-            params[block.weights]
+        wrt: list[Variable] = [
+            self.params[block.weights]
             if block.is_diagonal
-            else uses[params[block.weights]].node.outputs[0]
+            else uses[self.params[block.weights]].node.outputs[0]
             for block in self.blocks
         ]
         with floatx_of(objective):
-            slopes: Any = pullback(list(ends), wanted, cotangents, disconnected_inputs="ignore")
-        parts: list[Any] = []
+            slopes = pullback(list(ends), wrt, cotangents, disconnected_inputs="ignore")
+        parts: list[TensorVariable] = []
         for block, slope in zip(self.blocks, slopes, strict=True):
             if block.is_diagonal:
                 parts.append(pt.sqr(slope).flatten() / count)
                 continue
-            h: Any = uses[params[block.weights]].node.inputs[0]
+            h: Any = uses[self.params[block.weights]].node.inputs[0]
             if block.bias is not None:
                 h = pt.concatenate([h, pt.ones_like(h[:, 0])[:, None]], axis=1)
             parts += [(pt.dot(factor.T, factor) / count).flatten() for factor in (h, slope)]
@@ -145,7 +162,7 @@ class Kronecker:
         dtype = factors.type.dtype
         tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
         one = pt.constant(1, dtype=dtype)
-        parts: list[Any] = []
+        parts: list[TensorVariable] = []
         for block, tensors in zip(self.blocks, self._split(factors), strict=True):
             if block.is_diagonal:
                 shifted = tensors[0] + damping
@@ -160,25 +177,25 @@ class Kronecker:
                 # So that there is an inverse also without damping, and of a layer that is dead.
                 shift = pt.maximum(shift, n * tiny * mean)
                 shift = pt.switch(shift > 0, shift, one)
-                inverse: Any = matrix_inverse(t + shift * pt.eye(n, dtype=dtype))
+                inverse = pt.as_tensor_variable(matrix_inverse(t + shift * pt.eye(n, dtype=dtype)))
                 parts.append(((inverse + inverse.T) / 2).astype(dtype).flatten())
         return pt.concatenate(parts)
 
     def apply(self, inverses: TensorVariable, v: TensorVariable) -> TensorVariable:
         """Return the product of the flat vector ``v`` with the inverse of the matrix."""
         slices = vectors.split(v, self.params)
-        out: list[Any] = [None] * len(slices)
+        out = list(slices)
         for block, tensors in zip(self.blocks, self._split(inverses), strict=True):
-            weights: Any = block.weights
+            weights = block.weights
             if block.is_diagonal:
-                out[weights] = tensors[0].reshape(slices[weights].type.shape) * slices[weights]
+                out[weights] = tensors[0].reshape(self.shapes[weights]) * slices[weights]
                 continue
             V = slices[weights].T if block.transposed else slices[weights]
             if block.bias is not None:
                 V = pt.concatenate([V, slices[block.bias].flatten()[None, :]], axis=0)
             V = pt.dot(pt.dot(tensors[0], V), tensors[1])
             if block.bias is not None:
-                out[block.bias] = V[-1].reshape(slices[block.bias].type.shape)
+                out[block.bias] = V[-1].reshape(self.shapes[block.bias])
                 V = V[:-1]
             out[weights] = V.T if block.transposed else V
         return vectors.ravel(out, self.params)
@@ -207,16 +224,17 @@ def _ends(objective: Objective) -> dict[Any, int]:
 
 
 def _bias_of(
-    use: ParameterUse, uses: dict[Variable, ParameterUse], biases: dict[Any, Variable]
-) -> Any:
+    use: ParameterUse, uses: Mapping[Variable, ParameterUse], biases: Mapping[Apply, Variable]
+) -> Variable | None:
     """Return the parameter that is added to the result of a layer and nowhere else, or None.
 
     One that is subtracted has derivatives of the other sign: it is no bias of the layer.
     """
-    product: Any = use.node.outputs[0]
+    product = use.node.outputs[0]
     for node, p in biases.items():
         added = (
-            isinstance(node.op.scalar_op, ps.Add)
+            isinstance(node.op, Elemwise)
+            and isinstance(node.op.scalar_op, ps.Add)
             and product in node.inputs
             and len(node.inputs) == 2
         )

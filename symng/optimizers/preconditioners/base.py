@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
@@ -15,10 +14,11 @@ from symng.graphs.config import Config, config, leaf_repr
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
-from symng.operators import LinearOperator
-from symng.optimizers.base import State
+from symng.operators import LinearOperator, Product
+from symng.optimizers.base import State, Updates
 
-Apply = Callable[[TensorVariable], TensorVariable]
+PreconditionerFunction = Callable[[LinearOperator, TensorVariable], Product | None]
+"""From operator and damping to the product with M^-1; None for no preconditioner."""
 
 
 class Preconditioner(Config, ABC):
@@ -45,7 +45,7 @@ class Preconditioner(Config, ABC):
     @abstractmethod
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
-    ) -> tuple[Apply | None, dict[SharedVariable, TensorVariable]]:
+    ) -> tuple[Product | None, Updates]:
         """Return the product of a flat vector with M^-1, and the updates of the shared variables.
 
         ``batch`` is the metric batch (see ``on_gradient_batch``), ``metric`` what is solved with,
@@ -57,18 +57,22 @@ class Preconditioner(Config, ABC):
 class FunctionPreconditioner(Preconditioner):
     """Precondition with a function of operator and damping that returns the product with M^-1."""
 
-    function: Callable[[LinearOperator, TensorVariable], Apply | None]
+    function: PreconditionerFunction
 
     def __repr__(self) -> str:
         return leaf_repr(self.function)
 
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
-    ) -> tuple[Apply | None, dict[SharedVariable, TensorVariable]]:
+    ) -> tuple[Product | None, Updates]:
         return self.function(metric(batch), damping), {}
 
 
-def as_preconditioner(name: str, value: Any) -> Preconditioner | None:
+PreconditionerLike = Preconditioner | PreconditionerFunction
+"""What an optimizer takes as a preconditioner."""
+
+
+def as_preconditioner(name: str, value: object) -> Preconditioner | None:
     """Return a preconditioner, also for a function of operator and damping; None stays None."""
     if value is None or isinstance(value, Preconditioner):
         return value
@@ -79,13 +83,13 @@ def as_preconditioner(name: str, value: Any) -> Preconditioner | None:
 
 
 def running_mean(
-    old: Any, new: Any, count: Any, decay: float
-) -> tuple[TensorVariable, TensorVariable, Any]:
+    mean: TensorVariable, value: TensorVariable, count: TensorVariable, decay: float
+) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
     """Return the mean with a new value, its number of values, and whether the value is finite.
 
     The first ones have equal weights. One that is not finite leaves no trace.
     """
-    sound = pt.isfinite(new.sum())
-    dtype = old.type.dtype
-    share = pt.maximum(1 / (count + 1).astype(dtype), pt.constant(1 - decay, dtype=dtype))
-    return pt.switch(sound, old + share * (new - old), old), count + pt.cast(sound, "int64"), sound
+    finite, dtype = pt.isfinite(value.sum()), mean.type.dtype
+    weight = pt.maximum(1 / pt.cast(count + 1, dtype), pt.constant(1 - decay, dtype=dtype))
+    new = pt.switch(finite, mean + weight * (value - mean), mean)
+    return new, count + pt.cast(finite, "int64"), finite

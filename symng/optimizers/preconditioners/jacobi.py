@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.config import config, number
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
-from symng.optimizers.base import State
-from symng.optimizers.preconditioners.base import Apply, Preconditioner, running_mean
+from symng.operators import Product
+from symng.optimizers.base import State, Updates
+from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 from symng.solvers import diagonal_preconditioner
 
 
@@ -64,7 +64,7 @@ class JacobiPreconditioner(Preconditioner):
 
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
-    ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
+    ) -> tuple[Product, Updates]:
         old, count = state.values["jacobi_diagonal"], state.values["jacobi_updates"]
         estimate = metric(batch).diagonal(self.draws, seed=state.values["step"])
         diagonal, counted, _ = running_mean(old, estimate, count, self.decay)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import warn
-from symng.graphs.config import config, noted_repr, number
+from symng.graphs.config import config, number
 from symng.graphs.loops import while_loop
+from symng.graphs.types import Integer
 from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
-from symng.optimizers.base import State
+from symng.operators import Product
+from symng.optimizers.base import State, Updates
 from symng.optimizers.preconditioners._factors import Kronecker
-from symng.optimizers.preconditioners.base import Apply, Preconditioner, running_mean
+from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 
 
 @config
@@ -54,10 +53,9 @@ class KroneckerPreconditioner(Preconditioner):
 
     Notes
     -----
-    `describe` lists the layers found in an objective. Once a step is built, the ``repr`` of the
-    preconditioner and of the step list them, too. A vector ``w`` in ``x @ w``, a weight that is
-    used twice, masked or cut out of a larger one, and one that multiplies tensors of three axes are
-    no layers: of them M has the diagonal.
+    `describe` lists the layers found in an objective, and so does the ``repr`` of a compiled step.
+    A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
+    one that multiplies tensors of three axes are no layers: of them M has the diagonal.
 
     A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N
     (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made,
@@ -84,12 +82,9 @@ class KroneckerPreconditioner(Preconditioner):
 
     decay: float = number(default=0.95, minimum=0, below=1)
     refresh: int = number(default=5, minimum=1, integer=True)
-    __repr__ = noted_repr
 
     def init_state(self, objective: Objective, state: State) -> None:
         kronecker = Kronecker(objective)
-        # For the repr: what an optimizer was built for last. It is no setting and changes nothing.
-        object.__setattr__(self, "_note", kronecker.describe())
         if all(block.is_diagonal for block in kronecker.blocks):
             warn(
                 "preconditioner: expected dense layers, h @ W with a matrix W and an example in "
@@ -107,20 +102,20 @@ class KroneckerPreconditioner(Preconditioner):
 
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
-    ) -> tuple[Apply, dict[SharedVariable, TensorVariable]]:
+    ) -> tuple[Product, Updates]:
         kronecker = Kronecker(batch.objective)
         old, inverses, count = (
             state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates")
         )
 
-        def factors_of(o: Objective, offset: Any) -> list[TensorVariable]:
+        def factors_of(o: Objective, offset: Integer) -> list[TensorVariable]:
             blocks = kronecker if o is batch.objective else Kronecker(o)  # of a chunk
             return [blocks.factors(state.values["step"], offset)]
 
         new = batch.mean(factors_of)[0]
-        factors, counted, sound = running_mean(old, new, count, self.decay)
+        factors, counted, finite = running_mean(old, new, count, self.decay)
         # A loop of one round or none, for not every backend has a branch that is not computed.
-        due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & sound
+        due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & finite
         start = {"matrices": pt.switch(due, factors, inverses), "due": due}
         final = while_loop(
             lambda s: {
@@ -131,5 +126,5 @@ class KroneckerPreconditioner(Preconditioner):
             start,
             1,
         )
-        updates = {old: factors, inverses: final["matrices"], count: counted}
+        updates: Updates = {old: factors, inverses: final["matrices"], count: counted}
         return lambda v: kronecker.apply(final["matrices"], v), updates

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import warn
 from symng.graphs.config import config
 from symng.metrics import EmpiricalFisher, Metric
 from symng.objective.batches import Batch
-from symng.optimizers.base import State
-from symng.optimizers.preconditioners.base import Apply, Preconditioner
+from symng.operators import Product
+from symng.optimizers.base import State, Updates
+from symng.optimizers.preconditioners.base import Preconditioner
 from symng.solvers import diagonal_preconditioner
 
 
@@ -29,7 +29,7 @@ class MartensPreconditioner(Preconditioner):
 
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
-    ) -> tuple[Apply | None, dict[SharedVariable, TensorVariable]]:
+    ) -> tuple[Product | None, Updates]:
         if batch.objective.example_losses is None:
             warn(
                 "HessianFree: the losses of single examples were not found in the loss, so that "
