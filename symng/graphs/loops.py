@@ -80,7 +80,7 @@ def while_loop(
 
 
 def _scan(
-    initial: Entries, current: Entries, outputs: Sequence[Variable], n_steps: TensorVariable
+    initial: Entries, current: Entries, outputs: Sequence[TensorVariable], n_steps: TensorVariable
 ) -> Entries:
     """Return the entries after at most ``n_steps`` rounds of a scan.
 

@@ -11,6 +11,7 @@ import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import toposort
+from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.evaluation import CHEAP, evaluate_nodes
 from symng.graphs.rewrites import find_equal
@@ -61,7 +62,7 @@ class Preactivation(NamedTuple):
     ----------
     kind : {"sigmoid", "softmax"}
         The function.
-    c : Variable
+    c : TensorVariable
         What it is a function of.
     a : float
         The factor; 1 for a softmax.
@@ -70,7 +71,7 @@ class Preactivation(NamedTuple):
     """
 
     kind: _Kind
-    c: Variable
+    c: TensorVariable
     a: float
     axis: int
 
@@ -102,15 +103,16 @@ def find_preactivation(end: Variable) -> Preactivation | None:
 
 def _candidates(
     end: Variable, nodes: list[Apply], same: dict[Variable, Variable]
-) -> list[Variable]:
+) -> list[TensorVariable]:
     """Return the variables of as many axes as ``end`` that ``nodes`` read, each equal one once."""
     read = dict.fromkeys(same.get(v, v) for node in nodes for v in node.inputs)
     return [
         v
         for v in read
-        if not isinstance(v, Constant)
+        if isinstance(v, TensorVariable)
+        and not isinstance(v, Constant)
         and v is not end
-        and getattr(v.type, "ndim", None) == end.type.ndim
+        and v.ndim == end.type.ndim
         and v.type.dtype.startswith("float")
     ]
 

@@ -20,7 +20,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng.graphs.rebuild import V, copy_of_frozen, rebuild
 
 
-def merge_equal(graphs: Sequence[Variable], anchors: Sequence[Variable]) -> list[Variable]:
+def merge_equal(graphs: Sequence[V], anchors: Sequence[Variable]) -> list[V]:
     """Return ``graphs`` with every variable that equals one of ``anchors`` replaced by it.
 
     Variables are equal if the same op computes them from equal inputs; constants if their values

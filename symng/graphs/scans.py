@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng.graphs.rebuild import copy_of_frozen
 
 
-def inner_value(trace: TensorVariable) -> Variable:
+def inner_value(trace: TensorVariable) -> TensorVariable:
     """Return the variable inside a scan whose values over all steps are ``trace``."""
     return _value_of(trace.owner.op, trace.owner.outputs.index(trace))
 
@@ -25,7 +25,9 @@ def first_computed_row(trace: TensorVariable) -> int:
     return -min(taps[number]) if 0 <= number < len(taps) else 0
 
 
-def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Variable | None, Variable | None]:
+def trace_of(
+    trace: TensorVariable, inner: Variable
+) -> tuple[TensorVariable | None, TensorVariable | None]:
     """Return the values of a variable inside a scan over all steps, and where they come from.
 
     Parameters
@@ -37,9 +39,9 @@ def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Variable | None, V
 
     Returns
     -------
-    values : Variable or None
+    values : TensorVariable or None
         The values; None where they can only be computed in the scan.
-    source : Variable or None
+    source : TensorVariable or None
         The output or sequence of the scan that has these values; None where they are computed
         beside it.
     """
@@ -48,9 +50,9 @@ def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Variable | None, V
     mappings = op.get_oinp_iinp_iout_oout_mappings()
     count = trace.shape[0] - first_computed_row(trace)
     numbers = range(info.n_mit_mot, len(node.outputs) - info.n_untraced_sit_sot)
-    traces = {_value_of(op, i): node.outputs[i] for i in numbers}
+    traces: dict[Variable, TensorVariable] = {_value_of(op, i): node.outputs[i] for i in numbers}
     # What each step can use: what the scan computes, earlier states, and the sequences.
-    steps: dict[Variable, Variable] = {
+    steps: dict[Variable, TensorVariable] = {
         value: output[first_computed_row(output) :] for value, output in traces.items()
     }
     if inner in steps:
@@ -71,8 +73,8 @@ def trace_of(trace: TensorVariable, inner: Variable) -> tuple[Variable | None, V
 
 
 def _computed_from(
-    inner: Variable, steps: dict[Variable, Variable], outer: dict[Variable, Variable]
-) -> Variable | None:
+    inner: Variable, steps: dict[Variable, TensorVariable], outer: dict[Variable, Variable]
+) -> TensorVariable | None:
     """Return ``inner`` for all steps at once, or None where that is impossible.
 
     ``steps`` has variables inside the scan with their values over all steps, ``outer`` those that
@@ -90,12 +92,13 @@ def _computed_from(
     for node in nodes:
         bound.update(zip(node.outputs, copy_of_frozen(node, bound).outputs, strict=True))
     try:
-        return vectorize_graph(bound[inner], {fresh[v]: steps[v] for v in fresh})
+        values = vectorize_graph(bound[inner], {fresh[v]: steps[v] for v in fresh})
     except (NotImplementedError, TypeError, ValueError):
         return None  # an op that PyTensor cannot vectorize
+    return values if isinstance(values, TensorVariable) else None
 
 
-def _value_of(op: Scan, number: int) -> Variable:
+def _value_of(op: Scan, number: int) -> TensorVariable:
     """Return the variable inside a scan that becomes the output with this number."""
     inner = op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"][number]
     return op.inner_outputs[inner[-1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
@@ -51,9 +50,9 @@ def locate_examples(
     With ``folding`` an axis of examples that a reshape merges with others, as in ``x.ravel()``,
     still counts: a sum over it is a sum over the examples.
     """
-    outputs = {} if outputs is None else outputs
+    ends: dict[Variable, int] = {v: axis for v, axis in (outputs or {}).items()}
     example_axes: dict[Variable, ExampleAxis] = {v: axis for v, axis in known.items()}
-    _walk(toposort([loss, *outputs]), example_axes, set(ancestors(list(outputs))), outputs, folding)
+    _walk(toposort([loss, *ends]), example_axes, set(ancestors(list(ends))), ends, folding)
     return example_axes
 
 
@@ -61,7 +60,7 @@ def _walk(
     nodes: Iterable[Apply],
     example_axes: dict[Variable, ExampleAxis],
     model: set[Variable],
-    outputs: Mapping[Any, int],
+    outputs: Mapping[Variable, int],
     folding: bool = False,
 ) -> None:
     """Add the example axes of what ``nodes`` compute to ``example_axes``.
@@ -98,7 +97,7 @@ def _example_axes_in_graph(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable], folding: bool
 ) -> list[ExampleAxis]:
     """Return the example axes of the outputs of an op that is a graph."""
-    op: Any = node.op
+    op = node.op
     example_axes = dict(zip(op.fgraph.inputs, given, strict=True))
     _walk(
         op.fgraph.toposort(),
@@ -114,7 +113,7 @@ def _example_axes_in_scan(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable]
 ) -> list[ExampleAxis]:
     """Return the example axes of a scan's outputs: those inside, after the axis of its steps."""
-    op: Any = node.op
+    op = node.op
     info, lookup, inputs, values = (
         op.info,
         op.get_oinp_iinp_iout_oout_mappings(),
@@ -153,7 +152,7 @@ def _example_axes_in_scan(
 
 def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable]) -> set[Variable]:
     """Return which variables of the inner graph of ``node`` belong to the model."""
-    op: Any = node.op
+    op = node.op
     if any(v in model for v in node.outputs):
         return set(ancestors([*op.fgraph.outputs, *inputs]))
     if isinstance(op, Scan):
@@ -224,7 +223,7 @@ def _example_axis_after_indexing(
 def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the example axis of tensors joined along another axis."""
     axis, example_axis = node.inputs[0], _merged(given[1:])
-    result: Any = node.outputs[0]
+    result = node.outputs[0]
     if not isinstance(axis, Constant) or example_axis == int(axis.data) % result.type.ndim:
         return UNKNOWN
     return example_axis
@@ -247,7 +246,7 @@ def _example_axis_after_assignment(
     return example_axis if kept else UNKNOWN
 
 
-def _counting_axis(indices: Sequence[Any], number: int) -> ExampleAxis:
+def _counting_axis(indices: Sequence[Variable], number: int) -> ExampleAxis:
     """Return the axis along which index tensor ``number`` counts 0, 1, ..., if it does."""
     index = indices[number]
     long = [a for a, length in enumerate(index.type.shape) if length != 1]
@@ -279,16 +278,16 @@ def _folded_axis(node: Apply, axis: int) -> int | None:
 def _example_axis_in_product(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the example axis of a product of matrices or vectors, none of them batched."""
     a, b = node.inputs
-    result: Any = node.outputs[0]
+    result = node.outputs[0]
     first, second = given
     columns = b.type.ndim - 1 if b.type.ndim > 1 else None
     contracted = first == a.type.ndim - 1, second == max(b.type.ndim - 2, 0)
     if second == NONE and isinstance(first, int):
         if contracted[0]:
             return REDUCED
-        return first if result.ndim <= a.type.ndim else UNKNOWN
+        return first if result.type.ndim <= a.type.ndim else UNKNOWN
     if first == NONE and isinstance(second, int):
-        return REDUCED if contracted[1] else result.ndim - 1 if second == columns else UNKNOWN
+        return REDUCED if contracted[1] else result.type.ndim - 1 if second == columns else UNKNOWN
     if isinstance(first, int) and isinstance(second, int) and a.type.ndim <= 2 and b.type.ndim <= 2:
         return REDUCED if all(contracted) else MIXED
     return UNKNOWN
@@ -296,7 +295,7 @@ def _example_axis_in_product(node: Apply, given: Sequence[ExampleAxis]) -> Examp
 
 def _is_in_batch(node: Apply, given: Sequence[ExampleAxis]) -> bool:
     """Return whether examples run over batch axes of a `Blockwise` op."""
-    op: Any = node.op
+    op = node.op
     return all(not isinstance(p, int) or p < op.batch_ndim(node) for p in given)
 
 

@@ -6,7 +6,6 @@ A walk from the loss back, through what is linear, ends at the sum over the axis
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import pytensor.scalar as ps
 import pytensor.tensor as pt
@@ -95,7 +94,10 @@ class _LossFinder(LossWalk):
         return total, reductions.pop()
 
     def _scaled(
-        self, found: Found, scales: Sequence[TensorVariable], scale: Callable[[Any, Any], Any]
+        self,
+        found: Found,
+        scales: Sequence[TensorVariable],
+        scale: Callable[[TensorVariable, TensorVariable], TensorVariable],
     ) -> Found:
         """Scale what was found; a sum divided by the number of examples is a mean."""
         if found is None:

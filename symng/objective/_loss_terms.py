@@ -7,7 +7,7 @@ linear in: a cross-entropy is linear in the log-softmax of logits, with the targ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.scalar as ps
@@ -99,10 +99,10 @@ def _walk(
             targets.update(dict.fromkeys(node.outputs, entering))
         if not any(v in terms for v in node.inputs):
             continue
-        opened: Any = None
-        # Such as t log y in one op.
+        opened = None
         if isinstance(node.op, OpFromGraph) and node.outputs[0] not in kinds:
             opened = open_op(node.op, node.inputs, every=True)
+        if opened is not None:  # such as t log y in one op
             _walk(toposort(opened, blockers=node.inputs), kinds, params, targets, terms)
         for i, v in enumerate(node.outputs):
             if v in kinds:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pytensor.scalar as ps
 from pytensor.graph.basic import Constant, Variable
@@ -27,7 +26,7 @@ class LossWalk:
         """Return the axis of ``v`` that runs over examples, or what is known in its place."""
         return self.example_axes.get(v, NONE)
 
-    def sums_a_product(self, v: Any) -> bool:
+    def sums_a_product(self, v: TensorVariable) -> bool:
         """Return whether ``v`` is a product of matrices that sums over examples, such as R^T R."""
         op = v.owner.op
         dot = isinstance(op, Dot) or (isinstance(op, Blockwise) and isinstance(op.core_op, Dot))

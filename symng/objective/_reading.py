@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from pytensor.graph.basic import Variable
 
@@ -51,7 +50,7 @@ def read_model(
     heads = tuple(make_head(*parts) for parts in zip(outputs, likelihoods, axes, strict=True))
     example_axes = _arguments.check_data_axes(data_axes, (*inputs, *targets), axes[0])
     # A loss that recomputes the pre-activation still passes through it.
-    merged_loss: Any = merge_equal([opened_loss], [head.curvature_at for head in heads])[0]
+    merged_loss = merge_equal([opened_loss], [head.curvature_at for head in heads])[0]
     model = Model(
         loss=merged_loss,
         outputs=outputs,

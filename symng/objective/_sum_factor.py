@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import pytensor.scalar as ps
 from pytensor.graph.basic import Variable
@@ -43,8 +42,8 @@ def find_sum_factor(
     if example_axes.get(loss) in (NONE, REDUCED):
         return _SumFinder(example_axes).factor(loss)
     # A model that mixes its examples, as by batch normalization, may end in a sum over them.
-    placeholders: dict[Any, Any] = {y: y.type() for y in outputs}
-    end: Any = rebuild([loss], placeholders)[0]
+    placeholders = {y: y.type() for y in outputs}
+    end = rebuild([loss], placeholders)[0]
     known = dict(known) | {v: outputs[y] for y, v in placeholders.items()}
     return _SumFinder(locate_examples(end, known, folding=True)).factor(end)
 
@@ -57,13 +56,13 @@ class _SumFinder(LossWalk):
         self._factors: dict[Variable, float | None] = {}
         self._divided: dict[Variable, bool] = {}
 
-    def factor(self, v: Any) -> float | None:
+    def factor(self, v: TensorVariable) -> float | None:
         """Return the factor of the sums over examples in ``v``; None if ``v`` is no such sum."""
         if v not in self._factors:
             self._factors[v] = self._find_factor(v)
         return self._factors[v]
 
-    def _find_factor(self, v: Any) -> float | None:
+    def _find_factor(self, v: TensorVariable) -> float | None:
         """Compute `factor`."""
         if self.example_axis(v) != REDUCED or v.owner is None:
             return None
@@ -97,13 +96,13 @@ class _SumFinder(LossWalk):
             return factor
         return None
 
-    def _is_divided(self, v: Any) -> bool:
+    def _is_divided(self, v: TensorVariable) -> bool:
         """Return whether the terms of a sum are divided by their number or by a sum over them."""
         if v not in self._divided:
             self._divided[v] = self._find_divided(v)
         return self._divided[v]
 
-    def _find_divided(self, v: Any) -> bool:
+    def _find_divided(self, v: TensorVariable) -> bool:
         """Compute `_is_divided`."""
         if v.owner is None or not isinstance(self.example_axis(v), int):
             return False
@@ -124,10 +123,10 @@ class _SumFinder(LossWalk):
         return any(self._is_divided(i) for i in inputs)
 
 
-def _squared_root(v: Any) -> Any:
+def _squared_root(v: TensorVariable) -> TensorVariable | None:
     """Return x if ``v`` is the square of sqrt(x), as a squared norm is; else None."""
 
-    def base(u: Any, known: type, exponent: float) -> Any:
+    def base(u: TensorVariable, known: type, exponent: float) -> TensorVariable | None:
         scalar_op = u.owner.op.scalar_op if u.owner and isinstance(u.owner.op, Elemwise) else None
         if isinstance(scalar_op, known):
             return u.owner.inputs[0]
@@ -140,7 +139,7 @@ def _squared_root(v: Any) -> Any:
     return None if root is None else base(root, ps.Sqrt, 0.5)
 
 
-def _number(v: Any) -> float | None:
+def _number(v: Variable) -> float | None:
     """Return the absolute value of a constant, if all its entries are one number."""
     try:
         return abs(float(get_underlying_scalar_constant_value(v)))

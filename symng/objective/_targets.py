@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.scalar as ps
+from numpy.typing import ArrayLike
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import ancestors, toposort
 from pytensor.tensor.elemwise import DimShuffle
@@ -95,7 +96,7 @@ class TargetChecks:
 
     def check(self, name: str, arrays: Sequence[np.ndarray]) -> list[str]:
         """Refuse targets that the likelihood of their output cannot produce; return warnings."""
-        values: dict[Variable, Any] = dict(zip(self.variables, arrays, strict=True))
+        values: dict[Variable, np.ndarray] = dict(zip(self.variables, arrays, strict=True))
         if self._computed:
             computed = evaluate(lambda a: self._compute(*a), arrays, name)
             values.update(zip(self._computed, computed, strict=True))
@@ -119,7 +120,7 @@ class TargetChecks:
         return [v for v in dict.fromkeys(found) if v not in self.variables]
 
     @cached_property
-    def _compute(self) -> Any:
+    def _compute(self) -> Callable[..., list[np.ndarray]]:
         """The function from the variables to `_computed`."""
         return compile_in_python(self.variables, self._computed)
 
@@ -171,12 +172,16 @@ def read_target_checks(model: Model) -> TargetChecks:
     )
 
 
-def label_mistake(name: str, target: Any, array: Any, heads: Sequence[Head]) -> Exception | None:
+def label_mistake(
+    name: str, target: TensorVariable, array: ArrayLike, heads: Sequence[Head]
+) -> Exception | None:
     """Return the error for class numbers in place of one-hot targets, or vice versa; else None."""
-    try:
-        shape = array.shape if isinstance(getattr(array, "shape", None), tuple) else np.shape(array)
-    except ValueError:  # rows of several lengths
-        return None
+    shape = getattr(array, "shape", None)
+    if not isinstance(shape, tuple):
+        try:
+            shape = np.shape(array)
+        except ValueError:  # rows of several lengths
+            return None
     for head in heads:
         if not isinstance(head.likelihood, Categorical):
             continue
@@ -272,8 +277,8 @@ def _meetings(
     for node in nodes:
         inputs, met = _values_of(node), _met(node, behind)
         for v in inputs:
-            if v in origin:
-                piece = slices.setdefault(v, TargetSlice(origin[v], cast(Any, v), set()))
+            if v in origin and isinstance(v, TensorVariable):
+                piece = slices.setdefault(v, TargetSlice(origin[v], v, set()))
                 piece.labels = piece.labels or _serves_as_labels(node, v, behind)
             if v not in behind and len(met) == 1:
                 for inner in within.get(v, ()):
@@ -299,7 +304,7 @@ def _serves_as_labels(node: Apply, v: Variable, behind: Mapping[Variable, set[He
         return v in node.inputs[1:] and node.inputs[0] in behind
     if isinstance(node.op, AdvancedIncSubtensor):
         return v in node.inputs[2:]
-    compared: Any = node.inputs
+    compared = node.inputs
     return is_elementwise(node.op, ps.EQ) and not any(all(i.type.broadcastable) for i in compared)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pytensor.scalar as ps
@@ -76,8 +75,8 @@ class _End:
 
     likelihood: Likelihood
     source: str
-    r: Any
-    origin: Any = None
+    r: TensorVariable | None
+    origin: TensorVariable | None = None
     axes: Sequence[int] | None = None
     skip: int = 0
     is_plain: bool = True
@@ -116,7 +115,7 @@ def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
 
 
 def _read(
-    output: Any, tanh: Likelihood | None, least_ndim: int = 2
+    output: TensorVariable, tanh: Likelihood | None, least_ndim: int = 2
 ) -> tuple[Activation | None, bool]:
     """Return the activation of ``output``, and whether it is a softmax over other axes."""
     end, views = below_views(output)
@@ -142,7 +141,7 @@ def _read(
     return Activation(found.likelihood, r, origin, found.source, is_plain), False
 
 
-def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+def _read_end(end: TensorVariable, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
     """Read a likelihood off ``end``, which ``views`` rearrange."""
     op, argument = end.owner.op, end.owner.inputs[0]
     if isinstance(op, Softmax):
@@ -167,7 +166,7 @@ def _read_end(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End
     return None
 
 
-def _read_by_hand(end: Any) -> _End | None:
+def _read_by_hand(end: TensorVariable) -> _End | None:
     """Read a likelihood off the values of ``end``."""
     found = find_preactivation(end)
     if found is None:
@@ -179,7 +178,9 @@ def _read_by_hand(end: Any) -> _End | None:
     return _End(Bernoulli(), "sigmoid by hand", r, origin, is_plain=False)
 
 
-def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End | None:
+def _within(
+    value: TensorVariable, end: TensorVariable, where: str, tanh: Likelihood | None
+) -> _End | None:
     """Read a likelihood off ``value``, computed inside the op of ``end`` with its last axes."""
     inner, misplaced = _read(value, tanh, least_ndim=1)
     if misplaced:
@@ -196,9 +197,11 @@ def _within(value: Any, end: Any, where: str, tanh: Likelihood | None) -> _End |
     )
 
 
-def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> _End | None:
+def _read_in_scan(
+    end: TensorVariable, views: Sequence[Apply], tanh: Likelihood | None
+) -> _End | None:
     """Read a likelihood off the rounds of a scan, with the pre-activations of all rounds."""
-    value: Any = inline([inner_value(end)])[0][0]
+    value = inline([inner_value(end)])[0][0]
     found = _within(value, end, "a scan", tanh)
     if found is None or found.r is None:
         return found
@@ -217,7 +220,7 @@ def _read_in_scan(end: Any, views: Sequence[Apply], tanh: Likelihood | None) -> 
 
 def _starts_at(node: Apply, start: int) -> bool:
     """Return whether a `Subtensor` takes everything from row ``start`` on, and nothing else."""
-    op: Any = node.op
+    op = node.op
     if len(op.idx_list) != 1 or not isinstance(op.idx_list[0], slice):
         return False
     index = op.idx_list[0]
@@ -236,19 +239,20 @@ def _is_view(node: Apply) -> bool:
     return isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Identity)
 
 
-def _clipped(node: Apply) -> Any:
+def _clipped(node: Apply) -> TensorVariable | None:
     """Return what ``node`` keeps off 0 and 1 by constants, moving it by 2e-3 at most; else None."""
     if not is_elementwise(
         node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
     ):
         return None
-    others = [v for v in node.inputs if constant_value(v) is None]
+    others = [v for v in node.inputs if isinstance(v, TensorVariable) and constant_value(v) is None]
     if len(others) != 1 or others[0].type.ndim != node.outputs[0].type.ndim:
         return None
-    numbers = sample(others[0], 0.0, 1.0)
-    given = {v: constant_value(v) for v in node.inputs if v is not others[0]}
-    got = evaluate_nodes([node], {**given, others[0]: numbers}).get(node.outputs[0])
-    return others[0] if got is not None and is_near(got, numbers, 2e-3) else None
+    (varying,) = others
+    numbers = sample(varying, 0.0, 1.0)
+    given = {v: constant_value(v) for v in node.inputs if v is not varying}
+    got = evaluate_nodes([node], {**given, varying: numbers}).get(node.outputs[0])
+    return varying if got is not None and is_near(got, numbers, 2e-3) else None
 
 
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pytensor.tensor as pt
@@ -19,7 +19,7 @@ from pytensor.graph.traversal import toposort
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
-from symng.graphs.loops import while_loop
+from symng.graphs.loops import Entries, while_loop
 from symng.graphs.rebuild import rebuild
 from symng.graphs.types import Integer
 from symng.objective._example_axes import NONE, is_opaque, locate_examples
@@ -80,7 +80,7 @@ class Batch(ABC):
         factor = self.objective.sum_factor
         if factor is None:
             return self
-        count: Any = self.count.astype(self.objective.dtype)
+        count = self.count.astype(self.objective.dtype)
         if factor < 0.5:  # from 0.5 it is a sum: half a sum of squares is a likelihood
             count = pt.switch(pt.gt(factor * self.count, 1.001), count, pt.ones_like(count))
         return replace(self, divisor=count)
@@ -182,15 +182,15 @@ class ChunkedBatch(Batch):
         values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
         length, count = self._length_of_chunk(), self.stacked[0].shape[0]
 
-        def body(s: dict[str, Any]) -> dict[str, Any]:
-            rows: dict[Any, Any] = {
+        def body(s: Entries) -> Entries:
+            rows = {
                 v: chunks[s["chunk"]] for v, chunks in zip(placeholders, self.stacked, strict=True)
             }
             here = rebuild(values, rows | {offset: s["chunk"] * length})
             added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
             return {"chunk": s["chunk"] + 1, **added}
 
-        start: dict[str, Any] = {"chunk": pt.constant(0, dtype="int64")}
+        start: Entries = {"chunk": pt.constant(0, dtype="int64")}
         start |= {
             f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)
         }

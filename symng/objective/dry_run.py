@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,14 +13,17 @@ from symng.graphs.axes import infer_length
 from symng.likelihoods import Categorical
 from symng.objective.model import Model
 
+Lengths = tuple[tuple[int, ...], ...]
+"""The shape of each array of a batch, without the axis of examples."""
+
 
 class DryRun:
     """Evaluate a model in plain Python, and name the batch whose arrays do not fit it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._functions: dict[bool, Any] = {}
-        self._seen: set[tuple[Any, ...]] = set()
+        self._functions: dict[bool, Callable[..., list[np.ndarray]]] = {}
+        self._seen: set[Lengths] = set()
 
     def knows(self, arrays: Sequence[np.ndarray]) -> bool:
         """Return whether the model was evaluated on arrays of these shapes, examples aside."""
@@ -41,7 +43,7 @@ class DryRun:
         has_targets = len(arrays) == inputs + len(model.targets)
         if has_targets not in self._functions:
             variables = list(model.variables[: len(arrays)])
-            results: list[Any] = [model.loss] if has_targets else list(model.outputs)
+            results = [model.loss] if has_targets else list(model.outputs)
             if has_targets and model.reduction == "given":
                 results.append(model.example_losses.shape[0])  # type: ignore[union-attr]
             self._functions[has_targets] = compile_in_python(variables, results)
@@ -87,7 +89,7 @@ class DryRun:
                     )
         return ""
 
-    def _lengths(self, arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    def _lengths(self, arrays: Sequence[np.ndarray]) -> Lengths:
         """Return the shapes of arrays without the axis of examples."""
         pairs = zip(arrays, self.model.data_axes, strict=False)
         return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)

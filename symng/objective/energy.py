@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
@@ -131,7 +130,7 @@ class EnergyObjective(Objective):
         )
 
     def check_batch(
-        self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True
+        self, name: str, arrays: object, *, targets: bool = True, finite: bool = True
     ) -> list[np.ndarray]:
         if not isinstance(arrays, tuple | list) or len(arrays) != len(self.inputs):
             return super().check_batch(name, arrays, targets=targets, finite=finite)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytensor.scalar as ps
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import toposort
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.variable import TensorVariable
 
-from symng.objective._example_axes import locate_examples
+from symng.objective._example_axes import ExampleAxis, locate_examples
 from symng.objective.objective import Objective
 
 
@@ -27,8 +28,8 @@ class ParameterUse:
     """
 
     node: Apply
-    operand: Any
-    order: Sequence[Any]
+    operand: Variable
+    order: Sequence[int | str]
     axis: int
 
     def is_layer(self) -> bool:
@@ -48,12 +49,14 @@ class ParameterUse:
         return is_sum and self.operand.type.shape[self.axis] == 1
 
 
-def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variable, ParameterUse]:
+def find_uses(
+    objective: Objective, ends: Mapping[TensorVariable, int]
+) -> dict[SharedVariable, ParameterUse]:
     """Return the uses of those parameters that are matrices or biases of dense layers.
 
     ``ends`` are the tensors that are computed for the examples, each with its axis of examples.
     """
-    tensors: list[Any] = list(ends)
+    tensors = list(ends)
     nodes = [node for node in toposort(tensors) if not isinstance(node.op, Shape | Shape_i)]
     clients: dict[Variable, list[Apply]] = {}
     for node in nodes:
@@ -61,7 +64,7 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
             clients.setdefault(v, []).append(node)
 
     # Of those tensors whose example n enters example n of the ends alone, the axis of examples.
-    example_axes: dict[Variable, Any] = {}
+    example_axes: dict[Variable, ExampleAxis] = {}
     for tensor in tensors:
         example_axes |= locate_examples(tensor, objective.model.axis_of)
     separable_axis: dict[Variable, int] = {}
@@ -73,16 +76,18 @@ def find_uses(objective: Objective, ends: Mapping[Variable, int]) -> dict[Variab
             ):
                 separable_axis[v] = axis
 
-    uses: dict[Variable, ParameterUse] = {}
+    uses: dict[SharedVariable, ParameterUse] = {}
     for p in objective.params:
-        v, order = p, list[Any](range(p.type.ndim))
-        while len(clients.get(v, ())) == 1:
-            node = clients[v][0]
+        operand: Variable = p
+        order: list[int | str] = list(range(p.type.ndim))
+        while len(clients.get(operand, ())) == 1:
+            node = clients[operand][0]
             if isinstance(node.op, DimShuffle):
-                v, order = node.outputs[0], [o if o == "x" else order[o] for o in node.op.new_order]
+                operand = node.outputs[0]
+                order = [o if o == "x" else order[o] for o in node.op.new_order]
                 continue
             if node.outputs[0] in separable_axis:
-                use = ParameterUse(node, v, order, separable_axis[node.outputs[0]])
+                use = ParameterUse(node, operand, order, separable_axis[node.outputs[0]])
                 if use.is_layer() or use.is_bias():
                     uses[p] = use
             break

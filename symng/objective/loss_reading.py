@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytensor.scalar as ps
@@ -105,7 +105,7 @@ def scaled_output(
             if any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
     scaled, by_target = y, False
-    end: Any = y
+    end = y
     while True:
         users = [n for n in nodes if end in n.inputs]
         if len(users) != 1 or not isinstance(users[0].op, Elemwise):
@@ -117,10 +117,9 @@ def scaled_output(
             isinstance(scalar, ps.TrueDiv) and node.inputs[0] is end
         )
         known = len(others) == len(node.inputs) - 1 and not any(v in moved for v in others)
-        alike = (
-            after.type.dtype == y.type.dtype and after.type.broadcastable == y.type.broadcastable
-        )
-        if not (affine and known and alike):
+        if not (affine and known and isinstance(after, TensorVariable)):
+            break
+        if after.dtype != y.dtype or after.broadcastable != y.broadcastable:
             break
         entering = [v in given for v in others]
         if any(entering) or by_target:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
@@ -67,7 +66,7 @@ class Model:
     @property
     def count(self) -> TensorVariable:
         """The number of examples, as a symbolic integer."""
-        first: Any = self.variables[0]
+        first = self.variables[0]
         return first.shape[self.data_axes[0]]
 
     def count_of(self, arrays: Sequence[np.ndarray]) -> int:
@@ -76,7 +75,7 @@ class Model:
 
     def on_inputs(self, variables: list[TensorVariable]) -> Model:
         """Return the same model on other inputs and targets."""
-        graphs: list[Any] = [
+        graphs = [
             self.loss,
             self.example_losses,
             *self.outputs,
@@ -84,18 +83,24 @@ class Model:
         ]
         present = list(dict.fromkeys(v for v in graphs if v is not None))
         copies = rebuild(present, dict(zip(self.variables, variables, strict=True)))
-        copy_of: dict[Any, Any] = {None: None, **dict(zip(present, copies, strict=True))}
+        copy_of = dict(zip(present, copies, strict=True))
+
+        def copy_if_known(v: TensorVariable | None) -> TensorVariable | None:
+            return None if v is None else copy_of[v]
+
         return replace(
             self,
             loss=copy_of[self.loss],
             outputs=tuple(copy_of[y] for y in self.outputs),
             heads=tuple(
-                replace(h, y=copy_of[h.y], r=copy_of[h.r], curvature_at=copy_of[h.curvature_at])
+                replace(
+                    h, y=copy_of[h.y], r=copy_if_known(h.r), curvature_at=copy_of[h.curvature_at]
+                )
                 for h in self.heads
             ),
             inputs=tuple(variables[: len(self.inputs)]),
             targets=tuple(variables[len(self.inputs) :]),
-            example_losses=copy_of[self.example_losses],
+            example_losses=copy_if_known(self.example_losses),
         )
 
     def with_loss(self, loss: TensorVariable, reduction: str | None) -> Model:

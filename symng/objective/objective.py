@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
@@ -112,13 +113,13 @@ class Objective:
     @explain_keywords
     def __init__(
         self,
-        loss: Any,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None
-        output: Any,
+        loss: object,  # not TensorVariable: PyTensor annotates pt.tanh(x) as None
+        output: object,
         params: Sequence[SharedVariable],
         inputs: Sequence[TensorVariable],
         targets: Sequence[TensorVariable] = (),
         likelihood: Likelihood | Sequence[Likelihood | None] | None = None,
-        example_losses: Any = None,
+        example_losses: object = None,
         *,
         example_axis: int | Sequence[int] = 0,
         data_axes: Sequence[int] | None = None,
@@ -140,7 +141,7 @@ class Objective:
         self._target_checks = read_target_checks(self._model)
         self._warnings: list[str] = []  # of targets; shared by copies, so that one is enough
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):
             raise AttributeError(f"An Objective is frozen: make a new one to change {name!r}.")
         super().__setattr__(name, value)
@@ -151,7 +152,7 @@ class Objective:
         return self._model
 
     @property
-    def loss(self) -> Any:
+    def loss(self) -> TensorVariable:
         """The loss, a symbolic scalar."""
         return self._model.loss
 
@@ -228,15 +229,14 @@ class Objective:
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with symbolic ``values``, of the same shapes, for the parameters."""
-        loss: TensorVariable = rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
-        return loss
+        return rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
 
     def clone_inputs(self, suffix: str) -> Self:
         """Return the model on new inputs and targets, named with ``suffix``, for another batch."""
         fresh = [v.type(name=f"{v.name or 'input'}{suffix}") for v in self._model.variables]
         return self._with_model(self._model.on_inputs(fresh))
 
-    def with_loss(self, loss: Any, reduction: str | None = None) -> Self:
+    def with_loss(self, loss: TensorVariable, reduction: str | None = None) -> Self:
         """Return the objective with another loss, the ``reduction`` of the per-example losses."""
         return self._with_model(self._model.with_loss(loss, reduction))
 
@@ -269,7 +269,7 @@ class Objective:
         return self.rebind(graphs)
 
     def check_batch(
-        self, name: str, arrays: Any, *, targets: bool = True, finite: bool = True
+        self, name: str, arrays: object, *, targets: bool = True, finite: bool = True
     ) -> list[np.ndarray]:
         """Return a batch as NumPy arrays that fit the inputs and targets, or refuse it.
 
@@ -316,7 +316,7 @@ class Objective:
             for message in warnings:
                 warn(message)
 
-    def check(self, *batch: Any, mode: ModeLike = None, seed: int = 0) -> Match:
+    def check(self, *batch: ArrayLike, mode: ModeLike = None, seed: int = 0) -> Match:
         """Check whether loss and likelihood match, and up to which factor.
 
         Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from pytensor.gradient import DisconnectedGrad, ZeroGrad
@@ -54,7 +53,7 @@ class Values:
         self.model = model
         # Slices of one r share it.
         self.preactivations = list(dict.fromkeys(head.curvature_at for head in model.heads))
-        results: list[Any] = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
+        results = [*self.preactivations, *model.outputs, model.heads[0].y.shape]
         self._function = compile_in_python(model.variables, results)
 
     def __call__(
@@ -127,7 +126,7 @@ class _Ends:
         self.numbers = [number[head.curvature_at] for head in heads]
         self.has_passage = [has_passage(head) for head in heads]
         pairs = zip(heads, self.has_passage, strict=True)
-        ends: list[Any] = [head.r if passed else head.y for head, passed in pairs]
+        ends = [head.r if passed and head.r is not None else head.y for head, passed in pairs]
         self.ends = rebuild(ends, dict(zip(preactivations, placeholders, strict=True)))
 
     def push(self, vectors: Sequence[TensorVariable]) -> list[TensorVariable]:
@@ -148,7 +147,7 @@ class _Ends:
             likelihood = head.likelihood
             multiply = likelihood.metric_product if passed else likelihood.output_metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
-            pulled: Any = [multiply(end, tangent) / count]
+            pulled = [multiply(end, tangent) / count]
             if end is not self.placeholders[i]:
                 pulled = pullback([end], [self.placeholders[i]], pulled)
             total[i] += pulled[0]

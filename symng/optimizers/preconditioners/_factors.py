@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytensor.scalar as ps
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.linalg import matrix_inverse
@@ -224,8 +225,10 @@ def _ends(objective: Objective) -> dict[Any, int]:
 
 
 def _bias_of(
-    use: ParameterUse, uses: Mapping[Variable, ParameterUse], biases: Mapping[Apply, Variable]
-) -> Variable | None:
+    use: ParameterUse,
+    uses: Mapping[SharedVariable, ParameterUse],
+    biases: Mapping[Apply, SharedVariable],
+) -> SharedVariable | None:
     """Return the parameter that is added to the result of a layer and nowhere else, or None.
 
     One that is subtracted has derivatives of the other sign: it is no bias of the layer.
@@ -238,6 +241,6 @@ def _bias_of(
             and product in node.inputs
             and len(node.inputs) == 2
         )
-        if added and uses[p].order[-1] == 0 and uses[p].operand.ndim == 2:
+        if added and uses[p].order[-1] == 0 and uses[p].operand.type.ndim == 2:
             return p
     return None
