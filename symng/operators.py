@@ -210,7 +210,7 @@ class LinearOperator:
         Parameters
         ----------
         damping : float or symbolic scalar
-            Any finite number; a negative one shifts the other way.
+            A finite number; a negative one shifts the other way.
         """
         check_number("damping", damping, symbolic=True)
         shift = pt.cast(damping, self.dtype)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.loops import map_rows
-from symng.graphs.types import Integer
+from symng.graphs.types import Integer, Params
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.objective.layers import ParameterUse, find_uses
+
+
+def known_example_losses(objective: Objective) -> TensorVariable:
+    """Return the losses of single examples, of an objective that has them."""
+    losses = objective.example_losses
+    assert losses is not None  # by `EmpiricalFisher.check`
+    return losses
 
 
 def mean_squared_gradients(batch: Batch, draws: int, seed: Integer) -> TensorVariable:
@@ -45,15 +49,14 @@ def mean_squared_gradients(batch: Batch, draws: int, seed: Integer) -> TensorVar
 # Exact, for dense layers
 
 
-def _uses(objective: Objective) -> dict[Any, ParameterUse]:
+def _uses(objective: Objective) -> dict[SharedVariable, ParameterUse]:
     """Return where the matrices and biases of dense layers are used."""
-    losses: Any = objective.example_losses
-    return find_uses(objective, {losses: 0})
+    return find_uses(objective, {known_example_losses(objective): 0})
 
 
-def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
+def _layer_squares(objective: Objective) -> dict[SharedVariable, TensorVariable]:
     """Return 1/N sum_n g_n^2 for the matrices and biases of dense layers."""
-    losses: Any = objective.example_losses
+    losses = known_example_losses(objective)
     uses = _uses(objective)
     count = losses.shape[0].astype(objective.dtype)
     # This shares the backward pass of the loss; with a mean its deltas are divided by N.
@@ -61,7 +64,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     total = objective.loss if known else losses.sum()
     # A layer whose shape alone is read has no derivative: zeros.
     outputs = [use.node.outputs[0] for use in uses.values()]
-    deltas: Any = grad(total, outputs, disconnected_inputs="ignore")
+    deltas = grad(total, outputs, disconnected_inputs="ignore")
     factor = count if objective.reduction == "mean" else 1 / count
     return {
         p: factor * _sum_squares(use, delta)
@@ -69,7 +72,7 @@ def _layer_squares(objective: Objective) -> dict[Variable, TensorVariable]:
     }
 
 
-def _sum_squares(use: ParameterUse, delta: Any) -> TensorVariable:
+def _sum_squares(use: ParameterUse, delta: TensorVariable) -> TensorVariable:
     """Return sum_n g_n^2, given the derivative of the summed losses by the output of the layer.
 
     With h W, g_n = h_n^T delta_n, and the sum of the squares is (h^2)^T delta^2.
@@ -90,16 +93,14 @@ def _sum_squares(use: ParameterUse, delta: Any) -> TensorVariable:
 
 
 def _signed_means(
-    objective: Objective, params: Sequence[Any], draws: int, seed: Integer, offset: Integer
+    objective: Objective, params: Params, draws: int, seed: Integer, offset: Integer
 ) -> TensorVariable:
     """Return 1/N sum_n s_n g_n for some parameters, a row for each draw of random signs s."""
-    losses: Any = objective.example_losses
+    losses = known_example_losses(objective)
     count = losses.shape[0].astype(losses.dtype)
 
     def signed_mean(signs: TensorVariable) -> TensorVariable:
-        slopes: Any = grad(
-            pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore"
-        )
+        slopes = grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
         return vectors.ravel(slopes, params)
 
     rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, offset=offset))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.graph.basic import Apply
@@ -84,7 +83,7 @@ def recurrent_states(objective: Objective) -> list[TensorVariable]:
 
 def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
     """Return the traces of those states of a scan that enter its outputs numbered ``used``."""
-    op: Any = node.op
+    op = node.op
     lookup = op.get_oinp_iinp_iout_oout_mappings()
     inner_inputs, inner_outputs = op.inner_inputs, op.inner_outputs
     fed_by = {
@@ -105,6 +104,6 @@ def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
     for i, taps in enumerate(
         (*op.info.mit_sot_in_slices, *op.info.sit_sot_in_slices), start=op.info.n_mit_mot
     ):
-        buffer: Any = node.outputs[i]
-        if i in needed and buffer.type.dtype.startswith("float"):
+        buffer = node.outputs[i]
+        if i in needed and isinstance(buffer, TensorVariable) and buffer.dtype.startswith("float"):
             yield buffer[-min(taps) :]

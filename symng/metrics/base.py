@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import check_instance
+from symng._checks import argument_error, check_instance
 from symng.graphs.config import Config
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -67,11 +66,16 @@ class Metric(Config, ABC):
         """Return the product of the metric with the flat vector ``v``."""
 
 
-def as_metric(name: str, value: Any) -> Metric:
+def as_metric(name: str, value: object) -> Metric:
     """Return ``value`` if it is a metric: the check of a setting."""
-    check_instance(
-        name, value, Metric, "a metric such as symng.Fisher()", "Did you forget the parentheses?"
-    )
+    if not isinstance(value, Metric):
+        raise argument_error(
+            name,
+            "a metric such as symng.Fisher()",
+            value,
+            "Did you forget the parentheses?",
+            TypeError,
+        )
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pytensor.tensor.variable import TensorVariable
 
@@ -74,9 +73,9 @@ class GaussNewton(OutputMetric):
     ) -> list[TensorVariable]:
         preactivations = self.outputs(objective)
         # The loss as a function of the pre-activations alone, even if one is computed from another.
-        placeholders: list[Any] = [r.type() for r in preactivations]
+        placeholders: list[TensorVariable] = [r.type() for r in preactivations]
         loss = rebuild([objective.loss], dict(zip(preactivations, placeholders, strict=True)))[0]
-        curved: Any = hessian_product(loss, placeholders, tangents)
+        curved = hessian_product(loss, placeholders, tangents)
         return rebuild(curved, dict(zip(placeholders, preactivations, strict=True)))
 
 
@@ -112,11 +111,11 @@ class Hessian(Metric):
     """
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        params: Any = objective.params
+        params = objective.params
         with floatx_of(objective):
-            slopes: Any = grad(objective.loss, params, disconnected_inputs="ignore")
+            slopes = grad(objective.loss, params, disconnected_inputs="ignore")
             along = (vectors.ravel(slopes, params) * v).sum()
-            curved: Any = grad(
+            curved = grad(
                 along,
                 params,
                 of=objective.loss,

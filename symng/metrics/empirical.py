@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
@@ -17,7 +16,7 @@ from symng._checks import (
 from symng.graphs import vectors
 from symng.graphs.config import config, flag
 from symng.graphs.types import Integer
-from symng.metrics._diagonal import mean_squared_gradients
+from symng.metrics._diagonal import known_example_losses, mean_squared_gradients
 from symng.metrics.base import Metric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -87,8 +86,7 @@ class EmpiricalFisher(Metric):
             )
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
-        losses = objective.example_losses
-        assert losses is not None  # by `check`
+        losses = known_example_losses(objective)
         along = pushforward([losses], objective, v)[0]  # g_n . v
         if self.centered:
             along = along - along.mean()
@@ -103,7 +101,7 @@ class EmpiricalFisher(Metric):
 
     def factor(self, objective: Objective) -> Factor:
         """Return the matrix with rows g_n / sqrt(N), centered if ``centered``."""
-        losses: Any = objective.example_losses
+        losses = known_example_losses(objective)
         scale = pt.sqrt(losses.shape[0].astype(losses.dtype))
 
         def scaled(v: TensorVariable) -> TensorVariable:
@@ -117,7 +115,7 @@ class EmpiricalFisher(Metric):
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:
         def drawn(seed: TensorVariable) -> TensorVariable:
             def means(o: Objective, offset: Integer) -> list[TensorVariable]:
-                losses: Any = o.example_losses
+                losses = known_example_losses(o)
                 signs = vectors.random_signs(losses, seed, offset=offset)
                 weights = signs / losses.shape[0].astype(losses.dtype)
                 return [
@@ -190,7 +188,7 @@ def _mean_gradient(batch: Batch) -> TensorVariable:
     """Return the mean of the gradients of single examples."""
 
     def mean(o: Objective, offset: Integer) -> list[TensorVariable]:
-        losses: Any = o.example_losses
+        losses = known_example_losses(o)
         return [
             pullback(
                 [losses], o, [pt.ones_like(losses) / losses.shape[0].astype(losses.dtype)]

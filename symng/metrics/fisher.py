@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import pytensor.tensor as pt
 from pytensor.graph.traversal import ancestors
@@ -13,6 +13,7 @@ from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.config import choice, config
 from symng.graphs.types import Integer
+from symng.likelihoods import Likelihood
 from symng.metrics.base import OutputMetric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -113,11 +114,11 @@ class Fisher(OutputMetric):
         if not self._has_factor(objective):
             return None
         heads = objective.heads
-        ends: list[Any] = [head.r for head in heads]
+        ends = _preactivations(heads)
 
-        def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[Any]:
+        def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[TensorVariable]:
             return [
-                head.likelihood.metric_sqrt(r, v, transposed)
+                _sqrt_product(head.likelihood, r, v, transposed)
                 / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
                 for head, r, v in zip(heads, ends, tangents, strict=True)
             ]
@@ -145,13 +146,13 @@ class Fisher(OutputMetric):
 
         def drawn(seed: TensorVariable) -> TensorVariable:
             def mean(o: Objective, offset: Integer) -> list[TensorVariable]:
-                ends: list[Any] = [head.r for head in o.heads]
+                ends = _preactivations(o.heads)
                 parts = []
                 for number, (head, r) in enumerate(zip(o.heads, ends, strict=True)):
                     own = seed * len(ends) + number
                     signs = vectors.random_signs(r, own, axis=head.example_axis, offset=offset)
                     count = r.shape[head.example_axis].astype(r.dtype)
-                    parts.append(head.likelihood.metric_sqrt(r, signs, False) / count)
+                    parts.append(_sqrt_product(head.likelihood, r, signs, False) / count)
                 return [pullback(ends, o, parts).astype(o.dtype)]
 
             return pt.sqrt(batch.count.astype(batch.objective.dtype)) * batch.mean(mean)[0]
@@ -165,3 +166,17 @@ class Fisher(OutputMetric):
     def _end(self, head: Head) -> TensorVariable:
         """Return the variable on which the product is formed."""
         return head.y if self.form == "output" or head.r is None else head.r
+
+
+def _preactivations(heads: Sequence[Head]) -> list[TensorVariable]:
+    """Return the pre-activations of heads that all have one."""
+    return [head.r for head in heads if head.r is not None]
+
+
+def _sqrt_product(
+    likelihood: Likelihood, r: TensorVariable, v: TensorVariable, transposed: bool
+) -> TensorVariable:
+    """Return B v or B^T v, of a likelihood whose B is known."""
+    product = likelihood.metric_sqrt(r, v, transposed)
+    assert product is not None  # by `Fisher._has_factor`
+    return product

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager
 
 import pytensor
-import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import derivatives, vectors
@@ -46,7 +45,7 @@ def pushforward(
     array([3., 6.])
     """
     with floatx_of(objective):
-        tangents: Any = derivatives.pushforward(
+        tangents = derivatives.pushforward(
             _detached(outputs), objective.params, vectors.split(v, objective.params), "ignore"
         )
     return list(tangents)
@@ -82,22 +81,22 @@ def pullback(
     array([1., 4.])
     """
     with floatx_of(objective):
-        slopes: Any = derivatives.pullback(
+        slopes = derivatives.pullback(
             _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
         )
     return vectors.ravel([accumulate_in_own_dtype(slope) for slope in slopes], objective.params)
 
 
-def _detached(outputs: Sequence[TensorVariable]) -> list[Any]:
+def _detached(outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
     """Return several outputs as copies, none computed from another.
 
     PyTensor's pullback takes the cotangent of an output as its whole gradient, so what reaches it
     through another output would be lost.
     """
-    return list(outputs) if len(outputs) == 1 else [pt.tensor_copy(v) for v in outputs]
+    return list(outputs) if len(outputs) == 1 else [v.copy() for v in outputs]
 
 
-def floatx_of(objective: Objective) -> Any:
+def floatx_of(objective: Objective) -> AbstractContextManager[object]:
     """Return a context in which PyTensor's floatX is the dtype of the parameters.
 
     The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of

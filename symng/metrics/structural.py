@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytensor.tensor as pt
 from pytensor.graph.basic import Variable
@@ -36,16 +35,16 @@ def _as_states(name: str, value: object) -> tuple[TensorVariable, ...] | None:
     return tuple(given)
 
 
-def _as_likelihoods(name: str, value: Any) -> Any:
+def _as_likelihoods(name: str, value: object) -> object:
     """Return a likelihood for all hidden states as it is, several of them as a tuple."""
-    several = isinstance(value, list | tuple)
-    for likelihood in value if several else (value,):
+    likelihoods = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for likelihood in likelihoods:
         if likelihood is not None:
             expected = "an instance such as symng.Bernoulli()"
             check_instance(
                 name, likelihood, Likelihood, expected, "Did you forget the parentheses?"
             )
-    return tuple(value) if several else value
+    return likelihoods if isinstance(value, list | tuple) else value
 
 
 @config
@@ -117,7 +116,9 @@ class StructuralDamping(Metric):
     coefficient: Scalar = number(default=1.0, minimum=0, symbolic=True)
     relative: bool = flag(default=False)
     hidden: Sequence[TensorVariable] | None = setting(convert=_as_states, default=None)
-    likelihood: Any = setting(convert=_as_likelihoods, default=None)
+    likelihood: Likelihood | Sequence[Likelihood | None] | None = setting(
+        convert=_as_likelihoods, default=None
+    )
 
     def describe(self, objective: Objective) -> str:
         """Return the hidden states and what their activations stand for, one line a state."""
@@ -171,9 +172,8 @@ class StructuralDamping(Metric):
                 )
         else:
             found = _on_inputs(self.hidden, objective)
-        likelihoods = self.likelihood
-        if not isinstance(likelihoods, tuple):
-            likelihoods = (likelihoods,) * len(found)
+        given = self.likelihood
+        likelihoods = given if isinstance(given, Sequence) else (given,) * len(found)
         if len(likelihoods) != len(found):
             raise argument_error(
                 "likelihood",
