@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def _row(tag: str, cells: list[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """Return a value in few characters; a gap is empty."""
     if isinstance(value, np.floating):
         return "" if np.isnan(value) else f"{value:.4g}"

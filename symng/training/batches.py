@@ -237,9 +237,10 @@ class BatchSampler:
             else take(self.data, self.axes, None if self.search_batch == "all" else search),
         )
 
-    def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Return arrays and text for a checkpoint."""
-        arrays, meta = {"order": self.gradient.order}, {"position": self.gradient.position}
+        arrays = {"order": self.gradient.order}
+        meta: dict[str, object] = {"position": self.gradient.position}
         if self.own is not None:
             arrays["own_order"], meta["own_position"] = self.own.order, self.own.position
         return arrays, meta | {"rng": self.rng.bit_generator.state}

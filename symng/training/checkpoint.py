@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from symng._files import read_npz, write_npz
 
@@ -17,7 +18,9 @@ _FORMAT = 1
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, ArrayLike],
+    meta: Mapping[str, object] | None = None,
 ) -> None:
     """Write arrays and a JSON-able mapping to one file.
 
@@ -133,7 +136,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     return arrays, record["meta"]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Turn a NumPy scalar into a Python one for JSON."""
     if isinstance(value, np.generic):
         return value.item()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from symng._files import read_npz, write_npz
 from symng.training._table import as_html, is_empty, status_names
@@ -55,7 +56,7 @@ class History:
         self._length = 0
         self._arrays: dict[str, np.ndarray] = {}
 
-    def append(self, /, **row: Any) -> None:
+    def append(self, /, **row: object) -> None:
         """Add one row.
 
         Parameters
@@ -88,7 +89,7 @@ class History:
                 column.append(None)
         self._arrays.clear()
 
-    def _scalar(self, name: str, value: Any) -> Scalar | None:
+    def _scalar(self, name: str, value: object) -> Scalar | None:
         """Return a value as a Python scalar that fits the column."""
         if value is None:
             return None
@@ -148,7 +149,7 @@ class History:
     def __len__(self) -> int:
         return self._length
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Pickles and copies share nothing with this one. Arrays are left out: copies of them would
         # be writable.
         values = {name: list(column) for name, column in self._values.items()}
@@ -259,7 +260,7 @@ class History:
         return curves.finish(figure, path)
 
     @classmethod
-    def from_dict(cls, columns: Mapping[str, Any]) -> History:
+    def from_dict(cls, columns: Mapping[str, ArrayLike]) -> History:
         """Make a history from columns of one length.
 
         Parameters

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
+
 from symng.solvers import Status
 
 _NAN = float("nan")
@@ -68,12 +70,12 @@ class StepInfo:
         """The verdict of the solve by name, with its message; None without a solve."""
         return None if self.solver_status < 0 else Status(self.solver_status)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """Return the fields as a dictionary."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
-def make_info(values: Mapping[str, Any]) -> StepInfo:
+def make_info(values: Mapping[str, np.ndarray | int]) -> StepInfo:
     """Turn the outputs of the compiled step into plain numbers."""
     plain: dict[str, Any] = {}
     for name, value in values.items():

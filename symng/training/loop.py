@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -28,7 +28,7 @@ from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, copies, last_loss
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
-from symng.training.stepping import Evaluation, Limits, Stepper
+from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
 from symng.training.verdicts import Watch, message_of
 
 
@@ -46,12 +46,12 @@ def minimize(
     max_steps: int | None = 200,
     max_seconds: float | None = None,
     target_loss: float | None = None,
-    evaluate: Callable[..., Any] | None = None,
+    evaluate: Callable[..., Evaluated] | None = None,
     evaluate_every: int = 1,
-    evaluate_data: Sequence[Any] | None = None,
+    evaluate_data: Sequence[object] | None = None,
     seed: int = 0,
     progress: bool = True,
-    callback: Callable[..., Any] | None = None,
+    callback: Callable[..., object] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     mode: str | Mode | None = None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -16,6 +15,9 @@ from symng.backends.failures import ARRAY_ERRORS
 from symng.optimizers import Step
 from symng.optimizers.base import HostSearch
 from symng.training.batch_arrays import Arrays
+
+Records = dict[str, np.ndarray | int]
+"""The scalars that a step records, by their names."""
 
 
 class Program:
@@ -64,7 +66,7 @@ class Program:
             v for function in self.functions for v in function.get_shared()
         )
 
-    def __call__(self, arrays: Arrays) -> dict[str, Any]:
+    def __call__(self, arrays: Arrays) -> Records:
         """Take the step."""
         self.backend.take_shared(self._shared)
         if self.step.search is None:
@@ -100,7 +102,7 @@ class Program:
         """Return the coefficients found on the host, and how often the loss was evaluated."""
         searched, dtype, evaluations = arrays[self._searched], search.coefficients.type.dtype, 0
 
-        def evaluate(coefficients: np.ndarray) -> Any:
+        def evaluate(coefficients: np.ndarray) -> float | tuple[float, np.ndarray]:
             """Return the loss at the coefficients, and its gradient if there is one."""
             nonlocal evaluations
             evaluations += 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from pytensor.compile import Function
 from pytensor.compile.mode import Mode
 
 from symng.backends import enabled_backend, fallback_mode, warn_of_other_backend
@@ -15,7 +15,7 @@ from symng.objective import Objective
 from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
 from symng.training.batch_arrays import Arrays, BatchArrays, Batches, Layouts
-from symng.training.program import Program
+from symng.training.program import Program, Records
 
 
 class Programs:
@@ -45,7 +45,7 @@ class Programs:
         self._dry_run = DryRun(objective.model)
 
     @property
-    def functions(self) -> list[Any]:
+    def functions(self) -> list[Function]:
         """The compiled functions of all programs."""
         return [function for program in self.by_layouts.values() for function in program.functions]
 
@@ -73,7 +73,7 @@ class Programs:
             warn_of_other_backend(error, self.arrays.backend)
         self.seconds += time.perf_counter() - start
 
-    def run(self, batches: Batches) -> dict[str, Any]:
+    def run(self, batches: Batches) -> Records:
         """Call the program for a combination of batches and return its records."""
         with self._explained(batches):
             return self.by_layouts[self.arrays.layouts(batches)](self.arrays.flatten(batches))

@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping
 from html import escape
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from symng.solvers import Status
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 
 class ProgressBar:
@@ -79,7 +82,7 @@ class ProgressBar:
         if self.console.is_terminal and not self.quiet:
             self._progress.console.print(message)
 
-    def show(self, row: Mapping[str, Any], last: bool = False) -> None:
+    def show(self, row: Mapping[str, float], last: bool = False) -> None:
         """Show one step; the last one in any case."""
         parts = [f"step {row['step']}", f"loss {row['loss']:.5g}"]
         for name, label in (("damping", "damping"), ("reduction_ratio", "rho")):
@@ -87,7 +90,7 @@ class ProgressBar:
                 parts.append(f"{label} {row[name]:.3g}")
         if row["solver_status"] >= 0:
             parts.append(
-                f"{Status(row['solver_status']).name.lower()} in {row['solver_iterations']}"
+                f"{Status(int(row['solver_status'])).name.lower()} in {row['solver_iterations']}"
             )
         if not row["accepted"]:
             parts.append("rejected")
@@ -117,7 +120,7 @@ class Cell:
 
     def __init__(self) -> None:
         self.text, self.share = "", 0.0
-        self._display: Any = None
+        self._display: DisplayHandle | None = None
         self._drawn, self._last = True, -math.inf
 
     def show(self, text: str, share: float, force: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
@@ -93,7 +93,7 @@ class TrainingResult:
         """The ``status``, by its older name."""
         return self.status
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "step": None}  # compiled functions do not pickle
 
     def __copy__(self) -> TrainingResult:
@@ -128,7 +128,7 @@ def copies(params: Sequence[SharedVariable]) -> dict[str | int, np.ndarray]:
     """Return the values of the parameters by name, or by position if there is no unique name."""
     names = [p.name for p in params]
     values = (np.array(p.get_value(borrow=True)) for p in params)
-    keys: list[Any] = [
+    keys: list[str | int] = [
         name if name and names.count(name) == 1 else i for i, name in enumerate(names)
     ]
     return dict(zip(keys, values, strict=True))

@@ -7,9 +7,11 @@ import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import ArrayLike
+from pytensor.compile.sharedvalue import SharedVariable
 
 from symng._checks import Verbatim, argument_error, warn
 from symng.graphs.config import stable_settings
@@ -19,6 +21,13 @@ from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.history import History
 from symng.training.info import StepInfo
 from symng.training.step import CompiledStep
+
+
+class _Given(TypedDict):
+    """What a checkpoint says of the arguments of the run, to warn of other ones."""
+
+    settings: dict[str, str]
+    data: list[int]
 
 
 class TrainingRun:
@@ -39,7 +48,7 @@ class TrainingRun:
         self._interval, self._last_save = seconds_between_saves, time.monotonic()
         if path is None:
             return
-        self.given: dict[str, Any] = {
+        self.given: _Given = {
             "settings": stable_settings(step.optimizer),
             "data": self._checksum(),
         }
@@ -85,7 +94,7 @@ class TrainingRun:
         }
         arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
         arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
-        meta = {
+        meta: dict[str, object] = {
             "kind": self._kind(),
             "steps": self.steps,
             "seconds": self.seconds,
@@ -170,9 +179,11 @@ class TrainingRun:
         arrays = [*sampler.data, *(sampler.metric_data if sampler.own is not None else ())]
         return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
 
-    def _variables(self) -> dict[str, Any]:
+    def _variables(self) -> dict[str, SharedVariable]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
-        named = {f"param_{i}": p for i, p in enumerate(self.step.objective.params)}
+        named: dict[str, SharedVariable] = {
+            f"param_{i}": p for i, p in enumerate(self.step.objective.params)
+        }
         return named | {f"state_{name}": v for name, v in self.step.state.items()}
 
     def _kind(self) -> str:
@@ -187,7 +198,7 @@ class TrainingRun:
         )
 
 
-def _layout(array: Any) -> str:
+def _layout(array: ArrayLike) -> str:
     """Return the shape and dtype of an array as text."""
     return f"{np.shape(array)} {np.asarray(array).dtype.name}"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+
+from pytensor.compile.sharedvalue import SharedVariable
 
 from symng._checks import check_number
 from symng.optimizers import Optimizer
@@ -38,12 +39,12 @@ class Settings:
         if "damping" in self.variables:
             self.seen["damping"] = _number(self.variables["damping"])
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, float]:
         return {name: _number(v) for name, v in self.variables.items()}
 
-    def _check_one(self, name: str, value: Any) -> None:
+    def _check_one(self, name: str, value: float) -> None:
         """Make a new optimizer or solver with the value, so that its own checks refuse it."""
-        optimizer: Any = self.optimizer
+        optimizer: object = self.optimizer
         solver = self.optimizer.solver
         if name == "damping":
             check_number(name, value, minimum=0)
@@ -55,6 +56,6 @@ class Settings:
         check_number(name, value, finite=False)
 
 
-def _number(variable: Any) -> Any:
+def _number(variable: SharedVariable) -> float:
     """Return the value of a shared scalar as a Python number."""
     return variable.get_value(borrow=True).item()

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any
 
 import pytensor
+from pytensor.compile import Function
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
@@ -99,7 +99,7 @@ class CompiledStep:
         return seconds + self._build_seconds if seconds else 0.0
 
     @property
-    def functions(self) -> list[Any]:
+    def functions(self) -> list[Function]:
         """The compiled functions of all combinations of batches so far."""
         return self._programs.functions
 

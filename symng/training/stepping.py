@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from symng._checks import argument_error
 from symng.training.info import StepInfo
@@ -16,6 +16,9 @@ from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
 from symng.training.verdicts import Watch
+
+Evaluated = ArrayLike | Mapping[str, ArrayLike] | None
+"""What an evaluation returns: a number, numbers by their names, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Limits:
 class Evaluation:
     """The user's evaluation, if any: a function, its arguments, and after how many steps."""
 
-    function: Callable[..., Any] | None
-    arguments: Sequence[Any] | None
+    function: Callable[..., Evaluated] | None
+    arguments: Sequence[object] | None
     every: int
 
     def is_due(self, steps: int, last: bool) -> bool:
@@ -66,10 +69,11 @@ class Evaluation:
                     name,
                     "Choose another name.",
                 )
-            if np.ndim(value) or np.asarray(value).dtype.kind not in "biuf":
+            number = np.asarray(value)
+            if number.ndim or number.dtype.kind not in "biuf":
                 expected = "a number, or a mapping from names to numbers"
                 raise argument_error("evaluate", expected, value, error=TypeError)
-            columns[str(name)] = float(value)
+            columns[str(name)] = float(number)
         return columns
 
 
@@ -85,7 +89,7 @@ class Stepper:
     watch: Watch
     limits: Limits
     evaluation: Evaluation
-    callback: Callable[..., Any] | None
+    callback: Callable[..., object] | None
     bar: ProgressBar
     ending: Ending | None = None
     restored: bool = False
@@ -110,7 +114,7 @@ class Stepper:
             self.ending = verdict
         self.restored = self.ending == "diverged" and self.watch.restore()
 
-    def _report(self, row: dict[str, Any], interrupt: DeferredInterrupt) -> None:
+    def _report(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Evaluate if due, show the step and call the callback, which may end the run."""
         due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
         if due or self.callback is not None:
@@ -129,7 +133,7 @@ class Stepper:
                 self.ending = "callback"
 
 
-def _needs_two(function: Callable[..., Any]) -> bool:
+def _needs_two(function: Callable[..., object]) -> bool:
     """Return whether a function has to be called with two arguments."""
     try:
         signature = inspect.signature(function)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -65,8 +64,9 @@ class Watch:
         self._latest = deque(finite, maxlen=_PATIENCE)
         self._bottom = min(finite, default=np.inf)
         self.lowest = np.inf  # of the losses whose parameters are kept
-        self._params: list[Any] = [None] * len(step.objective.params)
-        self._best = list(self._params)
+        # NumPy's arrays, or those of a device.
+        self._params: list[object] = [None] * len(step.objective.params)
+        self._best: Sequence[object] = list(self._params)
         if best is not None:
             self.lowest, self._best = best
         self._steps = self._failed = self._not_finite = self._high = self._flat = 0
