@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 from symng._checks import argument_error, check_finite, check_number
 
@@ -12,7 +11,7 @@ _CHUNK = 1000  # images filtered at a time, to bound the memory beside images an
 
 
 def local_contrast_normalization(
-    images: Any, sigma: float = 2.0, radius: int = 4, floor: float = 1e-4
+    images: ArrayLike, sigma: float = 2.0, radius: int = 4, floor: float = 1e-4
 ) -> np.ndarray:
     """Subtract from each pixel the mean around it, and divide by the deviation around it.
 

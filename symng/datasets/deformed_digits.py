@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -28,6 +28,9 @@ MODULES: tuple[Module, ...] = get_args(Module)
 _SIDE = 32
 # Images made at once: a fraction of a second of work.
 _CHUNK = 256
+
+_Task = tuple[np.ndarray, tuple[int, int, int], range, int, float, tuple[Module, ...], FloatName]
+"""The arguments of `_make`."""
 
 
 def deformed_digits(
@@ -148,7 +151,7 @@ def deformed_digits(
     size = min(_CHUNK, math.ceil((stop - start) / jobs)) or 1
     chunks = [range(first, min(first + size, stop)) for first in range(start, stop, size)]
 
-    def tasks() -> Iterator[tuple[Any, ...]]:
+    def tasks() -> Iterator[_Task]:
         for numbers in chunks:
             picked = [_begin(key, number, count)[1] for number in numbers]
             labels[numbers.start - start : numbers.stop - start] = base_labels[picked]
@@ -162,7 +165,7 @@ def deformed_digits(
     return images, labels
 
 
-def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
+def _check_base(base: object) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels to pick from."""
     if isinstance(base, LabeledImages):  # checked when it was made
         images, labels = base.train_images, base.train_labels
@@ -183,7 +186,7 @@ def _check_base(base: Any) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def _check_modules(modules: Any) -> tuple[Module, ...]:
+def _check_modules(modules: Sequence[Module]) -> tuple[Module, ...]:
     """Return the names of modules as a tuple."""
     check_instance(
         "modules",
@@ -229,7 +232,7 @@ def _make(
     return np.clip(made, 0.0, 1.0, out=made)  # bilinear weights may sum to a little over 1
 
 
-def _in_processes(tasks: Iterable[tuple[Any, ...]], jobs: int) -> Iterator[np.ndarray]:
+def _in_processes(tasks: Iterable[_Task], jobs: int) -> Iterator[np.ndarray]:
     """Yield the results of `_make` for all tasks, in their order."""
     # Not by forking, which would copy the locks of threads that compute in this process.
     context = multiprocessing.get_context("spawn")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,7 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
     return _bundled() if path is None else _from_file(path)
 
 
-def check_examples(images_name: str, labels_name: str, images: Any, labels: Any) -> None:
+def check_examples(images_name: str, labels_name: str, images: object, labels: object) -> None:
     """Refuse images that are not squares of values in [0, 1], and labels that do not match them."""
     expected = "an array of floats of shape (images, side, side)"
     if not isinstance(images, np.ndarray) or images.dtype.kind != "f":

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -173,7 +172,7 @@ def faces(
             )
         codes = _fold(len(images), count, fold, seed)
         source, classes = f"{source}, fold {fold} of seed {seed}", int(labels.max()) + 1
-    parts: dict[str, Any] = {"unlabeled_images": images[codes == _UNLABELED]}
+    parts: dict[str, np.ndarray] = {"unlabeled_images": images[codes == _UNLABELED]}
     for name, code in (("train", _TRAIN), ("valid", _VALID), ("test", _TEST)):
         parts |= {f"{name}_images": images[codes == code], f"{name}_labels": labels[codes == code]}
     return FacesFold(**parts, classes=classes, source=source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import pytensor.tensor as pt
@@ -13,12 +13,13 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
 
 Layout = Literal["NHWC", "NCHW"]
+T = TypeVar("T")
 
 
 def convolve(
     images: TensorVariable,
     filters: TensorVariable,
-    bias: Any = None,
+    bias: TensorVariable | None = None,
     stride: int = 1,
     layout: Layout = "NHWC",
 ) -> TensorVariable:
@@ -92,7 +93,7 @@ def convolve(
     ]
     matrix = patches.reshape((-1, int(np.prod(window))))
     # JAX has to know this shape in a loop, where the shape of the derivative follows from it.
-    known: Any = pt.specify_shape(filters, _in_layout(layout, window, count))
+    known = pt.specify_shape(filters, _in_layout(layout, window, count))
     flat = known.reshape((count, -1)).T if layout == "NCHW" else known.reshape((-1, count))
     # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
     # call.
@@ -106,7 +107,7 @@ def convolve(
 _DECLARE = 'Declare it for example as pytensor.tensor.tensor3("images", shape=(None, 28, 28)).'
 
 
-def check_images(images: Any, layout: Any) -> list[int]:
+def check_images(images: TensorVariable, layout: str) -> list[int]:
     """Return height, width and channels, if any, of images in a layout, or refuse them."""
     check_choice("layout", layout, get_args(Layout))
     check_instance("images", images, TensorVariable, "a symbolic tensor", _DECLARE)
@@ -131,7 +132,7 @@ def check_images(images: Any, layout: Any) -> list[int]:
     return [*sides[1:], sides[0]] if layout == "NCHW" else sides
 
 
-def _in_layout(layout: str, window: Sequence[Any], count: Any) -> tuple[Any, ...]:
+def _in_layout(layout: str, window: Sequence[T], count: T) -> tuple[T, ...]:
     """Return the axes of filters: rows, columns, channels if any, and count, in a layout."""
     if layout == "NCHW":
         rows, columns, channels = window
@@ -139,7 +140,7 @@ def _in_layout(layout: str, window: Sequence[Any], count: Any) -> tuple[Any, ...
     return *window, count
 
 
-def _shape_of_filters(filters: Any, sides: list[int], layout: str) -> tuple[int, ...]:
+def _shape_of_filters(filters: TensorVariable, sides: list[int], layout: str) -> tuple[int, ...]:
     """Return rows, columns, channels if any, and count of the filters, if these fit the images."""
     check_instance(
         "filters",
@@ -153,8 +154,9 @@ def _shape_of_filters(filters: Any, sides: list[int], layout: str) -> tuple[int,
     if filters.type.ndim != len(sides) + 1:
         raise argument_error("filters", f"{expected}, as many axes as the images", filters)
     value = filters.get_value(borrow=True) if isinstance(filters, SharedVariable) else None
-    shape: tuple[Any, ...] = filters.type.shape if value is None else value.shape
-    if None in shape:
+    lengths: tuple[int | None, ...] = filters.type.shape if value is None else value.shape
+    shape = tuple(length for length in lengths if length is not None)
+    if len(shape) < len(lengths):
         raise argument_error(
             "filters",
             "a shape known to the graph",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from symng._checks import check_instance, check_number
 
@@ -13,7 +12,7 @@ def glorot_init(
     rng: np.random.Generator,
     fan_in: int,
     fan_out: int,
-    dtype: Any = "float64",
+    dtype: DTypeLike = "float64",
     *,
     gain: float = 1.0,
 ) -> np.ndarray:
@@ -58,7 +57,7 @@ def orthogonal_init(
     rng: np.random.Generator,
     fan_in: int,
     fan_out: int,
-    dtype: Any = "float64",
+    dtype: DTypeLike = "float64",
     *,
     gain: float = 1.0,
 ) -> np.ndarray:
@@ -107,7 +106,7 @@ def sparse_init(
     rng: np.random.Generator,
     fan_in: int,
     fan_out: int,
-    dtype: Any = "float64",
+    dtype: DTypeLike = "float64",
     *,
     connections: int = 15,
     scale: float = 1.0,
@@ -155,7 +154,7 @@ def sparse_init(
     return weights
 
 
-def _check_init(rng: Any, fan_in: Any, fan_out: Any) -> None:
+def _check_init(rng: object, fan_in: object, fan_out: object) -> None:
     """Check the arguments that all initializers share."""
     check_instance(
         "rng",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.tensor import TensorLike
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
 
 
-def squared_error(output: Any, target: Any) -> TensorVariable:
+def squared_error(output: TensorLike, target: TensorLike) -> TensorVariable:
     """Return the squared error of every example, sum_k (y_k - t_k)^2.
 
     Half of it is the negative log-likelihood of a Gaussian of standard deviation 1, up to a
@@ -37,7 +36,7 @@ def squared_error(output: Any, target: Any) -> TensorVariable:
     return ((output - target) ** 2).sum(axis=-1)
 
 
-def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
+def binary_cross_entropy_with_logits(logits: TensorLike, target: TensorLike) -> TensorVariable:
     """Return the sigmoid cross-entropy of every example, sum_k softplus(r_k) - t_k r_k.
 
     This is -sum_k [t_k log y_k + (1 - t_k) log(1 - y_k)] with y = sigmoid(r), and finite for every
@@ -67,7 +66,7 @@ def binary_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable
     return (pt.softplus(logits) - target * logits).sum(axis=-1)
 
 
-def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVariable:
+def categorical_cross_entropy_with_logits(logits: TensorLike, target: TensorLike) -> TensorVariable:
     """Return the softmax cross-entropy of every example, -sum_k t_k (r_k - logsumexp(r)).
 
     Finite for every finite r.
@@ -110,7 +109,9 @@ def categorical_cross_entropy_with_logits(logits: Any, target: Any) -> TensorVar
     return -(target * pt.special.log_softmax(logits, axis=-1)).sum(axis=-1)
 
 
-def _pair(name: str, prediction: Any, target: Any) -> tuple[TensorVariable, TensorVariable]:
+def _pair(
+    name: str, prediction: TensorLike, target: TensorLike
+) -> tuple[TensorVariable, TensorVariable]:
     """Return both as tensors of one dtype, after checking that the shapes can match."""
     prediction, target = pt.as_tensor_variable(prediction), pt.as_tensor_variable(target)
     if not prediction.type.dtype.startswith("float"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number
 from symng.models._convolution import Layout, check_images, patch_indices
+
+Reduce = Callable[[TensorVariable, int | tuple[int, int]], TensorVariable]
+"""From images and one or two axes to their maximum or mean over these."""
 
 
 def max_pool(
@@ -100,7 +103,13 @@ def mean_pool(
     return _pool(images, size, stride, layout, lambda x, axis: x.mean(axis=axis))
 
 
-def _pool(images: Any, size: Any, stride: Any, layout: Any, reduce: Any) -> TensorVariable:
+def _pool(
+    images: TensorVariable,
+    size: int | tuple[int, int],
+    stride: int | tuple[int, int] | None,
+    layout: Layout,
+    reduce: Reduce,
+) -> TensorVariable:
     """Reduce each window of images to a number."""
     sides = check_images(images, layout)
     window = _pair("size", size)
@@ -121,7 +130,11 @@ def _pool(images: Any, size: Any, stride: Any, layout: Any, reduce: Any) -> Tens
 
 
 def _reduce_tiles(
-    images: Any, window: list[int], positions: list[int], layout: str, reduce: Any
+    images: TensorVariable,
+    window: list[int],
+    positions: list[int],
+    layout: str,
+    reduce: Reduce,
 ) -> TensorVariable:
     """Reduce windows side by side, without a copy of the pixels."""
     first = 2 if layout == "NCHW" else 1
@@ -138,13 +151,13 @@ def _reduce_tiles(
 
 
 def _reduce_patches(
-    images: Any,
+    images: TensorVariable,
     sides: list[int],
     window: list[int],
     steps: list[int],
     positions: list[int],
     layout: str,
-    reduce: Any,
+    reduce: Reduce,
 ) -> TensorVariable:
     """Reduce windows that overlap, or have gaps between them."""
     channels = sides[2:]
@@ -157,7 +170,7 @@ def _reduce_patches(
     return reduce(patches.reshape((-1, *positions, pixels, *channels)), 3)
 
 
-def _pair(name: str, value: Any) -> list[int]:
+def _pair(name: str, value: int | tuple[int, int]) -> list[int]:
     """Return the two numbers, down and across, that one number or a pair gives."""
     pair = list(value) if isinstance(value, tuple | list) else [value, value]
     if len(pair) != 2:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pytensor
@@ -195,10 +195,10 @@ def autoencoder(
     )
 
 
-def _check_sizes(sizes: Any) -> None:
+def _check_sizes(sizes: object) -> None:
     """Refuse layer sizes that are not at least two whole numbers from 1 on."""
     hint = "Give the units of every layer, the input first, for example [784, 100, 10]."
-    if isinstance(sizes, str) or not hasattr(sizes, "__len__") or not hasattr(sizes, "__iter__"):
+    if isinstance(sizes, str) or not isinstance(sizes, Collection):
         raise argument_error("sizes", "a sequence of whole numbers", sizes, hint, TypeError)
     if len(sizes) < 2:
         raise argument_error("sizes", "at least two layers, input and output", sizes, hint)
@@ -207,7 +207,10 @@ def _check_sizes(sizes: Any) -> None:
 
 
 def _function(
-    name: str, value: Any, known: dict[str, Callable], takes: str = "the symbolic pre-activation"
+    name: str,
+    value: str | Callable,
+    known: dict[str, Callable],
+    takes: str = "the symbolic pre-activation",
 ) -> Callable:
     """Return the function for a name, or the callable itself."""
     if callable(value):
@@ -216,7 +219,7 @@ def _function(
     return known[value]
 
 
-def _check_input(x: Any, size: int) -> None:
+def _check_input(x: TensorVariable, size: int) -> None:
     """Refuse what is no symbolic tensor with ``size`` entries along its last axis."""
     hint = 'Write for example x = pytensor.tensor.matrix("x").'
     check_instance("x", x, TensorVariable, "a symbolic tensor", hint)
