@@ -134,8 +134,8 @@ def convert_incsubtensor(
     def incsubtensor(x: jax.Array, y: jax.Array, *inputs: jax.Array) -> jax.Array:
         if not all(is_known(i) for i in inputs):
             return scatter(x, y, *inputs)
-        numbers = [int(in_numpy(i)) for i in inputs]
-        indices: list[int | slice] = [*indices_from_subtensor(numbers, op.idx_list)]
+        numbers: list[Any] = [int(in_numpy(i)) for i in inputs]
+        indices: list[Any] = [*indices_from_subtensor(numbers, op.idx_list)]
         indices += [slice(None)] * (x.ndim - len(indices))
         ranges = [_range_of(index, n) for index, n in zip(indices, x.shape, strict=True)]
         if any(r.step != 1 for r in ranges):
@@ -208,7 +208,11 @@ def _same(a: object, b: object) -> bool:
     """Return whether two values, or two lists of them, are known and the same."""
     if isinstance(a, tuple | list):
         return isinstance(b, tuple | list) and all(map(_same, a, b))
-    return is_known(a) and is_known(b) and np.array_equal(in_numpy(a), in_numpy(b))
+    return (
+        is_known(a)
+        and is_known(b)
+        and np.array_equal(np.asarray(in_numpy(a)), np.asarray(in_numpy(b)))
+    )
 
 
 def convert_blockwise(original: Callable, op: Blockwise, node: Apply, **kwargs: object) -> Callable:
@@ -232,7 +236,7 @@ def convert_blockwise(original: Callable, op: Blockwise, node: Apply, **kwargs: 
         known, batch = _equal_in_all_batches(inputs, arrays, op.batch_ndim(node))
         varying = [i for i in range(len(inputs)) if i not in known]
 
-        def call(*values: jax.Array) -> Outputs:
+        def call(*values: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
             given = known | dict(zip(varying, values, strict=True))
             results = function(*(given[i] for i in range(len(inputs))))
             return tuple(results) if isinstance(results, list) else results

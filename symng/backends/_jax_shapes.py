@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def convert_graph(
     node: Apply | None = None,
     fgraph_name: str = "jax_funcified_fgraph",
     known: Mapping[int, jax.Array] | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> Callable:
     """Convert a graph to a function on JAX arrays that computes known values during tracing.
 
@@ -145,14 +145,14 @@ def convert_node(op: Op, node: Apply, **kwargs: object) -> Callable:
         traced = functools.partial(_refuse, str(error))
     arrays = count_arrays(node)
 
-    def trace(*inputs: jax.Array) -> Outputs:
+    def trace(*inputs: jax.Array | np.ndarray) -> Outputs:
         given = [jnp.asarray(v) if isinstance(v, np.ndarray) else v for v in inputs[:arrays]]
         return traced(*given, *(in_numpy(v) for v in inputs[arrays:]))
 
     if not _may_be_shapes(node):
         return trace
 
-    def call(*inputs: jax.Array) -> Outputs:
+    def call(*inputs: jax.Array) -> Outputs | np.ndarray | list[np.ndarray]:
         if not all(is_known(v) for v in inputs):
             return trace(*inputs)
         with jax.ensure_compile_time_eval():

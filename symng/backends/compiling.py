@@ -89,7 +89,9 @@ def compile_function(
     25.0
     """
     backend = enabled_backend(mode)
-    pairs: dict[Variable, Variable] = dict(updates or {})
+    pairs: dict[Variable, Variable] = dict(
+        updates.items() if isinstance(updates, Mapping) else updates or ()
+    )
     given = [*inputs, *_as_list(outputs), *pairs, *pairs.values()]
     backend.check_dtypes([v for v in given if isinstance(v, Variable)])
     with collection_paused(), warnings.catch_warnings(), compiling(backend):
@@ -137,6 +139,6 @@ def collection_paused() -> Iterator[None]:
 
 def _as_list(outputs: Variable | Sequence[Variable] | None) -> list[Variable]:
     """Return the outputs of a function as a list, in whichever form they were given."""
-    if outputs is None:
-        return []
-    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+    if isinstance(outputs, list | tuple):
+        return list(outputs)
+    return [outputs] if isinstance(outputs, Variable) else []

@@ -101,6 +101,7 @@ def check_match(
 def _is_same_in_part(model: Model, arrays: Sequence[np.ndarray]) -> bool:
     """Return whether the loss of an example is independent of the number of examples."""
     axes = model.data_axes
+    assert model.example_losses is not None  # since their reduction is known
     losses = compile_in_python(model.variables, model.example_losses)
     with np.errstate(all="ignore"):
         together = losses(*arrays)
