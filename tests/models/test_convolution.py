@@ -14,6 +14,7 @@ import pytest
 from helpers import oracles
 from helpers.compiled import REWRITTEN_GRAPH, loops_of, nodes_of, outer_nodes
 from helpers.modes import modes, needs_jax
+from pytensor.gradient import pullback
 from scipy import signal
 
 import symng
@@ -124,7 +125,7 @@ def dense():
     return case, oracles.fisher(case), oracles.jacobian(case.loss, case.params, case.givens)
 
 
-@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", "NUMBA", "JAX"))
+@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", "NUMBA", "JAX", slow=["NUMBA"]))
 def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
     case, fisher, slopes = dense
     vector = np.random.default_rng(4).standard_normal(case.size)
@@ -137,6 +138,23 @@ def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
     # The differences are good to about 1e-12.
     assert oracles.relative_error(got, slopes) < 1e-9
     assert oracles.relative_error(product, fisher @ vector) < 1e-9
+
+
+def test_a_convolution_and_its_derivative_on_numba():
+    """Correlations as SciPy's, and u^T J as J is linear in the filters and in the images."""
+    x, w, u = (pt.tensor(dtype="float64", shape=s) for s in ((2, 4, 5), (2, 3, 2), (2, 2, 2, 2)))
+    y = convolve(x, w, stride=2)
+    function = pytensor.function([x, w, u], [y, *pullback(y, [x, w], u)], mode="NUMBA")
+    images, filters, weights = (draw(*v.type.shape) for v in (x, w, u))
+    found, to_images, to_filters = function(images, filters, weights)
+    np.testing.assert_allclose(found, correlate(images, filters, stride=2), rtol=1e-12)
+    others, bank = draw(2, 4, 5, seed=1), draw(2, 3, 2, seed=1)
+    for slope, moved in (
+        (to_images * others, (others, filters)),
+        (to_filters * bank, (images, bank)),
+    ):
+        wanted = (weights * correlate(*moved, stride=2)).sum()
+        np.testing.assert_allclose(slope.sum(), wanted, rtol=1e-12)
 
 
 def take_steps(mode: str, dtype: str) -> tuple[list[Any], np.ndarray]:
