@@ -46,6 +46,17 @@ def conjugate_gradient(A, b, tolerance, maxiter):
     return loop(body, lambda x, r, p, rr, k: rr > tolerance, state, maxiter)
 
 
+def conjugate_gradient_in_numpy(A, b, maxiter):
+    """Return the last state of the same in float64, with the tolerance 1e-3."""
+    A, r, x = A.astype(float), b.astype(float), np.zeros(len(b))
+    p, rr, k = r, r @ r, 0
+    while rr > 1e-3 and k < maxiter:
+        alpha = rr / (p @ A @ p)
+        x, r = x + alpha * p, r - alpha * (A @ p)
+        p, rr, k = r + (r @ r) / rr * p, r @ r, k + 1
+    return x, r, p, rr, k
+
+
 def system(dtype):
     """Return a positive definite matrix and a right-hand side."""
     rng = np.random.default_rng(0)
@@ -57,11 +68,10 @@ def system(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_conjugate_gradient_equals_the_c_backend(dtype):
+def test_conjugate_gradient_equals_numpy(dtype):
     A, b, maxiter = pt.matrix("A", dtype=dtype), pt.vector("b", dtype=dtype), pt.iscalar("maxiter")
     outputs = conjugate_gradient(A, b, np.asarray(1e-3, dtype), maxiter)
     on_jax = compile_function([A, b, maxiter], outputs, mode="JAX")
-    on_c = compile_function([A, b, maxiter], outputs, mode="CVM")
     M, v = system(dtype)
     cases = {
         "early stop": (M, v, 100),
@@ -70,9 +80,10 @@ def test_conjugate_gradient_equals_the_c_backend(dtype):
         "done": (M, 0 * v, 100),
     }
     for label, arguments in cases.items():
-        got, expected = to_numpy(on_jax(*arguments)), to_numpy(on_c(*arguments))
+        got, expected = to_numpy(on_jax(*arguments)), conjugate_gradient_in_numpy(*arguments)
+        assert [one.dtype for one in got] == [output.dtype for output in outputs]
         for one, other in zip(got, expected, strict=True):
-            assert one.dtype == other.dtype and one.shape == other.shape, label
+            assert one.shape == np.shape(other), label
             np.testing.assert_allclose(
                 one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], err_msg=label
             )
@@ -160,7 +171,7 @@ def test_taps_sequences_and_outputs_without_feedback(optimizer):
     )
     last = [output[-1] for output in outputs]
     f = compile_function([x, start], last, mode=Mode(linker="jax", optimizer=optimizer))
-    g = compile_function([x, start], last, mode="CVM")
+    g = compile_function([x, start], last, mode="FAST_COMPILE")
     # Lengths at which the circle of two taps ends at either place, and an early stop.
     for length in (
         1,

@@ -7,7 +7,7 @@ import pytensor
 import pytest
 from helpers import oracles
 from helpers.compiled import nodes_of
-from helpers.small_steps import exponential, line, start, train
+from helpers.small_steps import exponential, line, start
 
 import symng
 from symng import vectors
@@ -101,20 +101,6 @@ def test_float32_stays():
     ]
 
 
-def test_resumed_run_is_the_uninterrupted_one(tmp_path):
-    optimizer = symng.Adam(step_size=lambda step: 0.1 / (1 + step))
-    whole = train(optimizer, batch_size=6, max_steps=7, seed=5)
-    for steps in (3, 7):
-        resumed = train(
-            optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz"
-        )
-    assert (
-        resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()
-    ).all()
-    for name, variable in whole.step.state.items():
-        assert (variable.get_value() == resumed.step.state[name].get_value()).all(), name
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -132,12 +118,3 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path):
 def test_bad_settings(settings, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         symng.Adam(**settings)
-
-
-def test_other_batches_are_refused():
-    model = line()
-    step, _ = start(symng.Adam(), model.objective)
-    with pytest.raises(ValueError, match="^metric_batch: expected none"):
-        step(model.batch, metric_batch=model.batch)
-    with pytest.raises(ValueError, match="^search_batch: expected none for Adam"):
-        step(model.batch, search_batch=model.batch)

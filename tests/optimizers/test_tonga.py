@@ -9,7 +9,7 @@ import pytensor
 import pytest
 from helpers import oracles
 from helpers.compiled import nodes_of
-from helpers.small_steps import exponential, line, start, train
+from helpers.small_steps import exponential, line, start
 
 import symng
 from symng import vectors
@@ -182,21 +182,6 @@ def test_float32_stays(centered):
     ]
 
 
-def test_resumed_run_is_the_uninterrupted_one(tmp_path):
-    optimizer = symng.TONGA(rank=2, centered=True, damping=1.0, step_size=1e-3)
-    whole = train(optimizer, batch_size=6, max_steps=7, seed=5)
-    for steps in (3, 7):
-        resumed = train(
-            optimizer, batch_size=6, max_steps=steps, seed=5, checkpoint=tmp_path / "run.npz"
-        )
-    assert (
-        resumed.step.objective.params[0].get_value() == whole.step.objective.params[0].get_value()
-    ).all()
-    for name, variable in whole.step.state.items():
-        assert (variable.get_value() == resumed.step.state[name].get_value()).all(), name
-    assert whole.history["loss"][-1] < whole.history["loss"][0]
-
-
 def test_updates_are_the_compiled_step():
     one, two = line(), line()
     step, _ = start(symng.TONGA(rank=2), one.objective)
@@ -227,12 +212,3 @@ def test_updates_are_the_compiled_step():
 def test_bad_settings(settings, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         symng.TONGA(**settings)
-
-
-def test_other_batches_are_refused():
-    model = line()
-    step, _ = start(symng.TONGA(), model.objective)
-    with pytest.raises(ValueError, match="^metric_batch: expected none"):
-        step(model.batch, metric_batch=model.batch)
-    with pytest.raises(ValueError, match="^search_batch: expected none for TONGA"):
-        step(model.batch, search_batch=model.batch)
