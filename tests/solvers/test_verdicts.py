@@ -62,7 +62,8 @@ def compiled(solver: Any, x0: bool = False, preconditioner: bool = False) -> Any
     Its numbers become inputs, so that few functions are compiled.
     """
     given = {field.name: getattr(solver, field.name) for field in dataclasses.fields(solver)}
-    flags = {name: given.pop(name) for name in ("recompute", "check")}
+    flags = {name: value for name, value in given.items() if isinstance(value, bool)}
+    given = {name: value for name, value in given.items() if name not in flags}
     optional = {
         name: value
         for name, value in given.items()
