@@ -70,7 +70,7 @@ def read_model(
 def _warn_of_other_axes(model: Model) -> None:
     """Warn of an output whose examples run along another axis than the one given."""
     for head, y in zip(model.heads, model.outputs, strict=True):
-        axis = locate_examples(y, model.axis_of).get(y)  # not told what ``example_axis`` says
+        axis = locate_examples(y, model.axis_of).get(y)  # whatever ``example_axis`` says
         if isinstance(axis, int) and axis != head.example_axis:
             axes = ", ".join(f"{v} along axis {a}" for v, a in model.axis_of.items())
             warn(

@@ -12,13 +12,14 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
+from symng.legacy.natgrad._examples import Examples
 
 _KEYS = ("train_x", "train_y", "valid_x", "valid_y", "test_x", "test_y")
 # What the original takes the numbers of examples for.
 _TRAIN, _VALID = 50000, 10000
 
 
-class DataMNIST:
+class DataMNIST(Examples):
     """MNIST, or other data in its npz layout, in contiguous batches permuted each epoch.
 
     Parameters
@@ -90,7 +91,7 @@ class DataMNIST:
         self.n_batches, self.nat_batches = self._count_batches(quirks)
         self._natgrad, self._natgrady = self._metric_batch(quirks)
         self.variables: list[Callable[[Any, Any], TensorVariable]] = [self.train_x, self.train_y]
-        self.eval_variables = [self._train_x, self._train_y]  # type: ignore[attr-defined]
+        self.eval_variables = [self._train_x, self._train_y]
         # Drawn once more before the first step, as the original does.
         self.grad_perm = rng.permutation(self.n_batches)
         self.nat_perm = rng.permutation(self.nat_batches)
@@ -116,39 +117,23 @@ class DataMNIST:
     def _metric_batch(self, quirks: bool) -> tuple[TensorVariable, TensorVariable]:
         """Return the inputs and classes of the metric's batch."""
         if self.unlabled == 2:
-            return self._valid_x, self._valid_y  # type: ignore[attr-defined]
+            return self._valid_x, self._valid_y
         begin = self.offset * self.mbs
         if self.unlabled == 0 and not quirks:
             last = len(self.data["train_x"]) - self.mbs
             begin = pt.minimum(self.offset * self.bs, last)
         end = begin + self.mbs
-        return self._train_x[begin:end], self._train_y[begin:end]  # type: ignore[attr-defined]
+        return self._train_x[begin:end], self._train_y[begin:end]
 
     def train_x(self, start: Any, end: Any) -> TensorVariable:
         """Return rows of the inputs of the current gradient batch."""
         first = self.offset * self.bs
-        return self._train_x[first + start : first + end]  # type: ignore[attr-defined]
+        return self._train_x[first + start : first + end]
 
     def train_y(self, start: Any, end: Any) -> TensorVariable:
         """Return classes of the current gradient batch."""
         first = self.offset * self.bs
-        return self._train_y[first + start : first + end]  # type: ignore[attr-defined]
-
-    def valid_x(self, start: Any, end: Any) -> TensorVariable:
-        """Return rows of the validation inputs."""
-        return self._valid_x[start:end]  # type: ignore[attr-defined]
-
-    def valid_y(self, start: Any, end: Any) -> TensorVariable:
-        """Return validation classes."""
-        return self._valid_y[start:end]  # type: ignore[attr-defined]
-
-    def test_x(self, start: Any, end: Any) -> TensorVariable:
-        """Return rows of the test inputs."""
-        return self._test_x[start:end]  # type: ignore[attr-defined]
-
-    def test_y(self, start: Any, end: Any) -> TensorVariable:
-        """Return test classes."""
-        return self._test_y[start:end]  # type: ignore[attr-defined]
+        return self._train_y[first + start : first + end]
 
     def update_before_computing_gradients(self) -> None:
         """Go to the next gradient batch."""

@@ -11,6 +11,7 @@ import pytensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
+from symng.legacy.natgrad._examples import Examples
 
 _FILE = "TFD_48x48.mat"
 _KEYS = ("images", "folds", "labs_ex")
@@ -19,7 +20,7 @@ _PIXELS = 48 * 48
 _UNLABELED, _TRAIN, _VALID, _TEST = 0, 1, 2, 3
 
 
-class DataTFD_48:
+class DataTFD_48(Examples):
     """Faces of 48 x 48 pixels with 7 expressions, in contiguous batches from a random start.
 
     Parameters
@@ -118,22 +119,6 @@ class DataTFD_48:
     def train_y(self, start: Any, end: Any) -> TensorVariable:
         """Return classes of the current gradient batch."""
         return self._train_y[start + self.offset : end + self.offset]
-
-    def valid_x(self, start: Any, end: Any) -> TensorVariable:
-        """Return rows of the validation inputs."""
-        return self._valid_x[start:end]  # type: ignore[attr-defined]
-
-    def valid_y(self, start: Any, end: Any) -> TensorVariable:
-        """Return validation classes."""
-        return self._valid_y[start:end]  # type: ignore[attr-defined]
-
-    def test_x(self, start: Any, end: Any) -> TensorVariable:
-        """Return rows of the test inputs."""
-        return self._test_x[start:end]  # type: ignore[attr-defined]
-
-    def test_y(self, start: Any, end: Any) -> TensorVariable:
-        """Return test classes."""
-        return self._test_y[start:end]  # type: ignore[attr-defined]
 
     def update_before_computing_gradients(self) -> None:
         """Go to the next gradient batch, and fill that of the metric."""

@@ -44,7 +44,7 @@ def conv2d(
     filter_flip : bool, default True
         Flip the filters, which makes it a convolution; else it is a correlation.
     **options
-        What told Theano how to unroll loops; without effect.
+        Told Theano how to unroll loops; ignored here.
 
     Returns
     -------

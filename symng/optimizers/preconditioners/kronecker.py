@@ -53,7 +53,7 @@ class KroneckerPreconditioner(Preconditioner):
 
     Notes
     -----
-    `describe` lists the layers found in an objective, and so does the ``repr`` of a compiled step.
+    `describe` and the ``repr`` of a compiled step list the layers found in an objective.
     A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
     one that multiplies tensors of three axes are no layers: of them M has the diagonal.
 
