@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytensor
-from pytensor.compile.mode import Mode
+from collections.abc import Sequence
+
+from pytensor.compile.mode import Mode, predefined_linkers
+from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import toposort
+from pytensor.scan.op import Scan
 
 from symng.backends._tracebacks import failing_op
 from symng.backends.base import Backend
@@ -26,12 +30,20 @@ class C(Python):
     name = "c"
     mode_name = "CVM"
 
-    def tune(self, mode: Mode) -> Mode:
+    def tune(self, mode: Mode, outputs: Sequence[Variable]) -> Mode:
         """Return the mode with loops that pass their state on without a copy.
 
-        PyTensor copies the state into a buffer in each iteration. It has to where it keeps the
-        memory of intermediates (``allow_gc`` off): the next state would overwrite the present one.
+        PyTensor copies the state into a buffer in each iteration. It has to where a loop keeps the
+        memory of its intermediates: the next state would overwrite the present one.
         """
-        if not pytensor.config.allow_gc:
+        loops = [node.op for node in toposort(outputs) if isinstance(node.op, Scan)]
+        if any(_keeps_memory(op) for op in loops):
             return mode
         return mode.including("scan_save_mem_no_prealloc").excluding("scan_save_mem_prealloc")
+
+
+def _keeps_memory(op: Scan) -> bool:
+    """Return whether a loop keeps the memory of its intermediates from one round to the next."""
+    if op.mode in (None, "FAST_RUN"):
+        return not predefined_linkers["cvm"].allow_gc  # the flag, as it was at the first import
+    return not op.allow_gc

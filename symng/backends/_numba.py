@@ -5,7 +5,10 @@ Importing this module does not import numba.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytensor.compile.mode import Mode
+from pytensor.graph.basic import Variable
 
 from symng.backends.base import Backend
 
@@ -18,7 +21,7 @@ class Numba(Backend):
     compiles_on_first_call = True
     rehearsal_examples = 2
 
-    def tune(self, mode: Mode) -> Mode:
+    def tune(self, mode: Mode, outputs: Sequence[Variable]) -> Mode:
         """Return the mode with matrix products that make no copies, and without large constants."""
         from symng.backends import _numba_rewrites
 

@@ -51,8 +51,11 @@ class Backend:
     def check_dtypes(self, variables: Iterable[Variable]) -> None:
         """Refuse inputs, outputs and shared variables of a dtype that the backend would change."""
 
-    def tune(self, mode: Mode) -> Mode:
-        """Return the mode with the rewrites that make loops over long vectors fast."""
+    def tune(self, mode: Mode, outputs: Sequence[Variable]) -> Mode:
+        """Return the mode with the rewrites that make loops over long vectors fast.
+
+        ``outputs`` are what the mode will compile.
+        """
         return mode
 
     def device_put(self, arrays: Iterable[np.ndarray]) -> Sequence[object]:

@@ -92,12 +92,14 @@ def compile_function(
     pairs: dict[Variable, Variable] = dict(
         updates.items() if isinstance(updates, Mapping) else updates or ()
     )
-    given = [*inputs, *_as_list(outputs), *pairs, *pairs.values()]
-    backend.check_dtypes([v for v in given if isinstance(v, Variable)])
+    computed = [*_as_list(outputs), *pairs.values(), *dict(kwargs.get("givens") or {}).values()]
+    results = [v for v in computed if isinstance(v, Variable)]
+    given = [*inputs, *pairs]
+    backend.check_dtypes([*(v for v in given if isinstance(v, Variable)), *results])
     with collection_paused(), warnings.catch_warnings(), compiling(backend):
         # JAX cannot check while it runs, and PyTensor warns of each check.
         warnings.filterwarnings("ignore", message="Skipping Assert", category=UserWarning)
-        tuned = backend.tune(resolve_mode(mode).excluding(*_LINEAR_ALGEBRA))
+        tuned = backend.tune(resolve_mode(mode).excluding(*_LINEAR_ALGEBRA), results)
         return pytensor.function(inputs, outputs, updates=pairs, mode=tuned, name=name, **kwargs)
 
 
