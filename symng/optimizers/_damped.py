@@ -101,7 +101,7 @@ class DampedOptimizer(Optimizer):
     @property
     def searches(self) -> bool:
         """Whether a step looks at the loss elsewhere, so that it may have a search batch."""
-        return self.step_size.searches
+        return self.step_size.searches or self.damping.on_search_batch
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
@@ -169,7 +169,7 @@ class DampedOptimizer(Optimizer):
         it; from zero after a refused step, unless ``keep_refused``.
         """
         slope = pt.dot(solve.gradient, direction)
-        size, new_loss, found = take_step_size(
+        size, found, new_loss, searched = take_step_size(
             self.step_size, state, batches, direction, solve.loss, slope
         )
         update = size * direction
@@ -191,6 +191,7 @@ class DampedOptimizer(Optimizer):
             update=update,
             predicted=predicted,
             sound=pt.and_(solve.has_direction, found),
+            searched=searched,
             niter=solve.solution.niter,
             status=solve.solution.status,
         )

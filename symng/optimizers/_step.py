@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -23,11 +23,15 @@ from symng.optimizers.step_sizes import StepSize
 from symng.solvers import Solution, Status
 from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 
-# Why an optimizer without a line search refuses a search batch, and what to do.
+# Why an optimizer refuses a search batch that it has no use for, and what to do.
 NO_SEARCH = (
     "without a line search",
-    "Leave it out, or give step_size=symng.BacktrackingLineSearch().",
+    "Leave it out, or give step_size=symng.BacktrackingLineSearch(), or a damping rule with "
+    "on_search_batch=True.",
 )
+
+LossPair = tuple[TensorVariable, TensorVariable]
+"""The losses of one batch before and after a step."""
 
 # Records that have the scale of the loss.
 _OF_THE_LOSS = ("loss", "new_loss", "gradient_norm", "residual_norm")
@@ -95,6 +99,27 @@ def loss_along(
     return loss_at
 
 
+class SizedStep(NamedTuple):
+    """A step size, and the losses before and after a step of that size.
+
+    Attributes
+    ----------
+    size : symbolic scalar
+        The step size.
+    found : symbolic boolean
+        Whether the rule found one.
+    new_loss : symbolic scalar
+        The loss after the step on the gradient batch.
+    searched : tuple of symbolic scalars, or None
+        The losses before and after it on the search batch; None without one.
+    """
+
+    size: TensorVariable
+    found: TensorVariable
+    new_loss: TensorVariable
+    searched: LossPair | None
+
+
 def take_step_size(
     rule: StepSize,
     state: State,
@@ -102,15 +127,21 @@ def take_step_size(
     direction: TensorVariable,
     loss: TensorVariable,
     slope: TensorVariable,
-) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return step size, the loss after it on the gradient batch, and whether the rule found one."""
+) -> SizedStep:
+    """Return the step size that the rule finds, with the losses there."""
     size = step_size_of(state, rule)
     loss_at = loss_along(batches.gradient, direction)
     if batches.search is None:
-        return rule.find(loss_at, loss, slope, size)
-    searched = pt.cast(batches.search.loss(), state.dtype)
-    size, _, found = rule.find(loss_along(batches.search, direction), searched, slope, size)
-    return size, loss_at(size), found
+        size, new_loss, found = rule.find(loss_at, loss, slope, size)
+        return SizedStep(size, found, new_loss, None)
+    before = searched_loss(batches)
+    size, after, found = rule.find(loss_along(batches.search, direction), before, slope, size)
+    return SizedStep(size, found, loss_at(size), (before, after))
+
+
+def searched_loss(batches: StepBatches) -> TensorVariable:
+    """Return the loss before the step on the search batch."""
+    return pt.cast(batches.for_search.loss(), batches.gradient.objective.dtype)
 
 
 def all_finite(*tensors: TensorVariable) -> TensorVariable:
@@ -168,6 +199,7 @@ def accept_or_reject(
     update: TensorVariable,
     predicted: TensorVariable,
     sound: TensorVariable,
+    searched: LossPair | None = None,
     niter: TensorVariable | None = None,
     status: TensorVariable | None = None,
 ) -> tuple[Updates, Records]:
@@ -175,22 +207,27 @@ def accept_or_reject(
 
     Returns the updates of parameters, damping and number of the step, and the records of them.
     ``sound`` is whether solve and search were; a step that is not sound, or not finite, has failed.
-    ``niter`` and ``status`` are those of the step's solve, if there was one.
+    ``searched`` are the losses before and after the step on the search batch, if it has one, for
+    rules that take the ratio there. ``niter`` and ``status`` are those of the step's solve, if
+    there was one.
     """
     damping = state.values["damping"]
-    decrease = loss - new_loss
+    judged_on = (loss, new_loss)
+    if rule.on_search_batch and searched is not None:
+        judged_on = searched
+    decrease = judged_on[0] - judged_on[1]
     ratio = decrease / predicted
     # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its
     # ratio. Of changes that are rounding errors of the loss nothing can be said, as at an optimum,
     # where both are 0.
-    rounding = rounding_of(loss)
+    rounding = rounding_of(judged_on[0])
     unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)
     judged = pt.switch(unclear, np.nan, judged).astype(state.dtype)
-    failed = pt.invert(pt.and_(all_finite(loss, new_loss, update), sound))
+    failed = pt.invert(pt.and_(all_finite(loss, new_loss, *judged_on, update), sound))
     if state.refuses_increases and rule.leaves_increases_open:
         # A failed step to the rule: the same step would be refused again if the damping stayed.
-        failed = pt.or_(failed, pt.lt(decrease, -rounding))
+        failed = pt.or_(failed, pt.lt(loss - new_loss, -rounding_of(loss)))
     accepted = pt.invert(pt.or_(failed, rule.refuses(judged)))
     updates = apply_update(params, update, accepted)
     following = rule.adapt(

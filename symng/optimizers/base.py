@@ -175,9 +175,10 @@ class StepBatches:
     Attributes
     ----------
     gradient : Batch
-        For the gradient, the loss and the reduction ratio.
+        For the gradient, the loss and, by default, the reduction ratio.
     metric, search : Batch or None
-        Where the metric, or a search along the direction, has a batch of its own.
+        Where the metric, or a search along the direction, has a batch of its own. A damping rule
+        may take the reduction ratio on that of the search.
     """
 
     gradient: Batch

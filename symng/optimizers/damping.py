@@ -29,10 +29,13 @@ class Damping(Config, ABC):
         The model whose prediction rho compares the step with (`predicted_decrease`).
     damped_model : bool, default True
         Whether the quadratic model has the damping term.
+    on_search_batch : bool, default False
+        Whether rho takes the change of the loss from the search batch, where a step has one.
     """
 
     ratio: Ratio = "linear"
     damped_model: bool = True
+    on_search_batch: bool = False
 
     @property
     @abstractmethod
@@ -171,6 +174,11 @@ class LevenbergMarquardt(Damping):
         below ``minimum``, and from there on only grows.
     to_zero : bool, default False
         Without ``clamp``, whether a lambda at or below ``minimum`` goes to 0 where it would shrink.
+    on_search_batch : bool, default False
+        Whether rho takes the change of the loss from the search batch, where a step has one
+        (``search_batch`` of `minimize` and of a compiled step): the step is then judged on examples
+        that its gradient has not seen. The predicted change stays that of the gradient batch. It
+        costs two forward passes on the search batch, or none after a line search there.
 
     References
     ----------
@@ -201,18 +209,26 @@ class LevenbergMarquardt(Damping):
     damped_model: bool = flag(default=True)
     clamp: bool = flag(default=True)
     to_zero: bool = flag(default=False)
+    on_search_batch: bool = flag(default=False)
 
     @classmethod
     def natgrad(cls, initial: float = 3.0, *, on_evaluation_batch: bool = False) -> Self:
         """Return the rule of the first author's program, with its edges.
 
         lambda shrinks by 2/3 while it is above 1e-4, grows by 3/2, and from 0 to 1e-5. With
-        ``on_evaluation_batch`` these are 1e-6 and 1e-6, and a smaller lambda goes to 0: what that
-        program does where it takes the ratio on other examples (adapt=2 there).
+        ``on_evaluation_batch``, adapt=2 there, the ratio is that of other examples, here those of
+        the search batch; these two are 1e-6, and a smaller lambda goes to 0.
         """
-        if on_evaluation_batch:
-            return cls(initial=initial, clamp=False, minimum=1e-6, from_zero=1e-6, to_zero=True)
-        return cls(initial=initial, clamp=False)
+        if not on_evaluation_batch:
+            return cls(initial=initial, clamp=False)
+        return cls(
+            initial=initial,
+            minimum=1e-6,
+            from_zero=1e-6,
+            clamp=False,
+            to_zero=True,
+            on_search_batch=True,
+        )
 
     @classmethod
     def martens(cls, initial: float = 0.1) -> Self:

@@ -148,7 +148,7 @@ class HessianFree(DampedOptimizer):
 
     @property
     def searches(self) -> bool:
-        return self.step_size.searches or self.solver.keeps_iterates
+        return super().searches or self.solver.keeps_iterates
 
     def build(self, batches: StepBatches, state: State) -> Step:
         if not self.searches:
@@ -173,8 +173,8 @@ class HessianFree(DampedOptimizer):
 
 _NO_SEARCH = (
     "where nothing is searched",
-    "Leave it out, or give step_size=symng.BacktrackingLineSearch() or a solver that keeps "
-    "iterates.",
+    "Leave it out, or give step_size=symng.BacktrackingLineSearch(), a solver that keeps iterates, "
+    "or a damping rule with on_search_batch=True.",
 )
 
 

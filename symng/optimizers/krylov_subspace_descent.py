@@ -23,6 +23,7 @@ from symng.optimizers._step import (
     loss_along,
     loss_and_gradient,
     norm,
+    searched_loss,
 )
 from symng.optimizers._subspace_search import search_subspace
 from symng.optimizers.base import Carried, HostSearch, Optimizer, State, Step, StepBatches
@@ -147,6 +148,9 @@ class KrylovSubspaceDescent(Optimizer):
 
         # The second stage. Where the gradient is zero, so is the update, and that is no failure.
         new_loss = loss_along(batches.gradient, update)(one)
+        judged = None
+        if batches.search is not None:
+            judged = searched_loss(batches), loss_along(batches.search, update)(one)
         model = LinearOperator(lambda v: pt.dot(projected, v), c.type.shape[0], objective.dtype)
         finite = all_finite(projected, slopes)
         moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
@@ -159,6 +163,7 @@ class KrylovSubspaceDescent(Optimizer):
             update=update,
             predicted=self.damping.predicted_decrease(model, damping, slopes, c),
             sound=pt.and_(finite, moved),
+            searched=judged,
         )
         if previous is not None:
             updates[previous] = pt.switch(records["accepted"], update, previous)

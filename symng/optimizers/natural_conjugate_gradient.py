@@ -177,7 +177,7 @@ class NaturalConjugateGradient(DampedOptimizer):
 
     @property
     def searches(self) -> bool:
-        return self.step_size is None or self.step_size.searches
+        return self.step_size is None or super().searches
 
     def init_state(self, objective: Objective) -> State:
         state = super().init_state(objective)

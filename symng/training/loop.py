@@ -85,8 +85,9 @@ def minimize(
         Examples in a metric batch of its own. Default: ``batch_size``, or all available examples
         if there are fewer.
     search_batch : {"same", "other", "all"}, default "same"
-        Examples for a search: those of the gradient batch; as many others, or fewer if there are
-        not enough; or the training set. With ``metric_batch="other"`` too, metric and search batch
+        Examples for a search, or for the reduction ratio of a damping rule with
+        ``on_search_batch``: those of the gradient batch; as many others, or fewer if there are not
+        enough; or the training set. With ``metric_batch="other"`` too, metric and search batch
         have no example in common if those outside of the gradient batch suffice for both; else they
         are drawn independently.
     max_steps : int or None, default 200

@@ -130,7 +130,8 @@ class CompiledStep:
             graph reaches them (`EmpiricalFisher`, `Hessian`). Default: the gradient batch, whose
             forward pass is then shared.
         search_batch : tuple of arrays, optional
-            Another batch for a line search, inputs and targets. Default: the gradient batch.
+            Another batch for a line search, or for the reduction ratio of a damping rule with
+            ``on_search_batch``, inputs and targets. Default: the gradient batch.
 
         Returns
         -------

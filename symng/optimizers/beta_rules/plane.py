@@ -19,6 +19,7 @@ from symng.optimizers._step import (
     in_units_of_loss,
     loss_along,
     rounding_of,
+    searched_loss,
 )
 from symng.optimizers.base import Carried, HostSearch, Records, State, Step, StepBatches, Updates
 from symng.optimizers.beta_rules.base import BetaRule
@@ -95,6 +96,7 @@ class FirstStage(NamedTuple):
     """What the second stage of a search takes from the first, as inputs of its graph."""
 
     loss: TensorVariable
+    searched: TensorVariable  # the loss on the search batch
     natural: TensorVariable
     slopes: TensorVariable  # g . n and g . d
     promised: TensorVariable  # the decrease of the loss that the model predicts along n
@@ -163,6 +165,7 @@ class PlaneSearch(PlaneRule):
         update = alpha * first.natural + b * state.values["search_direction"]
         one = pt.constant(1, dtype=state.dtype)
         new_loss = loss_along(batches.gradient, update)(one)
+        searched = loss_along(batches.for_search, update)(one)
         # At an optimum there is nothing to gain, and finding nothing is no failure.
         optimal = pt.le(abs(first.slopes[0]), rounding_of(first.loss))
         found = pt.or_(pt.any(pt.neq(coefficients, 0)), optimal)
@@ -175,6 +178,7 @@ class PlaneSearch(PlaneRule):
             update=update,
             predicted=first.promised,
             sound=pt.and_(first.has_direction, found),
+            searched=(first.searched, searched),
             niter=first.records["solver_iterations"],
             status=first.records["solver_status"],
         )
@@ -185,7 +189,6 @@ class PlaneSearch(PlaneRule):
         updates |= first.updates
         records |= self.records(state, alpha, b)
         records |= first.records
-        searched = loss_along(batches.for_search, update)(one)
         search = HostSearch(carried, coefficients, searched, self.find)
         return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
 
@@ -204,9 +207,9 @@ class PlaneSearch(PlaneRule):
         )
         carried = Carried()
         carried.add("curvature", pt.dot(plane, images.T))
-        carried.add("searched_loss", pt.cast(batches.for_search.loss(), state.dtype))
         first = FirstStage(
             loss=carried.add("loss", solve.loss),
+            searched=carried.add("searched_loss", searched_loss(batches)),
             natural=carried.add("natural", natural),
             slopes=carried.add("slopes", pt.dot(plane, solve.gradient)),
             promised=carried.add("promised", promised),
