@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from symng._checks import argument_error, check_finite, check_number
+from symng._checks import argument_error, check_choice, check_finite, check_number
+
+Border = Literal["reflect", "zero"]
 
 _CHUNK = 1000  # images filtered at a time, to bound the memory beside images and result
 
 
 def local_contrast_normalization(
-    images: ArrayLike, sigma: float = 2.0, radius: int = 4, floor: float = 1e-4
+    images: ArrayLike,
+    sigma: float = 2.0,
+    radius: int = 4,
+    floor: float = 1e-4,
+    *,
+    border: Border = "reflect",
+    offset: float = 0.0,
+    scale: float = 1.0,
 ) -> np.ndarray:
     """Subtract from each pixel the mean around it, and divide by the deviation around it.
 
-    v = x - G * x, s = sqrt(G * v^2), y = v / max(s, mean(s), floor). G is a Gaussian window, cut
-    off and normalized to sum 1, * a convolution, for which the image is reflected at its border,
-    and mean(s) the mean over the image.
+    v = x - G * x, s = sqrt(G * v^2), y = (v / max(s, mean(s), floor) + offset) / scale. G is a
+    Gaussian window, cut off and normalized to sum 1, * a convolution, and mean(s) the mean over the
+    image.
 
     Parameters
     ----------
@@ -30,6 +41,13 @@ def local_contrast_normalization(
     floor : float, default 1e-4
         Smallest divisor, in the units of ``images``; above 0. It leaves images without contrast at
         zero.
+    border : {"reflect", "zero"}, default "reflect"
+        What the convolution sees beyond the border: the image in a mirror, or zeros. With zeros the
+        result changes along the border with the brightness of the image.
+    offset : float, default 0.0
+        Added to the normalized pixels.
+    scale : float, default 1.0
+        What the sum is divided by, above 0. Offset 2.5 and scale 5 bring most pixels to [0, 1].
 
     Returns
     -------
@@ -67,11 +85,15 @@ def local_contrast_normalization(
     check_number("sigma", sigma, above=0)
     check_number("radius", radius, minimum=1, integer=True)
     check_number("floor", floor, above=0)
+    check_choice("border", border, get_args(Border))
+    check_number("offset", offset)
+    check_number("scale", scale, above=0)
+    mode = "reflect" if border == "reflect" else "constant"
     dtype = "float64" if images.dtype == "float64" else "float32"
 
     def blur(x: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(
-            x, sigma=(0.0, sigma, sigma), radius=(0, radius, radius), mode="reflect"
+            x, sigma=(0.0, sigma, sigma), radius=(0, radius, radius), mode=mode
         )
 
     normalized = np.empty(images.shape, dtype=dtype)
@@ -80,5 +102,6 @@ def local_contrast_normalization(
         part -= blur(part)
         deviation = np.sqrt(blur(part * part))
         mean = deviation.mean(axis=(1, 2), keepdims=True)
-        normalized[start : start + _CHUNK] = part / np.maximum(np.maximum(deviation, mean), floor)
+        part /= np.maximum(np.maximum(deviation, mean), floor)
+        normalized[start : start + _CHUNK] = (part + offset) / scale
     return normalized

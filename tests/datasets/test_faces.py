@@ -482,6 +482,21 @@ def test_contrast_is_the_formula(monkeypatch):
         np.testing.assert_allclose(got, v / np.maximum(s, s.mean()), rtol=1e-10, atol=1e-12)
 
 
+def test_contrast_with_zeros_beyond_the_border_and_another_range():
+    images = np.random.default_rng(0).random((3, 14, 11)) ** 4
+    around = np.arange(-3, 4)
+    window = np.exp(-(around[:, None] ** 2 + around**2) / (2 * 1.5**2))
+    window /= window.sum()
+    found = local_contrast_normalization(
+        images, sigma=1.5, radius=3, border="zero", offset=2.5, scale=5.0
+    )
+    for image, got in zip(images, found, strict=True):
+        v = image - signal.correlate(np.pad(image, 3), window, mode="valid")
+        s = np.sqrt(signal.correlate(np.pad(v**2, 3), window, mode="valid"))
+        expected = (v / np.maximum(s, s.mean()) + 2.5) / 5
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_contrast_of_bytes_and_of_flat_images():
     images = np.random.default_rng(0).integers(256, size=(3, 12, 12)).astype("uint8")
     got = local_contrast_normalization(images)
@@ -509,6 +524,9 @@ def test_contrast_of_bytes_and_of_flat_images():
         ({"radius": 0}, ValueError, "radius: expected"),
         ({"radius": 1.5}, TypeError, "radius: expected"),
         ({"floor": 0.0}, ValueError, "floor: expected"),
+        ({"border": "wrap"}, ValueError, "border: expected one of 'reflect', 'zero'"),
+        ({"offset": np.inf}, ValueError, "offset: expected"),
+        ({"scale": 0.0}, ValueError, "scale: expected"),
     ],
 )
 def test_contrast_refuses(arguments, error, words):
