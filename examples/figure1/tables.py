@@ -14,16 +14,24 @@ import symng
 
 Arrays = dict[str, np.ndarray]
 
-# What the metric is measured on: name, color and line of the paper's figure (the mixture is not in
-# it).
+# What the metric is measured on: name, color and line of the paper's figure (the mixture and the
+# fixed set are not in it).
 VARIANTS = {
     "same": ("the gradient's examples", "#009E73", ":"),
     "other": ("other training examples", "#0072B2", "--"),
+    "fixed": ("a fixed set of training examples", "#56B4E9", (0, (5, 1, 1, 1, 1, 1))),
     "unlabeled": ("unlabeled examples", "#D55E00", "-"),
-    "mixture": ("half training, half unlabeled", "#CC79A7", "-."),
+    "mixture": ("training and unlabeled examples", "#CC79A7", "-."),
 }
 # Pairs whose differences are reported, of runs with the same seed.
-PAIRS = (("other", "same"), ("unlabeled", "same"), ("mixture", "same"), ("unlabeled", "other"))
+PAIRS = (
+    ("other", "same"),
+    ("fixed", "same"),
+    ("unlabeled", "same"),
+    ("mixture", "same"),
+    ("fixed", "other"),
+    ("unlabeled", "other"),
+)
 
 
 def history_of(arrays: Arrays) -> symng.History:
@@ -122,7 +130,7 @@ def draw(runs: dict[str, list[Arrays]], path: Path) -> None:
                 values.mean(axis=0),
                 half_interval(values) if len(values) > 1 else 0 * values[0],
             )
-            panel.plot(every[0]["step"], mean, line, color=color, label=words)
+            panel.plot(every[0]["step"], mean, linestyle=line, color=color, label=words)
             # A logarithmic axis has no place below the smallest value.
             low = np.maximum(mean - spread, values.min(axis=0))
             panel.fill_between(

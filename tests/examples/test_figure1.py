@@ -21,23 +21,25 @@ from symng.training.checkpoint import load_checkpoint
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples" / "figure1"
 NETWORK = ["--pool", "2", "--filters", "2", "--filter-size", "3", "--stride", "2", "--units", "4"]
+NETWORK += ["--mixture", "8"]
 
 
 @pytest.fixture
 def figure1(monkeypatch):
     """Return the program as a module, with smaller batches and a step without a loop."""
+    for name in ("settings", "batches", "network", "tables"):  # fresh ones for each test
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(str(FOLDER))  # where it finds its tables
     spec = importlib.util.spec_from_file_location("figure1_example", FOLDER / "figure1.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "GRADIENT_BATCH", 20)
-    monkeypatch.setattr(module, "METRIC_BATCH", 12)
+    monkeypatch.setattr(module.presets, "GRADIENT_BATCH", 20)
+    monkeypatch.setattr(module.presets, "METRIC_BATCH", 12)
     damping = symng.LevenbergMarquardt(initial=5.0)
-    monkeypatch.setattr(
-        module, "OPTIMIZER", symng.NaturalGradient(solver=Unit(), damping=damping, step_size=0.2)
-    )
+    optimizer = symng.NaturalGradient(solver=Unit(), damping=damping, step_size=0.2)
+    monkeypatch.setattr(module.presets, "make_optimizer", lambda options: optimizer)
     return module
 
 
@@ -77,7 +79,7 @@ def arguments(folder, out, *more):
 
 @pytest.fixture
 def data(figure1, folder):
-    return figure1.read_data(figure1.parse(arguments(folder, "")))
+    return figure1.read_data(figure1.presets.parse(arguments(folder, "")))
 
 
 def tables_of(out: Path) -> list[list[list[str]]]:
@@ -109,7 +111,7 @@ def test_batches(figure1, data):
         assert len({*epoch[0], *epoch[1]}) == 40 and -1 not in epoch[0] + epoch[1]
         assert places(data.batches("same", seed, 2)[0][0]) != epoch[0]
     assert data.batches("same", 0, 0)[1] is None
-    for variant, labeled in (("other", 12), ("unlabeled", 0), ("mixture", 6)):
+    for variant, labeled in (("other", 12), ("unlabeled", 0), ("mixture", 8)):
         for step in (0, 1, 7):
             (x, t), (metric,) = data.batches(variant, 0, step)
             chosen, measured = places(x), places(metric)
@@ -126,12 +128,68 @@ def test_batches(figure1, data):
 
 def test_images_are_averaged_and_normalized(figure1):
     images = np.random.default_rng(0).integers(256, size=(3, 7, 9)).astype("uint8")
-    got = figure1.preprocess(images, 2)
+    normalize = sys.modules["batches"].Normalization
+    got = normalize(images, 2, "paper")(images)
     assert got.shape == (3, 3, 4) and got.dtype == "float32"
     squares = images[:, :6, :8].reshape(3, 3, 2, 4, 2).mean(axis=(2, 4)) / 255
     np.testing.assert_allclose(
         got, symng.datasets.local_contrast_normalization(squares), rtol=1e-3, atol=1e-4
     )
+
+
+def test_the_authors_normalization(figure1):
+    """Mean 0 and deviation 1, the range of the training images, then their constants."""
+    rng = np.random.default_rng(0)
+    train, others = (rng.integers(256, size=(n, 8, 9)).astype("uint8") for n in (4, 2))
+    flat = np.full((1, 8, 9), 9, "uint8")
+
+    def standard(images):
+        pixels = images.reshape(len(images), -1) / 255
+        centered = pixels - pixels.mean(axis=1, keepdims=True)
+        return (centered / centered.std(axis=1, keepdims=True)).reshape(images.shape)
+
+    low, high = standard(train).min(), standard(train).max()
+    scaled = (standard(others) - low) / (high - low)
+    expected = symng.datasets.local_contrast_normalization(
+        scaled, 1.591, 4, border="zero", offset=2.5, scale=5.0
+    )
+    got = sys.modules["batches"].Normalization(train, 1, "authors")
+    np.testing.assert_allclose(got(others), expected, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(got(flat)).all()
+
+
+def test_the_fixed_set_of_the_authors_is_the_same_in_each_update(figure1, data):
+    for step in (0, 1, 7):
+        (x, _), (metric,) = data.batches("fixed", 0, step)
+        np.testing.assert_array_equal(x, data.batches("same", 0, step)[0][0])
+        np.testing.assert_array_equal(metric, data.images["train"][:12])
+
+
+def test_the_authors_network_and_loss(figure1):
+    """Against NumPy: ReLU after convolution, pooling, tanh, sigmoid; cross-entropy over outputs."""
+    options = figure1.presets.parse(
+        "--preset authors --filters 2 --filter-size 3 --max-pool 2 --units 4".split()
+    )
+    objective = figure1.make_objective(options, (6, 6), 3, seed=1)
+    filters, b, W1, b1, W2, b2 = (param.get_value() for param in objective.params)
+    np.testing.assert_allclose(W1.T @ W1, np.eye(4), atol=1e-6)
+    np.testing.assert_allclose(W2.T @ W2, 16 * np.eye(3), atol=1e-5)
+    assert (b2 == -2).all() and not b1.any() and not b.any() and 0.1 < abs(filters).max() <= 0.2
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((5, 6, 6)).astype("float32"), np.eye(3)[[0, 2, 1, 1, 0]]
+    patches = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+    maps = np.einsum("nijab,abk->nijk", patches, filters).reshape(5, 2, 2, 2, 2, 2)
+    hidden = np.tanh(np.maximum(maps.max(axis=(2, 4)), 0).reshape(5, 8) @ W1)
+    r = hidden @ W2 - 2
+    loss = (np.logaddexp(0, r) - t * r).mean()
+    found = symng.compile_function([*objective.inputs, *objective.targets], objective.loss)
+    assert float(found(x, t.astype("float32"))) == pytest.approx(loss, rel=1e-5)
+    summed = figure1.presets.parse(
+        "--preset authors --filters 2 --filter-size 3 --max-pool 2 --units 4 --outputs sum".split()
+    )
+    objective = figure1.make_objective(summed, (6, 6), 3, seed=1)
+    found = symng.compile_function([*objective.inputs, *objective.targets], objective.loss)
+    assert float(found(x, t.astype("float32"))) == pytest.approx(3 * loss, rel=1e-5)
 
 
 def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, capsys):
@@ -140,7 +198,7 @@ def test_figure_of_the_papers_optimizer(figure1, folder, tmp_path, monkeypatch, 
         damping=symng.LevenbergMarquardt(initial=5.0),
         step_size=0.2,
     )
-    monkeypatch.setattr(figure1, "OPTIMIZER", optimizer)
+    monkeypatch.setattr(figure1.presets, "make_optimizer", lambda options: optimizer)
     assert figure1.main(arguments(folder, tmp_path, "--seeds", "2", "--steps", "5")) == 0
     (head, _, *rows), differences = tables_of(tmp_path)
     assert [row[0] for row in rows] == ["`same`", "`other`", "`unlabeled`", "`mixture`"]
@@ -274,7 +332,7 @@ def test_wrong_data_and_options(figure1, folder, tmp_path, capsys, more, words):
 )
 def test_wrong_command_lines(figure1, capsys, more):
     with pytest.raises(SystemExit):
-        figure1.parse(more)
+        figure1.presets.parse(more)
     assert more[0] in capsys.readouterr().err
 
 
@@ -285,21 +343,29 @@ def test_folder_that_cannot_be_written_to(figure1, folder, tmp_path, capsys):
 
 
 def test_presets(figure1):
-    small, paper = (figure1.parse(["--preset", preset]) for preset in figure1.PRESETS)
+    small, paper = (figure1.presets.parse(["--preset", preset]) for preset in ("small", "paper"))
     assert (paper.filters, paper.filter_size, paper.units, paper.pool) == (512, 14, 1024, 1)
-    assert figure1.parse(["--preset", "paper", "--units", "7"]).units == 7
-    assert small.variants == list(figure1.VARIANTS) and small.fold == 3
+    assert figure1.presets.parse(["--preset", "paper", "--units", "7"]).units == 7
+    assert small.variants == ["same", "other", "unlabeled", "mixture"] and small.fold == 3
+    authors = figure1.presets.parse(["--preset", "authors"])
+    assert authors.variants == list(sys.modules["tables"].VARIANTS)
 
 
 def test_page_lists_every_option_and_preset(figure1, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # argparse would break lines at 80
     with pytest.raises(SystemExit):
-        figure1.parse(["--help"])
+        figure1.presets.parse(["--help"])
     options = set(re.findall(r"^ +(--[a-z-]+)", capsys.readouterr().out, re.M))
     page = (ROOT / "docs" / "figure1.md").read_text()
     assert set(re.findall(r"^\| `(--[a-z-]+)", page, re.M)) == options
-    for name, (small, paper, _) in figure1.SETTINGS.items():
-        assert re.search(rf"^\| `{name}` \|.*\| {small} \| {paper:,} \|$", page, re.M), name
+    for name, setting in figure1.presets.SETTINGS.items():
+        told = (setting.small, setting.paper, setting.authors)
+        cells = [
+            format(v, "," if isinstance(v, int) else "" if isinstance(v, str) else "g")
+            for v in told
+        ]
+        end = re.escape(" | ".join(cells))
+        assert re.search(rf"^\| `{name}` \|.*\| {end} \|$", page, re.M), name
 
 
 def test_intervals(figure1):
@@ -310,7 +376,7 @@ def test_intervals(figure1):
 
 
 def test_what_is_not_finite_is_wrong(figure1, data, folder):
-    trainer = figure1.Trainer(data, figure1.parse(arguments(folder, "")))
+    trainer = figure1.Trainer(data, figure1.presets.parse(arguments(folder, "")))
     trainer.objective.params[0].set_value(
         np.full_like(trainer.objective.params[0].get_value(), np.nan)
     )
