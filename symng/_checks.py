@@ -211,6 +211,7 @@ _SYNONYMS = {
     "batch_size": "batchsize minibatch_size bs",
     "data": "dataset train_data X",
     "mode": "backend device",
+    "average_decay": "ema ema_decay polyak polyak_decay swa averaging",
     "damping": "lam lambda_ lamda damp ridge tikhonov",
     "initial": "lam lambda_ lamda damping value",
     "value": "lam lambda_ lamda damping initial",

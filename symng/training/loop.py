@@ -25,7 +25,7 @@ from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
-from symng.training.result import TrainingResult, copies, last_loss
+from symng.training.result import TrainingResult, by_name, copies, last_loss
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
@@ -56,6 +56,7 @@ def minimize(
     checkpoint_seconds: float = 60.0,
     mode: str | Mode | None = None,
     chunk_size: int | None = None,
+    average_decay: float | None = None,
 ) -> TrainingResult:
     """Train a model: take steps over batches until a limit is reached.
 
@@ -123,6 +124,12 @@ def minimize(
         PyTensor mode; default that of `set_mode`, as a rule JAX where it is installed.
     chunk_size : int, optional
         Examples to compute with at a time, as in `compile_step`.
+    average_decay : float, optional
+        Decay of an average of the parameters over the steps, as in `compile_step`: at least 0 and
+        below 1, for instance 0.99. While ``evaluate`` is called the parameters have the values of
+        the average; a callback sees their own, which they also have at the end. The result has the
+        average as ``average_params``. It begins anew where the parameters of the lowest loss are
+        restored.
 
     Returns
     -------
@@ -177,7 +184,12 @@ def minimize(
     _check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
     step = CompiledStep(
-        objective, optimizer, mode, chunk_size, refuses_increases=batch_size is None
+        objective,
+        optimizer,
+        mode,
+        chunk_size,
+        average_decay=average_decay,
+        refuses_increases=batch_size is None,
     )
     sampler = BatchSampler(
         objective,
@@ -232,7 +244,8 @@ def minimize(
     return TrainingResult(
         status=stepper.ending,
         loss=watch.lowest if stepper.restored else last_loss(run.history),
-        params=copies(objective.params),
+        params=by_name(objective.params, copies(objective.params)),
+        average_params=_average_params(step),
         history=run.history,
         steps=run.steps,
         seconds=run.seconds,
@@ -240,6 +253,15 @@ def minimize(
         message=message,
         step=step,
     )
+
+
+def _average_params(step: CompiledStep) -> dict[str | int, np.ndarray] | None:
+    """Return the average of the parameters by name; None without one."""
+    if step.average_decay is None:
+        return None
+    params = step.objective.params
+    with step.use_average():
+        return by_name(params, copies(params))
 
 
 def _try_out(step: CompiledStep, sampler: BatchSampler) -> None:

@@ -45,6 +45,8 @@ class TrainingResult:
     params : dict of array
         Copies of the parameters as they are at the end, by name; by position where there is no name
         or another parameter has it too. The parameters themselves are in their shared variables.
+    average_params : dict of array or None
+        The average of the parameters that ``average_decay`` asks for, in the same form.
     history : History
         One row a step.
     steps : int
@@ -86,6 +88,7 @@ class TrainingResult:
     seconds: float
     compile_seconds: float
     message: str = ""
+    average_params: dict[str | int, np.ndarray] | None = None
     step: CompiledStep | None = None
 
     @property
@@ -124,10 +127,16 @@ def last_loss(history: History) -> float:
     return new_loss if row["accepted"] and not np.isnan(new_loss) else float(row["loss"])
 
 
-def copies(params: Sequence[SharedVariable]) -> dict[str | int, np.ndarray]:
-    """Return the values of the parameters by name, or by position if there is no unique name."""
+def copies(params: Sequence[SharedVariable]) -> list[np.ndarray]:
+    """Return copies of the values of the parameters, in order."""
+    return [np.array(p.get_value(borrow=True)) for p in params]
+
+
+def by_name(
+    params: Sequence[SharedVariable], values: Sequence[np.ndarray]
+) -> dict[str | int, np.ndarray]:
+    """Return one value for each parameter by its name, or by position if that is not unique."""
     names = [p.name for p in params]
-    values = (np.array(p.get_value(borrow=True)) for p in params)
     keys: list[str | int] = [
         name if name and names.count(name) == 1 else i for i, name in enumerate(names)
     ]

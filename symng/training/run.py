@@ -49,7 +49,7 @@ class TrainingRun:
         if path is None:
             return
         self.given: _Given = {
-            "settings": stable_settings(step.optimizer),
+            "settings": _settings_of(step),
             "data": self._checksum(),
         }
         if not Path(path).parent.is_dir():  # the first save would notice only after a minute
@@ -196,6 +196,13 @@ class TrainingRun:
             f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
             f"{sampler.metric_batch!r}{metric}, search batch {sampler.search_batch!r}"
         )
+
+
+def _settings_of(step: CompiledStep) -> dict[str, str]:
+    """Return the settings of the optimizer, and the decay of the average if there is one."""
+    decay = step.average_decay
+    average = {} if decay is None else {"average_decay": repr(float(decay))}
+    return stable_settings(step.optimizer) | average
 
 
 def _layout(array: ArrayLike) -> str:

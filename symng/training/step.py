@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 
+import numpy as np
 import pytensor
 from pytensor.compile import Function
 from pytensor.compile.mode import Mode
@@ -15,18 +16,18 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import (
-    Verbatim,
     argument_error,
-    check_instance,
-    check_number,
     deprecated,
     explain_keywords,
 )
 from symng.backends import collection_paused, sync_to_host
+from symng.graphs import vectors
 from symng.objective import Objective
-from symng.objective.batches import check_chunks, make_batch
+from symng.objective.batches import make_batch
 from symng.optimizers import Optimizer, Step
+from symng.optimizers.averaging import average_params, init_average
 from symng.optimizers.base import StepBatches
+from symng.training.arguments import check_arguments
 from symng.training.batch_arrays import Arrays, Batches, Layouts, full_layouts
 from symng.training.batches import check_metric_batch
 from symng.training.cost import warn_of_cost
@@ -50,7 +51,7 @@ class CompiledStep:
         optimizer would refuse as an argument.
     state : mapping
         Shared variables that the optimizer updates: ``damping``, ``direction``, ``velocity``,
-        ``step``.
+        ``step``; with an ``average_decay`` also ``average``, the flat vector of the average.
     backend : str
         What runs the compiled functions: "c", "python", "numba" or "jax".
     compile_seconds : float
@@ -64,13 +65,17 @@ class CompiledStep:
         mode: str | Mode | None = None,
         chunk_size: int | None = None,
         *,
+        average_decay: float | None = None,
         refuses_increases: bool = False,
     ) -> None:
-        _check_arguments(objective, optimizer, chunk_size)
+        check_arguments(objective, optimizer, chunk_size, average_decay)
+        self.average_decay = average_decay
         self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
         self._programs = Programs(objective, chunk_size, mode, self.build)
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
+        if average_decay is not None:
+            init_average(objective, self._state)
         self._settings = Settings(optimizer, self._state)
         self._steps: dict[Layouts, Step] = {}
         start = time.perf_counter()
@@ -192,7 +197,10 @@ class CompiledStep:
                         objective = objective.clone_inputs(f"_{name}")
                     length = len(self.metric_inputs or ()) if name == "metric" else None
                     batches[name] = make_batch(objective, layout, length)
-                self._steps[layouts] = self.optimizer.build(StepBatches(**batches), self._state)
+                step = self.optimizer.build(StepBatches(**batches), self._state)
+                if self.average_decay is not None:
+                    step = average_params(step, self._state, self.average_decay)
+                self._steps[layouts] = step
         return self._steps[layouts]
 
     def check_shapes(self, name: str, batch: Arrays) -> None:
@@ -213,6 +221,36 @@ class CompiledStep:
         """Make parameters and state hold NumPy arrays, as after a call."""
         for step in self._steps.values():
             sync_to_host(step.updates)
+
+    @contextmanager
+    def use_average(self) -> Iterator[None]:
+        """Let the parameters have the values of their average while the context is open.
+
+        For instance to evaluate the model there. Take no step meanwhile: the parameters get their
+        own values back.
+        """
+        if self.average_decay is None:
+            raise argument_error(
+                "average_decay",
+                "a number for an average to use",
+                None,
+                "Give it to compile_step, for instance 0.99.",
+            )
+        self.sync_to_host()
+        params = self.objective.params
+        own = vectors.get_flat(params)
+        try:
+            vectors.set_flat(params, self._state.values["average"].get_value(borrow=True))
+            yield
+        finally:
+            vectors.set_flat(params, own)
+
+    def restart_average(self) -> None:
+        """Begin the average, if there is one, at the present parameters."""
+        if self.average_decay is not None:
+            flat = vectors.get_flat(self.objective.params)
+            self._state.values["average"].set_value(flat)
+            self._state.values["average_weight"].set_value(np.asarray(0, flat.dtype))
 
     def settle(self) -> None:
         """Call `sync_to_host`, by its old name."""
@@ -275,32 +313,6 @@ def _by_name(
     return {name: batch for name, batch in batches.items() if batch is not None}
 
 
-def _check_arguments(objective: Objective, optimizer: Optimizer, chunk_size: int | None) -> None:
-    """Refuse what is no objective or no optimizer, and a chunk size that they cannot take."""
-    check_instance("objective", objective, Objective, "a symng.Objective")
-    check_instance(
-        "optimizer",
-        optimizer,
-        Optimizer,
-        "an optimizer such as symng.NaturalGradient()",
-        "Did you forget the parentheses?",
-    )
-    if chunk_size is None:
-        return
-    check_number("chunk_size", chunk_size, minimum=1, integer=True)
-    check_chunks(objective)
-    solver = optimizer.solver
-    if solver is not None and solver.needs_full_batch:
-        name = f"{type(solver).__module__.split('.')[0]}.{type(solver).__name__}"
-        raise argument_error(
-            "chunk_size",
-            f"none with {name}, which needs the full batch",
-            Verbatim("one"),
-            "Leave it out, or take symng.CG or symng.MinresQLP.",
-            NotImplementedError,
-        )
-
-
 @explain_keywords
 def compile_step(
     objective: Objective,
@@ -308,6 +320,7 @@ def compile_step(
     mode: str | Mode | None = None,
     *,
     chunk_size: int | None = None,
+    average_decay: float | None = None,
 ) -> CompiledStep:
     """Make a compiled step: gradient, solve, damping and update in one function.
 
@@ -327,6 +340,13 @@ def compile_step(
         are the same to rounding. The loss must be a mean or sum over examples. Default: the full
         batch at once, whose activations are kept for the solve; with chunks each product makes a
         forward pass of its own.
+    average_decay : float, optional
+        xi, at least 0 and below 1, of an average of the parameters theta_s after each step s:
+        average_k = 1/W_k sum_s xi^(k-s) theta_s with W_k = sum_s xi^(k-s), over the steps s = 1 ...
+        k. It has less of the noise of minibatches than the parameters have, and the steps do not
+        depend on it. It is the flat vector ``state["average"]``, and in the context of
+        ``use_average()`` the parameters have its values. Default: no average. It costs one more
+        vector of the size of the parameters, and no pass through the model.
 
     Returns
     -------
@@ -338,6 +358,13 @@ def compile_step(
     ------
     TypeError, ValueError
         When objective and optimizer do not fit together; the message names the way out.
+
+    References
+    ----------
+    .. [1] B. Polyak and A. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM
+       Journal on Control and Optimization 30(4), 1992.
+    .. [2] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
+       curvature", ICML 2015, whose experiments average so.
 
     Examples
     --------
@@ -357,4 +384,4 @@ def compile_step(
     >>> step((X, T), metric_batch=(X,)).accepted
     True
     """
-    return CompiledStep(objective, optimizer, mode, chunk_size)
+    return CompiledStep(objective, optimizer, mode, chunk_size, average_decay=average_decay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -113,24 +114,34 @@ class Stepper:
         elif verdict := self.watch.judge(info, last=self.ending is not None):
             self.ending = verdict
         self.restored = self.ending == "diverged" and self.watch.restore()
+        if self.restored:
+            self.run.step.restart_average()
 
     def _report(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Evaluate if due, show the step and call the callback, which may end the run."""
         due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
         if due or self.callback is not None:
             self.run.step.sync_to_host()  # the user's code may read the parameters
+        if due:
+            self._evaluate(row, interrupt)
         with interrupt.immediate():
-            if due:
-                row |= self.evaluation()
             self.bar.show(row, last=self.ending is not None)
             answer = None
             if self.callback is not None:
                 extra = (self.run.step,) if _needs_two(self.callback) else ()
                 answer = self.callback(dict(row), *extra)
-            if isinstance(answer, bool | np.bool_) and answer:
-                if not due:
-                    row |= self.evaluation()
-                self.ending = "callback"
+        if isinstance(answer, bool | np.bool_) and answer:
+            if not due:
+                self._evaluate(row, interrupt)
+            self.ending = "callback"
+
+    def _evaluate(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
+        """Add the columns of an evaluation, of the average where there is one."""
+        step = self.run.step
+        averaged = nullcontext() if step.average_decay is None else step.use_average()
+        # Outside of the part that Ctrl-C may cut short: the parameters get their values back.
+        with averaged, interrupt.immediate():
+            row |= self.evaluation()
 
 
 def _needs_two(function: Callable[..., object]) -> bool:
