@@ -7,7 +7,7 @@ import sys
 import pytensor
 
 from symng.legacy.theano import _truth
-from symng.legacy.theano._config import compile_to_c, read_flags
+from symng.legacy.theano._config import compile_to_c, config, read_flags
 from symng.legacy.theano._namespace import AliasFinder, TheanoFinder, TheanoModule
 
 # natgrad imports its solvers from a package of this name.
@@ -90,6 +90,7 @@ def uninstall_theano() -> None:
     if _linker_is_ours and pytensor.config.linker == "cvm":
         pytensor.config.linker = "auto"
     _linker_is_ours = False
+    config.forget()
     _truth.uninstall()
     for name, module in list(sys.modules.items()):
         ours = isinstance(module, TheanoModule)

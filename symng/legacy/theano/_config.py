@@ -15,7 +15,10 @@ __all__ = ["AddConfigVar", "TheanoConfigParser", "config"]
 _WITHOUT_EFFECT: dict[str, Any] = {
     "assert_no_cpu_op": "ignore",
     "compute_test_value": "off",
+    "compute_test_value_opt": "off",
+    "contexts": "",
     "device": "cpu",
+    "enable_initial_driver_test": True,
     "force_device": False,
     "init_gpu_device": "",
     "int_division": "int",
@@ -27,6 +30,8 @@ _WITHOUT_EFFECT: dict[str, Any] = {
     "reoptimize_unpickled_function": False,
     "gpuarray": "",
     "root": "",
+    "tensor__cmp_sloppy": 0,
+    "warn__ignore_bug_before": "none",
     "warn_on_unused_input": True,
 }
 _SECTIONS = (
@@ -41,8 +46,8 @@ _SECTIONS = (
         "dnn",
         "experimental",
     ),
-    *("gcc", "gpuarray", "lib", "numpy", "nvcc", "profiling", "pycuda", "scan", "tensor"),
-    *("traceback", "vm", "warn", "unittests", "ProfileMode", "unpickle_function"),
+    *("gcc", "gpuarray", "lib", "numpy", "nvcc", "optdb", "profiling", "pycuda", "scan"),
+    *("tensor", "traceback", "vm", "warn", "unittests", "ProfileMode", "unpickle_function"),
 )
 
 
@@ -69,11 +74,13 @@ class TheanoConfigParser:
 
     def __init__(self) -> None:
         self.__dict__["_sections"] = {name: Section(name) for name in _SECTIONS}
-        self.__dict__["_ignored"] = dict(_WITHOUT_EFFECT)
+        self.forget()
 
     def __getattr__(self, name: str) -> Any:
         if name in self._sections:
             return self._sections[name]
+        if name in self._own:
+            return self._own[name]
         if not name.startswith("_") and hasattr(pytensor.config, name):
             return getattr(pytensor.config, name)
         if name in self._ignored:
@@ -83,6 +90,9 @@ class TheanoConfigParser:
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _REWRITES:
+            self._own[name] = value
+            return
         if hasattr(pytensor.config, name):
             setattr(
                 pytensor.config, name, _MODE_NAMES.get(value, value) if name == "mode" else value
@@ -92,11 +102,23 @@ class TheanoConfigParser:
             warn(f"theano.config.{name} is no flag of PyTensor: it has no effect.")
         self._ignored[name] = value
 
+    def forget(self) -> None:
+        """Forget what was set and is not PyTensor's."""
+        self.__dict__["_ignored"] = dict(_WITHOUT_EFFECT)
+        self.__dict__["_own"] = {}
+
     def change_flags(self, **flags: Any) -> Any:
         """Return the context manager of PyTensor that changes flags for a while."""
         return pytensor.config.change_flags(**flags)
 
 
+# PyTensor's are fixed once it is imported: `theano.function` reads these.
+_REWRITES = ("optimizer", "optimizer_excluding", "optimizer_including", "optimizer_requiring")
+# Fixed as well.
+_AT_START = {
+    *("base_compiledir", "compiledir", "compiledir_format", "cxx", "gcc_version_str"),
+    *("cmodule__preload_cache", "cmodule__age_thresh_use", "compile__wait", "compile__timeout"),
+}
 _MODE_NAMES = {"FAST_RUN": "Mode", "ProfileMode": "Mode", "PROFILE_MODE": "Mode"}
 
 config = TheanoConfigParser()
@@ -125,9 +147,13 @@ def read_flags(flags: str | None = None) -> None:
                     f"THEANO_FLAGS: {name}={value} has no effect: Theano's functions run on the CPU"
                     ' here. Compile with mode="JAX" where there is a GPU.'
                 )
-        elif hasattr(pytensor.config, key := name.replace(".", "__")) and key not in _AT_START:
-            setattr(config, name, value) if key == "mode" else _set(key, value)
-        elif name.split(".")[0] not in (*_SECTIONS, *_WITHOUT_EFFECT, "base_compiledir"):
+        elif name == "mode" or name in _REWRITES:
+            setattr(config, name, value)
+        elif (key := name.replace(".", "__")) in _AT_START:
+            warn(f"THEANO_FLAGS: {name} has no effect. Set PYTENSOR_FLAGS={key}={value}.")
+        elif hasattr(pytensor.config, key) and key not in _WITHOUT_EFFECT:
+            _set(key, value)
+        elif name.split(".")[0] not in (*_SECTIONS, *_WITHOUT_EFFECT):
             warn(f"THEANO_FLAGS: {name} is no flag of PyTensor, and has no effect.")
 
 
@@ -141,10 +167,6 @@ def compile_to_c() -> bool:
     if changed:
         flags.linker = "cvm"
     return changed
-
-
-# PyTensor reads these when it is imported.
-_AT_START = {"base_compiledir", "compiledir", "compiledir_format", "cxx"}
 
 
 def _set(name: str, value: str) -> None:

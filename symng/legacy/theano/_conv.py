@@ -90,15 +90,17 @@ def _sides(tensor: Any) -> list[Any]:
 
 def _of_any_size(images: Any, kernels: Any) -> Any:
     """Correlate images with filters, of sizes that the graph does not know."""
-    (height, width), (rows, columns) = _sides(images), _sides(kernels)
-    i = pt.arange(height - rows + 1).dimshuffle(0, "x", "x", "x") + pt.arange(rows).dimshuffle(
-        "x", "x", 0, "x"
-    )
-    j = pt.arange(width - columns + 1).dimshuffle("x", 0, "x", "x") + pt.arange(columns).dimshuffle(
-        "x", "x", "x", 0
-    )
-    patches = images[:, :, i, j]  # N, channels, down, across, rows, columns
+    patches = patches_of(images, *_sides(kernels))
     return pt.tensordot(patches, kernels, [[1, 4, 5], [1, 2, 3]]).dimshuffle(0, 3, 1, 2)
+
+
+def patches_of(images: Any, rows: Any, columns: Any, steps: tuple[int, int] = (1, 1)) -> Any:
+    """Return the patches, of shape (N, channels, down, across, rows, columns)."""
+    (height, width), (down, across) = _sides(images), steps
+    top, left = pt.arange(0, height - rows + 1, down), pt.arange(0, width - columns + 1, across)
+    i = top.dimshuffle(0, "x", "x", "x") + pt.arange(rows).dimshuffle("x", "x", 0, "x")
+    j = left.dimshuffle("x", 0, "x", "x") + pt.arange(columns).dimshuffle("x", "x", "x", 0)
+    return images[:, :, i, j]
 
 
 def pad(images: Any, border: tuple[Any, Any]) -> Any:

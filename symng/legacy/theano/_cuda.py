@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-__all__ = ["CudaNdarrayType", "cuda_available", "cuda_enabled", "pygpu_activated", "use"]
+__all__ = [
+    "CudaNdarrayType",
+    "cuda_available",
+    "cuda_enabled",
+    "dnn_available",
+    "pygpu_activated",
+    "use",
+]
 
 cuda_available = False
 cuda_enabled = False
@@ -13,6 +20,11 @@ pygpu_activated = False
 
 class CudaNdarrayType:
     """The type of arrays on a device, of which no variable is."""
+
+
+def dnn_available() -> bool:
+    """Return False: there is no device, nor cuDNN."""
+    return False
 
 
 def use(device: Any = "", *arguments: Any, **options: Any) -> NoReturn:

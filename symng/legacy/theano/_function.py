@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytensor
+from pytensor.compile.debug.monitormode import MonitorMode as PyTensorMonitorMode
 from pytensor.compile.io import In as SymbolicIn
 from pytensor.compile.io import Out
 from pytensor.compile.mode import Mode, get_default_mode
@@ -16,10 +18,12 @@ from pytensor.compile.sharedvalue import SharedVariable
 
 from symng.backends import compile_function
 from symng.legacy.theano._broadcasting import fit
+from symng.legacy.theano._config import config
 
 __all__ = [
     "In",
     "Mode",
+    "MonitorMode",
     "OrderedUpdates",
     "Out",
     "Param",
@@ -113,6 +117,20 @@ def _name_of(entry: Any) -> str | None:
     return entry.name or (entry.variable.name if isinstance(entry, SymbolicIn) else None)
 
 
+class MonitorMode(PyTensorMonitorMode):
+    """The mode that calls functions around each node, with its number, the node and its thunk."""
+
+    def __init__(self, pre_func: Any = None, post_func: Any = None, **options: Any) -> None:
+        super().__init__(_without_fgraph(pre_func), _without_fgraph(post_func), **options)
+
+
+def _without_fgraph(function: Any) -> Any:
+    """Return a function of four arguments; those for Theano took all but the first."""
+    if function is None or len(inspect.signature(function).parameters) != 3:
+        return function
+    return lambda fgraph, i, node, thunk: function(i, node, thunk)
+
+
 def get_mode(mode: Any = None) -> Any:
     """Return the PyTensor mode that Theano's word for it means.
 
@@ -122,10 +140,21 @@ def get_mode(mode: Any = None) -> Any:
     if mode is None or (isinstance(mode, str) and mode in _DEFAULT_MODES):
         flags = pytensor.config
         if flags.mode == "Mode" and flags.linker == "auto" and flags.cxx:
-            return pytensor.compile.mode.get_mode("CVM")
-        return get_default_mode()
+            return _with_rewrites(pytensor.compile.mode.get_mode("CVM"))
+        return _with_rewrites(get_default_mode()) if flags.mode == "Mode" else get_default_mode()
     if isinstance(mode, str):
         return pytensor.compile.mode.get_mode(_RENAMED_MODES.get(mode, mode))
+    return mode
+
+
+def _with_rewrites(mode: Mode) -> Mode:
+    """Return a mode with the rewrites that ``theano.config`` names, where a script set them."""
+    chosen = config.optimizer
+    mode = mode if chosen == pytensor.config.optimizer else mode.clone(optimizer=chosen)
+    for change in ("excluding", "including", "requiring"):
+        names = getattr(config, f"optimizer_{change}")
+        if names != getattr(pytensor.config, f"optimizer_{change}"):
+            mode = getattr(mode, change)(*names.split(":"))
     return mode
 
 
@@ -158,7 +187,7 @@ def function(
             rebuild_strict=rebuild_strict,
             allow_input_downcast=allow_input_downcast,
             profile=profile or None,
-            on_unused_input=on_unused_input,
+            on_unused_input=on_unused_input or _of_unused_input(),
             **options,
         )
     if any(getattr(entry, "default", None) is not None for entry in inputs):
@@ -167,6 +196,15 @@ def function(
 
 
 pfunc = function
+
+
+def _of_unused_input() -> str | None:
+    """Return what to do about an input that the outputs do not need: warn, if it was to raise.
+
+    Derivatives of Theano kept inputs that those of PyTensor do not need, such as W in the Jacobian
+    of x W by W times a vector: an error would stop scripts that ran.
+    """
+    return "warn" if pytensor.config.on_unused_input == "raise" else None
 
 
 def quiet() -> Any:

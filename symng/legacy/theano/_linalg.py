@@ -14,10 +14,22 @@ __all__ = [
     "diag",
     "extract_diag",
     "matrix_inverse",
+    "solve_lower_triangular",
+    "solve_upper_triangular",
     "trace",
 ]
 
 matrix_inverse = linalg.inv
+
+
+def solve_lower_triangular(a: Any, b: Any) -> Any:
+    """Return the solution of a system with a lower triangular matrix."""
+    return linalg.solve_triangular(a, b, lower=True)
+
+
+def solve_upper_triangular(a: Any, b: Any) -> Any:
+    """Return the solution of a system with an upper triangular matrix."""
+    return linalg.solve_triangular(a, b, lower=False)
 
 
 def trace(x: Any) -> Any:

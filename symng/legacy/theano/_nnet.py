@@ -12,11 +12,13 @@ from pytensor.tensor.special import softmax as any_softmax
 from symng.legacy.theano._conv import conv2d
 
 __all__ = [
+    "batch_normalization",
     "binary_crossentropy",
     "categorical_crossentropy",
     "confusion_matrix",
     "conv2d",
     "crossentropy_categorical_1hot",
+    "crossentropy_softmax_argmax_1hot_with_bias",
     "crossentropy_softmax_1hot",
     "crossentropy_softmax_1hot_with_bias",
     "elu",
@@ -124,6 +126,19 @@ def crossentropy_softmax_1hot(x: Any, y_idx: Any) -> tuple[Any, Any]:
 def crossentropy_softmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> tuple[Any, Any]:
     """Return the losses of the classes ``y_idx``, and the softmax of ``x + b``."""
     return crossentropy_softmax_1hot(x + b, y_idx)
+
+
+def crossentropy_softmax_argmax_1hot_with_bias(x: Any, b: Any, y_idx: Any) -> tuple[Any, Any, Any]:
+    """Return the losses of the classes ``y_idx``, the softmax of ``x + b``, and its argmax."""
+    losses, probabilities = crossentropy_softmax_1hot(x + b, y_idx)
+    return losses, probabilities, pt.argmax(x + b, axis=-1)
+
+
+def batch_normalization(
+    inputs: Any, gamma: Any, beta: Any, mean: Any, std: Any, mode: str = "low_mem"
+) -> Any:
+    """Return (x - mean) / std * gamma + beta; ``mode`` chose between two ways to compute it."""
+    return (inputs - mean) / std * gamma + beta
 
 
 def confusion_matrix(actual: Any, pred: Any) -> list[Any]:

@@ -6,17 +6,35 @@ whole numbers and orders are not, since NumPy has other methods for them today.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.random import basic
 
 from symng.legacy.theano._function import quiet
 
 __all__ = ["RandomStreams"]
+
+
+class SharedState:
+    """The generator of a draw, read and written as a `numpy.random.RandomState`."""
+
+    def __init__(self, variable: SharedVariable) -> None:
+        self.variable = variable
+
+    def get_value(self, borrow: bool = False, **_: Any) -> np.random.RandomState:
+        """Return the state; with ``borrow=True``, seeding it seeds the draw."""
+        return np.random.RandomState(self.variable.get_value(borrow=borrow).bit_generator)
+
+    def set_value(self, state: np.random.RandomState, borrow: bool = False) -> None:
+        """Go on from a state."""
+        state = state if borrow else copy.deepcopy(state)
+        self.variable.set_value(np.random.Generator(state._bit_generator), borrow=True)
 
 
 class Streams:
@@ -41,14 +59,21 @@ class Streams:
         for rng, _ in self.state_updates:
             rng.set_value(self._generator(), borrow=True)
 
-    def gen(self, op: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Return a draw by an op of PyTensor, whose generator moves on at each call."""
+    def gen(
+        self, op: Callable[..., Any], *arguments: Any, dtype: str | None = None, **options: Any
+    ) -> Any:
+        """Return a draw by an op of PyTensor, in a dtype; its generator moves on at each call.
+
+        The draw has its generator as ``rng``, and it with its next state as ``update``.
+        """
         rng = pytensor.shared(self._generator(), borrow=True)
         draw = op(*arguments, **options, rng=rng)
         state = draw.owner.outputs[0]
         with quiet():
             rng.default_update = state
         self.state_updates.append((rng, state))
+        draw = draw.astype(dtype or draw.dtype)
+        draw.rng, draw.update = SharedState(rng), (rng, state)
         return draw
 
     def _generator(self) -> np.random.Generator:
@@ -66,7 +91,7 @@ class Streams:
         nstreams: Any = None,
     ) -> Any:
         """Return numbers spread evenly from ``low`` to ``high``."""
-        return _typed(self.gen(basic.uniform, low, high, size=size), dtype)
+        return self.gen(basic.uniform, low, high, size=size, dtype=_float(dtype))
 
     def normal(
         self,
@@ -78,7 +103,7 @@ class Streams:
         nstreams: Any = None,
     ) -> Any:
         """Return draws of a Gaussian of mean ``avg`` and standard deviation ``std``."""
-        return _typed(self.gen(basic.normal, avg, std, size=size), dtype)
+        return self.gen(basic.normal, avg, std, size=size, dtype=_float(dtype))
 
     def binomial(
         self,
@@ -92,7 +117,7 @@ class Streams:
     ) -> Any:
         """Return the number of successes in ``n`` trials that succeed with probability ``p``."""
         p = p if prob is None else prob
-        return self.gen(basic.binomial, n, p, size=size).astype(dtype)
+        return self.gen(basic.binomial, n, p, size=size, dtype=dtype)
 
     def multinomial(
         self,
@@ -104,7 +129,7 @@ class Streams:
         nstreams: Any = None,
     ) -> Any:
         """Return how often each outcome comes up in ``n`` trials, for each row of ``pvals``."""
-        return self.gen(basic.multinomial, n, pvals, size=size).astype(dtype)
+        return self.gen(basic.multinomial, n, pvals, size=size, dtype=dtype)
 
     def choice(
         self,
@@ -116,7 +141,7 @@ class Streams:
         dtype: str = "int64",
     ) -> Any:
         """Return entries of ``a``, or of the numbers below it."""
-        return self.gen(basic.choice, a, size=size, replace=replace, p=p).astype(dtype)
+        return self.gen(basic.choice, a, size=size, replace=replace, p=p, dtype=dtype)
 
 
 class RandomStreams(Streams):
@@ -131,16 +156,15 @@ class RandomStreams(Streams):
         dtype: str = "int64",
     ) -> Any:
         """Return whole numbers from ``low`` to ``high``, both included."""
-        return self.gen(basic.integers, low, pt.as_tensor_variable(high) + 1, size=size).astype(
-            dtype
-        )
+        end = pt.as_tensor_variable(high) + 1
+        return self.gen(basic.integers, low, end, size=size, dtype=dtype)
 
     def permutation(
         self, size: Any = None, n: int = 1, ndim: int | None = None, dtype: str = "int64"
     ) -> Any:
         """Return random orders of the numbers below ``n``, as many as ``size`` says."""
         if size is None:
-            return self.gen(basic.permutation, n).astype(dtype)
+            return self.gen(basic.permutation, n, dtype=dtype)
         return self.shuffle_row_elements(pt.alloc(pt.arange(n, dtype=dtype), *size, n))
 
     def shuffle_row_elements(self, input: Any) -> Any:
@@ -149,6 +173,6 @@ class RandomStreams(Streams):
         return pt.take_along_axis(input, pt.argsort(keys, axis=-1), axis=-1)
 
 
-def _typed(draw: Any, dtype: str | None) -> Any:
-    """Return draws in a dtype, floatX without one."""
-    return draw.astype(dtype or pytensor.config.floatX)
+def _float(dtype: str | None) -> str:
+    """Return a dtype, floatX without one."""
+    return dtype or str(pytensor.config.floatX)

@@ -20,6 +20,7 @@ __all__ = [
     "norm",
     "patternbroadcast",
     "round",
+    "split",
     "stack",
     "tensor",
     "unbroadcast",
@@ -64,6 +65,12 @@ def stack(*tensors: Any, **options: Any) -> Any:
     if hasattr(first, "type") and len(tensors) == 2 and isinstance(tensors[1], int):
         return pt.stack(first, axis=tensors[1])
     return pt.stack(list(tensors), axis=options.get("axis", 0))
+
+
+def split(x: Any, splits_size: Any, n_splits: int | None = None, axis: int = 0) -> list[Any]:
+    """Return the ``n_splits`` parts of a tensor along an axis, of the lengths ``splits_size``."""
+    parts = pt.split(x, splits_size, n_splits=n_splits, axis=axis)
+    return list(parts) if isinstance(parts, list | tuple) else [parts]
 
 
 def round(a: Any, mode: str = "half_away_from_zero") -> Any:

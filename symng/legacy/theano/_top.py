@@ -6,6 +6,7 @@ from typing import Any
 
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.replace import clone_replace
+from pytensor.tensor.math import dot
 
 from symng.legacy.theano._config import config
 from symng.legacy.theano._function import (
@@ -37,6 +38,7 @@ __all__ = [
     "__version__",
     "clone",
     "config",
+    "dot",
     "foldl",
     "foldr",
     "function",
