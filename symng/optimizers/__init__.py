@@ -12,6 +12,7 @@ from symng.optimizers.beta_rules import (
 from symng.optimizers.damping import Damping, FixedDamping, LevenbergMarquardt
 from symng.optimizers.hessian_free import HessianFree
 from symng.optimizers.krylov_subspace_descent import KrylovSubspaceDescent
+from symng.optimizers.model_step_sizes import KLTrustRegion, QuadraticModelStep
 from symng.optimizers.natural_conjugate_gradient import NaturalConjugateGradient
 from symng.optimizers.natural_gradient import NaturalGradient
 from symng.optimizers.preconditioners import (
@@ -33,6 +34,7 @@ __all__ = [
     "HessianFree",
     "HestenesStiefel",
     "JacobiPreconditioner",
+    "KLTrustRegion",
     "KroneckerPreconditioner",
     "KrylovSubspaceDescent",
     "LevenbergMarquardt",
@@ -43,6 +45,7 @@ __all__ = [
     "PolakRibiere",
     "Preconditioner",
     "QuadraticModel",
+    "QuadraticModelStep",
     "SGD",
     "State",
     "Step",

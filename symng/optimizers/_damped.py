@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pytensor.tensor as pt
@@ -79,6 +80,45 @@ class DampedSolve:
             "solver_iterations": self.solution.niter,
             "residual_norm": self.solution.residual_norm,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAlong:
+    """The quadratic model along a direction p, whose products with the metric are made once.
+
+    Attributes
+    ----------
+    operator, damping : LinearOperator and symbolic scalar
+        F and lambda.
+    direction : symbolic vector
+        p.
+    known_image : symbolic vector or None
+        (F + lambda I) p, where a product would be spared.
+    """
+
+    operator: LinearOperator
+    damping: TensorVariable
+    direction: TensorVariable
+    known_image: TensorVariable | None
+
+    @cached_property
+    def product(self) -> TensorVariable:
+        """The product F p."""
+        return self.operator @ self.direction
+
+    @cached_property
+    def image(self) -> TensorVariable:
+        """The product (F + lambda I) p."""
+        if self.known_image is not None:
+            return self.known_image
+        return self.product + self.damping * self.direction
+
+    def curvature(self, damped: bool) -> TensorVariable:
+        """Return p . (F + lambda I) p, or without damping p . F p.
+
+        The latter is no difference of the former and lambda p . p, where it might cancel.
+        """
+        return pt.dot(self.direction, self.image if damped else self.product)
 
 
 @config
@@ -168,19 +208,22 @@ class DampedOptimizer(Optimizer):
         product. The next solve starts from what this one found, p, whichever direction was made of
         it; from zero after a refused step, unless ``keep_refused``.
         """
-        slope = pt.dot(solve.gradient, direction)
-        size, found, new_loss, searched = take_step_size(
-            self.step_size, state, batches, direction, solve.loss, slope
-        )
-        update = size * direction
         if image is None and direction is solve.solution.x:
             image = solve.image
+        damping = state.values["damping"]
+        model = ModelAlong(solve.operator, damping, direction, image)
+        slope = pt.dot(solve.gradient, direction)
+        size, found, new_loss, searched = take_step_size(
+            self.step_size, state, batches, direction, solve.loss, slope, model.curvature
+        )
+        update = size * direction
+        needs_image = image is not None or self.damping.ratio == "quadratic"
         predicted = self.damping.predicted_decrease(
             solve.operator,
-            state.values["damping"],
+            damping,
             solve.gradient,
             update,
-            None if image is None else size * image,
+            size * model.image if needs_image else None,
         )
         updates, records = accept_or_reject(
             batches.params,

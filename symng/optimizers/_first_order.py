@@ -15,18 +15,18 @@ from symng.optimizers.base import Records, Schedule, State, StepBatches, Updates
 from symng.optimizers.step_sizes import FixedStep, StepSizeLike, as_step_size
 
 FixedStepLike = FixedStep | Scalar | Schedule
-"""What an optimizer without a line search takes as a step size."""
+"""What an optimizer without a line search and a quadratic model takes as a step size."""
 
 
 def as_fixed_step(owner: str, name: str, value: StepSizeLike) -> FixedStep:
-    """Return a number, schedule or symbolic scalar as a step size; refuse a line search."""
+    """Return a number, schedule or symbolic scalar as a step size; refuse other rules."""
     rule = as_step_size(name, value)
     if not isinstance(rule, FixedStep):
         raise argument_error(
             name,
             "a number, a schedule or a symbolic scalar",
             rule,
-            f"{owner} makes no line search.",
+            f"{owner} makes no line search and has no quadratic model.",
             TypeError,
         )
     return rule

@@ -19,7 +19,7 @@ from symng.objective import Objective
 from symng.objective.batches import Batch, as_batch
 from symng.optimizers.base import Records, Schedule, State, StepBatches, Updates
 from symng.optimizers.damping import Damping
-from symng.optimizers.step_sizes import StepSize
+from symng.optimizers.step_sizes import Curvature, StepSize
 from symng.solvers import Solution, Status
 from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 
@@ -127,9 +127,13 @@ def take_step_size(
     direction: TensorVariable,
     loss: TensorVariable,
     slope: TensorVariable,
+    curvature: Curvature,
 ) -> SizedStep:
-    """Return the step size that the rule finds, with the losses there."""
-    size = step_size_of(state, rule)
+    """Return the step size that the rule finds, with the losses there.
+
+    ``slope`` and ``curvature`` are those of the quadratic model, as for `StepSize.from_model`.
+    """
+    size = rule.from_model(step_size_of(state, rule), slope, curvature)
     loss_at = loss_along(batches.gradient, direction)
     if batches.search is None:
         size, new_loss, found = rule.find(loss_at, loss, slope, size)

@@ -161,6 +161,7 @@ class HessianFree(DampedOptimizer):
         # Back over the iterates, then along the one taken.
         if iterates is not None and count is not None:
             size = step_size_of(state, self.step_size)
+            size = pt.switch(pt.isinf(size), pt.ones_like(size), size)  # of a KLTrustRegion
             row = backtrack(lambda p: loss_along(batches.for_search, p)(size), iterates, count)
             direction = iterates[row]
             skipped = {"iterates_skipped": count - 1 - row}

@@ -32,8 +32,8 @@ class NaturalGradient(DampedOptimizer):
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
         A rule, or a number at least 0 that stays.
     step_size : float, callable, symbolic scalar or StepSize, default 1.0
-        A number above 0, a schedule of the number of the step, a symbolic scalar, or
-        `BacktrackingLineSearch`.
+        A number above 0, a schedule of the number of the step, a symbolic scalar, or a rule:
+        `BacktrackingLineSearch`, `QuadraticModelStep` or `KLTrustRegion`.
     warm_start : float, default 0.0
         Each solve starts from this times the previous direction, or from zero after a step that was
         refused; 0 starts from zero always. From 0 to 1.

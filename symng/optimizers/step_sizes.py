@@ -15,11 +15,15 @@ from symng.graphs.loops import while_loop
 from symng.graphs.types import Scalar
 from symng.optimizers.base import Schedule
 
+Curvature = Callable[[bool], TensorVariable]
+"""From whether the damping counts to p . (F + lambda I) p, or else p . F p, of a direction p."""
+
 
 class StepSize(Config, ABC):
-    """Rule for the step size; the base of `FixedStep` and `BacktrackingLineSearch`.
+    """Rule for the step size; the base of all that an optimizer takes as ``step_size``.
 
-    A subclass gives `initial`, and `find` if it searches.
+    A subclass gives `initial`, `from_model` if it goes by the quadratic model, and `find` if it
+    searches.
 
     Attributes
     ----------
@@ -32,6 +36,18 @@ class StepSize(Config, ABC):
     @abstractmethod
     def initial(self) -> Scalar | Schedule:
         """Return the number, schedule or symbolic scalar that the rule starts from."""
+
+    def from_model(
+        self, size: TensorVariable, slope: TensorVariable, curvature: Curvature
+    ) -> TensorVariable:
+        """Return the step size that the quadratic model asks for; by default ``size`` as it is.
+
+        Along a direction p the model is L - eta g . p + eta^2 p . (F + lambda I) p / 2. ``size`` is
+        the present value of `initial` and ``slope`` is g . p. ``curvature(True)`` is
+        p . (F + lambda I) p, and ``curvature(False)`` is p . F p; each costs a product with the
+        metric, unless the solve knows it.
+        """
+        return size
 
     def find(
         self,
@@ -50,7 +66,7 @@ class StepSize(Config, ABC):
         return size, loss_at(size), pt.constant(np.array(True))
 
 
-def _as_size(name: str, value: Scalar | Schedule) -> Scalar | Schedule:
+def as_size(name: str, value: Scalar | Schedule) -> Scalar | Schedule:
     """Return a number, schedule or symbolic scalar as it is; refuse anything else."""
     if isinstance(value, type):
         expected = "a number, a schedule or a symbolic scalar"
@@ -78,10 +94,19 @@ class FixedStep(StepSize):
     0.5
     """
 
-    size: Scalar | Schedule = setting(convert=_as_size, default=1.0)
+    size: Scalar | Schedule = setting(convert=as_size, default=1.0)
 
     def initial(self) -> Scalar | Schedule:
         return self.size
+
+
+def _as_first_size(name: str, value: Scalar | StepSize) -> Scalar | StepSize:
+    """Return a number, symbolic scalar or rule as it is; refuse a rule that searches itself."""
+    if not isinstance(value, StepSize):
+        check_number(name, value, above=0, symbolic=True)
+    elif value.searches:
+        raise argument_error(name, "a number, or a rule that makes no search", value)
+    return value
 
 
 @config
@@ -95,8 +120,8 @@ class BacktrackingLineSearch(StepSize):
 
     Parameters
     ----------
-    size : float or symbolic scalar, default 1.0
-        The eta tried first, above 0.
+    size : float, symbolic scalar or StepSize, default 1.0
+        The eta tried first, above 0; or a rule that gives it, such as `QuadraticModelStep`.
     shrink : float, default 0.5
         Factor from one eta to the next, between 0 and 1.
     sufficient_decrease : float, default 1e-4
@@ -126,15 +151,23 @@ class BacktrackingLineSearch(StepSize):
     0.5
     """
 
-    size: Scalar = number(default=1.0, above=0, symbolic=True)
+    size: Scalar | StepSize = setting(convert=_as_first_size, default=1.0)
     shrink: float = number(default=0.5, above=0, below=1)
     sufficient_decrease: float = number(default=1e-4, minimum=0, below=1)
     max_evaluations: int = number(default=20, minimum=1, integer=True)
 
     searches = True
 
-    def initial(self) -> Scalar:
-        return self.size
+    def initial(self) -> Scalar | Schedule:
+        return self.size.initial() if isinstance(self.size, StepSize) else self.size
+
+    def from_model(
+        self, size: TensorVariable, slope: TensorVariable, curvature: Curvature
+    ) -> TensorVariable:
+        """Return the step size to try first. See `StepSize.from_model`."""
+        if isinstance(self.size, StepSize):
+            return self.size.from_model(size, slope, curvature)
+        return size
 
     def find(
         self,
@@ -148,7 +181,7 @@ class BacktrackingLineSearch(StepSize):
         See `StepSize.find`.
         """
         dtype = loss.dtype
-        first = pt.cast(self.size if size is None else size, dtype)
+        first = pt.cast(self.initial() if size is None else size, dtype)
         c, shrink = (pt.constant(a, dtype=dtype) for a in (self.sufficient_decrease, self.shrink))
         slope = pt.maximum(slope, pt.zeros_like(slope))
 
@@ -179,4 +212,4 @@ def as_step_size(name: str, value: StepSizeLike) -> StepSize:
     if isinstance(value, type):
         expected = "a number, a schedule or a rule such as symng.BacktrackingLineSearch()"
         raise argument_error(name, expected, value, "Did you forget the parentheses?", TypeError)
-    return FixedStep(size=_as_size(name, value))
+    return FixedStep(size=as_size(name, value))

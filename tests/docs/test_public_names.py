@@ -92,6 +92,8 @@ CHANGED = {
         warm_start=0.5,
     ),
     "PlaneSearch": dict(max_evaluations=9, radius=1.0, tolerance=0.1),
+    "QuadraticModelStep": dict(size=0.5),
+    "KLTrustRegion": dict(delta=0.01, size=1.0),
     "Poisson": dict(log_rate=True),
     "SGD": dict(step_size=0.1, momentum=0.9, nesterov=True),
     "TONGA": dict(rank=3, decay=0.9, damping=0.5, centered=True, step_size=0.1),

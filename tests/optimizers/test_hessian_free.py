@@ -235,6 +235,16 @@ def test_backtracking_is_on_the_search_batch_and_at_the_step_size():
     assert np.allclose(model.value, 0.6 * model.solution)
 
 
+def test_iterates_are_compared_as_they_are_where_the_divergence_sets_the_step():
+    model = line()
+    iterates = -np.outer([0.5, 0.9, 1.6], model.solution)  # p . F p of the second is 8.1
+    rule = symng.KLTrustRegion(delta=8.1 / 8)
+    step, _ = start(hessian_free(solver=Scripted(iterates), step_size=rule), model.objective)
+    info = step(model.batch)
+    assert info.iterates_skipped == 1 and info.step_size == pytest.approx(0.5)
+    assert np.allclose(model.value, 0.45 * model.solution)
+
+
 def test_without_kept_iterates_the_last_one_is_taken_and_there_is_nothing_to_search():
     model = line()
     step, _ = start(hessian_free(solver=symng.CG(**CONVERGED), damping=1.0), model.objective)

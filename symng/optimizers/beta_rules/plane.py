@@ -23,6 +23,7 @@ from symng.optimizers._step import (
 )
 from symng.optimizers.base import Carried, HostSearch, Records, State, Step, StepBatches, Updates
 from symng.optimizers.beta_rules.base import BetaRule
+from symng.optimizers.model_step_sizes import line_minimizer
 from symng.optimizers.step_sizes import FixedStep, StepSize
 
 
@@ -260,7 +261,7 @@ def plane_minimizer(
     independent = pt.gt(determinant, rounding * k_11 * k_22)
     rises = pt.gt(k_11, 0)
     both = pt.and_(pt.and_(rises, pt.gt(k_22, 0)), independent)
-    alone = pt.switch(rises, s_1 / k_11, pt.ones_like(s_1))
+    alone = line_minimizer(s_1, k_11)
     c_1 = pt.switch(both, (k_22 * s_1 - k_12 * s_2) / determinant, alone)
     c_2 = pt.switch(both, (k_11 * s_2 - k_12 * s_1) / determinant, pt.zeros_like(s_2))
     return c_1, c_2

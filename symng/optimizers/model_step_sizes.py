@@ -1,0 +1,154 @@
+"""Step sizes that the quadratic model gives, without a look at the loss."""
+
+from __future__ import annotations
+
+import math
+
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng.graphs.config import config, number, setting
+from symng.graphs.types import Scalar
+from symng.optimizers.base import Schedule
+from symng.optimizers.step_sizes import Curvature, StepSize, as_size
+
+
+@config
+class QuadraticModelStep(StepSize):
+    """Step to the lowest point of the quadratic model along the direction.
+
+    eta = g . p / p . (F + lambda I) p minimizes L - eta g . p + eta^2 p . (F + lambda I) p / 2. It
+    is 1 where the solve has converged, or is one by `CG` from zero. It differs from 1 where a solve
+    was cut short that started warm or is one by `MinresQLP`.
+
+    Where the curvature p . (F + lambda I) p is not above 0 the model has no lowest point along p,
+    and eta is 1.
+
+    Parameters
+    ----------
+    size : float, callable or symbolic scalar, default 1.0
+        A factor of eta, above 0: a number, a schedule of the number of the step, or a symbolic
+        scalar.
+
+    Notes
+    -----
+    It costs a product with the metric, or none with `CG`, which knows its residual. The model is
+    that of the metric batch, damping and all.
+
+    `NaturalConjugateGradient` with `QuadraticModel` also has the previous update d in the model: it
+    minimizes over both coefficients of alpha p + mu d, which is K-FAC's momentum.
+
+    References
+    ----------
+    .. [1] J. Martens, "New insights and perspectives on the natural gradient method",
+       arXiv:1412.1193.
+    .. [2] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
+       curvature", ICML 2015, section 6.4.
+
+    Examples
+    --------
+    Along p = (1, 2) with g = (2, 2) and F + lambda I = 4 I, eta is 6 / 20:
+
+    >>> import pytensor.tensor as pt
+    >>> from symng import QuadraticModelStep
+    >>> one, slope, curvature = map(pt.as_tensor_variable, (1.0, 6.0, 20.0))
+    >>> eta = QuadraticModelStep().from_model(one, slope, lambda damped: curvature)
+    >>> round(float(eta.eval()), 6)
+    0.3
+    """
+
+    size: Scalar | Schedule = setting(convert=as_size, default=1.0)
+
+    def initial(self) -> Scalar | Schedule:
+        return self.size
+
+    def from_model(
+        self, size: TensorVariable, slope: TensorVariable, curvature: Curvature
+    ) -> TensorVariable:
+        """Return ``size`` times the minimizer. See `StepSize.from_model`."""
+        return size * line_minimizer(slope, curvature(True))
+
+
+def _as_bound(name: str, value: Scalar | Schedule) -> Scalar | Schedule:
+    """Return a step size, or infinity, as it is; refuse anything else."""
+    return value if isinstance(value, float) and value == math.inf else as_size(name, value)
+
+
+@config
+class KLTrustRegion(StepSize):
+    """Step as far as changes the model by a given KL divergence (equations 3 and 6).
+
+    eta = sqrt(2 delta / p . F p). Then the quadratic approximation of the divergence (equation 4)
+    is 1/2 (eta p) . F (eta p) = delta. The divergence itself, from the model before the step to the
+    one after it, is delta but for a relative difference that falls as the square root of delta.
+
+    With ``size`` given, eta is at most that, so that delta is a bound: min(size,
+    sqrt(2 delta / p . F p)). This is what programs of K-FAC do.
+
+    Where p . F p is not above 0 the model does not change along p as far as F can see. There eta is
+    ``size``, or 1 without one; along p = 0 it is 0.
+
+    Parameters
+    ----------
+    delta : float or symbolic scalar, default 1e-3
+        The KL divergence, above 0, in nats an example: a mean over the examples of the metric
+        batch, summed over the outputs (and time steps) of one, as `symng.Fisher` is.
+    size : float, callable or symbolic scalar, default infinity
+        The largest eta, above 0: a number, a schedule of the number of the step, or a symbolic
+        scalar.
+
+    Notes
+    -----
+    It costs a product with the metric. F is without damping, on the metric batch.
+
+    F has to be `symng.Fisher`, or its equal, for delta to be in nats. Where the loss is c times the
+    mean negative log-likelihood, `symng.GaussNewton` is c F, and c delta takes the place of delta.
+    With any other metric p . F p is a squared length, and delta half of the square of the length of
+    the step.
+
+    Without ``size`` each step changes the model by about delta, also near an optimum, where p is
+    short: give ``size=1.0``, or let delta fall.
+
+    References
+    ----------
+    .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
+       arXiv:1301.3584, section 2.
+    .. [2] Y. Wu, E. Mansimov, S. Liao, R. Grosse and J. Ba, "Scalable trust-region method for deep
+       reinforcement learning using Kronecker-factored approximation", NIPS 2017.
+
+    Examples
+    --------
+    Along a direction with p . F p = 8, a divergence of 0.01 is reached at eta = sqrt(0.02 / 8):
+
+    >>> import pytensor.tensor as pt
+    >>> from symng import KLTrustRegion
+    >>> slope, curvature = pt.as_tensor_variable(1.0), pt.as_tensor_variable(8.0)
+    >>> size = pt.as_tensor_variable(float("inf"))
+    >>> eta = KLTrustRegion(delta=0.01).from_model(size, slope, lambda damped: curvature)
+    >>> round(float(eta.eval()), 6)
+    0.05
+    """
+
+    delta: Scalar = number(default=1e-3, above=0, symbolic=True)
+    size: Scalar | Schedule = setting(convert=_as_bound, default=math.inf)
+
+    def initial(self) -> Scalar | Schedule:
+        return self.size
+
+    def from_model(
+        self, size: TensorVariable, slope: TensorVariable, curvature: Curvature
+    ) -> TensorVariable:
+        """Return the step size of the divergence delta. See `StepSize.from_model`."""
+        changes = curvature(False)
+        delta = pt.cast(self.delta, slope.dtype)
+        flat = pt.switch(pt.isinf(size), pt.ones_like(size), size)
+        positive = pt.gt(changes, 0)
+        divisor = pt.switch(positive, changes, pt.ones_like(changes))
+        eta = pt.switch(positive, pt.minimum(size, pt.sqrt(2 * delta / divisor)), flat)
+        return pt.switch(pt.eq(slope, 0), pt.zeros_like(eta), eta)
+
+
+def line_minimizer(slope: TensorVariable, curvature: TensorVariable) -> TensorVariable:
+    """Return the minimizer s / k of the model -c s + c^2 k / 2 over c; 1 where k is not above 0."""
+    rises = pt.gt(curvature, 0)
+    return pt.switch(rises, slope / curvature, pt.ones_like(slope))
