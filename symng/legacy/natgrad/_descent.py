@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 from symng.backends import compile_function
 from symng.graphs.derivatives import grad
 from symng.graphs.rebuild import rebuild
+from symng.legacy._broadcasting import fit
 from symng.legacy.natgrad.state import (
     LEARNING,
     SIZES,
@@ -72,7 +73,8 @@ class Descent:
         updates = []
         for g, part in zip(self.gs, gradient, strict=True):
             before = pt.switch(fresh, pt.zeros_like(g), g)
-            updates.append((g, pt.cast(before + part * share, self.floatX)))
+            added = pt.cast(before + part * share, self.floatX)
+            updates.append((g, fit(added, g)))
         return compile_function(
             [*self.model.inputs, fresh], [], updates=updates, on_unused_input="ignore"
         )
@@ -87,7 +89,7 @@ class Descent:
         self._cost_and_error = compile_function(
             [*model.inputs, lr], costs, on_unused_input="ignore"
         )
-        updates = list(at.items())
+        updates = [(p, fit(value, p)) for p, value in at.items()]
         self._take_step = compile_function([lr], [], updates=updates)
 
     def compute_gradients(self) -> None:

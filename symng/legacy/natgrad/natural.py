@@ -14,6 +14,7 @@ from symng._checks import argument_error
 from symng.backends import compile_function
 from symng.graphs.loops import while_loop
 from symng.graphs.rebuild import rebuild
+from symng.legacy._broadcasting import fit
 from symng.legacy.minres import messages as minres_messages
 from symng.legacy.minres import minres
 from symng.legacy.minresQLP import messages as minresQLP_messages
@@ -164,7 +165,7 @@ class natSGD(Descent):
             _largest([abs(r).max() for r in rs]),
             _sum((g * r).sum() for g, r in zip(gs, rs, strict=True)),
         ]
-        updates = list(zip(self.rs, rs, strict=True))
+        updates = [(old, fit(new, old)) for old, new in zip(self.rs, rs, strict=True)]
         return compile_function(given, outputs, updates=updates, on_unused_input="ignore")
 
     def _product(self, given: list[Any], vs: Any) -> list[TensorVariable]:

@@ -17,7 +17,7 @@ from pytensor.compile.mode import Mode, get_default_mode
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng.backends import compile_function
-from symng.legacy.theano._broadcasting import fit
+from symng.legacy._broadcasting import fit
 from symng.legacy.theano._config import config
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any
 import pytensor.tensor as pt
 from pytensor.tensor.type import TensorType as PyTensorType
 
-from symng.legacy.theano._broadcasting import patternbroadcast, unbroadcast
+from symng.legacy._broadcasting import patternbroadcast, unbroadcast
 from symng.legacy.theano._gradient import Lop, Rop, grad
 
 __all__ = [
