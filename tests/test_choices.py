@@ -38,6 +38,7 @@ CASES = [
     (symng.LevenbergMarquardt, "ratio", symng.LevenbergMarquardt),
     (symng.NaturalConjugateGradient, "beta", symng.NaturalConjugateGradient),
     (symng.HessianFree, "preconditioner", symng.HessianFree),
+    (symng.KrylovSubspaceDescent, "preconditioner", symng.KrylovSubspaceDescent),
     (symng.minimize, "metric_batch", minimize),
     (symng.minimize, "search_batch", minimize),
     (datasets.curves, "dtype", lambda dtype: datasets.curves(1, dtype=dtype)),

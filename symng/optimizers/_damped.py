@@ -15,7 +15,7 @@ from symng.graphs.types import Scalar
 from symng.metrics import Fisher, Metric
 from symng.metrics.base import as_metric
 from symng.objective import Objective
-from symng.operators import LinearOperator, Product
+from symng.operators import LinearOperator
 from symng.optimizers._step import (
     accept_or_reject,
     all_finite,
@@ -28,7 +28,7 @@ from symng.optimizers._step import (
 from symng.optimizers.base import Optimizer, Records, State, StepBatches, Updates
 from symng.optimizers.damping import Damping, LevenbergMarquardt, as_damping
 from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
-from symng.optimizers.preconditioners.base import PreconditionerLike
+from symng.optimizers.preconditioners.base import PreconditionerLike, build_preconditioner
 from symng.optimizers.step_sizes import StepSize, StepSizeLike, as_step_size
 from symng.solvers import MinresQLP, Solution, Solver
 from symng.solvers.base import Solves, as_solver
@@ -171,11 +171,7 @@ class DampedOptimizer(Optimizer):
         start = None
         if previous is not None:
             start = state.value_of(self, "warm_start") * previous
-        apply: Product | None = None
-        updates: Updates = {}
-        if self.preconditioner is not None:
-            on = batches.gradient if self.preconditioner.on_gradient_batch else batches.for_metric
-            apply, updates = self.preconditioner.build(on, metric, state, damping)
+        apply, updates = build_preconditioner(self.preconditioner, batches, metric, state, damping)
         solution = self._present_solver(state).solve(
             operator, gradient, damping=damping, x0=start, preconditioner=apply
         )

@@ -9,7 +9,6 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import argument_error
 from symng.graphs.config import Setting, config, number, setting
 from symng.graphs.loops import while_loop
 from symng.graphs.types import Scalar
@@ -24,11 +23,7 @@ from symng.optimizers._step import (
 )
 from symng.optimizers.base import State, Step, StepBatches
 from symng.optimizers.damping import Damping, LevenbergMarquardt, as_damping
-from symng.optimizers.preconditioners import (
-    MartensPreconditioner,
-    Preconditioner,
-    as_preconditioner,
-)
+from symng.optimizers.preconditioners import Preconditioner, as_preconditioner_or_martens
 from symng.optimizers.preconditioners.base import PreconditionerLike
 from symng.optimizers.step_sizes import (
     BacktrackingLineSearch,
@@ -38,17 +33,6 @@ from symng.optimizers.step_sizes import (
 )
 from symng.solvers import CG, Solver
 from symng.solvers.base import Solves, as_solver
-
-
-def _as_preconditioner(name: str, value: object) -> Preconditioner | None:
-    """Return a preconditioner, also for "martens" and for a function; None stays None."""
-    if isinstance(value, str) and value == "martens":
-        return MartensPreconditioner()
-    try:
-        return as_preconditioner(name, value)
-    except TypeError:
-        expected = "'martens', None, a Preconditioner or a callable of operator and damping"
-        raise argument_error(name, expected, value) from None
 
 
 @config
@@ -144,7 +128,7 @@ class HessianFree(DampedOptimizer):
     warm_start: Scalar = number(default=0.95, minimum=0, maximum=1, symbolic=True)
     preconditioner: Setting[
         Literal["martens"] | PreconditionerLike | None, Preconditioner | None
-    ] = setting(convert=_as_preconditioner, default="martens")
+    ] = setting(convert=as_preconditioner_or_martens, default="martens")
 
     @property
     def searches(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
@@ -10,12 +11,12 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.config import Setting, config, flag, number, setting
 from symng.graphs.derivatives import grad
-from symng.graphs.loops import while_loop
 from symng.metrics import GaussNewton, Metric
 from symng.metrics.base import as_metric
 from symng.objective import Objective
 from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
+from symng.optimizers._krylov_basis import krylov_basis
 from symng.optimizers._step import (
     accept_or_reject,
     all_finite,
@@ -26,9 +27,35 @@ from symng.optimizers._step import (
     searched_loss,
 )
 from symng.optimizers._subspace_search import search_subspace
-from symng.optimizers.base import Carried, HostSearch, Optimizer, State, Step, StepBatches
+from symng.optimizers.base import Carried, HostSearch, Optimizer, State, Step, StepBatches, Updates
 from symng.optimizers.damping import Damping, as_damping
+from symng.optimizers.preconditioners import Preconditioner, as_preconditioner_or_martens
+from symng.optimizers.preconditioners.base import PreconditionerLike, build_preconditioner
 from symng.solvers import Status
+
+
+class FirstStage(NamedTuple):
+    """What the second stage of a step takes from the first, as inputs of its graph."""
+
+    loss: TensorVariable
+    gradient_norm: TensorVariable
+    basis: TensorVariable  # V
+    slopes: TensorVariable  # V g
+    metric: TensorVariable  # V F V^T
+    rank: TensorVariable
+    updates: Updates  # of the preconditioner
+
+    @property
+    def is_finite(self) -> TensorVariable:
+        """Whether the model in the subspace is finite."""
+        return all_finite(self.metric, self.slopes, self.gradient_norm)
+
+    @property
+    def status(self) -> TensorVariable:
+        """A verdict where there is no model or no subspace, else -1."""
+        lost = pt.and_(pt.eq(self.rank, 0), pt.gt(self.gradient_norm, 0))
+        verdict = pt.switch(lost, int(Status.BAD_PRECONDITIONER), -1)
+        return pt.cast(pt.switch(self.is_finite, verdict, int(Status.NOT_FINITE)), "int64")
 
 
 @config
@@ -62,6 +89,9 @@ class KrylovSubspaceDescent(Optimizer):
         Whether the previous update is part of the subspace.
     max_iterations : int, default 30
         Iterations of BFGS at most; 0 takes the better of start and zero.
+    preconditioner : "martens", Preconditioner, callable or None, default None
+        M near F + lambda I, as for `HessianFree`: the subspace is that of M^-1 (F + lambda I) and
+        M^-1 g in place of F and g. Where the metric is singular, give a lambda above 0 with it.
 
     Notes
     -----
@@ -76,7 +106,7 @@ class KrylovSubspaceDescent(Optimizer):
 
     With ``max_iterations=0``, without the previous direction and with eigenvalues above their
     floor, the update is that of `NaturalGradient` by k iterations of `CG`, unless it raises the
-    loss.
+    loss; with a preconditioner, by k iterations of preconditioned CG.
 
     References
     ----------
@@ -108,9 +138,15 @@ class KrylovSubspaceDescent(Optimizer):
     damping: Setting[Damping | float, Damping] = setting(convert=as_damping, default=0.0)
     previous_direction: bool = flag(default=True)
     max_iterations: int = number(default=30, minimum=0, integer=True)
+    preconditioner: Setting[
+        Literal["martens"] | PreconditionerLike | None, Preconditioner | None
+    ] = setting(convert=as_preconditioner_or_martens, default=None)
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
+
+    def describe(self, objective: Objective) -> str:
+        return "" if self.preconditioner is None else self.preconditioner.describe(objective)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)
@@ -118,6 +154,8 @@ class KrylovSubspaceDescent(Optimizer):
         state.add("damping", self.damping.start)
         if self.previous_direction:
             state.add("search_direction", np.zeros(objective.size))
+        if self.preconditioner is not None:
+            self.preconditioner.init_state(objective, state)
         return state
 
     def build(self, batches: StepBatches, state: State) -> Step:
@@ -125,19 +163,11 @@ class KrylovSubspaceDescent(Optimizer):
         objective = batches.gradient.objective
         damping, previous = state.values["damping"], state.values.get("search_direction")
 
-        # The first stage: the subspace, and the quadratic model in it.
-        first_loss, gradient = loss_and_gradient(batches.gradient)
-        operator = self.metric.with_damping(damping)(batches.for_metric)
-        V, VFV, rank = krylov_basis(operator, gradient, self.basis_size, previous)
-        carried = Carried()
-        carried.add("damping", damping)
-        slopes = carried.add("slopes", pt.dot(V, gradient))
-        loss, basis = carried.add("loss", first_loss), carried.add("basis", V)
-        projected, rank = carried.add("metric", VFV), carried.add("rank", rank)
+        first, carried = self._first_stage(batches, state)
 
         # What is searched on the host.
-        c = pt.vector("coefficients", dtype=objective.dtype, shape=V.type.shape[:1])
-        update = pt.dot(c, basis)
+        c = pt.vector("coefficients", dtype=objective.dtype, shape=first.basis.type.shape[:1])
+        update = pt.dot(c, first.basis)
         one = pt.constant(1, dtype=objective.dtype)
 
         def loss_and_slopes(o: Objective, _: object) -> list[TensorVariable]:
@@ -151,29 +181,50 @@ class KrylovSubspaceDescent(Optimizer):
         judged = None
         if batches.search is not None:
             judged = searched_loss(batches), loss_along(batches.search, update)(one)
-        model = LinearOperator(lambda v: pt.dot(projected, v), c.type.shape[0], objective.dtype)
-        finite = all_finite(projected, slopes)
-        moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(norm(slopes), 0))
+        model = LinearOperator(lambda v: pt.dot(first.metric, v), c.type.shape[0], objective.dtype)
+        moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(first.gradient_norm, 0))
         updates, records = accept_or_reject(
             objective.params,
             state,
             self.damping,
-            loss=loss,
+            loss=first.loss,
             new_loss=new_loss,
             update=update,
-            predicted=self.damping.predicted_decrease(model, damping, slopes, c),
-            sound=pt.and_(finite, moved),
+            predicted=self.damping.predicted_decrease(model, damping, first.slopes, c),
+            sound=pt.and_(first.is_finite, moved),
             searched=judged,
         )
+        updates |= first.updates
         if previous is not None:
             updates[previous] = pt.switch(records["accepted"], update, previous)
         records |= {
-            "gradient_norm": norm(slopes),
-            "solver_iterations": rank,
-            "solver_status": pt.cast(pt.switch(finite, -1, int(Status.NOT_FINITE)), "int64"),
+            "gradient_norm": first.gradient_norm,
+            "solver_iterations": first.rank,
+            "solver_status": first.status,
         }
         search = HostSearch(carried, c, searched, self.find, along)
         return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
+
+    def _first_stage(self, batches: StepBatches, state: State) -> tuple[FirstStage, Carried]:
+        """Compute the subspace, and the quadratic model in it."""
+        damping, previous = state.values["damping"], state.values.get("search_direction")
+        loss, gradient = loss_and_gradient(batches.gradient)
+        metric = self.metric.with_damping(damping)
+        apply, updates = build_preconditioner(self.preconditioner, batches, metric, state, damping)
+        operator = metric(batches.for_metric)
+        V, VFV, rank = krylov_basis(operator, gradient, self.basis_size, previous, apply, damping)
+        carried = Carried()
+        carried.add("damping", damping)
+        first = FirstStage(
+            loss=carried.add("loss", loss),
+            gradient_norm=carried.add("gradient_norm", norm(gradient)),
+            basis=carried.add("basis", V),
+            slopes=carried.add("slopes", pt.dot(V, gradient)),
+            metric=carried.add("metric", VFV),
+            rank=carried.add("rank", rank),
+            updates={v: carried.add(str(v.name), value) for v, value in updates.items()},
+        )
+        return first, carried
 
     def find(
         self,
@@ -186,73 +237,3 @@ class KrylovSubspaceDescent(Optimizer):
         )
         curvature = metric + damping * np.eye(len(slopes), dtype=metric.dtype)
         return search_subspace(loss_at, slopes, curvature, max_iterations=self.max_iterations)
-
-
-def krylov_basis(
-    operator: LinearOperator,
-    gradient: TensorVariable,
-    size: int,
-    previous: TensorVariable | None = None,
-) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return an orthonormal basis V of the Krylov space and ``previous``, V F V^T, and its rank.
-
-    The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those
-    before them: where the subspace is invariant (up to rounding), for then it ends, and where
-    ``previous`` is in it or zero.
-    """
-    n, dtype = operator.size, operator.dtype
-    rows = size if previous is None else size + 1
-    numbers = np.arange(rows)
-    # Room for the errors of a product.
-    rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)
-
-    def unit(
-        vector: TensorVariable, errors: TensorVariable | int
-    ) -> tuple[TensorVariable, TensorVariable]:
-        """Return the vector at length 1, and whether it is longer than ``errors``; zero if not."""
-        length = norm(vector)
-        usable = pt.gt(length, errors)  # False for NaN
-        return pt.switch(usable, vector / length, pt.zeros_like(vector)), usable
-
-    def extend(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
-        """Multiply row i by F: this is column i of V F V^T and, orthogonalized, row i + 1."""
-        V, i = s["basis"], s["i"]
-        product = operator @ s["vector"]
-        column = pt.dot(V, product)  # of the rows so far: its part above the diagonal
-        # Near |F|, and so are the errors of a product.
-        scale = pt.maximum(s["scale"], norm(product))
-        candidate = product / scale
-        if previous is not None:
-            candidate = pt.switch(pt.eq(i, size - 1), unit(previous, 0)[0], candidate)
-        rest = candidate - pt.dot(pt.dot(V, candidate), V)
-        rest = rest - pt.dot(pt.dot(V, rest), V)  # twice is enough
-        vector, usable = unit(rest, rounding)
-        # After the end of the Krylov subspace comes the previous direction, after that nothing.
-        end = pt.switch(pt.lt(i, size - 1), size - 1, rows)
-        return {
-            "basis": pt.switch(pt.eq(numbers, i + 1)[:, None], vector[None, :], V),
-            "metric": pt.switch(pt.eq(numbers, i)[None, :], column[:, None], s["metric"]),
-            "vector": vector,
-            "scale": scale,
-            "i": pt.switch(usable, i + 1, end),
-            "rank": s["rank"] + pt.and_(usable, pt.lt(i + 1, rows)),
-        }
-
-    first, usable = unit(pt.specify_shape(gradient, (n,)), 0)
-    start = {
-        "basis": pt.switch(
-            pt.eq(numbers, 0)[:, None], first[None, :], pt.zeros((rows, n), dtype=dtype)
-        ),
-        "metric": pt.zeros((rows, rows), dtype=dtype),
-        "vector": first,
-        "scale": pt.zeros((), dtype=dtype),
-        "i": pt.cast(pt.switch(usable, 0, rows), "int64"),
-        "rank": pt.cast(usable, "int64"),
-    }
-    final = while_loop(extend, lambda s: pt.lt(s["i"], rows), start, rows)
-    above = np.triu(np.ones((rows, rows), dtype=dtype))
-    return (
-        final["basis"],
-        final["metric"] * above + final["metric"].T * np.tril(above.T, -1),
-        final["rank"],
-    )

@@ -69,6 +69,7 @@ CHANGED = {
         damping=1.0,
         previous_direction=False,
         max_iterations=9,
+        preconditioner=symng.JacobiPreconditioner(),
     ),
     "JacobiPreconditioner": dict(draws=2, decay=0.9),
     "KroneckerPreconditioner": dict(decay=0.9, refresh=3),

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 import symng
 from symng import vectors
-from symng.optimizers.krylov_subspace_descent import krylov_basis
+from symng.optimizers._krylov_basis import krylov_basis
 
 
 @functools.cache
@@ -156,6 +156,32 @@ def test_space_of_full_size_contains_the_natural_direction():
     assert distance(np.linalg.solve(F + 1e-3 * np.eye(case.size), gradient), V[: rank - 3]) > 1e-6
 
 
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 1e-4)])
+def test_preconditioned_basis_spans_what_preconditioned_cg_does(dtype, tolerance):
+    F, gradient, previous = (a.astype(dtype).astype("float64") for a in semidefinite(30, 20))
+    M, damping, size = np.diag(np.linspace(0.5, 3.0, 30)), 0.3, 4
+    inverse = np.linalg.inv(M).astype(dtype)
+    arguments = [np.asarray(a, dtype=dtype) for a in (F, gradient, previous)]
+    operator = symng.LinearOperator(lambda v: pt.dot(arguments[0], v), 30, dtype)
+    found = krylov_basis(
+        operator,
+        pt.constant(arguments[1]),
+        size,
+        pt.constant(arguments[2]),
+        lambda v: pt.dot(inverse, v),
+        damping,
+    )
+    V, projected, rank = (a.astype("float64") for a in pytensor.function([], found)())
+    assert rank == size + 1 and abs(V @ V.T - np.eye(size + 1)).max() < tolerance
+    power = inverse @ gradient
+    for i in range(size):
+        assert distance(power, V[: i + 1]) < tolerance
+        power = inverse @ (F + damping * np.eye(30)) @ power
+    assert distance(power, V[:size]) > 1e-3 and distance(gradient, V[:size]) > 1e-3
+    assert distance(previous, V) < tolerance and distance(previous, V[:size]) > 0.1
+    assert abs(projected - V @ F @ V.T).max() < tolerance  # F itself, without damping
+
+
 # A step
 
 
@@ -245,6 +271,88 @@ def test_start_in_a_small_space_is_conjugate_gradients():
         updates.append(before - vectors.get_flat(case.params))
         vectors.set_flat(case.params, before)
     assert oracles.relative_error(updates[1], updates[0]) < 1e-9
+
+
+def diagonal_of(case):
+    """Return a positive diagonal for the parameters of a case, as a preconditioner of a model."""
+    M = np.linspace(0.3, 3.0, case.size)
+    return M, lambda operator, damping: lambda v: v / M
+
+
+def test_start_in_a_small_space_is_preconditioned_conjugate_gradients():
+    case, size = oracles.mlp_case("bernoulli"), 4
+    _, preconditioner = diagonal_of(case)
+    settings = {"metric": symng.GaussNewton(), "damping": 0.5, "preconditioner": preconditioner}
+    updates = []
+    for optimizer in (
+        symng.NaturalGradient(solver=symng.CG(rtol=0.0, maxiter=size), **settings),
+        symng.KrylovSubspaceDescent(
+            basis_size=size, previous_direction=False, max_iterations=0, **settings
+        ),
+    ):
+        step, before = start(optimizer, case.objective)
+        info = step(tuple(case.givens.values()))
+        assert info.accepted and info.solver_iterations == size
+        updates.append(before - vectors.get_flat(case.params))
+        vectors.set_flat(case.params, before)
+    assert oracles.relative_error(updates[1], updates[0]) < 1e-9
+
+
+def test_preconditioned_step_is_the_minimum_over_the_dense_subspace():
+    case = oracles.mlp_case("categorical")
+    M, preconditioner = diagonal_of(case)
+    optimizer = symng.KrylovSubspaceDescent(
+        metric=symng.Fisher(),
+        basis_size=3,
+        damping=0.3,
+        max_iterations=300,
+        preconditioner=preconditioner,
+    )
+    step, theta = start(optimizer, case.objective)
+    gradient, A = gradient_of(case), oracles.fisher(case) + 0.3 * np.eye(case.size)
+    columns = [gradient / M]
+    for _ in range(2):
+        columns.append(A @ columns[-1] / M)
+    Q = np.linalg.qr(np.array(columns).T)[0]
+    evaluate = loss_function(case)
+
+    def along(c):
+        loss, slope = evaluate(theta - Q @ c)
+        return loss, -Q.T @ slope
+
+    wanted = minimize(along, np.zeros(3), jac=True, method="BFGS", options={"gtol": 1e-10})
+    info = step(tuple(case.givens.values()))
+    assert info.accepted and info.solver_iterations == 3
+    assert info.gradient_norm == pytest.approx(np.linalg.norm(gradient))
+    assert info.new_loss == pytest.approx(wanted.fun, rel=1e-8)
+    moved = theta - vectors.get_flat(case.params)
+    assert oracles.relative_error(moved, Q @ wanted.x) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["martens", symng.JacobiPreconditioner(decay=0.0)], ids=str)
+def test_preconditioners_of_the_package_lower_the_loss_and_keep_their_state(kind):
+    case = oracles.mlp_case("bernoulli", "r")
+    optimizer = symng.KrylovSubspaceDescent(basis_size=3, damping=0.1, preconditioner=kind)
+    step, _ = start(optimizer, case.objective)
+    for number in range(2):
+        if kind != "martens":
+            wanted = symng.GaussNewton()(case.objective).diagonal(1, seed=number)
+            wanted = wanted.eval(case.givens, on_unused_input="ignore")
+        info = step(tuple(case.givens.values()))
+        assert info.accepted and info.new_loss < info.loss
+        if kind != "martens":
+            assert np.allclose(step.state["jacobi_diagonal"].get_value(), wanted)
+
+
+def test_a_preconditioner_that_gives_nothing_is_named():
+    model = line()
+    optimizer = symng.KrylovSubspaceDescent(
+        preconditioner=lambda operator, damping: lambda v: 0 * v, basis_size=2
+    )
+    step, before = start(optimizer, model.objective)
+    info = step(model.batch)
+    assert info.status is symng.Status.BAD_PRECONDITIONER and not info.accepted
+    assert (model.value == before).all()
 
 
 def test_batches_of_their_own():
@@ -445,6 +553,7 @@ def test_metric_batch_needs_no_targets_where_the_metric_does_not():
         ({"previous_direction": 1}, "previous_direction: expected True or False"),
         ({"max_iterations": -1}, "max_iterations: expected .* at least 0"),
         ({"max_iterations": True}, "max_iterations: expected"),
+        ({"preconditioner": "jacobi"}, "preconditioner: expected 'martens', None, a Precond"),
     ],
 )
 def test_bad_settings(settings, message):

@@ -3,7 +3,10 @@
 from symng.optimizers.preconditioners.base import Preconditioner, as_preconditioner
 from symng.optimizers.preconditioners.jacobi import JacobiPreconditioner
 from symng.optimizers.preconditioners.kronecker import KroneckerPreconditioner
-from symng.optimizers.preconditioners.martens import MartensPreconditioner
+from symng.optimizers.preconditioners.martens import (
+    MartensPreconditioner,
+    as_preconditioner_or_martens,
+)
 
 __all__ = [
     "JacobiPreconditioner",
@@ -11,4 +14,5 @@ __all__ = [
     "MartensPreconditioner",
     "Preconditioner",
     "as_preconditioner",
+    "as_preconditioner_or_martens",
 ]

@@ -15,7 +15,7 @@ from symng.metrics import Metric
 from symng.objective import Objective
 from symng.objective.batches import Batch
 from symng.operators import LinearOperator, Product
-from symng.optimizers.base import State, Updates
+from symng.optimizers.base import State, StepBatches, Updates
 
 PreconditionerFunction = Callable[[LinearOperator, TensorVariable], Product | None]
 """From operator and damping to the product with M^-1; None for no preconditioner."""
@@ -80,6 +80,20 @@ def as_preconditioner(name: str, value: object) -> Preconditioner | None:
         return FunctionPreconditioner(function=value)
     expected = "one such as symng.KroneckerPreconditioner(), or a callable of operator and damping"
     raise argument_error(name, expected, value, "Did you forget the parentheses?", TypeError)
+
+
+def build_preconditioner(
+    preconditioner: Preconditioner | None,
+    batches: StepBatches,
+    metric: Metric,
+    state: State,
+    damping: TensorVariable,
+) -> tuple[Product | None, Updates]:
+    """Return the product with M^-1 and the updates of a preconditioner, on the batch it is for."""
+    if preconditioner is None:
+        return None, {}
+    batch = batches.gradient if preconditioner.on_gradient_batch else batches.for_metric
+    return preconditioner.build(batch, metric, state, damping)
 
 
 def running_mean(

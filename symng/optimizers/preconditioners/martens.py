@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import warn
+from symng._checks import argument_error, warn
 from symng.graphs.config import config
 from symng.metrics import EmpiricalFisher, Metric
 from symng.objective.batches import Batch
 from symng.operators import Product
 from symng.optimizers.base import State, Updates
-from symng.optimizers.preconditioners.base import Preconditioner
+from symng.optimizers.preconditioners.base import Preconditioner, as_preconditioner
 from symng.solvers import diagonal_preconditioner
 
 
@@ -32,10 +32,21 @@ class MartensPreconditioner(Preconditioner):
     ) -> tuple[Product | None, Updates]:
         if batch.objective.example_losses is None:
             warn(
-                "HessianFree: the losses of single examples were not found in the loss, so that "
-                "the solve goes without a preconditioner. Give Objective(..., "
+                "preconditioner: the losses of single examples were not found in the loss, so that "
+                "there is none. Give Objective(..., "
                 "example_losses=...), or preconditioner=None to say that it is meant so."
             )
             return None, {}
         diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])
         return diagonal_preconditioner(diagonal, damping), {}
+
+
+def as_preconditioner_or_martens(name: str, value: object) -> Preconditioner | None:
+    """Return a preconditioner, also for "martens" and for a function; None stays None."""
+    if isinstance(value, str) and value == "martens":
+        return MartensPreconditioner()
+    try:
+        return as_preconditioner(name, value)
+    except TypeError:
+        expected = "'martens', None, a Preconditioner or a callable of operator and damping"
+        raise argument_error(name, expected, value) from None
