@@ -129,7 +129,8 @@ def test_without_losses_of_examples_there_is_a_warning_and_no_preconditioner():
         pt.sqrt(pt.sqr(y - t).mean()), output=y, params=[w], inputs=[x], targets=[t]
     )
     with pytest.warns(
-        UserWarning, match="^HessianFree: .*Give Objective.*example_losses=.*or preconditioner=None"
+        UserWarning,
+        match="^preconditioner: .*Give Objective.*example_losses=.*or preconditioner=None",
     ):
         step, _ = start(hessian_free(solver=Scripted(), preconditioner="martens"), objective)
     X = np.eye(2)
