@@ -1,7 +1,8 @@
-"""The estimates that the original MINRES-QLP made of norm(A) and of the condition number.
+"""The estimates that the original solvers made of norm(A) and of the condition number.
 
-They take β_{k-1} for β_k, so norm(b) enters norm(A) at the second step. With ``quirks=True`` they
-are what is reported.
+Those of MINRES-QLP take β_{k-1} for β_k, so norm(b) enters norm(A) at the second step. MINRES takes
+the condition number from the lengths of its directions. With ``quirks=True`` they are what is
+reported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class _Scalars(NamedTuple):
     least_before: TensorVariable  # the smallest pivot, after k - 2 steps and after k - 1
     least: TensorVariable
     relative_Ar: TensorVariable  # norm(A r_{k-1}) / norm(r_{k-1})
+    direction2: TensorVariable  # MINRES's d_{k-1} and d_k, in the Lanczos vectors
+    direction1: TensorVariable
+    directions: TensorVariable  # the sum of their squares
 
 
 class Estimates(NamedTuple):
@@ -40,6 +44,7 @@ class Estimates(NamedTuple):
     norm: TensorVariable
     condition: TensorVariable
     relative_Ar: TensorVariable
+    directions_norm: TensorVariable  # the Frobenius norm of all directions of MINRES
 
 
 def original_estimates(solution: Solution, b_norm: TensorVariable) -> Estimates:
@@ -62,6 +67,9 @@ def original_estimates(solution: Solution, b_norm: TensorVariable) -> Estimates:
         least_before=zero + float("inf"),
         least=zero + float("inf"),
         relative_Ar=zero,
+        direction2=pt.zeros_like(T[:, 0]),
+        direction1=pt.zeros_like(T[:, 0]),
+        directions=zero,
     )
     final = while_loop(
         lambda s: _step(s, T[s.k, 0], T[s.k, 1]),
@@ -74,6 +82,7 @@ def original_estimates(solution: Solution, b_norm: TensorVariable) -> Estimates:
         norm=final.norm,
         condition=pt.switch(none, one, final.norm / final.least),
         relative_Ar=final.relative_Ar,
+        directions_norm=pt.sqrt(final.directions),
     )
 
 
@@ -83,6 +92,9 @@ def _step(f: _Scalars, alpha: TensorVariable, beta: TensorVariable) -> _Scalars:
     delta2, gamma = f.c * f.delta + f.s * alpha, f.s * f.delta - f.c * alpha
     epsilon, delta = f.s * beta, -f.c * beta
     c, s, gamma2 = _reflection(gamma, beta)
+    # d_k = (v_k - ε_k d_{k-2} - δ_k d_{k-1}) / γ_k.
+    v = pt.eq(pt.arange(f.direction1.shape[0]), f.k).astype(gamma2.dtype)
+    direction = (v - f.epsilon * f.direction2 - delta2 * f.direction1) / gamma2
     # The two right reflections, and then the one that the next column makes of this.
     c2, s2, _ = _reflection(f.pivot2, f.epsilon)
     theta2 = s2 * f.theta - c2 * delta2
@@ -109,6 +121,9 @@ def _step(f: _Scalars, alpha: TensorVariable, beta: TensorVariable) -> _Scalars:
         least_before=pt.switch(first, abs(pivot1), f.least),
         least=least,
         relative_Ar=_length(gamma, delta),
+        direction2=f.direction1,
+        direction1=direction,
+        directions=f.directions + pt.sqr(direction).sum(),
     )
 
 

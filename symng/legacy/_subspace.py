@@ -16,6 +16,7 @@ def get_subspace(
     K: int = 10,
     precon: Matvec | None = None,
     d_prev: np.ndarray | None = None,
+    quirks: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an orthonormal basis of a Krylov space and another direction, and A in it.
 
@@ -33,6 +34,8 @@ def get_subspace(
         From a vector v to M^-1 v; default v itself.
     d_prev : vector, optional
         The last direction; default a normal random one, of NumPy's global generator.
+    quirks : bool, default False
+        Take another Krylov vector in place of ``d_prev``, as the original did by mistake.
 
     Returns
     -------
@@ -60,7 +63,7 @@ def get_subspace(
         image = matvec(P[:, k])
         H[k, : k + 1] = image @ P[:, : k + 1]
         if k < K:
-            following = apply(image) if k < K - 1 else d_prev
+            following = apply(image) if quirks or k < K - 1 else d_prev
             P[:, k + 1] = _orthonormal(following, P[:, : k + 1])
     return P, H + np.tril(H, -1).T
 

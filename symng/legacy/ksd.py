@@ -161,8 +161,9 @@ def krylov_descent(
     iterations: int = 100,
     space_size: int = 20,
     matrix_type: str = "G",
-    preconditioning: Literal["martens", "jacobi", False] = False,
+    preconditioning: Literal["martens", "jacobi", "None", False] = False,
     maxfun: int = 100,
+    quirks: bool = False,
 ) -> list[np.ndarray]:
     """Minimize the first cost of a model by Krylov subspace descent.
 
@@ -182,11 +183,14 @@ def krylov_descent(
         The dimension of the Krylov space.
     matrix_type : str, default "G"
         "G" is the Gauss-Newton matrix, anything else the Hessian.
-    preconditioning : {"martens", "jacobi", False}, default False
+    preconditioning : {"martens", "jacobi", "None", False}, default False
         The diagonal D^0.75 with D the sum of the squared gradients of the examples, or 10 estimates
-        of the diagonal of G by random signs; floored at 1e-4 of its largest entry.
+        of the diagonal of G by random signs; floored at 1e-4 of its largest entry. "None", which
+        the script for the curves has, means none.
     maxfun : int, default 100
         The iteration limit of BFGS.
+    quirks : bool, default False
+        Leave the last step out of the subspace: see `get_subspace`.
 
     Returns
     -------
@@ -214,7 +218,9 @@ def krylov_descent(
     """
     from scipy.optimize import fmin_bfgs
 
-    if preconditioning not in ("martens", "jacobi", False, None):
+    if preconditioning in ("None", None):
+        preconditioning = False
+    if preconditioning not in ("martens", "jacobi", False):
         raise argument_error("preconditioning", "'martens', 'jacobi' or False", preconditioning)
     product = model.function_Gv if matrix_type == "G" else model.function_Hv
     costs, d_prev = [], np.zeros(sum(model.sizes))
@@ -242,7 +248,7 @@ def krylov_descent(
         bfgs_dataset.update()
         inverse = _inverse_preconditioner(model, matvec_dataset, preconditioning)
         apply = partial(np.multiply, inverse)
-        P, H = get_subspace(matvec, -gradient, space_size, apply, d_prev)
+        P, H = get_subspace(matvec, -gradient, space_size, apply, d_prev, quirks)
         L = np.linalg.cholesky(floor_matrix(H, _FLOOR))
         f_obj, f_prime = get_optimizer_functions(L, P, cost_at, gradient_at, bfgs_dataset)
         start = np.zeros(len(H))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs.loops import while_loop
 from symng.legacy._lists import ListSystem, nan_for_zero
 from symng.solvers import CG
 
@@ -44,7 +46,8 @@ def linear_cg(
     floatX, profile
         Without effect; the dtype is that of ``bs``.
     quirks : bool, default False
-        Return NaN for b = 0, as the original did, not zero.
+        Make no test but that of r·r, as the original: go on beyond directions of negative
+        curvature, and return NaN for b = 0, not zero.
 
     Returns
     -------
@@ -65,7 +68,8 @@ def linear_cg(
     >>> x.eval(mode="FAST_COMPILE").round(6).tolist()
     [3.0, 2.0]
     """
-    return _solve(ListSystem(compute_Gv, bs, damp=damp), rtol, maxit, quirks)
+    system = ListSystem(compute_Gv, bs, damp=damp)
+    return _plain(system, rtol, maxit) if quirks else _solve(system, rtol, maxit, quirks)
 
 
 def linear_cg_precond(
@@ -128,3 +132,21 @@ def _solve(system: ListSystem, rtol: Any, maxit: Any, quirks: bool) -> list[Tens
     )
     x, _ = system.solve(solver)
     return nan_for_zero(x, system.b) if quirks else x
+
+
+def _plain(system: ListSystem, rtol: Any, maxit: Any) -> list[TensorVariable]:
+    """Return x of the recurrences alone, with the one test r·r < rtol after each round."""
+    bound, damp = (pt.cast(pt.as_tensor_variable(v), system.dtype) for v in (rtol, system.damp))
+
+    def step(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
+        Ap = system.product(s["p"]) + damp * s["p"]
+        alpha = s["rr"] / pt.dot(s["p"], Ap)
+        r = s["r"] - alpha * Ap
+        rr = pt.dot(r, r)
+        p = r + rr / s["rr"] * s["p"]
+        return dict(x=s["x"] + alpha * s["p"], r=r, p=p, rr=rr, small=rr < bound)
+
+    b = system.b
+    start = dict(x=pt.zeros_like(b), r=b, p=b, rr=pt.dot(b, b), small=pt.constant(np.array(False)))
+    final = while_loop(step, lambda s: pt.invert(s["small"]), start, maxit)
+    return system.cut(final["x"])

@@ -176,7 +176,8 @@ def minres(
         Without effect.
     quirks : bool, default False
         As the original: one round more than ``maxit``, no test of ``Acondlim``, NaN for b = 0, the
-        residual of the recurrence. ``maxit`` must be a plain number then.
+        residual of the recurrence, and a condition number from the lengths of the directions of x.
+        ``maxit`` must be a plain number then.
 
     Returns
     -------
@@ -237,8 +238,11 @@ def _results(system: ListSystem, x: Tensors, s: Solution, quirks: bool) -> tuple
     size = s.norm_estimate * s.residual_norm
     zero = pt.zeros_like(size)
     relAres = pt.switch(size > 0, s.least_squares_norm / size, zero)
+    Acond = s.condition_estimate
     if quirks:
-        relAres = original_estimates(s, b_norm).relative_Ar / s.norm_estimate
+        found = original_estimates(s, b_norm)
+        relAres = found.relative_Ar / s.norm_estimate
+        Acond = s.norm_estimate * found.directions_norm
         x = nan_for_zero(x, system.b)
     return (
         x,
@@ -247,7 +251,7 @@ def _results(system: ListSystem, x: Tensors, s: Solution, quirks: bool) -> tuple
         relative_residual(s, b_norm),
         relAres,
         s.norm_estimate,
-        s.condition_estimate,
+        Acond,
         norm(x),
         pt.sqrt(pt.maximum(pt.sqr(b_norm) - pt.sqr(s.residual_norm), zero)),
         {},
