@@ -2,6 +2,7 @@
 
     python examples/curves.py                      # natural gradient, 180 seconds of training
     python examples/curves.py --preset paper       # the settings of the paper's appendix
+    python examples/curves.py --preset algorithm-2 # as the appendix prints its algorithm
     python examples/curves.py --preset small       # fewer images and a narrower network
     python examples/curves.py --optimizer ncg-l    # natural conjugate gradient
 
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 from command_line import add_mode, fraction, nonnegative, positive, seed, whole
+from curves_settings import OPTIMIZERS, PRECONDITIONERS, PRESETS, RATIOS, settings_of
 
 import symng
 from symng.datasets import curves
@@ -28,149 +30,6 @@ from symng.models import autoencoder, binary_cross_entropy_with_logits
 from symng.plot import curves_summary
 
 Reconstruct = Callable[[np.ndarray], Any]
-
-OPTIMIZERS = {
-    "ngd": "natural gradient",
-    "ngd-l": "natural gradient with a line search",
-    "ncg-l": "natural conjugate gradient, plane search",
-    "ncg-f": "natural conjugate gradient, Polak-Ribiere",
-    "ncg-q": "natural conjugate gradient, quadratic model",
-    "hf": "Hessian-free",
-    "ksd": "Krylov subspace descent",
-    "tonga": "online TONGA",
-    "sgd": "gradient descent",
-    "momentum": "gradient descent with momentum",
-    "nesterov": "gradient descent with Nesterov's momentum",
-    "adam": "Adam",
-}
-_FULL = dict(
-    batch=None,
-    metric_batch="same",
-    metric_examples=None,
-    search_batch="same",
-    damping=3.0,
-    evaluate_every=1,
-)
-_SMALL_BATCHES = dict(
-    batch=100, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=200
-)
-# The paper's solver and damping.
-_NATURAL = dict(
-    warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4
-)
-
-# A few iterations from a warm start, on fewer images than the gradient.
-_CHEAP = dict(
-    batch=2000,
-    metric_batch="other",
-    metric_examples=500,
-    search_batch="same",
-    damping=10.0,
-    iterations=3,
-    warm_start=0.9,
-    solver="cg",
-    preconditioner="kronecker",
-    ratio="quadratic",
-    rtol=0.0,
-    step_size=1.0,
-    evaluate_every=20,
-)
-
-# How each optimizer runs on the full network; docs/curves.md has how the settings were found.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "ngd": _CHEAP,
-    "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
-    "ncg-l": _FULL | _NATURAL | dict(iterations=15),
-    "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
-    "ncg-q": _CHEAP,
-    "hf": dict(
-        batch=5000,
-        metric_batch="other",
-        metric_examples=1000,
-        search_batch="same",
-        damping=3.0,
-        iterations=50,
-        warm_start=0.95,
-        preconditioner="martens",
-        rtol=0.0,
-        step_size=1.0,
-        evaluate_every=2,
-    ),
-    "ksd": dict(
-        batch=5000,
-        metric_batch="other",
-        metric_examples=1000,
-        search_batch="other",
-        damping=0.0,
-        iterations=20,
-        evaluate_every=2,
-    ),
-    "tonga": _SMALL_BATCHES | dict(damping=0.1, step_size=0.1),
-    "sgd": _SMALL_BATCHES | dict(step_size=0.01),
-    "momentum": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
-    "nesterov": _SMALL_BATCHES | dict(step_size=0.01, momentum=0.9),
-    "adam": _SMALL_BATCHES | dict(step_size=0.001),
-}
-
-# The appendix of the paper; optimizers that search take full batches. Settings that are not here
-# are those of DEFAULTS.
-_PAPER = dict(batch=None, metric_batch="same", metric_examples=None, warm_start=0.0, iterations=250)
-PAPER: dict[str, dict[str, Any]] = {
-    "ngd": _NATURAL
-    | dict(
-        batch=5000,
-        metric_batch="same",
-        metric_examples=None,
-        damping=3.0,
-        iterations=250,
-        evaluate_every=1,
-    ),
-    "ngd-l": _PAPER,
-    "ncg-l": _PAPER,
-    "ncg-f": _PAPER,
-    "hf": dict(
-        batch=None, metric_batch="same", metric_examples=None, iterations=250, evaluate_every=1
-    ),
-    "ksd": dict(
-        batch=None, metric_batch="same", metric_examples=None, search_batch="same", evaluate_every=1
-    ),
-}
-
-# The paper's settings scaled to 2,000 images: a minibatch is a quarter of them, as 5,000 images are
-# of 20,000.
-SMALL: dict[str, dict[str, Any]] = {
-    **PAPER,
-    "ngd": PAPER["ngd"] | dict(batch=500, metric_batch="other", metric_examples=500),
-    "ncg-q": dict(batch=500),
-}
-
-# Damping rules of natural gradient: the paper's, and Martens's, which undoes steps that raise the
-# loss.
-RATIOS: dict[str, dict[str, Any]] = {
-    "linear": {},
-    "quadratic": dict(ratio="quadratic", minimum=1e-3, reject_below=0.0),
-}
-
-PRECONDITIONERS: dict[str, Any] = {
-    "none": None,
-    "kronecker": symng.KroneckerPreconditioner(),
-    "martens": "martens",
-}
-
-# Images, units and limits of each preset.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": dict(
-        examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=180.0, steps=None
-    ),
-    "paper": dict(examples=20_000, sizes=[784, 400, 200, 100, 50, 25, 6], seconds=None, steps=200),
-    "small": dict(examples=2000, sizes=[784, 100, 50, 25, 12, 6], seconds=60.0, steps=None),
-}
-_OVERRIDES = {"default": {}, "paper": PAPER, "small": SMALL}
-
-
-def settings_of(optimizer: str, preset: str) -> dict[str, Any]:
-    """Return the settings of an optimizer in a preset."""
-    return PRESETS[preset] | DEFAULTS[optimizer] | _OVERRIDES[preset].get(optimizer, {})
 
 
 def layers(text: str) -> list[int]:
@@ -221,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--damping", type=nonnegative, help="damping, of the first step where it adapts"
     )
     parser.add_argument(
-        "--ratio", choices=["linear", "quadratic"], help="model that the damping follows"
+        "--ratio", choices=list(RATIOS), help="model that the damping follows, or fixed"
     )
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=fraction)
@@ -260,9 +119,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "adam",
     ):
         parser.error(f"--metric-batch other: {OPTIMIZERS[options.optimizer]} has no metric batch")
+    if options.preset == "algorithm-2" and options.optimizer != "ngd":
+        parser.error("--preset algorithm-2: it is natural gradient, --optimizer ngd")
     # A limit that is given replaces those of the preset.
     if options.steps is not None or options.seconds is not None:
         settings["steps"] = settings["seconds"] = None
+    options.atol = settings.get("atol", 0.0)
     others_are_given = options.metric_batch == "other"
     for name, value in settings.items():
         if getattr(options, name, None) is None:
@@ -320,9 +182,14 @@ def make_optimizer(options: argparse.Namespace) -> symng.Optimizer:
 def make_natural_optimizer(options: argparse.Namespace) -> symng.Optimizer:
     """Return natural gradient or natural conjugate gradient as the options ask for it."""
     solver = symng.CG if options.solver == "cg" else symng.MinresQLP
+    ratio = RATIOS[options.ratio]
     settings: dict[str, Any] = dict(
-        solver=solver(rtol=options.rtol, maxiter=options.iterations, recompute=False),
-        damping=symng.LevenbergMarquardt(initial=options.damping, **RATIOS[options.ratio]),
+        solver=solver(
+            rtol=options.rtol, atol=options.atol, maxiter=options.iterations, recompute=False
+        ),
+        damping=symng.FixedDamping(value=options.damping)
+        if ratio is None
+        else symng.LevenbergMarquardt(initial=options.damping, **ratio),
         warm_start=options.warm_start,
         preconditioner=PRECONDITIONERS[options.preconditioner],
     )

@@ -178,11 +178,12 @@ def settings_tables() -> list[dict[str, dict[str, str]]]:
     return tables
 
 
-def test_curves_page_lists_the_settings(curves_example):
+def test_curves_page_lists_the_settings():
     presets, *settings = settings_tables()
     told = {"sizes": lambda sizes: "-".join(map(str, sizes))}
-    wanted = [curves_example.DEFAULTS, curves_example.PAPER, curves_example.SMALL]
-    for table, known in zip([presets, *settings], [curves_example.PRESETS, *wanted], strict=True):
+    known_settings = importlib.import_module("curves_settings")
+    wanted = [getattr(known_settings, n) for n in ("DEFAULTS", "PAPER", "ALGORITHM_2", "SMALL")]
+    for table, known in zip([presets, *settings], [known_settings.PRESETS, *wanted], strict=True):
         assert set(table) == set(known)
         for name, row in table.items():
             given = known[name]
