@@ -185,9 +185,10 @@ class BatchSampler:
         if metric_batch == "own":
             self.metric_data = check_metric_batch("metric_data", metric_data, objective, expected)
             available, of_what = self.metric_data[0].shape[self.axes[0]], "examples of metric_data"
-        self.metric_size = (
-            min(self.gradient.size, available) if metric_batch_size is None else metric_batch_size
-        )
+        # One example after the other is the online regime: its metric is that of a held-out set.
+        online = metric_batch == "own" and self.gradient.size == 1 and self.schedule is None
+        default = available if online else min(self.gradient.size, available)
+        self.metric_size = default if metric_batch_size is None else metric_batch_size
         if metric_batch != "same" and self.metric_size > available:
             raise argument_error(
                 "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size

@@ -84,7 +84,7 @@ def minimize(
         reaches them.
     metric_batch_size : int, optional
         Examples in a metric batch of its own. Default: ``batch_size``, or all available examples
-        if there are fewer.
+        if there are fewer; all of ``metric_data`` where ``batch_size`` is 1.
     search_batch : {"same", "other", "all"}, default "same"
         Examples for a search, or for the reduction ratio of a damping rule with
         ``on_search_batch``: those of the gradient batch; as many others, or fewer if there are not

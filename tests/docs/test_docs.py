@@ -200,6 +200,7 @@ def test_curves_page_lists_the_settings():
         (["--preconditioner", "martens"], "--preconditioner martens: only Hessian-free has it"),
         (["--optimizer", "adam", "--solver", "cg"], "--solver: Adam has none"),
         (["--optimizer", "hf", "--ratio", "linear"], "--ratio: Hessian-free has none"),
+        (["--preset", "algorithm-2", "--optimizer", "sgd"], "it is natural gradient"),
         (
             ["--optimizer", "sgd", "--preconditioner", "kronecker"],
             "--preconditioner: gradient descent has none",

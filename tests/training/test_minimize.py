@@ -115,6 +115,18 @@ def test_metric_data_of_its_own(seen):
     assert [others for _, others, _ in seen] == [list(range(100, 108))] * 2
 
 
+def test_one_example_at_a_time_has_the_metric_of_all_its_own_data(seen):
+    own = np.column_stack([np.arange(100, 108), np.ones((8, 2))]).astype(float)
+    given = dict(metric_batch="own", metric_data=(own,), max_steps=N)
+    train(descent(), batch_size=1, **given)
+    assert all(len(gradient) == 1 for gradient, _, _ in seen)
+    assert {i for gradient, _, _ in seen for i in gradient} == set(range(N))
+    assert [others for _, others, _ in seen] == [list(range(100, 108))] * N
+    seen.clear()
+    train(descent(), batch_size=1, metric_batch_size=3, **given)
+    assert {len(others) for _, others, _ in seen} == {3}
+
+
 @pytest.mark.parametrize("kind", ["other", "all"])
 def test_search_batch(seen, kind):
     optimizer = descent(step_size=symng.BacktrackingLineSearch(size=1e-3))
