@@ -61,6 +61,7 @@ from symng.solvers import (
 from symng.training import (
     CompiledStep,
     DeferredInterrupt,
+    EarlyStopping,
     History,
     StepInfo,
     TrainingResult,
@@ -84,6 +85,7 @@ __all__ = [
     "CompiledStep",
     "Damping",
     "DeferredInterrupt",
+    "EarlyStopping",
     "EmpiricalFisher",
     "EnergyObjective",
     "Fisher",

@@ -243,6 +243,10 @@ _PARTS = {  # settings of a part, by the argument that takes the part
         "symng.NaturalGradient",
         "step_size lr learning_rate damping metric solver momentum preconditioner",
     ),
+    "early_stopping": (
+        "symng.EarlyStopping",
+        "patience monitor min_delta higher_is_better restore_best",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Compiling a step, and the outer loop over batches."""
 
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
+from symng.training.early_stopping import EarlyStopping
 from symng.training.history import History
 from symng.training.info import StepInfo
 from symng.training.interrupt import DeferredInterrupt
@@ -11,6 +12,7 @@ from symng.training.step import CompiledStep, compile_step
 __all__ = [
     "CompiledStep",
     "DeferredInterrupt",
+    "EarlyStopping",
     "History",
     "StepInfo",
     "TrainingResult",

@@ -22,10 +22,11 @@ from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import Arrays, full_layouts
 from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
+from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.progress import ProgressBar
-from symng.training.result import TrainingResult, by_name, copies, last_loss
+from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
@@ -57,6 +58,7 @@ def minimize(
     mode: str | Mode | None = None,
     chunk_size: int | None = None,
     average_decay: float | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> TrainingResult:
     """Train a model: take steps over batches until a limit is reached.
 
@@ -130,6 +132,9 @@ def minimize(
         the average; a callback sees their own, which they also have at the end. The result has the
         average as ``average_params``. It begins anew where the parameters of the lowest loss are
         restored.
+    early_stopping : EarlyStopping, optional
+        Stop when a value that ``evaluate`` returns no longer improves, and keep the parameters of
+        its best value.
 
     Returns
     -------
@@ -180,6 +185,7 @@ def minimize(
     """
     _check_limits(max_steps, max_seconds, target_loss, callback)
     _check_evaluation(evaluate, evaluate_every, evaluate_data)
+    check_early_stopping(early_stopping, evaluate)
     _check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
     _check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
@@ -203,7 +209,8 @@ def minimize(
         search_batch=search_batch,
     )
     _try_out(step, sampler)
-    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds)
+    best = None if early_stopping is None else BestEvaluation(early_stopping)
+    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best)
     limits = Limits(max_steps, max_seconds, target_loss)
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
@@ -215,6 +222,7 @@ def minimize(
     ):
         stepper = Stepper(run, watch, limits, evaluation, callback, bar, limits.reached(run))
         try:
+            stepper.begin()
             if stepper.ending is None:
                 bar.compiling()
                 step.compile(*sampler.peek())
@@ -237,15 +245,31 @@ def minimize(
         finally:
             step.sync_to_host()
             run.save(watch.best, final=True)
-    assert stepper.ending is not None
-    message = message_of(stepper.ending, stepper.restored)
-    if message and stepper.ending != "zero_gradient":
+    return _finish(run, stepper)
+
+
+def _finish(run: TrainingRun, stepper: Stepper) -> TrainingResult:
+    """Restore the best parameters if asked for, warn of an early end, and return the result."""
+    step, best, status = run.step, run.best_evaluation, stepper.ending
+    params = step.objective.params
+    assert status is not None
+    message = message_of(status, stepper.restored)
+    loss = stepper.watch.lowest if stepper.restored else loss_after(run.history, len(run.history))
+    if best is not None and best.restore(params):
+        message = message_of(status, stepper.restored, f"the best {best.rule.monitor}")
+        loss = loss_after(run.history, best.step if step.average_decay is None else 0)
+    if best is not None and not best.params:
+        best = None
+    if message and status != "zero_gradient":
         warn(f"minimize: {message}", RuntimeWarning)
     return TrainingResult(
-        status=stepper.ending,
-        loss=watch.lowest if stepper.restored else last_loss(run.history),
-        params=by_name(objective.params, copies(objective.params)),
+        status=status,
+        loss=loss,
+        params=by_name(params, copies(params)),
         average_params=_average_params(step),
+        best_params=None if best is None else by_name(params, best.params),
+        best_step=None if best is None else best.step,
+        best_value=float("nan") if best is None else best.value,
         history=run.history,
         steps=run.steps,
         seconds=run.seconds,

@@ -17,6 +17,7 @@ Ending = Literal[
     "max_seconds",
     "target_loss",
     "callback",
+    "early_stopping",
     "interrupted",
     "diverged",
     "not_finite",
@@ -34,19 +35,27 @@ class TrainingResult:
     Attributes
     ----------
     status : str
-        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "interrupted",
-        "diverged", "not_finite" or "zero_gradient" (see the notes of `minimize`). ``stopped`` is an
-        older name of it.
+        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "early_stopping",
+        "interrupted", "diverged", "not_finite" or "zero_gradient" (see the notes of `minimize`).
+        ``stopped`` is an older name of it.
     loss : float
         Loss of the parameters as the last step left them, on the gradient batch of that step. After
         a step that an optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before
         that step. NaN without steps. After a run whose loss blew up, that of the parameters put
-        back.
+        back. Where `EarlyStopping` has restored the best parameters, that of their step, or NaN
+        where they are an average.
     params : dict of array
         Copies of the parameters as they are at the end, by name; by position where there is no name
         or another parameter has it too. The parameters themselves are in their shared variables.
     average_params : dict of array or None
         The average of the parameters that ``average_decay`` asks for, in the same form.
+    best_params : dict of array or None
+        The parameters of the best evaluation, which `EarlyStopping` has kept, in the same form;
+        None without it, or where no evaluation gave a number.
+    best_step : int or None
+        The step after which they were evaluated.
+    best_value : float
+        Their value; NaN where there is none.
     history : History
         One row a step.
     steps : int
@@ -89,6 +98,9 @@ class TrainingResult:
     compile_seconds: float
     message: str = ""
     average_params: dict[str | int, np.ndarray] | None = None
+    best_params: dict[str | int, np.ndarray] | None = None
+    best_step: int | None = None
+    best_value: float = float("nan")
     step: CompiledStep | None = None
 
     @property
@@ -113,16 +125,18 @@ class TrainingResult:
             f"{self.compile_seconds:.3g} s)",
             "params": ", ".join(params),
         }
+        if self.best_step is not None:
+            lines["best"] = f"{self.best_value:.6g} after step {self.best_step}"
         return "\n".join(
             ["TrainingResult", *(f"    {name}: {text}" for name, text in lines.items())]
         )
 
 
-def last_loss(history: History) -> float:
-    """Return the loss after the last step, or before it if that was not evaluated."""
-    if not len(history):
+def loss_after(history: History, step: int) -> float:
+    """Return the loss after a step, or before it if that was not evaluated; NaN after none."""
+    if not step:
         return float("nan")
-    row = history.last
+    row = history.row(step - 1)
     new_loss = float(row["new_loss"])
     return new_loss if row["accepted"] and not np.isnan(new_loss) else float(row["loss"])
 

@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng._checks import Verbatim, argument_error, warn
-from symng.graphs.config import stable_settings
+from symng.graphs.config import full_repr, stable_settings
 from symng.optimizers.damping import FixedDamping
 from symng.training.batches import BatchSampler
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
+from symng.training.early_stopping import BestEvaluation
 from symng.training.history import History
 from symng.training.info import StepInfo
 from symng.training.step import CompiledStep
@@ -39,8 +40,10 @@ class TrainingRun:
         sampler: BatchSampler,
         path: str | os.PathLike[str] | None,
         seconds_between_saves: float,
+        best_evaluation: BestEvaluation | None = None,
     ) -> None:
         self.step, self.sampler, self.path = step, sampler, path
+        self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
         self.saved = 0  # steps in the file
@@ -49,7 +52,7 @@ class TrainingRun:
         if path is None:
             return
         self.given: _Given = {
-            "settings": _settings_of(step),
+            "settings": _settings_of(step, best_evaluation),
             "data": self._checksum(),
         }
         if not Path(path).parent.is_dir():  # the first save would notice only after a minute
@@ -104,6 +107,9 @@ class TrainingRun:
         if best is not None:
             meta["lowest"] = best[0]
             arrays |= {f"best_{i}": value for i, value in enumerate(best[1])}
+        if self.best_evaluation is not None:
+            kept, meta["evaluation"] = self.best_evaluation.get_state()
+            arrays |= {f"evaluation_{name}": value for name, value in kept.items()}
         try:
             save_checkpoint(self.path, arrays, meta)
             self.saved = self.steps
@@ -131,7 +137,7 @@ class TrainingRun:
         saved = {
             name: _layout(array)
             for name, array in arrays.items()
-            if not name.startswith(("history_", "best_"))
+            if not name.startswith(("history_", "best_", "evaluation_"))
         }
         kind = str(meta.get("kind", "not written by minimize"))
         if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(
@@ -157,6 +163,9 @@ class TrainingRun:
                 meta["lowest"],
                 [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))],
             )
+        if self.best_evaluation is not None and "evaluation" in meta:
+            kept = _without_prefix(arrays, "evaluation_")
+            self.best_evaluation.set_state(kept, meta["evaluation"])
         self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
 
     def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:
@@ -198,11 +207,14 @@ class TrainingRun:
         )
 
 
-def _settings_of(step: CompiledStep) -> dict[str, str]:
-    """Return the settings of the optimizer, and the decay of the average if there is one."""
-    decay = step.average_decay
-    average = {} if decay is None else {"average_decay": repr(float(decay))}
-    return stable_settings(step.optimizer) | average
+def _settings_of(step: CompiledStep, best: BestEvaluation | None) -> dict[str, str]:
+    """Return the settings of the optimizer, of the average and of early stopping."""
+    settings = stable_settings(step.optimizer)
+    if step.average_decay is not None:
+        settings["average_decay"] = repr(float(step.average_decay))
+    if best is not None:
+        settings["early_stopping"] = full_repr(best.rule)
+    return settings
 
 
 def _layout(array: ArrayLike) -> str:

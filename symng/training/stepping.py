@@ -95,6 +95,22 @@ class Stepper:
     ending: Ending | None = None
     restored: bool = False
 
+    def begin(self) -> None:
+        """End a run at once that a checkpoint shows to have waited long enough for a better value.
+
+        An evaluation that Ctrl-C cut short in the last step is made up for.
+        """
+        best = self.run.best_evaluation
+        if best is None:
+            return
+        steps = self.run.steps
+        if steps > best.last_step and self.evaluation.is_due(steps, last=False):
+            with DeferredInterrupt() as interrupt:
+                self._evaluate({}, interrupt)
+            interrupt.raise_if_requested()
+        if self.ending is None and best.is_exhausted:
+            self.ending = "early_stopping"
+
     def take_step(self, interrupt: DeferredInterrupt) -> None:
         """Take one step and append its row to the history."""
         self.watch.remember()
@@ -136,12 +152,20 @@ class Stepper:
             self.ending = "callback"
 
     def _evaluate(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
-        """Add the columns of an evaluation, of the average where there is one."""
+        """Add the columns of an evaluation, of the average where there is one, and judge it."""
         step = self.run.step
         averaged = nullcontext() if step.average_decay is None else step.use_average()
         # Outside of the part that Ctrl-C may cut short: the parameters get their values back.
-        with averaged, interrupt.immediate():
-            row |= self.evaluation()
+        with averaged:
+            with interrupt.immediate():
+                columns = self.evaluation()
+            row |= columns
+            if (best := self.run.best_evaluation) is not None:
+                steps, params = self.run.steps, step.objective.params
+                counts = self.evaluation.is_due(steps, last=False) and not self.restored
+                best.see(columns, steps, params, counts)
+                if self.ending is None and best.is_exhausted:
+                    self.ending = "early_stopping"
 
 
 def _needs_two(function: Callable[..., object]) -> bool:

@@ -15,8 +15,8 @@ from symng.training.step import CompiledStep
 
 # What each reason means, in a sentence.
 _MESSAGES = {
-    "diverged": "The loss blew up. The parameters are those of its lowest value. Give a smaller "
-    "step or more damping.",
+    "diverged": "The loss blew up. The parameters are those of {kept}. Give a smaller step or more "
+    "damping.",
     "failed": "Step after step failed and changed nothing. The history names the cause in "
     "solver_status and new_loss.",
     "not_finite": "No step was finite: the loss, its gradient or the metric is NaN or infinite at "
@@ -34,9 +34,13 @@ _PATIENCE, _FEW = 9, 3
 _TOO_HIGH, _SMALL = 1e3, 1e-3
 
 
-def message_of(status: str, restored: bool) -> str:
-    """Return what the status of a run that ended early means; empty for other statuses."""
-    return _MESSAGES.get("failed" if status == "diverged" and not restored else status, "")
+def message_of(status: str, restored: bool, kept: str = "its lowest value") -> str:
+    """Return what the status of a run that ended early means; empty for other statuses.
+
+    ``restored`` is whether the parameters were put back to those of ``kept``.
+    """
+    status = "failed" if status == "diverged" and not restored else status
+    return _MESSAGES.get(status, "").format(kept=kept)
 
 
 class Watch:

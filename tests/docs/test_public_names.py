@@ -50,6 +50,9 @@ CHANGED = {
     "Bernoulli": dict(logits=True),
     "CG": dict(rtol=1e-3, atol=1e-8, maxiter=7, recompute=False, check=True),
     "Categorical": dict(logits=True),
+    "EarlyStopping": dict(
+        monitor="accuracy", patience=3, min_delta=0.1, higher_is_better=True, restore_best=True
+    ),
     "EmpiricalFisher": dict(centered=True),
     "Fisher": dict(form="output"),
     "FixedDamping": dict(value=0.5),
