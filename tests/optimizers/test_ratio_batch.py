@@ -51,16 +51,17 @@ def by_hand(w, damping, size):
     return moved, rho, damping
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("initial", [3.0, 0.0])
-def test_natural_gradient_is_natgrad_with_adapt_2(initial, reduction):
+@pytest.mark.parametrize(
+    "initial, reduction, chunk_size", [(3.0, "mean", None), (0.0, "sum", None), (0.0, "sum", 4)]
+)
+def test_natural_gradient_is_natgrad_with_adapt_2(initial, reduction, chunk_size):
     objective, w = model(reduction)
     optimizer = symng.NaturalGradient(
         solver=symng.CG(rtol=1e-13, maxiter=6),
         damping=LM.natgrad(initial, on_evaluation_batch=True),
         step_size=0.7,
     )
-    step = symng.compile_step(objective, optimizer)
+    step = symng.compile_step(objective, optimizer, chunk_size=chunk_size)
     theta, damping, changes = START, initial, set()
     for _ in range(6):
         info = step((X, T), search_batch=(X_OTHER, T_OTHER))
