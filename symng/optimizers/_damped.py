@@ -26,7 +26,13 @@ from symng.optimizers._step import (
     take_step_size,
 )
 from symng.optimizers.base import Optimizer, Records, State, StepBatches, Updates
-from symng.optimizers.damping import Damping, LevenbergMarquardt, as_damping
+from symng.optimizers.damping import (
+    Damping,
+    LevenbergMarquardt,
+    SolveDamping,
+    as_damping,
+    as_solve_damping,
+)
 from symng.optimizers.preconditioners import Preconditioner, as_preconditioner
 from symng.optimizers.preconditioners.base import PreconditionerLike, build_preconditioner
 from symng.optimizers.step_sizes import StepSize, StepSizeLike, as_step_size
@@ -43,9 +49,11 @@ class DampedSolve:
     loss, gradient : symbolic scalar and vector
         The loss and its gradient g, on the gradient batch.
     operator : LinearOperator
-        F, on the metric batch.
+        F of the quadratic model, on the metric batch.
     solution : Solution
         p, with its verdict.
+    shares_damping : bool
+        Whether lambda is that of the model.
     updates : dict
         What the preconditioner updates.
     """
@@ -54,6 +62,7 @@ class DampedSolve:
     gradient: TensorVariable
     operator: LinearOperator
     solution: Solution
+    shares_damping: bool
     updates: Updates
 
     @property
@@ -63,8 +72,10 @@ class DampedSolve:
 
     @property
     def image(self) -> TensorVariable | None:
-        """(F + lambda I) p = g - r, if the solver gives the residual r."""
-        return None if self.solution.residual is None else self.gradient - self.solution.residual
+        """(F + lambda I) p = g - r in the model, if the solver gives the residual r of that."""
+        if self.solution.residual is None or not self.shares_damping:
+            return None
+        return self.gradient - self.solution.residual
 
     @property
     def has_direction(self) -> TensorVariable:
@@ -137,6 +148,7 @@ class DampedOptimizer(Optimizer):
     preconditioner: Setting[PreconditionerLike | None, Preconditioner | None] = setting(
         convert=as_preconditioner, default=None
     )
+    solve_damping: SolveDamping | None = setting(convert=as_solve_damping, default=None)
 
     @property
     def searches(self) -> bool:
@@ -153,6 +165,8 @@ class DampedOptimizer(Optimizer):
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         state.add("damping", self.damping.start)
+        if self.solve_damping is not None and not callable(self.solve_damping):
+            state.add_hyperparameter("solve_damping", self.solve_damping)
         for name, (value, dtype) in self.solver.adjustable_settings().items():
             state.add_hyperparameter(name, value, dtype)
         if is_symbolic(self.warm_start) or self.warm_start > 0:
@@ -165,7 +179,7 @@ class DampedOptimizer(Optimizer):
     def solve(self, batches: StepBatches, state: State) -> DampedSolve:
         """Return the solve of a step, which starts from ``warm_start`` times the previous one."""
         loss, gradient = loss_and_gradient(batches.gradient)
-        damping, previous = state.values["damping"], state.values.get("direction")
+        damping, previous = self._damping_of_solve(state), state.values.get("direction")
         metric = self.metric.with_damping(damping)
         operator = metric(batches.for_metric)
         start = None
@@ -175,9 +189,25 @@ class DampedOptimizer(Optimizer):
         solution = self._present_solver(state).solve(
             operator, gradient, damping=damping, x0=start, preconditioner=apply
         )
+        if self.solve_damping is not None:
+            operator = self.metric.with_damping(state.values["damping"])(batches.for_metric)
         return DampedSolve(
-            loss=loss, gradient=gradient, operator=operator, solution=solution, updates=updates
+            loss=loss,
+            gradient=gradient,
+            operator=operator,
+            solution=solution,
+            shares_damping=self.solve_damping is None,
+            updates=updates,
         )
+
+    def _damping_of_solve(self, state: State) -> TensorVariable:
+        """Return the damping of the solve, which is that of the model by default."""
+        damping, setting = state.values["damping"], self.solve_damping
+        if setting is None:
+            return damping
+        if callable(setting) and not is_symbolic(setting):
+            return pt.cast(setting(damping), state.dtype)
+        return state.value_of(self, "solve_damping")
 
     def _present_solver(self, state: State) -> Solver:
         """Return the solver with the settings that it has at the step."""
@@ -200,9 +230,9 @@ class DampedOptimizer(Optimizer):
     ) -> tuple[Updates, Records]:
         """Return updates and records of a step along ``direction``: its size, and the prediction.
 
-        ``image`` is (F + lambda I) times the direction where that is known, which can spare a
-        product. The next solve starts from what this one found, p, whichever direction was made of
-        it; from zero after a refused step, unless ``keep_refused``.
+        ``image`` is (F + lambda I) times the direction in the model where that is known, which can
+        spare a product. The next solve starts from what this one found, p, whichever direction was
+        made of it; from zero after a refused step, unless ``keep_refused``.
         """
         if image is None and direction is solve.solution.x:
             image = solve.image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from numbers import Real
 from typing import Literal, Self
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_number
+from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.graphs.config import Config, choice, config, flag, number
+from symng.graphs.types import Scalar
 from symng.operators import LinearOperator
 
 Ratio = Literal["linear", "quadratic"]
@@ -292,3 +294,20 @@ def as_damping(name: str, value: object) -> Damping:
         )
     check_number(name, value, minimum=0, hint=hint)
     return FixedDamping(value=float(value))
+
+
+SolveDamping = Scalar | Callable[[TensorVariable], Scalar]
+"""The damping of a solve: a value, or a function of the damping of the model."""
+
+
+def as_solve_damping(name: str, value: SolveDamping | None) -> SolveDamping | None:
+    """Return a number of at least 0, a symbolic scalar, a function or None as it is."""
+    if value is None:
+        return None
+    if callable(value) and not (is_symbolic(value) or isinstance(value, type)):
+        found = value(pt.scalar("damping", dtype="float64"))
+        check_number(f"{name} (what it returns)", found, minimum=0, symbolic=True)
+        return value
+    hint = "A damping rule belongs to damping=, which is that of the model."
+    check_number(name, value, minimum=0, symbolic=True, hint=hint)
+    return value

@@ -76,6 +76,9 @@ class HessianFree(DampedOptimizer):
         examples, on the gradient batch (`EmpiricalFisher.diagonal`). None is none, which is also
         taken, with a warning, where the losses of single examples are not known. The others are as
         for `NaturalGradient`.
+    solve_damping : float, symbolic scalar or callable, optional
+        The lambda of the solve where it is to be another than that of the quadratic model, as in
+        `NaturalGradient`.
 
     Notes
     -----

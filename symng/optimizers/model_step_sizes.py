@@ -19,7 +19,8 @@ class QuadraticModelStep(StepSize):
 
     eta = g . p / p . (F + lambda I) p minimizes L - eta g . p + eta^2 p . (F + lambda I) p / 2. It
     is 1 where the solve has converged, or is one by `CG` from zero. It differs from 1 where a solve
-    was cut short that started warm or is one by `MinresQLP`.
+    was cut short that started warm or is one by `MinresQLP`, and where the solve has another
+    damping than the model (``solve_damping``).
 
     Where the curvature p . (F + lambda I) p is not above 0 the model has no lowest point along p,
     and eta is 1.
@@ -32,8 +33,8 @@ class QuadraticModelStep(StepSize):
 
     Notes
     -----
-    It costs a product with the metric, or none with `CG`, which knows its residual. The model is
-    that of the metric batch, damping and all.
+    It costs a product with the metric; none with `CG`, which knows its residual, unless the solve
+    has another damping. The model is that of the metric batch, damping and all.
 
     `NaturalConjugateGradient` with `QuadraticModel` also has the previous update d in the model: it
     minimizes over both coefficients of alpha p + mu d, which is K-FAC's momentum.

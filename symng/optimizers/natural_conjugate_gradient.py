@@ -86,6 +86,9 @@ class NaturalConjugateGradient(DampedOptimizer):
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator
         that applies M^-1 to a vector.
+    solve_damping : float, symbolic scalar or callable, optional
+        The lambda of the solve where it is to be another than that of the quadratic model, as in
+        `NaturalGradient`.
     beta : str or rule, default "search"
         Where the weight of the previous direction comes from: one of the five rules above, or its
         name, "search", "quadratic", "polak-ribiere", "fletcher-reeves" or "hestenes-stiefel".

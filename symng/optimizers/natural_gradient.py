@@ -40,13 +40,19 @@ class NaturalGradient(DampedOptimizer):
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to
         what applies M^-1 to a vector.
+    solve_damping : float, symbolic scalar or callable, optional
+        The lambda of the solve where it is to be another than that of the quadratic model, which
+        gives the reduction ratio and the step size, and which ``damping`` adapts: a number of at
+        least 0, a symbolic scalar, or a function of the lambda of the model, such as
+        ``lambda damping: 10 * damping``. Default: the same.
 
     Notes
     -----
     One step costs a gradient, a product with the metric for each iteration of the solver and one
     more for its final residual, and a forward pass for the reduction ratio. The forward pass is
     shared by gradient and metric when they share the batch. It stores a handful of vectors of the
-    size of the parameters.
+    size of the parameters. With ``solve_damping`` a quadratic ratio and a step size of the model
+    take one more product.
 
     References
     ----------

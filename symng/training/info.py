@@ -25,7 +25,7 @@ class StepInfo:
         Loss on the gradient batch before the step, and after it (before the step is undone, if it
         is).
     damping : float
-        lambda of the solve.
+        lambda of the quadratic model, and of the solve unless that has a setting of its own.
     reduction_ratio : float
         rho, how well the model predicted the change of the loss (equation 17).
     step_size : float

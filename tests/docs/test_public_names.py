@@ -94,6 +94,7 @@ CHANGED = {
         damping=symng.FixedDamping(value=1.0),
         step_size=symng.BacktrackingLineSearch(),
         warm_start=0.5,
+        solve_damping=2.0,
     ),
     "PlaneSearch": dict(max_evaluations=9, radius=1.0, tolerance=0.1),
     "QuadraticModelStep": dict(size=0.5),

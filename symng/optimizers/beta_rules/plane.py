@@ -54,7 +54,7 @@ class QuadraticModel(PlaneRule):
     Notes
     -----
     It costs a product with the metric more than `NaturalGradient`, or two where the solver does not
-    know its residual.
+    know its residual or the solve has another damping than the model.
 
     References
     ----------
