@@ -217,21 +217,22 @@ def _without_initial_rows(derivatives: list[V]) -> list[V]:
 
 
 def _lengths_in(scans: Sequence[Apply]) -> set[Variable]:
-    """Return the lengths of buffers of scans, and what sequences are cut by, as variables.
+    """Return the variables that may hold a wrong length: of buffers, and of sequences cut short.
 
-    Numbers of steps, and what they are computed from, are right and left out.
+    Numbers of steps are right, and so is what they are computed from.
     """
-    ends = [v for node in scans for v in node.outputs]
+    outputs = [v for node in scans for v in node.outputs]
     lengths: set[Variable] = set()
-    numbers_of_steps: set[Variable] = set()
+    steps: set[Variable] = set()
     for node in scans:
-        numbers_of_steps.update(ancestors(node.inputs[:1], blockers=ends))
+        steps.update(ancestors(node.inputs[:1], blockers=outputs))
         lengths.update(node.op.outer_nitsot(node.inputs))
         for sequence in node.op.outer_seqs(node.inputs):
             while sequence.owner is not None and isinstance(sequence.owner.op, Subtensor):
-                lengths.update(ancestors(sequence.owner.inputs[1:], blockers=ends))
+                bounds = sequence.owner.inputs[1:]
+                lengths.update(ancestors(bounds, blockers=outputs))
                 sequence = sequence.owner.inputs[0]
-    return lengths - numbers_of_steps
+    return lengths - steps
 
 
 def _stopped_trace(length: Variable) -> TensorVariable | None:

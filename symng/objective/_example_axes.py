@@ -113,41 +113,37 @@ def _example_axes_in_scan(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable]
 ) -> list[ExampleAxis]:
     """Return the example axes of a scan's outputs: those inside, after the axis of its steps."""
-    op = node.op
-    info, lookup, inputs, values = (
-        op.info,
-        op.get_oinp_iinp_iout_oout_mappings(),
-        op.inner_inputs,
-        op.inner_outputs,
-    )
-    traced = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
-    start: dict[Variable, ExampleAxis] = {}
-    for i, example_axis in enumerate(given):
-        if i in traced and isinstance(example_axis, int):
-            # A round for each example.
-            example_axis = example_axis - 1 if example_axis > 0 else UNKNOWN
-        start.update(
-            (inputs[k], example_axis) for k in lookup["inner_inp_from_outer_inp"].get(i, ())
-        )
-    states = [i for i, fed in lookup["inner_inp_from_outer_out"].items() if fed]
-    # Until no state changes: its axis goes from NONE to another, then at most to UNKNOWN or MIXED.
+    op, info = node.op, node.op.info
+    mappings = op.get_oinp_iinp_iout_oout_mappings()
+    inner_inputs_of = mappings["inner_inp_from_outer_inp"]
+    states_of, values_of = (mappings[f"inner_{kind}_from_outer_out"] for kind in ("inp", "out"))
+
+    entering: dict[Variable, ExampleAxis] = {}
+    have_steps = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
+    for i, axis in enumerate(given):
+        if i in have_steps and isinstance(axis, int):  # one row of it enters each step
+            axis = axis - 1 if axis > 0 else UNKNOWN
+        entering.update((op.inner_inputs[k], axis) for k in inner_inputs_of.get(i, ()))
+
+    # What one step leaves in the states enters the next. Repeat until no state changes: each goes
+    # from NONE to an axis, then at most to UNKNOWN or MIXED.
     while True:
-        example_axes = dict(start)
-        _walk(op.fgraph.toposort(), example_axes, _model_within(node, inputs, model), {})
-        result = {
-            i: _joined(
-                [example_axes.get(values[k], NONE) for k in lookup["inner_out_from_outer_out"][i]]
-            )
+        inner_axes = dict(entering)
+        inner_model = _model_within(node, op.inner_inputs, model)
+        _walk(op.fgraph.toposort(), inner_axes, inner_model, {})
+        left = [
+            _joined([inner_axes.get(op.inner_outputs[k], NONE) for k in values_of[i]])
             for i in range(len(node.outputs))
-        }
-        before = dict(start)
-        for i in states:
-            for k in lookup["inner_inp_from_outer_out"][i]:
-                start[inputs[k]] = _joined([start.get(inputs[k], NONE), result[i]])
-        if start == before:
+        ]
+        before = dict(entering)
+        for i, axis in enumerate(left):
+            for state in (op.inner_inputs[k] for k in states_of[i]):
+                entering[state] = _joined([entering.get(state, NONE), axis])
+        if entering == before:
             break
-    untraced = range(len(node.outputs) - info.n_untraced_sit_sot, len(node.outputs))
-    return [p + 1 if isinstance(p, int) and i not in untraced else p for i, p in result.items()]
+
+    traced = len(node.outputs) - info.n_untraced_sit_sot  # outputs with an axis of steps
+    return [a + 1 if isinstance(a, int) and i < traced else a for i, a in enumerate(left)]
 
 
 def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable]) -> set[Variable]:

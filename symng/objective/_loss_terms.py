@@ -15,6 +15,7 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import TypeCastingOp
 from pytensor.gradient import DisconnectedGrad, ZeroGrad
 from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
 from pytensor.raise_op import CheckAndRaise
 from pytensor.tensor.basic import Alloc, Join, MakeVector
@@ -29,7 +30,18 @@ from symng.graphs.evaluation import evaluate_nodes
 from symng.graphs.patterns import log_sum_exp, sample, sigmoid, softmax
 from symng.graphs.rewrites import open_op
 
-_LINEAR = (DimShuffle, Reshape, SpecifyShape, Subtensor, Sum, TypeCastingOp, Alloc, CheckAndRaise)
+_SUMS = (ps.Add, ps.Sub, ps.Neg, ps.Cast, ps.Identity)
+_LINEAR_IN_FIRST = (
+    AdvancedSubtensor,
+    Alloc,
+    CheckAndRaise,
+    DimShuffle,
+    Reshape,
+    SpecifyShape,
+    Subtensor,
+    Sum,
+    TypeCastingOp,
+)
 _LOGARITHMS = {
     "softmax": "log_softmax",
     "sigmoid": "softplus-",
@@ -110,10 +122,10 @@ def _walk(
             elif opened is not None:
                 terms[v] = terms.get(opened[i], frozenset())
             elif getattr(v.type, "dtype", "").startswith("float"):
-                terms[v] = frozenset(_passed(node, terms, params, targets))
+                terms[v] = frozenset(_terms_after(node, terms, params, targets))
 
 
-def _passed(
+def _terms_after(
     node: Apply,
     terms: dict[Variable, frozenset[Term]],
     params: set[Variable],
@@ -127,26 +139,19 @@ def _passed(
     by_target = frozenset().union(*(targets.get(v, ()) for v in others))
     scalar = node.op.scalar_op if isinstance(node.op, Elemwise) else None
     op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
+    chosen = isinstance(scalar, ps.Switch) and node.inputs[0] not in terms
+
     if isinstance(scalar, ps.Second) and node.inputs[1] not in terms:
         return []  # the output gives no more than a shape
-    if isinstance(scalar, ps.Log | ps.Exp):
-        changed = _after_log(found) if isinstance(scalar, ps.Log) else _after_exp(found)
-        if changed is not None:
-            return changed
-    if isinstance(scalar, ps.Add | ps.Sub | ps.Neg | ps.Cast | ps.Identity) or isinstance(
-        op, Join | MakeVector
-    ):
+    if isinstance(scalar, ps.Log) and (logarithms := _after_log(found)) is not None:
+        return logarithms
+    if isinstance(scalar, ps.Exp) and (exponentials := _after_exp(found)) is not None:
+        return exponentials
+    if isinstance(scalar, _SUMS) or isinstance(op, Join | MakeVector):
         return _after_sum(node, scalar, found, within, by_params)
-    scaled = len(within) == 1 and (
-        isinstance(scalar, ps.Mul)
-        or (isinstance(scalar, ps.TrueDiv) and node.inputs[0] in terms)
-        or isinstance(op, Dot)
-        or (isinstance(op, (AdvancedSubtensor, *_LINEAR)) and node.inputs[0] in terms)
-    )
-    chosen = isinstance(scalar, ps.Switch) and node.inputs[0] not in terms
     if chosen and len(within) == 1:
         return found  # a mask
-    if scaled or chosen or isinstance(scalar, ps.Second):
+    if chosen or isinstance(scalar, ps.Second) or _multiplies(node, scalar, op, within):
         return [
             t._replace(
                 by_params=t.by_params or by_params,
@@ -157,6 +162,18 @@ def _passed(
         ]
     mixed = by_params or any(t.by_params for t in found)
     return [t._replace(is_linear=False, by_params=mixed) for t in found if t.kind != "added"]
+
+
+def _multiplies(
+    node: Apply, scalar: ps.ScalarOp | None, op: Op, within: Sequence[Variable]
+) -> bool:
+    """Return whether ``node`` is linear in the one input that has terms."""
+    if len(within) != 1:
+        return False
+    if isinstance(scalar, ps.Mul) or isinstance(op, Dot):
+        return True
+    is_linear_in_first = isinstance(scalar, ps.TrueDiv) or isinstance(op, _LINEAR_IN_FIRST)
+    return is_linear_in_first and node.inputs[0] is within[0]
 
 
 def _after_log(found: Sequence[Term]) -> list[Term] | None:
