@@ -9,7 +9,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers.small_steps import Unit, descent, line, regression, train
+from helpers.small_steps import TIGHT, Unit, descent, line, regression, train
 
 import symng
 from symng.training.batches import BatchSampler
@@ -125,6 +125,20 @@ def test_one_example_at_a_time_has_the_metric_of_all_its_own_data(seen):
     seen.clear()
     train(descent(), batch_size=1, metric_batch_size=3, **given)
     assert {len(others) for _, others, _ in seen} == {3}
+
+
+def test_online_natural_gradient_is_that_of_section_3(seen):
+    """F of a held-out set, g of one example: against NumPy."""
+    objective, (X, T) = regression()
+    own = np.random.default_rng(2).standard_normal((30, 3))
+    optimizer = symng.NaturalGradient(solver=TIGHT["CG"], damping=0.3, step_size=0.01)
+    given = dict(metric_batch="own", metric_data=(own,), batch_size=1, mode="FAST_COMPILE")
+    train(optimizer, objective, (X, T), max_steps=8, **given)
+    w, A = np.zeros(3), own.T @ own / len(own) + 0.3 * np.eye(3)
+    for (i,), _, _ in seen:
+        w -= 0.01 * np.linalg.solve(A, X[i] * (X[i] @ w - T[i]))
+    assert len(seen) == 8
+    np.testing.assert_allclose(objective.params[0].get_value(), w, rtol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["other", "all"])
