@@ -10,6 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.natgrad_mlp import forward, gradient, metric
 from pytensor.compile.mode import predefined_modes
 
 from symng.backends import UNOPTIMIZED
@@ -211,46 +212,6 @@ def compiled(examples):
         return algo, first
 
     return start
-
-
-def forward(params, x, y):
-    """Return the mean cross-entropy and the error in percent."""
-    W, b, V, c = params
-    hidden = 1 / (1 + np.exp(-(x @ W + b)))
-    scores = hidden @ V + c
-    p = np.exp(scores - scores.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    cost = -np.log(p[np.arange(len(y)), y]).mean()
-    return cost, 100 * np.mean(p.argmax(axis=1) != y), hidden, p
-
-
-def rows(params, x, y):
-    """Return the Jacobian of the scores, one matrix an example, and the probabilities."""
-    _, _, V, _ = params
-    _, _, hidden, p = forward(params, x, y)
-    slope = hidden * (1 - hidden)
-    found = []
-    for i in range(len(x)):
-        down = slope[i][:, None] * V  # hidden by classes
-        dW = x[i][:, None, None] * down[None]
-        dV = np.einsum("h,kl->hkl", hidden[i], np.eye(K))
-        parts = [dW.reshape(-1, K), down, dV.reshape(-1, K), np.eye(K)]
-        found.append(np.concatenate(parts).T)
-    return np.array(found), p
-
-
-def gradient(params, x, y):
-    J, p = rows(params, x, y)
-    return np.einsum("nkp,nk->p", J, p - np.eye(K)[y]) / len(x)
-
-
-def metric(params, x, y, kind):
-    J, p = rows(params, x, y)
-    if kind == "cov":
-        each = np.einsum("nkp,nk->np", J, p - np.eye(K)[y])
-        return each.T @ each / len(x)
-    M = np.einsum("nk,kl->nkl", p, np.eye(K)) - p[:, :, None] * p[:, None, :]
-    return np.einsum("nkp,nkl,nlq->pq", J, M, J) / len(x)
 
 
 def moved(params, step):
