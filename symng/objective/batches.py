@@ -8,7 +8,7 @@ have one shape.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
@@ -180,22 +180,34 @@ class ChunkedBatch(Batch):
         offset = pt.lscalar("offset")
         placeholders = chunk.model.variables
         values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
-        length, count = self._length_of_chunk(), self.stacked[0].shape[0]
+        length = self._length_of_chunk()
+        chunks = dict(zip(placeholders, self.stacked, strict=True))
+        return sum_of_chunks(values, chunks, lambda k: {offset: k * length})
 
-        def body(s: Entries) -> Entries:
-            rows = {
-                v: chunks[s["chunk"]] for v, chunks in zip(placeholders, self.stacked, strict=True)
-            }
-            here = rebuild(values, rows | {offset: s["chunk"] * length})
-            added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
-            return {"chunk": s["chunk"] + 1, **added}
 
-        start: Entries = {"chunk": pt.constant(0, dtype="int64")}
-        start |= {
-            f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)
-        }
-        final = while_loop(body, lambda s: s["chunk"] < count, start, count)
-        return [final[f"sum {i}"] for i in range(len(values))]
+def sum_of_chunks(
+    values: Sequence[TensorVariable],
+    chunks: Mapping[TensorVariable, TensorVariable],
+    more: Callable[[TensorVariable], Mapping[TensorVariable, TensorVariable]] = lambda k: {},
+) -> list[TensorVariable]:
+    """Return the sums over chunks of graphs on one chunk, with one in memory at a time.
+
+    ``chunks`` has what stands in ``values`` for an array of a chunk, and those arrays stacked;
+    ``more`` what else to replace in the chunk of number k. Shapes of the values must be static.
+    """
+    count = next(iter(chunks.values())).shape[0]
+
+    def body(s: Entries) -> Entries:
+        k = s["chunk"]
+        rows = {v: stacked[k] for v, stacked in chunks.items()}
+        here = rebuild(values, rows | dict(more(k)))
+        added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
+        return {"chunk": k + 1, **added}
+
+    start: Entries = {"chunk": pt.constant(0, dtype="int64")}
+    start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
+    final = while_loop(body, lambda s: s["chunk"] < count, start, count)
+    return [final[f"sum {i}"] for i in range(len(values))]
 
 
 class ChunkLayout(NamedTuple):

@@ -47,6 +47,10 @@ class Descent:
         self.lr: Any = np.float32(state["lr"])
         self.step, self.old_cost, self.step_timer = 0, 1e20, time.time()
         self.gs = self._zeros()
+        # The cost of the batch of the last gradient. Data of this package go back to that batch
+        # before the costs of a step; others may go anywhere.
+        self._gradient_cost: Any = None
+        self._batch_stays = type(data).__module__.startswith("symng.")
 
         index = pt.iscalar("batch_idx")
         chunk = index * self.cbs, (index + 1) * self.cbs
@@ -60,13 +64,17 @@ class Descent:
         return [pytensor.shared(np.zeros(s, dtype=self.floatX)) for s in self.model.params_shape]
 
     def _reader(self, index: Any, slices: Sequence[Any]) -> Callable[[int], Arrays]:
-        """Return a function from the number of a chunk to its arrays."""
-        read = compile_function([index], list(slices), mode="FAST_COMPILE")
+        """Return a function from the number of a chunk to its arrays, views where they can be."""
+        outputs: list[Any] = [pytensor.Out(rows, borrow=True) for rows in slices]
+        read = compile_function([index], outputs, mode="FAST_COMPILE")
         dtypes = [v.type.dtype for v in self.model.inputs]
         return lambda k: [np.asarray(a, d) for a, d in zip(read(k), dtypes, strict=True)]
 
     def _compile_gradient(self) -> Any:
-        """Return a function that adds a chunk's share to `gs`, or begins with it."""
+        """Return a function that adds a chunk's share to `gs`, or begins with it.
+
+        It returns the cost of the chunk.
+        """
         fresh = pt.bscalar("fresh")
         share = np.asarray(self.cbs / self.bs, self.floatX)
         gradient = grad(self.model.train_cost, self.model.params)
@@ -76,7 +84,10 @@ class Descent:
             added = pt.cast(before + part * share, self.floatX)
             updates.append((g, fit(added, g)))
         return compile_function(
-            [*self.model.inputs, fresh], [], updates=updates, on_unused_input="ignore"
+            [*self.model.inputs, fresh],
+            self.model.train_cost,
+            updates=updates,
+            on_unused_input="ignore",
         )
 
     def _compile_evaluation(self, rs: Sequence[Any]) -> None:
@@ -94,8 +105,11 @@ class Descent:
 
     def compute_gradients(self) -> None:
         """Put the mean gradient over the chunks of the current batch into ``gs``."""
-        for k in range(self.bs // self.cbs):
+        costs = [
             self._add_gradient(*self._gradient_chunk(k), np.int8(k == 0))
+            for k in range(self.bs // self.cbs)
+        ]
+        self._gradient_cost = self._mean(costs)
 
     def compute_old_cost(self) -> Any:
         """Return the cost of the current batch at the parameters."""
@@ -109,8 +123,11 @@ class Descent:
         """Return the means over chunks of cost and error after a step of size ``lr``."""
         step = np.asarray(lr, self.floatX)
         found = [self._cost_and_error(*read(k), step) for k in range(size // self.cbs)]
-        cost, error = (np.mean([float(pair[i]) for pair in found]) for i in (0, 1))
-        return np.asarray(cost).astype(self.floatX)[()], np.asarray(error).astype(self.floatX)[()]
+        return self._mean([cost for cost, _ in found]), self._mean([error for _, error in found])
+
+    def _mean(self, values: Sequence[Any]) -> Any:
+        """Return the mean of numbers, in floatX."""
+        return np.mean([float(value) for value in values]).astype(self.floatX)
 
     def _adapt_lr(self) -> None:
         """Change the step size by the rule ``lr_adapt``."""

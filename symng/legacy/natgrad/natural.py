@@ -12,7 +12,6 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
 from symng.backends import compile_function
-from symng.graphs.loops import while_loop
 from symng.graphs.rebuild import rebuild
 from symng.legacy._broadcasting import fit
 from symng.legacy.minres import messages as minres_messages
@@ -22,6 +21,7 @@ from symng.legacy.minresQLP import minresQLP
 from symng.legacy.natgrad._descent import Descent
 from symng.legacy.natgrad.state import require
 from symng.legacy.natgrad.utils import print_time
+from symng.objective.batches import sum_of_chunks
 
 # Thresholds of rho, and the damping below which the rule does not shrink it further (adapt 1).
 _LOWER, _UPPER, _LEAST = 0.25, 0.75, 1e-4
@@ -173,20 +173,10 @@ class natSGD(Descent):
         model = self.model
         if self._chunks == 1:
             return list(model.Gvs(*vs))
-        inside = [g.type() for g in (v[0] for v in given)]
-        part = rebuild(list(model.Gvs(*vs)), dict(zip([model.x, model.y], inside, strict=True)))
-
-        def add(state: dict[str, Any]) -> dict[str, Any]:
-            k = state["k"]
-            chunk = {inner: batch[k] for inner, batch in zip(inside, given, strict=True)}
-            sums = rebuild(part, chunk)
-            added = {f"part{i}": state[f"part{i}"] + s for i, s in enumerate(sums)}
-            return {"k": k + 1, **added}
-
-        start: dict[str, Any] = {"k": pt.constant(0, dtype="int64")}
-        start |= {f"part{i}": pt.zeros_like(v) for i, v in enumerate(vs)}
-        final = while_loop(add, lambda s: s["k"] < self._chunks, start, self._chunks)
-        return [final[f"part{i}"] for i in range(len(vs))]
+        chunk = [v[0].type() for v in given]
+        part = rebuild(list(model.Gvs(*vs)), dict(zip([model.x, model.y], chunk, strict=True)))
+        part = [pt.specify_shape(p, s) for p, s in zip(part, model.params_shape, strict=True)]
+        return sum_of_chunks(part, dict(zip(chunk, given, strict=True)))
 
     def compute_natural_gradients(self) -> Solve:
         """Put the natural gradient on the batch of the metric into ``rs``."""
@@ -215,7 +205,8 @@ class natSGD(Descent):
         time_metric = time.time() - start
         data.update_before_evaluation()
         start = time.time()
-        old, (icost, _) = self.compute_old_cost(), self.compute_new_cost(self.lr)
+        old = self._gradient_cost if self._batch_stays else self.compute_old_cost()
+        icost, _ = self.compute_new_cost(self.lr)
         rho, r_g = self._ratio(found, old, icost)
         if state["adapt"] == 3:
             self._adapt_by_iterations(found.niters)
