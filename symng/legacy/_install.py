@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import pytensor
@@ -15,6 +16,7 @@ _ALIASES = {"minres": "symng.legacy.minres", "minresQLP": "symng.legacy.minresQL
 
 _linker_is_ours = False
 _theano = TheanoFinder()
+_blas = logging.getLogger("pytensor.tensor.blas")
 _aliases = AliasFinder(_ALIASES)
 
 
@@ -72,6 +74,12 @@ def install_theano() -> None:
     sys.meta_path.insert(0, _theano)
     sys.meta_path.append(_aliases)
     _truth.install()
+    _blas.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return False for what PyTensor's warning says once and its log with each matrix product."""
+    return "NumPy C-API" not in record.getMessage()
 
 
 def uninstall_theano() -> None:
@@ -92,6 +100,7 @@ def uninstall_theano() -> None:
     _linker_is_ours = False
     config.forget()
     _truth.uninstall()
+    _blas.removeFilter(_is_news)
     for name, module in list(sys.modules.items()):
         ours = isinstance(module, TheanoModule)
         if ours or getattr(getattr(module, "__spec__", None), "loader", None) is _aliases:

@@ -184,6 +184,12 @@ class TestFunctionsOfTensors:
         (whole,) = T.split(x, [6], 1, axis=0)
         np.testing.assert_array_equal(whole.eval(), x)
 
+    def test_flat_in_all_but_some_axes(self, T):
+        x = draw(2, 3, 4)
+        assert T.flatten(x).eval().shape == (24,)
+        np.testing.assert_array_equal(T.flatten(x, outdim=2).eval(), x.reshape(2, 12))
+        np.testing.assert_array_equal(T.flatten(x, ndim=2).eval(), x.reshape(2, 12))
+
     def test_triangular_systems(self):
         A, b = np.tril(draw(3, 3)) + 3 * np.eye(3), draw(3)
         lower = _linalg.solve_lower_triangular(pt.constant(A), pt.constant(b))

@@ -41,6 +41,17 @@ def test_renamed_names_are_those_of_pytensor(old, new):
     assert getattr(importlib.import_module(module), name) is wanted
 
 
+def test_the_log_does_not_repeat_that_there_is_no_blas(caplog):
+    from pytensor.tensor.blas_headers import _logger as log
+
+    log.warning("Using NumPy C-API based implementation for BLAS functions.")
+    log.warning("Something else.")
+    assert [record.getMessage() for record in caplog.records] == ["Something else."]
+    uninstall_theano()
+    log.warning("Using NumPy C-API based implementation for BLAS functions.")
+    assert len(caplog.records) == 2
+
+
 def test_imports_of_the_time_work():
     import theano
     import theano.sandbox.rng_mrg

@@ -15,6 +15,7 @@ __all__ = [
     "Rop",
     "TensorType",
     "clone",
+    "flatten",
     "grad",
     "make_list",
     "norm",
@@ -65,6 +66,11 @@ def stack(*tensors: Any, **options: Any) -> Any:
     if hasattr(first, "type") and len(tensors) == 2 and isinstance(tensors[1], int):
         return pt.stack(first, axis=tensors[1])
     return pt.stack(list(tensors), axis=options.get("axis", 0))
+
+
+def flatten(x: Any, outdim: int = 1, ndim: int | None = None) -> Any:
+    """Return a tensor of ``outdim`` axes, of which the last holds what is left of the others."""
+    return pt.flatten(x, outdim if ndim is None else ndim)
 
 
 def split(x: Any, splits_size: Any, n_splits: int | None = None, axis: int = 0) -> list[Any]:
