@@ -198,6 +198,27 @@ def test_unknown_flags_are_named():
         theano.config.no_such_flag = 1
 
 
+@pytest.mark.parametrize(
+    "flag, meant", [("floatx=float32", "floatX"), ("optimiser=None", "optimizer")]
+)
+def test_a_flag_that_looks_like_another(flag, meant):
+    with pytest.warns(UserWarning, match=rf"is no flag of PyTensor, .* Did you mean {meant}\?"):
+        read_flags(flag)
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("floatX=float31", "floatX=float31 is not possible. .* Valid options are"),
+        ("floatX", "floatX without a value is not possible"),
+        ("mode=FAST_RUNN", "mode=FAST_RUNN is not possible. .* FAST_RUN"),
+    ],
+)
+def test_values_that_a_flag_does_not_take(flag, message):
+    with pytest.raises(ValueError, match=f"THEANO_FLAGS: {message}"):
+        read_flags(flag)
+
+
 def test_c_is_the_default_until_theano_is_removed():
     uninstall_theano()
     with pytensor.config.change_flags(mode="Mode", linker="auto", cxx="g++"):

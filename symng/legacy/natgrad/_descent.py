@@ -18,12 +18,18 @@ from symng.legacy.natgrad.state import (
     LEARNING,
     SIZES,
     require,
+    require_attributes,
     require_chunks,
     require_rules,
     warn_of_unread,
 )
 
 Arrays = list[np.ndarray]
+_OF_MODEL = ("params", "params_shape", "inputs", "x", "y", "train_cost", "error")
+_OF_DATA = (
+    *("variables", "eval_variables", "update_before_computing_gradients"),
+    *("update_before_computing_natural_gradients", "update_before_evaluation"),
+)
 # A cost on the training examples this many times the best one ends a run.
 _BLOW_UP = 6
 
@@ -36,9 +42,11 @@ class Descent:
 
     def __init__(self, model: Any, state: dict[str, Any], data: Any, keys: Sequence[str]) -> None:
         reader = type(self).__name__
+        require(state, (*SIZES, *LEARNING, *keys), reader)
+        require_attributes("model", model, _OF_MODEL)
+        require_attributes("data", data, _OF_DATA)
         if type(model).__module__.startswith("symng."):  # another may read keys of its own
             warn_of_unread(state)
-        require(state, (*SIZES, *LEARNING, *keys), reader)
         require_chunks(state, SIZES)
         require_rules(state, reader, damped="damp" in keys)
         self.model, self.state, self.data = model, state, data

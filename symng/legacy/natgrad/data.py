@@ -11,8 +11,9 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error
-from symng.legacy.natgrad._examples import Examples
+from symng._checks import Verbatim, argument_error, check_finite
+from symng._files import read_npz
+from symng.legacy.natgrad._examples import Examples, check_arguments, check_file
 
 _KEYS = ("train_x", "train_y", "valid_x", "valid_y", "test_x", "test_y")
 # What the original takes the numbers of examples for.
@@ -75,8 +76,7 @@ class DataMNIST(Examples):
         unlabled: int,
         quirks: bool = False,
     ) -> None:
-        if unlabled not in (0, 1, 2):
-            raise argument_error("unlabled", "0, 1 or 2", unlabled)
+        check_arguments(rng, unlabled, mbs=mbs, bs=bs)
         self.path, self.rng, self.unlabled = path, rng, unlabled
         self.mbs, self.bs = int(mbs), int(bs)
         self.data = _read(path)
@@ -161,17 +161,38 @@ class DataMNIST(Examples):
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays of a file: inputs in floatX, classes as int32."""
-    with np.load(path) as file:
-        found = list(getattr(file, "files", ()))
-        missing = [key for key in _KEYS if key not in found]
-        if missing:
-            expected = f"an npz file with the arrays {', '.join(_KEYS)}"
-            got = f"{os.fspath(path)!r}, which has no {missing[0]}"
-            raise argument_error("path", expected, Verbatim(got))
-        arrays = {key: file[key] for key in _KEYS}
-    for key, array in arrays.items():
-        ndim, what = (2, "a matrix of inputs") if key.endswith("x") else (1, "a vector of classes")
-        if array.ndim != ndim:
-            raise argument_error(f"path, {key}", what, array)
-        arrays[key] = array.astype("int32" if ndim == 1 else pytensor.config.floatX)
-    return arrays
+    expected = f"an npz file with the arrays {', '.join(_KEYS)}"
+    hint = "It is the key 'path' of the state."
+    check_file(path, expected, hint)
+    found = read_npz(path, expected, hint)
+    missing = [key for key in _KEYS if key not in found]
+    if missing:
+        got = f"{os.fspath(path)!r}, which has no {missing[0]}"
+        raise argument_error("path", expected, Verbatim(got))
+    for part in ("train", "valid", "test"):
+        _check_part(part, found)
+    return {
+        key: found[key].astype("int32" if key.endswith("y") else pytensor.config.floatX)
+        for key in _KEYS
+    }
+
+
+def _check_part(part: str, found: dict[str, np.ndarray]) -> None:
+    """Refuse inputs and classes of a part of the file that do not fit each other, or train_x."""
+    x, y = found[f"{part}_x"], found[f"{part}_y"]
+    for name, ndim, what in (("x", 2, "a matrix of inputs"), ("y", 1, "a vector of class numbers")):
+        array = found[f"{part}_{name}"]
+        if array.ndim != ndim or array.dtype.kind not in "biuf" or not array.size:
+            raise argument_error(f"path, {part}_{name}", what, array)
+    width, last = found["train_x"].shape[1], found["train_y"].max()
+    if x.shape[1] != width:
+        raise argument_error(f"path, {part}_x", f"{width} columns, as train_x has", x)
+    if len(y) != len(x):
+        raise argument_error(f"path, {part}_y", f"{len(x)} classes, as {part}_x has rows", y)
+    check_finite(f"path, {part}_x", x)
+    wrong = y[(y != np.floor(y)) | (y < 0) | (y > last)]
+    if wrong.size:
+        expected = "class numbers from 0" + (
+            "" if part == "train" else f" to {last}, as in train_y"
+        )
+        raise argument_error(f"path, {part}_y", expected, Verbatim(f"{wrong[0]:g}"))

@@ -11,7 +11,7 @@ import pytensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
-from symng.legacy.natgrad._examples import Examples
+from symng.legacy.natgrad._examples import Examples, check_arguments, check_file
 
 _FILE = "TFD_48x48.mat"
 _KEYS = ("images", "folds", "labs_ex")
@@ -83,13 +83,15 @@ class DataTFD_48(Examples):
         normalize: bool = True,
         quirks: bool = False,
     ) -> None:
-        if unlabled not in (0, 1, 2):
-            raise argument_error("unlabled", "0, 1 or 2", unlabled)
+        check_arguments(rng, unlabled, mbs=mbs, bs=bs)
         self.path, self.rng, self.unlabled, self.fixed = path, rng, unlabled, quirks
         self.mbs, self.bs = int(mbs), int(bs)
         self.data = _read(path)
         self.xdim, self.ydim = _PIXELS, int(self.data["labs_ex"].max()) + 1
-        codes = self.data["folds"][:, fold]
+        folds = self.data["folds"]
+        if fold not in range(folds.shape[1]):
+            raise argument_error("fold", f"a column of folds, 0 to {folds.shape[1] - 1}", fold)
+        codes = folds[:, fold]
         scale = _Scale(self._images(codes == _TRAIN), normalize)
         self.data_x, self.data_y = (
             scale(self._images(codes == _TRAIN)),
@@ -218,11 +220,21 @@ class _Scale:
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays of the file in a folder."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
-    file = str(Path(path) / _FILE)
-    content = loadmat(file)
+    expected = f"a folder whose {_FILE} has the arrays {', '.join(_KEYS)}"
+    file = Path(path) / _FILE
+    check_file(file, expected, "The key 'path' of the state is the folder.")
+    try:
+        content = loadmat(str(file))
+    except (ValueError, TypeError, NotImplementedError, OSError, MatReadError) as error:
+        got = Verbatim(f"{str(file)!r}, which is damaged or something else ({error})")
+        raise argument_error("path", expected, got) from error
     missing = [key for key in _KEYS if key not in content]
     if missing:
-        expected = f"a folder whose {_FILE} has the arrays {', '.join(_KEYS)}"
-        raise argument_error("path", expected, Verbatim(f"{file!r}, which has no {missing[0]}"))
+        got = Verbatim(f"{str(file)!r}, which has no {missing[0]}")
+        raise argument_error("path", expected, got)
+    images = content["images"]
+    if images.ndim != 3 or images.shape[1:] != (48, 48):
+        raise argument_error("path, images", "images of 48 x 48", images)
     return {key: content[key] for key in _KEYS}

@@ -97,6 +97,10 @@ class Classifier:
         if missing:
             expected = f"a file with the array {missing[0]}"
             raise argument_error("filename", expected, os.fspath(filename))
+        for p, shape in zip(self.params, self.params_shape, strict=True):
+            if values[p.name].shape != shape:
+                expected = f"the shape {shape}, as the network has it"
+                raise argument_error(f"filename, {p.name}", expected, values[p.name])
         for p in self.params:
             p.set_value(values[p.name].astype(p.dtype))
 
@@ -154,7 +158,7 @@ class mlp(Classifier):
         super().__init__(state, data, ("matrix",))
         if state["matrix"] not in ("KL", "cov"):
             raise argument_error("state['matrix']", "'KL' or 'cov'", state["matrix"])
-        hidden = int(_literal("nhid", state["nhid"]))
+        (hidden,) = _whole("nhid", state["nhid"])
         layer0 = HiddenLayerStandard(self.rng, self.x, self.n_in, hidden, name="layer0")
         self.layers = [
             layer0,
@@ -194,8 +198,8 @@ class convMat(Classifier):
         super().__init__(state, data, ("nkerns",))
         if data.xdim != 28 * 28:
             raise argument_error("data.xdim", "784, for images of 28 x 28", data.xdim)
-        first, second = (int(n) for n in _literal("nkerns", state["nkerns"]))
-        hidden = int(_literal("nhid", state["nhid"]))
+        first, second = _whole("nkerns", state["nkerns"], 2)
+        (hidden,) = _whole("nhid", state["nhid"])
         cbs = int(state["cbs"])
         layer0 = LeNetConvPoolLayerStandard(
             self.rng,
@@ -219,13 +223,22 @@ class convMat(Classifier):
         self._finish()
 
 
-def _literal(key: str, value: Any) -> Any:
-    """Return a setting that may be given as text."""
+def _whole(key: str, value: Any, count: int | None = None) -> list[int]:
+    """Return a positive whole number of the state as a list, or a list of ``count``.
+
+    Either may be given as text.
+    """
     try:
-        return ast.literal_eval(str(value))
-    except (ValueError, SyntaxError):
-        expected = "numbers, or text that spells them"
-        raise argument_error(f"state[{key!r}]", expected, value) from None
+        found = ast.literal_eval(str(value)) if isinstance(value, str) else value
+        numbers = [found] if count is None else list(found)
+        if len(numbers) == (count or 1) and all(n == int(n) and n >= 1 for n in numbers):
+            return [int(n) for n in numbers]
+    except (TypeError, ValueError, SyntaxError):
+        pass
+    expected = "a positive whole number, or its text"
+    if count is not None:
+        expected = f"{count} positive whole numbers, or their text"
+    raise argument_error(f"state[{key!r}]", expected, value)
 
 
 def _mean(x: TensorVariable) -> TensorVariable:

@@ -19,7 +19,7 @@ from symng.legacy.minres import minres
 from symng.legacy.minresQLP import messages as minresQLP_messages
 from symng.legacy.minresQLP import minresQLP
 from symng.legacy.natgrad._descent import Descent
-from symng.legacy.natgrad.state import require
+from symng.legacy.natgrad.state import require, require_attributes
 from symng.legacy.natgrad.utils import print_time
 from symng.objective.batches import sum_of_chunks
 
@@ -112,6 +112,8 @@ class natSGD(Descent):
 
     def __init__(self, model: Any, state: dict[str, Any], data: Any) -> None:
         keys = ("damp", "adapt", "minresQLP", "mrtol", "miters")
+        require_attributes("model", model, ("Gvs",))
+        require_attributes("data", data, ("_natgrad", "_natgrady"))
         super().__init__(model, state, data, keys)
         if state["minresQLP"]:
             require(state, ("trancond",), "natSGD with minresQLP")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from symng._checks import Verbatim, argument_error, warn
+from symng._checks import Verbatim, argument_error, check_instance, check_number, warn
 
 # Keys that something reads.
 _READ = frozenset(
@@ -25,18 +25,35 @@ _LR_ADAPT = {
     1: ("lr_adapt_start", "lr_adapt_change", "lr_adapt_decrease"),
     2: ("lr_adapt_start", "lr0", "lr_beta"),
 }
+# What a number must be: at least so much, and whole or not. Those of the solver it checks itself.
+_NUMBERS: dict[str, tuple[float | None, bool]] = {
+    **dict.fromkeys(("seed", "fold"), (0, True)),
+    **dict.fromkeys(("bs", "mbs", "ebs", "cbs", "trainFreq", "validFreq"), (1, True)),
+    **dict.fromkeys(("damp", "loopIters", "timeStop", "minerr", "saveFreq"), (0, False)),
+    **dict.fromkeys(("adapt_start", "lr_adapt_start", "lr", "lr0"), (None, False)),
+    **dict.fromkeys(("adapt_decrease", "lr_adapt_decrease", "mindamp"), (0, False)),
+    **dict.fromkeys(("adapt_change", "lr_adapt_change"), (1, True)),
+}
 SIZES = ("bs", "mbs", "ebs", "cbs")
 LEARNING = ("lr", "lr_adapt", "trainFreq")
 
 
 def require(state: Mapping[str, Any], keys: Iterable[str], reader: str) -> None:
-    """Refuse a state without one of the keys that a class reads."""
+    """Refuse a state without one of the keys that a class reads, or with a wrong number in it."""
+    check_instance("state", state, Mapping, "a dictionary, such as dict(state_mlpMNIST)")
+    keys = tuple(keys)
     missing = [key for key in keys if key not in state]
     if missing:
         near = get_close_matches(missing[0], state, n=1)
         hint = f"Did you mean it by {near[0]!r}?" if near else "A preset has all of them."
         expected = f"the key {missing[0]!r}, which {reader} reads"
         raise argument_error("state", expected, Verbatim("a state without it"), hint)
+    for key in keys:
+        if key in _NUMBERS:
+            least, whole = _NUMBERS[key]
+            value = state[key]
+            whole = whole and not (isinstance(value, float) and value.is_integer())
+            check_number(f"state[{key!r}]", value, minimum=least, integer=whole, finite=False)
 
 
 def require_rules(state: Mapping[str, Any], reader: str, *, damped: bool) -> None:
@@ -53,15 +70,21 @@ def require_rules(state: Mapping[str, Any], reader: str, *, damped: bool) -> Non
 
 
 def require_chunks(state: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Refuse sizes that are no positive numbers, and batches without a chunk in them."""
+    """Refuse batches without a chunk in them."""
     for key in keys:
         size = state[key]
-        if size != int(size) or size < 1:
-            raise argument_error(f"state[{key!r}]", "a positive integer", size)
         if size < state["cbs"]:
             hint = "A batch is computed in chunks of cbs examples; those left over are not used."
             expected = f"at least cbs, {state['cbs']}"
             raise argument_error(f"state[{key!r}]", expected, size, hint)
+
+
+def require_attributes(name: str, value: object, attributes: Iterable[str]) -> None:
+    """Refuse a model or data without something that a method reads."""
+    missing = [attribute for attribute in attributes if not hasattr(value, attribute)]
+    if missing:
+        got = Verbatim(f"one without it, of type {type(value).__name__}")
+        raise argument_error(name, f"an object with {missing[0]!r}", got, error=TypeError)
 
 
 def warn_of_unread(state: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from typing import Any
 
 import pytensor
@@ -148,13 +149,23 @@ def read_flags(flags: str | None = None) -> None:
                     ' here. Compile with mode="JAX" where there is a GPU.'
                 )
         elif name == "mode" or name in _REWRITES:
-            setattr(config, name, value)
+            _set(config, name, value)
         elif (key := name.replace(".", "__")) in _AT_START:
             warn(f"THEANO_FLAGS: {name} has no effect. Set PYTENSOR_FLAGS={key}={value}.")
         elif hasattr(pytensor.config, key) and key not in _WITHOUT_EFFECT:
-            _set(key, value)
+            _set(pytensor.config, key, value)
         elif name.split(".")[0] not in (*_SECTIONS, *_WITHOUT_EFFECT):
-            warn(f"THEANO_FLAGS: {name} is no flag of PyTensor, and has no effect.")
+            hint = _near(name)
+            warn(f"THEANO_FLAGS: {name} is no flag of PyTensor, and has no effect.{hint}")
+
+
+def _near(name: str) -> str:
+    """Return a question that names the flag that was meant, if one looks like it."""
+    known = {
+        key.lower(): key for key in (*dir(type(pytensor.config)), *_WITHOUT_EFFECT, *_REWRITES)
+    }
+    near = get_close_matches(name.replace(".", "__").lower(), known, n=1, cutoff=0.8)
+    return f" Did you mean {known[near[0]].replace('__', '.')}?" if near else ""
 
 
 def compile_to_c() -> bool:
@@ -169,7 +180,10 @@ def compile_to_c() -> bool:
     return changed
 
 
-def _set(name: str, value: str) -> None:
-    """Set a flag of PyTensor from its text."""
-    words = {"true": True, "false": False}
-    setattr(pytensor.config, name, words.get(value.lower(), value))
+def _set(flags: Any, name: str, text: str) -> None:
+    """Set a flag from its text."""
+    try:
+        setattr(flags, name, {"true": True, "false": False}.get(text.lower(), text))
+    except ValueError as error:
+        given = f"{name.replace('__', '.')}={text}" if text else f"{name} without a value"
+        raise ValueError(f"THEANO_FLAGS: {given} is not possible. {error}") from error
