@@ -84,7 +84,7 @@ class KLTrustRegion(StepSize):
     one after it, is delta but for a relative difference that falls as the square root of delta.
 
     With ``size`` given, eta is at most that, so that delta is a bound: min(size,
-    sqrt(2 delta / p . F p)). This is what programs of K-FAC do.
+    sqrt(2 delta / p . F p)). Implementations of K-FAC do this.
 
     Where p . F p is not above 0 the model does not change along p as far as F can see. There eta is
     ``size``, or 1 without one; along p = 0 it is 0.
@@ -142,14 +142,14 @@ class KLTrustRegion(StepSize):
         """Return the step size of the divergence delta. See `StepSize.from_model`."""
         changes = curvature(False)
         delta = pt.cast(self.delta, slope.dtype)
-        flat = pt.switch(pt.isinf(size), pt.ones_like(size), size)
-        positive = pt.gt(changes, 0)
-        divisor = pt.switch(positive, changes, pt.ones_like(changes))
-        eta = pt.switch(positive, pt.minimum(size, pt.sqrt(2 * delta / divisor)), flat)
+        unseen = pt.le(changes, 0)  # False for NaN, which the step is to be refused for
+        divisor = pt.switch(unseen, pt.ones_like(changes), changes)
+        eta = pt.minimum(size, pt.sqrt(2 * delta / divisor))
+        eta = pt.switch(unseen, pt.switch(pt.isinf(size), pt.ones_like(size), size), eta)
         return pt.switch(pt.eq(slope, 0), pt.zeros_like(eta), eta)
 
 
 def line_minimizer(slope: TensorVariable, curvature: TensorVariable) -> TensorVariable:
     """Return the minimizer s / k of the model -c s + c^2 k / 2 over c; 1 where k is not above 0."""
-    rises = pt.gt(curvature, 0)
-    return pt.switch(rises, slope / curvature, pt.ones_like(slope))
+    falls_on = pt.le(curvature, 0)  # False for NaN, which the step is to be refused for
+    return pt.switch(falls_on, pt.ones_like(slope), slope / curvature)

@@ -78,8 +78,8 @@ class NaturalConjugateGradient(DampedOptimizer):
         A rule, or a number at least 0 that stays.
     step_size : float, callable, symbolic scalar or StepSize, optional
         alpha of a formula, as in `NaturalGradient`, by default `BacktrackingLineSearch`; with
-        `QuadraticModel` a factor of the step that the model asks for, by default 1.0; None with
-        `PlaneSearch`.
+        `QuadraticModel` a factor of the step that the model asks for, by default 1.0, which
+        ``KLTrustRegion(size=1.0)`` bounds; None with `PlaneSearch`.
     warm_start : float, default 0.0
         Each solve starts from this times the previous natural direction; 0 starts from zero. From 0
         to 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -174,6 +175,23 @@ def test_a_model_without_curvature_takes_the_direction_as_it_is():
     assert info.update_norm == 0 and info.accepted and math.isfinite(info.step_size)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Broken(symng.Metric):
+    """A metric whose products are NaN, which a solver that makes none does not notice."""
+
+    def product(self, objective, v):
+        return v * np.nan
+
+
+@pytest.mark.parametrize("rule", [KL(), KL(size=1.0), QM()])
+def test_a_step_of_a_model_that_is_not_finite_is_refused(rule):
+    model = line()
+    damping = symng.LevenbergMarquardt(initial=1.0)
+    step, before = start(natural(metric=Broken(), step_size=rule, damping=damping), model.objective)
+    assert not step(model.batch).accepted and (model.value == before).all()
+    assert step.state["damping"].get_value() == 1.5
+
+
 # With line searches, in all optimizers
 
 
@@ -273,22 +291,40 @@ def test_float32_stays(rule):
         assert record.dtype in ("float32", "int64", "bool"), name
 
 
+def run_of_all_parts(mode):
+    """Run steps of two rules in one, with a damping of the solve, and a chunk of the batch."""
+    case = oracles.mlp_case("categorical")
+    search = symng.BacktrackingLineSearch(size=KL(delta=2.0, size=8.0))
+    optimizer = symng.NaturalConjugateGradient(
+        beta=symng.QuadraticModel(),
+        solver=symng.CG(maxiter=2),
+        damping=symng.LevenbergMarquardt(initial=0.5, ratio="quadratic"),
+        solve_damping=lambda damping: 3 * damping,
+        step_size=search,
+    )
+    step = symng.compile_step(case.objective, optimizer, mode=mode, chunk_size=3)
+    infos = [step(tuple(case.givens.values())) for _ in range(2)]
+    return [v for i in infos for v in (i.step_size, i.new_loss, i.reduction_ratio)]
+
+
+@pytest.fixture(scope="module")
+def all_parts():
+    return run_of_all_parts("FAST_COMPILE")
+
+
 @pytest.mark.parametrize("mode", step_modes())
-def test_backends_agree(mode):
-    steps = []
-    for each in ("FAST_COMPILE", mode):
+def test_backends_agree(mode, all_parts):
+    np.testing.assert_allclose(run_of_all_parts(mode), all_parts, rtol=1e-7)
+
+
+def test_chunks_give_the_step_size_of_the_full_batch():
+    sizes = []
+    for chunk_size in (None, 3):
         case = oracles.mlp_case("categorical")
-        search = symng.BacktrackingLineSearch(size=KL(delta=2.0, size=8.0))
-        rules = (QM(), search)
-        found = []
-        for rule in rules:
-            optimizer = symng.NaturalGradient(
-                solver=symng.MinresQLP(maxiter=2), step_size=rule, warm_start=0.9
-            )
-            step, _ = start(optimizer, case.objective, each)
-            found += [step(tuple(case.givens.values())).step_size for _ in range(2)]
-        steps.append(found)
-    np.testing.assert_allclose(steps[1], steps[0], rtol=1e-7)
+        optimizer = natural(damping=1.0, step_size=KL(delta=1e-3))
+        step = symng.compile_step(case.objective, optimizer, chunk_size=chunk_size)
+        sizes.append(step(tuple(case.givens.values())).step_size)
+    assert sizes[1] == pytest.approx(sizes[0], rel=1e-12)
 
 
 # Invariance under a change of parameters
