@@ -184,6 +184,18 @@ class TestFunctionsOfTensors:
         (whole,) = T.split(x, [6], 1, axis=0)
         np.testing.assert_array_equal(whole.eval(), x)
 
+    def test_variables_of_a_name_and_a_dtype(self, T):
+        for ndim, make in enumerate([T.scalar, T.vector, T.matrix, T.tensor3, T.tensor4]):
+            x = make("x", "int64")
+            assert (x.name, x.dtype, x.ndim) == ("x", "int64", ndim)
+        assert T.row("r", dtype="float32").type.shape == (1, None) and T.col().dtype == "float64"
+
+    def test_a_shape_with_its_number_of_axes(self, T):
+        x, shape = draw(2, 6), T.lvector()
+        y = T.reshape(x, shape, 3, name="y")
+        assert y.ndim == 3 and y.name == "y"
+        np.testing.assert_array_equal(y.eval({shape: [2, 3, 2]}), x.reshape(2, 3, 2))
+
     def test_flat_in_all_but_some_axes(self, T):
         x = draw(2, 3, 4)
         assert T.flatten(x).eval().shape == (24,)
@@ -220,4 +232,6 @@ def test_imports_around_python_2(theano):
 
     assert OrderedDict([("a", 1)]) == {"a": 1} and issubclass(Updates, OrderedDict)
     assert not dnn.dnn_available()
+    assert theano.gof.op.get_debug_values(theano.shared(1.0)) == []
+    theano.gof.op.debug_assert(False, "not checked")
     assert theano.tensor.Join and theano.tensor.Alloc and "float32" in theano.tensor.all_dtypes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import pytensor.tensor as pt
@@ -15,16 +17,25 @@ __all__ = [
     "Rop",
     "TensorType",
     "clone",
+    "col",
     "flatten",
     "grad",
     "make_list",
+    "matrix",
     "norm",
     "patternbroadcast",
+    "reshape",
     "round",
+    "row",
+    "scalar",
     "split",
     "stack",
     "tensor",
+    "tensor3",
+    "tensor4",
+    "tensor5",
     "unbroadcast",
+    "vector",
 ]
 
 
@@ -55,6 +66,28 @@ def tensor(
         return pt.tensor(name, dtype=dtype, **options)
     make: Any = TensorType
     return make(dtype, broadcastable)(name)
+
+
+def _maker(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function from a name and a dtype, in this order, to a variable."""
+
+    @functools.wraps(make)
+    def of_name_and_dtype(name: str | None = None, dtype: Any = None, **options: Any) -> Any:
+        return make(name, dtype=dtype, **options)
+
+    return of_name_and_dtype
+
+
+scalar, vector, matrix = _maker(pt.scalar), _maker(pt.vector), _maker(pt.matrix)
+row, col = _maker(pt.row), _maker(pt.col)
+tensor3, tensor4, tensor5 = _maker(pt.tensor3), _maker(pt.tensor4), _maker(pt.tensor5)
+
+
+def reshape(x: Any, newshape: Any, ndim: int | None = None, name: str | None = None) -> Any:
+    """Return a tensor in another shape, with ``ndim`` axes where the shape does not say it."""
+    reshaped = pt.reshape(x, newshape, ndim=ndim)
+    reshaped.name = name or reshaped.name
+    return reshaped
 
 
 def stack(*tensors: Any, **options: Any) -> Any:
