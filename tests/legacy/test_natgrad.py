@@ -366,6 +366,23 @@ class TestNatSGD:
         cost, wrong, *_ = forward(moved(params, 0.3 * r), x, y)
         np.testing.assert_allclose([new, old, error], [cost, forward(params, x, y)[0], wrong])
 
+    @pytest.mark.parametrize("stays", [True, False])
+    def test_old_cost_comes_with_the_gradient(self, stays, compiled, examples, monkeypatch):
+        """It takes a pass of its own only where data of a user may go to another batch."""
+        algo, params = compiled(unlabled=0)
+        passes, evaluate, data = [], algo._evaluate, algo.data
+        assert algo._batch_stays
+        monkeypatch.setattr(algo, "_batch_stays", stays)
+        monkeypatch.setattr(algo, "_evaluate", lambda *a: passes.append(a[-1]) or evaluate(*a))
+        if not stays:  # to the first batch, wherever the gradient came from
+            monkeypatch.setattr(data, "update_before_evaluation", lambda: data._go_to(0))
+        lr, found = float(algo.lr), algo()
+        assert passes == ([lr, lr] if stays else [0.0, lr, lr])
+        begin = (data.grad_perm[data.pos] if stays else 0) * BS
+        x, y = examples[1][begin : begin + BS], examples[2][begin : begin + BS]
+        old = forward(params, x, y)[0]
+        np.testing.assert_allclose(found["rho"] * found["r_g"], found["icost"] - old, rtol=1e-5)
+
     def test_bounds_of_the_damping(self, compiled):
         algo, _ = compiled(adapt=1, mindamp=0.45, damp_ratio=1.25, unlabled=0)
         algo()

@@ -206,6 +206,16 @@ def test_a_flag_that_looks_like_another(flag, meant):
         read_flags(flag)
 
 
+def test_a_name_of_a_flag_that_is_misspelled():
+    import theano
+
+    with pytest.raises(AttributeError, match=r"theano.config.floatx is .* Did you mean floatX\?"):
+        theano.config.floatx  # noqa: B018
+    with pytest.warns(UserWarning, match=r"theano.config.floatx is .* Did you mean floatX\?"):
+        theano.config.floatx = "float32"
+    theano.config.forget()
+
+
 @pytest.mark.parametrize(
     "flag, message",
     [

@@ -88,6 +88,7 @@ class TheanoConfigParser:
             return self._ignored[name]
         raise AttributeError(
             f"theano.config.{name} is no flag of PyTensor, nor one of Theano that scripts read."
+            f"{_near(name)}"
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -100,7 +101,7 @@ class TheanoConfigParser:
             )
             return
         if name not in self._ignored:
-            warn(f"theano.config.{name} is no flag of PyTensor: it has no effect.")
+            warn(f"theano.config.{name} is no flag of PyTensor: it has no effect.{_near(name)}")
         self._ignored[name] = value
 
     def forget(self) -> None:
