@@ -1,11 +1,19 @@
-"""`ksd`: the tests of the original ksd-theano, and its steps against dense matrices."""
+"""`ksd`: the tests of the original ksd-theano, its steps against dense matrices, and its runs.
+
+``data/ksd.json`` holds what the original gave on Theano 0.6: subspaces in float64, and runs of an
+autoencoder on made-up curves in float32, as its script for the curves has them.
+"""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+import scipy.optimize
 from pytensor.compile.mode import predefined_modes
 from scipy.linalg import subspace_angles
 from scipy.optimize import check_grad
@@ -21,6 +29,8 @@ from symng.legacy.ksd import (
     get_subspace,
     krylov_descent,
 )
+
+RECORDED = json.loads((Path(__file__).parent / "data" / "ksd.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +63,16 @@ class TestSubspace:
         P, H = get_subspace(lambda x: 2 * x, b, 1, d_prev=5 * b)
         np.testing.assert_array_equal(P, [[1, 0], [0, 0], [0, 0]])
         np.testing.assert_array_equal(H, [[2, 0], [0, 0]])
+
+    @pytest.mark.parametrize("name", ["plain", "preconditioned"])
+    def test_quirks_give_the_recorded_subspace(self, name):
+        rng = np.random.RandomState(0)
+        a = rng.normal(size=(10, 10))
+        A, C, b, d = a @ a.T, rng.uniform(0.01, 1, 10), rng.normal(size=10), rng.normal(size=10)
+        precon = None if name == "plain" else lambda v: C * v
+        P, H = get_subspace(lambda v: A @ v, b, 4, precon, d, quirks=True)
+        for found, key in ((P, "P"), (H, "H"), (floor_matrix(H, 0.1), "floored")):
+            np.testing.assert_allclose(found, RECORDED[name][key], atol=1e-10, err_msg=key)
 
     def test_functions_on_the_subspace_have_the_right_gradient(self):
         rng = np.random.default_rng(1)
@@ -157,3 +177,84 @@ def test_preconditioner_that_does_not_exist(logistic):
     model, data, *_ = logistic
     with pytest.raises(ValueError, match="preconditioning: expected 'martens', 'jacobi' or False"):
         krylov_descent(model, data, data, data, preconditioning="fisher")
+
+
+class Shuffled:
+    """Batches of a matrix of examples, in an order drawn at each update, as the script has them."""
+
+    def __init__(self, data, size, count):
+        self.data, self.size, self.number_batches = data, size, count
+        self.indices = list(range(len(data)))
+        self.update()
+
+    def iterate(self, update=True):
+        for k in range(self.number_batches):
+            yield [self.data[self.indices[k * self.size : (k + 1) * self.size]]]
+
+    def update(self):
+        np.random.shuffle(self.indices)  # noqa: NPY002 - seeded as the original is
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    """Return the autoencoder of the record in float32, and curves on images of 8 x 8 pixels."""
+    rng, x, rows = np.random.RandomState(1), np.linspace(-1, 1, 8), np.arange(8)
+    middle = 3.5 + np.dot(rng.uniform(-2, 2, (60, 3)), [x**0, x, x**2])
+    curves = np.exp(-((rows[None, :, None] - middle[:, None, :]) ** 2))
+    shapes = [(64, 8), (8, 3), (3, 8), (8, 64)]
+    with pytensor.config.change_flags(floatX="float32"):
+        W = [
+            pytensor.shared(np.array(values, "float32").reshape(shape))
+            for values, shape in zip(RECORDED["first"], shapes, strict=True)
+        ]
+        b = [pytensor.shared(np.zeros(shape[1], "float32")) for shape in shapes]
+        inputs = pt.fmatrix("x")
+        a = inputs
+        for k in range(4):
+            s = a @ W[k] + b[k]
+            a = s if k == 1 else 1 / (1 + pt.exp(-s))
+        log, log_of_rest = s - pt.log(1 + pt.exp(s)), -s - pt.log(1 + pt.exp(-s))
+        cost = -(inputs * log + (1 - inputs) * log_of_rest).sum()
+        model = Model(W + b, [inputs], s, [cost, 64 * pt.sqr(a - inputs).mean()])
+    return model, curves.reshape(60, 64).astype("float32"), [p.get_value() for p in W + b]
+
+
+# BFGS in float32 ends at its limit, or where rounding errors end its line search.
+@pytest.mark.filterwarnings("ignore:Maximum number of iterations:scipy.optimize.OptimizeWarning")
+@pytest.mark.filterwarnings("ignore:Desired error not:scipy.optimize.OptimizeWarning")
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("curves", {"preconditioning": "None"}),
+        pytest.param("martens", {"preconditioning": "martens"}, marks=pytest.mark.slow),
+        pytest.param("jacobi", {"preconditioning": "jacobi"}, marks=pytest.mark.slow),
+        pytest.param("hessian", {"matrix_type": "H"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_of_the_original(name, settings, autoencoder, monkeypatch):
+    model, curves, first = autoencoder
+    for p, value in zip(model.p, first, strict=True):
+        p.set_value(value)
+    np.random.seed(2)  # noqa: NPY002 - as the original was run
+    data, rows = [Shuffled(curves, 20, count) for count in (3, 2, 2)], []
+    subspace, minimize = ksd.get_subspace, scipy.optimize.fmin_bfgs
+
+    def watched_subspace(matvec, b, *args):
+        P, H = subspace(matvec, b, *args)
+        rows.append(dict(gradient_norm=np.linalg.norm(b), H=np.diag(H)))
+        return P, H
+
+    def watched_minimize(*args, **options):
+        results = minimize(*args, **options)
+        rows[-1]["cost"] = results[1]
+        return results
+
+    monkeypatch.setattr(ksd, "get_subspace", watched_subspace)
+    monkeypatch.setattr(scipy.optimize, "fmin_bfgs", watched_minimize)
+    with pytensor.config.change_flags(floatX="float32"):
+        krylov_descent(model, *data, iterations=3, space_size=6, maxfun=10, quirks=True, **settings)
+    # In float32 the line searches of the third step stop at costs that differ by rounding errors.
+    tolerances = dict(cost=1e-5, gradient_norm=1e-4, H=1e-3)
+    for row, wanted in zip(rows, RECORDED[f"run_{name}"]["rows"], strict=True):
+        for key, rtol in tolerances.items():
+            np.testing.assert_allclose(row[key], wanted[key], rtol=rtol, err_msg=key)
