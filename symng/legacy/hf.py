@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
 from collections.abc import Callable, Sequence
@@ -22,17 +21,15 @@ from symng.backends import compile_function
 from symng.graphs.derivatives import grad
 from symng.graphs.rebuild import rebuild
 from symng.legacy._gauss_newton import gauss_newton_product
+from symng.legacy._iterates import GROWTH_KEPT, candidates, kept
 from symng.legacy._sequences import SequenceDataset
 from symng.solvers import CG
 
 __all__ = ["SequenceDataset", "gauss_newton_product", "hf_optimizer"]
 
-# Martens's constants: the growth of the numbers of iterates that are kept, and the progress of the
-# quadratic in an iteration that ends the solve.
-_GROWTH, _PROGRESS = 1.3, 5e-4
-# Up to 9 the original takes each power for the next iteration, so that all iterates are there; the
-# numbers of this growth are those, and all of 1.3.
-_KEPT = math.sqrt(_GROWTH)
+# Martens's progress of the quadratic in an iteration, as a mean, that ends the solve; and the first
+# iteration that is judged by it.
+_PROGRESS, _FIRST_JUDGED = 5e-4, 11
 _LOWER, _UPPER, _RATIO = 0.25, 0.75, 1.5
 # What keeps the logarithms of the structural term finite.
 _TINY = 1e-10
@@ -74,6 +71,10 @@ class hf_optimizer:
         its value is added, over h.shape[0] and times lambda mu.
     ha : symbolic tensor, optional
         Where the matrix of that term is taken; default ``h``.
+    quirks : bool, default False
+        Let a solve that has converged go on without progress to iteration 11, as the original did.
+        Its last iterates are the same then, so that without ``global_backtracking`` none of the
+        earlier ones is chosen.
 
     Notes
     -----
@@ -105,8 +106,9 @@ class hf_optimizer:
         costs: Sequence[Any],
         h: TensorVariable | None = None,
         ha: TensorVariable | None = None,
+        quirks: bool = False,
     ) -> None:
-        self.p = list(p)
+        self.p, self.quirks = list(p), quirks
         self.shapes = [np.shape(i.get_value(borrow=True)) for i in p]
         self.sizes = [int(np.prod(shape)) for shape in self.shapes]
         self.positions = np.cumsum([0, *self.sizes])[:-1]
@@ -190,11 +192,15 @@ class hf_optimizer:
         if self.preconditioner:
             given.append(self._inverse_preconditioner(b))
         iterates, x, niter = self._solves[key](*given)
-        made, rows = int(niter), {number: row for row, number in enumerate(_kept(limit))}
-        numbers = [number for number in _candidates(limit) if number <= made]
-        if not numbers:  # the start solves the system
-            return np.asarray([x]), [0], x, made
-        return iterates[[rows[number] for number in numbers]], numbers, x, made
+        made, rows = int(niter), {number: row for row, number in enumerate(kept(limit))}
+        numbers = [number for number in candidates(limit) if number <= made]
+        chosen = [iterates[rows[number]] for number in numbers]
+        last = min(limit, _FIRST_JUDGED) if self.quirks else 0
+        again = [number for number in candidates(last) if number > made]
+        if not numbers and not again:  # the start solves the system
+            again = [0]
+        found = np.asarray([*chosen, *(x for _ in again)])
+        return found, [*numbers, *again], x, max(made, last)
 
     def _compile_solve(self, limit: int, dtype: str) -> Any:
         """Return a function from b, start and inverse preconditioner to the iterates."""
@@ -208,7 +214,7 @@ class hf_optimizer:
             rtol=0.0,
             maxiter=limit,
             progress_rtol=_PROGRESS,
-            keep_iterates=_KEPT,
+            keep_iterates=GROWTH_KEPT,
             recompute=False,
         )
         given = [b, x0]
@@ -381,19 +387,3 @@ class hf_optimizer:
 
     def _values(self) -> list[np.ndarray]:
         return [np.array(i.get_value()) for i in self.p]
-
-
-def _candidates(limit: int) -> list[int]:
-    """Return the numbers of the iterates to choose from: 1 to 9, and ceil(1.3^j) after that."""
-    numbers: list[int] = []
-    for number in range(1, limit + 1):
-        if number >= math.ceil(_GROWTH ** len(numbers)):
-            numbers.append(number)
-    return numbers
-
-
-def _kept(limit: int) -> list[int]:
-    """Return the numbers of the iterates that `symng.CG` keeps, row by row."""
-    powers = range(math.ceil(math.log(limit) / math.log(_KEPT)) + 1)
-    numbers = {math.ceil(_KEPT**j) for j in powers}
-    return [*sorted(number for number in numbers if number < limit), limit]

@@ -1,0 +1,27 @@
+"""The numbers of the iterates that ``theano-hf`` chooses from."""
+
+from __future__ import annotations
+
+import math
+
+# Of Martens, for the numbers of the iterates that are kept.
+_GROWTH = 1.3
+# Up to 9 the original takes each power for the next iteration, so that all iterates are there; the
+# numbers of this growth are those, and all of 1.3.
+GROWTH_KEPT = math.sqrt(_GROWTH)
+
+
+def candidates(limit: int) -> list[int]:
+    """Return the numbers of the iterates to choose from: 1 to 9, and ceil(1.3^j) after that."""
+    numbers: list[int] = []
+    for number in range(1, limit + 1):
+        if number >= math.ceil(_GROWTH ** len(numbers)):
+            numbers.append(number)
+    return numbers
+
+
+def kept(limit: int) -> list[int]:
+    """Return the numbers of the iterates that `symng.CG` keeps, row by row."""
+    powers = range(math.ceil(math.log(limit) / math.log(GROWTH_KEPT)) + 1)
+    numbers = {math.ceil(GROWTH_KEPT**j) for j in powers}
+    return [*sorted(number for number in numbers if number < limit), limit]
