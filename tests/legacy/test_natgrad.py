@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytensor
@@ -12,6 +13,8 @@ import pytensor.tensor as pt
 import pytest
 from helpers.natgrad_mlp import forward, gradient, metric
 from pytensor.compile.mode import predefined_modes
+from pytensor.graph.traversal import toposort
+from pytensor.tensor.math import Sum
 
 from symng.backends import UNOPTIMIZED
 from symng.legacy.natgrad import (
@@ -365,6 +368,17 @@ class TestNatSGD:
         r = np.concatenate([r.get_value().ravel() for r in algo.rs])
         cost, wrong, *_ = forward(moved(params, 0.3 * r), x, y)
         np.testing.assert_allclose([new, old, error], [cost, forward(params, x, y)[0], wrong])
+
+    def test_products_in_float32_are_added_up_in_float32(self):
+        """PyTensor sums the rows of a bias in float64, which takes C longer."""
+        with pytensor.config.change_flags(floatX="float32"):
+            model = mlp(SMALL, SimpleNamespace(xdim=D, ydim=K))
+            algo = object.__new__(natSGD)
+            algo.model, algo._chunks = model, 1
+            product = algo._product([], [p.type() for p in model.params])
+        ops = [node.op for node in toposort(product)]
+        sums = [op.acc_dtype for op in ops if isinstance(op, Sum) and op.axis == (0,)]
+        assert sums == ["float32", "float32"]
 
     @pytest.mark.parametrize("stays", [True, False])
     def test_old_cost_comes_with_the_gradient(self, stays, compiled, examples, monkeypatch):

@@ -13,6 +13,7 @@ import pytensor.tensor as pt
 from symng.backends import compile_function
 from symng.graphs.derivatives import grad
 from symng.graphs.rebuild import rebuild
+from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.legacy._broadcasting import fit
 from symng.legacy.natgrad.state import (
     LEARNING,
@@ -85,7 +86,8 @@ class Descent:
         """
         fresh = pt.bscalar("fresh")
         share = np.asarray(self.cbs / self.bs, self.floatX)
-        gradient = grad(self.model.train_cost, self.model.params)
+        slopes = grad(self.model.train_cost, self.model.params)
+        gradient = [accumulate_in_own_dtype(slope) for slope in slopes]
         updates = []
         for g, part in zip(self.gs, gradient, strict=True):
             before = pt.switch(fresh, pt.zeros_like(g), g)

@@ -13,6 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error
 from symng.backends import compile_function
 from symng.graphs.rebuild import rebuild
+from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.legacy._broadcasting import fit
 from symng.legacy.minres import messages as minres_messages
 from symng.legacy.minres import minres
@@ -173,12 +174,13 @@ class natSGD(Descent):
     def _product(self, given: list[Any], vs: Any) -> list[TensorVariable]:
         """Return the metric times a list of tensors: the sum over the chunks."""
         model = self.model
+        parts = [accumulate_in_own_dtype(part) for part in model.Gvs(*vs)]
         if self._chunks == 1:
-            return list(model.Gvs(*vs))
+            return parts
         chunk = [v[0].type() for v in given]
-        part = rebuild(list(model.Gvs(*vs)), dict(zip([model.x, model.y], chunk, strict=True)))
-        part = [pt.specify_shape(p, s) for p, s in zip(part, model.params_shape, strict=True)]
-        return sum_of_chunks(part, dict(zip(chunk, given, strict=True)))
+        parts = rebuild(parts, dict(zip([model.x, model.y], chunk, strict=True)))
+        parts = [pt.specify_shape(p, s) for p, s in zip(parts, model.params_shape, strict=True)]
+        return sum_of_chunks(parts, dict(zip(chunk, given, strict=True)))
 
     def compute_natural_gradients(self) -> Solve:
         """Put the natural gradient on the batch of the metric into ``rs``."""
