@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 import pytest
 from helpers import oracles
 from helpers.compiled import float64_tensors
+from helpers.modes import step_modes
 from helpers.small_steps import exponential, line, regression, start, train
 from scipy.optimize import minimize
 
@@ -156,21 +157,20 @@ def test_space_of_full_size_contains_the_natural_direction():
     assert distance(np.linalg.solve(F + 1e-3 * np.eye(case.size), gradient), V[: rank - 3]) > 1e-6
 
 
+def preconditioned_basis(F, gradient, previous, inverse, damping, size):
+    """Return the symbolic basis for arrays, V F V^T and the rank of V."""
+    operator = symng.LinearOperator(lambda v: pt.dot(F, v), len(F), F.dtype.name)
+    gradient, previous = pt.constant(gradient), pt.constant(previous)
+    return krylov_basis(operator, gradient, size, previous, lambda v: pt.dot(inverse, v), damping)
+
+
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-11), ("float32", 1e-4)])
 def test_preconditioned_basis_spans_what_preconditioned_cg_does(dtype, tolerance):
     F, gradient, previous = (a.astype(dtype).astype("float64") for a in semidefinite(30, 20))
     M, damping, size = np.diag(np.linspace(0.5, 3.0, 30)), 0.3, 4
     inverse = np.linalg.inv(M).astype(dtype)
     arguments = [np.asarray(a, dtype=dtype) for a in (F, gradient, previous)]
-    operator = symng.LinearOperator(lambda v: pt.dot(arguments[0], v), 30, dtype)
-    found = krylov_basis(
-        operator,
-        pt.constant(arguments[1]),
-        size,
-        pt.constant(arguments[2]),
-        lambda v: pt.dot(inverse, v),
-        damping,
-    )
+    found = preconditioned_basis(*arguments, inverse, damping, size)
     V, projected, rank = (a.astype("float64") for a in pytensor.function([], found)())
     assert rank == size + 1 and abs(V @ V.T - np.eye(size + 1)).max() < tolerance
     power = inverse @ gradient
@@ -180,6 +180,18 @@ def test_preconditioned_basis_spans_what_preconditioned_cg_does(dtype, tolerance
     assert distance(power, V[:size]) > 1e-3 and distance(gradient, V[:size]) > 1e-3
     assert distance(previous, V) < tolerance and distance(previous, V[:size]) > 0.1
     assert abs(projected - V @ F @ V.T).max() < tolerance  # F itself, without damping
+
+
+@pytest.mark.parametrize("mode", step_modes())
+def test_backends_agree_on_a_preconditioned_basis(mode):
+    F, gradient, previous = semidefinite(12, 9)
+    inverse = np.diag(np.linspace(0.5, 3.0, 12))
+    found = preconditioned_basis(F, gradient, previous, inverse, 0.3, 4)
+    wanted = pytensor.function([], found, mode="FAST_COMPILE")()
+    if mode == "JAX":
+        symng.enable_jax()
+    for a, b in zip(pytensor.function([], found, mode=mode)(), wanted, strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, atol=1e-10)
 
 
 # A step

@@ -292,7 +292,7 @@ def test_float32_stays(rule):
 
 
 def run_of_all_parts(mode):
-    """Run steps of two rules in one, with a damping of the solve, and a chunk of the batch."""
+    """Run steps of two rules in one, with a damping of the solve."""
     case = oracles.mlp_case("categorical")
     search = symng.BacktrackingLineSearch(size=KL(delta=2.0, size=8.0))
     optimizer = symng.NaturalConjugateGradient(
@@ -302,7 +302,7 @@ def run_of_all_parts(mode):
         solve_damping=lambda damping: 3 * damping,
         step_size=search,
     )
-    step = symng.compile_step(case.objective, optimizer, mode=mode, chunk_size=3)
+    step = symng.compile_step(case.objective, optimizer, mode=mode)
     infos = [step(tuple(case.givens.values())) for _ in range(2)]
     return [v for i in infos for v in (i.step_size, i.new_loss, i.reduction_ratio)]
 
