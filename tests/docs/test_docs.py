@@ -223,6 +223,12 @@ def test_presets_of_natural_gradient(curves_example):
         solver=symng.MinresQLP(rtol=1e-4, maxiter=250, recompute=False),
         damping=symng.LevenbergMarquardt(initial=3.0),
     )
+    undamped = ["--preset", "algorithm-2", "--damping", "0", "--ratio", "fixed"]
+    printed = curves_example.make_optimizer(curves_example.parse(undamped))
+    assert printed == symng.NaturalGradient(
+        solver=symng.CG(rtol=0.0, atol=0.01, maxiter=20, recompute=False),
+        damping=symng.FixedDamping(value=0.0),
+    )
 
 
 def test_changelog_has_this_version():
