@@ -57,7 +57,7 @@ class EarlyStopping(Config):
     Notes
     -----
     The best parameters are copies of those that ``evaluate`` saw, so with ``average_decay`` of the
-    average. They are in `TrainingResult.best_params` and in the checkpoint, with their value, their
+    average. They are in the `TrainingResult` and in the checkpoint, with their value, their
     step and the count of evaluations since: a resumed run ends as an uninterrupted one does. For
     that reason an evaluation counts only where ``evaluate_every`` asks for it, not one that the
     last step of a run gets beside these.
