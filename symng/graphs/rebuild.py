@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import graph_inputs, toposort
+from pytensor.tensor.variable import TensorVariable
 
 K = TypeVar("K", bound=Variable)
 V = TypeVar("V", bound=Variable)
@@ -53,6 +54,28 @@ def rebuild(
             for old, made in zip(node.outputs, rewrite(node, new), strict=True):
                 new.setdefault(old, made)  # an output that is itself replaced stays so
     return [new.get(v, v) for v in outputs]
+
+
+def replacements(
+    variables: Sequence[K], values: Sequence[TensorVariable]
+) -> dict[K, TensorVariable]:
+    """Return tensors by the variables whose places they take, fit for that.
+
+    A scan asks whether the graph knows that an axis has length 1, and takes no tensor of which it
+    knows more than before. So each value forgets what its variable does not know.
+    """
+    return {v: _forget_ones(value, v) for v, value in zip(variables, values, strict=True)}
+
+
+def _forget_ones(value: TensorVariable, variable: Any) -> TensorVariable:
+    """Return ``value`` without the lengths of 1 that the type of ``variable`` leaves open."""
+    lengths = list(zip(value.type.shape, variable.type.shape, strict=True))
+    open_axes = [axis for axis, (got, known) in enumerate(lengths) if got == 1 and known is None]
+    if not open_axes:
+        return value
+    # A slice whose end is computed has a length that the graph does not know.
+    ends = [variable.shape[axis] if axis in open_axes else None for axis in range(len(lengths))]
+    return value[tuple(map(slice, ends))]
 
 
 def free_inputs(graphs: Sequence[Variable]) -> list[Variable]:

@@ -13,7 +13,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.graphs.arrays import check_batch
-from symng.graphs.rebuild import rebuild
+from symng.graphs.rebuild import rebuild, replacements
 from symng.likelihoods import Boltzmann
 from symng.objective.objective import Objective
 
@@ -123,7 +123,7 @@ class EnergyObjective(Objective):
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
-        after = rebuild([before], dict(zip(self.params, values, strict=True)))[0]
+        after = rebuild([before], replacements(self.params, values))[0]
         # The loss depends on the new parameters alone: L' = E'(data) - E'(samples).
         return (
             super().loss_at(values) + after.mean() - before.mean() + _log_mean_exp(before - after)

@@ -14,7 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import deprecated, explain_keywords, warn
 from symng.graphs.arrays import check_batch
-from symng.graphs.rebuild import rebuild
+from symng.graphs.rebuild import rebuild, replacements
 from symng.graphs.rewrites import inline
 from symng.graphs.types import ModeLike
 from symng.likelihoods import Likelihood
@@ -229,7 +229,7 @@ class Objective:
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with symbolic ``values``, of the same shapes, for the parameters."""
-        return rebuild([self.loss], dict(zip(self.params, values, strict=True)))[0]
+        return rebuild([self.loss], replacements(self.params, values))[0]
 
     def clone_inputs(self, suffix: str) -> Self:
         """Return the model on new inputs and targets, named with ``suffix``, for another batch."""

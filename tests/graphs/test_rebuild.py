@@ -14,6 +14,7 @@ import pytest
 from helpers import problems
 from helpers.compiled import outer_nodes
 from pytensor.compile.maker import FunctionMaker
+from pytensor.compile.sharedvalue import shared
 from pytensor.scan.op import Scan
 
 import symng
@@ -98,3 +99,42 @@ def test_replaced_outputs_and_graphs_without_the_replaced():
     # A replacement is not searched: x -> x + y once.
     (moved,) = rebuild([x.sum()], {x: x + y})
     assert moved.eval({x: np.ones(2), y: np.ones(2)}) == 4.0
+
+
+def step_of_recurrent_model(optimizer, mode, **known):
+    """Return what a step gives on sequences of one number: a weight has an axis of length 1."""
+    rng = np.random.default_rng(0)
+    W = shared(rng.standard_normal((1, 3)), name="W", **known)
+    U = shared(rng.standard_normal((3, 3)) / 2, name="U")
+    x, t = pt.tensor3("x"), pt.matrix("t")
+    states = pytensor.scan(
+        lambda x_t, h: pt.tanh(x_t @ W + h @ U),
+        sequences=[x],
+        outputs_info=[pt.zeros((x.shape[1], 3))],
+        return_updates=False,
+    )
+    loss = pt.sqr(states[-1] - t).sum(axis=1).mean() / 2
+    objective = symng.Objective(loss, states[-1], [W, U], [x], [t], data_axes=[1, 0])
+    step = symng.compile_step(objective, optimizer, mode=mode)
+    info = step((rng.standard_normal((4, 5, 1)), rng.standard_normal((5, 3))))
+    return [info.loss, info.new_loss, *W.get_value()[0]]
+
+
+@pytest.mark.parametrize("name", ["CG", "plane search", "Krylov"])
+def test_scans_take_parameters_with_an_axis_of_length_one(name):
+    """The graph need not know of it: the step is that of the model where it does."""
+    optimizer = LOOPS[name][0]
+    found = step_of_recurrent_model(optimizer, "FAST_COMPILE")
+    known = step_of_recurrent_model(optimizer, "FAST_COMPILE", shape=(1, 3))
+    np.testing.assert_allclose(found, known, rtol=1e-12)
+    assert found[1] < found[0]
+
+
+@pytest.mark.slow
+def test_jax_takes_them_too():
+    pytest.importorskip("jax")
+    optimizer = LOOPS["CG"][0]
+    found = step_of_recurrent_model(optimizer, "JAX")
+    np.testing.assert_allclose(
+        found, step_of_recurrent_model(optimizer, "FAST_COMPILE"), rtol=1e-10
+    )
