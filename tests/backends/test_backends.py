@@ -352,6 +352,7 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
         symng.keep_memory(0)
 
 
+@pytest.mark.filterwarnings("ignore:The `mode` argument of `scan`:FutureWarning")
 def test_c_is_right_where_a_loop_keeps_its_memory():
     """The state of such a loop lies in memory that the next round writes to."""
     a, b = pt.dvector("a"), pt.dvector("b")
