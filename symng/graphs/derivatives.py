@@ -219,7 +219,7 @@ def _without_initial_rows(derivatives: list[V]) -> list[V]:
 def _lengths_in(scans: Sequence[Apply]) -> set[Variable]:
     """Return the variables that may hold a wrong length: of buffers, and of sequences cut short.
 
-    Numbers of steps are right, and so is what they are computed from.
+    The numbers of steps can be trusted, and with them all that they are computed from.
     """
     outputs = [v for node in scans for v in node.outputs]
     lengths: set[Variable] = set()

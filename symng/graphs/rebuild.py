@@ -73,7 +73,8 @@ def _forget_ones(value: TensorVariable, variable: Any) -> TensorVariable:
     open_axes = [axis for axis, (got, known) in enumerate(lengths) if got == 1 and known is None]
     if not open_axes:
         return value
-    # A slice whose end is computed has a length that the graph does not know.
+    # A slice whose end is computed has a length that the graph does not know. The end is that of
+    # the variable: rewrites would fold one of the value, and know the length again.
     ends = [variable.shape[axis] if axis in open_axes else None for axis in range(len(lengths))]
     return value[tuple(map(slice, ends))]
 

@@ -52,7 +52,7 @@ def krylov_basis(
         image = product
         if preconditioner is not None:  # else the damping spans nothing new
             image = preconditioner(product + shift * s["vector"])
-        # Near |F|, and so are the errors of a product.
+        # About |F|, in whose units the errors of a product are.
         scale = pt.maximum(s["scale"], norm(image))
         candidate = image / scale
         if previous is not None:

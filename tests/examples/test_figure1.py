@@ -359,10 +359,10 @@ def test_page_lists_every_option_and_preset(figure1, monkeypatch, capsys):
     page = (ROOT / "docs" / "figure1.md").read_text()
     assert set(re.findall(r"^\| `(--[a-z-]+)", page, re.M)) == options
     for name, setting in figure1.presets.SETTINGS.items():
-        told = (setting.small, setting.paper, setting.authors)
+        values = (setting.small, setting.paper, setting.authors)
         cells = [
             format(v, "," if isinstance(v, int) else "" if isinstance(v, str) else "g")
-            for v in told
+            for v in values
         ]
         end = re.escape(" | ".join(cells))
         assert re.search(rf"^\| `{name}` \|.*\| {end} \|$", page, re.M), name
