@@ -1,11 +1,16 @@
-"""Check the arguments of a compiled step."""
+"""Check the arguments of a compiled step and of a run."""
 
 from __future__ import annotations
 
-from symng._checks import Verbatim, argument_error, check_instance, check_number
+import os
+from typing import get_args
+
+from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
 from symng.objective import Objective
 from symng.objective.batches import check_chunks
 from symng.optimizers import Optimizer
+from symng.training.batches import MetricBatch, SearchBatch
+from symng.training.convergence import Tolerances
 
 
 def check_arguments(
@@ -36,4 +41,72 @@ def check_arguments(
             Verbatim("one"),
             "Leave it out, or take symng.CG or symng.MinresQLP.",
             NotImplementedError,
+        )
+
+
+def check_batches(
+    batch_size: object,
+    metric_batch: object,
+    metric_batch_size: object,
+    search_batch: object,
+    seed: object,
+) -> None:
+    """Refuse sizes out of range, unknown kinds of batches, and a seed that is none."""
+    if batch_size is not None and not callable(batch_size):
+        check_number("batch_size", batch_size, minimum=1, integer=True)
+    if metric_batch_size is not None:
+        check_number("metric_batch_size", metric_batch_size, minimum=1, integer=True)
+    check_choice("metric_batch", metric_batch, get_args(MetricBatch))
+    check_choice("search_batch", search_batch, get_args(SearchBatch))
+    check_number("seed", seed, minimum=0, integer=True)
+
+
+def check_checkpoint(checkpoint: object, checkpoint_seconds: object) -> None:
+    """Refuse what is no file name, and a time between writings that is none."""
+    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
+    if checkpoint is not None:
+        check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
+
+
+def check_limits(
+    max_steps: object,
+    max_seconds: object,
+    target_loss: object,
+    tolerances: Tolerances,
+    callback: object,
+) -> None:
+    """Refuse limits out of range, and a run without any."""
+    if max_steps is not None:
+        check_number("max_steps", max_steps, minimum=0, integer=True)
+    if max_seconds is not None:
+        check_number("max_seconds", max_seconds, above=0, finite=False)
+    if target_loss is not None:
+        check_number("target_loss", target_loss, finite=False)
+    if callback is not None and not callable(callback):
+        raise argument_error("callback", "a callable", callback, error=TypeError)
+    tolerances.check()
+    limits = (max_steps, max_seconds, target_loss, callback)
+    if all(limit is None for limit in limits) and not tolerances.is_limit:
+        hint = "Give max_steps, max_seconds, target_loss, a tolerance or a callback."
+        raise argument_error("max_steps", "a limit", None, hint)
+
+
+def check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: object) -> None:
+    """Refuse an evaluation that cannot be called."""
+    check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
+    if evaluate is not None and not callable(evaluate):
+        raise argument_error("evaluate", "a callable", evaluate, error=TypeError)
+    if evaluate_data is None:
+        return
+    if evaluate is None:
+        raise argument_error(
+            "evaluate_data", "none without evaluate", evaluate_data, error=TypeError
+        )
+    if not isinstance(evaluate_data, tuple | list):
+        raise argument_error(
+            "evaluate_data",
+            "a tuple of arguments for evaluate",
+            evaluate_data,
+            "A one-element tuple needs a comma: (X,).",
+            TypeError,
         )

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import get_args
 
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import (
-    argument_error,
-    check_choice,
-    check_flag,
-    check_instance,
-    check_number,
-    explain_keywords,
-    warn,
-)
+from symng._checks import check_flag, explain_keywords, warn
 from symng.objective import Objective
 from symng.optimizers import Optimizer
+from symng.training.arguments import (
+    check_batches,
+    check_checkpoint,
+    check_evaluation,
+    check_limits,
+)
 from symng.training.batch_arrays import Arrays, full_layouts
 from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
+from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
@@ -30,7 +28,7 @@ from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
-from symng.training.verdicts import Watch, message_of
+from symng.training.verdicts import Watch
 
 
 @explain_keywords
@@ -47,6 +45,9 @@ def minimize(
     max_steps: int | None = 200,
     max_seconds: float | None = None,
     target_loss: float | None = None,
+    gradient_tolerance: float | None = None,
+    loss_tolerance: LossTolerance = "auto",
+    update_tolerance: float | None = None,
     evaluate: Callable[..., Evaluated] | None = None,
     evaluate_every: int = 1,
     evaluate_data: Sequence[object] | None = None,
@@ -100,6 +101,18 @@ def minimize(
         steps.
     target_loss : float, optional
         Stop when the loss on the gradient batch is at most this.
+    gradient_tolerance : float, optional
+        Stop when the norm of the gradient is at most this times that of the first step: at least 0
+        and below 1, as all tolerances. Default: no such test.
+    loss_tolerance : float, "auto" or None, default "auto"
+        Stop when the loss has changed by at most this times its value in three accepted steps in a
+        row. "auto" makes a test on full batches alone, and without ``average_decay``: the loss has
+        changed by no more than its rounding errors, four units, in nine accepted steps in a row,
+        and the gradient is below eps^(3/4) of the first one, with eps that of the dtype. A loss
+        near 0 is compared with eps times the first loss. None makes no such test.
+    update_tolerance : float, optional
+        Stop when the norm of an update is at most this times the norm of the parameters. Default:
+        no such test.
     evaluate : callable, optional
         Called after steps; returns a number, or a mapping from names to numbers, which become
         columns of the history (``"evaluate"`` for a number). Its time is not counted.
@@ -155,14 +168,17 @@ def minimize(
 
     A run ends early as
 
+    - "converged" if it meets one of the tolerances; ``message`` says which, with the numbers. Steps
+      that were undone do not count as changes of zero. For an optimizer that does not evaluate the
+      loss after its step, as `SGD` and `Adam`, the losses of two steps are compared.
     - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
       thousand times its initial value for nine steps without falling. In the latter case, or if
       the loss is not finite, the parameters with the lowest loss are restored.
     - "not_finite" if nothing was finite in the first nine steps: loss, gradient or solve.
     - "zero_gradient" if the gradient was exactly zero for nine steps and for all batches.
 
-    In a run that reaches its limit earlier, three steps of high losses are enough for the first
-    reason, and all its steps together for the other two.
+    In a run that reaches its limit earlier, three steps of high losses are enough for "diverged",
+    and all its steps together for the last two.
 
     Examples
     --------
@@ -183,11 +199,14 @@ def minimize(
     >>> w.get_value().round(3), result.history["loss"].shape, result.status
     (array([ 1., -2.,  3.]), (20,), 'max_steps')
     """
-    _check_limits(max_steps, max_seconds, target_loss, callback)
-    _check_evaluation(evaluate, evaluate_every, evaluate_data)
+    tolerances = Tolerances(
+        gradient=gradient_tolerance, loss=loss_tolerance, update=update_tolerance
+    )
+    check_limits(max_steps, max_seconds, target_loss, tolerances, callback)
+    check_evaluation(evaluate, evaluate_every, evaluate_data)
     check_early_stopping(early_stopping, evaluate)
-    _check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
-    _check_checkpoint(checkpoint, checkpoint_seconds)
+    check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
+    check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
     step = CompiledStep(
         objective,
@@ -216,11 +235,15 @@ def minimize(
     epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
     losses = run.history["loss"] if run.steps else ()
     watch = Watch(step, batch_size is None, epoch, losses, run.best)
+    # An average goes on to change after the parameters.
+    stays = batch_size is None and average_decay is None
+    convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
         step.keep_on_device(sampler.data, sampler.metric_data),
     ):
-        stepper = Stepper(run, watch, limits, evaluation, callback, bar, limits.reached(run))
+        reached = limits.reached(run)
+        stepper = Stepper(run, watch, convergence, limits, evaluation, callback, bar, reached)
         try:
             stepper.begin()
             if stepper.ending is None:
@@ -253,14 +276,14 @@ def _finish(run: TrainingRun, stepper: Stepper) -> TrainingResult:
     step, best, status = run.step, run.best_evaluation, stepper.ending
     params = step.objective.params
     assert status is not None
-    message = message_of(status, stepper.restored)
+    message = stepper.message_of(status)
     loss = stepper.watch.lowest if stepper.restored else loss_after(run.history, len(run.history))
     if best is not None and best.restore(params):
-        message = message_of(status, stepper.restored, f"the best {best.rule.monitor}")
+        message = stepper.message_of(status, f"the best {best.rule.monitor}")
         loss = loss_after(run.history, best.step if step.average_decay is None else 0)
     if best is not None and not best.params:
         best = None
-    if message and status != "zero_gradient":
+    if message and status not in ("zero_gradient", "converged"):
         warn(f"minimize: {message}", RuntimeWarning)
     return TrainingResult(
         status=status,
@@ -298,66 +321,3 @@ def _try_out(step: CompiledStep, sampler: BatchSampler) -> None:
     if metric is not None and metric_batch == "own":
         step.check_shapes("metric_data", metric)
     warn_of_mismatch(step.objective, step.optimizer, gradient)
-
-
-def _check_batches(
-    batch_size: object,
-    metric_batch: object,
-    metric_batch_size: object,
-    search_batch: object,
-    seed: object,
-) -> None:
-    """Refuse sizes out of range, unknown kinds of batches, and a seed that is none."""
-    if batch_size is not None and not callable(batch_size):
-        check_number("batch_size", batch_size, minimum=1, integer=True)
-    if metric_batch_size is not None:
-        check_number("metric_batch_size", metric_batch_size, minimum=1, integer=True)
-    check_choice("metric_batch", metric_batch, get_args(MetricBatch))
-    check_choice("search_batch", search_batch, get_args(SearchBatch))
-    check_number("seed", seed, minimum=0, integer=True)
-
-
-def _check_checkpoint(checkpoint: object, checkpoint_seconds: object) -> None:
-    """Refuse what is no file name, and a time between writings that is none."""
-    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
-    if checkpoint is not None:
-        check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
-
-
-def _check_limits(
-    max_steps: object, max_seconds: object, target_loss: object, callback: object
-) -> None:
-    """Refuse limits out of range, and a run without any."""
-    if max_steps is not None:
-        check_number("max_steps", max_steps, minimum=0, integer=True)
-    if max_seconds is not None:
-        check_number("max_seconds", max_seconds, above=0, finite=False)
-    if target_loss is not None:
-        check_number("target_loss", target_loss, finite=False)
-    if callback is not None and not callable(callback):
-        raise argument_error("callback", "a callable", callback, error=TypeError)
-    if max_steps is None and max_seconds is None and target_loss is None and callback is None:
-        raise argument_error(
-            "max_steps", "a limit", None, "Give max_steps, max_seconds, target_loss or a callback."
-        )
-
-
-def _check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: object) -> None:
-    """Refuse an evaluation that cannot be called."""
-    check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
-    if evaluate is not None and not callable(evaluate):
-        raise argument_error("evaluate", "a callable", evaluate, error=TypeError)
-    if evaluate_data is None:
-        return
-    if evaluate is None:
-        raise argument_error(
-            "evaluate_data", "none without evaluate", evaluate_data, error=TypeError
-        )
-    if not isinstance(evaluate_data, tuple | list):
-        raise argument_error(
-            "evaluate_data",
-            "a tuple of arguments for evaluate",
-            evaluate_data,
-            "A one-element tuple needs a comma: (X,).",
-            TypeError,
-        )

@@ -18,6 +18,7 @@ Ending = Literal[
     "target_loss",
     "callback",
     "early_stopping",
+    "converged",
     "interrupted",
     "diverged",
     "not_finite",
@@ -36,8 +37,8 @@ class TrainingResult:
     ----------
     status : str
         Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "early_stopping",
-        "interrupted", "diverged", "not_finite" or "zero_gradient" (see the notes of `minimize`).
-        ``stopped`` is an older name of it.
+        "converged", "interrupted", "diverged", "not_finite" or "zero_gradient" (see the notes of
+        `minimize`). ``stopped`` is an older name of it.
     loss : float
         Loss of the parameters as the last step left them, on the gradient batch of that step. After
         a step that an optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before
@@ -65,8 +66,8 @@ class TrainingResult:
     compile_seconds : float
         Seconds of compilation in this call.
     message : str
-        What "diverged", "not_finite" and "zero_gradient" mean, in a sentence; empty for other
-        reasons.
+        Which test "converged" has met, with its numbers, and what "diverged", "not_finite" and
+        "zero_gradient" mean, in a sentence; empty for other reasons.
     step : CompiledStep or None
         The compiled step, to continue by hand; None in a result that was unpickled or deep-copied.
 

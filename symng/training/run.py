@@ -46,6 +46,7 @@ class TrainingRun:
         self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
+        self._is_of_same_data = True
         self.saved = 0  # steps in the file
         self.warned = False  # of a checkpoint that could not be written
         self._interval, self._last_save = seconds_between_saves, time.monotonic()
@@ -77,6 +78,11 @@ class TrainingRun:
         self.seconds += time.perf_counter() - start
         self.steps += 1
         return info
+
+    @property
+    def comparable_history(self) -> History:
+        """The history of steps on this data: that of a checkpoint on other data is left out."""
+        return self.history if self._is_of_same_data else History()
 
     @property
     def is_due_for_saving(self) -> bool:
@@ -157,6 +163,7 @@ class TrainingRun:
             variables["state_damping"].set_value(rule.start)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
+        self._is_of_same_data = meta.get("data", self.given["data"]) == self.given["data"]
         # Losses on other data cannot be compared.
         if "lowest" in meta and meta["data"] == self.given["data"]:
             self.best = (

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from symng._checks import argument_error
+from symng.training.convergence import ConvergenceTest
 from symng.training.info import StepInfo
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
-from symng.training.verdicts import Watch
+from symng.training.verdicts import Watch, message_of
 
 Evaluated = ArrayLike | Mapping[str, ArrayLike] | None
 """What an evaluation returns: a number, numbers by their names, or nothing."""
@@ -82,24 +83,29 @@ class Evaluation:
 class Stepper:
     """Take steps, judge each, and report it to the user.
 
-    ``ending`` is why the run ends, None while it continues; ``restored`` is whether the parameters
-    of the lowest loss were put back.
+    ``ending`` is why the run ends, None while it continues; ``convergence_message`` which test it
+    has met where that is convergence; ``restored`` whether the parameters of the lowest loss were
+    put back.
     """
 
     run: TrainingRun
     watch: Watch
+    convergence: ConvergenceTest
     limits: Limits
     evaluation: Evaluation
     callback: Callable[..., object] | None
     bar: ProgressBar
     ending: Ending | None = None
+    convergence_message: str = ""
     restored: bool = False
 
     def begin(self) -> None:
-        """End a run at once that a checkpoint shows to have waited long enough for a better value.
+        """End a run at once that a checkpoint shows to have converged.
 
-        An evaluation that Ctrl-C cut short in the last step is made up for.
+        Or to have waited long enough for a better value. An evaluation that Ctrl-C cut short in the
+        last step is made up for.
         """
+        self._end_if_converged()
         best = self.run.best_evaluation
         if best is None:
             return
@@ -111,27 +117,41 @@ class Stepper:
         if self.ending is None and best.is_exhausted:
             self.ending = "early_stopping"
 
+    def message_of(self, status: Ending, kept: str = "its lowest value") -> str:
+        """Return what the status of the run means, with ``kept`` for the parameters put back."""
+        if status == "converged":
+            return self.convergence_message
+        return message_of(status, self.restored, kept)
+
     def take_step(self, interrupt: DeferredInterrupt) -> None:
         """Take one step and append its row to the history."""
         self.watch.remember()
         info = self.run.take_step()
         row = {"step": self.run.steps, "seconds": self.run.seconds, **info.to_dict()}
         try:
-            self._judge(info)
+            self._judge(info, row)
             self._report(row, interrupt)
         finally:
             self.run.history.append(**row)  # also after Ctrl-C or an error of the user's code
 
-    def _judge(self, info: StepInfo) -> None:
+    def _judge(self, info: StepInfo, row: dict[str, float]) -> None:
         """Set ``ending`` if the run ends with this step."""
+        self.convergence.see(row)
         self.ending = self.limits.reached(self.run)
         if self.limits.is_target(info.loss):
             self.ending = "target_loss"
         elif verdict := self.watch.judge(info, last=self.ending is not None):
             self.ending = verdict
+        else:
+            self._end_if_converged()
         self.restored = self.ending == "diverged" and self.watch.restore()
         if self.restored:
             self.run.step.restart_average()
+
+    def _end_if_converged(self) -> None:
+        """Set ``ending`` if the run has converged."""
+        if message := self.convergence.message:
+            self.ending, self.convergence_message = "converged", message
 
     def _report(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
         """Evaluate if due, show the step and call the callback, which may end the run."""
