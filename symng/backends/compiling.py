@@ -12,6 +12,7 @@ import pytensor
 from pytensor.compile.executor import Function
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
+from pytensor.graph.traversal import graph_inputs
 
 from symng._checks import warn
 from symng.backends.base import Backend
@@ -108,9 +109,17 @@ def compile_in_python(
 ) -> Function:
     """Compile a function that is called a few times: in Python, at once, without rewrites.
 
-    Its outputs need not depend on all of its inputs.
+    Its outputs need not depend on all of its inputs. A call changes no shared variable, also where
+    one has a ``default_update``.
     """
-    return compile_function(list(inputs), outputs, mode=UNOPTIMIZED, on_unused_input="ignore")
+    shared = [v for v in graph_inputs(_as_list(outputs)) if isinstance(v, SharedVariable)]
+    return compile_function(
+        list(inputs),
+        outputs,
+        updates={v: v for v in shared if v.default_update is not None},
+        mode=UNOPTIMIZED,
+        on_unused_input="ignore",
+    )
 
 
 def warn_of_other_backend(error: Exception, backend: Backend) -> None:

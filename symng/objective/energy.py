@@ -37,8 +37,8 @@ class EnergyObjective(Objective):
         Symbolic batch of examples, along its first axis.
     samples : TensorVariable
         Symbolic batch of samples of the model, along its first axis; any number of them. Or a
-        shared variable, such as the state of chains, which is then no part of the batches: update
-        it between steps. So `minimize` can be used.
+        shared variable, such as the state of chains, which is then no part of the batches: set it
+        between steps, or let the ``updates`` of `compile_step` and `minimize` do it.
 
     Raises
     ------
@@ -49,8 +49,8 @@ class EnergyObjective(Objective):
     Notes
     -----
     Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples
-    alone; with shared samples they are (data,), and a checkpoint of `minimize` does not hold the
-    samples.
+    alone; with shared samples they are (data,), and a checkpoint of `minimize` holds the samples if
+    its ``updates`` set them.
 
     The loss after a step, for line searches and reduction ratios, is L plus the change of the mean
     energy of the data plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the

@@ -14,7 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import deprecated, explain_keywords, warn
 from symng.graphs.arrays import check_batch
-from symng.graphs.rebuild import rebuild, replacements
+from symng.graphs.rebuild import V, rebuild, replacements
 from symng.graphs.rewrites import inline
 from symng.graphs.types import ModeLike
 from symng.likelihoods import Likelihood
@@ -86,7 +86,8 @@ class Objective:
     Random numbers in the graph, such as those of dropout, are the same in the gradient and in the
     metric of a step. From step to step they change if their generators have an update, as those of
     a ``RandomStream`` and those with a ``default_update`` do; a search on the host then draws again
-    for each loss. Checkpoints do not hold the generators.
+    for each loss. Checkpoints hold these generators: a resumed run draws as one without
+    interruption, on JAX except for the draws of a search on the host.
 
     References
     ----------
@@ -245,7 +246,7 @@ class Objective:
         other._model = model
         return other
 
-    def rebind(self, graphs: Sequence[TensorVariable]) -> list[TensorVariable]:
+    def rebind(self, graphs: Sequence[V]) -> list[V]:
         """Return ``graphs`` of the user's model on the inputs of this objective."""
         own = self._model.variables
         graphs, _ = inline(graphs, self._replaced)

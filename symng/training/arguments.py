@@ -14,7 +14,11 @@ from symng.training.convergence import Tolerances
 
 
 def check_arguments(
-    objective: Objective, optimizer: Optimizer, chunk_size: int | None, average_decay: float | None
+    objective: Objective,
+    optimizer: Optimizer,
+    chunk_size: int | None,
+    average_decay: float | None,
+    updates: object,
 ) -> None:
     """Refuse what is no objective or no optimizer, and settings that they cannot take."""
     check_instance("objective", objective, Objective, "a symng.Objective")
@@ -31,6 +35,10 @@ def check_arguments(
     if chunk_size is None:
         return
     check_number("chunk_size", chunk_size, minimum=1, integer=True)
+    if updates:
+        hint = "Leave chunk_size out, and give smaller batches."
+        text = Verbatim("both: an update needs the full batch")
+        raise argument_error("chunk_size", "none with updates", text, hint)
     check_chunks(objective)
     solver = optimizer.solver
     if solver is not None and solver.needs_full_batch:

@@ -8,6 +8,7 @@ from symng._checks import explain_keywords
 from symng.objective import Objective
 from symng.optimizers import Optimizer
 from symng.training.step import CompiledStep
+from symng.training.updates import OwnUpdates
 
 
 @explain_keywords
@@ -18,6 +19,7 @@ def compile_step(
     *,
     chunk_size: int | None = None,
     average_decay: float | None = None,
+    updates: OwnUpdates | None = None,
 ) -> CompiledStep:
     """Make a compiled step: gradient, solve, damping and update in one function.
 
@@ -44,6 +46,13 @@ def compile_step(
         depend on it. It is the flat vector ``state["average"]``, and in the context of
         ``use_average()`` the parameters have its values. Default: no average. It costs one more
         vector of the size of the parameters, and no pass through the model.
+    updates : mapping, or sequence of pairs, optional
+        From shared variables other than the parameters to symbolic next values, for instance
+        running statistics of batch normalization. They may depend on the inputs and targets, of
+        which they take the gradient batch, and on the parameters, which then have their values from
+        before the step. A step that is undone leaves the variables as they are, but for random
+        generators, which always go on. Those of the graph with a ``default_update`` are updated
+        without being given. Not with ``chunk_size``.
 
     Returns
     -------
@@ -81,4 +90,6 @@ def compile_step(
     >>> step((X, T), metric_batch=(X,)).accepted
     True
     """
-    return CompiledStep(objective, optimizer, mode, chunk_size, average_decay=average_decay)
+    return CompiledStep(
+        objective, optimizer, mode, chunk_size, average_decay=average_decay, updates=updates
+    )

@@ -28,6 +28,7 @@ from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
+from symng.training.updates import OwnUpdates
 from symng.training.verdicts import Watch
 
 
@@ -59,6 +60,7 @@ def minimize(
     mode: str | Mode | None = None,
     chunk_size: int | None = None,
     average_decay: float | None = None,
+    updates: OwnUpdates | None = None,
     early_stopping: EarlyStopping | None = None,
 ) -> TrainingResult:
     """Train a model: take steps over batches until a limit is reached.
@@ -128,11 +130,12 @@ def minimize(
         Called with the row of each step (a mapping), and where it needs a second argument with the
         `CompiledStep`, whose ``state`` it may change; stops the run when it returns True.
     checkpoint : path, optional
-        File for the state of the run: parameters, state of the optimizer, order of examples,
-        history. It is written every ``checkpoint_seconds`` and whenever the run ends. If the file
-        exists, the run continues from it with the same numbers as without interruption; ``seed`` is
-        then that of the file. If it cannot be written, for instance because the disk is full, there
-        is a warning and the run continues.
+        File for the state of the run: parameters, state of the optimizer, random generators and
+        other variables that a step updates, order of examples, history. It is written every
+        ``checkpoint_seconds`` and whenever the run ends. If the file exists, the run continues from
+        it with the same numbers as without interruption; ``seed`` is then that of the file. If it
+        cannot be written, for instance because the disk is full, there is a warning and the run
+        continues.
     checkpoint_seconds : float, default 60.0
         Seconds from one writing of the checkpoint to the next.
     mode : str or Mode, optional
@@ -145,6 +148,9 @@ def minimize(
         the average; a callback sees their own, which they also have at the end. The result has the
         average as ``average_params``. It begins anew where the parameters of the lowest loss are
         restored.
+    updates : mapping, or sequence of pairs, optional
+        Next values of other shared variables, as in `compile_step`. The checkpoint holds these
+        variables. They keep their last values where the parameters of an earlier step are restored.
     early_stopping : EarlyStopping, optional
         Stop when a value that ``evaluate`` returns no longer improves, and keep the parameters of
         its best value.
@@ -214,6 +220,7 @@ def minimize(
         mode,
         chunk_size,
         average_decay=average_decay,
+        updates=updates,
         refuses_increases=batch_size is None,
     )
     sampler = BatchSampler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 
 from symng.backends import backend_of, compile_function, to_numpy
 from symng.backends.failures import ARRAY_ERRORS
+from symng.backends.generators import generators_restored, is_generator
 from symng.optimizers import Step
 from symng.optimizers.base import HostSearch
 from symng.training.batch_arrays import Arrays
@@ -47,6 +49,9 @@ class Program:
         )
         self.functions = [self._update]
         if search is not None:
+            # Only the last stage knows whether the step is accepted.
+            still = {v: v for v in step.updates if _has_default(v) and not is_generator(v)}
+            compiled = functools.partial(compiled, updates=still)
             self._directions = compiled(
                 batches, list(search.carried.values()), name="symng_directions"
             )
@@ -83,7 +88,9 @@ class Program:
         """Make a backend that compiles on the first call compile, without changing any variable."""
         if not self.backend.compiles_on_first_call:
             return
-        with _restored(self.step.updates), np.errstate(all="ignore"):
+        changed = {*self.step.updates, *filter(_has_default, self._shared)}
+        kept = _restored(changed), generators_restored(self.functions)
+        with kept[0], kept[1], np.errstate(all="ignore"):
             count = self.backend.rehearsal_examples
             if count is not None:
                 axes = [x for batch in self.step.batches.by_name.values() for x in batch.axes]
@@ -118,10 +125,19 @@ class Program:
         return np.asarray(found, dtype=dtype), evaluations
 
 
+def _has_default(variable: SharedVariable) -> bool:
+    """Return whether PyTensor updates a shared variable in each function that reads it."""
+    return variable.default_update is not None
+
+
 @contextmanager
 def _restored(variables: Iterable[SharedVariable]) -> Iterator[None]:
     """Restore the values of shared variables when the context ends."""
-    values = {v: np.array(v.get_value(borrow=True)) for v in variables}
+    values = {
+        v: copy.deepcopy(value) if is_generator(v) else np.array(value)
+        for v in variables
+        for value in [v.get_value(borrow=True)]
+    }
     try:
         yield
     finally:

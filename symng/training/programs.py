@@ -11,6 +11,7 @@ from pytensor.compile.mode import Mode
 
 from symng.backends import enabled_backend, fallback_mode, warn_of_other_backend
 from symng.backends.failures import backend_failure, comes_from
+from symng.backends.generators import sync_generators
 from symng.objective import Objective
 from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
@@ -41,6 +42,7 @@ class Programs:
         self.arrays = BatchArrays(objective, chunk_size, enabled_backend(mode))
         self.by_layouts: dict[Layouts, Program] = {}
         self.seconds = 0.0
+        self._latest: Program | None = None
         self._mode, self._build = mode, build
         self._dry_run = DryRun(objective.model)
 
@@ -75,8 +77,14 @@ class Programs:
 
     def run(self, batches: Batches) -> Records:
         """Call the program for a combination of batches and return its records."""
+        self._latest = self.by_layouts[self.arrays.layouts(batches)]
         with self._explained(batches):
-            return self.by_layouts[self.arrays.layouts(batches)](self.arrays.flatten(batches))
+            return self._latest(self.arrays.flatten(batches))
+
+    def sync_generators(self) -> None:
+        """Set shared generators to where their copies are in the program that ran last."""
+        if self._latest is not None:
+            sync_generators(self._latest.functions[-1:])
 
     def _compile(self, batches: Batches) -> None:
         """Compile the program on the present backend."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng._checks import Verbatim, argument_error, warn
+from symng.backends.generators import get_generator_state, is_generator, set_generator_state
 from symng.graphs.config import full_repr, stable_settings
 from symng.optimizers.damping import FixedDamping
 from symng.training.batches import BatchSampler
@@ -97,6 +98,7 @@ class TrainingRun:
         if self.path is None or self.steps == self.saved:
             return
         self._last_save = time.monotonic()
+        self.step.sync_to_host()
         feed_arrays, feed_meta = self.sampler.get_state()
         arrays = {
             name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
@@ -108,6 +110,7 @@ class TrainingRun:
             "steps": self.steps,
             "seconds": self.seconds,
             "feed": feed_meta,
+            "generators": [get_generator_state(v) for v in self._generators],
         }
         meta |= self.given
         if best is not None:
@@ -140,6 +143,9 @@ class TrainingRun:
         given |= {
             f"feed_{name}": _layout(array) for name, array in self.sampler.get_state()[0].items()
         }
+        if "generators" not in meta:  # a file of an earlier version, which had none
+            for name in [name for name in variables if name.startswith("updated_")]:
+                del given[name], variables[name]
         saved = {
             name: _layout(array)
             for name, array in arrays.items()
@@ -161,6 +167,9 @@ class TrainingRun:
         # A fixed damping is a setting, not a state: that of the given optimizer holds.
         if isinstance(rule := self.step.optimizer.damping, FixedDamping):
             variables["state_damping"].set_value(rule.start)
+        for generator, state in zip(self._generators, meta.get("generators", ()), strict=False):
+            if state is not None:
+                set_generator_state(generator, state)
         self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
         self._is_of_same_data = meta.get("data", self.given["data"]) == self.given["data"]
@@ -200,7 +209,14 @@ class TrainingRun:
         named: dict[str, SharedVariable] = {
             f"param_{i}": p for i, p in enumerate(self.step.objective.params)
         }
-        return named | {f"state_{name}": v for name, v in self.step.state.items()}
+        named |= {f"state_{name}": v for name, v in self.step.state.items()}
+        others = [v for v in self.step.updated if not is_generator(v)]
+        return named | {f"updated_{i}": v for i, v in enumerate(others)}
+
+    @property
+    def _generators(self) -> list[SharedVariable]:
+        """The random generators that a step advances."""
+        return [v for v in self.step.updated if is_generator(v)]
 
     def _kind(self) -> str:
         """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import MappingProxyType
 
@@ -30,6 +30,7 @@ from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
 from symng.training.programs import Programs
 from symng.training.settings import Settings
+from symng.training.updates import OwnUpdates, add_updates, read_updates
 
 
 class CompiledStep:
@@ -62,9 +63,10 @@ class CompiledStep:
         chunk_size: int | None = None,
         *,
         average_decay: float | None = None,
+        updates: OwnUpdates | None = None,
         refuses_increases: bool = False,
     ) -> None:
-        check_arguments(objective, optimizer, chunk_size, average_decay)
+        check_arguments(objective, optimizer, chunk_size, average_decay, updates)
         self.average_decay = average_decay
         self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
         self._programs = Programs(objective, chunk_size, mode, self.build)
@@ -72,6 +74,7 @@ class CompiledStep:
         self._state.refuses_increases = refuses_increases
         if average_decay is not None:
             init_average(objective, self._state)
+        self._own_updates = read_updates(updates, objective, self._state)
         self._settings = Settings(optimizer, self._state)
         self._steps: dict[Layouts, Step] = {}
         start = time.perf_counter()
@@ -87,6 +90,11 @@ class CompiledStep:
     def state(self) -> Mapping[str, SharedVariable]:
         """Shared variables that the optimizer updates."""
         return MappingProxyType(self._state.values)
+
+    @property
+    def updated(self) -> Sequence[SharedVariable]:
+        """Shared variables of the user's, other than parameters, that a step updates."""
+        return list(self._own_updates)
 
     @property
     def backend(self) -> str:
@@ -196,6 +204,8 @@ class CompiledStep:
                 step = self.optimizer.build(StepBatches(**batches), self._state)
                 if self.average_decay is not None:
                     step = average_params(step, self._state, self.average_decay)
+                if self.chunk_size is None:  # else PyTensor makes the default updates
+                    step = add_updates(step, self._own_updates)
                 self._steps[layouts] = step
         return self._steps[layouts]
 
@@ -217,6 +227,8 @@ class CompiledStep:
         """Make parameters and state hold NumPy arrays, as after a call."""
         for step in self._steps.values():
             sync_to_host(step.updates)
+        sync_to_host(self._own_updates)
+        self._programs.sync_generators()
 
     @contextmanager
     def use_average(self) -> Iterator[None]:
