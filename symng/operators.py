@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytensor.tensor as pt
@@ -44,18 +44,28 @@ class Factor:
         From a symbolic vector v of the size of the operator to R v.
     rmatvec : callable
         From a symbolic vector u with an entry for each row of R to R^T u.
+    rows : callable, optional
+        Without arguments, to R itself; None where no way is known that costs less than products.
     """
 
     matvec: Callable[[TensorVariable], TensorVariable]
     rmatvec: Callable[[TensorVariable], TensorVariable]
+    rows: Callable[[], TensorVariable | None] = lambda: None
 
-    def materialise(self, like: TensorVariable) -> TensorVariable:
+    def materialise(
+        self, like: TensorVariable, by: Literal["rows", "columns"] = "rows"
+    ) -> TensorVariable:
         """Return R itself, symbolic; ``like`` is any vector v that has a product R v.
 
         Notes
         -----
-        Costs a product with R^T for each row.
+        Without ``rows`` it costs a product with R^T for each row, or one with R for each column.
         """
+        rows = self.rows()
+        if rows is not None:
+            return rows
+        if by == "columns":
+            return map_rows(self.matvec, identity_like(like)).T
         return map_rows(self.rmatvec, identity_like(self.matvec(like)))
 
 

@@ -17,6 +17,7 @@ from symng.graphs import vectors
 from symng.graphs.config import config, flag
 from symng.graphs.types import Integer
 from symng.metrics._diagonal import known_example_losses, mean_squared_gradients
+from symng.metrics._rows import RowBlock, rows_by_example
 from symng.metrics.base import Metric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -107,9 +108,18 @@ class EmpiricalFisher(Metric):
         def scaled(v: TensorVariable) -> TensorVariable:
             return (v - v.mean() if self.centered else v) / scale
 
+        block = RowBlock(losses, 0, lambda _, unit: unit / scale)
+
+        def rows() -> TensorVariable | None:
+            found = rows_by_example(objective, [block])
+            if found is None or not self.centered:
+                return found
+            return found - found.mean(axis=0, keepdims=True)
+
         return Factor(
             lambda v: scaled(pushforward([losses], objective, v)[0]),
             lambda u: pullback([losses], objective, [scaled(u)]).astype(objective.dtype),
+            rows,
         )
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:

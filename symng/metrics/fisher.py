@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import pytensor.tensor as pt
@@ -14,6 +15,7 @@ from symng.graphs import vectors
 from symng.graphs.config import choice, config
 from symng.graphs.types import Integer
 from symng.likelihoods import Likelihood
+from symng.metrics._rows import RowBlock, entries_first, from_entries_first, rows_by_example
 from symng.metrics.base import OutputMetric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
@@ -115,30 +117,36 @@ class Fisher(OutputMetric):
             return None
         heads = objective.heads
         ends = _preactivations(heads)
+        pairs = list(zip(heads, ends, strict=True))
+        axes = [head.example_axis for head in heads]
 
         def scaled(tangents: Sequence[TensorVariable], transposed: bool) -> list[TensorVariable]:
             return [
-                _sqrt_product(head.likelihood, r, v, transposed)
-                / pt.sqrt(r.shape[head.example_axis].astype(r.dtype))
-                for head, r, v in zip(heads, ends, tangents, strict=True)
+                _scaled_sqrt_product(head, r, r, v, transposed)
+                for (head, r), v in zip(pairs, tangents, strict=True)
             ]
 
         def matvec(v: TensorVariable) -> TensorVariable:
+            tangents = scaled(pushforward(ends, objective, v), transposed=True)
             return pt.concatenate(
-                [u.flatten() for u in scaled(pushforward(ends, objective, v), transposed=True)]
+                [entries_first(u, a) for u, a in zip(tangents, axes, strict=True)]
             )
 
         def rmatvec(u: TensorVariable) -> TensorVariable:
             parts, start = [], 0
-            for r in ends:
+            for r, axis in zip(ends, axes, strict=True):
                 stop = start + r.size
-                parts.append(u[start:stop].reshape(r.shape, ndim=r.ndim))
+                parts.append(from_entries_first(u[start:stop], r, axis))
                 start = stop
             return pullback(ends, objective, scaled(parts, transposed=False)).astype(
                 objective.dtype
             )
 
-        return Factor(matvec, rmatvec)
+        blocks = [
+            RowBlock(r, head.example_axis, partial(_scaled_sqrt_product, head, r))
+            for head, r in pairs
+        ]
+        return Factor(matvec, rmatvec, partial(rows_by_example, objective, blocks))
 
     def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
         if not self._has_factor(batch.objective):
@@ -180,3 +188,15 @@ def _sqrt_product(
     product = likelihood.metric_sqrt(r, v, transposed)
     assert product is not None  # by `Fisher._has_factor`
     return product
+
+
+def _scaled_sqrt_product(
+    head: Head,
+    batch: TensorVariable,
+    r: TensorVariable,
+    v: TensorVariable,
+    transposed: bool = False,
+) -> TensorVariable:
+    """Return B v / sqrt(N) or B^T v / sqrt(N) at r, for N examples in the ``batch`` of r."""
+    count = pt.sqrt(batch.shape[head.example_axis].astype(r.dtype))
+    return _sqrt_product(head.likelihood, r, v, transposed) / count

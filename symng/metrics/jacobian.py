@@ -80,11 +80,18 @@ def pullback(
     >>> symng.pullback([y], objective, [pt.ones_like(y)]).eval({x: [[1.0, 1.0], [0.0, 3.0]]})
     array([1., 4.])
     """
+    return vectors.ravel(slopes_of(outputs, objective, cotangents), objective.params)
+
+
+def slopes_of(
+    outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
+) -> list[TensorVariable]:
+    """Return J^T u as tensors of the shapes of the parameters."""
     with floatx_of(objective):
         slopes = derivatives.pullback(
             _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
         )
-    return vectors.ravel([accumulate_in_own_dtype(slope) for slope in slopes], objective.params)
+    return [accumulate_in_own_dtype(slope) for slope in slopes]
 
 
 def _detached(outputs: Sequence[TensorVariable]) -> list[TensorVariable]:

@@ -38,8 +38,10 @@ class Woodbury(Solver):
     Before a step of `symng.compile_step` or `symng.minimize` is compiled for 500 rows or more, a
     warning says what they cost (`describe_cost`): an iterative solver is cheaper then.
 
-    With m rows and n parameters: m backward passes, m^2 (m / 3 + n) multiplications, and m n
-    numbers stored. One step of iterative refinement takes off most of the rounding errors that a
+    With m rows and n parameters: m backward passes of one example each, all examples at once,
+    m^2 (m / 3 + n) multiplications, and m n numbers stored. A model whose examples are not known to
+    be independent, as with batch normalization or dropout, takes a backward pass of the full batch
+    for each row. One step of iterative refinement takes off most of the rounding errors that a
     small lambda enlarges. On JAX it runs in steps of `symng.compile_step`, which are compiled anew
     for each length of batch.
 
@@ -85,15 +87,18 @@ class Woodbury(Solver):
         >>> import symng
         >>> cost = symng.Woodbury().describe_cost(rows=5000, size=100_000, dtype="float32")
         >>> print(textwrap.fill(cost, 60))
-        Woodbury makes a backward pass for each of 5,000 rows and
-        keeps 5,000 x (100,000 + 5,000) numbers (2.1 GB).
+        Woodbury makes a backward pass of an example for each of
+        5,000 rows, factorizes a matrix of that many rows and
+        columns, and keeps 5,000 x (100,000 + 5,000) numbers (2.1
+        GB).
         """
         numbers = rows * (size + rows)
         memory = numbers * np.dtype(dtype).itemsize
         text = f"{memory / 1e9:.2g} GB" if memory >= 1e9 else f"{max(memory / 1e6, 0.01):.2g} MB"
         return (
-            f"Woodbury makes a backward pass for each of {rows:,} rows and keeps {rows:,} x "
-            f"({size:,} + {rows:,}) numbers ({text})."
+            f"Woodbury makes a backward pass of an example for each of {rows:,} rows, factorizes a "
+            f"matrix of that many rows and columns, and keeps {rows:,} x ({size:,} + {rows:,}) "
+            f"numbers ({text})."
         )
 
     def solve(

@@ -15,13 +15,17 @@ from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import Arrays
 
-# An iterative solve is 50 products by default, each of two passes through the model: this is five
-# times as much.
-_MANY_ROWS = 500
+# Fewer rows are cheap, whatever they cost beside an iterative solve.
+_FEW_ROWS = 500
+
+# How much more than an iterative solve is worth a warning. That is 50 products by default, each of
+# two passes through the model, of two multiplications an example and parameter.
+_MUCH_MORE = 5
+_ITERATIVE = 50 * 2 * 2
 
 
 def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Arrays) -> None:
-    """Warn of a `Woodbury` solve that costs much more than an iterative one, with its cost.
+    """Warn of a direct solve that costs much more than an iterative one, with its cost.
 
     ``batch`` is that of the metric, with or without targets.
     """
@@ -30,14 +34,25 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Arrays) -> N
         return
     try:
         rows = count_rows(objective, metric, batch)
+        examples = objective.model.count_of(batch)
+        factor = metric(objective).factor
+        by_example = factor is not None and factor.rows() is not None
     except Exception:  # the step itself raises a better message
         return
-    if rows >= _MANY_ROWS:
-        warn(
-            f"solver: {solver.describe_cost(rows, objective.size, objective.dtype)} An iterative "
-            "solver takes two passes an iteration, and 50 iterations are often enough: "
-            "symng.MinresQLP(rtol=1e-4, maxiter=50). Or give the metric a smaller batch."
+    multiplications = rows**2 * (rows / 3 + objective.size)
+    iterative = _ITERATIVE * examples * objective.size
+    if rows < _FEW_ROWS or (by_example and multiplications < _MUCH_MORE * iterative):
+        return
+    cost = solver.describe_cost(rows, objective.size, objective.dtype)
+    if not by_example:
+        cost += (
+            " The examples of this model are not known to be independent, so each of these passes "
+            "is one of the full batch."
         )
+    warn(
+        f"solver: {cost} An iterative solver takes two passes an iteration, and 50 iterations are "
+        "often enough: symng.MinresQLP(rtol=1e-4, maxiter=50). Or give the metric a smaller batch."
+    )
 
 
 def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:

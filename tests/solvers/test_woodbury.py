@@ -14,6 +14,7 @@ from helpers.modes import modes, step_modes
 
 import symng
 from symng import Status, Woodbury
+from symng.training.cost import warn_of_cost
 
 MODE = "FAST_COMPILE"
 METRICS = [symng.Fisher(), symng.EmpiricalFisher(), symng.EmpiricalFisher(centered=True)]
@@ -217,6 +218,23 @@ def test_many_rows_are_warned_of_with_their_cost() -> None:
     assert said(symng.Fisher(), 200, (np.ones((10, 3)),)) == []
     assert "each of 800 rows" in said(symng.Fisher(), 10, (np.ones((200, 3)),))[0]
     assert said(symng.EmpiricalFisher(), 499) == [] and len(said(symng.EmpiricalFisher(), 500)) == 1
+
+
+def test_rows_of_full_batches_are_warned_of() -> None:
+    """Where the examples are not independent, as with batch normalization."""
+    x = pt.matrix("x")
+    w = pytensor.shared(np.ones((3, 400)), name="w")
+    batch = (np.random.default_rng(0).standard_normal((600, 3)),)
+    for mixes in (False, True):
+        r = pt.tanh(x - x.mean(axis=0) if mixes else x) @ w
+        output = r[:, 0] if mixes else r.sum(axis=1)
+        objective = symng.Objective(pt.sqr(output).mean(), output, [w], [x])
+        optimizer = symng.NaturalGradient(solver=Woodbury(), damping=1.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            warn_of_cost(objective, optimizer, batch)
+        said = [str(w.message) for w in caught]
+        assert len(said) == mixes and all("one of the full batch" in text for text in said)
 
 
 def test_the_cost_in_words() -> None:
