@@ -90,6 +90,7 @@ nitpicky = True
 # Bases that a page of the reference names and that have no page of their own.
 _BASES = (
     "Config|DampedOptimizer|OutputMetric|BetaRule|BetaFormula|PlaneRule|Descent|Classifier|Examples"
+    "|DirectSolver"
 )
 nitpick_ignore_regex = [("py:class", rf"symng\..*\.({_BASES})")]
 html_math_renderer = "mathml"

@@ -51,6 +51,7 @@ from symng.optimizers import (
 )
 from symng.solvers import (
     CG,
+    QR,
     MinresQLP,
     Solution,
     Solver,
@@ -116,6 +117,7 @@ __all__ = [
     "Poisson",
     "PolakRibiere",
     "Preconditioner",
+    "QR",
     "QuadraticModel",
     "QuadraticModelStep",
     "SGD",

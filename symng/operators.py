@@ -36,7 +36,7 @@ Product = Callable[[TensorVariable], TensorVariable]
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """A matrix R with few rows and a column for each parameter, known by its products.
+    """A matrix R with a column for each parameter, known by its products.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ class LinearOperator:
     name : str, default "A"
         What ``repr`` and the names of sums and multiples show.
     factor : Factor, optional
-        A matrix R of few rows with A = R^T R, which `symng.Woodbury` needs. Sums, multiples and
-        damped operators have none.
+        A matrix R of few rows or columns with A = R^T R, which `symng.Woodbury` and `symng.QR`
+        need. Sums, multiples and damped operators have none.
     draw : callable, optional
         From a symbolic seed to R^T s, for an R with A = R^T R and a vector s of random signs, a
         function of the seed. `diagonal` estimates from it.

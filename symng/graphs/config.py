@@ -118,10 +118,10 @@ def flag(*, default: bool) -> Any:
     return field(default=default, metadata={_KEY: Declaration(_checked(check_flag))})
 
 
-def choice(words: object, *, default: str) -> Any:
-    """Declare one of the words of a ``Literal``."""
+def choice(words: object, *, default: str | None) -> Any:
+    """Declare one of the words of a ``Literal``; None passes if it is the default."""
     check = partial(check_choice, choices=get_args(words))
-    return field(default=default, metadata={_KEY: Declaration(_checked(check))})
+    return field(default=default, metadata={_KEY: Declaration(_checked(check, default is None))})
 
 
 def _checked(check: Callable[[str, object], None], optional: bool = False) -> Convert:

@@ -159,7 +159,10 @@ class DampedOptimizer(Optimizer):
         return inputs_of_metric(self.metric, objective)
 
     def describe(self, objective: Objective) -> str:
-        return "" if self.preconditioner is None else self.preconditioner.describe(objective)
+        lines = [self.solver.describe(objective.size)]
+        if self.preconditioner is not None:
+            lines.append(self.preconditioner.describe(objective))
+        return "\n".join(line for line in lines if line)
 
     def init_state(self, objective: Objective) -> State:
         state = State(objective.dtype)

@@ -27,8 +27,8 @@ class NaturalGradient(DampedOptimizer):
     metric : Metric, default Fisher()
         What is solved with. With `GaussNewton` this is Hessian-free's direction, with
         `EmpiricalFisher` TONGA's.
-    solver : CG or MinresQLP, default MinresQLP(rtol=1e-4, maxiter=50)
-        How it is solved.
+    solver : Solver, default MinresQLP(rtol=1e-4, maxiter=50)
+        How it is solved: `MinresQLP` or `CG`, or directly by `Woodbury` or `QR`.
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
         A rule, or a number at least 0 that stays.
     step_size : float, callable, symbolic scalar or StepSize, default 1.0
@@ -36,7 +36,8 @@ class NaturalGradient(DampedOptimizer):
         `BacktrackingLineSearch`, `QuadraticModelStep` or `KLTrustRegion`.
     warm_start : float, default 0.0
         Each solve starts from this times the previous direction, or from zero after a step that was
-        refused; 0 starts from zero always. From 0 to 1.
+        refused; 0 starts from zero always. From 0 to 1. With a direct solver it has an effect where
+        that is ``proximal``: SPRING.
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to
         what applies M^-1 to a vector.

@@ -95,6 +95,22 @@ class Solver(Config, ABC):
         """
         return f"{type(self).__name__} solves with {rows:,} rows of {size:,} parameters at once."
 
+    def multiplications(self, rows: int, size: int) -> float | None:
+        """Return about how many multiplications a solve takes; None if that is not known.
+
+        Parameters
+        ----------
+        rows : int
+            Rows of R, where A = R^T R.
+        size : int
+            Number of parameters.
+        """
+        return None
+
+    def describe(self, size: int) -> str:
+        """Return what a compiled step says of a solve with ``size`` parameters; default nothing."""
+        return ""
+
     def adjustable_settings(self) -> AdjustableSettings:
         """Return the settings that may change between steps: by name, value and dtype.
 

@@ -146,7 +146,7 @@ class Solution:
     norm_estimate : symbolic scalar, optional
         An estimate of norm(A + damping I), from below.
     condition_estimate : symbolic scalar, optional
-        An estimate of the condition number on the Krylov space.
+        An estimate of the condition number: on the Krylov space, or by `QR` from below.
     curvature : symbolic scalar, optional
         d.(A + damping I) d / d.d of the last direction d.
     direction : symbolic vector, optional

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cho_solve, cholesky
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_number, is_symbolic
-from symng.graphs.config import config, number
-from symng.graphs.types import Scalar
-from symng.operators import LinearOperator, identity_like
-from symng.solvers._arguments import Operator, Vector
-from symng.solvers._system import dot, first_true, make_system, norm
-from symng.solvers.base import Solver
-from symng.solvers.solution import Solution, Status
+from symng.graphs.config import config
+from symng.operators import identity_like
+from symng.solvers._direct import DirectSolver, Factorization, describe_bytes
 
 
 @config
-class Woodbury(Solver):
+class Woodbury(DirectSolver):
     """Solve (A + lambda I) x = b directly, for A = R^T R where R has fewer rows than columns.
 
     x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
@@ -32,11 +26,21 @@ class Woodbury(Solver):
         At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b),
         and one to precision when the residual is larger, but no larger than what rounding errors of
         the dtype explain.
+    solve_dtype : {"float32", "float64"}, optional
+        In which to make the small matrix, factorize it and solve; x comes back in the dtype of b.
+        "float64" for a float32 model with a small damping: the rows are float32 all the same.
+        Default: the dtype of b.
+    proximal : bool, default False
+        Whether the damping keeps x close to x0 and not to zero, so that x minimizes the quadratic
+        x.A x / 2 - b.x + lambda / 2 norm(x - x0)^2: (A + lambda I) x = b + lambda x0. With
+        ``NaturalGradient(solver=Woodbury(proximal=True), warm_start=0.9)`` this is SPRING [3]_,
+        whose x0 is 0.9 times the previous direction. It is a setting, for x0 is otherwise no more
+        than the first iterate of a solver, on which the solution does not depend.
 
     Notes
     -----
-    Before a step of `symng.compile_step` or `symng.minimize` is compiled for 500 rows or more, a
-    warning says what they cost (`describe_cost`): an iterative solver is cheaper then.
+    Before a step of `symng.compile_step` or `symng.minimize` is compiled, a warning says what a
+    solve costs (`describe_cost`) where that is much more than what an iterative solver takes.
 
     With m rows and n parameters: m backward passes of one example each, all examples at once,
     m^2 (m / 3 + n) multiplications, and m n numbers stored. A model whose examples are not known to
@@ -51,6 +55,8 @@ class Woodbury(Solver):
        chapter 12 and section 26.1.
     .. [2] Y. Ren and D. Goldfarb, Efficient subsampled Gauss-Newton and natural gradient methods
        for training neural networks, arXiv:1906.02353 (2019).
+    .. [3] G. Goldshlager, N. Abrahamsen and L. Lin, A Kaczmarz-inspired approach to accelerate the
+       optimization of neural network wavefunctions, arXiv:2401.10190 (2024).
 
     Examples
     --------
@@ -64,10 +70,6 @@ class Woodbury(Solver):
     >>> solution.x.eval({x: np.array([[1.0, 0.0, 0.0]])}, mode="FAST_COMPILE").round(6).tolist()
     [0.5, 1.0, 1.0]
     """
-
-    rtol: Scalar = number(default=1e-5, minimum=0, symbolic=True)
-
-    needs_full_batch = True
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
         """Return in a sentence what a solve takes.
@@ -92,106 +94,34 @@ class Woodbury(Solver):
         columns, and keeps 5,000 x (100,000 + 5,000) numbers (2.1
         GB).
         """
-        numbers = rows * (size + rows)
-        memory = numbers * np.dtype(dtype).itemsize
-        text = f"{memory / 1e9:.2g} GB" if memory >= 1e9 else f"{max(memory / 1e6, 0.01):.2g} MB"
+        text = describe_bytes(rows * (size + rows), dtype)
         return (
             f"Woodbury makes a backward pass of an example for each of {rows:,} rows, factorizes a "
             f"matrix of that many rows and columns, and keeps {rows:,} x ({size:,} + {rows:,}) "
             f"numbers ({text})."
         )
 
-    def solve(
-        self,
-        A: Operator,
-        b: Vector,
-        damping: Scalar = 0.0,
-        x0: Vector | None = None,
-        preconditioner: Operator | None = None,
-    ) -> Solution:
-        """Return the solution of (A + lambda I) x = b as symbolic variables.
+    def multiplications(self, rows: int, size: int) -> float:
+        return rows**2 * (rows / 3 + size)
 
-        Parameters
-        ----------
-        A : LinearOperator
-            With a ``factor``: one that `Fisher` or `EmpiricalFisher` makes.
-        b : symbolic vector
-            The right-hand side, float32 or float64.
-        damping : float or symbolic scalar
-            lambda, above 0.
-        x0 : symbolic vector, optional
-            Not used: nothing is iterated.
-        preconditioner : None
-            There is nothing to precondition.
+    def describe(self, size: int) -> str:
+        return (
+            f"Woodbury, for m rows and n = {size:,} parameters: m^2 (n + m / 3) multiplications; "
+            "with n much above m as many as m / 4 iterations for each output"
+        )
 
-        Returns
-        -------
-        Solution
-            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where the damping is
-            so small against A that it is lost in rounding errors, and for a symbolic damping that
-            turns out not to be above 0; ``x`` is zero where there is no factorization.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as described.
-        """
-        if not isinstance(A, LinearOperator) or A.factor is None:
-            raise argument_error(
-                "A",
-                "a LinearOperator with a factor, as symng.Fisher or symng.EmpiricalFisher makes",
-                A,
-                "A sum of operators has none, nor has a batch in chunks; use symng.CG or "
-                "symng.MinresQLP.",
-                TypeError,
-            )
-        if not is_symbolic(damping):
-            check_number("damping", damping, above=0)
-        if preconditioner is not None:
-            raise argument_error(
-                "preconditioner",
-                "none",
-                Verbatim("one"),
-                "A direct solver has nothing to precondition.",
-            )
-        system = make_system(A, b, damping)
-        number, b = system.number, system.b
-        shift = number(damping)
-        rows = A.factor.materialise(b)
+    def factorize(self, rows: TensorVariable, shift: TensorVariable) -> Factorization:
         gram = pt.dot(rows, rows.T)
-        finite, definite = pt.isfinite(gram.sum()) & pt.isfinite(shift), shift > 0
-        # So that the factorization meets no NaN and no negative pivot; the verdict says so.
-        shift = pt.switch(finite & definite, shift, number(1))
+        finite = pt.isfinite(gram.sum())
         gram = pt.switch(finite, gram, pt.zeros_like(gram)) + shift * identity_like(gram[0])
         factor = cholesky(gram, lower=True)
 
-        def invert(r: TensorVariable) -> TensorVariable:
+        def apply(r: TensorVariable) -> TensorVariable:
             return (r - pt.dot(cho_solve((factor, True), pt.dot(rows, r)), rows)) / shift
 
-        def residual(x: TensorVariable) -> TensorVariable:
-            return b - pt.dot(pt.dot(rows, x), rows) - shift * x
-
-        x = invert(b)
-        x = x + invert(residual(x))  # iterative refinement
-        definite = definite & pt.isfinite(dot(x, x))
-        x = pt.switch(finite & definite, x, pt.zeros_like(x))
-        x_norm, r_norm = norm(x), norm(residual(x))
-        # The trace of R R^T + lambda I is above norm(A + lambda I).
-        explained = r_norm <= number(10 * system.eps) * (
-            pt.sum(pt.diagonal(gram)) * x_norm + system.b_norm
-        )
-        status = first_true(
-            (pt.invert(finite), Status.NOT_FINITE),
-            (pt.invert(definite), Status.BREAKDOWN),
-            (r_norm <= number(self.rtol) * system.b_norm, Status.CONVERGED),
-            (explained, Status.CONVERGED_TO_PRECISION),
-            default=Status.BREAKDOWN,
-        )
-        status = pt.switch(pt.eq(system.status, Status.RUNNING), status, system.status)
-        return Solution(
-            x=x * system.scale,
-            status=status,
-            niter=pt.cast(gram.shape[0], "int64"),
-            residual_norm=r_norm * system.scale,
-            x_norm=x_norm * system.scale,
+        return Factorization(
+            apply=apply,
+            finite=finite,
+            definite=pt.isfinite(pt.diagonal(factor).sum()),
+            trace=pt.sum(pt.diagonal(gram)),
         )

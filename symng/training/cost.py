@@ -15,11 +15,12 @@ from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
 from symng.training.batch_arrays import Arrays
 
-# Fewer rows are cheap, whatever they cost beside an iterative solve.
+# Below this, in rows of full batches and in multiplications, no cost is worth a warning.
 _FEW_ROWS = 500
+_FEW_MULTIPLICATIONS = 1e8  # about a tenth of a second
 
-# How much more than an iterative solve is worth a warning. That is 50 products by default, each of
-# two passes through the model, of two multiplications an example and parameter.
+# How much more than an iterative solve is. That has 50 products by default, each of two passes
+# through the model, of two multiplications an example and parameter.
 _MUCH_MORE = 5
 _ITERATIVE = 50 * 2 * 2
 
@@ -39,15 +40,19 @@ def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Arrays) -> N
         by_example = factor is not None and factor.rows() is not None
     except Exception:  # the step itself raises a better message
         return
-    multiplications = rows**2 * (rows / 3 + objective.size)
-    iterative = _ITERATIVE * examples * objective.size
-    if rows < _FEW_ROWS or (by_example and multiplications < _MUCH_MORE * iterative):
+    multiplications = solver.multiplications(rows, objective.size) if by_example else None
+    if multiplications is None:
+        much = rows >= _FEW_ROWS
+    else:
+        iterative = _ITERATIVE * examples * objective.size
+        much = multiplications >= max(_FEW_MULTIPLICATIONS, _MUCH_MORE * iterative)
+    if not much:
         return
     cost = solver.describe_cost(rows, objective.size, objective.dtype)
     if not by_example:
         cost += (
-            " The examples of this model are not known to be independent, so each of these passes "
-            "is one of the full batch."
+            " The examples of this model are not known to be independent, so that these passes are "
+            "of the full batch."
         )
     warn(
         f"solver: {cost} An iterative solver takes two passes an iteration, and 50 iterations are "

@@ -102,7 +102,8 @@ CHANGED = {
     "Poisson": dict(log_rate=True),
     "SGD": dict(step_size=0.1, momentum=0.9, nesterov=True),
     "TONGA": dict(rank=3, decay=0.9, damping=0.5, centered=True, step_size=0.1),
-    "Woodbury": dict(rtol=1e-3),
+    "QR": dict(rtol=1e-3, solve_dtype="float64"),
+    "Woodbury": dict(rtol=1e-3, proximal=True),
     "StructuralDamping": dict(metric=symng.GaussNewton(), coefficient=0.5, relative=True),
 }
 

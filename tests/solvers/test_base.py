@@ -10,7 +10,7 @@ import pytest
 from helpers.small_steps import Unit, line
 
 import symng
-from symng.solvers import CG, MinresQLP, Solver, Woodbury
+from symng.solvers import CG, QR, MinresQLP, Solver, Woodbury
 from symng.solvers.base import as_solver
 
 
@@ -35,6 +35,7 @@ class Own(Solver):
         (CG(maxiter=9, keep_iterates=1.3, rtol=0.1), {"rtol": (0.1, None), "atol": (0.0, None)}),
         (MinresQLP(max_norm=2.0), {"atol": (0.0, None), "max_norm": (2.0, None)}),
         (Woodbury(), {"rtol": (1e-5, None)}),
+        (QR(solve_dtype="float64"), {"rtol": (1e-5, None)}),
         (Own(), {"rtol": (1e-3, None), "maxiter": (7, "int64")}),
         (Unit(), {"rtol": (1e-5, None)}),
     ],
@@ -44,7 +45,7 @@ def test_settings_that_may_change_between_steps(solver, expected):
 
 
 def test_what_the_solvers_need_and_keep():
-    assert Woodbury.needs_full_batch
+    assert Woodbury.needs_full_batch and QR.needs_full_batch
     assert not CG.needs_full_batch and not MinresQLP.needs_full_batch
     assert CG(maxiter=9, keep_iterates=1.3).keeps_iterates and not CG().keeps_iterates
     assert not Own().keeps_iterates
