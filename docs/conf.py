@@ -87,10 +87,10 @@ copybutton_prompt_is_regexp = True
 
 default_role = "py:obj"
 nitpicky = True
-# Bases that a page of the reference names and that have no page of their own.
+# Bases and parts that a page of the reference names and that have no page of their own.
 _BASES = (
     "Config|DampedOptimizer|OutputMetric|BetaRule|BetaFormula|PlaneRule|Descent|Classifier|Examples"
-    "|DirectSolver"
+    "|DirectSolver|LossBlock"
 )
 nitpick_ignore_regex = [("py:class", rf"symng\..*\.({_BASES})")]
 html_math_renderer = "mathml"

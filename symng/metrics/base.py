@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, check_instance
 from symng.graphs.config import Config
+from symng.metrics._loss_block import LossBlock, loss_block
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
 from symng.objective.batches import Batch, FullBatch, as_batch
-from symng.operators import Factor, LinearOperator
+from symng.operators import Factor, LinearOperator, Product
 
 
 class Metric(Config, ABC):
@@ -32,14 +34,20 @@ class Metric(Config, ABC):
         check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
         batch = as_batch(objective)
         self.check(batch.objective)
+        factor = self.factor(batch.objective) if isinstance(batch, FullBatch) else None
+        product: Product = partial(self.apply, batch)
+        draw = self.draw(batch)
+        if (block := self.loss_block(batch)) is not None:
+            product, draw = _sum_of(product, block.product), draw and _sum_of(draw, block.draw)
+            factor = None
         return LinearOperator(
-            lambda v: self.apply(batch, v),
+            product,
             size=batch.objective.size,
             dtype=batch.objective.dtype,
             inputs=batch.variables,
             name=type(self).__name__,
-            factor=self.factor(batch.objective) if isinstance(batch, FullBatch) else None,
-            draw=self.draw(batch),
+            factor=factor,
+            draw=draw,
         )
 
     def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
@@ -53,6 +61,10 @@ class Metric(Config, ABC):
         """Return the metric for this damping of the optimizer; by default the metric itself."""
         return self
 
+    def loss_block(self, batch: Batch) -> LossBlock | None:
+        """Return what is added for the parameters that the loss alone reaches; by default None."""
+        return None
+
     def factor(self, objective: Objective) -> Factor | None:
         """Return R where the metric is R^T R, one row per example and output; None if not known."""
         return None
@@ -64,6 +76,11 @@ class Metric(Config, ABC):
     @abstractmethod
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         """Return the product of the metric with the flat vector ``v``."""
+
+
+def _sum_of(first: Product, second: Product) -> Product:
+    """Return the function that is the sum of two."""
+    return lambda v: first(v) + second(v)
 
 
 def as_metric(name: str, value: object) -> Metric:
@@ -95,6 +112,9 @@ class OutputMetric(Metric):
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         """Return H times ``tangents``, one for each of the outputs."""
+
+    def loss_block(self, batch: Batch) -> LossBlock | None:
+        return loss_block(batch)
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         outputs = self.outputs(objective)

@@ -35,9 +35,10 @@ class GaussNewton(OutputMetric):
     -----
     One product costs a pushforward and a pullback through the model and one reverse pass through
     the loss's end. Terms of the loss that do not pass through r, such as weight decay, are left
-    out. For matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). Its
-    graph may reach the targets (see the operator's ``required_inputs``); a metric batch then holds
-    inputs and targets.
+    out, but for parameters that the loss alone reaches: they have a block as with `Fisher`. For
+    matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). Its graph
+    may reach the targets (see the operator's ``required_inputs``); a metric batch then holds inputs
+    and targets.
 
     References
     ----------

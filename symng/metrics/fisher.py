@@ -54,6 +54,12 @@ class Fisher(OutputMetric):
     are not needed and not reached. With a loss that is c times the mean negative log-likelihood,
     the Gauss-Newton matrix is c F: a damping tuned for one suits the other when scaled by c.
 
+    Parameters phi that the loss depends on and the output does not have a block of their own beside
+    F: the positive part of the Hessian of the loss with respect to phi, at the scale of the loss,
+    which may need the targets. It is formed, by a pass for each of its rows, for up to 256 numbers;
+    of more there is the diagonal, from one pass, exact where the Hessian is diagonal. Where the
+    scale of the noise is such a parameter, `GaussNewton` follows it, and F does not.
+
     References
     ----------
     .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",

@@ -15,10 +15,12 @@ from symng.graphs.rebuild import free_inputs
 from symng.graphs.types import Scalar
 from symng.likelihoods import Likelihood, describe_likelihood
 from symng.metrics._hidden_states import Hidden, read_hidden, recurrent_states
+from symng.metrics._loss_block import LossBlock
 from symng.metrics.base import Metric, OutputMetric, as_metric
 from symng.metrics.fisher import Fisher
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
+from symng.objective.batches import Batch
 
 
 def _as_states(name: str, value: object) -> tuple[TensorVariable, ...] | None:
@@ -136,6 +138,9 @@ class StructuralDamping(Metric):
         if not self.relative:
             return replace(self, metric=metric)
         return replace(self, metric=metric, coefficient=self.coefficient * damping, relative=False)
+
+    def loss_block(self, batch: Batch) -> LossBlock | None:
+        return self.metric.loss_block(batch)
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         states = self._states(objective)

@@ -65,8 +65,10 @@ def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]
 _PARAMS = "a non-empty list of floating-point shared variables"
 
 
-def check_params(params: object, outputs: Sequence[TensorVariable]) -> tuple[SharedVariable, ...]:
-    """Return the parameters if they are distinct floating-point shared variables of an output."""
+def check_params(
+    params: object, outputs: Sequence[TensorVariable], loss: TensorVariable
+) -> tuple[SharedVariable, ...]:
+    """Return the parameters if they are distinct floating-point shared variables of the model."""
     if not isinstance(params, list | tuple) or not params:
         raise argument_error("params", _PARAMS, params, _hint_for_params(params))
     for p in params:
@@ -82,15 +84,22 @@ def check_params(params: object, outputs: Sequence[TensorVariable]) -> tuple[Sha
             "Cast all to one of them.",
             TypeError,
         )
-    reached = set(ancestors(outputs))
+    of_outputs, reached = set(ancestors(outputs)), set(ancestors([*outputs, loss]))
     for p in params:
         if p not in reached:
             raise argument_error(
                 "params",
-                "variables that the output depends on",
+                "variables that the output or the loss depends on",
                 p,
                 "Leave it out, or give the output that uses it.",
             )
+    if not any(p in of_outputs for p in params):
+        raise argument_error(
+            "params",
+            "at least one variable that the output depends on",
+            Verbatim(", ".join(map(str, params))),
+            "A metric is made of the output.",
+        )
     return tuple(params)
 
 

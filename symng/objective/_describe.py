@@ -21,6 +21,14 @@ def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
     lines = [_fill(f"  params:     {named}, {model.size:,} numbers, {model.dtype}")]
+    if alone := model.loss_params:
+        names = [p.name or "<unnamed>" for p in alone]
+        lines.append(
+            _fill(
+                f"  loss only:  {', '.join(names)}, for which Fisher and GaussNewton take the "
+                "positive part of the Hessian of the loss"
+            )
+        )
     for h in model.heads:
         axis = f", examples along axis {h.example_axis}" if h.example_axis else ""
         lines.append(f"  output:     {describe_likelihood(h.likelihood)}, {h.source}{axis}")

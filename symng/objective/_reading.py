@@ -34,7 +34,7 @@ def read_model(
     """
     given_loss = _arguments.check_loss(loss)
     given_outputs = _arguments.check_outputs(output)
-    params = _arguments.check_params(params, given_outputs)
+    params = _arguments.check_params(params, given_outputs, given_loss)
     inputs = _arguments.check_graph_inputs("inputs", inputs)
     targets = _arguments.check_graph_inputs("targets", targets)
     given_losses = _arguments.check_example_losses(example_losses)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import vectors
@@ -52,6 +53,13 @@ class Model:
     def size(self) -> int:
         """The number of parameters, the length of the flat vector."""
         return vectors.count(self.params)
+
+    @property
+    def loss_params(self) -> tuple[SharedVariable, ...]:
+        """The parameters that the loss depends on and no output does."""
+        ends = [v for h in self.heads for v in (h.y, h.r, h.curvature_at) if v is not None]
+        of_outputs, of_loss = set(ancestors([*self.outputs, *ends])), set(ancestors([self.loss]))
+        return tuple(p for p in self.params if p in of_loss and p not in of_outputs)
 
     @property
     def variables(self) -> tuple[TensorVariable, ...]:

@@ -47,8 +47,10 @@ class Objective:
         pre-activation: ``output`` need not be its ancestor. With several outputs the metric is the
         sum of theirs.
     params : sequence of shared variables
-        Floating-point, of one dtype; each must be connected to an output. Sharing between layers,
-        and use inside a scan, are fine. Their shapes are read now and must not change.
+        Floating-point, of one dtype; each must be connected to an output or to the loss. Sharing
+        between layers, and use inside a scan, are fine. Their shapes are read now and must not
+        change. For those that the loss alone reaches, such as scales of noise and of priors,
+        `Fisher` and `GaussNewton` take the positive part of the Hessian of the loss.
     inputs : sequence of TensorVariable
         Symbolic inputs of the model.
     targets : sequence of TensorVariable, default ()

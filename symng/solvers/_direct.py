@@ -106,8 +106,8 @@ class DirectSolver(Solver):
                 "A",
                 "a LinearOperator with a factor, as symng.Fisher or symng.EmpiricalFisher makes",
                 A,
-                "A sum of operators has none, nor has a batch in chunks; use symng.CG or "
-                "symng.MinresQLP.",
+                "A sum of operators has none, nor has a batch in chunks, nor a model with "
+                "parameters that the loss alone reaches; use symng.CG or symng.MinresQLP.",
                 TypeError,
             )
         if not is_symbolic(damping):

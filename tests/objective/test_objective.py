@@ -531,7 +531,7 @@ def bad(**changes):
         (
             {"params": lambda w, u, **_: [w, u]},
             ValueError,
-            "params: expected variables that the output depends on, got .*"
+            "params: expected variables that the output or the loss depends on, got .*"
             "'u'.* Leave it out, or give the output that uses it",
         ),
         ({"params": lambda w, **_: [w, w]}, ValueError, "params: expected each variable once"),

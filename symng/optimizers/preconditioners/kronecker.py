@@ -28,7 +28,7 @@ class KroneckerPreconditioner(Preconditioner):
     bias, and G the mean of g g^T, g being the derivative of the log-likelihood by h W + b; pi^2 is
     the ratio of the mean eigenvalues of A and G. Dense layers are found on the graph: matrices that
     multiply tensors of an example a row, each at one place. Of other parameters M has the diagonal
-    alone, estimated by random signs.
+    alone, estimated by random signs; of those that the loss alone reaches, its own damped block.
 
     The solution of the system does not change, only the number of iterations until it is reached:
     with this M a few are enough for a good direction.
@@ -127,4 +127,10 @@ class KroneckerPreconditioner(Preconditioner):
             1,
         )
         updates: Updates = {old: factors, inverses: final["matrices"], count: counted}
-        return lambda v: kronecker.apply(final["matrices"], v), updates
+        block = metric.loss_block(batch)
+
+        def apply(v: TensorVariable) -> TensorVariable:
+            product = kronecker.apply(final["matrices"], v)
+            return product if block is None else block.replace(product, block.solve(v, damping))
+
+        return apply, updates
