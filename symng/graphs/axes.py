@@ -45,6 +45,16 @@ def axis_after(node: Apply, axis: int) -> int | None:
     return axis if isinstance(op, SpecifyShape | Elemwise | TypeCastingOp | CheckAndRaise) else None
 
 
+def join_of(node: Apply) -> tuple[int | None, list[Variable]]:
+    """Return the axis of a `Join`, None if it is computed, and the tensors that it joins."""
+    ndim: int = node.outputs[0].type.ndim
+    axis = getattr(node.op, "axis", None)  # in early PyTensor 3 the first input
+    if axis is not None:
+        return axis % ndim, list(node.inputs)
+    first, *tensors = node.inputs
+    return int(first.data) % ndim if isinstance(first, Constant) else None, tensors
+
+
 def axes_along(node: Apply) -> Sequence[int] | None:
     """Return the axes along which an op such as a softmax or a sort runs; None if not known."""
     ndim = node.inputs[0].type.ndim

@@ -16,6 +16,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor, I
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import vectors
+from symng.graphs.axes import join_of
 from symng.graphs.rebuild import rebuild
 
 
@@ -103,11 +104,11 @@ class _Batched:
         return v if self.extra[k] else _repeated(v, self.batch)
 
     def _join(self) -> list[Variable]:
-        axis = self.node.inputs[0]
-        if not isinstance(axis, Constant):
+        axis, tensors = join_of(self.node)
+        if axis is None:
             raise NotImplementedError
-        number = int(axis.data) % _ndim(self.node.outputs[0]) + 1
-        return [pt.join(number, *(self._tensor(k) for k in range(1, len(self.inputs))))]
+        count = len(self.inputs)
+        return [pt.join(axis + 1, *(self._tensor(k) for k in range(count - len(tensors), count)))]
 
     def _set_slice(self) -> list[Variable]:
         op = self.node.op

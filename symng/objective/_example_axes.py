@@ -24,7 +24,7 @@ from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.axes import axes_along, axis_after
+from symng.graphs.axes import axes_along, axis_after, join_of
 from symng.graphs.rewrites import is_elementwise
 
 # What is known of a tensor without an axis of examples:
@@ -218,11 +218,9 @@ def _example_axis_after_indexing(
 
 def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
     """Return the example axis of tensors joined along another axis."""
-    axis, example_axis = node.inputs[0], _merged(given[1:])
-    result = node.outputs[0]
-    if not isinstance(axis, Constant) or example_axis == int(axis.data) % result.type.ndim:
-        return UNKNOWN
-    return example_axis
+    axis, tensors = join_of(node)
+    example_axis = _merged(given[-len(tensors) :])
+    return UNKNOWN if axis is None or example_axis == axis else example_axis
 
 
 def _example_axis_after_assignment(
