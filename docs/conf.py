@@ -89,8 +89,8 @@ default_role = "py:obj"
 nitpicky = True
 # Bases and parts that a page of the reference names and that have no page of their own.
 _BASES = (
-    "Config|DampedOptimizer|OutputMetric|BetaRule|BetaFormula|PlaneRule|Descent|Classifier|Examples"
-    "|DirectSolver|LossBlock"
+    "Config|DampedOptimizer|OutputMetric|BetaRule|BetaFormula|PlaneRule|Descent|Classifier|Examples|"
+    "DirectSolver|LossBlock|Summand"
 )
 nitpick_ignore_regex = [("py:class", rf"symng\..*\.({_BASES})")]
 html_math_renderer = "mathml"

@@ -18,7 +18,7 @@ from symng.metrics import (
     pullback,
     pushforward,
 )
-from symng.objective import Batch, EnergyObjective, Match, Objective
+from symng.objective import Batch, EnergyObjective, Match, Objective, ObjectiveSum
 from symng.operators import LinearOperator
 from symng.optimizers import (
     SGD,
@@ -112,6 +112,7 @@ __all__ = [
     "NaturalConjugateGradient",
     "NaturalGradient",
     "Objective",
+    "ObjectiveSum",
     "Optimizer",
     "PlaneSearch",
     "Poisson",

@@ -11,7 +11,7 @@ from symng.graphs.derivatives import grad
 from symng.graphs.loops import map_rows
 from symng.graphs.types import Integer, Params
 from symng.objective import Objective
-from symng.objective.batches import Batch
+from symng.objective.batches import TermBatch
 from symng.objective.layers import ParameterUse, find_uses
 
 
@@ -22,7 +22,7 @@ def known_example_losses(objective: Objective) -> TensorVariable:
     return losses
 
 
-def mean_squared_gradients(batch: Batch, draws: int, seed: Integer) -> TensorVariable:
+def mean_squared_gradients(batch: TermBatch, draws: int, seed: Integer) -> TensorVariable:
     """Return 1/N sum_n g_n^2 as a flat vector, with g_n the gradient of the loss of example n."""
     objective = batch.objective
     exact = list(_uses(objective))

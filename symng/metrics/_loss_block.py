@@ -16,7 +16,7 @@ from symng.graphs.loops import map_rows
 from symng.graphs.types import Integer, Params
 from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
-from symng.objective.batches import Batch
+from symng.objective.batches import TermBatch
 
 # Up to so many numbers the Hessian is formed.
 _MAX_FORMED = 256
@@ -35,7 +35,7 @@ class LossBlock:
         All parameters, and phi among them.
     """
 
-    def __init__(self, batch: Batch, chosen: Params) -> None:
+    def __init__(self, batch: TermBatch, chosen: Params) -> None:
         self.params, self.chosen = batch.objective.params, chosen
         self._basis: TensorVariable | None = None
         size = vectors.count(chosen)
@@ -91,14 +91,14 @@ class LossBlock:
         return vectors.ravel([slices[p] for p in self.params], self.params)
 
 
-def loss_block(batch: Batch) -> LossBlock | None:
+def loss_block(batch: TermBatch) -> LossBlock | None:
     """Return the block of the parameters that the loss alone reaches; None where there are none."""
     chosen = batch.objective.model.loss_params
     return LossBlock(batch, chosen) if chosen else None
 
 
 def _mean(
-    batch: Batch, function: Callable[[Objective], TensorVariable], shape: tuple[int]
+    batch: TermBatch, function: Callable[[Objective], TensorVariable], shape: tuple[int]
 ) -> TensorVariable:
     """Return the mean of a vector over the batch."""
     return batch.mean(lambda o, _: [pt.specify_shape(function(o).astype(o.dtype), shape)])[0]

@@ -11,9 +11,11 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, check_instance
 from symng.graphs.config import Config
 from symng.metrics._loss_block import LossBlock, loss_block
+from symng.metrics._weighted import Parts, weighted_parts
 from symng.metrics.jacobian import pullback, pushforward
-from symng.objective import Objective
-from symng.objective.batches import Batch, FullBatch, as_batch
+from symng.objective import Objective, ObjectiveLike
+from symng.objective.batches import Batch, FullBatch, SumBatch, TermBatch, as_batch
+from symng.objective.sums import Summand
 from symng.operators import Factor, LinearOperator, Product
 
 
@@ -23,34 +25,45 @@ class Metric(Config, ABC):
     A subclass gives `product`; calling the metric makes the operator.
     """
 
-    def __call__(self, objective: Objective | Batch) -> LinearOperator:
+    def __call__(self, objective: ObjectiveLike | Batch) -> LinearOperator:
         """Return the operator of this metric for ``objective``, over the flat parameter vector.
+
+        That of an `ObjectiveSum` is the weighted sum of those of its terms.
 
         Raises
         ------
         ValueError
             When the objective lacks what the metric needs; the message says what to do.
         """
-        check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
+        check_instance("objective", objective, (Summand, Batch), "a symng.Objective")
         batch = as_batch(objective)
-        self.check(batch.objective)
+        for term in batch.terms:
+            self.check(term.objective)
+        of_terms = [self._parts(term) for term in batch.terms]
+        parts = of_terms[0]
+        if isinstance(batch, SumBatch):
+            parts = weighted_parts(batch.weights, of_terms, batch.size, batch.dtype)
+        return LinearOperator(
+            parts.product,
+            size=batch.size,
+            dtype=batch.dtype,
+            inputs=batch.variables,
+            name=type(self).__name__,
+            factor=parts.factor,
+            draw=parts.draw,
+        )
+
+    def _parts(self, batch: TermBatch) -> Parts:
+        """Return what makes the operator of one objective."""
         factor = self.factor(batch.objective) if isinstance(batch, FullBatch) else None
         product: Product = partial(self.apply, batch)
         draw = self.draw(batch)
         if (block := self.loss_block(batch)) is not None:
             product, draw = _sum_of(product, block.product), draw and _sum_of(draw, block.draw)
             factor = None
-        return LinearOperator(
-            product,
-            size=batch.objective.size,
-            dtype=batch.objective.dtype,
-            inputs=batch.variables,
-            name=type(self).__name__,
-            factor=factor,
-            draw=draw,
-        )
+        return Parts(product, factor, draw)
 
-    def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
+    def apply(self, batch: TermBatch, v: TensorVariable) -> TensorVariable:
         """Return the product with ``v`` over a batch: the mean of `product` over its chunks."""
         return batch.mean(lambda o, _: [self.product(o, v).astype(o.dtype)])[0]
 
@@ -61,7 +74,7 @@ class Metric(Config, ABC):
         """Return the metric for this damping of the optimizer; by default the metric itself."""
         return self
 
-    def loss_block(self, batch: Batch) -> LossBlock | None:
+    def loss_block(self, batch: TermBatch) -> LossBlock | None:
         """Return what is added for the parameters that the loss alone reaches; by default None."""
         return None
 
@@ -69,7 +82,7 @@ class Metric(Config, ABC):
         """Return R where the metric is R^T R, one row per example and output; None if not known."""
         return None
 
-    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
+    def draw(self, batch: TermBatch) -> Callable[[TensorVariable], TensorVariable] | None:
         """Return a function seed -> R^T s, with R that of `factor` and s random signs, or None."""
         return None
 
@@ -113,7 +126,7 @@ class OutputMetric(Metric):
     ) -> list[TensorVariable]:
         """Return H times ``tangents``, one for each of the outputs."""
 
-    def loss_block(self, batch: Batch) -> LossBlock | None:
+    def loss_block(self, batch: TermBatch) -> LossBlock | None:
         return loss_block(batch)
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:

@@ -20,8 +20,9 @@ from symng.metrics._diagonal import known_example_losses, mean_squared_gradients
 from symng.metrics._rows import RowBlock, rows_by_example
 from symng.metrics.base import Metric
 from symng.metrics.jacobian import pullback, pushforward
-from symng.objective import Objective
-from symng.objective.batches import Batch, FullBatch, as_batch
+from symng.objective import Objective, ObjectiveLike
+from symng.objective.batches import Batch, FullBatch, TermBatch, as_batch
+from symng.objective.sums import Summand
 from symng.operators import Factor
 
 
@@ -93,7 +94,7 @@ class EmpiricalFisher(Metric):
             along = along - along.mean()
         return pullback([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
 
-    def apply(self, batch: Batch, v: TensorVariable) -> TensorVariable:
+    def apply(self, batch: TermBatch, v: TensorVariable) -> TensorVariable:
         # The examples are centered around the mean of the batch, not of their part of it.
         if not self.centered or isinstance(batch, FullBatch):
             return super().apply(batch, v)
@@ -122,7 +123,7 @@ class EmpiricalFisher(Metric):
             rows,
         )
 
-    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable]:
+    def draw(self, batch: TermBatch) -> Callable[[TensorVariable], TensorVariable]:
         def drawn(seed: TensorVariable) -> TensorVariable:
             def means(o: Objective, offset: Integer) -> list[TensorVariable]:
                 losses = known_example_losses(o)
@@ -141,7 +142,7 @@ class EmpiricalFisher(Metric):
         return drawn
 
     def diagonal(
-        self, objective: Objective | Batch, *, draws: int = 8, seed: Integer = 0
+        self, objective: ObjectiveLike | Batch, *, draws: int = 8, seed: Integer = 0
     ) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, or their variance when centered.
 
@@ -185,16 +186,23 @@ class EmpiricalFisher(Metric):
         >>> symng.EmpiricalFisher(centered=True).diagonal(objective).eval(batch)
         array([1., 0.])
         """
-        check_instance("objective", objective, (Objective, Batch), "a symng.Objective")
+        check_instance("objective", objective, (Summand, Batch), "a symng.Objective")
         batch = as_batch(objective)
-        self.check(batch.objective)
+        for term in batch.terms:
+            self.check(term.objective)
         check_number("draws", draws, minimum=1, integer=True)
         check_number("seed", seed, integer=True, symbolic=True)
-        squares = mean_squared_gradients(batch, draws, seed)
-        return pt.maximum(squares - pt.sqr(_mean_gradient(batch)), 0) if self.centered else squares
+
+        def of_term(term: TermBatch) -> TensorVariable:
+            squares = mean_squared_gradients(term, draws, seed)
+            if not self.centered:
+                return squares
+            return pt.maximum(squares - pt.sqr(_mean_gradient(term)), 0)
+
+        return batch.weighted_sum(of_term)
 
 
-def _mean_gradient(batch: Batch) -> TensorVariable:
+def _mean_gradient(batch: TermBatch) -> TensorVariable:
     """Return the mean of the gradients of single examples."""
 
     def mean(o: Objective, offset: Integer) -> list[TensorVariable]:

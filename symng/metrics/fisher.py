@@ -19,7 +19,7 @@ from symng.metrics._rows import RowBlock, entries_first, from_entries_first, row
 from symng.metrics.base import OutputMetric
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
-from symng.objective.batches import Batch
+from symng.objective.batches import TermBatch
 from symng.objective.heads import Head
 from symng.operators import Factor
 
@@ -154,7 +154,7 @@ class Fisher(OutputMetric):
         ]
         return Factor(matvec, rmatvec, partial(rows_by_example, objective, blocks))
 
-    def draw(self, batch: Batch) -> Callable[[TensorVariable], TensorVariable] | None:
+    def draw(self, batch: TermBatch) -> Callable[[TensorVariable], TensorVariable] | None:
         if not self._has_factor(batch.objective):
             return None
 

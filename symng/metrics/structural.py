@@ -20,7 +20,7 @@ from symng.metrics.base import Metric, OutputMetric, as_metric
 from symng.metrics.fisher import Fisher
 from symng.metrics.jacobian import pullback, pushforward
 from symng.objective import Objective
-from symng.objective.batches import Batch
+from symng.objective.batches import TermBatch
 
 
 def _as_states(name: str, value: object) -> tuple[TensorVariable, ...] | None:
@@ -139,7 +139,7 @@ class StructuralDamping(Metric):
             return replace(self, metric=metric)
         return replace(self, metric=metric, coefficient=self.coefficient * damping, relative=False)
 
-    def loss_block(self, batch: Batch) -> LossBlock | None:
+    def loss_block(self, batch: TermBatch) -> LossBlock | None:
         return self.metric.loss_block(batch)
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:

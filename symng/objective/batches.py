@@ -1,29 +1,19 @@
-"""Full batches, and batches in chunks, whose memory follows the chunk.
-
-A mean over examples is computed chunk by chunk in a loop and added up. Such a batch is passed as
-its chunks, stacked along a new first axis, and the remaining examples, since all chunks of a loop
-have one shape.
-"""
+"""How the examples of an objective come: all at once, or in several groups (see also `chunks`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
-import numpy as np
 import pytensor.tensor as pt
-from pytensor.graph.op import Op
-from pytensor.graph.traversal import toposort
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error
-from symng.graphs.loops import Entries, while_loop
-from symng.graphs.rebuild import rebuild
-from symng.graphs.types import Integer
-from symng.objective._example_axes import NONE, is_opaque, locate_examples
+from symng.graphs.types import Integer, Scalar
 from symng.objective.objective import Objective
+from symng.objective.sums import ObjectiveSum, weighted_sum
 
 PartFunction = Callable[[Objective, Integer], Sequence[TensorVariable]]
 """From the objective on some examples, and the index of the first, to scalars and vectors."""
@@ -31,27 +21,26 @@ PartFunction = Callable[[Objective, Integer], Sequence[TensorVariable]]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch(ABC):
-    """An objective on the symbolic inputs and targets of one batch.
+    """Symbolic examples, over which losses, gradients and products with a metric are means.
 
     Attributes
     ----------
-    objective : Objective
-        The model. In chunks it is not on the inputs of the batch: compute by `mean`.
-    length : int or None
-        Number of inputs and targets in the batch, in order; None is all.
     divisor : symbolic scalar or None
         What the loss is divided by, so that a sum over examples becomes a mean; None if it is not
         divided.
     """
 
-    objective: Objective
-    length: int | None = None
     divisor: TensorVariable | None = None
 
     @property
     @abstractmethod
-    def count(self) -> TensorVariable:
-        """The number of examples, as a symbolic integer."""
+    def terms(self) -> tuple[TermBatch, ...]:
+        """The batches of which this is a weighted sum; of a single objective the batch itself."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[Scalar, ...]:
+        """The weights of the terms."""
 
     @property
     @abstractmethod
@@ -64,12 +53,71 @@ class Batch(ABC):
         """The axis of examples, or of the chunks' examples, of each variable."""
 
     @abstractmethod
+    def averaged(self) -> Self:
+        """Return the batch with a sum over examples divided by their number; else the same loss."""
+
+    @property
+    def params(self) -> tuple[SharedVariable, ...]:
+        """The parameters."""
+        return self.terms[0].objective.params
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the parameters."""
+        return self.terms[0].objective.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, the length of the flat vector."""
+        return self.terms[0].objective.size
+
+    def weighted_sum(self, function: Callable[[TermBatch], TensorVariable]) -> TensorVariable:
+        """Return the weighted sum over the terms of what ``function`` returns for each."""
+        return weighted_sum(self.weights, [function(term) for term in self.terms])
+
     def mean(self, function: PartFunction) -> list[TensorVariable]:
-        """Return the mean over the batch, where ``function`` gives means over some examples."""
+        """Return the mean over the batch, where ``function`` gives means over some examples.
+
+        The weighted sum of the means, where there are several terms.
+        """
+        values = [term.mean(function) for term in self.terms]
+        return [weighted_sum(self.weights, of_terms) for of_terms in zip(*values, strict=True)]
 
     def loss(self) -> TensorVariable:
         """Return the loss of the batch."""
         return self.mean(lambda o, _: [o.loss])[0]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TermBatch(Batch):
+    """An objective on the symbolic inputs and targets of one batch.
+
+    Attributes
+    ----------
+    objective : Objective
+        The model. In chunks it is not on the inputs of the batch: compute by `mean`.
+    length : int or None
+        Number of inputs and targets in the batch, in order; None is all.
+    """
+
+    objective: Objective
+    length: int | None = None
+
+    @property
+    def terms(self) -> tuple[TermBatch, ...]:
+        return (self,)
+
+    @property
+    def weights(self) -> tuple[Scalar, ...]:
+        return (1.0,)
+
+    @property
+    @abstractmethod
+    def count(self) -> TensorVariable:
+        """The number of examples, as a symbolic integer."""
+
+    @abstractmethod
+    def mean(self, function: PartFunction) -> list[TensorVariable]: ...
 
     def averaged(self) -> Self:
         """Return the batch with a sum over examples divided by their number; else the same loss.
@@ -87,7 +135,7 @@ class Batch(ABC):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class FullBatch(Batch):
+class FullBatch(TermBatch):
     """A batch that is computed at once."""
 
     @property
@@ -115,199 +163,50 @@ class FullBatch(Batch):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class ChunkedBatch(Batch):
-    """A batch that is computed in chunks.
+class SumBatch(Batch):
+    """The batches of an `ObjectiveSum`, one a term, in ``parts`` with weights ``factors``."""
 
-    Attributes
-    ----------
-    stacked : list of symbolic arrays
-        The chunks of each input and target, along a new first axis.
-    rest : Objective or None
-        The model on the remaining examples.
-    """
-
-    stacked: list[TensorVariable] = field(default_factory=list)
-    rest: Objective | None = None
+    parts: tuple[TermBatch, ...]
+    factors: tuple[Scalar, ...]
 
     @property
-    def count(self) -> TensorVariable:
-        stacked = self._count_of_chunks()
-        return stacked if self.rest is None else stacked + self.rest.count
+    def terms(self) -> tuple[TermBatch, ...]:
+        return self.parts
+
+    @property
+    def weights(self) -> tuple[Scalar, ...]:
+        return self.factors
 
     @property
     def variables(self) -> list[TensorVariable]:
-        rest = [] if self.rest is None else self.rest.model.variables
-        return [*self.stacked[: self.length], *rest[: self.length]]
+        return [v for part in self.parts for v in part.variables]
 
     @property
     def axes(self) -> list[int]:
-        axes = list(self.objective.data_axes[: self.length])
-        return [axis + 1 for axis in axes] + ([] if self.rest is None else axes)
+        return [axis for part in self.parts for axis in part.axes]
 
-    def mean(self, function: PartFunction) -> list[TensorVariable]:
-        dtype = self.objective.dtype
-        stacked, count = self._count_of_chunks(), self.count
-        weight = (stacked / count / self.stacked[0].shape[0]).astype(dtype)
-        totals = [weight * value for value in self._sum_of_chunks(function)]
-        if self.rest is not None:
-            weight = (self.rest.count / count).astype(dtype)
-            values = function(self._part(self.rest), stacked)
-            totals = [a + weight * b for a, b in zip(totals, values, strict=True)]
-        return totals
+    def averaged(self) -> Self:
+        """Return the sum over D = sum_i D_i, where the loss of term i is D_i times its mean.
 
-    def _part(self, part: Objective) -> Objective:
-        """Return the objective on a chunk, scaled so that the mean over chunks is the batch's loss.
-
-        A loss that is a sum over the N examples of the batch is N / n times the sum over the n of
-        the part.
+        D is made of the terms that are sums over examples.
         """
-        if self.objective.reduction != "sum" and self.objective.sum_factor is None:
-            return part
-        divisor = 1 if self.divisor is None else self.divisor
-        share = self.count / part.count / divisor
-        return part.with_loss(part.loss * share.astype(part.loss.type.dtype))
-
-    def _count_of_chunks(self) -> TensorVariable:
-        """Return the number of examples that come in chunks."""
-        return self.stacked[0].shape[0] * self._length_of_chunk()
-
-    def _length_of_chunk(self) -> TensorVariable:
-        return self.stacked[0].shape[self.objective.data_axes[0] + 1]
-
-    def _sum_of_chunks(self, function: PartFunction) -> list[TensorVariable]:
-        """Return the sums of ``function`` over the chunks, with one chunk in memory at a time."""
-        chunk = self.objective.clone_inputs("_chunk")
-        offset = pt.lscalar("offset")
-        placeholders = chunk.model.variables
-        values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
-        length = self._length_of_chunk()
-        chunks = dict(zip(placeholders, self.stacked, strict=True))
-        return sum_of_chunks(values, chunks, lambda k: {offset: k * length})
+        parts = [part.averaged() for part in self.parts]
+        divisors = [part.divisor for part in parts if part.divisor is not None]
+        if not divisors:
+            return self
+        divisor = divisors[0] if len(divisors) == 1 else pt.add(*divisors)
+        factors = [
+            factor * ((1.0 if part.divisor is None else part.divisor) / divisor)
+            for factor, part in zip(self.factors, parts, strict=True)
+        ]
+        return replace(self, parts=tuple(parts), factors=tuple(factors), divisor=divisor)
 
 
-def sum_of_chunks(
-    values: Sequence[TensorVariable],
-    chunks: Mapping[TensorVariable, TensorVariable],
-    more: Callable[[TensorVariable], Mapping[TensorVariable, TensorVariable]] = lambda k: {},
-) -> list[TensorVariable]:
-    """Return the sums over chunks of graphs on one chunk, with one in memory at a time.
-
-    ``chunks`` has what stands in ``values`` for an array of a chunk, and those arrays stacked;
-    ``more`` what else to replace in the chunk of number k. Shapes of the values must be static.
-    """
-    count = next(iter(chunks.values())).shape[0]
-
-    def body(s: Entries) -> Entries:
-        k = s["chunk"]
-        rows = {v: stacked[k] for v, stacked in chunks.items()}
-        here = rebuild(values, rows | dict(more(k)))
-        added = {f"sum {i}": s[f"sum {i}"] + value for i, value in enumerate(here)}
-        return {"chunk": k + 1, **added}
-
-    start: Entries = {"chunk": pt.constant(0, dtype="int64")}
-    start |= {f"sum {i}": pt.zeros(v.type.shape, dtype=v.type.dtype) for i, v in enumerate(values)}
-    final = while_loop(body, lambda s: s["chunk"] < count, start, count)
-    return [final[f"sum {i}"] for i in range(len(values))]
-
-
-class ChunkLayout(NamedTuple):
-    """How a batch is passed: in chunks or at once, and with or without remaining examples."""
-
-    chunked: bool = False
-    ragged: bool = False
-
-
-_FULL = ChunkLayout()
-
-
-def layout_of(
-    arrays: Sequence[np.ndarray], axes: Sequence[int], chunk_size: int | None
-) -> ChunkLayout:
-    """Return the layout of a batch."""
-    examples = arrays[0].shape[axes[0]]
-    if chunk_size is None or examples <= chunk_size:
-        return ChunkLayout()
-    return ChunkLayout(chunked=True, ragged=examples % chunk_size > 0)
-
-
-def make_batch(
-    objective: Objective, layout: ChunkLayout = _FULL, length: int | None = None
-) -> Batch:
-    """Return a batch of the objective; a full batch is on its own inputs."""
-    if not layout.chunked:
-        return FullBatch(objective=objective, length=length)
-    return ChunkedBatch(
-        objective=objective,
-        length=length,
-        stacked=[_stack(v) for v in objective.model.variables],
-        rest=objective.clone_inputs("_rest") if layout.ragged else None,
-    )
-
-
-def as_batch(objective: Objective | Batch) -> Batch:
-    """Return a batch unchanged, and an objective as a full batch."""
-    return objective if isinstance(objective, Batch) else FullBatch(objective=objective)
-
-
-def split_into_chunks(
-    arrays: Sequence[np.ndarray], axes: Sequence[int], chunk_size: int | None
-) -> list[np.ndarray]:
-    """Return the arrays of a batch as they are passed: stacked chunks, then the remainder."""
-    layout = layout_of(arrays, axes, chunk_size)
-    if chunk_size is None or not layout.chunked:
-        return list(arrays)
-    count = arrays[0].shape[axes[0]] // chunk_size
-    stacked, rest = [], []
-    for array, axis in zip(arrays, axes, strict=True):
-        even, left = np.split(array, [count * chunk_size], axis=axis)
-        shape = (*even.shape[:axis], count, chunk_size, *even.shape[axis + 1 :])
-        stacked.append(np.moveaxis(even.reshape(shape), axis, 0))
-        rest.append(left)
-    return stacked + rest if layout.ragged else stacked
-
-
-def check_chunks(objective: Objective) -> None:
-    """Refuse an objective whose loss is not a mean or sum over examples."""
-    expected = (
-        "a loss that is a mean or sum over examples, as repr(objective) shows under 'examples'"
-    )
-    if objective.reduction not in ("mean", "sum"):
-        got, hint = (
-            "one that is not known to be",
-            "Write it so, or give smaller batches in its place.",
-        )
-        if (op := _find_opaque_op(objective)) is not None:
-            got = f"one with the op {op}, which may mix examples: its code is not PyTensor's"
-            hint = (
-                "Leave chunk_size out; or, if the op is right for one example, wrap it: "
-                "pytensor.tensor.blockwise.Blockwise(op, signature=...), with the axes of one "
-                "example."
-            )
-        raise argument_error("chunk_size", expected, Verbatim(got), hint)
-    if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
-        got = "a sum of terms that are divided by the number of examples, or by their weights"
-        raise argument_error(
-            "chunk_size", expected, Verbatim(got), "Take the mean() of the terms in its place."
-        )
-    for v, axis in objective.model.axis_of.items():
-        if v.type.shape[axis] not in (None, 1):
-            raise argument_error(
-                "chunk_size",
-                f"inputs and targets of any number of examples, {v} too",
-                Verbatim(f"one that is declared to have {v.type.shape[axis]}"),
-                f"Declare it with None in axis {axis}.",
-            )
-
-
-def _find_opaque_op(objective: Objective) -> Op | None:
-    """Return an opaque op that examples enter, or None."""
-    example_axes = locate_examples(objective.loss, objective.model.axis_of)
-    for node in toposort([objective.loss]):
-        if is_opaque(node.op) and any(example_axes.get(v, NONE) != NONE for v in node.inputs):
-            return node.op
-    return None
-
-
-def _stack(v: TensorVariable) -> TensorVariable:
-    """Return a variable for stacked chunks of ``v``."""
-    return pt.tensor(f"{v.name or 'input'}_chunks", dtype=v.type.dtype, shape=(None, *v.type.shape))
+def as_batch(objective: Objective | ObjectiveSum | Batch) -> Batch:
+    """Return a batch unchanged, and an objective as a full batch on its own inputs."""
+    if isinstance(objective, Batch):
+        return objective
+    if isinstance(objective, ObjectiveSum):
+        parts = tuple(FullBatch(objective=term) for term in objective.terms)
+        return SumBatch(parts=parts, factors=objective.weights)
+    return FullBatch(objective=objective)

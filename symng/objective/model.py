@@ -10,6 +10,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.variable import TensorVariable
 
+from symng.backends import compile_in_python
 from symng.graphs import vectors
 from symng.graphs.rebuild import rebuild
 from symng.objective.heads import Head
@@ -74,11 +75,15 @@ class Model:
     @property
     def count(self) -> TensorVariable:
         """The number of examples, as a symbolic integer."""
+        if not self.variables:
+            return self.heads[0].y.shape[self.heads[0].example_axis]
         first = self.variables[0]
         return first.shape[self.data_axes[0]]
 
     def count_of(self, arrays: Sequence[np.ndarray]) -> int:
         """Return the number of examples in the arrays of a batch."""
+        if not arrays:
+            return int(compile_in_python([], self.count)())
         return int(arrays[0].shape[self.data_axes[0]])
 
     def on_inputs(self, variables: list[TensorVariable]) -> Model:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Self
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,9 +25,10 @@ from symng.objective._targets import label_mistake, read_target_checks
 from symng.objective.heads import Head
 from symng.objective.matching import Match, check_match
 from symng.objective.model import Model
+from symng.objective.sums import Summand
 
 
-class Objective:
+class Objective(Summand):
     """Describe a model and its loss, from which every metric and optimizer is built.
 
     L(theta) = loss(inputs, targets; params), with p(t | x) read off the end of the output: a
@@ -52,7 +54,7 @@ class Objective:
         change. For those that the loss alone reaches, such as scales of noise and of priors,
         `Fisher` and `GaussNewton` take the positive part of the Hessian of the loss.
     inputs : sequence of TensorVariable
-        Symbolic inputs of the model.
+        Symbolic inputs of the model; none where its data are constants in the graph.
     targets : sequence of TensorVariable, default ()
         Symbolic inputs that only the loss needs, in any order: the loss shows which output a
         target, or a slice of it, is compared with.
@@ -230,6 +232,19 @@ class Objective:
         """The number of examples in a batch, as a symbolic integer."""
         return self._model.count
 
+    @property
+    def terms(self) -> tuple[Objective, ...]:
+        """The objective itself, which is a sum of one."""
+        return (self,)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight 1 of the only term."""
+        return (1.0,)
+
+    def by_term(self, name: str, batch: Any) -> tuple[Any, ...]:
+        return (batch,)
+
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         """Return the loss with symbolic ``values``, of the same shapes, for the parameters."""
         return rebuild([self.loss], replacements(self.params, values))[0]
@@ -242,6 +257,12 @@ class Objective:
     def with_loss(self, loss: TensorVariable, reduction: str | None = None) -> Self:
         """Return the objective with another loss, the ``reduction`` of the per-example losses."""
         return self._with_model(self._model.with_loss(loss, reduction))
+
+    def embed(self, params: Sequence[SharedVariable]) -> Self:
+        """Return the objective over more parameters than its own, on which it does not depend."""
+        if tuple(params) == self.params:
+            return self
+        return self._with_model(replace(self._model, params=tuple(params)))
 
     def _with_model(self, model: Model) -> Self:
         other = copy.copy(self)

@@ -73,6 +73,8 @@ class Values:
         self, arrays: Sequence[np.ndarray], limit: int, numbers: int
     ) -> Sequence[np.ndarray]:
         """Return at most ``limit`` examples from all over a batch, and ``numbers`` outputs."""
+        if not arrays:
+            return arrays
         count, axes = self.model.count_of(arrays), self.model.data_axes
         variables = self.model.variables
         fixed = any(v.type.shape[axis] is not None for v, axis in zip(variables, axes, strict=True))

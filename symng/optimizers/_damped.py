@@ -14,7 +14,7 @@ from symng.graphs.config import Setting, config, number, setting
 from symng.graphs.types import Scalar
 from symng.metrics import Fisher, Metric
 from symng.metrics.base import as_metric
-from symng.objective import Objective
+from symng.objective import Objective, ObjectiveLike
 from symng.operators import LinearOperator
 from symng.optimizers._step import (
     accept_or_reject,
@@ -158,13 +158,13 @@ class DampedOptimizer(Optimizer):
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
 
-    def describe(self, objective: Objective) -> str:
+    def describe(self, objective: ObjectiveLike) -> str:
         lines = [self.solver.describe(objective.size)]
         if self.preconditioner is not None:
             lines.append(self.preconditioner.describe(objective))
         return "\n".join(line for line in lines if line)
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         state.add("damping", self.damping.start)

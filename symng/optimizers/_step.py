@@ -15,7 +15,7 @@ from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.graphs.types import Scalar
-from symng.objective import Objective
+from symng.objective import Objective, ObjectiveLike
 from symng.objective.batches import Batch, as_batch
 from symng.optimizers.base import Records, Schedule, State, StepBatches, Updates
 from symng.optimizers.damping import Damping
@@ -85,16 +85,16 @@ def in_units_of_loss(batch: Batch, records: Records) -> Records:
 
 
 def loss_along(
-    batch: Batch | Objective, direction: TensorVariable
+    batch: Batch | ObjectiveLike, direction: TensorVariable
 ) -> Callable[[TensorVariable], TensorVariable]:
     """Return eta -> L(theta - eta direction)."""
     batch = as_batch(batch)
-    params: Any = batch.objective.params
+    params: Any = batch.params
     theta = vectors.ravel(params, params)
 
     def loss_at(eta: TensorVariable) -> TensorVariable:
         moved = vectors.split(theta - eta * direction, params)
-        return pt.cast(batch.mean(lambda o, _: [o.loss_at(moved)])[0], batch.objective.dtype)
+        return pt.cast(batch.mean(lambda o, _: [o.loss_at(moved)])[0], batch.dtype)
 
     return loss_at
 
@@ -145,7 +145,7 @@ def take_step_size(
 
 def searched_loss(batches: StepBatches) -> TensorVariable:
     """Return the loss before the step on the search batch."""
-    return pt.cast(batches.for_search.loss(), batches.gradient.objective.dtype)
+    return pt.cast(batches.for_search.loss(), batches.gradient.dtype)
 
 
 def all_finite(*tensors: TensorVariable) -> TensorVariable:

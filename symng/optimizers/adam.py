@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 
 from symng.graphs.config import Setting, config, number, setting
 from symng.graphs.types import Scalar
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers._first_order import (
     FixedStepLike,
     as_fixed_step,
@@ -73,7 +73,7 @@ class Adam(Optimizer):
     beta2: Scalar = number(default=0.999, minimum=0, below=1, symbolic=True)
     epsilon: Scalar = number(default=1e-8, minimum=0, symbolic=True)
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         state.add_settings(self)

@@ -8,11 +8,11 @@ from typing import Any
 import pytensor.tensor as pt
 
 from symng.graphs import vectors
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers.base import State, Step, Updates
 
 
-def init_average(objective: Objective, state: State) -> None:
+def init_average(objective: ObjectiveLike, state: State) -> None:
     """Add the average, a flat vector, which begins as the parameters, and the sum of its weights.
 
     See `average_params`.

@@ -20,8 +20,9 @@ from symng.graphs.config import Config, declarations
 from symng.graphs.rebuild import rebuild
 from symng.graphs.types import Scalar
 from symng.metrics import Metric
-from symng.objective import Objective
-from symng.objective.batches import Batch, FullBatch
+from symng.objective import Objective, ObjectiveLike
+from symng.objective.batches import Batch, as_batch
+from symng.objective.sums import Summand
 from symng.optimizers.damping import Damping
 from symng.solvers import Solver
 
@@ -188,7 +189,7 @@ class StepBatches:
     @property
     def params(self) -> tuple[SharedVariable, ...]:
         """The parameters."""
-        return self.gradient.objective.params
+        return self.gradient.params
 
     @property
     def for_metric(self) -> Batch:
@@ -254,7 +255,7 @@ class Optimizer(Config, ABC):
     damping: Damping | Scalar | None = None
 
     @abstractmethod
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         """Return the shared variables that the steps of this optimizer on ``objective`` live on."""
 
     @abstractmethod
@@ -265,11 +266,11 @@ class Optimizer(Config, ABC):
         """Return the objective's inputs and targets in a metric batch; None without a metric."""
         return None
 
-    def describe(self, objective: Objective) -> str:
+    def describe(self, objective: ObjectiveLike) -> str:
         """Return what its parts find in the model, in lines; by default nothing."""
         return ""
 
-    def updates(self, objective: Objective) -> dict[Variable, Variable]:
+    def updates(self, objective: ObjectiveLike) -> dict[Variable, Variable]:
         """Return the step as a mapping from shared variable to next value, for `pytensor.function`.
 
         Parameters
@@ -303,9 +304,9 @@ class Optimizer(Config, ABC):
         >>> _ = step(np.eye(2)), print(w.get_value())
         [0.75 0.75]
         """
-        check_instance("objective", objective, Objective, "a symng.Objective")
+        check_instance("objective", objective, Summand, "a symng.Objective")
         state = self.init_state(objective)
-        step = self.build(StepBatches(gradient=FullBatch(objective=objective)), state)
+        step = self.build(StepBatches(gradient=as_batch(objective)), state)
         if step.search is not None:
             raise argument_error(
                 "optimizer",

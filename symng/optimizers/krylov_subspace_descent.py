@@ -13,7 +13,7 @@ from symng.graphs.config import Setting, config, flag, number, setting
 from symng.graphs.derivatives import grad
 from symng.metrics import GaussNewton, Metric
 from symng.metrics.base import as_metric
-from symng.objective import Objective
+from symng.objective import Objective, ObjectiveLike
 from symng.operators import LinearOperator
 from symng.optimizers._damped import inputs_of_metric
 from symng.optimizers._krylov_basis import krylov_basis
@@ -145,10 +145,10 @@ class KrylovSubspaceDescent(Optimizer):
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
         return inputs_of_metric(self.metric, objective)
 
-    def describe(self, objective: Objective) -> str:
+    def describe(self, objective: ObjectiveLike) -> str:
         return "" if self.preconditioner is None else self.preconditioner.describe(objective)
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = State(objective.dtype)
         state.add("step", 0, "int64")
         state.add("damping", self.damping.start)
@@ -160,15 +160,15 @@ class KrylovSubspaceDescent(Optimizer):
 
     def build(self, batches: StepBatches, state: State) -> Step:
         batches = batches.averaged()
-        objective = batches.gradient.objective
+        params, dtype = batches.params, batches.gradient.dtype
         damping, previous = state.values["damping"], state.values.get("search_direction")
 
         first, carried = self._first_stage(batches, state)
 
         # What is searched on the host.
-        c = pt.vector("coefficients", dtype=objective.dtype, shape=first.basis.type.shape[:1])
+        c = pt.vector("coefficients", dtype=dtype, shape=first.basis.type.shape[:1])
         update = pt.dot(c, first.basis)
-        one = pt.constant(1, dtype=objective.dtype)
+        one = pt.constant(1, dtype=dtype)
 
         def loss_and_slopes(o: Objective, _: object) -> list[TensorVariable]:
             value = loss_along(o, update)(one)
@@ -181,10 +181,10 @@ class KrylovSubspaceDescent(Optimizer):
         judged = None
         if batches.search is not None:
             judged = searched_loss(batches), loss_along(batches.search, update)(one)
-        model = LinearOperator(lambda v: pt.dot(first.metric, v), c.type.shape[0], objective.dtype)
+        model = LinearOperator(lambda v: pt.dot(first.metric, v), c.type.shape[0], dtype)
         moved = pt.or_(pt.any(pt.neq(c, 0)), pt.eq(first.gradient_norm, 0))
         updates, records = accept_or_reject(
-            objective.params,
+            params,
             state,
             self.damping,
             loss=first.loss,

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from symng._checks import argument_error, check_choice
 from symng.graphs.config import Setting, config, setting
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers._damped import DampedOptimizer
 from symng.optimizers._step import NO_SEARCH, refuse_batch
 from symng.optimizers.base import State, Step, StepBatches
@@ -182,7 +182,7 @@ class NaturalConjugateGradient(DampedOptimizer):
     def searches(self) -> bool:
         return self.step_size is None or super().searches
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = super().init_state(objective)
         self.rule.init_state(state, objective.size)
         return state

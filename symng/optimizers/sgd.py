@@ -9,7 +9,7 @@ import numpy as np
 from symng._checks import Verbatim, argument_error, is_symbolic
 from symng.graphs.config import Setting, config, flag, number, setting
 from symng.graphs.types import Scalar
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers._first_order import (
     FixedStepLike,
     as_fixed_step,
@@ -81,7 +81,7 @@ class SGD(Optimizer):
     def _has_momentum(self) -> bool:
         return is_symbolic(self.momentum) or bool(self.momentum > 0)
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         if self._has_momentum:

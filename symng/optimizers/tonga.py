@@ -10,7 +10,7 @@ import pytensor.tensor as pt
 
 from symng.graphs.config import Setting, config, flag, number, setting
 from symng.graphs.types import Scalar
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers._first_order import (
     FixedStepLike,
     as_fixed_step,
@@ -106,7 +106,7 @@ class TONGA(Optimizer):
         convert=partial(as_fixed_step, "TONGA"), default=0.1
     )
 
-    def init_state(self, objective: Objective) -> State:
+    def init_state(self, objective: ObjectiveLike) -> State:
         state = State(objective.dtype)
         init_step_size(state, self.step_size)
         state.add_settings(self)

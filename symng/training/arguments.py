@@ -6,22 +6,23 @@ import os
 from typing import get_args
 
 from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
-from symng.objective import Objective
-from symng.objective.batches import check_chunks
+from symng.objective import ObjectiveLike
+from symng.objective.chunks import check_chunks
+from symng.objective.sums import Summand
 from symng.optimizers import Optimizer
-from symng.training.batches import MetricBatch, SearchBatch
 from symng.training.convergence import Tolerances
+from symng.training.term_batches import MetricBatch, SearchBatch
 
 
 def check_arguments(
-    objective: Objective,
+    objective: ObjectiveLike,
     optimizer: Optimizer,
     chunk_size: int | None,
     average_decay: float | None,
     updates: object,
 ) -> None:
     """Refuse what is no objective or no optimizer, and settings that they cannot take."""
-    check_instance("objective", objective, Objective, "a symng.Objective")
+    check_instance("objective", objective, Summand, "a symng.Objective")
     check_instance(
         "optimizer",
         optimizer,
@@ -39,7 +40,8 @@ def check_arguments(
         hint = "Leave chunk_size out, and give smaller batches."
         text = Verbatim("both: an update needs the full batch")
         raise argument_error("chunk_size", "none with updates", text, hint)
-    check_chunks(objective)
+    for term in objective.terms:
+        check_chunks(term)
     solver = optimizer.solver
     if solver is not None and solver.needs_full_batch:
         name = f"{type(solver).__module__.split('.')[0]}.{type(solver).__name__}"
@@ -60,10 +62,11 @@ def check_batches(
     seed: object,
 ) -> None:
     """Refuse sizes out of range, unknown kinds of batches, and a seed that is none."""
-    if batch_size is not None and not callable(batch_size):
-        check_number("batch_size", batch_size, minimum=1, integer=True)
-    if metric_batch_size is not None:
-        check_number("metric_batch_size", metric_batch_size, minimum=1, integer=True)
+    given = {"batch_size": batch_size, "metric_batch_size": metric_batch_size}
+    for name, value in given.items():
+        for size in value if isinstance(value, tuple | list) else [value]:
+            if size is not None and not (callable(size) and name == "batch_size"):
+                check_number(name, size, minimum=1, integer=True)
     check_choice("metric_batch", metric_batch, get_args(MetricBatch))
     check_choice("search_batch", search_batch, get_args(SearchBatch))
     check_number("seed", seed, minimum=0, integer=True)

@@ -9,61 +9,87 @@ from typing import Any
 import numpy as np
 
 from symng.backends import Backend
-from symng.objective import Objective
-from symng.objective.batches import ChunkLayout, layout_of, split_into_chunks
+from symng.objective import Objective, ObjectiveLike
+from symng.objective.chunks import ChunkLayout, layout_of, split_into_chunks
 
-Layouts = tuple[tuple[str, ChunkLayout], ...]
-"""The batches of a step, "gradient" and perhaps "metric" and "search", with their layouts."""
+Layouts = tuple[tuple[str, tuple[ChunkLayout, ...]], ...]
+"""The batches of a step, "gradient" and perhaps "metric" and "search", with a layout a term."""
 
 Arrays = Sequence[Any]
-"""The arrays of one batch, inputs and then targets; NumPy's, or what can be made of such."""
+"""Arrays of inputs and then targets; NumPy's, or what can be made of such."""
 
-Batches = Mapping[str, Arrays]
+Groups = Sequence[Arrays]
+"""The arrays of one batch, by the terms of the objective."""
+
+Batches = Mapping[str, Groups]
 """The arrays of each batch, by its name."""
 
 
-def full_layouts(*names: str) -> Layouts:
+def full_layouts(objective: ObjectiveLike, *names: str) -> Layouts:
     """Return the layouts of full batches."""
-    return tuple((name, ChunkLayout()) for name in names)
+    return tuple((name, (ChunkLayout(),) * len(objective.terms)) for name in names)
+
+
+def names_of_terms(objective: ObjectiveLike, name: str) -> list[str]:
+    """Return what messages call the arrays of each term in a batch."""
+    count = len(objective.terms)
+    return [name] if isinstance(objective, Objective) else [f"{name}[{i}]" for i in range(count)]
 
 
 class BatchArrays:
     """Cut batches into chunks, and keep repeated ones on the device of the backend."""
 
-    def __init__(self, objective: Objective, chunk_size: int | None, backend: Backend) -> None:
-        self.axes, self.chunk_size, self.backend = objective.data_axes, chunk_size, backend
+    def __init__(self, objective: ObjectiveLike, chunk_size: int | None, backend: Backend) -> None:
+        self.axes = [term.data_axes for term in objective.terms]
+        self.chunk_size, self.backend = chunk_size, backend
         self._on_device: dict[tuple[int, ...], Arrays | None] = {}  # None: not yet
         self._locked: list[np.ndarray] = []
 
     def layouts(self, batches: Batches) -> Layouts:
         """Return the layouts of the batches; each combination has its own compiled function."""
         return tuple(
-            (name, layout_of(batch, self.axes[: len(batch)], self.chunk_size))
-            for name, batch in batches.items()
+            (
+                name,
+                tuple(layout_of(a, x, self.chunk_size) for a, x in self._with_axes(groups)),
+            )
+            for name, groups in batches.items()
         )
 
     def flatten(self, batches: Batches) -> Arrays:
         """Return the arrays of all batches, chunks and remainders, in the order of the inputs."""
-        return [array for batch in batches.values() for array in self._arrays_of(batch)]
-
-    def first_chunk(self, batch: Arrays) -> Arrays:
-        """Return the examples of a batch that would be its first chunk; all without chunks."""
-        if self.chunk_size is None:
-            return batch
         return [
-            array[(slice(None),) * axis + (slice(self.chunk_size),)]
-            for array, axis in zip(batch, self.axes, strict=False)
+            array
+            for groups in batches.values()
+            for arrays, axes in self._with_axes(groups)
+            for array in self._arrays_of(arrays, axes)
         ]
 
+    def first_chunks(self, groups: Groups) -> Groups:
+        """Return the examples of a batch that would be its first chunks; all without chunks."""
+        if self.chunk_size is None:
+            return groups
+        chunk = slice(self.chunk_size)
+        return [
+            [array[(slice(None),) * axis + (chunk,)] for array, axis in zip(a, x, strict=True)]
+            for a, x in self._with_axes(groups)
+        ]
+
+    def _with_axes(self, groups: Groups) -> Iterator[tuple[Arrays, Sequence[int]]]:
+        """Yield the arrays of each term with their axes of examples."""
+        for arrays, axes in zip(groups, self.axes, strict=True):
+            yield arrays, axes[: len(arrays)]
+
     @contextmanager
-    def keep_on_device(self, *batches: Arrays) -> Iterator[None]:
+    def keep_on_device(self, *batches: Groups) -> Iterator[None]:
         """Keep these batches on the device, once a step takes them, while the context is open.
 
         They are read-only from then on, since a step would not see what is written to them. On a
         backend without a device this does nothing.
         """
         if self.backend.has_device:
-            self._on_device = dict.fromkeys(map(_identity, batches))
+            self._on_device = dict.fromkeys(
+                _identity(arrays) for groups in batches for arrays in groups
+            )
         try:
             yield
         finally:
@@ -77,25 +103,22 @@ class BatchArrays:
         self.backend = backend
         self._on_device = dict.fromkeys(self._on_device)
 
-    def _arrays_of(self, batch: Arrays) -> Arrays:
-        """Return the arrays of one batch, from the device if they are kept there."""
-        key = _identity(batch)
+    def _arrays_of(self, given: Arrays, axes: Sequence[int]) -> Arrays:
+        """Return the arrays of one term as they are passed, from the device if kept there."""
+        key = _identity(given)
         if key not in self._on_device:
-            return self._cut(batch)
+            return split_into_chunks(given, axes, self.chunk_size)
         arrays = self._on_device[key]
         if arrays is None:
-            writeable = [array for array in batch if array.flags.writeable]
+            writeable = [array for array in given if array.flags.writeable]
             for array in writeable:
                 array.flags.writeable = False
             self._locked += writeable
-            arrays = self._on_device[key] = self.backend.device_put(self._cut(batch))
+            parts = split_into_chunks(given, axes, self.chunk_size)
+            arrays = self._on_device[key] = self.backend.device_put(parts)
         return arrays
 
-    def _cut(self, batch: Arrays) -> Arrays:
-        """Return the chunks of a batch and what is left of it, or the batch."""
-        return split_into_chunks(batch, self.axes[: len(batch)], self.chunk_size)
 
-
-def _identity(batch: Arrays) -> tuple[int, ...]:
-    """Return a key for the arrays of a batch, valid while they are alive."""
-    return tuple(map(id, batch))
+def _identity(arrays: Arrays) -> tuple[int, ...]:
+    """Return a key for the arrays of a term, valid while they are alive."""
+    return tuple(map(id, arrays))

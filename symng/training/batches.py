@@ -1,254 +1,157 @@
-"""Draw the examples of a step: minibatches by seed, without replacement."""
+"""Draw the examples of a step, for each term of an objective."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_number
-from symng.objective import Objective
-from symng.training.batch_arrays import Arrays
+from symng._checks import argument_error
+from symng.objective import Objective, ObjectiveLike, ObjectiveSum
+from symng.training.batch_arrays import Arrays, Groups, names_of_terms
+from symng.training.term_batches import (
+    BatchSize,
+    MetricBatch,
+    SearchBatch,
+    TermArrays,
+    TermSampler,
+    check_metric_arguments,
+)
 
-MetricBatch = Literal["same", "other", "own"]
-SearchBatch = Literal["same", "other", "all"]
-
-Indices = np.ndarray | None
-"""Numbers of examples; None for all of them, in order."""
-
-StepArrays = tuple[Arrays, Arrays | None, Arrays | None]
-"""Gradient, metric and search batch; None for one that is the gradient batch."""
-
-
-class IndexSampler:
-    """Draw minibatches of indices without replacement, and batches of the remaining examples.
-
-    Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
-    fill a last batch are left to the next epoch's permutation, so that all batches have one size.
-    """
-
-    def __init__(self, count: int, size: int | None, rng: np.random.Generator) -> None:
-        self.count, self.size, self.rng = count, count if size is None else size, rng
-        self.order = np.arange(count)
-        self.position = count
-
-    def next(self) -> Indices:
-        """Return the indices of the next batch."""
-        if self.size == self.count:
-            return None
-        if self.position + self.size > self.count:
-            self.order, self.position = self.rng.permutation(self.count), 0
-        batch = self.order[self.position : self.position + self.size]
-        self.position += self.size
-        return batch
-
-    def dummy(self) -> Indices:
-        """Return indices of as many examples, without drawing."""
-        return None if self.size == self.count else np.arange(self.size)
-
-    def others(self, *sizes: int) -> list[np.ndarray]:
-        """Return indices that are not in the last batch, and if possible disjoint."""
-        start, left = self.position - self.size, self.count - self.size
-        if sum(sizes) <= left:
-            drawn = np.split(
-                self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1]
-            )
-        else:
-            drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
-        return [
-            self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn
-        ]
-
-
-def _scheduled(schedule: Callable[[int], int], step: int) -> int:
-    """Return the batch size of a step, or refuse it."""
-    size = schedule(step)
-    check_number(f"batch_size (its schedule at step {step})", size, minimum=1, integer=True)
-    return int(size)
-
-
-def take(
-    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: Indices
-) -> tuple[np.ndarray, ...]:
-    """Return the examples at ``indices`` of each array, without a copy where these are all."""
-    if indices is None:
-        return tuple(arrays)
-    return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
-
-
-def check_metric_batch(
-    name: str, arrays: object, objective: Objective, expected: Sequence[TensorVariable] | None
-) -> list[np.ndarray]:
-    """Return the arrays of a metric batch if they fit ``expected``, what the metric needs."""
-    if expected is None:
-        raise argument_error(
-            name, "none: the optimizer has no metric", Verbatim("one"), "Leave it out."
-        )
-    inputs, targets = len(objective.inputs), len(objective.targets)
-    given = len(arrays) if isinstance(arrays, tuple | list) else None
-    if given != len(expected) and given in (inputs, inputs + targets):
-        names = ", ".join(str(v) for v in expected)
-        hint = "The metric reaches the targets: give them too."
-        if len(expected) == inputs:
-            hint = "This metric needs no targets: give inputs alone."
-        plural = "s" if len(expected) > 1 else ""
-        raise argument_error(
-            name, f"{len(expected)} array{plural} ({names})", Verbatim(str(given)), hint
-        )
-    return objective.check_batch(name, arrays, targets=len(expected) > inputs)
-
-
-def _check_others(name: str, kind: str, left: int) -> None:
-    """Refuse "other" examples where the gradient batch leaves none."""
-    if kind == "other" and left == 0:
-        raise argument_error(
-            name,
-            "examples outside of the gradient batch",
-            Verbatim("none: it holds all of them"),
-            f"Give a smaller batch_size, or {name}='same'.",
-        )
-
-
-def _check_metric_arguments(
-    metric_batch: MetricBatch, metric_data: Arrays | None, metric_batch_size: int | None
-) -> None:
-    """Refuse metric data or a size that this kind of metric batch has no use for."""
-    if metric_batch == "same" and metric_batch_size is not None:
-        raise argument_error(
-            "metric_batch_size",
-            "none with metric_batch='same'",
-            metric_batch_size,
-            "Use metric_batch='other' or 'own'.",
-        )
-    if metric_batch != "own" and metric_data is not None:
-        raise argument_error(
-            "metric_data",
-            f"none with metric_batch={metric_batch!r}",
-            Verbatim("data"),
-            "Use metric_batch='own'.",
-        )
-    if metric_batch == "own" and metric_data is None:
-        raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
+StepArrays = tuple[Any, Any, Any]
+"""Gradient, metric and search batch as `CompiledStep` takes them; None for one not given."""
 
 
 class BatchSampler:
-    """Check the data of a run once, and draw the batches of each step.
+    """Check the data of a run once, and draw the batches of each step, term by term.
 
-    The arguments are those of `minimize`; ``expected`` are the variables of a metric batch, None
-    without a metric.
+    The arguments are those of `minimize`; ``expected`` are the variables of a metric batch for each
+    term, None without a metric.
     """
 
     def __init__(
         self,
-        objective: Objective,
-        expected: Sequence[TensorVariable] | None,
-        data: Arrays,
+        objective: ObjectiveLike,
+        expected: Sequence[Sequence[TensorVariable] | None],
+        data: Arrays | Groups,
         rng: np.random.Generator,
         *,
-        batch_size: int | Callable[[int], int] | None,
+        batch_size: BatchSize | Sequence[BatchSize],
         metric_batch: MetricBatch,
-        metric_data: Arrays | None,
-        metric_batch_size: int | None,
+        metric_data: Arrays | Groups | None,
+        metric_batch_size: int | Sequence[int | None] | None,
         search_batch: SearchBatch,
     ) -> None:
-        self.axes = objective.data_axes
-        self.data = objective.check_batch("data", data)
-        self.rng = rng
-        self.metric_batch, self.search_batch = metric_batch, search_batch
-        count = self.data[0].shape[self.axes[0]]
-        self.schedule = batch_size if callable(batch_size) else None
-        size = _scheduled(batch_size, 0) if callable(batch_size) else batch_size
-        if size is not None and size > count:
-            raise argument_error(
-                "batch_size",
-                f"at most the {count} examples of data",
-                size,
-                "None takes all of them.",
-            )
-        self.gradient = IndexSampler(count, size, rng)
-        left = count - self.gradient.size
-        self.search_size = min(self.gradient.size, left)
-        _check_others("metric_batch", metric_batch, left)
-        _check_others("search_batch", search_batch, left)
-        if metric_batch != "same" and expected is None:
+        self.metric_batch, self.search_batch, self.rng = metric_batch, search_batch, rng
+        self._is_sum = isinstance(objective, ObjectiveSum)
+        if metric_batch != "same" and None in expected:
             raise argument_error(
                 "metric_batch", "'same': the optimizer has no metric", metric_batch
             )
-        _check_metric_arguments(metric_batch, metric_data, metric_batch_size)
-
-        # Where metric batches come from, and of which size they are.
-        self.own: IndexSampler | None = None
-        self.metric_data = self.data[: len(expected or ())]
-        available, of_what = left, "examples outside of the gradient batch"
-        if metric_batch == "own":
-            self.metric_data = check_metric_batch("metric_data", metric_data, objective, expected)
-            available, of_what = self.metric_data[0].shape[self.axes[0]], "examples of metric_data"
-        # One example after the other is the online regime: its metric is that of a held-out set.
-        online = metric_batch == "own" and self.gradient.size == 1 and self.schedule is None
-        default = available if online else min(self.gradient.size, available)
-        self.metric_size = default if metric_batch_size is None else metric_batch_size
-        if metric_batch != "same" and self.metric_size > available:
-            raise argument_error(
-                "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size
+        check_metric_arguments(metric_batch, metric_data, metric_batch_size)
+        given = objective.by_term("data", data)
+        sizes = _per_term("batch_size", batch_size, objective)
+        metric_sizes = _per_term("metric_batch_size", metric_batch_size, objective)
+        own: Sequence[Arrays | None] = [None] * len(given)
+        if metric_data is not None:
+            own = objective.by_term("metric_data", metric_data)
+        names = [names_of_terms(objective, name) for name in ("data", "metric_data")]
+        self.terms = [
+            TermSampler(
+                dict(zip(("data", "metric_data"), (name[i] for name in names), strict=True)),
+                term,
+                expected[i],
+                given[i],
+                rng,
+                batch_size=sizes[i],
+                metric_batch=metric_batch,
+                metric_data=own[i],
+                metric_batch_size=metric_sizes[i],
+                search_batch=search_batch,
+                takes_all=any(size is not None for size in sizes),
             )
-        if metric_batch == "own":
-            self.own = IndexSampler(available, self.metric_size, rng)
+            for i, term in enumerate(objective.terms)
+        ]
+
+    @property
+    def data(self) -> Any:
+        """The data as `minimize` takes them."""
+        return self._as_given([term.data for term in self.terms])
+
+    @property
+    def metric_data(self) -> Any:
+        """The data of metric batches as `minimize` takes them."""
+        return self._as_given([term.metric_data for term in self.terms])
+
+    @property
+    def epoch(self) -> int:
+        """The largest number of batches that it takes to see all examples of a term."""
+        gradients = [term.gradient for term in self.terms]
+        return max(g.count // max(g.size, 1) for g in gradients)
 
     def next(self, step: int) -> StepArrays:
-        """Return the batches of the next step.
-
-        ``step`` is its number from 0. A scheduled size leaves as many examples as the other batches
-        take.
-        """
-        if self.schedule is not None:
-            taken = max(
-                self.metric_size * (self.metric_batch == "other"), self.search_batch == "other"
-            )
-            self.gradient.size = min(_scheduled(self.schedule, step), self.gradient.count - taken)
-            self.search_size = min(self.gradient.size, self.gradient.count - self.gradient.size)
-        chosen = self.gradient.next()
-        metric = None if self.own is None else self.own.next()
-        sizes = {
-            "metric": (self.metric_batch, self.metric_size),
-            "search": (self.search_batch, self.search_size),
-        }
-        drawn_sizes = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
-        drawn = (
-            dict(zip(drawn_sizes, self.gradient.others(*drawn_sizes.values()), strict=True))
-            if drawn_sizes
-            else {}
-        )
-        metric, search = drawn.get("metric", metric), drawn.get("search")
-        return self._take(chosen, metric, search)
+        """Return the batches of step number ``step``, from 0."""
+        return self._together([term.next(step) for term in self.terms])
 
     def peek(self) -> StepArrays:
         """Return batches of the right shapes for compilation, without drawing."""
-        metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
-        return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
+        return self._together([term.peek() for term in self.terms])
 
-    def _take(self, chosen: Indices, metric: Indices, search: Indices) -> StepArrays:
-        """Return the arrays at the indices for gradient, metric and search."""
-        return (
-            take(self.data, self.axes, chosen),
-            None if self.metric_batch == "same" else take(self.metric_data, self.axes, metric),
-            None
-            if self.search_batch == "same"
-            else take(self.data, self.axes, None if self.search_batch == "all" else search),
+    def _together(self, of_terms: Sequence[TermArrays]) -> StepArrays:
+        """Return the batches of a step from those of its terms."""
+        gradient, metric, search = (
+            None if parts[0] is None else self._as_given(parts)
+            for parts in zip(*of_terms, strict=True)
         )
+        return gradient, metric, search
+
+    def _as_given(self, groups: Sequence[Any]) -> Any:
+        """Return the arrays of the only term, or those of all as a tuple."""
+        return tuple(groups) if self._is_sum else groups[0]
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Return arrays and text for a checkpoint."""
-        arrays = {"order": self.gradient.order}
-        meta: dict[str, object] = {"position": self.gradient.position}
-        if self.own is not None:
-            arrays["own_order"], meta["own_position"] = self.own.order, self.own.position
-        return arrays, meta | {"rng": self.rng.bit_generator.state}
+        arrays: dict[str, np.ndarray] = {}
+        meta: dict[str, object] = {"rng": self.rng.bit_generator.state}
+        for suffix, term in self._with_suffixes():
+            of_term, positions = term.get_state()
+            arrays |= {f"{name}{suffix}": array for name, array in of_term.items()}
+            meta |= {f"{name}{suffix}": position for name, position in positions.items()}
+        return arrays, meta
 
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Continue from what `get_state` returned."""
-        self.gradient.order, self.gradient.position = arrays["order"], meta["position"]
-        if self.own is not None:
-            self.own.order, self.own.position = arrays["own_order"], meta["own_position"]
+        for suffix, term in self._with_suffixes():
+            own = [
+                {
+                    name.removesuffix(suffix): v
+                    for name, v in values.items()
+                    if name.endswith(suffix)
+                }
+                for values in (arrays, meta)
+            ]
+            term.set_state(*own)
         self.rng.bit_generator.state = meta["rng"]
+
+    def _with_suffixes(self) -> Iterator[tuple[str, TermSampler]]:
+        """Yield the terms with what the names of their entries in a checkpoint end in."""
+        for i, term in enumerate(self.terms):
+            yield f"_{i}" if i else "", term
+
+
+def _with_suffix(values: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """Return the entries whose names end in a suffix, without it."""
+    return {k.removesuffix(suffix): v for k, v in values.items() if k.endswith(suffix)}
+
+
+def _per_term(name: str, value: Any, objective: ObjectiveLike) -> list[Any]:
+    """Return a setting for each term: one for all, or a tuple with one for each."""
+    count = len(objective.terms)
+    if not isinstance(value, tuple | list):
+        return [value] * count
+    if isinstance(objective, Objective) or len(value) != count:
+        of_terms = "one" if isinstance(objective, Objective) else f"one, or {count} for the terms"
+        raise argument_error(name, of_terms, value, error=TypeError)
+    return list(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytensor.compile.mode import Mode
 
 from symng._checks import explain_keywords
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers import Optimizer
 from symng.training.step import CompiledStep
 from symng.training.updates import OwnUpdates
@@ -13,7 +13,7 @@ from symng.training.updates import OwnUpdates
 
 @explain_keywords
 def compile_step(
-    objective: Objective,
+    objective: ObjectiveLike,
     optimizer: Optimizer,
     mode: str | Mode | None = None,
     *,
@@ -25,7 +25,7 @@ def compile_step(
 
     Parameters
     ----------
-    objective : Objective
+    objective : Objective or ObjectiveSum
         The model and its loss. Its parameters are updated in place, in their shared variables.
     optimizer : Optimizer
         For instance `NaturalGradient`.

@@ -10,10 +10,10 @@ import pytensor.tensor as pt
 from symng._checks import warn
 from symng.backends import compile_in_python
 from symng.metrics import Metric
-from symng.objective import Objective
+from symng.objective import Objective, ObjectiveLike
 from symng.objective.batches import FullBatch
 from symng.optimizers import Optimizer
-from symng.training.batch_arrays import Arrays
+from symng.training.batch_arrays import Arrays, Groups
 
 # Below this, in rows of full batches and in multiplications, no cost is worth a warning.
 _FEW_ROWS = 500
@@ -25,19 +25,20 @@ _MUCH_MORE = 5
 _ITERATIVE = 50 * 2 * 2
 
 
-def warn_of_cost(objective: Objective, optimizer: Optimizer, batch: Arrays) -> None:
+def warn_of_cost(objective: ObjectiveLike, optimizer: Optimizer, groups: Groups) -> None:
     """Warn of a direct solve that costs much more than an iterative one, with its cost.
 
-    ``batch`` is that of the metric, with or without targets.
+    ``groups`` are those of the metric batch, with or without targets.
     """
     solver, metric = optimizer.solver, optimizer.metric
     if solver is None or metric is None or not solver.needs_full_batch:
         return
     try:
-        rows = count_rows(objective, metric, batch)
-        examples = objective.model.count_of(batch)
-        factor = metric(objective).factor
-        by_example = factor is not None and factor.rows() is not None
+        pairs = list(zip(objective.terms, groups, strict=True))
+        rows = sum(count_rows(term, metric, arrays) for term, arrays in pairs)
+        examples = sum(term.model.count_of(arrays) for term, arrays in pairs)
+        factors = [metric(term).factor for term in objective.terms]
+        by_example = all(f is not None and f.rows() is not None for f in factors)
     except Exception:  # the step itself raises a better message
         return
     multiplications = solver.multiplications(rows, objective.size) if by_example else None

@@ -47,6 +47,9 @@ class StepInfo:
         Whether a conjugate direction was given up for the natural direction alone.
     search_evaluations : float
         Evaluations of the loss, on the search batch, by a search on the host.
+    losses : tuple of float
+        Loss of each term of an `ObjectiveSum`, without its weight, before the step: the columns
+        ``loss_0``, ``loss_1``, ... of a history. Empty for an `Objective`.
     """
 
     loss: float = _NAN
@@ -64,6 +67,7 @@ class StepInfo:
     accepted: bool = True
     restarted: bool = False
     search_evaluations: float = _NAN
+    losses: tuple[float, ...] = ()
 
     @property
     def status(self) -> Status | None:
@@ -71,18 +75,23 @@ class StepInfo:
         return None if self.solver_status < 0 else Status(self.solver_status)
 
     def to_dict(self) -> dict[str, float]:
-        """Return the fields as a dictionary."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Return the fields as a dictionary of numbers."""
+        names = [f.name for f in fields(self) if f.name != "losses"]
+        of_terms = {f"loss_{i}": loss for i, loss in enumerate(self.losses)}
+        return {name: getattr(self, name) for name in names} | of_terms
 
 
 def make_info(values: Mapping[str, np.ndarray | int]) -> StepInfo:
     """Turn the outputs of the compiled step into plain numbers."""
     plain: dict[str, Any] = {}
+    losses = []
     for name, value in values.items():
-        if name in ("accepted", "restarted"):
+        if name.startswith("loss_"):  # of the terms, in order
+            losses.append(float(value))
+        elif name in ("accepted", "restarted"):
             plain[name] = bool(value)
         elif name in ("solver_status", "solver_iterations", "iterates_skipped"):
             plain[name] = int(value)
         else:
             plain[name] = float(value)
-    return StepInfo(**plain)
+    return StepInfo(**plain, losses=tuple(losses))

@@ -9,7 +9,7 @@ import numpy as np
 from pytensor.compile.mode import Mode
 
 from symng._checks import check_flag, explain_keywords, warn
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers import Optimizer
 from symng.training.arguments import (
     check_batches,
@@ -17,8 +17,8 @@ from symng.training.arguments import (
     check_evaluation,
     check_limits,
 )
-from symng.training.batch_arrays import Arrays, full_layouts
-from symng.training.batches import BatchSampler, MetricBatch, SearchBatch
+from symng.training.batch_arrays import Arrays, Groups, full_layouts
+from symng.training.batches import BatchSampler
 from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.interrupt import DeferredInterrupt
@@ -28,20 +28,21 @@ from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
+from symng.training.term_batches import BatchSize, MetricBatch, SearchBatch
 from symng.training.updates import OwnUpdates
 from symng.training.verdicts import Watch
 
 
 @explain_keywords
 def minimize(
-    objective: Objective,
+    objective: ObjectiveLike,
     optimizer: Optimizer,
-    data: Arrays,
+    data: Arrays | Groups,
     *,
-    batch_size: int | Callable[[int], int] | None = None,
+    batch_size: BatchSize | Sequence[BatchSize] = None,
     metric_batch: MetricBatch = "same",
-    metric_data: Arrays | None = None,
-    metric_batch_size: int | None = None,
+    metric_data: Arrays | Groups | None = None,
+    metric_batch_size: int | Sequence[int | None] | None = None,
     search_batch: SearchBatch = "same",
     max_steps: int | None = 200,
     max_seconds: float | None = None,
@@ -67,27 +68,31 @@ def minimize(
 
     Parameters
     ----------
-    objective : Objective
+    objective : Objective or ObjectiveSum
         The model and its loss. The parameters are updated in place.
     optimizer : Optimizer
         For instance `NaturalGradient`.
     data : tuple of arrays
-        Values of the inputs and then the targets for all examples. They must not change
-        during training: full batches stay on the device of JAX and are read-only meanwhile.
-    batch_size : int or callable, optional
+        Values of the inputs and then the targets for all examples; () where the data are constants
+        of the graph. Of an `ObjectiveSum` a tuple with such a tuple for each term: ``((X, F), (Z,
+        G))``. They must not change during training: full batches stay on the device of JAX and are
+        read-only meanwhile.
+    batch_size : int, callable or tuple of them, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last
         batch wait for the next epoch. A schedule is a function of the number of the step, from 0;
         its sizes are limited to the examples that metric and search batch leave. JAX recompiles for
         each new size, so change it rarely. Default: all examples, in order. Then a step that raises
         the loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with
-        a fixed damping it is not, since the next step would be the same.
+        a fixed damping it is not, since the next step would be the same. Of an `ObjectiveSum` one
+        for all terms, or one for each in a tuple: ``(500, None)``.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
-        which is in the gradient batch of the same step; or ``metric_data``.
+        which is in the gradient batch of the same step; or ``metric_data``. A term that takes all
+        of its examples in each batch, beside terms that do not, takes them here, too.
     metric_data : tuple of arrays, optional
         Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
         reaches them.
-    metric_batch_size : int, optional
+    metric_batch_size : int or tuple of int, optional
         Examples in a metric batch of its own. Default: ``batch_size``, or all available examples
         if there are fewer; all of ``metric_data`` where ``batch_size`` is 1.
     search_batch : {"same", "other", "all"}, default "same"
@@ -214,6 +219,7 @@ def minimize(
     check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
     check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
+    is_full = batch_size is None
     step = CompiledStep(
         objective,
         optimizer,
@@ -221,7 +227,7 @@ def minimize(
         chunk_size,
         average_decay=average_decay,
         updates=updates,
-        refuses_increases=batch_size is None,
+        refuses_increases=is_full,
     )
     sampler = BatchSampler(
         objective,
@@ -239,11 +245,10 @@ def minimize(
     run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best)
     limits = Limits(max_steps, max_seconds, target_loss)
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
-    epoch = sampler.gradient.count // max(sampler.gradient.size, 1)
     losses = run.history["loss"] if run.steps else ()
-    watch = Watch(step, batch_size is None, epoch, losses, run.best)
+    watch = Watch(step, is_full, sampler.epoch, losses, run.best)
     # An average goes on to change after the parameters.
-    stays = batch_size is None and average_decay is None
+    stays = is_full and average_decay is None
     convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
@@ -322,9 +327,13 @@ def _try_out(step: CompiledStep, sampler: BatchSampler) -> None:
     """Build the step and evaluate the model on the first batches, before minutes of compilation."""
     metric_batch, search_batch = sampler.metric_batch, sampler.search_batch
     separate = {"metric": metric_batch != "same", "search": search_batch != "same"}
-    step.build(full_layouts("gradient", *(name for name, own in separate.items() if own)))
+    step.build(
+        full_layouts(step.objective, "gradient", *(name for name, own in separate.items() if own))
+    )
     gradient, metric, _ = sampler.peek()
     step.check_shapes("data", gradient)
     if metric is not None and metric_batch == "own":
         step.check_shapes("metric_data", metric)
-    warn_of_mismatch(step.objective, step.optimizer, gradient)
+    groups = step.objective.by_term("data", gradient)
+    for term, arrays in zip(step.objective.terms, groups, strict=True):
+        warn_of_mismatch(term, step.optimizer, arrays)

@@ -56,7 +56,7 @@ class Program:
                 batches, list(search.carried.values()), name="symng_directions"
             )
             searched = by_name.get("search", by_name["gradient"])
-            start = batches.index(searched[0])
+            start = batches.index(searched[0]) if searched else 0
             self._searched = slice(start, start + len(searched))
             outputs = search.loss if search.gradient is None else [search.loss, search.gradient]
             self._loss = compiled([*searched, *between], outputs, name="symng_search")

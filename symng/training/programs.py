@@ -12,10 +12,10 @@ from pytensor.compile.mode import Mode
 from symng.backends import enabled_backend, fallback_mode, warn_of_other_backend
 from symng.backends.failures import backend_failure, comes_from
 from symng.backends.generators import sync_generators
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
-from symng.training.batch_arrays import Arrays, BatchArrays, Batches, Layouts
+from symng.training.batch_arrays import BatchArrays, Batches, Groups, Layouts, names_of_terms
 from symng.training.program import Program, Records
 
 
@@ -34,7 +34,7 @@ class Programs:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: ObjectiveLike,
         chunk_size: int | None,
         mode: str | Mode | None,
         build: Callable[[Layouts], Step],
@@ -44,17 +44,24 @@ class Programs:
         self.seconds = 0.0
         self._latest: Program | None = None
         self._mode, self._build = mode, build
-        self._dry_run = DryRun(objective.model)
+        self._objective = objective
+        self._dry_runs = [DryRun(term.model) for term in objective.terms]
 
     @property
     def functions(self) -> list[Function]:
         """The compiled functions of all programs."""
         return [function for program in self.by_layouts.values() for function in program.functions]
 
-    def check_shapes(self, name: str, batch: Arrays) -> None:
-        """Evaluate the model on a batch in plain Python, unless it was on these lengths."""
-        if not self._dry_run.knows(batch):
-            self._dry_run(name, self.arrays.first_chunk(batch))
+    def check_shapes(self, name: str, groups: Groups, *, again: bool = False) -> None:
+        """Evaluate the model on a batch in plain Python, unless it was on these lengths.
+
+        With ``again`` it is evaluated in any case.
+        """
+        names = names_of_terms(self._objective, name)
+        chunks = self.arrays.first_chunks(groups)
+        for own, dry_run, arrays in zip(names, self._dry_runs, chunks, strict=True):
+            if again or not dry_run.knows(arrays):
+                dry_run(own, arrays)
 
     def has(self, batches: Batches) -> bool:
         """Return whether the program for a combination of batches is compiled."""
@@ -101,7 +108,7 @@ class Programs:
         except Exception as error:
             if not comes_from(error, "pytensor"):  # it comes from a search on the host
                 raise
-            for name, batch in batches.items():
-                self._dry_run(f"{name}_batch", self.arrays.first_chunk(batch))
-            arrays = [array for batch in batches.values() for array in batch]
+            for name, groups in batches.items():
+                self.check_shapes(f"{name}_batch", groups, again=True)
+            arrays = [a for groups in batches.values() for group in groups for a in group]
             raise backend_failure(error, self.arrays.backend, arrays) from error

@@ -201,7 +201,8 @@ class TrainingRun:
     def _checksum(self) -> list[int]:
         """Return a checksum of each array of the data."""
         sampler = self.sampler
-        arrays = [*sampler.data, *(sampler.metric_data if sampler.own is not None else ())]
+        own = sampler.metric_batch == "own"
+        arrays = [a for t in sampler.terms for a in (*t.data, *(t.metric_data if own else ()))]
         return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
 
     def _variables(self) -> dict[str, SharedVariable]:
@@ -220,10 +221,14 @@ class TrainingRun:
 
     def _kind(self) -> str:
         """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
-        sampler = self.sampler
-        size = "by a schedule" if sampler.schedule else sampler.gradient.size
-        sizes = f"batch {size} of {sampler.gradient.count}"
-        metric = "" if sampler.metric_batch == "same" else f" of {sampler.metric_size}"
+        sampler, terms = self.sampler, self.sampler.terms
+        sizes = " + ".join(
+            f"batch {'by a schedule' if t.schedule else t.gradient.size} of {t.gradient.count}"
+            for t in terms
+        )
+        metric = ""
+        if sampler.metric_batch != "same":
+            metric = f" of {' + '.join(str(t.metric_size) for t in terms)}"
         return (
             f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
             f"{sampler.metric_batch!r}{metric}, search batch {sampler.search_batch!r}"

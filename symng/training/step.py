@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -18,18 +19,25 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, deprecated
 from symng.backends import collection_paused, sync_to_host
 from symng.graphs import vectors
-from symng.objective import Objective
-from symng.objective.batches import make_batch
+from symng.objective import Batch, ObjectiveLike, ObjectiveSum
+from symng.objective.chunks import make_batch
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.averaging import average_params, init_average
 from symng.optimizers.base import StepBatches
 from symng.training.arguments import check_arguments
-from symng.training.batch_arrays import Arrays, Batches, Layouts, full_layouts
-from symng.training.batches import check_metric_batch
+from symng.training.batch_arrays import (
+    Arrays,
+    Batches,
+    Groups,
+    Layouts,
+    full_layouts,
+    names_of_terms,
+)
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
 from symng.training.programs import Programs
 from symng.training.settings import Settings
+from symng.training.term_batches import check_metric_batch
 from symng.training.updates import OwnUpdates, add_updates, read_updates
 
 
@@ -57,7 +65,7 @@ class CompiledStep:
 
     def __init__(
         self,
-        objective: Objective,
+        objective: ObjectiveLike,
         optimizer: Optimizer,
         mode: str | Mode | None = None,
         chunk_size: int | None = None,
@@ -113,9 +121,9 @@ class CompiledStep:
         return self._programs.functions
 
     @functools.cached_property
-    def metric_inputs(self) -> tuple[TensorVariable, ...] | None:
-        """Which inputs and targets a metric batch holds; None when the optimizer has no metric."""
-        return self.optimizer.metric_inputs(self.objective)
+    def metric_inputs(self) -> list[tuple[TensorVariable, ...] | None]:
+        """What a metric batch holds of each term; None when the optimizer has no metric."""
+        return [self.optimizer.metric_inputs(term) for term in self.objective.terms]
 
     def __repr__(self) -> str:
         lines = [f"  {line}" for line in self.optimizer.describe(self.objective).splitlines()]
@@ -172,7 +180,7 @@ class CompiledStep:
         if settled is not None:
             deprecated("CompiledStep.run(settled=)", "0.2", "CompiledStep.run(sync=)")
             sync = settled
-        return self._run(_by_name(gradient_batch, metric_batch, search_batch), sync)
+        return self._run(self._by_term(gradient_batch, metric_batch, search_batch), sync)
 
     def compile(
         self,
@@ -190,18 +198,22 @@ class CompiledStep:
 
     def build(self, layouts: Layouts | None = None) -> Step:
         """Return the symbolic step on batches of these layouts; by default on one full batch."""
-        layouts = full_layouts("gradient") if layouts is None else layouts
+        layouts = full_layouts(self.objective, "gradient") if layouts is None else layouts
         if layouts not in self._steps:
             # A stack trace of each variable takes a third of the time, and shows only this package.
             with collection_paused(), pytensor.config.change_flags(traceback__limit=0):
                 batches = {}
-                for name, layout in layouts:
+                for name, of_terms in layouts:
                     objective = self.objective
                     if name != "gradient":
                         objective = objective.clone_inputs(f"_{name}")
-                    length = len(self.metric_inputs or ()) if name == "metric" else None
-                    batches[name] = make_batch(objective, layout, length)
+                    lengths = None
+                    if name == "metric":
+                        lengths = [len(expected or ()) for expected in self.metric_inputs]
+                    batches[name] = make_batch(objective, of_terms, lengths)
                 step = self.optimizer.build(StepBatches(**batches), self._state)
+                if isinstance(self.objective, ObjectiveSum):
+                    step = _record_losses(step, batches["gradient"])
                 if self.average_decay is not None:
                     step = average_params(step, self._state, self.average_decay)
                 if self.chunk_size is None:  # else PyTensor makes the default updates
@@ -214,14 +226,15 @@ class CompiledStep:
 
         This refuses arrays of wrong shapes at once, and not after a minute of compilation.
         """
-        self._programs.check_shapes(name, batch)
+        self._programs.check_shapes(name, self.objective.by_term(name, batch))
 
     def keep_on_device(self, *batches: Arrays) -> AbstractContextManager[None]:
         """Keep these batches on the device of the backend while the context is open.
 
         The arrays of those that a step takes are read-only meanwhile.
         """
-        return self._programs.arrays.keep_on_device(*batches)
+        groups = [self.objective.by_term("batches", batch) for batch in batches]
+        return self._programs.arrays.keep_on_device(*groups)
 
     def sync_to_host(self) -> None:
         """Make parameters and state hold NumPy arrays, as after a call."""
@@ -290,8 +303,8 @@ class CompiledStep:
         """Compile for a combination of batches, unless that is done."""
         if self._programs.has(batches):
             return
-        for name, batch in batches.items():
-            self.check_shapes(f"{name}_batch", batch)
+        for name, groups in batches.items():
+            self._programs.check_shapes(f"{name}_batch", groups)
         if not self._programs.by_layouts:
             warn_of_cost(self.objective, self.optimizer, batches.get("metric", batches["gradient"]))
         self._programs.compile(batches)
@@ -300,22 +313,37 @@ class CompiledStep:
         self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
     ) -> Batches:
         """Return the arrays of each batch, or refuse them."""
-        objective = self.objective
-        batches = {"gradient": objective.check_batch("gradient_batch", gradient_batch)}
-        if metric_batch is not None:
-            batches["metric"] = check_metric_batch(
-                "metric_batch", metric_batch, objective, self.metric_inputs
-            )
+        given = self._by_term(gradient_batch, metric_batch, search_batch)
+        checked = {n: self._check_batch(n, groups) for n, groups in given.items() if n != "search"}
         # Refuses a batch that the optimizer does not use.
-        self.build(full_layouts(*_by_name(gradient_batch, metric_batch, search_batch)))
-        if search_batch is not None:
-            batches["search"] = objective.check_batch("search_batch", search_batch)
-        return batches
+        self.build(full_layouts(self.objective, *given))
+        if "search" in given:
+            checked["search"] = self._check_batch("search", given["search"])
+        return checked
+
+    def _check_batch(self, name: str, groups: Groups) -> Groups:
+        """Return the arrays of one batch, or refuse them."""
+        terms, names = self.objective.terms, names_of_terms(self.objective, f"{name}_batch")
+        if name == "metric":
+            pairs = zip(names, groups, terms, self.metric_inputs, strict=True)
+            return [check_metric_batch(*pair) for pair in pairs]
+        return [
+            t.check_batch(own, arrays) for t, own, arrays in zip(terms, names, groups, strict=True)
+        ]
+
+    def _by_term(
+        self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
+    ) -> Batches:
+        """Return the batches that are given, by name, each by term."""
+        batches = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
+        return {
+            name: self.objective.by_term(f"{name}_batch", batch)
+            for name, batch in batches.items()
+            if batch is not None
+        }
 
 
-def _by_name(
-    gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
-) -> Batches:
-    """Return the batches that are given, by name."""
-    batches = {"gradient": gradient_batch, "metric": metric_batch, "search": search_batch}
-    return {name: batch for name, batch in batches.items() if batch is not None}
+def _record_losses(step: Step, batch: Batch) -> Step:
+    """Return a step that records the loss of each term of a sum, too."""
+    losses = {f"loss_{i}": term.loss() for i, term in enumerate(batch.terms)}
+    return replace(step, records={**step.records, **losses})

@@ -15,7 +15,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.backends.generators import is_generator
 from symng.graphs.rebuild import free_inputs
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.optimizers import Step
 from symng.optimizers.base import State
 
@@ -24,7 +24,7 @@ OwnUpdates = Mapping[SharedVariable, Any] | Iterable[tuple[SharedVariable, Any]]
 
 
 def read_updates(
-    updates: OwnUpdates | None, objective: Objective, state: State
+    updates: OwnUpdates | None, objective: ObjectiveLike, state: State
 ) -> dict[SharedVariable, Variable]:
     """Return the next values of shared variables, on the inputs of the objective.
 
@@ -53,8 +53,9 @@ def read_updates(
                 Verbatim(f"one for {variable} that needs {foreign[0]}"),
                 "Add it to inputs or targets if it comes with each batch.",
             )
-    model = objective.model
-    graphs = [model.loss, *model.outputs, model.example_losses, *values.values()]
+    models = [term.model for term in objective.terms]
+    graphs = [v for m in models for v in (m.loss, *m.outputs, m.example_losses)]
+    graphs += values.values()
     found = _default_updates([v for v in graphs if v is not None], {*values, *taken})
     return values | dict(zip(found, objective.rebind(list(found.values())), strict=True))
 

@@ -92,7 +92,7 @@ def _train_symng(
     import jax
 
     import symng
-    from symng.training.batches import IndexSampler
+    from symng.training.term_batches import IndexSampler
 
     train = images["train"]
     optimizer, options, words = _default_settings(len(train))

@@ -14,7 +14,8 @@ from helpers.modes import modes, needs_jax, step_modes
 import symng
 from symng import vectors
 from symng.models import mlp
-from symng.objective.batches import Batch, as_batch, layout_of, make_batch, split_into_chunks
+from symng.objective.batches import Batch, as_batch
+from symng.objective.chunks import layout_of, make_batch, split_into_chunks
 
 MODE = "FAST_COMPILE"
 RNG = np.random.default_rng(0)
@@ -36,7 +37,7 @@ def make_objective(reduction: str = "mean", decay: float = 0.0) -> symng.Objecti
 
 def chunked(objective: symng.Objective, arrays: tuple[Any, ...]) -> tuple[Batch, list[Any]]:
     """Return the objective on a batch in chunks, and the arrays as it takes them."""
-    batch = make_batch(objective, layout_of(arrays, objective.data_axes, CHUNK))
+    batch = make_batch(objective, [layout_of(arrays, objective.data_axes, CHUNK)])
     return batch, split_into_chunks(arrays, objective.data_axes, CHUNK)
 
 

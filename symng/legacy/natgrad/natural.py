@@ -22,7 +22,7 @@ from symng.legacy.minresQLP import minresQLP
 from symng.legacy.natgrad._descent import Descent
 from symng.legacy.natgrad.state import require, require_attributes
 from symng.legacy.natgrad.utils import print_time
-from symng.objective.batches import sum_of_chunks
+from symng.objective.chunks import sum_of_chunks
 
 # Thresholds of rho, and the damping below which the rule does not shrink it further (adapt 1).
 _LOWER, _UPPER, _LEAST = 0.25, 0.75, 1e-4

@@ -6,8 +6,9 @@ The references are in `KroneckerPreconditioner`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytensor.scalar as ps
 import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.traversal import ancestors
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
@@ -22,10 +24,11 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
-from symng.graphs.types import Integer
+from symng.graphs.types import Integer, Scalar
 from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.layers import ParameterUse, find_uses
+from symng.objective.sums import weighted_sum
 
 
 @dataclass(frozen=True)
@@ -65,18 +68,31 @@ class Block:
 class Kronecker:
     """K-FAC blocks of an objective: factors, inverses and their product with flat vectors."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, layers: Sequence[Block] | None = None) -> None:
+        """Find the layers of an objective, or take ``layers`` that were found."""
         self.objective, self.params = objective, objective.params
         self.shapes = vectors.param_shapes(objective.params)
         self.ends = _ends(objective)
         self.uses = find_uses(objective, self.ends)
-        layers = self._layers()
-        found = {i for layer in layers for i in (layer.weights, layer.bias)}
-        self.blocks = layers + [
+        self.layers = self._layers() if layers is None else list(layers)
+        found = {i for layer in self.layers for i in (layer.weights, layer.bias)}
+        self.blocks = self.layers + [
             Block(i, None, 0, math.prod(shape))
             for i, shape in enumerate(self.shapes)
             if i not in found
         ]
+
+    def has_part_in(self, block: Block) -> bool:
+        """Return whether the outputs depend on the weights of a block."""
+        return self.params[block.weights] in self._reached
+
+    def has_bias_of(self, block: Block) -> bool:
+        """Return whether the outputs depend on the bias of a block."""
+        return block.bias is not None and self.params[block.bias] in self._reached
+
+    @cached_property
+    def _reached(self) -> set[Variable]:
+        return set(ancestors(list(self.ends)))
 
     def _layers(self) -> list[Block]:
         """Return the blocks of the dense layers."""
@@ -133,16 +149,22 @@ class Kronecker:
             for head, r in zip(objective.heads, ends, strict=True)
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
+        blocks = [block for block in self.blocks if self.has_part_in(block)]
         wrt: list[Variable] = [
             self.params[block.weights]
             if block.is_diagonal
             else uses[self.params[block.weights]].node.outputs[0]
-            for block in self.blocks
+            for block in blocks
         ]
         with floatx_of(objective):
             slopes = pullback(list(ends), wrt, cotangents, disconnected_inputs="ignore")
+        slope_of = dict(zip(blocks, slopes, strict=True))
         parts: list[TensorVariable] = []
-        for block, slope in zip(self.blocks, slopes, strict=True):
+        for block in self.blocks:
+            slope = slope_of.get(block)
+            if slope is None:  # of a parameter that only other terms of a sum depend on
+                parts += [pt.zeros((math.prod(shape),)) for shape in block.shapes]
+                continue
             if block.is_diagonal:
                 parts.append(pt.sqr(slope).flatten() / count)
                 continue
@@ -164,7 +186,7 @@ class Kronecker:
         tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
         one = pt.constant(1, dtype=dtype)
         parts: list[TensorVariable] = []
-        for block, tensors in zip(self.blocks, self._split(factors), strict=True):
+        for block, tensors in zip(self.blocks, self.split(factors), strict=True):
             if block.is_diagonal:
                 shifted = tensors[0] + damping
                 parts.append(1 / pt.switch(shifted > 0, shifted, one))
@@ -186,7 +208,7 @@ class Kronecker:
         """Return the product of the flat vector ``v`` with the inverse of the matrix."""
         slices = vectors.split(v, self.params)
         out = list(slices)
-        for block, tensors in zip(self.blocks, self._split(inverses), strict=True):
+        for block, tensors in zip(self.blocks, self.split(inverses), strict=True):
             weights = block.weights
             if block.is_diagonal:
                 out[weights] = tensors[0].reshape(self.shapes[weights]) * slices[weights]
@@ -201,12 +223,56 @@ class Kronecker:
             out[weights] = V.T if block.transposed else V
         return vectors.ravel(out, self.params)
 
-    def _split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
+    def split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
         """Cut a flat vector of factors into those of each block."""
         tensors = iter(
             vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes])
         )
         return [[next(tensors) for _ in block.shapes] for block in self.blocks]
+
+
+def kroneckers_of(terms: Sequence[Objective]) -> list[Kronecker]:
+    """Return the blocks of each term of a sum: the layers are those of all terms they are in."""
+    own = [Kronecker(term) for term in terms]
+    if len(own) == 1:
+        return own
+    layers = dict.fromkeys(layer for kronecker in own for layer in kronecker.layers)
+    common = [
+        layer
+        for layer in layers
+        if all(layer in k.layers for k in own if k.has_part_in(layer) or k.has_bias_of(layer))
+    ]
+    return [Kronecker(term, common) for term in terms]
+
+
+def combine_factors(
+    kroneckers: Sequence[Kronecker],
+    weights: Sequence[Scalar],
+    factors: Sequence[TensorVariable],
+) -> TensorVariable:
+    """Return the factors of a weighted sum: of A the weighted mean, of G the weighted sum.
+
+    The weighted sum of the products A (x) G is none itself.
+    """
+    if len(kroneckers) == 1:
+        return factors[0]
+    split = [k.split(vector) for k, vector in zip(kroneckers, factors, strict=True)]
+    parts: list[TensorVariable] = []
+    for number, block in enumerate(kroneckers[0].blocks):
+        having = [i for i, kronecker in enumerate(kroneckers) if kronecker.has_part_in(block)]
+        own = [weights[i] for i in having]
+        if not having:  # of parameters that the loss alone reaches
+            parts += [tensor.flatten() for tensor in split[0][number]]
+            continue
+        sums = [
+            weighted_sum(own, of_terms)
+            for of_terms in zip(*(split[i][number] for i in having), strict=True)
+        ]
+        if not block.is_diagonal:
+            total = pt.cast(sum(own), sums[0].type.dtype)
+            sums[0] = sums[0] / total
+        parts += [tensor.flatten() for tensor in sums]
+    return pt.concatenate(parts)
 
 
 def _ends(objective: Objective) -> dict[Any, int]:

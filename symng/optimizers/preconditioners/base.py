@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error
 from symng.graphs.config import Config, config, leaf_repr
 from symng.metrics import Metric
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.objective.batches import Batch
 from symng.operators import LinearOperator, Product
 from symng.optimizers.base import State, StepBatches, Updates
@@ -35,10 +35,10 @@ class Preconditioner(Config, ABC):
 
     on_gradient_batch: ClassVar[bool] = False
 
-    def init_state(self, objective: Objective, state: State) -> None:
+    def init_state(self, objective: ObjectiveLike, state: State) -> None:
         """Add the shared variables that it keeps to ``state``; by default none."""
 
-    def describe(self, objective: Objective) -> str:
+    def describe(self, objective: ObjectiveLike) -> str:
         """Return what it finds in the model of ``objective``, in lines; by default nothing."""
         return ""
 

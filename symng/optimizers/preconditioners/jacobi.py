@@ -8,7 +8,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.config import config, number
 from symng.metrics import Metric
-from symng.objective import Objective
+from symng.objective import ObjectiveLike
 from symng.objective.batches import Batch
 from symng.operators import Product
 from symng.optimizers.base import State, Updates
@@ -58,7 +58,7 @@ class JacobiPreconditioner(Preconditioner):
     draws: int = number(default=1, minimum=1, integer=True)
     decay: float = number(default=0.95, minimum=0, below=1)
 
-    def init_state(self, objective: Objective, state: State) -> None:
+    def init_state(self, objective: ObjectiveLike, state: State) -> None:
         state.add("jacobi_diagonal", np.zeros(objective.size))
         state.add("jacobi_updates", 0, "int64")
 

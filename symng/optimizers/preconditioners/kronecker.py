@@ -11,11 +11,11 @@ from symng.graphs.config import config, number
 from symng.graphs.loops import while_loop
 from symng.graphs.types import Integer
 from symng.metrics import Metric
-from symng.objective import Objective
-from symng.objective.batches import Batch
+from symng.objective import Objective, ObjectiveLike
+from symng.objective.batches import Batch, TermBatch
 from symng.operators import Product
 from symng.optimizers.base import State, Updates
-from symng.optimizers.preconditioners._factors import Kronecker
+from symng.optimizers.preconditioners._factors import Kronecker, combine_factors, kroneckers_of
 from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 
 
@@ -55,7 +55,9 @@ class KroneckerPreconditioner(Preconditioner):
     -----
     `describe` and the ``repr`` of a compiled step list the layers found in an objective.
     A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
-    one that multiplies tensors of three axes are no layers: of them M has the diagonal.
+    one that multiplies tensors of three axes are no layers: of them M has the diagonal. In a sum of
+    objectives a layer is one in all terms that depend on it; A is then the weighted mean of those
+    of the terms, and G the weighted sum.
 
     A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N
     (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made,
@@ -83,8 +85,8 @@ class KroneckerPreconditioner(Preconditioner):
     decay: float = number(default=0.95, minimum=0, below=1)
     refresh: int = number(default=5, minimum=1, integer=True)
 
-    def init_state(self, objective: Objective, state: State) -> None:
-        kronecker = Kronecker(objective)
+    def init_state(self, objective: ObjectiveLike, state: State) -> None:
+        kronecker = kroneckers_of(objective.terms)[0]
         if all(block.is_diagonal for block in kronecker.blocks):
             warn(
                 "preconditioner: expected dense layers, h @ W with a matrix W and an example in "
@@ -96,23 +98,32 @@ class KroneckerPreconditioner(Preconditioner):
         state.add("kronecker_inverses", np.zeros(size))
         state.add("kronecker_updates", 0, "int64")
 
-    def describe(self, objective: Objective) -> str:
+    def describe(self, objective: ObjectiveLike) -> str:
         """Return the dense layers with their biases, and the parameters that have the diagonal."""
-        return Kronecker(objective).describe()
+        return kroneckers_of(objective.terms)[0].describe()
 
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Product, Updates]:
-        kronecker = Kronecker(batch.objective)
+        kroneckers = kroneckers_of([term.objective for term in batch.terms])
+        kronecker = kroneckers[0]
         old, inverses, count = (
             state.values[f"kronecker_{name}"] for name in ("factors", "inverses", "updates")
         )
 
-        def factors_of(o: Objective, offset: Integer) -> list[TensorVariable]:
-            blocks = kronecker if o is batch.objective else Kronecker(o)  # of a chunk
-            return [blocks.factors(state.values["step"], offset)]
+        def factors_of(number: int, term: TermBatch) -> TensorVariable:
+            seed = state.values["step"] * len(kroneckers) + number
+            own = kroneckers[number]
 
-        new = batch.mean(factors_of)[0]
+            def factors(o: Objective, offset: Integer) -> list[TensorVariable]:
+                blocks = own if o is term.objective else Kronecker(o, own.layers)  # of a chunk
+                return [blocks.factors(seed, offset)]
+
+            return term.mean(factors)[0]
+
+        new = combine_factors(
+            kroneckers, batch.weights, [factors_of(*pair) for pair in enumerate(batch.terms)]
+        )
         factors, counted, finite = running_mean(old, new, count, self.decay)
         # A loop of one round or none, for not every backend has a branch that is not computed.
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & finite
@@ -127,10 +138,15 @@ class KroneckerPreconditioner(Preconditioner):
             1,
         )
         updates: Updates = {old: factors, inverses: final["matrices"], count: counted}
-        block = metric.loss_block(batch)
+        pairs = zip(batch.weights, (metric.loss_block(term) for term in batch.terms), strict=True)
+        blocks = [(weight, block) for weight, block in pairs if block is not None]
 
         def apply(v: TensorVariable) -> TensorVariable:
             product = kronecker.apply(final["matrices"], v)
-            return product if block is None else block.replace(product, block.solve(v, damping))
+            for weight, block in blocks:
+                w = pt.cast(weight, v.type.dtype)
+                # (w H + lambda I)^-1 = (H + lambda / w I)^-1 / w
+                product = block.replace(product, block.solve(v, damping / w) / w)
+            return product
 
         return apply, updates

@@ -30,7 +30,7 @@ class MartensPreconditioner(Preconditioner):
     def build(
         self, batch: Batch, metric: Metric, state: State, damping: TensorVariable
     ) -> tuple[Product | None, Updates]:
-        if batch.objective.example_losses is None:
+        if any(term.objective.example_losses is None for term in batch.terms):
             warn(
                 "preconditioner: the losses of single examples were not found in the loss, so that "
                 "there is none. Give Objective(..., "

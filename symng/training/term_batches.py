@@ -1,0 +1,265 @@
+"""Draw the examples of one term of an objective: by seed, without replacement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import Verbatim, argument_error, check_number
+from symng.objective import Objective
+from symng.training.batch_arrays import Arrays
+
+MetricBatch = Literal["same", "other", "own"]
+SearchBatch = Literal["same", "other", "all"]
+
+Indices = np.ndarray | None
+"""Numbers of examples; None for all of them, in order."""
+
+TermArrays = tuple[Arrays, Arrays | None, Arrays | None]
+"""Of one term, gradient, metric and search batch; None for one that is the gradient batch."""
+
+BatchSize = int | Callable[[int], int] | None
+"""A number of examples, a schedule of the number of the step, or None for all."""
+
+
+class IndexSampler:
+    """Draw minibatches of indices without replacement, and batches of the remaining examples.
+
+    Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
+    fill a last batch are left to the next epoch's permutation, so that all batches have one size.
+    """
+
+    def __init__(self, count: int, size: int | None, rng: np.random.Generator) -> None:
+        self.count, self.size, self.rng = count, count if size is None else size, rng
+        self.order = np.arange(count)
+        self.position = count
+
+    def next(self) -> Indices:
+        """Return the indices of the next batch."""
+        if self.size == self.count:
+            return None
+        if self.position + self.size > self.count:
+            self.order, self.position = self.rng.permutation(self.count), 0
+        batch = self.order[self.position : self.position + self.size]
+        self.position += self.size
+        return batch
+
+    def dummy(self) -> Indices:
+        """Return indices of as many examples, without drawing."""
+        return None if self.size == self.count else np.arange(self.size)
+
+    def others(self, *sizes: int) -> list[np.ndarray]:
+        """Return indices that are not in the last batch, and if possible disjoint."""
+        start, left = self.position - self.size, self.count - self.size
+        if sum(sizes) <= left:
+            drawn = np.split(
+                self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1]
+            )
+        else:
+            drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
+        return [
+            self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn
+        ]
+
+
+def _scheduled(schedule: Callable[[int], int], step: int) -> int:
+    """Return the batch size of a step, or refuse it."""
+    size = schedule(step)
+    check_number(f"batch_size (its schedule at step {step})", size, minimum=1, integer=True)
+    return int(size)
+
+
+def take(
+    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: Indices
+) -> tuple[np.ndarray, ...]:
+    """Return the examples at ``indices`` of each array, without a copy where these are all."""
+    if indices is None:
+        return tuple(arrays)
+    return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
+
+
+def check_metric_batch(
+    name: str, arrays: object, objective: Objective, expected: Sequence[TensorVariable] | None
+) -> list[np.ndarray]:
+    """Return the arrays of a metric batch if they fit ``expected``, what the metric needs."""
+    if expected is None:
+        raise argument_error(
+            name, "none: the optimizer has no metric", Verbatim("one"), "Leave it out."
+        )
+    inputs, targets = len(objective.inputs), len(objective.targets)
+    given = len(arrays) if isinstance(arrays, tuple | list) else None
+    if given != len(expected) and given in (inputs, inputs + targets):
+        names = ", ".join(str(v) for v in expected)
+        hint = "The metric reaches the targets: give them too."
+        if len(expected) == inputs:
+            hint = "This metric needs no targets: give inputs alone."
+        plural = "s" if len(expected) > 1 else ""
+        raise argument_error(
+            name, f"{len(expected)} array{plural} ({names})", Verbatim(str(given)), hint
+        )
+    return objective.check_batch(name, arrays, targets=len(expected) > inputs)
+
+
+def _check_others(name: str, kind: str, left: int) -> None:
+    """Refuse "other" examples where the gradient batch leaves none."""
+    if kind == "other" and left == 0:
+        raise argument_error(
+            name,
+            "examples outside of the gradient batch",
+            Verbatim("none: it holds all of them"),
+            f"Give a smaller batch_size, or {name}='same'.",
+        )
+
+
+def check_metric_arguments(
+    metric_batch: MetricBatch, metric_data: object, metric_batch_size: object
+) -> None:
+    """Refuse metric data or a size that this kind of metric batch has no use for."""
+    if metric_batch == "same" and metric_batch_size is not None:
+        raise argument_error(
+            "metric_batch_size",
+            "none with metric_batch='same'",
+            metric_batch_size,
+            "Use metric_batch='other' or 'own'.",
+        )
+    if metric_batch != "own" and metric_data is not None:
+        raise argument_error(
+            "metric_data",
+            f"none with metric_batch={metric_batch!r}",
+            Verbatim("data"),
+            "Use metric_batch='own'.",
+        )
+    if metric_batch == "own" and metric_data is None:
+        raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
+
+
+class TermSampler:
+    """Check the data of one term, and draw its examples for each step.
+
+    The arguments are those of `minimize`, but for this term; ``expected`` are the variables of a
+    metric batch, None without a metric. With ``takes_all`` a term whose batch holds all of its
+    examples has no others: these are its "other" examples, too.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        objective: Objective,
+        expected: Sequence[TensorVariable] | None,
+        data: Arrays,
+        rng: np.random.Generator,
+        *,
+        batch_size: BatchSize,
+        metric_batch: MetricBatch,
+        metric_data: Arrays | None,
+        metric_batch_size: int | None,
+        search_batch: SearchBatch,
+        takes_all: bool,
+    ) -> None:
+        self.axes = objective.data_axes
+        self.data = objective.check_batch(names["data"], data)
+        self.metric_batch, self.search_batch = metric_batch, search_batch
+        count = _count(self.data, self.axes)
+        self.schedule = batch_size if callable(batch_size) else None
+        size = _scheduled(batch_size, 0) if callable(batch_size) else batch_size
+        if size is not None and size > count:
+            raise argument_error(
+                "batch_size",
+                f"at most the {count} examples of {names['data']}",
+                size,
+                "None takes all of them.",
+            )
+        self.gradient = IndexSampler(count, size, rng)
+        left = count - self.gradient.size
+        self.takes_all = takes_all and left == 0
+        if not self.takes_all:
+            _check_others("metric_batch", metric_batch, left)
+            _check_others("search_batch", search_batch, left)
+        self.search_size = count if self.takes_all else min(self.gradient.size, left)
+
+        # Where metric batches come from, and of which size they are.
+        self.own: IndexSampler | None = None
+        self.metric_data = self.data[: len(expected or ())]
+        available, of_what = left, "examples outside of the gradient batch"
+        if metric_batch == "own":
+            self.metric_data = check_metric_batch(
+                names["metric_data"], metric_data, objective, expected
+            )
+            available = _count(self.metric_data, self.axes)
+            of_what = f"examples of {names['metric_data']}"
+        elif self.takes_all:
+            available, of_what = count, f"examples of {names['data']}"
+        # One example after the other is the online regime: its metric is that of a held-out set.
+        online = metric_batch == "own" and self.gradient.size == 1 and self.schedule is None
+        default = available if online else min(self.gradient.size, available)
+        self.metric_size = default if metric_batch_size is None else metric_batch_size
+        if metric_batch != "same" and self.metric_size > available:
+            raise argument_error(
+                "metric_batch_size", f"at most the {available} {of_what}", metric_batch_size
+            )
+        if metric_batch == "own":
+            self.own = IndexSampler(available, self.metric_size, rng)
+
+    def next(self, step: int) -> TermArrays:
+        """Return the arrays of the next step.
+
+        ``step`` is its number from 0. A scheduled size leaves as many examples as the other batches
+        take.
+        """
+        if self.schedule is not None:
+            taken = max(
+                self.metric_size * (self.metric_batch == "other"), self.search_batch == "other"
+            )
+            self.gradient.size = min(_scheduled(self.schedule, step), self.gradient.count - taken)
+            self.search_size = min(self.gradient.size, self.gradient.count - self.gradient.size)
+        chosen = self.gradient.next()
+        metric = None if self.own is None else self.own.next()
+        sizes = {
+            "metric": (self.metric_batch, self.metric_size),
+            "search": (self.search_batch, self.search_size),
+        }
+        drawn_sizes = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
+        if self.takes_all or not drawn_sizes:
+            return self._take(chosen, metric, None)
+        others = self.gradient.others(*drawn_sizes.values())
+        drawn = dict(zip(drawn_sizes, others, strict=True))
+        return self._take(chosen, drawn.get("metric", metric), drawn.get("search"))
+
+    def peek(self) -> TermArrays:
+        """Return arrays of the right shapes for compilation, without drawing."""
+        if self.takes_all:
+            return self._take(None, None if self.own is None else self.own.dummy(), None)
+        metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
+        return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
+
+    def _take(self, chosen: Indices, metric: Indices, search: Indices) -> TermArrays:
+        """Return the arrays at the indices for gradient, metric and search."""
+        return (
+            take(self.data, self.axes, chosen),
+            None if self.metric_batch == "same" else take(self.metric_data, self.axes, metric),
+            None
+            if self.search_batch == "same"
+            else take(self.data, self.axes, None if self.search_batch == "all" else search),
+        )
+
+    def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Return arrays and text for a checkpoint."""
+        arrays = {"order": self.gradient.order}
+        meta: dict[str, object] = {"position": self.gradient.position}
+        if self.own is not None:
+            arrays["own_order"], meta["own_position"] = self.own.order, self.own.position
+        return arrays, meta
+
+    def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Continue from what `get_state` returned."""
+        self.gradient.order, self.gradient.position = arrays["order"], meta["position"]
+        if self.own is not None:
+            self.own.order, self.own.position = arrays["own_order"], meta["own_position"]
+
+
+def _count(arrays: Sequence[np.ndarray], axes: Sequence[int]) -> int:
+    """Return the number of examples; one where the data are constants of the graph."""
+    return arrays[0].shape[axes[0]] if arrays else 1
