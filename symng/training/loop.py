@@ -113,10 +113,11 @@ def minimize(
         and below 1, as all tolerances. Default: no such test.
     loss_tolerance : float, "auto" or None, default "auto"
         Stop when the loss has changed by at most this times its value in three accepted steps in a
-        row. "auto" makes a test on full batches alone, and without ``average_decay``: the loss has
-        changed by no more than its rounding errors, four units, in nine accepted steps in a row,
-        and the gradient is below eps^(3/4) of the first one, with eps that of the dtype. A loss
-        near 0 is compared with eps times the first loss. None makes no such test.
+        row. "auto" makes a test on full batches alone, and with neither ``average_decay`` nor
+        ``updates``: the loss has changed by no more than its rounding errors, four units, in nine
+        accepted steps in a row, and the gradient is below eps^(3/4) of the first one, with eps that
+        of the dtype. A loss near 0 is compared with eps times the first loss. None makes no such
+        test.
     update_tolerance : float, optional
         Stop when the norm of an update is at most this times the norm of the parameters. Default:
         no such test.
@@ -247,8 +248,8 @@ def minimize(
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     losses = run.history["loss"] if run.steps else ()
     watch = Watch(step, is_full, sampler.epoch, losses, run.best)
-    # An average goes on to change after the parameters.
-    stays = is_full and average_decay is None
+    # An average, and running statistics, go on to change after the parameters.
+    stays = is_full and average_decay is None and not step.updated
     convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
     with (
         ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,

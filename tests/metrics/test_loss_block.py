@@ -154,6 +154,19 @@ def test_chunks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     np.testing.assert_allclose(function(*chunks, v), model.matrix(symng.Fisher()) @ v, rtol=1e-10)
 
 
+def test_a_sum_of_objectives_has_that_of_each_term() -> None:
+    model, z = Regression(), pt.matrix("z")
+    y = z @ model.w
+    other = symng.Objective(
+        pt.sqr(y).mean() + 3 * pt.sqr(model.s), y, [model.w, model.s], inputs=[z]
+    )
+    matrix = symng.Fisher()(model.objective + 0.5 * other).materialise()
+    wanted = model.wanted(FISHER)
+    wanted[0, 0] += 0.5 * 6
+    wanted[1:3, 1:3] += 0.5 * np.eye(2) / 2
+    np.testing.assert_allclose(matrix.eval({**model.batch, z: np.eye(2)}), wanted, atol=1e-12)
+
+
 def test_dtype_stays_float32() -> None:
     model = Regression("float32")
     matrix = model.matrix(symng.Fisher())

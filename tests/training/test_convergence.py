@@ -163,7 +163,9 @@ def test_full_batches_converge_by_default_and_others_do_not():
     _, result = halving()
     assert result.status == "converged" and "up to rounding errors" in result.message
     assert 40 < result.steps < 120 and result.loss < 1e-31
-    for off in ({"loss_tolerance": None}, {"batch_size": 4}, {"average_decay": 0.9}):
+    count = pytensor.shared(0.0)
+    settings = ({"loss_tolerance": None}, {"batch_size": 4}, {"average_decay": 0.9})
+    for off in (*settings, {"updates": {count: count + 1}}):
         _, result = halving(**off)
         assert result.status == "zero_gradient"  # after nine steps at the solution itself
 
