@@ -12,7 +12,8 @@ from helpers.modes import modes
 
 import symng
 from symng.metrics import _loss_block
-from symng.objective.batches import ChunkLayout, as_batch, make_batch, split_into_chunks
+from symng.objective.batches import as_batch
+from symng.objective.chunks import ChunkLayout, make_batch, split_into_chunks
 
 MODE = "FAST_COMPILE"
 RNG = np.random.default_rng(3)
@@ -147,7 +148,7 @@ def test_chunks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     model = Regression()
     v = np.arange(1.0, 6.0)
     given = pt.vector("v", shape=(5,))
-    batch = make_batch(model.objective, ChunkLayout(chunked=True, ragged=True))
+    batch = make_batch(model.objective, [ChunkLayout(chunked=True, ragged=True)])
     product = symng.Fisher()(batch) @ given
     function = symng.compile_function([*batch.variables, given], product, mode=MODE)
     chunks = split_into_chunks([X, T], (0, 0), 3)
