@@ -246,12 +246,12 @@ def test_scale_of_the_noise_is_learned(optimizer: Any) -> None:
 def test_the_metric_batch_needs_targets_where_the_block_does() -> None:
     model = Regression()
     step = symng.compile_step(model.objective, symng.NaturalGradient(), MODE)
-    assert step.metric_inputs == tuple(model.batch)
+    assert step.metric_inputs == [tuple(model.batch)]
     w, a = model.w, model.a
     loss = pt.sqr(model.y - model.objective.targets[0]).mean() + (pt.exp(a) * w[:, 0] ** 2).sum()
     prior = symng.Objective(loss, model.y, [w, a], model.objective.inputs, model.objective.targets)
     step = symng.compile_step(prior, symng.NaturalGradient(), MODE)
-    assert step.metric_inputs == prior.inputs
+    assert step.metric_inputs == [prior.inputs]
 
 
 # What is said and refused
