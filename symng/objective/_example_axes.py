@@ -203,12 +203,16 @@ def _example_axis_of_output(
 def _example_axis_after_indexing(
     op: AdvancedSubtensor, node: Apply, given: Sequence[ExampleAxis]
 ) -> ExampleAxis:
-    """Return the example axis of what index tensors take, as in r[arange(N), t].
+    """Return the example axis of what index tensors take, as in r[arange(N), t] or table[t].
 
     Index tensors for the leading axes alone take the examples to where they run themselves.
     """
     first = given[0]
-    if any(isinstance(i, slice) for i in op.idx_list) or first not in range(len(op.idx_list)):
+    if any(isinstance(i, slice) for i in op.idx_list):
+        return UNKNOWN
+    if first == NONE and len({v.type.ndim for v in node.inputs[1:]}) == 1:
+        return _merged(given[1:])
+    if first not in range(len(op.idx_list)):
         return UNKNOWN
     example_axis = _merged(given[1:])
     if example_axis == NONE:  # labels that are constants

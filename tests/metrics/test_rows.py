@@ -11,6 +11,8 @@ import pytensor.tensor as pt
 import pytest
 from helpers import oracles
 from helpers.modes import modes
+from pytensor.graph.traversal import toposort
+from pytensor.scan.op import Scan
 
 import symng
 from symng.metrics import _rows
@@ -19,7 +21,8 @@ from symng.operators import Factor
 RNG = np.random.default_rng(0)
 X, M = RNG.standard_normal((5, 2)), RNG.standard_normal((5, 3, 2))
 LABELS = np.array([0, 2, 1, 2, 0], "int32")
-x, m, t = pt.matrix("x"), pt.tensor3("m"), pt.ivector("t")
+TOKENS = np.array([[0, 3], [1, 1], [2, 0], [3, 2], [2, 2]], "int32")
+x, m, t, q = pt.matrix("x"), pt.tensor3("m"), pt.ivector("t"), pt.imatrix("q")
 FISHER, EMPIRICAL = symng.Fisher(), symng.EmpiricalFisher()
 
 
@@ -81,6 +84,11 @@ def bias_by_ones() -> symng.Objective:
     return squares(pt.concatenate([x, pt.ones((x.shape[0], 1))], axis=1) @ (w3 := shared(3, 4)), w3)
 
 
+def embedding() -> symng.Objective:
+    table, w1 = shared(4, 3), shared(3, 2)
+    return squares(pt.tanh(table[q].sum(axis=1)) @ w1, table, w1, v=q)
+
+
 def set_slice() -> symng.Objective:
     padded = pt.set_subtensor(pt.zeros((x.shape[0], 4))[:, 1:], pt.tanh(r))
     return squares(pt.sqr(padded)[:, 0] + padded[:, 1] * padded[:, 2])
@@ -98,6 +106,7 @@ CASES: dict[str, tuple[Callable[[], symng.Objective], Any, str]] = {
         "at once",
     ),
     "bias by ones": (bias_by_ones, FISHER, "at once"),
+    "embedding": (embedding, FISHER, "at once"),
     "slices": (set_slice, EMPIRICAL, "at once"),
     "recurrent": (lambda: recurrent(lambda v, h: pt.tanh(v @ w + h)), FISHER, "in a loop"),
     "sorted": (lambda: squares(pt.sort(r, axis=1)), FISHER, "in a loop"),
@@ -118,7 +127,7 @@ def check_rows(objective: symng.Objective, metric: Any, mode: str) -> None:
     factor = metric(objective).factor
     v = pt.vector("v")
     by_products = Factor(factor.matvec, factor.rmatvec).materialise(v)
-    givens = {x: X, m: M, t: LABELS}
+    givens = {x: X, m: M, t: LABELS, q: TOKENS}
     f = symng.compile_function(
         [*givens, v],
         [factor.materialise(v), by_products, factor.matvec(v)],
@@ -161,6 +170,8 @@ def test_float32_stays() -> None:
     case = oracles.mlp_case("categorical", dtype="float32")
     for metric in (FISHER, symng.EmpiricalFisher(centered=True)):
         rows = metric(case.objective).factor.rows()
-        nodes = pytensor.graph.traversal.toposort([rows])
-        assert rows.type.dtype == "float32"
+        nodes = list(toposort([rows]))
+        loops = [node.op for node in nodes if isinstance(node.op, Scan)]
+        assert rows.type.dtype == "float32" and len(loops) == (metric == FISHER)
+        nodes += [node for loop in loops for node in loop.fgraph.toposort()]
         assert not any(v.type.dtype == "float64" for node in nodes for v in node.outputs)
