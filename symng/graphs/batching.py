@@ -82,7 +82,7 @@ class _Batched:
         """Return the outputs, with a batch axis where an input has one."""
         op = self.node.op
         if not any(self.extra):
-            return self.node.clone_with_new_inputs(list(self.inputs)).outputs
+            return self.node.clone_with_new_inputs(list(self.inputs), strict=False).outputs
         if isinstance(op, Scan):
             raise NotImplementedError
         if isinstance(op, Join):

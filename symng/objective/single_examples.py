@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import pytensor.tensor as pt
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Variable
-from pytensor.graph.traversal import ancestors, toposort
+from pytensor.graph.traversal import ancestors, graph_inputs, toposort
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import ARange, Join
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.extra_ops import CumOp
 from pytensor.tensor.random.op import RandomVariable
-from pytensor.tensor.shape import Shape, Shape_i
+from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.special import LogSoftmax, Softmax
 from pytensor.tensor.subtensor import AdvancedSubtensor, IncSubtensor
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs.axes import infer_length
 from symng.graphs.rebuild import rebuild, replacements
 from symng.objective._example_axes import NONE, ExampleAxis, locate_examples
 from symng.objective.objective import Objective
@@ -59,19 +60,22 @@ def single_example(
     The number of examples has two meanings in a graph: the length of an array, which becomes 1, and
     a number in a formula, such as the divisor of a mean, which stays that of the batch.
     """
-    axis_of = objective.model.axis_of
+    axis_of = objective.model.axis_of or _constants_by_example(objective, ends)
     tensors = list(ends)
     if not keeps_examples(ends, axis_of, objective.params):
         return None
     nodes = list(toposort(tensors))
     loops = any(isinstance(node.op, Scan) for node in nodes)
     reached = set(ancestors(tensors))
-    data = [v for v in objective.model.variables if v in reached]
+    data = [v for v in axis_of if v in reached]
     placeholders = [_placeholder(v, axis_of[v]) for v in data]
     on_one = dict(zip(data, placeholders, strict=True))
     if loops:  # a scan takes no tensor of which it knows more than before
         on_one = replacements(data, placeholders)
-    singles = rebuild(tensors, on_one, _keep_counts)
+    try:
+        singles = rebuild(tensors, on_one, _keep_counts)
+    except (TypeError, ValueError):  # an op that insists on the length of the batch
+        return None
     for k, (end, axis) in enumerate(zip(tuple(singles), ends.values(), strict=True)):
         length = end.type.shape[axis]
         if length not in (None, 1):
@@ -81,6 +85,24 @@ def single_example(
             singles[k] = pt.specify_shape(end, shape)
     stacked = [_stack(v, axis_of[v]) for v in data]
     return SingleExample(singles, placeholders, stacked, loops)
+
+
+def _constants_by_example(
+    objective: Objective, ends: Mapping[TensorVariable, int]
+) -> dict[TensorVariable, int]:
+    """Return constants and shared variables as long as the examples of a model without inputs."""
+    end, axis = next(iter(ends.items()))
+    count = infer_length(end, axis)
+    if count in (None, 1):
+        return {}
+    found: dict[TensorVariable, int] = {}
+    for v in graph_inputs(list(ends)):
+        if v in objective.params or not isinstance(v, TensorVariable) or v.type.ndim == 0:
+            continue
+        along = axis if axis < v.type.ndim else 0
+        if infer_length(v, along) == count:
+            found[v] = along
+    return found
 
 
 def keeps_examples(
@@ -118,7 +140,8 @@ def _keep_counts(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable
     """Return the outputs of a node on one example, with counts in formulas those of the batch."""
     in_formula = isinstance(node.op, Elemwise) and not _is_discrete(node.outputs[0])
     inputs = [v if in_formula and _is_length(v) else new.get(v, v) for v in node.inputs]
-    return node.clone_with_new_inputs(inputs).outputs
+    # Not strict, for that would keep a length of the batch that the graph knows.
+    return node.clone_with_new_inputs(inputs, strict=False).outputs
 
 
 def _may_depend_on_others(
@@ -145,10 +168,12 @@ def _may_depend_on_others(
     axis = next(axis for axis in example_axes if isinstance(axis, int))
     ndim = node.outputs[0].type.ndim
     aligned = [v for v in fixed if getattr(v.type, "ndim", 0) == ndim]
+    if isinstance(op, Reshape | SpecifyShape):  # to a number of examples
+        return node.outputs[0].type.shape[axis] not in (None, 1)
     if isinstance(op, Join | IncSubtensor):
-        return not all(_is_filled(v) for v in aligned)
+        return not all(_is_filled(v, axis) for v in aligned)
     if isinstance(op, Elemwise) or (isinstance(op, Blockwise) and axis < op.batch_ndim(node)):
-        return not all(v.type.shape[axis] == 1 or _is_filled(v) for v in aligned)
+        return not all(v.type.shape[axis] == 1 or _is_filled(v, axis) for v in aligned)
     return False
 
 
@@ -157,11 +182,12 @@ def _is_discrete(v: Variable) -> bool:
     return not str(getattr(v.type, "dtype", "")).startswith(("float", "complex"))
 
 
-def _is_filled(v: Variable) -> bool:
-    """Return whether ``v`` is as long as other tensors and has the same values all along."""
-    return not _arrays_of(v) and not any(
-        isinstance(node.op, ARange | CumOp) for node in _nodes_above_lengths(v)
-    )
+def _is_filled(v: Variable, axis: int) -> bool:
+    """Return whether ``v`` is as long as other tensors along ``axis`` and the same all along."""
+    if v.type.shape[axis] is not None or _arrays_of(v):
+        return False
+    nodes = _nodes_above_lengths(v)
+    return not any(isinstance(node.op, ARange | CumOp) for node in nodes)
 
 
 def _counts_in_loop(scan: Scan) -> bool:

@@ -65,7 +65,7 @@ def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:
     """Return the number of rows of R, with the metric equal to R^T R, from two examples."""
     held = FullBatch(objective=objective, length=len(batch))
     variables, axes = held.variables, held.axes
-    count = batch[0].shape[axes[0]]
+    count = batch[0].shape[axes[0]] if batch else 1  # or all of them, where they are constants
     few = min(count, 2)
     factor = metric(objective).factor
     assert factor is not None  # else Woodbury refuses it

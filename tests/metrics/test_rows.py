@@ -89,6 +89,24 @@ def embedding() -> symng.Objective:
     return squares(pt.tanh(table[q].sum(axis=1)) @ w1, table, w1, v=q)
 
 
+def constants() -> symng.Objective:
+    """Return a model without inputs, whose points are shared and whose values constants."""
+    w1, w2 = shared(2, 4), shared(4, 1)
+    output = pt.tanh(pytensor.shared(X) @ w1) @ w2 - pt.constant(X[:, :1])
+    return symng.Objective(pt.sqr(output).sum(axis=1).mean(), output, [w1, w2], inputs=[])
+
+
+def declared() -> symng.Objective:
+    """Return a model whose input is declared to have five examples."""
+    given = pt.matrix("given", shape=(5, 2))
+    output = pt.tanh(given @ w + b) * given.shape[0] + given.sum(axis=1, keepdims=True)
+    return squares(output, v=given)
+
+
+def specified() -> symng.Objective:
+    return squares(pt.specify_shape(x, (5, 2)) @ w + pt.zeros((5, 3)), w)
+
+
 def set_slice() -> symng.Objective:
     padded = pt.set_subtensor(pt.zeros((x.shape[0], 4))[:, 1:], pt.tanh(r))
     return squares(pt.sqr(padded)[:, 0] + padded[:, 1] * padded[:, 2])
@@ -107,11 +125,14 @@ CASES: dict[str, tuple[Callable[[], symng.Objective], Any, str]] = {
     ),
     "bias by ones": (bias_by_ones, FISHER, "at once"),
     "embedding": (embedding, FISHER, "at once"),
+    "constants": (constants, FISHER, "at once"),
+    "declared length": (declared, FISHER, "at once"),
     "slices": (set_slice, EMPIRICAL, "at once"),
     "recurrent": (lambda: recurrent(lambda v, h: pt.tanh(v @ w + h)), FISHER, "in a loop"),
     "sorted": (lambda: squares(pt.sort(r, axis=1)), FISHER, "in a loop"),
     "batch norm": (batch_norm, FISHER, "products"),
     "dropout": (dropout, FISHER, "products"),
+    "known length": (specified, FISHER, "products"),
     "weights": (weighted, EMPIRICAL, "products"),
     "positions": (lambda: squares(r * pt.arange(x.shape[0])[:, None]), FISHER, "products"),
     "counts in a loop": (
@@ -128,6 +149,7 @@ def check_rows(objective: symng.Objective, metric: Any, mode: str) -> None:
     v = pt.vector("v")
     by_products = Factor(factor.matvec, factor.rmatvec).materialise(v)
     givens = {x: X, m: M, t: LABELS, q: TOKENS}
+    givens |= {given: X for given in objective.inputs if given not in givens}
     f = symng.compile_function(
         [*givens, v],
         [factor.materialise(v), by_products, factor.matvec(v)],
@@ -160,7 +182,7 @@ def test_rows_are_those_of_the_products(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("mode", modes("JAX", "NUMBA", "CVM", slow=("NUMBA", "CVM")))
-@pytest.mark.parametrize("name", ["labels", "slices"])
+@pytest.mark.parametrize("name", ["labels", "slices", "constants"])
 def test_backends(name: str, mode: str) -> None:
     make, metric, _ = CASES[name]
     check_rows(make(), metric, mode)

@@ -365,9 +365,18 @@ def test_rows_of_full_batches_are_warned_of() -> None:
         optimizer = symng.NaturalGradient(solver=Woodbury(), damping=1.0)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            warn_of_cost(objective, optimizer, batch)
+            warn_of_cost(objective, optimizer, [batch])
         said = [str(w.message) for w in caught]
         assert len(said) == mixes and all("of the full batch" in text for text in said)
+
+
+def test_many_constant_examples_are_warned_of() -> None:
+    w = pytensor.shared(np.ones(400), name="w")
+    output = pt.constant(np.random.default_rng(0).standard_normal((900, 400))) @ w
+    objective = symng.Objective(pt.sqr(output).mean(), output, [w], inputs=[])
+    optimizer = symng.NaturalGradient(solver=Woodbury(), damping=1.0)
+    with pytest.warns(UserWarning, match="each of 900 rows"):
+        warn_of_cost(objective, optimizer, [()])
 
 
 def test_the_cost_in_words() -> None:
