@@ -18,6 +18,7 @@ from symng.optimizers.natural_gradient import NaturalGradient
 from symng.optimizers.preconditioners import (
     JacobiPreconditioner,
     KroneckerPreconditioner,
+    NystromPreconditioner,
     Preconditioner,
 )
 from symng.optimizers.sgd import SGD
@@ -40,6 +41,7 @@ __all__ = [
     "LevenbergMarquardt",
     "NaturalConjugateGradient",
     "NaturalGradient",
+    "NystromPreconditioner",
     "Optimizer",
     "PlaneSearch",
     "PolakRibiere",

@@ -39,8 +39,8 @@ class NaturalGradient(DampedOptimizer):
         refused; 0 starts from zero always. From 0 to 1. With a direct solver it has an effect where
         that is ``proximal``: SPRING.
     preconditioner : Preconditioner or callable, optional
-        `KroneckerPreconditioner`, `JacobiPreconditioner`, or a function from (operator, damping) to
-        what applies M^-1 to a vector.
+        `KroneckerPreconditioner`, `JacobiPreconditioner`, `NystromPreconditioner`, or a function
+        from (operator, damping) to what applies M^-1 to a vector.
     solve_damping : float, symbolic scalar or callable, optional
         The lambda of the solve where it is to be another than that of the quadratic model, which
         gives the reduction ratio and the step size, and which ``damping`` adapts: a number of at

@@ -96,6 +96,7 @@ CHANGED = {
         warm_start=0.5,
         solve_damping=2.0,
     ),
+    "NystromPreconditioner": dict(rank=7, refresh=3),
     "PlaneSearch": dict(max_evaluations=9, radius=1.0, tolerance=0.1),
     "QuadraticModelStep": dict(size=0.5),
     "KLTrustRegion": dict(delta=0.01, size=1.0),

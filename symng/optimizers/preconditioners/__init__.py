@@ -7,11 +7,13 @@ from symng.optimizers.preconditioners.martens import (
     MartensPreconditioner,
     as_preconditioner_or_martens,
 )
+from symng.optimizers.preconditioners.nystrom import NystromPreconditioner
 
 __all__ = [
     "JacobiPreconditioner",
     "KroneckerPreconditioner",
     "MartensPreconditioner",
+    "NystromPreconditioner",
     "Preconditioner",
     "as_preconditioner",
     "as_preconditioner_or_martens",
