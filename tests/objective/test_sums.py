@@ -205,7 +205,7 @@ class TestRefused:
                 terms.first + other
 
     @pytest.mark.parametrize(
-        "data", [(X, T, Z, S), ((X, T),), ((X, T), (Z, S), (X, T)), X, {"x": X}], ids=repr
+        "data", [(X, T, Z, S), ((X, T),), ((X, T), (Z, S), (X, T)), X, {"x": X}], ids=list("abcde")
     )
     def test_numbers_of_tuples(self, terms, data):
         step = symng.compile_step(terms.both, symng.SGD(0.1), mode="FAST_COMPILE")

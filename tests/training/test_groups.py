@@ -57,7 +57,7 @@ class TestGroups:
             {"batch_size": 3, "metric_batch": "own", "metric_data": ((X[:2],), (Z[:5],))},
             {"batch_size": lambda step: 2 + step},
         ],
-        ids=str,
+        ids=["one size", "all of one", "others", "all as others", "own", "schedule"],
     )
     def test_batches_of_each_term(self, monkeypatch, options):
         seen = []
@@ -122,7 +122,7 @@ class TestRefused:
             ({"batch_size": (4, 0)}, "batch_size: expected"),
             ({"metric_batch": "other"}, "metric_batch: expected examples outside"),
         ],
-        ids=str,
+        ids=["arrays", "array missing", "three sizes", "large size", "zero", "no others"],
     )
     def test_names_the_term(self, options, message):
         with pytest.raises((ValueError, TypeError), match=message):
