@@ -339,7 +339,7 @@ class CompiledStep:
         return {
             name: self.objective.by_term(f"{name}_batch", batch)
             for name, batch in batches.items()
-            if batch is not None
+            if batch is not None or name == "gradient"
         }
 
 
