@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, seed, whole
+from command_line import add_mode, is_ready, seed, whole
 from matplotlib.figure import Figure
 
 import symng
@@ -95,11 +95,7 @@ def draw(
 def main(arguments: list[str] | None = None) -> int:
     """Train, and leave the picture in the folder of results."""
     options = parse(arguments)
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     draw(*train(options), options.out / "chessboard.png")
     print(f"Wrote {options.out / 'chessboard.png'}")

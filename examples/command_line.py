@@ -6,7 +6,10 @@ import argparse
 import importlib.util
 import math
 import re
+import sys
 from collections.abc import Callable
+
+import symng
 
 
 def whole(text: str) -> int:
@@ -55,6 +58,17 @@ def add_mode(parser: argparse.ArgumentParser) -> None:
         help="PyTensor mode: CVM, NUMBA or JAX; default JAX where it is installed, else PyTensor's "
         "own",
     )
+
+
+def is_ready(options: argparse.Namespace) -> bool:
+    """Make the folder of the results; print why it, or the mode, cannot be used, if so."""
+    try:
+        symng.resolve_mode(options.mode)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, ImportError, OSError) as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
 
 
 def in_terms_of(option: str, error: BaseException) -> str:

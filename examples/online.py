@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytensor.tensor as pt
-from command_line import add_mode, nonnegative, positive, seed, whole
+from command_line import add_mode, is_ready, nonnegative, positive, seed, whole
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
@@ -156,11 +156,7 @@ def make_table(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Train by both methods, and leave the picture in the folder of results."""
     options = parse(arguments)
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     numbers = range(options.seed, options.seed + options.seeds)
     curves = {method: [train(method, options, number) for number in numbers] for method in METHODS}

@@ -26,7 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, nonnegative, positive, seed, whole
+from command_line import add_mode, is_ready, nonnegative, positive, seed, whole
 from matplotlib.figure import Figure
 from scipy.special import logsumexp
 
@@ -209,11 +209,7 @@ def draw(curves: list[np.ndarray], problem: Problem, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Solve the equation for each seed, print the median error, and leave the picture."""
     options = parse(arguments)
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     numbers = range(options.seed, options.seed + options.seeds)
     runs = [train(options, number) for number in numbers]

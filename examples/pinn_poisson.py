@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, nonnegative, positive, seed, whole
+from command_line import add_mode, is_ready, nonnegative, positive, seed, whole
 from matplotlib.figure import Figure
 from scipy.optimize import minimize as scipy_minimize
 
@@ -158,8 +159,6 @@ def run_symng(method: str, options: argparse.Namespace, problem: Problem) -> tup
 
 def run_lbfgs(method: str, options: argparse.Namespace, problem: Problem) -> tuple[int, np.ndarray]:
     """Train by SciPy's L-BFGS on the same loss."""
-    import time
-
     objective = problem.objective
     slopes = pt.grad(objective.loss, list(objective.params))
     f = symng.compile_function(
@@ -234,11 +233,7 @@ def draw(
 def main(arguments: list[str] | None = None) -> int:
     """Solve the equation for each seed, print the median error, and leave the picture."""
     options = parse(arguments)
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     curves: dict[str, list[np.ndarray]] = {}
     for method in COLORS if options.compare else ["QR"]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, positive, seed, whole
+from command_line import add_mode, is_ready, positive, seed, whole
 from matplotlib.figure import Figure
 from scipy.special import expit, logsumexp
 from sklearn.datasets import load_digits
@@ -225,11 +225,7 @@ def tile(images: np.ndarray) -> np.ndarray:
 def main(arguments: list[str] | None = None) -> int:
     """Train by both, and leave histories, picture and configuration in the folder of results."""
     options = parse(arguments)
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     images, unseen = binary_digits()
     runs = {name: train(options, name, images, unseen) for name in RUNS}

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, positive, seed, whole
+from command_line import add_mode, is_ready, positive, seed, whole
 
 import symng
 from symng.datasets import adding
@@ -185,11 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     config: dict[str, Any] = {
         name: str(v) if isinstance(v, Path) else v for name, v in vars(options).items()
     }
-    try:
-        symng.resolve_mode(options.mode)
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
+    if not is_ready(options):
         return 2
     print("Predicting 0.5 for every sequence gives a mean squared error of about 0.042.")
     histories, outcome = {}, {}
