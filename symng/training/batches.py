@@ -57,10 +57,10 @@ class BatchSampler:
         own: Sequence[Arrays | None] = [None] * len(given)
         if metric_data is not None:
             own = objective.by_term("metric_data", metric_data)
-        names = [names_of_terms(objective, name) for name in ("data", "metric_data")]
+        of_data, of_own = (names_of_terms(objective, name) for name in ("data", "metric_data"))
         self.terms = [
             TermSampler(
-                dict(zip(("data", "metric_data"), (name[i] for name in names), strict=True)),
+                {"data": of_data[i], "metric_data": of_own[i]},
                 term,
                 expected[i],
                 given[i],
