@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import step_modes
 
 import symng
 from symng.models import squared_error
@@ -333,9 +334,7 @@ class TestSteps:
         found = symng.KroneckerPreconditioner().describe(terms.first + other)
         assert found == "dense layers: w (3, 4)\ndiagonal: u (4, 2)"
 
-    @pytest.mark.parametrize(
-        "mode", ["JAX", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("NUMBA", "CVM"))]
-    )
+    @pytest.mark.parametrize("mode", step_modes())
     def test_on_each_backend(self, mode):
         results = []
         for chosen in ("FAST_COMPILE", mode):

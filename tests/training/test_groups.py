@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.modes import step_modes
 
 import symng
 
@@ -166,7 +167,7 @@ class TestWithoutInputs:
         for column in ("loss", "damping", "update_norm"):
             np.testing.assert_allclose(own.history[column], given.history[column], rtol=1e-12)
 
-    @pytest.mark.parametrize("mode", ["JAX", pytest.param("NUMBA", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("mode", step_modes())
     def test_on_each_backend(self, mode):
         objective = self.objective()
         run(objective, data=(), mode=mode)
