@@ -38,14 +38,14 @@ def check_batch(
             name, expected, Verbatim(f"{len(arrays)}"), "Give one for each, in this order."
         )
     checked = [check_array(f"{name}, {v}", a, v) for a, v in zip(arrays, variables, strict=True)]
-    _check_examples(name, checked, variables, axes)
+    check_examples(name, checked, variables, axes)
     if finite:
         for a, v, axis in zip(checked, variables, axes, strict=True):
             check_finite(f"{name}, {v}", a, axis)
     return checked
 
 
-def _check_examples(
+def check_examples(
     name: str,
     arrays: Sequence[np.ndarray],
     variables: Sequence[TensorVariable],

@@ -85,8 +85,10 @@ def check_limits(
     target_loss: object,
     tolerances: Tolerances,
     callback: object,
+    *,
+    ends: bool,
 ) -> None:
-    """Refuse limits out of range, and a run without any."""
+    """Refuse limits out of range, and a run without any; ``ends`` is whether its data do."""
     if max_steps is not None:
         check_number("max_steps", max_steps, minimum=0, integer=True)
     if max_seconds is not None:
@@ -97,7 +99,7 @@ def check_limits(
         raise argument_error("callback", "a callable", callback, error=TypeError)
     tolerances.check()
     limits = (max_steps, max_seconds, target_loss, callback)
-    if all(limit is None for limit in limits) and not tolerances.is_limit:
+    if all(limit is None for limit in limits) and not (tolerances.is_limit or ends):
         hint = "Give max_steps, max_seconds, target_loss, a tolerance or a callback."
         raise argument_error("max_steps", "a limit", None, hint)
 

@@ -64,6 +64,18 @@ class BatchArrays:
             for array in self._arrays_of(arrays, axes)
         ]
 
+    def place(self, groups: Groups) -> Groups:
+        """Bring the arrays of a batch to the device, unless they are kept there or come in chunks.
+
+        This may be called from another thread.
+        """
+        if self.chunk_size is not None or not self.backend.has_device:
+            return groups
+        return [
+            arrays if _identity(arrays) in self._on_device else self.backend.device_put(arrays)
+            for arrays in groups
+        ]
+
     def first_chunks(self, groups: Groups) -> Groups:
         """Return the examples of a batch that would be its first chunks; all without chunks."""
         if self.chunk_size is None:

@@ -18,16 +18,18 @@ from symng.training.arguments import (
     check_limits,
 )
 from symng.training.batch_arrays import Arrays, Groups, full_layouts
-from symng.training.batches import BatchSampler
 from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
+from symng.training.prefetch import Prefetcher
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
+from symng.training.sampler import Sampler
 from symng.training.step import CompiledStep
 from symng.training.stepping import Evaluated, Evaluation, Limits, Stepper
+from symng.training.streams import Source, can_restart, is_stream, make_sampler
 from symng.training.term_batches import BatchSize, MetricBatch, SearchBatch
 from symng.training.updates import OwnUpdates
 from symng.training.verdicts import Watch
@@ -37,11 +39,11 @@ from symng.training.verdicts import Watch
 def minimize(
     objective: ObjectiveLike,
     optimizer: Optimizer,
-    data: Arrays | Groups,
+    data: Arrays | Groups | Source,
     *,
     batch_size: BatchSize | Sequence[BatchSize] = None,
     metric_batch: MetricBatch = "same",
-    metric_data: Arrays | Groups | None = None,
+    metric_data: Arrays | Groups | Source | None = None,
     metric_batch_size: int | Sequence[int | None] | None = None,
     search_batch: SearchBatch = "same",
     max_steps: int | None = 200,
@@ -72,37 +74,46 @@ def minimize(
         The model and its loss. The parameters are updated in place.
     optimizer : Optimizer
         For instance `NaturalGradient`.
-    data : tuple of arrays
+    data : tuple of arrays, or iterable of batches, or function that returns one
         Values of the inputs and then the targets for all examples; () where the data are constants
         of the graph. Of an `ObjectiveSum` a tuple with such a tuple for each term: ``((X, F), (Z,
         G))``. They must not change during training: full batches stay on the device of JAX and are
-        read-only meanwhile.
+        read-only meanwhile. With a ``batch_size`` memory-mapped arrays are read, and checked, as
+        their examples are drawn.
+
+        Or batch after batch, each such a tuple: a generator, a data loader, or a function that
+        returns an iterable of the batches of one pass. It is called with the number of the pass,
+        from 0, if it needs an argument. The next batch is made, and moved to the device, in a
+        thread while a step runs.
     batch_size : int, callable or tuple of them, optional
         Examples in a gradient batch, drawn without replacement; examples that do not fill a last
         batch wait for the next epoch. A schedule is a function of the number of the step, from 0;
         its sizes are limited to the examples that metric and search batch leave. JAX recompiles for
-        each new size, so change it rarely. Default: all examples, in order. Then a step that raises
+        each new size, so change it rarely. Not with a stream of batches. Default: all examples, in
+        order. Then a step that raises
         the loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with
         a fixed damping it is not, since the next step would be the same. Of an `ObjectiveSum` one
         for all terms, or one for each in a tuple: ``(500, None)``.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
-        which is in the gradient batch of the same step; or ``metric_data``. A term that takes all
-        of its examples in each batch, beside terms that do not, takes them here, too.
-    metric_data : tuple of arrays, optional
+        which is in the gradient batch of the same step (of a stream, the batch after that); or
+        ``metric_data``. A term that takes all of its examples in each batch, beside terms that do
+        not, takes them here, too.
+    metric_data : tuple of arrays, or stream of such, optional
         Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
         reaches them.
     metric_batch_size : int or tuple of int, optional
         Examples in a metric batch of its own. Default: ``batch_size``, or all available examples
-        if there are fewer; all of ``metric_data`` where ``batch_size`` is 1.
+        if there are fewer; all of ``metric_data`` where ``batch_size`` is 1 or ``data`` a stream.
     search_batch : {"same", "other", "all"}, default "same"
         Examples for a search, or for the reduction ratio of a damping rule with
         ``on_search_batch``: those of the gradient batch; as many others, or fewer if there are not
-        enough; or the training set. With ``metric_batch="other"`` too, metric and search batch
-        have no example in common if those outside of the gradient batch suffice for both; else they
-        are drawn independently.
+        enough (of a stream, its next batch); or the training set. With ``metric_batch="other"``
+        too, metric and search batch have no example in common if those outside of the gradient
+        batch suffice for both; else they are drawn independently.
     max_steps : int or None, default 200
-        Limit on the steps.
+        Limit on the steps. A stream that cannot begin again must last so long; with None the run
+        ends with it.
     max_seconds : float, optional
         Limit on the seconds of training (compilation and evaluation not counted), checked between
         steps.
@@ -139,9 +150,10 @@ def minimize(
         File for the state of the run: parameters, state of the optimizer, random generators and
         other variables that a step updates, order of examples, history. It is written every
         ``checkpoint_seconds`` and whenever the run ends. If the file exists, the run continues from
-        it with the same numbers as without interruption; ``seed`` is then that of the file. If it
-        cannot be written, for instance because the disk is full, there is a warning and the run
-        continues.
+        it with the same numbers as without interruption; ``seed`` is then that of the file. A
+        stream is read up to where it was: the pass by its number, and then its batches one by one.
+        If the file cannot be written, for instance because the disk is full, there is a warning and
+        the run continues.
     checkpoint_seconds : float, default 60.0
         Seconds from one writing of the checkpoint to the next.
     mode : str or Mode, optional
@@ -214,13 +226,14 @@ def minimize(
     tolerances = Tolerances(
         gradient=gradient_tolerance, loss=loss_tolerance, update=update_tolerance
     )
-    check_limits(max_steps, max_seconds, target_loss, tolerances, callback)
+    ends = is_stream(data) and not can_restart(data)
+    check_limits(max_steps, max_seconds, target_loss, tolerances, callback, ends=ends)
     check_evaluation(evaluate, evaluate_every, evaluate_data)
     check_early_stopping(early_stopping, evaluate)
     check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
     check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
-    is_full = batch_size is None
+    is_full = batch_size is None and not is_stream(data)
     step = CompiledStep(
         objective,
         optimizer,
@@ -230,7 +243,7 @@ def minimize(
         updates=updates,
         refuses_increases=is_full,
     )
-    sampler = BatchSampler(
+    sampler = make_sampler(
         objective,
         step.metric_inputs,
         data,
@@ -243,7 +256,8 @@ def minimize(
     )
     _try_out(step, sampler)
     best = None if early_stopping is None else BestEvaluation(early_stopping)
-    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best)
+    prefetcher = Prefetcher(sampler, step.place, max_steps) if sampler.is_lazy else None
+    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best, prefetcher)
     limits = Limits(max_steps, max_seconds, target_loss)
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     losses = run.history["loss"] if run.steps else ()
@@ -279,6 +293,8 @@ def minimize(
             )
             raise
         finally:
+            if prefetcher is not None:
+                prefetcher.close()
             step.sync_to_host()
             run.save(watch.best, final=True)
     return _finish(run, stepper)
@@ -324,7 +340,7 @@ def _average_params(step: CompiledStep) -> dict[str | int, np.ndarray] | None:
         return by_name(params, copies(params))
 
 
-def _try_out(step: CompiledStep, sampler: BatchSampler) -> None:
+def _try_out(step: CompiledStep, sampler: Sampler) -> None:
     """Build the step and evaluate the model on the first batches, before minutes of compilation."""
     metric_batch, search_batch = sampler.metric_batch, sampler.search_batch
     separate = {"metric": metric_batch != "same", "search": search_batch != "same"}

@@ -16,6 +16,7 @@ Ending = Literal[
     "max_steps",
     "max_seconds",
     "target_loss",
+    "end_of_data",
     "callback",
     "early_stopping",
     "converged",
@@ -36,9 +37,9 @@ class TrainingResult:
     Attributes
     ----------
     status : str
-        Why the run ended: "max_steps", "max_seconds", "target_loss", "callback", "early_stopping",
-        "converged", "interrupted", "diverged", "not_finite" or "zero_gradient" (see the notes of
-        `minimize`). ``stopped`` is an older name of it.
+        Why the run ended: "max_steps", "max_seconds", "target_loss", "end_of_data", "callback",
+        "early_stopping", "converged", "interrupted", "diverged", "not_finite" or "zero_gradient"
+        (see the notes of `minimize`). ``stopped`` is an older name of it.
     loss : float
         Loss of the parameters as the last step left them, on the gradient batch of that step. After
         a step that an optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before

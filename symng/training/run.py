@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,11 +16,12 @@ from symng._checks import Verbatim, argument_error, warn
 from symng.backends.generators import get_generator_state, is_generator, set_generator_state
 from symng.graphs.config import full_repr, stable_settings
 from symng.optimizers.damping import FixedDamping
-from symng.training.batches import BatchSampler
 from symng.training.checkpoint import load_checkpoint, save_checkpoint
 from symng.training.early_stopping import BestEvaluation
 from symng.training.history import History
 from symng.training.info import StepInfo
+from symng.training.prefetch import Prefetcher
+from symng.training.sampler import Sampler
 from symng.training.step import CompiledStep
 
 
@@ -38,12 +38,14 @@ class TrainingRun:
     def __init__(
         self,
         step: CompiledStep,
-        sampler: BatchSampler,
+        sampler: Sampler,
         path: str | os.PathLike[str] | None,
         seconds_between_saves: float,
         best_evaluation: BestEvaluation | None = None,
+        prefetcher: Prefetcher | None = None,
     ) -> None:
         self.step, self.sampler, self.path = step, sampler, path
+        self._prefetcher = prefetcher
         self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
@@ -55,7 +57,7 @@ class TrainingRun:
             return
         self.given: _Given = {
             "settings": _settings_of(step, best_evaluation),
-            "data": self._checksum(),
+            "data": sampler.checksums(),
         }
         if not Path(path).parent.is_dir():  # the first save would notice only after a minute
             raise argument_error(
@@ -72,10 +74,25 @@ class TrainingRun:
                 )
             self._load(path)
 
+    def wait_for_batches(self) -> None:
+        """Wait until the batches of the next step are there; this may be cut short."""
+        if self._prefetcher is not None:
+            start = time.perf_counter()
+            self._prefetcher.wait(self.steps)
+            self.seconds += time.perf_counter() - start
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether a stream is known to hold no batch for the next step."""
+        return self._prefetcher is not None and self._prefetcher.is_at_end
+
     def take_step(self) -> StepInfo:
         """Take one step on the next batches; parameters and state may stay on the device."""
         start = time.perf_counter()
-        info = self.step.run(*self.sampler.next(self.steps), sync=False)
+        batches = (self._prefetcher or self.sampler).next(self.steps)
+        # The shapes of later batches of a stream are not known before.
+        self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
+        info = self.step.run(*batches, sync=False)
         self.seconds += time.perf_counter() - start
         self.steps += 1
         return info
@@ -99,7 +116,7 @@ class TrainingRun:
             return
         self._last_save = time.monotonic()
         self.step.sync_to_host()
-        feed_arrays, feed_meta = self.sampler.get_state()
+        feed_arrays, feed_meta = (self._prefetcher or self.sampler).get_state()
         arrays = {
             name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
         }
@@ -198,13 +215,6 @@ class TrainingRun:
                 "again with another path if this is not intended."
             )
 
-    def _checksum(self) -> list[int]:
-        """Return a checksum of each array of the data."""
-        sampler = self.sampler
-        own = sampler.metric_batch == "own"
-        arrays = [a for t in sampler.terms for a in (*t.data, *(t.metric_data if own else ()))]
-        return [zlib.crc32(np.ascontiguousarray(a).data) for a in arrays]
-
     def _variables(self) -> dict[str, SharedVariable]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
         named: dict[str, SharedVariable] = {
@@ -221,18 +231,7 @@ class TrainingRun:
 
     def _kind(self) -> str:
         """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
-        sampler, terms = self.sampler, self.sampler.terms
-        sizes = " + ".join(
-            f"batch {'by a schedule' if t.schedule else t.gradient.size} of {t.gradient.count}"
-            for t in terms
-        )
-        metric = ""
-        if sampler.metric_batch != "same":
-            metric = f" of {' + '.join(str(t.metric_size) for t in terms)}"
-        return (
-            f"{type(self.step.optimizer).__name__}, {sizes}, metric batch "
-            f"{sampler.metric_batch!r}{metric}, search batch {sampler.search_batch!r}"
-        )
+        return f"{type(self.step.optimizer).__name__}, {self.sampler.describe()}"
 
 
 def _settings_of(step: CompiledStep, best: BestEvaluation | None) -> dict[str, str]:

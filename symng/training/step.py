@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytensor
@@ -36,6 +37,7 @@ from symng.training.batch_arrays import (
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
 from symng.training.programs import Programs
+from symng.training.sampler import StepArrays
 from symng.training.settings import Settings
 from symng.training.term_batches import check_metric_batch
 from symng.training.updates import OwnUpdates, add_updates, read_updates
@@ -235,6 +237,18 @@ class CompiledStep:
         """
         groups = [self.objective.by_term("batches", batch) for batch in batches]
         return self._programs.arrays.keep_on_device(*groups)
+
+    def place(self, batches: StepArrays) -> StepArrays:
+        """Return the batches of a step with their arrays on the device of the backend."""
+        is_sum = isinstance(self.objective, ObjectiveSum)
+        placed: list[Any] = []
+        for batch in batches:
+            if batch is None:
+                placed.append(None)
+            else:
+                groups = self._programs.arrays.place(self.objective.by_term("batches", batch))
+                placed.append(tuple(groups) if is_sum else groups[0])
+        return placed[0], placed[1], placed[2]
 
     def sync_to_host(self) -> None:
         """Make parameters and state hold NumPy arrays, as after a call."""

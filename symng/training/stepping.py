@@ -10,13 +10,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike
 
-from symng._checks import argument_error
+from symng._checks import Verbatim, argument_error
 from symng.training.convergence import ConvergenceTest
 from symng.training.info import StepInfo
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
+from symng.training.streams import StreamEndError
 from symng.training.verdicts import Watch, message_of
 
 Evaluated = ArrayLike | Mapping[str, ArrayLike] | None
@@ -37,7 +38,21 @@ class Limits:
             return "max_steps"
         if self.max_seconds is not None and run.seconds >= self.max_seconds:
             return "max_seconds"
+        if self.max_steps is None and run.is_at_end:
+            return "end_of_data"
         return None
+
+    def at_end_of_data(self, run: TrainingRun) -> Ending:
+        """Return the status of a run whose stream has ended; an error if it was to take more."""
+        if self.max_steps is None:
+            return "end_of_data"
+        raise argument_error(
+            "data",
+            f"batches for {self.max_steps} steps",
+            Verbatim(f"a stream that ended after {run.steps}"),
+            "The parameters are those after the last step. Give a function that returns the "
+            "batches of one pass, which is called anew for each, or max_steps=None to stop there.",
+        )
 
     def is_target(self, loss: float) -> bool:
         """Return whether a loss is low enough to stop."""
@@ -126,9 +141,18 @@ class Stepper:
     def take_step(self, interrupt: DeferredInterrupt) -> None:
         """Take one step and append its row to the history."""
         self.watch.remember()
-        info = self.run.take_step()
+        with interrupt.immediate():
+            self.run.wait_for_batches()
+        try:
+            info = self.run.take_step()
+        except StreamEndError:
+            self.ending = self.limits.at_end_of_data(self.run)
+            return
         row = {"step": self.run.steps, "seconds": self.run.seconds, **info.to_dict()}
         try:
+            if self.limits.max_steps is None:  # is there another step?
+                with interrupt.immediate():
+                    self.run.wait_for_batches()
             self._judge(info, row)
             self._report(row, interrupt)
         finally:

@@ -11,12 +11,10 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_number
 from symng.objective import Objective
 from symng.training.batch_arrays import Arrays
+from symng.training.examples import Examples, Indices
 
 MetricBatch = Literal["same", "other", "own"]
 SearchBatch = Literal["same", "other", "all"]
-
-Indices = np.ndarray | None
-"""Numbers of examples; None for all of them, in order."""
 
 TermArrays = tuple[Arrays, Arrays | None, Arrays | None]
 """Of one term, gradient, metric and search batch; None for one that is the gradient batch."""
@@ -72,15 +70,6 @@ def _scheduled(schedule: Callable[[int], int], step: int) -> int:
     return int(size)
 
 
-def take(
-    arrays: Sequence[np.ndarray], axes: Sequence[int], indices: Indices
-) -> tuple[np.ndarray, ...]:
-    """Return the examples at ``indices`` of each array, without a copy where these are all."""
-    if indices is None:
-        return tuple(arrays)
-    return tuple(np.take(a, indices, axis=axis) for a, axis in zip(arrays, axes, strict=False))
-
-
 def check_metric_batch(
     name: str, arrays: object, objective: Objective, expected: Sequence[TensorVariable] | None
 ) -> list[np.ndarray]:
@@ -103,6 +92,25 @@ def check_metric_batch(
     return objective.check_batch(name, arrays, targets=len(expected) > inputs)
 
 
+def metric_examples(
+    name: str,
+    arrays: Any,
+    objective: Objective,
+    expected: Sequence[TensorVariable] | None,
+    *,
+    piecewise: bool,
+) -> Examples:
+    """Return the examples of ``metric_data``."""
+    return Examples(
+        name,
+        arrays,
+        objective.model.variables[: len(expected or ())],
+        objective.data_axes,
+        lambda name, arrays: check_metric_batch(name, arrays, objective, expected),
+        piecewise=piecewise,
+    )
+
+
 def _check_others(name: str, kind: str, left: int) -> None:
     """Refuse "other" examples where the gradient batch leaves none."""
     if kind == "other" and left == 0:
@@ -112,28 +120,6 @@ def _check_others(name: str, kind: str, left: int) -> None:
             Verbatim("none: it holds all of them"),
             f"Give a smaller batch_size, or {name}='same'.",
         )
-
-
-def check_metric_arguments(
-    metric_batch: MetricBatch, metric_data: object, metric_batch_size: object
-) -> None:
-    """Refuse metric data or a size that this kind of metric batch has no use for."""
-    if metric_batch == "same" and metric_batch_size is not None:
-        raise argument_error(
-            "metric_batch_size",
-            "none with metric_batch='same'",
-            metric_batch_size,
-            "Use metric_batch='other' or 'own'.",
-        )
-    if metric_batch != "own" and metric_data is not None:
-        raise argument_error(
-            "metric_data",
-            f"none with metric_batch={metric_batch!r}",
-            Verbatim("data"),
-            "Use metric_batch='own'.",
-        )
-    if metric_batch == "own" and metric_data is None:
-        raise argument_error("metric_data", "a tuple of arrays with metric_batch='own'", None)
 
 
 class TermSampler:
@@ -159,10 +145,17 @@ class TermSampler:
         search_batch: SearchBatch,
         takes_all: bool,
     ) -> None:
-        self.axes = objective.data_axes
-        self.data = objective.check_batch(names["data"], data)
+        variables = objective.model.variables
+        self.examples = Examples(
+            names["data"],
+            data,
+            variables,
+            objective.data_axes,
+            objective.check_batch,
+            piecewise=batch_size is not None,
+        )
         self.metric_batch, self.search_batch = metric_batch, search_batch
-        count = _count(self.data, self.axes)
+        count = self.examples.count
         self.schedule = batch_size if callable(batch_size) else None
         size = _scheduled(batch_size, 0) if callable(batch_size) else batch_size
         if size is not None and size > count:
@@ -182,13 +175,17 @@ class TermSampler:
 
         # Where metric batches come from, and of which size they are.
         self.own: IndexSampler | None = None
-        self.metric_data = self.data[: len(expected or ())]
+        self.metric_examples, self._metric_length = self.examples, len(expected or ())
         available, of_what = left, "examples outside of the gradient batch"
         if metric_batch == "own":
-            self.metric_data = check_metric_batch(
-                names["metric_data"], metric_data, objective, expected
+            self.metric_examples = metric_examples(
+                names["metric_data"],
+                metric_data,
+                objective,
+                expected,
+                piecewise=metric_batch_size is not None or batch_size is not None,
             )
-            available = _count(self.metric_data, self.axes)
+            available = self.metric_examples.count
             of_what = f"examples of {names['metric_data']}"
         elif self.takes_all:
             available, of_what = count, f"examples of {names['data']}"
@@ -202,6 +199,21 @@ class TermSampler:
             )
         if metric_batch == "own":
             self.own = IndexSampler(available, self.metric_size, rng)
+
+    @property
+    def data(self) -> Arrays:
+        """The arrays of all examples."""
+        return self.examples.arrays
+
+    @property
+    def metric_data(self) -> Arrays:
+        """The arrays of all examples of metric batches."""
+        return self.metric_examples.arrays[: self._metric_length]
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether examples are read from files when they are taken."""
+        return self.examples.is_on_disk or self.metric_examples.is_on_disk
 
     def next(self, step: int) -> TermArrays:
         """Return the arrays of the next step.
@@ -222,11 +234,12 @@ class TermSampler:
             "search": (self.search_batch, self.search_size),
         }
         drawn_sizes = {name: size for name, (batch, size) in sizes.items() if batch == "other"}
+        where = f" (step {step + 1})"
         if self.takes_all or not drawn_sizes:
-            return self._take(chosen, metric, None)
+            return self._take(chosen, metric, None, where)
         others = self.gradient.others(*drawn_sizes.values())
         drawn = dict(zip(drawn_sizes, others, strict=True))
-        return self._take(chosen, drawn.get("metric", metric), drawn.get("search"))
+        return self._take(chosen, drawn.get("metric", metric), drawn.get("search"), where)
 
     def peek(self) -> TermArrays:
         """Return arrays of the right shapes for compilation, without drawing."""
@@ -235,15 +248,16 @@ class TermSampler:
         metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
         return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
 
-    def _take(self, chosen: Indices, metric: Indices, search: Indices) -> TermArrays:
+    def _take(
+        self, chosen: Indices, metric: Indices, search: Indices, where: str = ""
+    ) -> TermArrays:
         """Return the arrays at the indices for gradient, metric and search."""
-        return (
-            take(self.data, self.axes, chosen),
-            None if self.metric_batch == "same" else take(self.metric_data, self.axes, metric),
-            None
-            if self.search_batch == "same"
-            else take(self.data, self.axes, None if self.search_batch == "all" else search),
-        )
+        of_metric = of_search = None
+        if self.metric_batch != "same":
+            of_metric = self.metric_examples.take(metric, where)[: self._metric_length]
+        if self.search_batch != "same":
+            of_search = self.examples.take(None if self.search_batch == "all" else search, where)
+        return self.examples.take(chosen, where), of_metric, of_search
 
     def get_state(self) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Return arrays and text for a checkpoint."""
@@ -258,8 +272,3 @@ class TermSampler:
         self.gradient.order, self.gradient.position = arrays["order"], meta["position"]
         if self.own is not None:
             self.own.order, self.own.position = arrays["own_order"], meta["own_position"]
-
-
-def _count(arrays: Sequence[np.ndarray], axes: Sequence[int]) -> int:
-    """Return the number of examples; one where the data are constants of the graph."""
-    return arrays[0].shape[axes[0]] if arrays else 1
