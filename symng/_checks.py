@@ -35,8 +35,9 @@ def describe(value: object) -> str:
         return f"the symbolic tensor{name} of type {value.type}"
     if isinstance(value, Variable):
         return f"the symbolic variable {value} of type {value.type}"
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    if isinstance(value, np.ndarray) or hasattr(value, "addressable_shards"):
+        array = cast(np.ndarray, value)  # or one of JAX
+        return f"an array of shape {array.shape} and dtype {array.dtype}"
     if isinstance(value, type):
         return f"the class {value.__name__} (not an instance of it)"
     kind, shape = type(value).__name__, getattr(value, "shape", None)
@@ -182,12 +183,12 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     with np.errstate(all="ignore"):
         if np.isfinite(array.sum()):  # a sum costs a tenth of a test of each value
             return
-    bad = ~np.isfinite(array)
+        bad = array - array != 0  # also on the device of an array of JAX
     if not bad.any():  # the sum alone overflowed
         return
     others = tuple(a for a in range(array.ndim) if a != axis)
     examples = np.flatnonzero(bad.any(axis=others))
-    what = "NaN" if np.isnan(array).any() else "Inf"
+    what = "NaN" if (array != array).any() else "Inf"
     raise argument_error(
         name,
         "finite values",

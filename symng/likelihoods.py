@@ -257,7 +257,7 @@ class Categorical(Likelihood):
         suffix = " (Categorical likelihood)"
         column = targets.ndim == output_ndim and targets.shape[-1] == 1 and classes != 1
         if targets.ndim == output_ndim - 1 or column:
-            wrong = (targets < 0) | (targets != np.floor(targets))
+            wrong = (targets < 0) | (targets % 1 != 0)
             expected = "class numbers 0, 1, ..."
             if classes is not None:
                 wrong |= targets >= classes
@@ -269,8 +269,7 @@ class Categorical(Likelihood):
                 hint = "Make output and targets equally wide."
                 raise argument_error(name, expected + suffix, targets, hint)
             expected = "one-hot rows (or probabilities that sum to 1)"
-            totals = targets.sum(axis=-1, dtype=np.float64)
-            wrong = (targets < 0).any(axis=-1) | (np.abs(totals - 1) > 1e-3)
+            wrong = (targets < 0).any(axis=-1) | (abs(targets.sum(axis=-1) - 1) > 1e-3)
             _refuse_first(name, targets, wrong, expected + suffix, "One-hot encode the labels.")
 
 

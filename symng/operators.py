@@ -18,6 +18,7 @@ from symng.backends import (
     backend_of,
     compile_function,
     fallback_mode,
+    to_numpy,
     warn_of_other_backend,
 )
 from symng.backends.failures import backend_failure, comes_from, evaluate
@@ -345,7 +346,9 @@ class LinearOperator:
             raise argument_error(
                 "batch", f"{len(needed)} arrays ({names})", Verbatim(f"{len(batch)}"), hint
             )
-        arrays = [check_array(f"batch, {v}", a, v) for v, a in zip(needed, batch, strict=True)]
+        arrays = [
+            to_numpy(check_array(f"batch, {v}", a, v)) for v, a in zip(needed, batch, strict=True)
+        ]
         vector = pt.vector("v", dtype=self.dtype, shape=(self.size,))
         inputs, product = [*needed, vector], self.matvec(vector)
         try:

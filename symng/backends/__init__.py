@@ -4,14 +4,14 @@ A class for each backend (`_c`, `_numba`, `_jax`) holds all that differs between
 """
 
 from symng.backends._jax import enable_jax
-from symng.backends.base import Backend
+from symng.backends.base import Backend, Devices
 from symng.backends.compiling import (
     collection_paused,
     compile_function,
     compile_in_python,
     warn_of_other_backend,
 )
-from symng.backends.host import sync_to_host, to_numpy
+from symng.backends.host import few_on_host, sync_to_host, to_numpy
 from symng.backends.memory import keep_memory
 from symng.backends.modes import (
     MODES,
@@ -19,6 +19,7 @@ from symng.backends.modes import (
     default_mode,
     enabled_backend,
     fallback_mode,
+    mode_on_devices,
     pytensor_mode,
     resolve_mode,
     set_mode,
@@ -30,6 +31,7 @@ __all__ = [
     "UNOPTIMIZED",
     "STABILIZED",
     "Backend",
+    "Devices",
     "backend_of",
     "collection_paused",
     "compile_function",
@@ -38,7 +40,9 @@ __all__ = [
     "enable_jax",
     "enabled_backend",
     "fallback_mode",
+    "few_on_host",
     "keep_memory",
+    "mode_on_devices",
     "pytensor_mode",
     "resolve_mode",
     "set_mode",

@@ -5,15 +5,18 @@ Importing this module does not import jax.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import graph_inputs
+from pytensor.link.jax.linker import JAXLinker
 
 from symng._checks import argument_error
+from symng.backends._jax_mesh import ExampleMesh, read_mesh
 from symng.backends._tracebacks import frames_of
 from symng.backends.base import Backend
 
@@ -51,7 +54,15 @@ class Jax(Backend):
                     "jax.config.update('jax_enable_x64', True) before compiling.",
                 )
 
-    def device_put(self, arrays: Iterable[np.ndarray]) -> Sequence[object]:
+    def on_devices(self, mode: Mode, devices: object) -> Mode:
+        backend = JaxOnDevices(read_mesh(devices))
+        return Mode(linker=MeshLinker(backend), optimizer=mode.provided_optimizer)
+
+    def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
+        """Return the arrays as they are: functions take those of NumPy and of JAX."""
+        return list(arrays)
+
+    def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
         """Return the arrays on JAX's default device.
 
         That saves a copy only for functions with ``trust_input`` set to True: otherwise PyTensor
@@ -76,6 +87,52 @@ class Jax(Backend):
             if module.startswith(_DISPATCH) and not name.startswith("jax_funcify")
         ]
         return f"the {functions[-1]!r} of PyTensor's JAX backend" if functions else ""
+
+
+class JaxOnDevices(Jax):
+    """JAX with the examples of a batch split over a mesh of devices.
+
+    Parameters and state are on each device. XLA adds what it takes to give the results of one
+    device: it reduces sums over examples over the devices.
+    """
+
+    def __init__(self, mesh: ExampleMesh) -> None:
+        self.mesh = mesh
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.mesh.mesh})"
+
+    def check_length(self, name: str, length: int) -> None:
+        self.mesh.check_length(name, length)
+
+    def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
+        """Return the arrays with their examples split over the devices."""
+        return [self.mesh.split(array, axis) for array, axis in zip(arrays, axes, strict=True)]
+
+    def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
+        """Return the arrays as `place` has left them."""
+        return list(arrays)
+
+    def take_shared(self, variables: Iterable[SharedVariable]) -> None:
+        """Make shared variables hold arrays that are on each device."""
+        for variable in variables:
+            if hasattr(variable.type, "dtype"):
+                value = variable.get_value(borrow=True)
+                variable.container.storage[0] = self.mesh.moved(value)
+
+
+class MeshLinker(JAXLinker):
+    """Compile a graph for the mesh of a backend."""
+
+    def __init__(self, backend: JaxOnDevices) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def jit_compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return self.backend.mesh.jit(fn, self.scalar_shape_inputs)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.backend!r})"
 
 
 def enable_jax() -> None:

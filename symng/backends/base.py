@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 
+from symng._checks import argument_error
 from symng.backends.host import sync_to_host
+
+Devices = Any
+"""A number of devices, a list of them, a mesh or a sharding of JAX; None is one device."""
 
 
 class Backend:
@@ -58,7 +62,23 @@ class Backend:
         """
         return mode
 
-    def device_put(self, arrays: Iterable[np.ndarray]) -> Sequence[object]:
+    def on_devices(self, mode: Mode, devices: object) -> Mode:
+        """Return ``mode`` with the examples of a batch split over devices, or refuse them."""
+        raise argument_error(
+            "devices",
+            f"none in mode {self.mode_name!r}, which runs on the CPU",
+            devices,
+            "JAX splits examples over devices: install it and give mode='JAX'.",
+        )
+
+    def check_length(self, name: str, length: int) -> None:
+        """Refuse a number of examples that cannot be split over the devices."""
+
+    def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
+        """Return arrays where functions take them, their examples along ``axes``."""
+        return [np.asarray(array) for array in arrays]
+
+    def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
         """Return arrays that many calls take in the form that functions read without a copy."""
         return [np.ascontiguousarray(array) for array in arrays]
 

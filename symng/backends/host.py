@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
+
+from symng.graphs.arrays import is_on_device
 
 
 def to_numpy(values: Any) -> Any:
@@ -20,6 +23,41 @@ def to_numpy(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return type(values)(to_numpy(value) for value in values)
     return values if isinstance(values, np.ndarray | np.generic) else np.array(values)
+
+
+def few_on_host(arrays: Sequence[Any], axes: Sequence[int], limit: int) -> list[Any]:
+    """Return copies of the first examples of arrays on a device; others as they are.
+
+    Of arrays that are spread over several processes these are examples of this process.
+    """
+    return [
+        _first(array, axis, limit) if is_on_device(array) else array
+        for array, axis in zip(arrays, axes, strict=False)
+    ]
+
+
+def _first(array: Any, axis: int, limit: int) -> np.ndarray:
+    """Return a copy of the first examples of an array on a device."""
+    if not array.is_fully_addressable:
+        array = array.addressable_shards[0].data
+    return np.array(array[(slice(None),) * axis + (slice(limit),)])
+
+
+def checksum(array: Any) -> int:
+    """Return a checksum of an array, computed where it is."""
+    if not is_on_device(array):
+        return zlib.crc32(np.ascontiguousarray(array).data)
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def weighted_sum(array: Any) -> Any:
+        narrow = array.astype("uint8") if array.dtype == bool else array
+        bits = narrow.reshape(-1).view(f"uint{8 * min(narrow.dtype.itemsize, 4)}")
+        weights = jnp.arange(bits.size, dtype="uint32") * np.uint32(2654435761) | np.uint32(1)
+        return (bits.astype("uint32") * weights).sum(dtype="uint32")
+
+    return int(weighted_sum(array))
 
 
 def sync_to_host(variables: Iterable[SharedVariable]) -> None:

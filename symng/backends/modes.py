@@ -15,7 +15,7 @@ from pytensor.link.vm import VMLinker
 
 from symng._checks import argument_error
 from symng.backends._c import C, Python
-from symng.backends._jax import Jax
+from symng.backends._jax import Jax, MeshLinker
 from symng.backends._numba import Numba
 from symng.backends._unsupported import MLX, PyTorch
 from symng.backends.base import Backend
@@ -143,6 +143,8 @@ def resolve_mode(mode: ModeLike) -> Mode:
 def backend_of(mode: ModeLike = None) -> Backend:
     """Return the backend that runs functions compiled in ``mode``."""
     linker = resolve_mode(mode).linker
+    if isinstance(linker, MeshLinker):
+        return linker.backend
     for kind, backend in _BACKENDS.items():
         if isinstance(linker, kind):
             return backend
@@ -156,3 +158,8 @@ def enabled_backend(mode: ModeLike = None) -> Backend:
     backend = backend_of(mode)
     backend.enable(resolve_mode(mode) if mode is None else mode)
     return backend
+
+
+def mode_on_devices(mode: ModeLike, devices: object) -> Mode:
+    """Return the mode that splits the examples of a batch over devices, or refuse them."""
+    return enabled_backend(mode).on_devices(resolve_mode(mode), devices)

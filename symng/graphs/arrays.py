@@ -21,7 +21,9 @@ def check_batch(
     *,
     finite: bool = True,
 ) -> list[np.ndarray]:
-    """Return the arrays of a batch as NumPy arrays that fit ``variables``, or refuse them.
+    """Return the arrays of a batch as arrays that fit ``variables``, or refuse them.
+
+    Those of JAX are checked on their device and stay there; others become NumPy arrays.
 
     Checked are the number of arrays, their dtypes, numbers of axes and known lengths, that all have
     the same number of examples (along ``axes``), at least one, and with ``finite`` that all values
@@ -43,6 +45,11 @@ def check_batch(
         for a, v, axis in zip(checked, variables, axes, strict=True):
             check_finite(f"{name}, {v}", a, axis)
     return checked
+
+
+def is_on_device(array: object) -> bool:
+    """Return whether an array is one of JAX, on whichever devices."""
+    return hasattr(array, "addressable_shards")
 
 
 def check_examples(
@@ -71,7 +78,7 @@ def check_examples(
 
 
 def check_array(name: str, array: object, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` as a NumPy array of the dtype and a shape of ``variable``, or refuse it."""
+    """Return ``array`` in the dtype and a shape of ``variable``, or refuse it."""
     values = _in_dtype_of(name, _as_numpy(name, array, variable), array, variable)
     hint = "Reshape it, or declare the variable so."
     if values.ndim != variable.ndim:
@@ -83,7 +90,12 @@ def check_array(name: str, array: object, variable: TensorVariable) -> np.ndarra
 
 
 def _as_numpy(name: str, array: object, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` as NumPy converts it; refuse masked values and what is no array."""
+    """Return ``array`` as NumPy converts it; refuse masked values and what is no array.
+
+    An array of JAX is left as it is.
+    """
+    if is_on_device(array):
+        return array  # type: ignore[return-value]
     if np.ma.is_masked(array):
         raise argument_error(
             name,

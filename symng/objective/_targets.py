@@ -18,8 +18,9 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, describe
-from symng.backends import compile_in_python
+from symng.backends import compile_function, compile_in_python
 from symng.backends.failures import evaluate
+from symng.graphs.arrays import is_on_device
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
@@ -98,7 +99,9 @@ class TargetChecks:
         """Refuse targets that the likelihood of their output cannot produce; return warnings."""
         values: dict[Variable, np.ndarray] = dict(zip(self.variables, arrays, strict=True))
         if self._computed:
-            computed = evaluate(lambda a: self._compute(*a), arrays, name)
+            on_device = any(is_on_device(a) for a in arrays)
+            compute = self._compute_on_device if on_device else self._compute
+            computed = evaluate(lambda a: compute(*a), arrays, name)
             values.update(zip(self._computed, computed, strict=True))
         for head, several in self.refused.items():
             for checked in several:
@@ -125,6 +128,14 @@ class TargetChecks:
         return compile_in_python(self.variables, self._computed)
 
     @cached_property
+    def _compute_on_device(self) -> Callable[..., list[np.ndarray]]:
+        """`_compute` for arrays of JAX, which stay on their device."""
+        variables, computed = list(self.variables), self._computed
+        function = compile_function(variables, computed, mode="JAX", on_unused_input="ignore")
+        function.trust_input = True
+        return function
+
+    @cached_property
     def _classes(self) -> dict[Head, int | None]:
         """The numbers of classes of categorical outputs; None where parameters do not show it."""
         return {
@@ -143,7 +154,8 @@ class TargetChecks:
         if len(self.heads) > 1:
             what += f" for output {head.y.name or self.heads.index(head)}"
         classes = self._classes.get(head)
-        head.likelihood.check_targets(what, np.asarray(values), checked.ndim, classes)
+        values = values if is_on_device(values) else np.asarray(values)
+        head.likelihood.check_targets(what, values, checked.ndim, classes)
 
 
 def read_target_checks(model: Model) -> TargetChecks:

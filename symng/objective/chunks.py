@@ -128,6 +128,12 @@ class ChunkLayout(NamedTuple):
     chunked: bool = False
     ragged: bool = False
 
+    def part_axes(self, axes: Sequence[int]) -> list[int]:
+        """Return the axis of examples of each array that is passed."""
+        if not self.chunked:
+            return list(axes)
+        return [axis + 1 for axis in axes] + (list(axes) if self.ragged else [])
+
 
 def layout_of(
     arrays: Sequence[np.ndarray], axes: Sequence[int], chunk_size: int | None
@@ -174,10 +180,12 @@ def split_into_chunks(
     count = arrays[0].shape[axes[0]] // chunk_size
     stacked, rest = [], []
     for array, axis in zip(arrays, axes, strict=True):
-        even, left = np.split(array, [count * chunk_size], axis=axis)
+        before, cut = (slice(None),) * axis, count * chunk_size
+        even = array[(*before, slice(cut))]
         shape = (*even.shape[:axis], count, chunk_size, *even.shape[axis + 1 :])
-        stacked.append(np.moveaxis(even.reshape(shape), axis, 0))
-        rest.append(left)
+        others = [a for a in range(len(shape)) if a != axis]
+        stacked.append(even.reshape(shape).transpose(axis, *others))
+        rest.append(array[(*before, slice(cut, None))])
     return stacked + rest if layout.ragged else stacked
 
 

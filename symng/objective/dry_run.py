@@ -7,11 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from symng._checks import Verbatim, argument_error
-from symng.backends import compile_in_python
+from symng.backends import compile_in_python, few_on_host, to_numpy
 from symng.backends.failures import evaluate
 from symng.graphs.axes import infer_length
 from symng.likelihoods import Categorical
 from symng.objective.model import Model
+
+# Examples of arrays on a device that are copied to the host.
+_FEW = 16
 
 Lengths = tuple[tuple[int, ...], ...]
 """The shape of each array of a batch, without the axis of examples."""
@@ -39,6 +42,17 @@ class DryRun:
             When that fails (a LinAlgError where the values are the reason), or ``example_losses``
             as given has another length than the batch.
         """
+        few = few_on_host(arrays, self.model.data_axes, _FEW)
+        try:
+            self._evaluate(name, few)
+        except ValueError:
+            if all(a is b for a, b in zip(arrays, few, strict=True)):
+                raise
+            self._evaluate(name, to_numpy(list(arrays)))  # a model of one number of examples
+        self._seen.add(self._lengths(arrays))
+
+    def _evaluate(self, name: str, arrays: Sequence[np.ndarray]) -> None:
+        """Evaluate the model on arrays of the host."""
         model, inputs = self.model, len(self.model.inputs)
         has_targets = len(arrays) == inputs + len(model.targets)
         if has_targets not in self._functions:
@@ -58,7 +72,6 @@ class DryRun:
                 Verbatim(str(values[-1])),
                 "Sum over the axes of outputs and of time alone.",
             )
-        self._seen.add(self._lengths(arrays))
 
     def hint(self, arrays: Sequence[np.ndarray]) -> str:
         """Return the most likely reason why the model cannot be evaluated; empty if not known."""

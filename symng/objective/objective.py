@@ -14,6 +14,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import deprecated, explain_keywords, warn
+from symng.backends import to_numpy
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import V, rebuild, replacements
 from symng.graphs.rewrites import inline
@@ -391,7 +392,9 @@ class Objective(Summand):
         True
         False
         """
-        return check_match(self._model, self.check_batch("batch", batch), mode=mode, seed=seed)
+        return check_match(
+            self._model, to_numpy(self.check_batch("batch", batch)), mode=mode, seed=seed
+        )
 
     def __repr__(self) -> str:
         return describe_model(self._model, self._target_checks.unchecked)

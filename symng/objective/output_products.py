@@ -83,7 +83,9 @@ class Values:
 
         def taken(number: int) -> list[np.ndarray]:
             where = np.linspace(0, count - 1, number).round().astype(int)
-            return [np.take(a, where, axis=axis) for a, axis in zip(arrays, axes, strict=True)]
+            return [
+                np.asarray(a.take(where, axis=axis)) for a, axis in zip(arrays, axes, strict=True)
+            ]
 
         each = sum(y.size for y in self(taken(2))[1]) // 2
         limit = min(limit, max(2, numbers // max(each, 1)))

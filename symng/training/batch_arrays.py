@@ -36,8 +36,14 @@ def names_of_terms(objective: ObjectiveLike, name: str) -> list[str]:
     return [name] if isinstance(objective, Objective) else [f"{name}[{i}]" for i in range(count)]
 
 
+class PlacedArrays(tuple[Any, ...]):
+    """The arrays of one term, and the parts of them that are where functions take them."""
+
+    parts: Arrays = ()
+
+
 class BatchArrays:
-    """Cut batches into chunks, and keep repeated ones on the device of the backend."""
+    """Cut batches into chunks, put them where functions take them, and keep repeated ones there."""
 
     def __init__(self, objective: ObjectiveLike, chunk_size: int | None, backend: Backend) -> None:
         self.axes = [term.data_axes for term in objective.terms]
@@ -55,6 +61,21 @@ class BatchArrays:
             for name, groups in batches.items()
         )
 
+    def check(self, name: str, groups: Groups) -> None:
+        """Refuse numbers of examples that cannot be split over the devices."""
+        for arrays, axes in self._with_axes(groups):
+            for part, axis in zip(*self._parts(arrays, axes), strict=True):
+                self.backend.check_length(name, part.shape[axis])
+
+    def place_term(self, arrays: Arrays, term: int = 0) -> PlacedArrays:
+        """Return the arrays of the term of a number with their parts where functions take them."""
+        if isinstance(arrays, PlacedArrays):
+            return arrays
+        placed = PlacedArrays(arrays)
+        parts = self._place(arrays, self.axes[term][: len(arrays)])
+        placed.parts = self.backend.device_put(parts)
+        return placed
+
     def flatten(self, batches: Batches) -> Arrays:
         """Return the arrays of all batches, chunks and remainders, in the order of the inputs."""
         return [
@@ -65,15 +86,13 @@ class BatchArrays:
         ]
 
     def place(self, groups: Groups) -> Groups:
-        """Bring the arrays of a batch to the device, unless they are kept there or come in chunks.
+        """Bring the arrays of a batch to where functions take them, unless they are kept there.
 
         This may be called from another thread.
         """
-        if self.chunk_size is not None or not self.backend.has_device:
-            return groups
         return [
-            arrays if _identity(arrays) in self._on_device else self.backend.device_put(arrays)
-            for arrays in groups
+            arrays if _identity(arrays) in self._on_device else self.place_term(arrays, i)
+            for i, arrays in enumerate(groups)
         ]
 
     def first_chunks(self, groups: Groups) -> Groups:
@@ -117,18 +136,28 @@ class BatchArrays:
 
     def _arrays_of(self, given: Arrays, axes: Sequence[int]) -> Arrays:
         """Return the arrays of one term as they are passed, from the device if kept there."""
+        if isinstance(given, PlacedArrays):
+            return given.parts
         key = _identity(given)
         if key not in self._on_device:
-            return split_into_chunks(given, axes, self.chunk_size)
+            return self._place(given, axes)
         arrays = self._on_device[key]
         if arrays is None:
-            writeable = [array for array in given if array.flags.writeable]
+            writeable = [a for a in given if isinstance(a, np.ndarray) and a.flags.writeable]
             for array in writeable:
                 array.flags.writeable = False
             self._locked += writeable
-            parts = split_into_chunks(given, axes, self.chunk_size)
-            arrays = self._on_device[key] = self.backend.device_put(parts)
+            arrays = self._on_device[key] = self.backend.device_put(self._place(given, axes))
         return arrays
+
+    def _place(self, given: Arrays, axes: Sequence[int]) -> Arrays:
+        """Return the parts of the arrays of one term where functions take them."""
+        return self.backend.place(*self._parts(given, axes))
+
+    def _parts(self, given: Arrays, axes: Sequence[int]) -> tuple[Arrays, Sequence[int]]:
+        """Return the chunks and the remainder of arrays, or these, with their axes of examples."""
+        layout = layout_of(given, axes, self.chunk_size)
+        return split_into_chunks(given, axes, self.chunk_size), layout.part_axes(axes)
 
 
 def _identity(arrays: Arrays) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pytensor.compile.mode import Mode
 
 from symng._checks import explain_keywords
+from symng.backends import Devices
 from symng.objective import ObjectiveLike
 from symng.optimizers import Optimizer
 from symng.training.step import CompiledStep
@@ -20,6 +21,7 @@ def compile_step(
     chunk_size: int | None = None,
     average_decay: float | None = None,
     updates: OwnUpdates | None = None,
+    devices: Devices = None,
 ) -> CompiledStep:
     """Make a compiled step: gradient, solve, damping and update in one function.
 
@@ -53,6 +55,10 @@ def compile_step(
         before the step. A step that is undone leaves the variables as they are, but for random
         generators, which always go on. Those of the graph with a ``default_update`` are updated
         without being given. Not with ``chunk_size``.
+    devices : int, list of JAX devices, Mesh or NamedSharding, optional
+        On JAX, split the examples of each batch over these devices, the first axis of a mesh.
+        Parameters and state are on each. The results are those of one device to rounding, for any
+        number of examples; a sharding has to divide it. Default: one device.
 
     Returns
     -------
@@ -91,5 +97,11 @@ def compile_step(
     True
     """
     return CompiledStep(
-        objective, optimizer, mode, chunk_size, average_decay=average_decay, updates=updates
+        objective,
+        optimizer,
+        mode,
+        chunk_size,
+        average_decay=average_decay,
+        updates=updates,
+        devices=devices,
     )

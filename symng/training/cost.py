@@ -73,6 +73,6 @@ def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         length = compile_in_python([*variables, v], factor.matvec(v).shape[0])
-        part = [np.take(a, range(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
+        part = [a.take(np.arange(few), axis=axis) for a, axis in zip(batch, axes, strict=True)]
         rows = int(length(*part, np.zeros(objective.size, objective.dtype)))
     return rows * count // few

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
+from symng.backends.host import checksum
 from symng.graphs.arrays import check_examples
 from symng.training.batch_arrays import Arrays
 
@@ -72,14 +73,14 @@ class Examples:
     def checksums(self) -> list[int]:
         """Return a checksum of each array; of one on disk, of its shape and its ends."""
         if not self.is_on_disk:
-            return [zlib.crc32(np.ascontiguousarray(a).data) for a in self.arrays]
+            return [checksum(a) for a in self.arrays]
         return [zlib.crc32(_ends(a), len(a)) for a in self.arrays]
 
     def _at(self, indices: Indices) -> tuple[np.ndarray, ...]:
         if indices is None:
             return tuple(self.arrays)
         pairs = zip(self.arrays, self.axes, strict=True)
-        return tuple(np.take(a, indices, axis=axis) for a, axis in pairs)
+        return tuple(a.take(indices, axis=axis) for a, axis in pairs)
 
 
 def _are_on_disk(arrays: object) -> bool:

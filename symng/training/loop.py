@@ -9,6 +9,7 @@ import numpy as np
 from pytensor.compile.mode import Mode
 
 from symng._checks import check_flag, explain_keywords, warn
+from symng.backends import Devices
 from symng.objective import ObjectiveLike
 from symng.optimizers import Optimizer
 from symng.training.arguments import (
@@ -65,6 +66,7 @@ def minimize(
     average_decay: float | None = None,
     updates: OwnUpdates | None = None,
     early_stopping: EarlyStopping | None = None,
+    devices: Devices = None,
 ) -> TrainingResult:
     """Train a model: take steps over batches until a limit is reached.
 
@@ -172,6 +174,9 @@ def minimize(
     early_stopping : EarlyStopping, optional
         Stop when a value that ``evaluate`` returns no longer improves, and keep the parameters of
         its best value.
+    devices : int, list of JAX devices, Mesh or NamedSharding, optional
+        On JAX, split the examples of each batch over these devices, as in `compile_step`. Arrays of
+        JAX stay on their devices, where minibatches are drawn from them.
 
     Returns
     -------
@@ -242,6 +247,7 @@ def minimize(
         average_decay=average_decay,
         updates=updates,
         refuses_increases=is_full,
+        devices=devices,
     )
     sampler = make_sampler(
         objective,

@@ -57,6 +57,7 @@ class Programs:
 
         With ``again`` it is evaluated in any case.
         """
+        self.arrays.check(name, groups)
         names = names_of_terms(self._objective, name)
         chunks = self.arrays.first_chunks(groups)
         for own, dry_run, arrays in zip(names, self._dry_runs, chunks, strict=True):

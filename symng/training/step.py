@@ -18,7 +18,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, deprecated
-from symng.backends import collection_paused, sync_to_host
+from symng.backends import Devices, collection_paused, mode_on_devices, sync_to_host
 from symng.graphs import vectors
 from symng.objective import Batch, ObjectiveLike, ObjectiveSum
 from symng.objective.chunks import make_batch
@@ -75,8 +75,10 @@ class CompiledStep:
         average_decay: float | None = None,
         updates: OwnUpdates | None = None,
         refuses_increases: bool = False,
+        devices: Devices = None,
     ) -> None:
         check_arguments(objective, optimizer, chunk_size, average_decay, updates)
+        mode = mode if devices is None else mode_on_devices(mode, devices)
         self.average_decay = average_decay
         self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
         self._programs = Programs(objective, chunk_size, mode, self.build)
@@ -340,10 +342,12 @@ class CompiledStep:
         terms, names = self.objective.terms, names_of_terms(self.objective, f"{name}_batch")
         if name == "metric":
             pairs = zip(names, groups, terms, self.metric_inputs, strict=True)
-            return [check_metric_batch(*pair) for pair in pairs]
-        return [
-            t.check_batch(own, arrays) for t, own, arrays in zip(terms, names, groups, strict=True)
-        ]
+            checked = [check_metric_batch(*pair) for pair in pairs]
+        else:
+            each = zip(terms, names, groups, strict=True)
+            checked = [term.check_batch(own, arrays) for term, own, arrays in each]
+        self._programs.arrays.check(f"{name}_batch", checked)
+        return checked
 
     def _by_term(
         self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None

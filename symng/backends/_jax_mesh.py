@@ -1,0 +1,215 @@
+"""A mesh of JAX devices: examples are split over it, everything else is on each of its devices.
+
+Importing this module does not import jax.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from symng._checks import Verbatim, argument_error, check_number
+
+_EXPECTED = "a number, a list of JAX devices, a jax.sharding.Mesh or a NamedSharding"
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """An array of a number of examples that the devices do not divide, padded to one that they do.
+
+    A program cuts the padding off again, which moves nothing: XLA itself pads the last shares, and
+    leaves that padding out of sums over examples.
+    """
+
+    padded: Any
+    length: int
+    axis: int
+
+
+class ExampleMesh:
+    """Put arrays on a mesh of devices.
+
+    Attributes
+    ----------
+    mesh : jax.sharding.Mesh
+        The devices.
+    axis : str or tuple of str
+        The axis, or axes, of the mesh over which examples are split.
+    is_exact : bool
+        Whether the number of examples has to be a multiple of the number of shares.
+    """
+
+    def __init__(self, mesh: Any, axis: str | tuple[str, ...], *, is_exact: bool) -> None:
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        self.mesh, self.axis, self.is_exact = mesh, axis, is_exact
+        names = (axis,) if isinstance(axis, str) else axis
+        self.shares = math.prod(mesh.shape[name] for name in names)
+        self.replicated = NamedSharding(mesh, PartitionSpec())
+        _register()
+
+    def sharding(self, axis: int) -> Any:
+        """Return the sharding of an array whose examples run along ``axis``."""
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.axis))
+
+    def check_length(self, name: str, length: int) -> None:
+        """Refuse a number of examples that a sharding does not divide."""
+        if self.is_exact and length % self.shares:
+            raise argument_error(
+                name,
+                f"a multiple of {self.shares} examples, the shares of the sharding",
+                Verbatim(f"{length}"),
+                f"Give {length - length % self.shares} or {length + -length % self.shares}; or "
+                "give the devices by their number or as a mesh, which take any number of examples.",
+            )
+
+    def split(self, array: Any, axis: int) -> Any:
+        """Return an array with its examples split over the devices."""
+        import jax
+
+        length = array.shape[axis]
+        self.check_length("devices", length)
+        if length % self.shares == 0:
+            return self._put(array, self.sharding(axis))
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, -length % self.shares)
+        pad = jax.numpy.pad if isinstance(array, jax.Array) else np.pad
+        return Uneven(self._put(pad(array, widths), self.sharding(axis)), length, axis)
+
+    def replicate(self, value: Any) -> Any:
+        """Return an array, or arrays in dictionaries, on each device; those of JAX as they are."""
+        import jax
+
+        if isinstance(value, jax.Array | Uneven):
+            return value
+        return jax.tree.map(
+            lambda leaf: leaf if isinstance(leaf, jax.Array) else self.moved(np.asarray(leaf)),
+            value,
+        )
+
+    def moved(self, value: Any) -> Any:
+        """Return an array on each device of the mesh, wherever it is now."""
+        return self._put(value, self.replicated)
+
+    def jit(self, function: Callable[..., Any], static: Sequence[int]) -> Callable[..., Any]:
+        """Return a function compiled for the mesh, whose results are on each device.
+
+        ``static`` are the positions of arguments that are whole numbers for the compiler.
+        """
+        import jax
+
+        def cut(*arguments: Any) -> Any:
+            return function(*map(_cut, arguments))
+
+        compiled = jax.jit(cut, static_argnums=static, out_shardings=self.replicated)
+
+        def placed(arguments: Sequence[Any]) -> list[Any]:
+            return [int(a) if i in static else self.replicate(a) for i, a in enumerate(arguments)]
+
+        def call(*arguments: Any) -> Any:
+            return compiled(*placed(arguments))
+
+        # As functions of jit have it, to look at the program.
+        setattr(call, "lower", lambda *arguments: compiled.lower(*placed(arguments)))  # noqa: B010
+        return call
+
+    def _put(self, array: Any, sharding: Any) -> Any:
+        """Return an array in a sharding of the mesh."""
+        import jax
+        from jax.sharding import NamedSharding
+
+        if not isinstance(array, jax.Array):
+            return jax.device_put(array, sharding)
+        now = array.sharding
+        if now.is_equivalent_to(sharding, array.ndim):
+            return array
+        if isinstance(now, NamedSharding) and list(now.mesh.devices.flat) == list(
+            self.mesh.devices.flat
+        ):  # device_put would move it through the host
+            return jax.jit(_same, out_shardings=sharding)(array)
+        return jax.device_put(array, sharding)
+
+
+def read_mesh(devices: object) -> ExampleMesh:
+    """Return the mesh that the argument ``devices`` means, or refuse it."""
+    from jax.sharding import Mesh, NamedSharding
+
+    if isinstance(devices, NamedSharding):
+        axes = [entry for entry in devices.spec if entry is not None]
+        if len(axes) != 1 or not isinstance(devices.mesh, Mesh):
+            raise argument_error(
+                "devices",
+                "a sharding that splits one axis, that of the examples",
+                devices,
+                "Write NamedSharding(mesh, PartitionSpec('examples')).",
+            )
+        return ExampleMesh(_automatic(devices.mesh), axes[0], is_exact=True)
+    if isinstance(devices, Mesh):
+        return ExampleMesh(_automatic(devices), devices.axis_names[0], is_exact=False)
+    return ExampleMesh(
+        Mesh(np.array(_read_list(devices)), ("examples",)), "examples", is_exact=False
+    )
+
+
+def _read_list(devices: object) -> list[Any]:
+    """Return the devices that a number or a list means."""
+    import jax
+
+    available = jax.devices()
+    if isinstance(devices, list | tuple):
+        if not devices or not all(isinstance(device, jax.Device) for device in devices):
+            hint = "jax.devices() lists them."
+            raise argument_error("devices", _EXPECTED, devices, hint, TypeError)
+        if len(set(devices)) < len(devices):
+            raise argument_error("devices", "each device once", Verbatim("one of them twice"))
+        return list(devices)
+    if not isinstance(devices, int | np.integer) or isinstance(devices, bool):
+        raise argument_error("devices", _EXPECTED, devices, error=TypeError)
+    check_number("devices", devices, minimum=1, integer=True)
+    if devices > len(available):
+        hint = "jax.devices() lists them."
+        if available[0].platform == "cpu":
+            hint = (
+                "To split a CPU into several, set the environment variable XLA_FLAGS="
+                f"--xla_force_host_platform_device_count={devices} before JAX starts."
+            )
+        raise argument_error(
+            "devices", f"at most the {len(available)} devices that JAX has", devices, hint
+        )
+    return available[:devices]
+
+
+def _automatic(mesh: Any) -> Any:
+    """Return the mesh with axes along which JAX itself places what a program computes."""
+    from jax.sharding import Mesh
+
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def _cut(argument: Any) -> Any:
+    """Return the array that was padded, or any other argument."""
+    import jax
+
+    if not isinstance(argument, Uneven):
+        return argument
+    return jax.lax.slice_in_dim(argument.padded, 0, argument.length, axis=argument.axis)
+
+
+def _same(array: Any) -> Any:
+    """Return an array, for JAX to place."""
+    return array
+
+
+@functools.cache
+def _register() -> None:
+    """Let programs of JAX take uneven arrays as arguments."""
+    from jax.tree_util import register_dataclass
+
+    register_dataclass(Uneven, data_fields=["padded"], meta_fields=["length", "axis"])

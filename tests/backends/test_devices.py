@@ -1,0 +1,119 @@
+"""Examples split over devices: the results of one device, and arrays that stay where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from helpers.modes import needs_jax
+
+import symng
+
+SCRIPT = Path(__file__).parents[1] / "helpers" / "device_steps.py"
+COMPARED = (
+    "natural_gradient",
+    "metric_batch_of_its_own",
+    "kronecker_and_minres",
+    "line_search",
+    "chunks",
+    "sum_of_objectives",
+    "own_updates_and_average",
+    "qr",
+    "empirical_fisher",
+    "examples_that_mix",
+    "random_draws",
+    "convolution",
+)
+TOLERANCE = 1e-12
+
+
+def run_cases(*names: str) -> dict[str, Any]:
+    """Return what cases find in a process with eight virtual devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(SCRIPT), *names],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def compared():
+    return run_cases(*COMPARED, "search_on_the_host", "hessian_free", "runs")
+
+
+@needs_jax
+def test_descent_over_devices():
+    both = run_cases("descent", "targets_out_of_range")
+    found, labels = both["descent"], both["targets_out_of_range"]
+    assert max(found[name] for name in ("number", "list", "mesh", "ahead")) < 1e-14
+    # The examples are split: no device has more than its share of them, padded if uneven.
+    assert (found["largest"], found["largest uneven"]) == (4096 // 8, 126)
+    assert found["collectives"] == {"all-reduce": 1}
+    # Arrays are checked on the device: a few examples come to the host for a dry run.
+    assert found["counter"] == 4096 * 3
+    assert max(found["number copied"], found["mesh copied"], labels["copied"]) <= 16 * 4
+    assert "t (as the loss takes it): expected class numbers from 0 to 2" in labels["error"]
+    assert "got 3 at (9,)" in labels["error"]
+
+    errors = found["errors"]
+    assert errors.pop("unchanged") == "[1.0, -1.0, 0.5]"
+    messages = {
+        "too many": "devices: expected at most the 8 devices that JAX has, got 9",
+        "none": "devices: expected a whole number, at least 1, got 0",
+        "text": "devices: expected a number, a list of JAX devices",
+        "twice": "devices: expected each device once",
+        "C": "devices: expected none in mode 'FAST_COMPILE'",
+        "whole": "devices: expected a sharding that splits one axis",
+        "length": "gradient_batch: expected a multiple of 4 examples, the shares of the sharding, "
+        "got 1001. Give 1000 or 1004",
+        "nan": "gradient_batch, t: expected finite values, got NaN, first in example 77",
+        "data": "data: expected a multiple of 4 examples",
+    }
+    assert set(errors) == set(messages)
+    for name, message in messages.items():
+        assert errors[name].partition(": ")[2].startswith(message), errors[name]
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMPARED)
+def test_steps_are_those_of_one_device(name, compared):
+    found = compared[name]
+    assert found["everywhere"] and found["moved"] > 0.01
+    assert found["losses"] < TOLERANCE and found["params"] < TOLERANCE
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["search_on_the_host", "hessian_free"])
+def test_steps_whose_iterations_depend_on_rounding(name, compared):
+    assert compared[name]["everywhere"] and compared[name]["losses"] < 1e-8
+
+
+@needs_jax
+@pytest.mark.slow
+def test_runs_are_those_of_one_device(compared):
+    assert max(compared["runs"].values()) < TOLERANCE, compared["runs"]
+
+
+@pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM"])
+def test_backends_without_devices(mode):
+    x, w = pt.matrix("x"), pytensor.shared(np.ones(2), name="w")
+    objective = symng.Objective(pt.sqr(x @ w).mean(), x @ w, [w], inputs=[x])
+    message = rf"^devices: expected none in mode '{mode}', which runs on the CPU, got 2"
+    with pytest.raises(ValueError, match=message):
+        symng.minimize(objective, symng.SGD(0.1), (np.ones((4, 2)),), mode=mode, devices=2)
+    np.testing.assert_array_equal(w.get_value(), 1.0)
