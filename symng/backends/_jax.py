@@ -98,12 +98,13 @@ class JaxOnDevices(Jax):
 
     def __init__(self, mesh: ExampleMesh) -> None:
         self.mesh = mesh
+        self.processes, self.process = mesh.processes, mesh.process
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mesh.mesh})"
 
-    def check_length(self, name: str, length: int) -> None:
-        self.mesh.check_length(name, length)
+    def check_split(self, name: str, array: Any, axis: int) -> None:
+        self.mesh.check_split(name, array, axis)
 
     def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
         """Return the arrays with their examples split over the devices."""
@@ -112,6 +113,9 @@ class JaxOnDevices(Jax):
     def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
         """Return the arrays as `place` has left them."""
         return list(arrays)
+
+    def gather(self, numbers: Sequence[int]) -> np.ndarray:
+        return self.mesh.gather(numbers)
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:
         """Make shared variables hold arrays that are on each device."""

@@ -42,15 +42,24 @@ class ExampleMesh:
         The axis, or axes, of the mesh over which examples are split.
     is_exact : bool
         Whether the number of examples has to be a multiple of the number of shares.
+    shares : int
+        How many parts the examples are split into.
+    processes, process : int
+        How many processes the devices belong to, and the number of this one. With several, arrays
+        of the host are the examples of this process.
     """
 
     def __init__(self, mesh: Any, axis: str | tuple[str, ...], *, is_exact: bool) -> None:
+        import jax
         from jax.sharding import NamedSharding, PartitionSpec
 
         self.mesh, self.axis, self.is_exact = mesh, axis, is_exact
         names = (axis,) if isinstance(axis, str) else axis
         self.shares = math.prod(mesh.shape[name] for name in names)
         self.replicated = NamedSharding(mesh, PartitionSpec())
+        owners = {device.process_index for device in mesh.devices.flat}
+        self.processes = len(owners)
+        self.process = sorted(owners).index(jax.process_index())
         _register()
 
     def sharding(self, axis: int) -> Any:
@@ -59,29 +68,45 @@ class ExampleMesh:
 
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.axis))
 
-    def check_length(self, name: str, length: int) -> None:
-        """Refuse a number of examples that a sharding does not divide."""
-        if self.is_exact and length % self.shares:
-            raise argument_error(
-                name,
-                f"a multiple of {self.shares} examples, the shares of the sharding",
-                Verbatim(f"{length}"),
-                f"Give {length - length % self.shares} or {length + -length % self.shares}; or "
-                "give the devices by their number or as a mesh, which take any number of examples.",
-            )
+    def check_split(self, name: str, array: Any, axis: int) -> None:
+        """Refuse an array with a number of examples that cannot be split."""
+        length, parts, whose = array.shape[axis], self.shares, "the shares of the sharding"
+        if self.processes > 1 and not _is_spread(array):
+            parts, whose = self.shares // self.processes, "those of the devices of a process"
+        elif self.processes == 1 and not self.is_exact:
+            return
+        left = length % parts
+        if left:
+            hint = f"Give {length - left} or {length - left + parts}."
+            if self.processes == 1:
+                hint += (
+                    " Devices that are given by their number, or as a mesh, take any number of "
+                    "examples."
+                )
+            expected = f"a multiple of {parts} examples, {whose}"
+            raise argument_error(name, expected, Verbatim(f"{length}"), hint)
 
     def split(self, array: Any, axis: int) -> Any:
         """Return an array with its examples split over the devices."""
         import jax
 
-        length = array.shape[axis]
-        self.check_length("devices", length)
+        self.check_split("devices", array, axis)
+        length, sharding = array.shape[axis], self.sharding(axis)
+        if self.processes > 1 and not _is_spread(array):
+            return jax.make_array_from_process_local_data(sharding, np.asarray(array))
         if length % self.shares == 0:
-            return self._put(array, self.sharding(axis))
+            return self._put(array, sharding)
         widths = [(0, 0)] * array.ndim
         widths[axis] = (0, -length % self.shares)
         pad = jax.numpy.pad if isinstance(array, jax.Array) else np.pad
-        return Uneven(self._put(pad(array, widths), self.sharding(axis)), length, axis)
+        return Uneven(self._put(pad(array, widths), sharding), length, axis)
+
+    def gather(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return a row of whole numbers, from 0 to 2^32 - 1, from each process."""
+        from jax.experimental.multihost_utils import process_allgather
+
+        own = np.asarray(numbers, dtype="uint32")
+        return own[None] if self.processes == 1 else np.asarray(process_allgather(own))
 
     def replicate(self, value: Any) -> Any:
         """Return an array, or arrays in dictionaries, on each device; those of JAX as they are."""
@@ -125,6 +150,9 @@ class ExampleMesh:
         import jax
         from jax.sharding import NamedSharding
 
+        if self.processes > 1 and not _is_spread(array):
+            values = np.asarray(array)  # the same in each process
+            return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
         if not isinstance(array, jax.Array):
             return jax.device_put(array, sharding)
         now = array.sharding
@@ -153,9 +181,8 @@ def read_mesh(devices: object) -> ExampleMesh:
         return ExampleMesh(_automatic(devices.mesh), axes[0], is_exact=True)
     if isinstance(devices, Mesh):
         return ExampleMesh(_automatic(devices), devices.axis_names[0], is_exact=False)
-    return ExampleMesh(
-        Mesh(np.array(_read_list(devices)), ("examples",)), "examples", is_exact=False
-    )
+    mesh = Mesh(np.array(_read_list(devices)), ("examples",))
+    return ExampleMesh(_automatic(mesh), "examples", is_exact=False)
 
 
 def _read_list(devices: object) -> list[Any]:
@@ -183,14 +210,40 @@ def _read_list(devices: object) -> list[Any]:
         raise argument_error(
             "devices", f"at most the {len(available)} devices that JAX has", devices, hint
         )
+    if jax.process_count() > 1 and devices < len(available):
+        raise argument_error(
+            "devices",
+            f"all {len(available)} devices of the {jax.process_count()} processes",
+            devices,
+            "Give jax.local_devices() to use those of this process alone.",
+        )
     return available[:devices]
 
 
 def _automatic(mesh: Any) -> Any:
-    """Return the mesh with axes along which JAX itself places what a program computes."""
+    """Return the mesh with axes along which JAX itself places what a program computes.
+
+    Its devices have to belong to this process alone, or as many of them to each process.
+    """
+    import jax
     from jax.sharding import Mesh
 
+    owners = [device.process_index for device in mesh.devices.flat]
+    counts = {owner: owners.count(owner) for owner in owners}
+    is_own = set(counts) == {jax.process_index()}
+    if not is_own and (len(counts) < jax.process_count() or len(set(counts.values())) > 1):
+        raise argument_error(
+            "devices",
+            f"as many devices of each of the {jax.process_count()} processes, or some of this one",
+            Verbatim(", ".join(f"{n} of process {owner}" for owner, n in sorted(counts.items()))),
+            "jax.devices() has those of all processes, jax.local_devices() those of this one.",
+        )
     return Mesh(mesh.devices, mesh.axis_names)
+
+
+def _is_spread(array: Any) -> bool:
+    """Return whether an array of JAX is on devices of several processes."""
+    return not getattr(array, "is_fully_addressable", True)
 
 
 def _cut(argument: Any) -> Any:

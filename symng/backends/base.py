@@ -34,6 +34,8 @@ class Backend:
     has_device : bool
         Whether arrays can stay on a device, where functions read them without a copy. Such
         functions must trust their inputs: PyTensor's checks would copy the arrays to the host.
+    processes, process : int
+        How many processes run a step together, and the number of this one.
     is_optional_default : bool
         Whether this backend may be the default although it does not run every graph. PyTensor's
         own mode then takes over.
@@ -45,6 +47,8 @@ class Backend:
     rehearsal_examples: ClassVar[int | None] = None
     has_device: ClassVar[bool] = False
     is_optional_default: ClassVar[bool] = False
+    processes: int = 1
+    process: int = 0
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -71,12 +75,16 @@ class Backend:
             "JAX splits examples over devices: install it and give mode='JAX'.",
         )
 
-    def check_length(self, name: str, length: int) -> None:
-        """Refuse a number of examples that cannot be split over the devices."""
+    def check_split(self, name: str, array: Any, axis: int) -> None:
+        """Refuse an array with a number of examples that cannot be split over the devices."""
 
     def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
         """Return arrays where functions take them, their examples along ``axes``."""
         return [np.asarray(array) for array in arrays]
+
+    def gather(self, numbers: Sequence[int]) -> np.ndarray:
+        """Return a row of whole numbers, from 0 to 2^32 - 1, from each process."""
+        return np.array([numbers], dtype="uint32")
 
     def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
         """Return arrays that many calls take in the form that functions read without a copy."""

@@ -40,7 +40,28 @@ def _first(array: Any, axis: int, limit: int) -> np.ndarray:
     """Return a copy of the first examples of an array on a device."""
     if not array.is_fully_addressable:
         array = array.addressable_shards[0].data
-    return np.array(array[(slice(None),) * axis + (slice(limit),)])
+    return np.array(on_automatic_mesh(array)[(slice(None),) * axis + (slice(limit),)])
+
+
+def on_automatic_mesh(array: Any) -> Any:
+    """Return an array of JAX on a mesh along whose axes JAX places results itself, without a copy.
+
+    On a mesh with explicit axes, as `jax.make_mesh` makes them, each op would have to say where its
+    result goes. Other arrays are returned as they are.
+    """
+    if not is_on_device(array):
+        return array
+    import jax
+    from jax.sharding import Mesh, NamedSharding
+
+    now = array.sharding
+    if not isinstance(now, NamedSharding):
+        return array
+    sharding = NamedSharding(Mesh(now.mesh.devices, now.mesh.axis_names), now.spec)
+    if sharding == now:
+        return array
+    parts = [shard.data for shard in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
 
 
 def checksum(array: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from symng.backends import Backend
+from symng.backends.host import on_automatic_mesh
 from symng.objective import Objective, ObjectiveLike
 from symng.objective.chunks import ChunkLayout, layout_of, split_into_chunks
 
@@ -65,7 +66,7 @@ class BatchArrays:
         """Refuse numbers of examples that cannot be split over the devices."""
         for arrays, axes in self._with_axes(groups):
             for part, axis in zip(*self._parts(arrays, axes), strict=True):
-                self.backend.check_length(name, part.shape[axis])
+                self.backend.check_split(name, part, axis)
 
     def place_term(self, arrays: Arrays, term: int = 0) -> PlacedArrays:
         """Return the arrays of the term of a number with their parts where functions take them."""
@@ -104,6 +105,13 @@ class BatchArrays:
             [array[(slice(None),) * axis + (chunk,)] for array, axis in zip(a, x, strict=True)]
             for a, x in self._with_axes(groups)
         ]
+
+    def lengths(self, batches: Batches) -> dict[str, int]:
+        """Return the number of examples of each batch, those of all terms."""
+        return {
+            f"{name}_batch": sum(np.shape(a[0])[x[0]] for a, x in self._with_axes(groups) if len(a))
+            for name, groups in batches.items()
+        }
 
     def _with_axes(self, groups: Groups) -> Iterator[tuple[Arrays, Sequence[int]]]:
         """Yield the arrays of each term with their axes of examples."""
@@ -157,6 +165,7 @@ class BatchArrays:
     def _parts(self, given: Arrays, axes: Sequence[int]) -> tuple[Arrays, Sequence[int]]:
         """Return the chunks and the remainder of arrays, or these, with their axes of examples."""
         layout = layout_of(given, axes, self.chunk_size)
+        given = [on_automatic_mesh(array) for array in given]
         return split_into_chunks(given, axes, self.chunk_size), layout.part_axes(axes)
 
 

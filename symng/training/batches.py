@@ -113,6 +113,9 @@ class BatchSampler(Sampler):
             term.set_state(_with_suffix(arrays, suffix), _with_suffix(meta, suffix))
         self.rng.bit_generator.state = meta["rng"]
 
+    def begin_epoch(self, meta: Mapping[str, Any]) -> None:
+        self.rng.bit_generator.state = meta["rng"]
+
     def checksums(self) -> list[int]:
         examples = [term.examples for term in self.terms]
         if self.metric_batch == "own":
@@ -120,14 +123,15 @@ class BatchSampler(Sampler):
             examples = [e for pair in pairs for e in pair]
         return [value for e in examples for value in e.checksums()]
 
-    def describe(self) -> str:
+    def describe(self, parts: int = 1) -> str:
         sizes = " + ".join(
-            f"batch {'by a schedule' if t.schedule else t.gradient.size} of {t.gradient.count}"
+            f"batch {'by a schedule' if t.schedule else parts * t.gradient.size} of "
+            f"{parts * t.gradient.count}"
             for t in self.terms
         )
         metric = ""
         if self.metric_batch != "same":
-            metric = f" of {' + '.join(str(t.metric_size) for t in self.terms)}"
+            metric = f" of {' + '.join(str(parts * t.metric_size) for t in self.terms)}"
         return (
             f"{sizes}, metric batch {self.metric_batch!r}{metric}, search batch "
             f"{self.search_batch!r}"

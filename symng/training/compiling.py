@@ -58,7 +58,8 @@ def compile_step(
     devices : int, list of JAX devices, Mesh or NamedSharding, optional
         On JAX, split the examples of each batch over these devices, the first axis of a mesh.
         Parameters and state are on each. The results are those of one device to rounding, for any
-        number of examples; a sharding has to divide it. Default: one device.
+        number of examples; a sharding has to divide it. With the devices of several processes each
+        gives its part of a batch. Default: one device.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
-from symng.backends.host import checksum
+from symng.backends.host import checksum, on_automatic_mesh
 from symng.graphs.arrays import check_examples
 from symng.training.batch_arrays import Arrays
 
@@ -55,7 +55,7 @@ class Examples:
             check_examples(name, self.arrays, variables, self.axes)
             check(name, self._at(np.arange(1)))
         else:
-            self.arrays = check(name, arrays)
+            self.arrays = [on_automatic_mesh(a) for a in check(name, arrays)]
 
     @property
     def count(self) -> int:

@@ -24,6 +24,7 @@ from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_e
 from symng.training.interrupt import DeferredInterrupt
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.prefetch import Prefetcher
+from symng.training.processes import share
 from symng.training.progress import ProgressBar
 from symng.training.result import TrainingResult, by_name, copies, loss_after
 from symng.training.run import TrainingRun
@@ -176,7 +177,10 @@ def minimize(
         its best value.
     devices : int, list of JAX devices, Mesh or NamedSharding, optional
         On JAX, split the examples of each batch over these devices, as in `compile_step`. Arrays of
-        JAX stay on their devices, where minibatches are drawn from them.
+        JAX stay on their devices, where minibatches are drawn from them. With the devices of
+        several processes (`jax.distributed`) each gives its part of the examples, as many as the
+        others; sizes of batches are those of all. The first process shows progress and writes the
+        checkpoint, which all have to be able to read.
 
     Returns
     -------
@@ -249,21 +253,26 @@ def minimize(
         refuses_increases=is_full,
         devices=devices,
     )
-    sampler = make_sampler(
-        objective,
-        step.metric_inputs,
-        data,
-        np.random.default_rng(seed),
-        batch_size=batch_size,
-        metric_batch=metric_batch,
-        metric_data=metric_data,
-        metric_batch_size=metric_batch_size,
-        search_batch=search_batch,
-    )
-    _try_out(step, sampler)
+    parts = step.processes.parts_of(data)
+    with step.processes.together("data"):
+        sampler = make_sampler(
+            objective,
+            step.metric_inputs,
+            data,
+            np.random.default_rng(seed),
+            batch_size=share("batch_size", batch_size, parts),
+            metric_batch=metric_batch,
+            metric_data=metric_data,
+            metric_batch_size=share("metric_batch_size", metric_batch_size, parts),
+            search_batch=search_batch,
+        )
+        _try_out(step, sampler)
     best = None if early_stopping is None else BestEvaluation(early_stopping)
     prefetcher = Prefetcher(sampler, step.place, max_steps) if sampler.is_lazy else None
-    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best, prefetcher)
+    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best, prefetcher, parts)
+    if step.processes.count > 1:
+        step.check_agreement({"checkpoint, steps": run.steps}, *sampler.peek())
+    shows = progress and step.processes.is_first
     limits = Limits(max_steps, max_seconds, target_loss)
     evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
     losses = run.history["loss"] if run.steps else ()
@@ -272,7 +281,7 @@ def minimize(
     stays = is_full and average_decay is None and not step.updated
     convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
     with (
-        ProgressBar(max_steps, max_seconds, quiet=not progress) as bar,
+        ProgressBar(max_steps, max_seconds, quiet=not shows) as bar,
         step.keep_on_device(sampler.data, sampler.metric_data),
     ):
         reached = limits.reached(run)

@@ -30,6 +30,7 @@ class _Given(TypedDict):
 
     settings: dict[str, str]
     data: list[int]
+    parts: int
 
 
 class TrainingRun:
@@ -43,8 +44,10 @@ class TrainingRun:
         seconds_between_saves: float,
         best_evaluation: BestEvaluation | None = None,
         prefetcher: Prefetcher | None = None,
+        parts: int = 1,
     ) -> None:
         self.step, self.sampler, self.path = step, sampler, path
+        self.parts = parts  # of the examples, each given by a process
         self._prefetcher = prefetcher
         self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
@@ -57,8 +60,14 @@ class TrainingRun:
             return
         self.given: _Given = {
             "settings": _settings_of(step, best_evaluation),
-            "data": sampler.checksums(),
+            "data": step.processes.combine(sampler.checksums()),
+            "parts": parts,
         }
+        with step.processes.together("checkpoint"):
+            self._open(path)
+
+    def _open(self, path: str | os.PathLike[str]) -> None:
+        """Continue from the file, if there is one."""
         if not Path(path).parent.is_dir():  # the first save would notice only after a minute
             raise argument_error(
                 "checkpoint",
@@ -83,8 +92,9 @@ class TrainingRun:
 
     @property
     def is_at_end(self) -> bool:
-        """Whether a stream is known to hold no batch for the next step."""
-        return self._prefetcher is not None and self._prefetcher.is_at_end
+        """Whether a stream, of any process, is known to hold no batch for the next step."""
+        ahead = self._prefetcher
+        return ahead is not None and bool(self.step.processes.agree(ahead.is_at_end))
 
     def take_step(self) -> StepInfo:
         """Take one step on the next batches; parameters and state may stay on the device."""
@@ -115,10 +125,12 @@ class TrainingRun:
         if self.path is None or self.steps == self.saved:
             return
         self._last_save = time.monotonic()
+        if not self.step.processes.is_first:
+            return
         self.step.sync_to_host()
         feed_arrays, feed_meta = (self._prefetcher or self.sampler).get_state()
         arrays = {
-            name: np.asarray(v.get_value(borrow=True)) for name, v in self._variables().items()
+            name: np.asarray(v.get_value(borrow=True)) for name, v in self.variables().items()
         }
         arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
         arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
@@ -155,10 +167,16 @@ class TrainingRun:
             arrays, meta = load_checkpoint(path)
         except ValueError as error:
             raise ValueError(f"checkpoint: {str(error).removeprefix('path: ')}") from error
-        variables = self._variables()
+        meta.setdefault("parts", 1)
+        if meta["parts"] != self.parts:  # neither data nor their order can be compared
+            meta["data"] = self.given["data"]
+            arrays = {n: a for n, a in arrays.items() if not n.startswith("feed_")}
+        variables = self.variables()
         given = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
         given |= {
-            f"feed_{name}": _layout(array) for name, array in self.sampler.get_state()[0].items()
+            f"feed_{name}": _layout(array)
+            for name, array in self.sampler.get_state()[0].items()
+            if meta["parts"] == self.parts
         }
         if "generators" not in meta:  # a file of an earlier version, which had none
             for name in [name for name in variables if name.startswith("updated_")]:
@@ -187,7 +205,10 @@ class TrainingRun:
         for generator, state in zip(self._generators, meta.get("generators", ()), strict=False):
             if state is not None:
                 set_generator_state(generator, state)
-        self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
+        if meta["parts"] == self.parts:
+            self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
+        else:
+            self.sampler.begin_epoch(meta["feed"])
         self.history = History.from_dict(_without_prefix(arrays, "history_"))
         self._is_of_same_data = meta.get("data", self.given["data"]) == self.given["data"]
         # Losses on other data cannot be compared.
@@ -215,7 +236,7 @@ class TrainingRun:
                 "again with another path if this is not intended."
             )
 
-    def _variables(self) -> dict[str, SharedVariable]:
+    def variables(self) -> dict[str, SharedVariable]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
         named: dict[str, SharedVariable] = {
             f"param_{i}": p for i, p in enumerate(self.step.objective.params)
@@ -231,7 +252,7 @@ class TrainingRun:
 
     def _kind(self) -> str:
         """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
-        return f"{type(self.step.optimizer).__name__}, {self.sampler.describe()}"
+        return f"{type(self.step.optimizer).__name__}, {self.sampler.describe(self.parts)}"
 
 
 def _settings_of(step: CompiledStep, best: BestEvaluation | None) -> dict[str, str]:

@@ -81,12 +81,19 @@ class Sampler(ABC):
         """Continue from what `get_state` returned."""
 
     @abstractmethod
+    def begin_epoch(self, meta: Mapping[str, Any]) -> None:
+        """Begin the epoch of a state again, whose text this is, in another order of examples."""
+
+    @abstractmethod
     def checksums(self) -> list[int]:
         """Return a checksum of each array of the data."""
 
     @abstractmethod
-    def describe(self) -> str:
-        """Describe the batches in a line; the same for runs that can go on from one another."""
+    def describe(self, parts: int = 1) -> str:
+        """Describe the batches in a line; the same for runs that can go on from one another.
+
+        ``parts`` is how many processes each give such batches.
+        """
 
     def as_given(self, groups: Sequence[Any]) -> Any:
         """Return the arrays of the only term, or those of all as a tuple."""

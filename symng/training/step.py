@@ -36,6 +36,7 @@ from symng.training.batch_arrays import (
 )
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
+from symng.training.processes import Processes
 from symng.training.programs import Programs
 from symng.training.sampler import StepArrays
 from symng.training.settings import Settings
@@ -82,6 +83,7 @@ class CompiledStep:
         self.average_decay = average_decay
         self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
         self._programs = Programs(objective, chunk_size, mode, self.build)
+        self.processes = Processes(self._programs.arrays.backend)
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases
         if average_decay is not None:
@@ -232,6 +234,14 @@ class CompiledStep:
         """
         self._programs.check_shapes(name, self.objective.by_term(name, batch))
 
+    def check_agreement(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
+        """Refuse, in all processes, numbers, batches and parameters that are not alike in each."""
+        given = self._by_term(*batches)  # type: ignore[arg-type]
+        lengths = self._programs.arrays.lengths(given)
+        self.processes.check_same({**numbers, **lengths}, "Give each as many examples.")
+        named = {f"params, {p.name or i}": p for i, p in enumerate(self.objective.params)}
+        self.processes.check_values({**named, **self.state, **self.hyperparameters})
+
     def keep_on_device(self, *batches: Arrays) -> AbstractContextManager[None]:
         """Keep these batches on the device of the backend while the context is open.
 
@@ -329,6 +339,16 @@ class CompiledStep:
         self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
     ) -> Batches:
         """Return the arrays of each batch, or refuse them."""
+        with self.processes.together("gradient_batch, metric_batch, search_batch"):
+            checked = self._check_in_this_process(gradient_batch, metric_batch, search_batch)
+        if self.processes.count > 1:
+            self.check_agreement({}, gradient_batch, metric_batch, search_batch)
+        return checked
+
+    def _check_in_this_process(
+        self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
+    ) -> Batches:
+        """Return the arrays of each batch, or refuse them; other processes are not asked."""
         given = self._by_term(gradient_batch, metric_batch, search_batch)
         checked = {n: self._check_batch(n, groups) for n, groups in given.items() if n != "search"}
         # Refuses a batch that the optimizer does not use.

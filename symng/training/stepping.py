@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,8 +18,9 @@ from symng.training.interrupt import DeferredInterrupt
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
-from symng.training.streams import StreamEndError
 from symng.training.verdicts import Watch, message_of
+
+_ENDINGS: tuple[Ending, ...] = get_args(Ending)
 
 Evaluated = ArrayLike | Mapping[str, ArrayLike] | None
 """What an evaluation returns: a number, numbers by their names, or nothing."""
@@ -36,7 +38,9 @@ class Limits:
         """Return which limit on steps or seconds the run has reached, if any."""
         if self.max_steps is not None and run.steps >= self.max_steps:
             return "max_steps"
-        if self.max_seconds is not None and run.seconds >= self.max_seconds:
+        if self.max_seconds is not None and run.step.processes.agree(
+            run.seconds >= self.max_seconds
+        ):
             return "max_seconds"
         if self.max_steps is None and run.is_at_end:
             return "end_of_data"
@@ -143,11 +147,10 @@ class Stepper:
         self.watch.remember()
         with interrupt.immediate():
             self.run.wait_for_batches()
-        try:
-            info = self.run.take_step()
-        except StreamEndError:
+        if self.run.is_at_end:
             self.ending = self.limits.at_end_of_data(self.run)
             return
+        info = self.run.take_step()
         row = {"step": self.run.steps, "seconds": self.run.seconds, **info.to_dict()}
         try:
             if self.limits.max_steps is None:  # is there another step?
@@ -178,10 +181,22 @@ class Stepper:
             self.ending, self.convergence_message = "converged", message
 
     def _report(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
-        """Evaluate if due, show the step and call the callback, which may end the run."""
+        """Report a step to the user, whose code may end the run: in all processes, if in one."""
         due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
-        if due or self.callback is not None:
-            self.run.step.sync_to_host()  # the user's code may read the parameters
+        if not due and self.callback is None:
+            with interrupt.immediate():
+                self.bar.show(row, last=self.ending is not None)
+            return
+        processes = self.run.step.processes
+        self.run.step.sync_to_host()  # the user's code may read the parameters
+        with processes.together("evaluate, callback"):
+            self._call(row, interrupt, due)
+        number = 0 if self.ending is None else 1 + _ENDINGS.index(self.ending)
+        number = processes.agree(number)
+        self.ending = _ENDINGS[number - 1] if number else None
+
+    def _call(self, row: dict[str, float], interrupt: DeferredInterrupt, due: bool) -> None:
+        """Evaluate if due, show the step and call the callback, which may end the run."""
         if due:
             self._evaluate(row, interrupt)
         with interrupt.immediate():

@@ -273,13 +273,19 @@ class StreamSampler(Sampler):
             indices.position = meta[f"metric_position_{i}"]
         self.rng.bit_generator.state = meta["rng"]
 
+    def begin_epoch(self, meta: Mapping[str, Any]) -> None:
+        self._stream.go_to(meta["epoch"], 0)
+        if self._metric_stream is not None:
+            self._metric_stream.go_to(meta["metric_epoch"], 0)
+        self.rng.bit_generator.state = meta["rng"]
+
     def checksums(self) -> list[int]:
         return [value for examples, _ in self._own for value in examples.checksums()]
 
-    def describe(self) -> str:
+    def describe(self, parts: int = 1) -> str:
         sizes = ""
         if self._own:
-            sizes = f" of {' + '.join(str(indices.size) for _, indices in self._own)}"
+            sizes = f" of {' + '.join(str(parts * indices.size) for _, indices in self._own)}"
         return (
             f"batches of a stream, metric batch {self.metric_batch!r}{sizes}, search batch "
             f"{self.search_batch!r}"

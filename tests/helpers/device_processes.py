@@ -1,0 +1,136 @@
+"""One of two processes of two virtual devices each, which run a step together.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 python device_processes.py CASE NUMBER PORT
+        FOLDER
+
+prints a JSON object with what the case found in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from jax.sharding import NamedSharding, PartitionSpec
+
+import symng
+
+X = np.random.default_rng(0).standard_normal((16, 3))
+T = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * np.random.default_rng(1).standard_normal(16)
+OPTIMIZER = symng.NaturalGradient(damping=0.3, solver=symng.CG(rtol=1e-12, maxiter=20))
+
+
+def regression(start: float = 0.1) -> symng.Objective:
+    """Return a regression by one unit with a tanh."""
+    x, t, w = pt.matrix("x"), pt.vector("t"), pytensor.shared(np.full(3, start), name="w")
+    y = pt.tanh(x @ w)
+    return symng.Objective(pt.sqr(y - t).mean() / 2, y, [w], inputs=[x], targets=[t])
+
+
+def part(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the examples of this process: the first half or the second."""
+    count, number = jax.process_count(), jax.process_index()
+    size = len(arrays[0]) // count
+    return tuple(a[number * size : (number + 1) * size] for a in arrays)
+
+
+def train(objective: symng.Objective, data: Any = None, **given: Any) -> symng.TrainingResult:
+    """Train on the examples of this process."""
+    given = {"max_steps": 6, "progress": False, "devices": len(jax.devices()), **given}
+    data = part(X, T) if data is None else data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return symng.minimize(objective, OPTIMIZER, data, mode="JAX", **given)
+
+
+def losses(**given: Any) -> list[float]:
+    """Return the losses of a run."""
+    return train(regression(), **given).history["loss"].tolist()
+
+
+def message_of(call: Any) -> str:
+    """Return the type and the message of the error that a call raises."""
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def runs(folder: Path) -> dict[str, Any]:
+    """Train on full batches, on minibatches, from one global array, and resume."""
+    number = jax.process_index()
+    found: dict[str, Any] = {"full": losses()}
+    found["minibatches"] = losses(batch_size=8)
+    mesh = jax.make_mesh((4,), ("examples",))
+    sharding = NamedSharding(mesh, PartitionSpec("examples"))
+    spread = tuple(jax.make_array_from_process_local_data(sharding, a) for a in part(X, T))
+    found["spread"] = losses(data=spread, devices=mesh)
+    found["spread minibatches"] = losses(data=spread, batch_size=8, devices=mesh)
+    file = folder / "run.npz"
+    losses(max_steps=3, checkpoint=file)
+    found["resumed"] = losses(checkpoint=file)
+    found["from one process"] = losses(checkpoint=folder / "one.npz")
+    losses(max_steps=3, batch_size=8, checkpoint=folder / "minibatches.npz")
+
+    # Errors: each leaves the parameters as they were.
+    objective = regression(0.1 + number)
+    found["params"] = message_of(lambda: train(objective))
+    objective = regression()
+    found["unchanged"] = objective.params[0].get_value().tolist()
+    short = X[: 8 - 4 * number], T[: 8 - 4 * number]
+    found["lengths"] = message_of(lambda: train(objective, short))
+    found["uneven"] = message_of(lambda: train(objective, (X[:7], T[:7])))
+    found["batch_size"] = message_of(lambda: train(objective, batch_size=7))
+    bad = T.copy()
+    bad[12] = np.nan
+    found["nan"] = message_of(lambda: train(objective, part(X, bad)))
+    found["devices"] = message_of(lambda: train(objective, devices=2))
+    step = symng.compile_step(objective, OPTIMIZER, mode="JAX", devices=4)
+    found["nan in a step"] = message_of(lambda: step(part(X, bad)))
+    found["unchanged"] += objective.params[0].get_value().tolist()
+
+    # What one process decides, the other does too.
+    ends = train(regression(), callback=lambda row: number == 1 and row["step"] == 2)
+    found["callback"] = [ends.status, ends.steps]
+
+    def evaluate() -> float:
+        if number == 1:
+            raise KeyError("no such file")
+        return 0.0
+
+    found["evaluate"] = message_of(lambda: train(regression(), evaluate=evaluate))
+    limited = train(regression(), max_steps=None, max_seconds=0.2 + 1e6 * number)
+    found["max_seconds"] = [limited.status, limited.steps]
+    return found
+
+
+def killed(folder: Path) -> dict[str, Any]:
+    """Kill the second process in the midst of a run, after some checkpoints."""
+
+    def callback(row: dict[str, float]) -> None:
+        if jax.process_index() == 1 and row["step"] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    losses(checkpoint=folder / "killed.npz", checkpoint_seconds=0, callback=callback)
+    return {}
+
+
+def main(case: str, number: str, port: str, folder: str) -> None:
+    """Run a case in this process, and print what it found."""
+    jax.distributed.initialize(f"localhost:{port}", 2, int(number), heartbeat_timeout_seconds=10)
+    symng.enable_jax()
+    print(json.dumps({"runs": runs, "killed": killed}[case](Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
