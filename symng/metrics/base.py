@@ -10,6 +10,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, check_instance
 from symng.graphs.config import Config
+from symng.graphs.rebuild import rebuild
 from symng.metrics._loss_block import LossBlock, loss_block
 from symng.metrics._weighted import Parts, weighted_parts
 from symng.metrics.jacobian import pullback, pushforward
@@ -133,3 +134,14 @@ class OutputMetric(Metric):
         outputs = self.outputs(objective)
         tangents = pushforward(outputs, objective, v)
         return pullback(outputs, objective, self.output_curvature_product(objective, tangents))
+
+    def bend(self, objective: Objective, v: TensorVariable) -> TensorVariable:
+        """Return J^T H r'', with r'' the second derivative of the outputs along the vector ``v``.
+
+        Where the metric is R^T R this is R^T times the second derivative of what R is the Jacobian
+        of: what a straight step bends the outputs, pulled back.
+        """
+        outputs, along = self.outputs(objective), v.type()  # v depends on the parameters, too
+        tangents = pushforward(outputs, objective, along)
+        bends = rebuild(pushforward(tangents, objective, along), {along: v})
+        return pullback(outputs, objective, self.output_curvature_product(objective, bends))

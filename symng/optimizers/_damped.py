@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pytensor.tensor as pt
@@ -24,6 +25,7 @@ from symng.optimizers._step import (
     loss_and_gradient,
     norm,
     take_step_size,
+    update_along,
 )
 from symng.optimizers.base import Optimizer, Records, State, StepBatches, Updates
 from symng.optimizers.damping import (
@@ -56,6 +58,8 @@ class DampedSolve:
         Whether lambda is that of the model.
     updates : dict
         What the preconditioner updates.
+    again : callable
+        From another right-hand side to its solution, by the same solver and preconditioner.
     """
 
     loss: TensorVariable
@@ -64,6 +68,7 @@ class DampedSolve:
     solution: Solution
     shares_damping: bool
     updates: Updates
+    again: Callable[[TensorVariable], Solution]
 
     @property
     def slope(self) -> TensorVariable:
@@ -189,9 +194,10 @@ class DampedOptimizer(Optimizer):
         if previous is not None:
             start = state.value_of(self, "warm_start") * previous
         apply, updates = build_preconditioner(self.preconditioner, batches, metric, state, damping)
-        solution = self._present_solver(state).solve(
-            operator, gradient, damping=damping, x0=start, preconditioner=apply
+        again = partial(
+            self._present_solver(state).solve, operator, damping=damping, preconditioner=apply
         )
+        solution = again(gradient, x0=start)
         if self.solve_damping is not None:
             operator = self.metric.with_damping(state.values["damping"])(batches.for_metric)
         return DampedSolve(
@@ -201,6 +207,7 @@ class DampedOptimizer(Optimizer):
             solution=solution,
             shares_damping=self.solve_damping is None,
             updates=updates,
+            again=again,
         )
 
     def _damping_of_solve(self, state: State) -> TensorVariable:
@@ -229,13 +236,16 @@ class DampedOptimizer(Optimizer):
         direction: TensorVariable,
         *,
         image: TensorVariable | None = None,
+        acceleration: TensorVariable | None = None,
         keep_refused: bool = False,
     ) -> tuple[Updates, Records]:
         """Return updates and records of a step along ``direction``: its size, and the prediction.
 
         ``image`` is (F + lambda I) times the direction in the model where that is known, which can
-        spare a product. The next solve starts from what this one found, p, whichever direction was
-        made of it; from zero after a refused step, unless ``keep_refused``.
+        spare a product. With an ``acceleration`` c the step of size eta is eta p + eta^2 c. The
+        prediction is that for eta p, since c makes up for what the model leaves out. The next solve
+        starts from what this one found, p, whichever direction was made of it; from zero after a
+        refused step, unless ``keep_refused``.
         """
         if image is None and direction is solve.solution.x:
             image = solve.image
@@ -243,7 +253,14 @@ class DampedOptimizer(Optimizer):
         model = ModelAlong(solve.operator, damping, direction, image)
         slope = pt.dot(solve.gradient, direction)
         size, found, new_loss, searched = take_step_size(
-            self.step_size, state, batches, direction, solve.loss, slope, model.curvature
+            self.step_size,
+            state,
+            batches,
+            direction,
+            solve.loss,
+            slope,
+            model.curvature,
+            acceleration,
         )
         update = size * direction
         needs_image = image is not None or self.damping.ratio == "quadratic"
@@ -260,7 +277,7 @@ class DampedOptimizer(Optimizer):
             self.damping,
             loss=solve.loss,
             new_loss=new_loss,
-            update=update,
+            update=update_along(direction, acceleration, size),
             predicted=predicted,
             sound=pt.and_(solve.has_direction, found),
             searched=searched,

@@ -84,16 +84,26 @@ def in_units_of_loss(batch: Batch, records: Records) -> Records:
     return records | {name: records[name] * scale for name in _OF_THE_LOSS if name in records}
 
 
+def update_along(
+    direction: TensorVariable, acceleration: TensorVariable | None, eta: TensorVariable
+) -> TensorVariable:
+    """Return eta direction + eta^2 acceleration; without the latter eta direction."""
+    update = eta * direction
+    return update if acceleration is None else update + pt.sqr(eta) * acceleration
+
+
 def loss_along(
-    batch: Batch | ObjectiveLike, direction: TensorVariable
+    batch: Batch | ObjectiveLike,
+    direction: TensorVariable,
+    acceleration: TensorVariable | None = None,
 ) -> Callable[[TensorVariable], TensorVariable]:
-    """Return eta -> L(theta - eta direction)."""
+    """Return eta -> L(theta - eta direction - eta^2 acceleration)."""
     batch = as_batch(batch)
     params: Any = batch.params
     theta = vectors.ravel(params, params)
 
     def loss_at(eta: TensorVariable) -> TensorVariable:
-        moved = vectors.split(theta - eta * direction, params)
+        moved = vectors.split(theta - update_along(direction, acceleration, eta), params)
         return pt.cast(batch.mean(lambda o, _: [o.loss_at(moved)])[0], batch.dtype)
 
     return loss_at
@@ -128,18 +138,20 @@ def take_step_size(
     loss: TensorVariable,
     slope: TensorVariable,
     curvature: Curvature,
+    acceleration: TensorVariable | None = None,
 ) -> SizedStep:
     """Return the step size that the rule finds, with the losses there.
 
     ``slope`` and ``curvature`` are those of the quadratic model, as for `StepSize.from_model`.
     """
     size = rule.from_model(step_size_of(state, rule), slope, curvature)
-    loss_at = loss_along(batches.gradient, direction)
+    loss_at = loss_along(batches.gradient, direction, acceleration)
     if batches.search is None:
         size, new_loss, found = rule.find(loss_at, loss, slope, size)
         return SizedStep(size, found, new_loss, None)
     before = searched_loss(batches)
-    size, after, found = rule.find(loss_along(batches.search, direction), before, slope, size)
+    searched_at = loss_along(batches.search, direction, acceleration)
+    size, after, found = rule.find(searched_at, before, slope, size)
     return SizedStep(size, found, loss_at(size), (before, after))
 
 

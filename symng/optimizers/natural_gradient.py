@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from symng.graphs.config import config
-from symng.optimizers._damped import DampedOptimizer
-from symng.optimizers._step import NO_SEARCH, in_units_of_loss, refuse_batch
-from symng.optimizers.base import State, Step, StepBatches
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.tensor.variable import TensorVariable
+
+from symng._checks import argument_error
+from symng.graphs.config import config, flag
+from symng.metrics.base import OutputMetric
+from symng.optimizers._damped import DampedOptimizer, DampedSolve
+from symng.optimizers._step import (
+    NO_SEARCH,
+    all_finite,
+    has_direction,
+    in_units_of_loss,
+    norm,
+    refuse_batch,
+)
+from symng.optimizers.base import Records, State, Step, StepBatches
+
+# The largest 2 |c| / |p| with which Transtrum and Sethna take the acceleration c of a step p.
+_MAX_RATIO = 0.75
 
 
 @config
@@ -46,6 +62,11 @@ class NaturalGradient(DampedOptimizer):
         gives the reduction ratio and the step size, and which ``damping`` adapts: a number of at
         least 0, a symbolic scalar, or a function of the lambda of the model, such as
         ``lambda damping: 10 * damping``. Default: the same.
+    geodesic_acceleration : bool, default False
+        Whether the step follows the curve theta - eta p - eta^2 c [3]_, with
+        (F + lambda I) c = J^T H r'' / 2: r'' is the second derivative along p of the outputs r on
+        which F = J^T H J is formed, and a straight step bends their path by it. For `Fisher` and
+        `GaussNewton`.
 
     Notes
     -----
@@ -55,12 +76,21 @@ class NaturalGradient(DampedOptimizer):
     size of the parameters. With ``solve_damping`` a quadratic ratio and a step size of the model
     take one more product.
 
+    Geodesic acceleration takes a second solve, by the same solver with the same preconditioner, and
+    a pushforward of a pushforward; `QR` and `Woodbury` factorize once for both. Where
+    2 |c| > 0.75 |p|, or where the second solve found nothing, the step is along p alone: [3]_
+    refuse such a step, but not every damping rule would then change the next one. The reduction
+    ratio compares the loss at the end of the curve with the model of eta p. Where the outputs are
+    linear in the parameters c is 0.
+
     References
     ----------
     .. [1] R. Pascanu and Y. Bengio, "Revisiting Natural Gradient for Deep Networks",
        arXiv:1301.3584.
     .. [2] S. Amari, "Natural gradient works efficiently in learning", Neural Computation 10(2),
        1998.
+    .. [3] M. K. Transtrum and J. P. Sethna, "Improvements to the Levenberg-Marquardt algorithm for
+       nonlinear least-squares minimization", arXiv:1201.5885.
 
     Examples
     --------
@@ -81,10 +111,40 @@ class NaturalGradient(DampedOptimizer):
     array([ 3., -1.])
     """
 
+    geodesic_acceleration: bool = flag(default=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.geodesic_acceleration and not isinstance(self.metric, OutputMetric):
+            expected = "symng.Fisher or symng.GaussNewton, for geodesic_acceleration"
+            hint = "Other metrics have no outputs whose second derivative counts."
+            raise argument_error("metric", expected, self.metric, hint, TypeError)
+
     def build(self, batches: StepBatches, state: State) -> Step:
         if not self.searches:
             refuse_batch("search_batch", batches.search, *NO_SEARCH)
         batches = batches.averaged()
         solve = self.solve(batches, state)
-        updates, records = self.descend(batches, state, solve, solve.solution.x)
-        return Step(batches, updates, in_units_of_loss(batches.gradient, records))
+        acceleration, measured = self._accelerate(batches, solve)
+        updates, records = self.descend(
+            batches, state, solve, solve.solution.x, acceleration=acceleration
+        )
+        return Step(batches, updates, in_units_of_loss(batches.gradient, records | measured))
+
+    def _accelerate(
+        self, batches: StepBatches, solve: DampedSolve
+    ) -> tuple[TensorVariable | None, Records]:
+        """Return the acceleration c, zero where it is of no use, and the record of its size."""
+        metric, p = self.metric, solve.solution.x
+        if not (self.geodesic_acceleration and isinstance(metric, OutputMetric)):
+            return None, {}
+        bend = batches.for_metric.mean(lambda o, _: [metric.bend(o, p).astype(o.dtype)])[0]
+        solution = solve.again(bend / 2)
+        ratio = 2 * norm(solution.x) / norm(p)
+        sound = pt.and_(has_direction(solution, bend / 2), all_finite(solution.x, ratio))
+        taken = pt.and_(sound, pt.le(ratio, pt.constant(_MAX_RATIO, dtype=p.dtype)))
+        nan = pt.constant(np.nan, dtype=p.dtype)
+        return (
+            pt.switch(taken, solution.x, pt.zeros_like(p)),
+            {"acceleration_ratio": pt.switch(sound, ratio, nan)},
+        )

@@ -45,6 +45,9 @@ class StepInfo:
         Whether the parameters have changed.
     restarted : bool
         Whether a conjugate direction was given up for the natural direction alone.
+    acceleration_ratio : float
+        2 |c| / |p| of geodesic acceleration, which is left out above 0.75; NaN where its solve
+        found nothing.
     search_evaluations : float
         Evaluations of the loss, on the search batch, by a search on the host.
     losses : tuple of float
@@ -66,6 +69,7 @@ class StepInfo:
     update_norm: float = _NAN
     accepted: bool = True
     restarted: bool = False
+    acceleration_ratio: float = _NAN
     search_evaluations: float = _NAN
     losses: tuple[float, ...] = ()
 

@@ -32,6 +32,7 @@ COLUMNS = (
     "update_norm",
     "accepted",
     "restarted",
+    "acceleration_ratio",
     "search_evaluations",
 )
 N = 20
