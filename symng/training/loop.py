@@ -18,7 +18,7 @@ from symng.training.arguments import (
     check_evaluation,
     check_limits,
 )
-from symng.training.batch_arrays import Arrays, Groups, full_layouts
+from symng.training.batch_arrays import Arrays, Groups
 from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.interrupt import DeferredInterrupt
@@ -357,14 +357,10 @@ def _average_params(step: CompiledStep) -> dict[str | int, np.ndarray] | None:
 
 def _try_out(step: CompiledStep, sampler: Sampler) -> None:
     """Build the step and evaluate the model on the first batches, before minutes of compilation."""
-    metric_batch, search_batch = sampler.metric_batch, sampler.search_batch
-    separate = {"metric": metric_batch != "same", "search": search_batch != "same"}
-    step.build(
-        full_layouts(step.objective, "gradient", *(name for name, own in separate.items() if own))
-    )
-    gradient, metric, _ = sampler.peek()
+    gradient, metric, search = sampler.peek()
+    step.build_for(gradient, metric, search)
     step.check_shapes("data", gradient)
-    if metric is not None and metric_batch == "own":
+    if metric is not None and sampler.metric_batch == "own":
         step.check_shapes("metric_data", metric)
     groups = step.objective.by_term("data", gradient)
     for term, arrays in zip(step.objective.terms, groups, strict=True):

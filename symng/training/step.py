@@ -227,6 +227,16 @@ class CompiledStep:
                 self._steps[layouts] = step
         return self._steps[layouts]
 
+    def build_for(
+        self,
+        gradient_batch: Arrays,
+        metric_batch: Arrays | None = None,
+        search_batch: Arrays | None = None,
+    ) -> Step:
+        """Return the symbolic step on these batches, or refuse one that it does not use."""
+        batches = self._by_term(gradient_batch, metric_batch, search_batch)
+        return self.build(self._programs.arrays.layouts(batches))
+
     def check_shapes(self, name: str, batch: Arrays) -> None:
         """Evaluate the model on a batch in plain Python, unless arrays of these lengths passed.
 
@@ -351,10 +361,10 @@ class CompiledStep:
         """Return the arrays of each batch, or refuse them; other processes are not asked."""
         given = self._by_term(gradient_batch, metric_batch, search_batch)
         checked = {n: self._check_batch(n, groups) for n, groups in given.items() if n != "search"}
-        # Refuses a batch that the optimizer does not use.
-        self.build(full_layouts(self.objective, *given))
         if "search" in given:
+            self.build(full_layouts(self.objective, *given))  # refuses one that it does not use
             checked["search"] = self._check_batch("search", given["search"])
+        self.build(self._programs.arrays.layouts(checked))  # the same of a metric batch
         return checked
 
     def _check_batch(self, name: str, groups: Groups) -> Groups:
