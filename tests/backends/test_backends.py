@@ -375,7 +375,7 @@ def test_c_is_right_where_a_loop_keeps_its_memory():
     np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
-@pytest.mark.parametrize("mode", ["CVM", "FAST_COMPILE"])
+@pytest.mark.parametrize("mode", [pytest.param("CVM", marks=pytest.mark.slow), "FAST_COMPILE"])
 def test_a_step_takes_shared_variables_that_hold_arrays_of_jax(mode):
     """A function of the user's that was compiled for JAX leaves its arrays in what it updates."""
     pytest.importorskip("jax")

@@ -42,6 +42,7 @@ def test_the_output_of_the_first_term_is_the_laplacian():
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_method_runs(tmp_path, capsys):
     arguments = [*SMALL.split(), "--compare", "--seconds", "1", "--out", str(tmp_path)]
     assert poisson.main(arguments) == 0

@@ -211,7 +211,7 @@ def test_signs_are_random(dtype):
     assert (f(np.ones(n, dtype=dtype), 2) == signs[12:18]).all()  # of seed and length alone
 
 
-@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX"))
+@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX", slow=["CVM", "NUMBA"]))
 def test_signs_are_the_same_on_every_backend(mode):
     like, seed = pt.vector(dtype="float32"), pt.lscalar()
     wanted = [[1, 1, 1, 1, -1, -1, 1, 1], [1, -1, -1, 1, 1, 1, 1, -1]]

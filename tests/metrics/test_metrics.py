@@ -295,7 +295,11 @@ def test_natural_form_where_the_output_is_exactly_0_or_1():
 
 @pytest.mark.usefixtures("rewrites")
 @pytest.mark.parametrize(
-    "kind, mode", [*((kind, "FAST_COMPILE") for kind in KINDS), ("bernoulli", "CVM")]
+    "kind, mode",
+    [
+        *((kind, "FAST_COMPILE") for kind in KINDS),
+        pytest.param("bernoulli", "CVM", marks=pytest.mark.slow),
+    ],
 )
 def test_float32_stays_float32(kind, mode):
     rng = np.random.default_rng(2)

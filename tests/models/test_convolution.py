@@ -125,7 +125,9 @@ def dense():
     return case, oracles.fisher(case), oracles.jacobian(case.loss, case.params, case.givens)
 
 
-@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", "NUMBA", "JAX", slow=["NUMBA"]))
+@pytest.mark.parametrize(
+    "mode", modes("FAST_COMPILE", "CVM", "NUMBA", "JAX", slow=["CVM", "NUMBA"])
+)
 def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
     case, fisher, slopes = dense
     vector = np.random.default_rng(4).standard_normal(case.size)
@@ -140,6 +142,7 @@ def test_gradient_and_fisher_product_are_the_dense_ones(dense, mode):
     assert oracles.relative_error(product, fisher @ vector) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_convolution_and_its_derivative_on_numba():
     """Correlations as SciPy's, and u^T J as J is linear in the filters and in the images."""
     x, w, u = (pt.tensor(dtype="float64", shape=s) for s in ((2, 4, 5), (2, 3, 2), (2, 2, 2, 2)))

@@ -163,11 +163,18 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["one batch", "own batches"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name, own",
+    [
+        pytest.param(name, own, id=f"{name}-{kind}", marks=pytest.mark.slow if is_slow else ())
+        for name in OPTIMIZERS
+        for kind, own in (("one batch", False), ("own batches", True))
+        if name != "adam" or not own
+        # The whole optimizer on batches of its own is the harder case.
+        for is_slow in [not own and name not in ("adam", "kronecker")]
+    ],
+)
 def test_step(name, own):
-    if own and name == "adam":
-        pytest.skip("Adam has no other batches")
     searches = name not in ("kronecker", "jacobi", "adam")
     batches: dict[str, Any] = {"gradient_batch": (X[:20], T[:20])}
     if own:
@@ -229,6 +236,7 @@ RECURRENT = symng.NaturalGradient(
 )
 
 
+@pytest.mark.slow
 def test_recurrent_network_in_chunks():
     whole, parts = (steps_of(RECURRENT, MODE, chunk_size) for chunk_size in (None, 4))
     np.testing.assert_allclose(parts, whole, rtol=1e-6)

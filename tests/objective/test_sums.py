@@ -267,9 +267,9 @@ class TestSteps:
     def test_parts_of_a_sum_take_the_steps_of_the_sum(self, name):
         self.compare("sum", OPTIMIZERS[name], 3, 1e-8)
 
-    def test_in_chunks(self):
-        self.compare("mean", OPTIMIZERS["natural"], 2, 1e-8, chunk_size=2)
-        self.compare("sum", OPTIMIZERS["natural"], 2, 1e-8, chunk_size=2)
+    @pytest.mark.parametrize("reduction", [pytest.param("mean", marks=pytest.mark.slow), "sum"])
+    def test_in_chunks(self, reduction):
+        self.compare(reduction, OPTIMIZERS["natural"], 2, 1e-8, chunk_size=2)
 
     def compare(self, reduction, optimizer, steps, rtol, **options):
         ends, infos = [], []

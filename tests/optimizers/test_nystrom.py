@@ -145,7 +145,7 @@ def test_other_backends_solve_the_same_system_in_as_few(mode: str) -> None:
     check_iterations(mode, symng.CG)
 
 
-@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "JAX"))
+@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "JAX", slow=["JAX"]))
 def test_float32_stays_and_iterations_fall(mode: str) -> None:
     spent = []
     for preconditioner in (None, NystromPreconditioner(rank=16)):

@@ -21,8 +21,15 @@ OPTIMIZERS = {
 }
 
 
+# The recurrent network takes as long as all other problems together.
+PROBLEMS = [
+    pytest.param(name, marks=pytest.mark.slow if name == "adding_problem" else ())
+    for name in problems.PROBLEMS
+]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("problem", problems.PROBLEMS)
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_loss_goes_down(problem, optimizer):
     objective, data = problems.PROBLEMS[problem]()
     assert objective.dtype == "float64" and objective.reduction == "mean"
