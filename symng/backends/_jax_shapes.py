@@ -23,11 +23,12 @@ from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply
 from pytensor.graph.fg import AbstractFunctionGraph
 from pytensor.graph.op import Op, StorageMapType
+from pytensor.graph.traversal import ancestors
 from pytensor.link.jax.dispatch.basic import jax_funcify, jax_typify
 from pytensor.link.jax.dispatch.shape import JAXShapeTuple
 from pytensor.link.utils import fgraph_to_python
 from pytensor.raise_op import CheckAndRaise
-from pytensor.scalar.basic import ScalarType
+from pytensor.scalar.basic import Composite, ScalarType
 from pytensor.scan.op import Scan
 from pytensor.tensor.basic import Alloc, AllocEmpty, ARange, Eye, Join, Split
 from pytensor.tensor.blockwise import Blockwise
@@ -151,10 +152,11 @@ def convert_node(op: Op, node: Apply, **kwargs: object) -> Callable:
 
     if not _may_be_shapes(node):
         return trace
+    needed = _inputs_needed(node)
 
     def call(*inputs: jax.Array) -> Outputs | np.ndarray | list[np.ndarray]:
         if not all(is_known(v) for v in inputs):
-            return trace(*inputs)
+            return _with_known(node, needed, inputs, trace(*inputs))
         with jax.ensure_compile_time_eval():
             values = [
                 np.asarray(v, dtype=i.type.dtype) for v, i in zip(inputs, node.inputs, strict=True)
@@ -168,6 +170,35 @@ def convert_node(op: Op, node: Apply, **kwargs: object) -> Callable:
         return outputs[0] if len(outputs) == 1 else outputs
 
     return call
+
+
+def _inputs_needed(node: Apply) -> list[list[int]]:
+    """Return which inputs each output of several fused operations needs; empty for other ops."""
+    if not (isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Composite)):
+        return []
+    inner = node.op.scalar_op.fgraph
+    reached = [set(ancestors([output])) for output in inner.outputs]
+    return [[i for i, v in enumerate(inner.inputs) if v in of_output] for of_output in reached]
+
+
+def _with_known(
+    node: Apply, needed: Sequence[Sequence[int]], inputs: Sequence[jax.Array], traced: Any
+) -> Any:
+    """Return what was traced, but in NumPy the outputs whose own inputs are known.
+
+    PyTensor fuses the arithmetic of shapes with that of values, where they share an input.
+    """
+    known = [is_known(v) for v in inputs]
+    ready = [all(known[i] for i in positions) for positions in needed]
+    if len(needed) < 2 or not any(ready):
+        return traced
+    with jax.ensure_compile_time_eval():
+        values = [
+            np.asarray(v if k else 1, dtype=i.type.dtype)
+            for v, i, k in zip(inputs, node.inputs, known, strict=True)
+        ]
+    computed = _perform(node, values)
+    return [a if r else b for a, b, r in zip(computed, traced, ready, strict=True)]
 
 
 def _refuse(message: str, *inputs: object) -> NoReturn:

@@ -150,6 +150,13 @@ def test_another_shape_is_another_trace(on_jax):
     assert [on_jax(np.ones((rows, 4)))[0].shape for rows in (6, 8, 6)] == [(3, 8), (4, 8), (3, 8)]
 
 
+def test_a_length_stays_known_where_it_is_fused_with_values():
+    """Both outputs are computed from the length by one op."""
+    outputs = [pt.zeros((n + k,)), pt.sqr(x.sum()) / pt.cast(n + k, "float64")]
+    zeros, quotient = to_numpy(compile_function([x], outputs, mode="JAX")(X))
+    assert zeros.shape == (10,) and quotient == pytest.approx(X.sum() ** 2 / 10)
+
+
 def test_a_shape_that_is_computed_from_values_is_refused():
     f = compile_function([x], x.reshape((pt.cast(abs(x[0, 0]), "int64") + 1, -1)), mode="JAX")
     with pytest.raises(
