@@ -1,13 +1,16 @@
 r"""Solve the viscous Burgers equation with a small network, by Gauss-Newton steps.
 
-    python examples/pinn_burgers.py                     # a few minutes
-    python examples/pinn_burgers.py --viscosity 0.03 --seeds 3
+    python examples/pinn_burgers.py                     # a minute or two
+    python examples/pinn_burgers.py --seeds 5
+    python examples/pinn_burgers.py --viscosity 0.03
 
 u_t + u u_x = nu u_xx for -1 < x < 1 and 0 < t < 1, from u = -sin(pi x) at t = 0, with u = 0 at
 x = -1 and x = 1. A front forms at x = 0. The loss has three objectives, added up: the mean squared
 residual at random points inside, and --weight times those at t = 0 and on the two sides. The
-derivatives by t and x are PyTensor's. The error is that against the integral of Cole and Hopf.
-Leaves pinn_burgers.png in --out: the error against steps, the solution and its error.
+derivatives by t and x are PyTensor's. nu starts at --start-viscosity and falls to --viscosity, by
+--fall after each step whose loss is below --solved: the front is wide at first. The error is that
+against the integral of Cole and Hopf. Leaves pinn_burgers.png in --out: the error against steps,
+the solution and its error.
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from command_line import add_mode, is_ready, nonnegative, positive, seed, whole
+from command_line import add_mode, fraction, is_ready, nonnegative, positive, seed, whole
 from matplotlib.figure import Figure
+from pytensor.tensor.sharedvar import TensorSharedVariable
 from scipy.special import logsumexp
 
 import symng
@@ -41,6 +45,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--viscosity", type=positive, default=0.01 / np.pi, help="nu, 0.01 / pi")
+    parser.add_argument(
+        "--start-viscosity", type=positive, default=0.1, help="nu of the first step, if higher"
+    )
+    parser.add_argument("--fall", type=fraction, default=0.9, help="factor by which nu falls")
+    parser.add_argument("--solved", type=positive, default=0.03, help="loss below which nu falls")
     parser.add_argument("--hidden", type=whole, default=20, help="tanh units of a layer")
     parser.add_argument("--layers", type=whole, default=3, help="hidden layers")
     parser.add_argument("--points", type=whole, default=2000, help="inside")
@@ -48,7 +57,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--boundary", type=whole, default=100, help="points on the sides")
     parser.add_argument("--weight", type=positive, default=10.0, help="of the conditions")
     parser.add_argument("--damping", type=nonnegative, default=1e-6, help="of Gauss-Newton")
-    parser.add_argument("--steps", type=whole, default=200, help="of training, each seed")
+    parser.add_argument("--steps", type=whole, default=120, help="of training, each seed")
     parser.add_argument("--seed", type=seed, default=0, help="of points and weights, the first one")
     parser.add_argument("--seeds", type=whole, default=1, help="number of seeds")
     add_mode(parser)
@@ -91,6 +100,7 @@ class Problem:
     """The three objectives, added up, with their points, and the error of the network."""
 
     objective: symng.ObjectiveSum
+    viscosity: TensorSharedVariable
     data: tuple[tuple[np.ndarray, ...], ...]
     predict: Callable[[np.ndarray], np.ndarray]
     grid: np.ndarray
@@ -100,6 +110,12 @@ class Problem:
         """Return the relative error in L2 on the grid."""
         wrong = self.predict(self.grid) - self.truth
         return float(np.linalg.norm(wrong) / np.linalg.norm(self.truth))
+
+    def lower_viscosity(self, loss: float, options: argparse.Namespace) -> None:
+        """Let the viscosity fall, if the network nearly solves the equation as it is."""
+        if loss < options.solved:
+            lower = options.fall * float(self.viscosity.get_value())
+            self.viscosity.set_value(max(lower, options.viscosity))
 
 
 def make_network(
@@ -126,12 +142,13 @@ def make_problem(options: argparse.Namespace, number: int) -> Problem:
     rng = np.random.default_rng(number)
     params, u = make_network(options, rng)
     gaussian = symng.Gaussian()
+    viscosity = pytensor.shared(np.asarray(options.viscosity), name="viscosity")
 
     points, start, u_start, side = pt.matrix("points"), pt.matrix("start"), pt.vector(), pt.matrix()
     value = u(points)
     slopes = pt.grad(value.sum(), points)
     curvature = pt.grad(slopes[:, 1].sum(), points)[:, 1]
-    residual = slopes[:, 0] + value * slopes[:, 1] - options.viscosity * curvature
+    residual = slopes[:, 0] + value * slopes[:, 1] - viscosity * curvature
     equation = symng.Objective(
         pt.sqr(residual).mean() / 2, residual, params, [points], likelihood=gaussian
     )
@@ -151,6 +168,7 @@ def make_problem(options: argparse.Namespace, number: int) -> Problem:
     grid = make_grid()
     return Problem(
         objective=equation + options.weight * initial + options.weight * boundary,
+        viscosity=viscosity,
         data=((inside,), (at_start, -np.sin(np.pi * at_start[:, 1])), (at_sides,)),
         predict=symng.compile_function([side], u(side), mode=options.mode),
         grid=grid,
@@ -161,6 +179,7 @@ def make_problem(options: argparse.Namespace, number: int) -> Problem:
 def train(options: argparse.Namespace, number: int) -> tuple[Problem, np.ndarray]:
     """Return the problem, solved, and a row of step and error for each evaluation."""
     problem = make_problem(options, number)
+    problem.viscosity.set_value(max(options.start_viscosity, options.viscosity))
     result = symng.minimize(
         problem.objective,
         symng.NaturalGradient(
@@ -171,6 +190,7 @@ def train(options: argparse.Namespace, number: int) -> tuple[Problem, np.ndarray
         loss_tolerance=None,
         evaluate=problem.error,
         evaluate_every=10,
+        callback=lambda row: problem.lower_viscosity(row["new_loss"], options),
         progress=False,
         mode=options.mode,
     )

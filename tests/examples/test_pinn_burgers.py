@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.modes import needs_jax
 from scipy.special import ive
 
 burgers = importlib.import_module("pinn_burgers")
@@ -64,6 +65,28 @@ def test_a_small_network_finds_a_smooth_solution(tmp_path, capsys):
     assert burgers.main([*SMALL.split(), "--out", str(tmp_path)]) == 0
     assert (tmp_path / "pinn_burgers.png").read_bytes().startswith(b"\x89PNG")
     assert float(re.search(r"median error (\S+)", capsys.readouterr().out)[1]) < 0.5
+
+
+def test_the_viscosity_falls_to_its_final_value():
+    options = burgers.parse([*SMALL.split(), "--fall", "0.5"])
+    problem = burgers.make_problem(options, 0)
+    problem.viscosity.set_value(0.3)
+    seen = []
+    for loss in (0.5, 0.02, 0.02, 0.02):
+        problem.lower_viscosity(loss, options)
+        seen.append(float(problem.viscosity.get_value()))
+    assert seen == [0.3, 0.15, 0.1, 0.1]
+
+
+@pytest.mark.slow
+@needs_jax
+def test_a_falling_viscosity_finds_the_front_where_the_final_one_does_not():
+    network = "--hidden 12 --points 1000 --initial 100 --boundary 50 --steps 90 --mode JAX"
+    errors = []
+    for start in ("0.1", "1e-9"):
+        options = burgers.parse([*network.split(), "--start-viscosity", start])
+        errors.append(burgers.train(options, 0)[0].error())
+    assert errors[0] < 0.02 and errors[1] > 0.2
 
 
 def test_page_lists_every_option(monkeypatch, capsys):
