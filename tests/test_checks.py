@@ -301,10 +301,7 @@ class Speechless:
     "value, message",
     [
         (sparse.eye(3, format="csr"), r"got a csr_\w+ of shape \(3, 3\).* give its .toarray\(\)"),
-        (
-            (row for row in ZEROS),
-            "A generator is exhausted after one pass. Collect all examples in arrays",
-        ),
+        ((row for row in ZEROS), "Collect its values in an array"),
         ({"x": ZEROS}, "Give its values, in the order of inputs and targets"),
         (X, "the symbolic variable is for the graph"),
         (Keeping(), r"NumPy says: use detach\(\)"),
@@ -319,7 +316,7 @@ def test_what_to_give_in_place_of_what_is_no_array(value, message):
     "value, message",
     [
         (sparse.eye(3, format="csr"), "toarray"),
-        ((row for row in ZEROS), "A generator is exhausted"),
+        ((row for row in ZEROS), "Give the arrays of one batch"),
         (
             {"x": ZEROS, "labels": 0},
             r"Give tuple\(data\[name\] for name in \['x', 'labels'\]\), in the order",
@@ -327,7 +324,7 @@ def test_what_to_give_in_place_of_what_is_no_array(value, message):
         ({"images": ZEROS}, "Give its values, in the order"),
         ("data.npz", "numpy.load"),
         (None, "comma"),
-        ({1, 2}, "Collect all examples in arrays"),
+        ({1, 2}, "takes a stream of batches as data"),
         (ZEROS, r"A one-element tuple needs a comma: \(X,\)"),
         (Speechless(), "a Speechless"),
     ],

@@ -167,11 +167,11 @@ def _way_to_arrays(value: object, variables: Sequence[TensorVariable]) -> str:
     if isinstance(value, str | bytes | os.PathLike):
         return "Load the file, for instance with numpy.load."
     if isinstance(value, Iterable) and not is_array:
-        collect = "Collect all examples in arrays. Batches are drawn from these."
-        if not hasattr(value, "__len__"):
-            return f"A generator is exhausted after one pass. {collect}"
-        if variables:  # such as a data loader
-            return collect
+        if variables:
+            return "Give the arrays of one batch. symng.minimize takes a stream of batches as data."
+        return "" if hasattr(value, "__len__") else "Collect its values in an array."
+    if variables and hasattr(value, "__getitem__") and hasattr(value, "__len__") and not is_array:
+        return "Give its arrays. symng.minimize takes a loader of its batches, too."
     if hasattr(value, "columns") and len(variables) > 1:
         names = ", ".join(f"columns for {v}" for v in variables)
         return f"Give an array for each: ({names})."

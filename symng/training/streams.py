@@ -12,7 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
-from symng.objective import ObjectiveLike
+from symng.objective import Objective, ObjectiveLike
 from symng.training.batch_arrays import Arrays, Groups, names_of_terms
 from symng.training.batches import BatchSampler
 from symng.training.examples import Examples, Indices
@@ -316,6 +316,14 @@ def _needs_argument(function: Callable[..., object]) -> bool:
     return False
 
 
+def _are_batches(data: object) -> bool:
+    """Return whether data are a list of tuples of arrays."""
+    return isinstance(data, tuple | list) and any(
+        isinstance(batch, tuple | list) and batch and all(hasattr(a, "__array__") for a in batch)
+        for batch in data
+    )
+
+
 def make_sampler(
     objective: ObjectiveLike,
     expected: Sequence[Sequence[TensorVariable] | None],
@@ -327,6 +335,10 @@ def make_sampler(
 ) -> Sampler:
     """Return the sampler for data, arrays or a stream, with the arguments of `minimize`."""
     if not is_stream(data):
+        if isinstance(objective, Objective) and _are_batches(data):
+            hint = "Give a function that returns them, for instance lambda: batches."
+            got = Verbatim(f"a {type(data).__name__} of {len(data)} batches")
+            raise argument_error("data", "arrays of all examples, or a stream", got, hint)
         return BatchSampler(objective, expected, data, rng, batch_size=batch_size, **options)
     if batch_size is not None:
         hint = "Cut the batches where the stream is made."

@@ -55,6 +55,16 @@ class Loader:
         return ([Tensor(a) for a in batch] for batch in BATCHES)
 
 
+class Dataset:
+    """Single examples by number."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return Tensor(X[i]), Tensor(T[i])
+
+
 class TestStreams:
     expected = by_hand([(batch,) for batch in BATCHES + BATCHES[:1]])
 
@@ -256,12 +266,23 @@ class TestBadBatches:
             ({"metric_batch_size": 5}, "metric_batch_size: expected none with metric_batch='same'"),
             ({"data": lambda: 5}, "data: expected a function that returns an iterable"),
             ({"data": 5}, "data: expected a tuple"),
+            ({"data": BATCHES}, "data: .*got a list of 4 batches. Give a function"),
+            ({"data": Dataset()}, "data: .*a loader of its batches"),
             (
                 {"metric_batch": "own", "metric_data": (X,), "metric_batch_size": 21},
                 "metric_batch_size: expected at most the 20 examples",
             ),
         ],
-        ids=["batch_size", "all", "metric_batch_size", "no batches", "number", "too many"],
+        ids=[
+            "batch_size",
+            "all",
+            "metric_batch_size",
+            "no batches",
+            "number",
+            "list",
+            "examples",
+            "too many",
+        ],
     )
     def test_settings(self, settings, message):
         with pytest.raises((TypeError, ValueError), match=message):
