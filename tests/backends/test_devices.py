@@ -38,9 +38,10 @@ TOLERANCE = 1e-12
 def run_cases(*names: str) -> dict[str, Any]:
     """Return what cases find in a process with eight virtual devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(SCRIPT), *names],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=1200,
@@ -51,7 +52,7 @@ def run_cases(*names: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared():
-    return run_cases(*COMPARED, "search_on_the_host", "hessian_free", "runs")
+    return run_cases(*COMPARED, "search_on_the_host", "hessian_free", "runs", "exchange")
 
 
 @needs_jax
@@ -61,7 +62,7 @@ def test_descent_over_devices():
     assert max(found[name] for name in ("number", "list", "mesh", "ahead")) < 1e-14
     # The examples are split: no device has more than its share of them, padded if uneven.
     assert (found["largest"], found["largest uneven"]) == (4096 // 8, 126)
-    assert found["collectives"] == {"all-reduce": 1}
+    assert found["collectives"] == ["all-reduce"]
     # Arrays are checked on the device: a few examples come to the host for a dry run.
     assert found["counter"] == 4096 * 3
     assert max(found["number copied"], found["mesh copied"], labels["copied"]) <= 16 * 4
@@ -107,6 +108,32 @@ def test_steps_whose_iterations_depend_on_rounding(name, compared):
 @pytest.mark.slow
 def test_runs_are_those_of_one_device(compared):
     assert max(compared["runs"].values()) < TOLERANCE, compared["runs"]
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CG", "MINRES-QLP", "Kronecker", "chunks", "Woodbury"])
+def test_what_devices_exchange_in_a_step(name, compared):
+    """The cost model of docs/devices.md, beside the program that XLA compiled."""
+    params, layers, item = [4 * 3, 3, 3 * 2, 2], [(4 + 1, 3), (3 + 1, 2)], 8
+    n = sum(params)
+    found = compared["exchange"][name]
+    by_depth = {d: [c for c in found if c[3] == d] for d in range(3)}
+    kinds = {kind for kind, *_ in found}
+    loops = 1 if name == "chunks" else 0
+    outside, iteration = by_depth[loops], by_depth[loops + 1]
+    # Gradient and loss at once, then the loss after the step.
+    reduced = sorted(size for kind, _, size, _ in outside if kind == "all-reduce")
+    factors = item * sum(a**2 + g**2 for a, g in layers) if name == "Kronecker" else 0
+    assert reduced[0] == item and reduced[-1] >= item * (n + 1) + factors and len(reduced) == 2
+    if name == "Woodbury":  # the rows of all examples come to each device
+        rows = 24 * 2
+        gathered = [c for c in found if c[0] == "all-gather"]
+        assert [size for _, _, size, _ in gathered] == [item * rows * n] and not iteration
+        return
+    # An iteration reduces a vector of the size of the parameters, once.
+    assert kinds == {"all-reduce"} and len(iteration) == 1
+    assert sorted(iteration[0][1]) == sorted(params) and iteration[0][2] == item * n
 
 
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM"])

@@ -25,6 +25,7 @@ import pytensor.tensor as pt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import symng
+from helpers.collectives import read_collectives
 from symng.models import convolve, mlp
 
 symng.enable_jax()  # so that arrays of JAX may be float64
@@ -268,7 +269,7 @@ def descent() -> Any:
             if batch is placed:
                 found[f"{name} copied"] = max(sizes)
         if name == "number":
-            found["collectives"] = collectives(step, placed)
+            found["collectives"] = [c.kind for c in read_collectives(compiled_text(step, placed))]
             found["largest"], found["largest uneven"] = largest(step, placed), largest(step, batch)
             with ThreadPoolExecutor(1) as pool:
                 ahead = pool.submit(step._programs.arrays.place_term, batch).result()
@@ -288,13 +289,6 @@ def compiled_text(step: symng.CompiledStep, *batches: Any) -> str:
     arrays = [array for batch in batches for array in step._programs.arrays.place_term(batch).parts]
     values = [storage[0] for storage in function.vm.inputs]
     return function.vm.jit_fn.lower(*arrays, *values[len(arrays) :]).compile().as_text()
-
-
-def collectives(step: symng.CompiledStep, *batches: Any) -> dict[str, int]:
-    """Return how often each kind of collective is in the program of a step."""
-    kinds = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
-    found = re.findall(rf" ({kinds})(?:-start)?\(", compiled_text(step, *batches))
-    return {kind: found.count(kind) for kind in sorted(set(found))}
 
 
 def largest(step: symng.CompiledStep, *batches: Any) -> int:
@@ -362,6 +356,26 @@ def targets_out_of_range() -> Any:
         step((data, jax.numpy.asarray(labels)))
     except ValueError as error:
         found["error"] = str(error)
+    return found
+
+
+@case
+def exchange() -> Any:
+    """Return what the devices exchange in steps of several kinds."""
+    cg = symng.CG(maxiter=5)
+    kronecker = symng.KroneckerPreconditioner()
+    kinds: dict[str, Any] = {
+        "CG": (symng.NaturalGradient(solver=cg, damping=0.1), {}),
+        "MINRES-QLP": (symng.NaturalGradient(solver=symng.MinresQLP(maxiter=5), damping=0.1), {}),
+        "Kronecker": (symng.NaturalGradient(solver=cg, damping=0.1, preconditioner=kronecker), {}),
+        "chunks": (symng.NaturalGradient(solver=cg, damping=0.1), {"chunk_size": 8}),
+        "Woodbury": (symng.NaturalGradient(solver=symng.Woodbury(), damping=0.1), {}),
+    }
+    found = {}
+    for name, (optimizer, given) in kinds.items():
+        step = symng.compile_step(network(), optimizer, mode="JAX", devices=8, **given)
+        step.compile((X, T))
+        found[name] = read_collectives(compiled_text(step, (X, T)))
     return found
 
 
