@@ -69,6 +69,7 @@ PROJECTS = {
     "jax": (
         "https://docs.jax.dev/en/latest/",
         {
+            "jax.distributed": ("module", "jax.distributed.html#module-jax.distributed"),
             "jax.jit": ("function", "_autosummary/jax.jit.html#jax.jit"),
             "jax.vjp": ("function", "_autosummary/jax.vjp.html#jax.vjp"),
             "jax.lax.while_loop": (

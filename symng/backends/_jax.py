@@ -5,13 +5,14 @@ Importing this module does not import jax.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.traversal import graph_inputs
 from pytensor.link.jax.linker import JAXLinker
 
@@ -92,12 +93,13 @@ class Jax(Backend):
 class JaxOnDevices(Jax):
     """JAX with the examples of a batch split over a mesh of devices.
 
-    Parameters and state are on each device. XLA adds what it takes to give the results of one
-    device: it reduces sums over examples over the devices.
+    Parameters are on each device, and so is the optimizer's state, unless the mesh has a second
+    axis, over which it is split. XLA adds what it takes to give the results of one device: it
+    reduces sums over examples over the devices.
     """
 
     def __init__(self, mesh: ExampleMesh) -> None:
-        self.mesh = mesh
+        self.mesh, self._state = mesh, set[SharedVariable]()
         self.processes, self.process = mesh.processes, mesh.process
 
     def __repr__(self) -> str:
@@ -118,11 +120,29 @@ class JaxOnDevices(Jax):
         return self.mesh.gather(numbers)
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:
-        """Make shared variables hold arrays that are on each device."""
+        """Make shared variables hold arrays that are on the mesh."""
         for variable in variables:
             if hasattr(variable.type, "dtype"):
-                value = variable.get_value(borrow=True)
-                variable.container.storage[0] = self.mesh.moved(value)
+                value = self.mesh.put(variable.get_value(borrow=True), self.sharding(variable))
+                variable.container.storage[0] = value
+
+    def split_state(self, variables: Iterable[SharedVariable]) -> None:
+        self._state.update(variables)
+
+    def sharding(self, variable: SharedVariable) -> Any:
+        """Return where a shared variable has its value."""
+        if variable in self._state:
+            return self.mesh.state_sharding(np.shape(variable.get_value(borrow=True)))
+        return self.mesh.replicated
+
+    def result_shardings(self, graph: Any, storage_of: Mapping[Variable, list[Any]]) -> list[Any]:
+        """Return where the results of a graph go: where the variables are that they update."""
+        state = {id(v.container.storage): self.sharding(v) for v in self._state}
+        inputs = {o: graph.inputs[i] for o, i in (graph.update_mapping or {}).items()}
+        found = [self.mesh.replicated] * len(graph.outputs)
+        for i, variable in inputs.items():
+            found[i] = state.get(id(storage_of[variable]), found[i])
+        return found
 
 
 class MeshLinker(JAXLinker):
@@ -131,9 +151,14 @@ class MeshLinker(JAXLinker):
     def __init__(self, backend: JaxOnDevices) -> None:
         super().__init__()
         self.backend = backend
+        self._results: list[Any] = []
+
+    def fgraph_convert(self, fgraph: FunctionGraph, *args: Any, **kwargs: Any) -> Any:
+        self._results = self.backend.result_shardings(fgraph, kwargs["storage_map"])
+        return super().fgraph_convert(fgraph, *args, **kwargs)
 
     def jit_compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        return self.backend.mesh.jit(fn, self.scalar_shape_inputs)
+        return self.backend.mesh.jit(fn, self.scalar_shape_inputs, self._results)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.backend!r})"

@@ -1,4 +1,4 @@
-"""A mesh of JAX devices: examples are split over it, everything else is on each of its devices.
+"""A mesh of JAX devices: examples are split over it, parameters are on each of its devices.
 
 Importing this module does not import jax.
 """
@@ -44,6 +44,8 @@ class ExampleMesh:
         Whether the number of examples has to be a multiple of the number of shares.
     shares : int
         How many parts the examples are split into.
+    state_axis : str or None
+        The second axis of the mesh, over which the optimizer's state is split; None without one.
     processes, process : int
         How many processes the devices belong to, and the number of this one. With several, arrays
         of the host are the examples of this process.
@@ -56,6 +58,7 @@ class ExampleMesh:
         self.mesh, self.axis, self.is_exact = mesh, axis, is_exact
         names = (axis,) if isinstance(axis, str) else axis
         self.shares = math.prod(mesh.shape[name] for name in names)
+        self.state_axis = mesh.axis_names[1] if len(mesh.axis_names) > 1 else None
         self.replicated = NamedSharding(mesh, PartitionSpec())
         owners = {device.process_index for device in mesh.devices.flat}
         self.processes = len(owners)
@@ -67,6 +70,22 @@ class ExampleMesh:
         from jax.sharding import NamedSharding, PartitionSpec
 
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, self.axis))
+
+    def state_sharding(self, shape: Sequence[int]) -> Any:
+        """Return the sharding of an array of the optimizer's state.
+
+        It is split along its longest axis that the second axis of the mesh divides.
+        """
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        if self.state_axis is None:
+            return self.replicated
+        parts = self.mesh.shape[self.state_axis]
+        divided = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
+        if not divided:
+            return self.replicated
+        longest = max(divided, key=lambda axis: shape[axis])
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, self.state_axis))
 
     def check_split(self, name: str, array: Any, axis: int) -> None:
         """Refuse an array with a number of examples that cannot be split."""
@@ -95,11 +114,11 @@ class ExampleMesh:
         if self.processes > 1 and not _is_spread(array):
             return jax.make_array_from_process_local_data(sharding, np.asarray(array))
         if length % self.shares == 0:
-            return self._put(array, sharding)
+            return self.put(array, sharding)
         widths = [(0, 0)] * array.ndim
         widths[axis] = (0, -length % self.shares)
         pad = jax.numpy.pad if isinstance(array, jax.Array) else np.pad
-        return Uneven(self._put(pad(array, widths), sharding), length, axis)
+        return Uneven(self.put(pad(array, widths), sharding), length, axis)
 
     def gather(self, numbers: Sequence[int]) -> np.ndarray:
         """Return a row of whole numbers, from 0 to 2^32 - 1, from each process."""
@@ -115,25 +134,25 @@ class ExampleMesh:
         if isinstance(value, jax.Array | Uneven):
             return value
         return jax.tree.map(
-            lambda leaf: leaf if isinstance(leaf, jax.Array) else self.moved(np.asarray(leaf)),
+            lambda leaf: (
+                leaf if isinstance(leaf, jax.Array) else self.put(np.asarray(leaf), self.replicated)
+            ),
             value,
         )
 
-    def moved(self, value: Any) -> Any:
-        """Return an array on each device of the mesh, wherever it is now."""
-        return self._put(value, self.replicated)
-
-    def jit(self, function: Callable[..., Any], static: Sequence[int]) -> Callable[..., Any]:
-        """Return a function compiled for the mesh, whose results are on each device.
+    def jit(
+        self, function: Callable[..., Any], static: Sequence[int], results: Sequence[Any]
+    ) -> Callable[..., Any]:
+        """Return a function compiled for the mesh, with a sharding for each of its ``results``.
 
         ``static`` are the positions of arguments that are whole numbers for the compiler.
         """
         import jax
 
         def cut(*arguments: Any) -> Any:
-            return function(*map(_cut, arguments))
+            return tuple(function(*map(_cut, arguments)))
 
-        compiled = jax.jit(cut, static_argnums=static, out_shardings=self.replicated)
+        compiled = jax.jit(cut, static_argnums=static, out_shardings=tuple(results))
 
         def placed(arguments: Sequence[Any]) -> list[Any]:
             return [int(a) if i in static else self.replicate(a) for i, a in enumerate(arguments)]
@@ -145,7 +164,7 @@ class ExampleMesh:
         setattr(call, "lower", lambda *arguments: compiled.lower(*placed(arguments)))  # noqa: B010
         return call
 
-    def _put(self, array: Any, sharding: Any) -> Any:
+    def put(self, array: Any, sharding: Any) -> Any:
         """Return an array in a sharding of the mesh."""
         import jax
         from jax.sharding import NamedSharding
@@ -180,7 +199,7 @@ def read_mesh(devices: object) -> ExampleMesh:
             )
         return ExampleMesh(_automatic(devices.mesh), axes[0], is_exact=True)
     if isinstance(devices, Mesh):
-        return ExampleMesh(_automatic(devices), devices.axis_names[0], is_exact=False)
+        return ExampleMesh(_automatic(devices), devices.axis_names, is_exact=False)
     mesh = Mesh(np.array(_read_list(devices)), ("examples",))
     return ExampleMesh(_automatic(mesh), "examples", is_exact=False)
 
@@ -237,6 +256,14 @@ def _automatic(mesh: Any) -> Any:
             f"as many devices of each of the {jax.process_count()} processes, or some of this one",
             Verbatim(", ".join(f"{n} of process {owner}" for owner, n in sorted(counts.items()))),
             "jax.devices() has those of all processes, jax.local_devices() those of this one.",
+        )
+    rows = np.moveaxis(mesh.devices, 1, -1) if mesh.devices.ndim > 1 else mesh.devices[:, None]
+    if any(len({d.process_index for d in row}) > 1 for row in rows.reshape(-1, rows.shape[-1])):
+        raise argument_error(
+            "devices",
+            f"a mesh whose second axis, {mesh.axis_names[1]!r}, stays within a process",
+            mesh,
+            "The state is split over it, and each process holds all of the state.",
         )
     return Mesh(mesh.devices, mesh.axis_names)
 

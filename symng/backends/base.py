@@ -97,6 +97,9 @@ class Backend:
         """
         sync_to_host(variables)
 
+    def split_state(self, variables: Iterable[SharedVariable]) -> None:
+        """Let the variables of the optimizer's state be split over devices, where there are any."""
+
     def locate(self, error: Exception) -> str:
         """Return the op, or its function, that raised ``error``; empty if not known."""
         return ""

@@ -22,7 +22,19 @@ def to_numpy(values: Any) -> Any:
         return {key: to_numpy(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
         return type(values)(to_numpy(value) for value in values)
-    return values if isinstance(values, np.ndarray | np.generic) else np.array(values)
+    if isinstance(values, np.ndarray | np.generic):
+        return values
+    if is_on_device(values) and not (values.is_fully_addressable or values.is_fully_replicated):
+        return _assembled(values)
+    return np.array(values)
+
+
+def _assembled(array: Any) -> np.ndarray:
+    """Return an array that is split over the devices of each of several processes."""
+    whole = np.empty(array.shape, array.dtype)
+    for shard in array.addressable_shards:
+        whole[shard.index] = shard.data
+    return whole
 
 
 def few_on_host(arrays: Sequence[Any], axes: Sequence[int], limit: int) -> list[Any]:
@@ -91,4 +103,5 @@ def sync_to_host(variables: Iterable[SharedVariable]) -> None:
     for variable in variables:
         value = variable.get_value(borrow=True)
         if hasattr(variable.type, "dtype") and not isinstance(value, np.ndarray):
-            variable.set_value(np.array(value, dtype=variable.type.dtype), borrow=True)
+            value = to_numpy(value).astype(variable.type.dtype, copy=False)
+            variable.set_value(value, borrow=True)

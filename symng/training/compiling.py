@@ -56,10 +56,10 @@ def compile_step(
         generators, which always go on. Those of the graph with a ``default_update`` are updated
         without being given. Not with ``chunk_size``.
     devices : int, list of JAX devices, Mesh or NamedSharding, optional
-        On JAX, split the examples of each batch over these devices, the first axis of a mesh.
-        Parameters and state are on each. The results are those of one device to rounding, for any
-        number of examples; a sharding has to divide it. With the devices of several processes each
-        gives its part of a batch. Default: one device.
+        On JAX, split the examples of each batch over these devices. Parameters and state are on
+        each, but the second axis of a mesh splits the state. The results are those of one device to
+        rounding, for any number of examples; a sharding has to divide it. With the devices of
+        several processes each gives its part of a batch. Default: one device.
 
     Returns
     -------

@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from pytensor.compile.mode import Mode
@@ -133,13 +134,17 @@ def _has_default(variable: SharedVariable) -> bool:
 @contextmanager
 def _restored(variables: Iterable[SharedVariable]) -> Iterator[None]:
     """Restore the values of shared variables when the context ends."""
-    values = {
-        v: copy.deepcopy(value) if is_generator(v) else np.array(value)
-        for v in variables
-        for value in [v.get_value(borrow=True)]
-    }
+    values = {v: _copy_of(v) for v in variables}
     try:
         yield
     finally:
         for variable, value in values.items():
             variable.set_value(value)
+
+
+def _copy_of(variable: SharedVariable) -> Any:
+    """Return a copy of the value of a shared variable, on the host."""
+    value = variable.get_value(borrow=True)
+    if is_generator(variable):
+        return copy.deepcopy(value)
+    return np.array(value) if isinstance(value, np.ndarray) else to_numpy(value)

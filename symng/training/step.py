@@ -93,6 +93,7 @@ class CompiledStep:
         self._steps: dict[Layouts, Step] = {}
         start = time.perf_counter()
         self.build()  # refuses a model that does not fit the optimizer
+        self._programs.arrays.backend.split_state(self._state.values.values())
         self._build_seconds = time.perf_counter() - start
 
     @property

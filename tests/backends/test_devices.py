@@ -20,6 +20,7 @@ import symng
 SCRIPT = Path(__file__).parents[1] / "helpers" / "device_steps.py"
 COMPARED = (
     "natural_gradient",
+    "geodesic_acceleration",
     "metric_batch_of_its_own",
     "kronecker_and_minres",
     "line_search",
@@ -52,7 +53,9 @@ def run_cases(*names: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared():
-    return run_cases(*COMPARED, "search_on_the_host", "hessian_free", "runs", "exchange")
+    return run_cases(
+        *COMPARED, "search_on_the_host", "hessian_free", "runs", "exchange", "split_state"
+    )
 
 
 @needs_jax
@@ -134,6 +137,22 @@ def test_what_devices_exchange_in_a_step(name, compared):
     # An iteration reduces a vector of the size of the parameters, once.
     assert kinds == {"all-reduce"} and len(iteration) == 1
     assert sorted(iteration[0][1]) == sorted(params) and iteration[0][2] == item * n
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, shares",
+    [
+        ("Kronecker", [[37, 37], [90, 45], [90, 45]]),
+        ("Adam", [[37, 37], [37, 37]]),
+        ("Nystrom", [[148, 74], [4, 2]]),
+    ],
+)
+def test_state_is_split_over_the_second_axis_of_a_mesh(name, shares, compared):
+    """An array of which no length is even stays on each device, as the parameters do."""
+    found = compared["split_state"][name]
+    assert found["everywhere"] and found["error"] < TOLERANCE and found["shares"] == shares
 
 
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM"])

@@ -20,18 +20,18 @@ import jax
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import symng
 
-X = np.random.default_rng(0).standard_normal((16, 3))
-T = X @ np.array([1.0, -2.0, 0.5]) + 0.1 * np.random.default_rng(1).standard_normal(16)
+X = np.random.default_rng(0).standard_normal((16, 4))
+T = X @ np.array([1.0, -2.0, 0.5, 1.5]) + 0.1 * np.random.default_rng(1).standard_normal(16)
 OPTIMIZER = symng.NaturalGradient(damping=0.3, solver=symng.CG(rtol=1e-12, maxiter=20))
 
 
 def regression(start: float = 0.1) -> symng.Objective:
     """Return a regression by one unit with a tanh."""
-    x, t, w = pt.matrix("x"), pt.vector("t"), pytensor.shared(np.full(3, start), name="w")
+    x, t, w = pt.matrix("x"), pt.vector("t"), pytensor.shared(np.full(4, start), name="w")
     y = pt.tanh(x @ w)
     return symng.Objective(pt.sqr(y - t).mean() / 2, y, [w], inputs=[x], targets=[t])
 
@@ -46,10 +46,11 @@ def part(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
 def train(objective: symng.Objective, data: Any = None, **given: Any) -> symng.TrainingResult:
     """Train on the examples of this process."""
     given = {"max_steps": 6, "progress": False, "devices": len(jax.devices()), **given}
+    optimizer = given.pop("optimizer", OPTIMIZER)
     data = part(X, T) if data is None else data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return symng.minimize(objective, OPTIMIZER, data, mode="JAX", **given)
+        return symng.minimize(objective, optimizer, data, mode="JAX", **given)
 
 
 def losses(**given: Any) -> list[float]:
@@ -79,6 +80,13 @@ def runs(folder: Path) -> dict[str, Any]:
     file = folder / "run.npz"
     losses(max_steps=3, checkpoint=file)
     found["resumed"] = losses(checkpoint=file)
+    grid = np.array(jax.devices()).reshape(2, 2)
+    found["split state"] = losses(
+        devices=Mesh(grid, ("examples", "state")),
+        optimizer=symng.Adam(0.1),
+        checkpoint=folder / "state.npz",
+    )
+    found["crossing"] = message_of(lambda: losses(devices=Mesh(grid.T, ("examples", "state"))))
     found["from one process"] = losses(checkpoint=folder / "one.npz")
     losses(max_steps=3, batch_size=8, checkpoint=folder / "minibatches.npz")
 

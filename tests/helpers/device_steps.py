@@ -125,6 +125,12 @@ def natural_gradient() -> Any:
 
 
 @case
+def geodesic_acceleration() -> Any:
+    optimizer = symng.NaturalGradient(damping=LEVENBERG, solver=EXACT, geodesic_acceleration=True)
+    return compare(network, optimizer, ((X[:23], T[:23]),))
+
+
+@case
 def metric_batch_of_its_own() -> Any:
     optimizer = symng.NaturalGradient(damping=LEVENBERG, solver=EXACT)
     return compare(network, optimizer, ((X, T), (X[:13],)))
@@ -356,6 +362,57 @@ def targets_out_of_range() -> Any:
         step((data, jax.numpy.asarray(labels)))
     except ValueError as error:
         found["error"] = str(error)
+    return found
+
+
+@case
+def split_state() -> Any:
+    """Split the state of optimizers over the second axis of a mesh, beside steps on one device."""
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("examples", "state"))
+    cg = symng.CG(maxiter=10, rtol=1e-12)
+    optimizers = {
+        "Kronecker": symng.NaturalGradient(
+            solver=cg, damping=0.1, preconditioner=symng.KroneckerPreconditioner(), warm_start=0.9
+        ),
+        "Adam": symng.Adam(0.01),
+        "Nystrom": symng.NaturalGradient(
+            solver=cg, damping=0.1, preconditioner=symng.NystromPreconditioner(rank=4)
+        ),
+    }
+
+    def make() -> symng.Objective:
+        x, t = pt.matrix("x"), pt.matrix("t")
+        model = mlp(x, [4, 5, 2], activation="tanh", output="sigmoid", dtype="float64")
+        r = model.preactivation
+        loss = (pt.softplus(r) - t * r).sum(axis=1).mean()
+        return symng.Objective(loss, model.output, model.params, inputs=[x], targets=[t])
+
+    found = {}
+    for name, optimizer in optimizers.items():
+        runs = [symng.compile_step(make(), optimizer, mode="JAX", devices=d) for d in (None, mesh)]
+        for step in runs:
+            for count in (24, 23):
+                step((X[:count], T[:count]))
+                step.run((X[:count], T[:count]), sync=False)
+        arrays = [v.get_value(borrow=True) for v in runs[1].state.values()]
+        shares = [(a.size, a.addressable_shards[0].data.size) for a in arrays if a.ndim]
+        params = [p.get_value(borrow=True) for p in runs[1].objective.params]
+        for step in runs:
+            step.sync_to_host()
+        pairs = zip(
+            [*runs[0].objective.params, *runs[0].state.values()],
+            [*runs[1].objective.params, *runs[1].state.values()],
+            strict=True,
+        )
+        errors = [
+            np.abs(a.get_value() - b.get_value()).max() / (1 + np.abs(a.get_value()).max())
+            for a, b in pairs
+        ]
+        found[name] = {
+            "error": float(np.max(errors)),
+            "shares": shares,
+            "everywhere": all(p.sharding.is_fully_replicated for p in params),
+        }
     return found
 
 

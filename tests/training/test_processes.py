@@ -58,9 +58,10 @@ def train(**given: Any) -> symng.TrainingResult:
     from helpers.device_processes import OPTIMIZER, T, X, regression
 
     given = {"max_steps": 6, "progress": False, "mode": "FAST_COMPILE", **given}
+    optimizer = given.pop("optimizer", OPTIMIZER)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return symng.minimize(regression(), OPTIMIZER, (X, T), **given)
+        return symng.minimize(regression(), optimizer, (X, T), **given)
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,17 @@ def test_losses_are_those_of_one_process(name, found, expected):
     assert first == second and len(first) == 6 and close(first, expected)
 
 
+def test_the_checkpoint_holds_all_of_a_state_that_is_split(found, folder):
+    adam = symng.Adam(0.1)
+    expected = train(optimizer=adam, max_steps=8).history["loss"]
+    assert all(close(own["split state"], expected) for own in found)
+    state = symng.load_checkpoint(folder / "state.npz")[0]
+    moments = [a for name, a in state.items() if name.startswith("state_") and a.shape == (4,)]
+    assert len(moments) == 2 and np.abs(moments).min() > 0
+    resumed = train(optimizer=adam, max_steps=8, checkpoint=folder / "state.npz")
+    assert close(resumed.history["loss"], expected)
+
+
 def test_minibatches_are_drawn_from_the_examples_of_each_process(found):
     from helpers.device_processes import T, X
 
@@ -99,7 +111,7 @@ def test_minibatches_are_drawn_from_the_examples_of_each_process(found):
     assert first == second
     chosen = np.random.default_rng(0).permutation(8)[:4]
     batch = np.concatenate([chosen, 8 + chosen])
-    loss = np.square(np.tanh(X[batch] @ np.full(3, 0.1)) - T[batch]).mean() / 2
+    loss = np.square(np.tanh(X[batch] @ np.full(4, 0.1)) - T[batch]).mean() / 2
     np.testing.assert_allclose(first[0], loss, rtol=1e-12)
 
 
@@ -125,6 +137,7 @@ def test_resume_in_one_process(found, folder, expected):
         ("lengths", "ValueError: gradient_batch: expected the same in all processes"),
         ("uneven", "ValueError: data: expected a multiple of 2 examples, those of the devices of"),
         ("batch_size", "ValueError: batch_size: expected a multiple of 2, so that each process"),
+        ("crossing", "ValueError: devices: expected a mesh whose second axis, 'state', stays"),
         ("devices", "ValueError: devices: expected all 4 devices of the 2 processes, got 2"),
     ],
 )
@@ -146,7 +159,7 @@ def test_an_error_in_one_process_stops_the_others(name, what, own_message, found
 
 
 def test_refused_batches_leave_the_parameters(found):
-    assert [own["unchanged"] for own in found] == [[0.1] * 6] * 2
+    assert [own["unchanged"] for own in found] == [[0.1] * 8] * 2
 
 
 def test_what_one_process_decides_holds_for_all(found):
