@@ -278,7 +278,7 @@ def test_types_and_repr() -> None:
 @pytest.mark.parametrize("mode", step_modes())
 def test_backends(mode: str) -> None:
     """On each, over some steps of a sum with a derivative by the inputs in its first output."""
-    found = {}
+    found = []
     for this in (MODE, mode):
         rng = np.random.default_rng(3)
         w, v = (pytensor.shared(rng.standard_normal(s)) for s in ((2, 4), (4,)))
@@ -293,15 +293,12 @@ def test_backends(mode: str) -> None:
         inside = symng.Objective(pt.sqr(r).mean() / 2, r, [w, v], [x], likelihood=gaussian)
         edge = symng.Objective(pt.sqr(u(z)).mean() / 2, u(z), [w, v], [z], likelihood=gaussian)
         data = (rng.random((9, 2)),), (rng.random((4, 2)),)
-        for solver in (symng.QR(), symng.MinresQLP(rtol=1e-12, maxiter=50)):
-            optimizer = curved(
-                solver=solver, damping=1e-2, step_size=symng.BacktrackingLineSearch()
-            )
-            step = symng.compile_step(inside + 3 * edge, optimizer, mode=this)
-            ratios = [step(data).acceleration_ratio for _ in range(4)]
-            theta = vectors.get_flat([w, v])
-            if this == MODE:
-                found[repr(solver)] = theta, ratios
-                assert any(0 < ratio <= 0.75 for ratio in ratios)
-            np.testing.assert_allclose(theta, found[repr(solver)][0], rtol=1e-6)
-            np.testing.assert_allclose(ratios, found[repr(solver)][1], rtol=1e-5)
+        optimizer = curved(
+            solver=symng.QR(), damping=1e-2, step_size=symng.BacktrackingLineSearch()
+        )
+        step = symng.compile_step(inside + 3 * edge, optimizer, mode=this)
+        ratios = [step(data).acceleration_ratio for _ in range(4)]
+        found.append((vectors.get_flat([w, v]), ratios))
+    assert any(0 < ratio <= 0.75 for ratio in found[0][1])
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-6)
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-5)
