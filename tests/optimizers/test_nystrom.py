@@ -178,6 +178,22 @@ def test_it_is_kept_over_steps_and_made_anew() -> None:
     assert changed == [True, False, False, True, False, False, True, False]
 
 
+def test_one_that_is_kept_serves_less_where_the_metric_has_changed() -> None:
+    objective, (X, t) = regression()
+    changed = X + 0.1 * np.random.default_rng(2).standard_normal(X.shape)
+    spent = []
+    for preconditioner in (
+        NystromPreconditioner(rank=60),
+        NystromPreconditioner(rank=60, refresh=2),
+    ):
+        optimizer = symng.NaturalGradient(
+            solver=symng.CG(rtol=1e-6, maxiter=500), damping=1e-6, preconditioner=preconditioner
+        )
+        step = symng.compile_step(objective, optimizer, mode=MODE)
+        spent.append([int(step(batch).solver_iterations) for batch in ((X, t), (changed, t))])
+    assert max(spent[0]) <= 2 and spent[1][0] <= 2 and spent[1][1] > 10, spent
+
+
 def test_a_batch_that_is_not_finite_leaves_no_trace() -> None:
     objective, (X, t) = regression()
     optimizer = symng.NaturalGradient(

@@ -39,7 +39,7 @@ class NystromPreconditioner(Preconditioner):
     ----------
     rank : int, default 20
         Columns k of the basis U, at least 1; at most as many as there are parameters are made.
-    refresh : int, default 10
+    refresh : int, default 1
         The approximation is made anew every so many steps, at least 1.
 
     Raises
@@ -53,6 +53,10 @@ class NystromPreconditioner(Preconditioner):
     for n parameters, once in ``refresh`` steps. Each product with M^-1 takes 2 n rank
     multiplications. The basis takes n rank numbers, and a few times as many while it is made. Omega
     is a function of the number of the step. A change of the damping counts at once.
+
+    In the steps after the one that made it, an approximation helps with eigenvalues that are large
+    beside the change of the metric since. Smaller ones do harm, for M divides what has changed by
+    them: with ``refresh`` above 1, keep the rank so low that l_k is above that change.
 
     A metric is taken to be positive semidefinite up to rounding errors. Of an indefinite one, as
     `Hessian` may be, the directions in which Omega^T Y is not positive are left out, and so are
@@ -86,7 +90,7 @@ class NystromPreconditioner(Preconditioner):
     """
 
     rank: int = number(default=20, minimum=1, integer=True)
-    refresh: int = number(default=10, minimum=1, integer=True)
+    refresh: int = number(default=1, minimum=1, integer=True)
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
         rank = min(self.rank, objective.size)
