@@ -59,6 +59,7 @@ from symng.solvers import (
     Status,
     Woodbury,
     diagonal_preconditioner,
+    solve,
 )
 from symng.training import (
     CompiledStep,
@@ -149,6 +150,7 @@ __all__ = [
     "resolve_mode",
     "save_checkpoint",
     "set_mode",
+    "solve",
 ]
 
 if _typing.TYPE_CHECKING:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode, predefined_linkers
 from pytensor.graph.basic import Variable
+from pytensor.graph.op import Op
 from pytensor.graph.traversal import toposort
 from pytensor.scan.op import Scan
+from pytensor.tensor.blockwise import Blockwise
 
 from symng.backends._tracebacks import failing_op
 from symng.backends.base import Backend
@@ -36,10 +39,21 @@ class C(Python):
         PyTensor copies the state into a buffer in each iteration. It has to where a loop keeps the
         memory of its intermediates: the next state would overwrite the present one.
         """
-        loops = [node.op for node in toposort(outputs) if isinstance(node.op, Scan)]
-        if any(_keeps_memory(op) for op in loops):
+        if any(_keeps_memory(op) for op in _loops_in(outputs)):
             return mode
         return mode.including("scan_save_mem_no_prealloc").excluding("scan_save_mem_prealloc")
+
+
+def _loops_in(outputs: Sequence[Variable]) -> list[Scan]:
+    """Return the loops of a graph, and of the ops in it that are graphs themselves."""
+    found: list[Scan] = []
+    for node in toposort(outputs):
+        op: Op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
+        if isinstance(op, Scan):
+            found.append(op)
+        elif isinstance(op, OpFromGraph):
+            found += _loops_in(op.fgraph.outputs)
+    return found
 
 
 def _keeps_memory(op: Scan) -> bool:

@@ -88,7 +88,7 @@ def _scan(
     """
     packing = _Packing(initial)
     packed = packing.pack(initial)
-    outer = _invariants(outputs, current.values())
+    outer = invariants(outputs, current.values())
 
     def step(*arguments: TensorVariable) -> tuple[list[TensorVariable], until]:
         values = packing.unpack(arguments[: len(packed)])
@@ -243,7 +243,7 @@ def map_rows(
     matrix = pt.as_tensor_variable(matrix)
     row = matrix.type.clone(shape=matrix.type.shape[1:])()
     value = fn(row)
-    outer = _invariants([value], [row])
+    outer = invariants([value], [row])
 
     def step(*arguments: TensorVariable) -> Variable:
         return rebuild([value], dict(zip([row, *outer], arguments, strict=True)))[0]
@@ -253,7 +253,7 @@ def map_rows(
     )
 
 
-def _invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
+def invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
     """Return what ``outputs`` are computed from beside ``varying``, as variables for a scan.
 
     Each depends on none of ``varying``, and is the last such variable on its path to the outputs.

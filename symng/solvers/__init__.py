@@ -2,6 +2,7 @@
 
 from symng.solvers.base import Solver
 from symng.solvers.cg import CG
+from symng.solvers.implicit import solve
 from symng.solvers.minres_qlp import MinresQLP
 from symng.solvers.preconditioners import diagonal_preconditioner
 from symng.solvers.qr import QR
@@ -17,4 +18,5 @@ __all__ = [
     "Status",
     "Woodbury",
     "diagonal_preconditioner",
+    "solve",
 ]

@@ -184,12 +184,12 @@ def _tests_of_operators(
     """Return the verdicts on A and M⁻¹ as they multiply two vectors, b one of them."""
     table = [(pt.invert(pt.isfinite(product(b).sum())), Status.NOT_FINITE)]
     if invert is not None:
-        definite = _is_symmetric(invert, b, definite=True)
+        definite = is_symmetric(invert, b, definite=True)
         table.append((pt.invert(definite), Status.BAD_PRECONDITIONER))
-    return [*table, (pt.invert(_is_symmetric(product, b)), Status.NOT_SYMMETRIC)]
+    return [*table, (pt.invert(is_symmetric(product, b)), Status.NOT_SYMMETRIC)]
 
 
-def _is_symmetric(product: Product, v: TensorVariable, definite: bool = False) -> TensorVariable:
+def is_symmetric(product: Product, v: TensorVariable, definite: bool = False) -> TensorVariable:
     """Return whether u.(A v) = v.(A u) up to rounding, for a fixed irregular u.
 
     With ``definite``, u.(A u) and v.(A v) must be positive, too.
