@@ -153,14 +153,21 @@ __all__ = [
     "solve",
 ]
 
+# Names of bridges to other packages, by the module that has them.
+_BRIDGES = {"scipy": "scipy"}
+
 if _typing.TYPE_CHECKING:
     from symng import datasets, models  # noqa: F401
+    from symng.bridges import scipy  # noqa: F401
 else:
 
     def __getattr__(name):
-        """Import ``symng.datasets`` and ``symng.models`` on demand."""
+        """Import ``symng.datasets``, ``symng.models`` and the bridges on demand."""
         if name in ("datasets", "models"):
             return _importlib.import_module(f"symng.{name}")
+        if name in _BRIDGES:
+            bridge = _importlib.import_module(f"symng.bridges.{_BRIDGES[name]}")
+            return bridge if name in _BRIDGES.values() else getattr(bridge, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():

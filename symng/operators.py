@@ -23,7 +23,7 @@ from symng.backends import (
 )
 from symng.backends.failures import backend_failure, comes_from, evaluate
 from symng.graphs import vectors
-from symng.graphs.arrays import check_array
+from symng.graphs.arrays import check_array, refuse_arrays
 from symng.graphs.loops import map_rows
 from symng.graphs.types import Integer, ModeLike, Scalar
 
@@ -142,6 +142,8 @@ class LinearOperator:
         if self.dtype not in ("float32", "float64"):
             raise argument_error("dtype", "'float32' or 'float64'", self.dtype)
         object.__setattr__(self, "inputs", tuple(self.inputs))
+        hint = "SciPy takes a compiled operator: A.to_scipy(*batch)."
+        object.__setattr__(self, "matvec", refuse_arrays(self.matvec, hint))
 
     # Otherwise NumPy would apply `array @ A` and `number * A` elementwise.
     __array_ufunc__ = None

@@ -44,6 +44,7 @@ ROOMS: dict[str, set[str]] = {
     "training": CURVATURE | {"solvers", "optimizers", "_files"},
     "datasets": {"_checks", "_files"},
     "plot": {"training"},
+    "bridges": CURVATURE | {"solvers", "optimizers", "training"},
     # All public rooms. None imports it.
     "legacy": CURVATURE | {"solvers", "optimizers", "training", "models", "datasets", "_files"},
 }
@@ -51,6 +52,7 @@ ROOMS: dict[str, set[str]] = {
 # What a room may import from outside, the standard library aside.
 NUMERIC = {"numpy", "pytensor"}
 OUTSIDE: dict[str, set[str]] = {
+    "bridges": NUMERIC | {"scipy"},
     "backends": NUMERIC | {"jax"},
     "operators": NUMERIC | {"scipy"},
     "optimizers": NUMERIC | {"scipy"},
@@ -181,6 +183,6 @@ def test_import_symng_does_not_import(module, imported):
 
 def test_datasets_and_models_are_imported_on_first_use(imported):
     modules, lazy = imported
-    late = ("symng.datasets", "symng.models", "symng.legacy")
+    late = ("symng.datasets", "symng.models", "symng.legacy", "symng.bridges")
     assert not [name for name in modules if name.startswith(late)]
     assert lazy == "symng.datasets.curves symng.models.networks symng.graphs.vectors False"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Number
+from typing import Any
 
 import numpy as np
 from pytensor.graph.basic import Variable
@@ -176,3 +177,19 @@ def _way_to_arrays(value: object, variables: Sequence[TensorVariable]) -> str:
         names = ", ".join(f"columns for {v}" for v in variables)
         return f"Give an array for each: ({names})."
     return ""
+
+
+def refuse_arrays(
+    product: Callable[[TensorVariable], TensorVariable], hint: str
+) -> Callable[[TensorVariable], TensorVariable]:
+    """Return a function of a symbolic vector that refuses an array, such as one from SciPy."""
+    if getattr(product, "refuses_arrays", False):
+        return product
+
+    def checked(v: Any) -> TensorVariable:
+        if isinstance(v, np.ndarray):
+            raise argument_error("v", "a symbolic vector", v, hint, TypeError)
+        return product(v)
+
+    checked.refuses_arrays = True  # type: ignore[attr-defined]
+    return checked

@@ -16,6 +16,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.graphs.types import ModeLike, Scalar
 from symng.objective.matching import Match
+from symng.objective.scipy_functions import ScipyProblem, make_problem
 
 V = TypeVar("V", bound=Variable)
 
@@ -64,6 +65,40 @@ class Summand(ABC):
     def __radd__(self, other: object) -> Summand:
         """Return the objective itself for 0 + objective, with which ``sum`` starts."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def to_scipy(self, *batch: Any, metric: Any = None, mode: ModeLike = None) -> ScipyProblem:
+        """Compile loss, gradient and curvature on a batch as functions for `scipy.optimize`.
+
+        Parameters
+        ----------
+        *batch : array
+            Values of the inputs and then the targets; of an `ObjectiveSum` a tuple of them for
+            each term.
+        metric : Metric, optional
+            The matrix of ``hessp``, for instance `Fisher`. Default: the Hessian of the loss.
+        mode : str or Mode, optional
+            PyTensor mode; default that of `set_mode`.
+
+        Returns
+        -------
+        ScipyProblem
+            With ``fun``, ``jac``, ``hessp`` and ``x0``, and ``set`` for the way back.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, pytensor.tensor as pt
+        >>> import symng
+        >>> from scipy.optimize import minimize
+        >>> x, t = pt.matrix("x"), pt.vector("t")
+        >>> w = pytensor.shared(np.zeros(2), name="w")
+        >>> y = x @ w
+        >>> objective = symng.Objective(pt.sqr(y - t).mean(), y, [w], inputs=[x], targets=[t])
+        >>> p = objective.to_scipy(np.eye(2), np.array([1.0, 2.0]), mode="FAST_COMPILE")
+        >>> p.set(minimize(p.fun, p.x0, jac=p.jac, hessp=p.hessp, method="trust-ncg").x)
+        >>> w.get_value().round(6)
+        array([1., 2.])
+        """
+        return make_problem(self, batch, metric, mode)
 
 
 class ObjectiveSum(Summand):

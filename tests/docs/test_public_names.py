@@ -14,7 +14,14 @@ import symng
 from symng import *  # noqa: F403 - what eval(repr(...)) of a configuration object needs
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
-MODULES = ("symng", "symng.models", "symng.datasets", "symng.plot", "symng.legacy")
+MODULES = (
+    "symng",
+    "symng.models",
+    "symng.datasets",
+    "symng.plot",
+    "symng.legacy",
+    "symng.bridges.scipy",
+)
 
 # Bases that cannot be made without a subclass (docs/extending.md has the examples), and results
 # that only the package makes: the examples of what returns them show them.
