@@ -1,76 +1,148 @@
-"""Train a physics-informed network by direct and iterative solves.
+"""Solve two differential equations by direct and iterative solves, for as long each.
 
-    python tests/benchmarks/physics.py --modes JAX CVM
+    python tests/benchmarks/physics.py
+    python tests/benchmarks/physics.py --equations poisson --nystrom 40,1 40,5
 
-Poisson's equation on a square, without its boundary: the loss is half the mean square of
-laplacian(u) + 2 pi^2 sin(pi x) sin(pi y) at random points, for a network u of 129 parameters in
-float64. Natural gradient takes the same number of steps with each solver. Prints a table of the
-median seconds of a step, the seconds of the whole run with its compilation, and the loss.
+The problems are those of examples/pinn_poisson.py, two dimensions, and of examples/pinn_burgers.py
+with a higher viscosity that does not fall and a smaller network. All methods start from the same
+network and points, with the damping of the example and a backtracking line search. Seconds are
+those of the processor, which other programs beside do not change much. Prints a table in Markdown:
+iterations and seconds of a step, steps, the relative error at the end, and what a preconditioner
+costs in a step, in products with the metric and in seconds, timed on their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import statistics
+import sys
 import time
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 
 import symng
+from symng.backends import to_numpy
+from symng.optimizers.preconditioners.nystrom import approximate
 
-SOLVERS = (symng.Woodbury(), symng.QR(), symng.MinresQLP(rtol=1e-4, maxiter=50))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+
+BURGERS = "--viscosity 0.03 --hidden 12 --points 1000 --initial 100 --boundary 50 --seeds 1"
+EQUATIONS = {"poisson": "--seeds 1", "burgers": BURGERS}
 
 
-def make_objective(hidden: int) -> symng.Objective:
-    """Return the model and its loss."""
-    rng = np.random.default_rng(0)
-    x = pt.matrix("x")
-    shapes = {"w1": (2, hidden), "b1": (hidden,), "w2": (hidden, 1), "b2": (1,)}
-    params = [
-        pytensor.shared(rng.standard_normal(shape) * (name[0] == "w"), name=name)
-        for name, shape in shapes.items()
+def make_methods(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the settings of `NaturalGradient` for each method."""
+    iterative = symng.MinresQLP(rtol=1e-8, maxiter=options.maxiter)
+    pairs = [map(int, text.split(",")) for text in options.nystrom]
+    return [
+        {"solver": symng.QR()},
+        {"solver": symng.QR(), "geodesic_acceleration": True},
+        {"solver": symng.Woodbury()},
+        {"solver": iterative},
+        *(
+            {
+                "solver": iterative,
+                "preconditioner": symng.NystromPreconditioner(rank=rank, refresh=refresh),
+            }
+            for rank, refresh in pairs
+        ),
     ]
-    w1, b1, w2, b2 = params
-    u = (pt.tanh(x @ w1 + b1) @ w2 + b2).sum()
-    slopes = pt.grad(u, x)
-    laplacian = sum(pt.grad(slopes[:, i].sum(), x)[:, i] for i in range(2))
-    residual = laplacian + 2 * np.pi**2 * pt.sin(np.pi * x).prod(axis=1)
-    return symng.Objective(pt.sqr(residual).mean() / 2, residual, params, [x])
+
+
+def describe(settings: dict[str, Any]) -> str:
+    """Return the name of a method."""
+    name = f"`{type(settings['solver']).__name__}`"
+    if "preconditioner" in settings:
+        nystrom = settings["preconditioner"]
+        kept = f", for {nystrom.refresh} steps" if nystrom.refresh > 1 else ""
+        return f"{name}, Nyström of rank {nystrom.rank}{kept}"
+    return f"{name}, geodesic acceleration" if "geodesic_acceleration" in settings else name
+
+
+def run(equation: str, settings: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    """Train by one method and return its cells of the table."""
+    example = importlib.import_module(f"pinn_{equation}")
+    own = example.parse([*EQUATIONS[equation].split(), "--mode", options.mode])
+    problem = example.make_problem(own, options.seed)
+    optimizer = symng.NaturalGradient(
+        damping=own.damping, step_size=symng.BacktrackingLineSearch(), **settings
+    )
+    clock: list[float] = []
+
+    def stop(row: dict[str, Any]) -> bool:
+        clock.append(time.process_time())
+        return clock[-1] - clock[0] > options.seconds
+
+    history = symng.minimize(
+        problem.objective,
+        optimizer,
+        problem.data,
+        max_steps=None,
+        callback=stop,
+        loss_tolerance=None,
+        progress=False,
+        mode=options.mode,
+    ).history
+    direct = not isinstance(optimizer.solver, symng.MinresQLP)
+    nystrom = settings.get("preconditioner")
+    return [
+        "" if direct else f"{np.mean(history['solver_iterations']):.0f}",
+        f"{np.median(np.diff(clock)):.3f} s",
+        f"{len(history):,}",
+        f"{problem.error():.1e}",
+        "" if nystrom is None else describe_cost(problem, nystrom, options.mode),
+    ]
+
+
+def describe_cost(problem: Any, nystrom: symng.NystromPreconditioner, mode: str) -> str:
+    """Return what the approximation takes in a step, in products and in seconds."""
+    operator = symng.Fisher()(problem.objective)
+    terms = problem.objective.terms
+    inputs = [v for term in terms for v in term.inputs]
+    arrays = [
+        a
+        for term, group in zip(terms, problem.data, strict=True)
+        for a in group[: len(term.inputs)]
+    ]
+    function = symng.compile_function(
+        inputs, list(approximate(operator, nystrom.rank, 0)), mode=mode
+    )
+    seconds = []
+    for _ in range(6):
+        start = time.process_time()
+        to_numpy(function(*arrays))
+        seconds.append(time.process_time() - start)
+    each = statistics.median(seconds[1:]) / nystrom.refresh
+    return f"{nystrom.rank / nystrom.refresh:g}, {each:.3f} s"
 
 
 def main() -> None:
-    """Train with each solver on each backend."""
+    """Train by each method on each equation."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modes", nargs="+", default=["JAX", "CVM"])
-    parser.add_argument("--points", type=int, default=1800)
-    parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--equations", nargs="+", choices=EQUATIONS, default=[*EQUATIONS])
+    parser.add_argument("--methods", nargs="+", type=int, help="numbers, from 0; all by default")
+    parser.add_argument("--mode", default="JAX")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of training, each method")
+    parser.add_argument("--maxiter", type=int, default=200)
+    parser.add_argument(
+        "--nystrom", nargs="+", default=["20,1", "60,1", "100,1"], help="pairs of rank and refresh"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    points = np.random.default_rng(1).random((options.points, 2))
     warnings.filterwarnings("ignore", message="solver:")  # of their cost, which is measured here
-    print("| solver | backend | a step | all steps and compilation | loss |")
-    print("|---|---|---|---|---|")
-    for mode in options.modes:
-        for solver in SOLVERS:
-            optimizer = symng.NaturalGradient(
-                solver=solver, damping=symng.LevenbergMarquardt(initial=1.0, minimum=1e-10)
-            )
-            start = time.perf_counter()
-            result = symng.minimize(
-                make_objective(options.hidden),
-                optimizer,
-                (points,),
-                max_steps=options.steps,
-                progress=False,
-                mode=mode,
-            )
-            total = time.perf_counter() - start
-            step = np.median(np.diff(result.history["seconds"]))
-            cells = [f"`{solver!r}`", mode, f"{step:.3f} s", f"{total:.0f} s", f"{result.loss:.1e}"]
+    print("| equation | method | iterations | a step | steps | error | preconditioner |")
+    print("|---|---|---|---|---|---|---|")
+    methods = make_methods(options)
+    for equation in options.equations:
+        for number in options.methods or range(len(methods)):
+            cells = [equation, describe(methods[number])]
+            cells += run(equation, methods[number], options)
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

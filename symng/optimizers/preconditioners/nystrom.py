@@ -37,7 +37,7 @@ class NystromPreconditioner(Preconditioner):
 
     Parameters
     ----------
-    rank : int, default 20
+    rank : int, default 60
         Columns k of the basis U, at least 1; at most as many as there are parameters are made.
     refresh : int, default 1
         The approximation is made anew every so many steps, at least 1.
@@ -89,7 +89,7 @@ class NystromPreconditioner(Preconditioner):
     1
     """
 
-    rank: int = number(default=20, minimum=1, integer=True)
+    rank: int = number(default=60, minimum=1, integer=True)
     refresh: int = number(default=1, minimum=1, integer=True)
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
