@@ -154,7 +154,7 @@ __all__ = [
 ]
 
 # Names of bridges to other packages, by the module that has them.
-_BRIDGES = {"scipy": "scipy"}
+_BRIDGES = {"from_pymc": "pymc", "pymc": "pymc", "scipy": "scipy"}
 
 if _typing.TYPE_CHECKING:
     from symng import datasets, models  # noqa: F401
@@ -166,7 +166,7 @@ else:
         if name in ("datasets", "models"):
             return _importlib.import_module(f"symng.{name}")
         if name in _BRIDGES:
-            bridge = _importlib.import_module(f"symng.bridges.{_BRIDGES[name]}")
+            bridge = _importlib.import_module("symng.bridges").load(_BRIDGES[name])
             return bridge if name in _BRIDGES.values() else getattr(bridge, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -16,11 +16,16 @@ import symng
 # Only imported where its library is there: it is the JAX side of `symng.enable_jax`.
 NEEDS_JAX = {f"symng.backends._jax_{name}" for name in ("ops", "scan", "shapes")}
 HAS_JAX = importlib.util.find_spec("jax") is not None
+# Bridges, whose examples run where their packages are.
+HAS_PYMC = importlib.util.find_spec("pymc") is not None
+OF_PYMC = ("symng.bridges.pymc", "symng.bridges._pymc")
 
 
 def module_names() -> list[str]:
     """Return the names of all modules of the package that can be imported here."""
     names = [module.name for module in pkgutil.walk_packages(symng.__path__, prefix="symng.")]
+    if not HAS_PYMC:
+        names = [name for name in names if not name.startswith(OF_PYMC)]
     return ["symng", *(name for name in names if HAS_JAX or name not in NEEDS_JAX)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.modes import modes
 
 import symng
-from symng.metrics import _loss_block
+from symng.metrics import positive_part
 from symng.objective.batches import as_batch
 from symng.objective.chunks import ChunkLayout, make_batch, split_into_chunks
 
@@ -134,7 +134,7 @@ def test_curvature_that_is_negative_or_not_finite_is_left_out() -> None:
 
 
 def test_many_numbers_have_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_loss_block, "_MAX_FORMED", 2)
+    monkeypatch.setattr(positive_part, "_MAX_FORMED", 2)
     model = Regression(coupling=0.0)
     wanted = model.wanted(FISHER)
     np.testing.assert_allclose(model.matrix(symng.Fisher()), wanted, atol=1e-12)
@@ -144,7 +144,7 @@ def test_many_numbers_have_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("limit", [256, 2])
 def test_chunks(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(_loss_block, "_MAX_FORMED", limit)
+    monkeypatch.setattr(positive_part, "_MAX_FORMED", limit)
     model = Regression()
     v = np.arange(1.0, 6.0)
     given = pt.vector("v", shape=(5,))
