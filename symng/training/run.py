@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -99,9 +100,12 @@ class TrainingRun:
     def take_step(self) -> StepInfo:
         """Take one step on the next batches; parameters and state may stay on the device."""
         start = time.perf_counter()
-        batches = (self._prefetcher or self.sampler).next(self.steps)
-        # The shapes of later batches of a stream are not known before.
-        self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
+        with self.step.processes.together("data") if self._prefetcher else nullcontext():
+            batches = (self._prefetcher or self.sampler).next(self.steps)
+            # The shapes of later batches of a stream are not known before.
+            self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
+        if self._prefetcher and self.step.processes.count > 1:
+            self.step.check_lengths({}, *batches)
         info = self.step.run(*batches, sync=False)
         self.seconds += time.perf_counter() - start
         self.steps += 1

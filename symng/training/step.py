@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -20,7 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, deprecated
 from symng.backends import Devices, collection_paused, mode_on_devices, sync_to_host
 from symng.graphs import vectors
-from symng.objective import Batch, ObjectiveLike, ObjectiveSum
+from symng.objective import ObjectiveLike, ObjectiveSum
 from symng.objective.chunks import make_batch
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.averaging import average_params, init_average
@@ -41,7 +40,7 @@ from symng.training.programs import Programs
 from symng.training.sampler import StepArrays
 from symng.training.settings import Settings
 from symng.training.term_batches import check_metric_batch
-from symng.training.updates import OwnUpdates, add_updates, read_updates
+from symng.training.updates import OwnUpdates, add_updates, read_updates, record_losses
 
 
 class CompiledStep:
@@ -220,7 +219,7 @@ class CompiledStep:
                     batches[name] = make_batch(objective, of_terms, lengths)
                 step = self.optimizer.build(StepBatches(**batches), self._state)
                 if isinstance(self.objective, ObjectiveSum):
-                    step = _record_losses(step, batches["gradient"])
+                    step = record_losses(step, batches["gradient"])
                 if self.average_decay is not None:
                     step = average_params(step, self._state, self.average_decay)
                 if self.chunk_size is None:  # else PyTensor makes the default updates
@@ -245,11 +244,15 @@ class CompiledStep:
         """
         self._programs.check_shapes(name, self.objective.by_term(name, batch))
 
-    def check_agreement(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
-        """Refuse, in all processes, numbers, batches and parameters that are not alike in each."""
+    def check_lengths(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
+        """Refuse, in all processes, numbers and lengths of batches that are not alike in each."""
         given = self._by_term(*batches)  # type: ignore[arg-type]
         lengths = self._programs.arrays.lengths(given)
         self.processes.check_same({**numbers, **lengths}, "Give each as many examples.")
+
+    def check_agreement(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
+        """Refuse, in all processes, numbers, batches and parameters that are not alike in each."""
+        self.check_lengths(numbers, *batches)
         named = {f"params, {p.name or i}": p for i, p in enumerate(self.objective.params)}
         self.processes.check_values({**named, **self.state, **self.hyperparameters})
 
@@ -350,10 +353,11 @@ class CompiledStep:
         self, gradient_batch: Arrays, metric_batch: Arrays | None, search_batch: Arrays | None
     ) -> Batches:
         """Return the arrays of each batch, or refuse them."""
+        batches = gradient_batch, metric_batch, search_batch
         with self.processes.together("gradient_batch, metric_batch, search_batch"):
-            checked = self._check_in_this_process(gradient_batch, metric_batch, search_batch)
+            checked = self._check_in_this_process(*batches)
         if self.processes.count > 1:
-            self.check_agreement({}, gradient_batch, metric_batch, search_batch)
+            self.check_agreement({}, *batches)
         return checked
 
     def _check_in_this_process(
@@ -361,7 +365,7 @@ class CompiledStep:
     ) -> Batches:
         """Return the arrays of each batch, or refuse them; other processes are not asked."""
         given = self._by_term(gradient_batch, metric_batch, search_batch)
-        checked = {n: self._check_batch(n, groups) for n, groups in given.items() if n != "search"}
+        checked = {n: self._check_batch(n, g) for n, g in given.items() if n != "search"}
         if "search" in given:
             self.build(full_layouts(self.objective, *given))  # refuses one that it does not use
             checked["search"] = self._check_batch("search", given["search"])
@@ -390,9 +394,3 @@ class CompiledStep:
             for name, batch in batches.items()
             if batch is not None or name == "gradient"
         }
-
-
-def _record_losses(step: Step, batch: Batch) -> Step:
-    """Return a step that records the loss of each term of a sum, too."""
-    losses = {f"loss_{i}": term.loss() for i, term in enumerate(batch.terms)}
-    return replace(step, records={**step.records, **losses})

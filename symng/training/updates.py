@@ -15,7 +15,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error
 from symng.backends.generators import is_generator
 from symng.graphs.rebuild import free_inputs
-from symng.objective import ObjectiveLike
+from symng.objective import Batch, ObjectiveLike
 from symng.optimizers import Step
 from symng.optimizers.base import State
 
@@ -128,3 +128,9 @@ def add_updates(step: Step, values: Mapping[SharedVariable, Variable]) -> Step:
 
     added = {v: next_value(v, value) for v, value in values.items()}
     return replace(step, updates={**step.updates, **added})
+
+
+def record_losses(step: Step, batch: Batch) -> Step:
+    """Return a step that records the loss of each term of a sum, too."""
+    losses = {f"loss_{i}": term.loss() for i, term in enumerate(batch.terms)}
+    return replace(step, records={**step.records, **losses})

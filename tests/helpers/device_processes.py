@@ -107,6 +107,20 @@ def runs(folder: Path) -> dict[str, Any]:
     found["nan in a step"] = message_of(lambda: step(part(X, bad)))
     found["unchanged"] += objective.params[0].get_value().tolist()
 
+    # Streams of batches, of which one ends, fails or has a short batch in the second process alone.
+    def stream(count: int = 9, short: int = 99, fails: int = 99) -> Any:
+        for i in range(count):
+            if number and i == fails:
+                raise OSError("no such file")
+            size = 2 if number and i == short else 4
+            yield tuple(a[:size] for a in part(X, T))
+
+    given = {"max_steps": None}
+    ended = train(regression(), stream(9 - 4 * number), **given)
+    found["stream"] = [ended.status, ended.steps]
+    found["short batch"] = message_of(lambda: train(regression(), stream(short=3), **given))
+    found["stream fails"] = message_of(lambda: train(regression(), stream(fails=3), **given))
+
     # What one process decides, the other does too.
     ends = train(regression(), callback=lambda row: number == 1 and row["step"] == 2)
     found["callback"] = [ends.status, ends.steps]

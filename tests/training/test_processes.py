@@ -135,6 +135,7 @@ def test_resume_in_one_process(found, folder, expected):
     [
         ("params", "ValueError: params, w: expected the same in all processes, got another"),
         ("lengths", "ValueError: gradient_batch: expected the same in all processes"),
+        ("short batch", "ValueError: gradient_batch: expected the same in all processes"),
         ("uneven", "ValueError: data: expected a multiple of 2 examples, those of the devices of"),
         ("batch_size", "ValueError: batch_size: expected a multiple of 2, so that each process"),
         ("crossing", "ValueError: devices: expected a mesh whose second axis, 'state', stays"),
@@ -151,6 +152,7 @@ def test_mistakes_are_refused_in_all_processes(name, message, found):
         ("nan", "data", "ValueError: data, t: expected finite values, got NaN, first in example 4"),
         ("nan in a step", "gradient_batch, metric_batch, search_batch", "ValueError: gradient_ba"),
         ("evaluate", "evaluate, callback", "KeyError: 'no such file'"),
+        ("stream fails", "data", "OSError: no such file"),
     ],
 )
 def test_an_error_in_one_process_stops_the_others(name, what, own_message, found):
@@ -164,6 +166,7 @@ def test_refused_batches_leave_the_parameters(found):
 
 def test_what_one_process_decides_holds_for_all(found):
     assert [own["callback"] for own in found] == [["callback", 2]] * 2
+    assert [own["stream"] for own in found] == [["end_of_data", 5]] * 2
     (status, steps), other = (own["max_seconds"] for own in found)
     assert (status, steps) == tuple(other) and status == "max_seconds" and steps > 0
 
