@@ -63,6 +63,15 @@ class ExampleMesh:
         owners = {device.process_index for device in mesh.devices.flat}
         self.processes = len(owners)
         self.process = sorted(owners).index(jax.process_index())
+        axes = [mesh.axis_names.index(name) for name in names]
+        by_share = np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(self.shares, -1)
+        if any(len({device.process_index for device in share}) > 1 for share in by_share):
+            raise argument_error(
+                "devices",
+                "a sharding in which each process has examples of its own",
+                Verbatim("one in which several have the same"),
+                f"Write PartitionSpec({tuple(mesh.axis_names)}).",
+            )
         _register()
 
     def sharding(self, axis: int) -> Any:

@@ -87,6 +87,8 @@ def runs(folder: Path) -> dict[str, Any]:
         checkpoint=folder / "state.npz",
     )
     found["crossing"] = message_of(lambda: losses(devices=Mesh(grid.T, ("examples", "state"))))
+    replicas = NamedSharding(Mesh(grid, ("examples", "state")), PartitionSpec("state"))
+    found["replicas"] = message_of(lambda: losses(devices=replicas))
     found["from one process"] = losses(checkpoint=folder / "one.npz")
     losses(max_steps=3, batch_size=8, checkpoint=folder / "minibatches.npz")
 

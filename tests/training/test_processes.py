@@ -139,6 +139,7 @@ def test_resume_in_one_process(found, folder, expected):
         ("uneven", "ValueError: data: expected a multiple of 2 examples, those of the devices of"),
         ("batch_size", "ValueError: batch_size: expected a multiple of 2, so that each process"),
         ("crossing", "ValueError: devices: expected a mesh whose second axis, 'state', stays"),
+        ("replicas", "ValueError: devices: expected a sharding in which each process has examples"),
         ("devices", "ValueError: devices: expected all 4 devices of the 2 processes, got 2"),
     ],
 )
