@@ -56,6 +56,13 @@ PROJECTS = {
         "https://docs.scipy.org/doc/scipy/",
         {
             "scipy.optimize": ("module", "reference/optimize.html#module-scipy.optimize"),
+            **{
+                f"scipy.optimize.{name}": (
+                    "function",
+                    f"reference/generated/scipy.optimize.{name}.html#scipy.optimize.{name}",
+                )
+                for name in ("least_squares", "minimize")
+            },
             "scipy.sparse.linalg": (
                 "module",
                 "reference/sparse.linalg.html#module-scipy.sparse.linalg",

@@ -38,7 +38,7 @@ def natural_gradient(
     Parameters
     ----------
     problem : ScipyProblem
-        What `Objective.to_scipy` returns: the model and its batch.
+        What ``objective.to_scipy`` returns: the model and its batch.
     optimizer : Optimizer, optional
         Default: ``NaturalGradient()``.
     mode : str or Mode, optional

@@ -50,8 +50,8 @@ def solve(
         dx = (A + λI)⁻¹ (db - dλ x - dA x).
 
     So x can be differentiated with respect to b, to the damping λ, and to all floating-point
-    variables that the product with A is computed from, by `pytensor.grad` and both ways of
-    `pytensor.gradient.pushforward`, as often as the product itself can.
+    variables that the product with A is computed from, by ``pytensor.grad`` and both ways of
+    ``pytensor.gradient.pushforward``, as often as the product itself can.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def solve(
     A + λI must not be singular where a derivative is taken; no verdict tells of it. A second
     derivative with respect to a matrix that is A itself is that along symmetric changes.
 
-    `vectorize_graph` makes a batch of solves of it, in b, in the damping and in what A is computed
-    from. Each has its own verdict and its own number of iterations: one that is finished does not
-    change while others go on.
+    ``vectorize_graph`` makes a batch of solves of it, in b, in the damping and in what A is
+    computed from. Each has its own verdict and its own number of iterations: one that is finished
+    does not change while others go on.
 
     Examples
     --------
