@@ -55,7 +55,7 @@ def system(dtype: str = "float64", solver: Any = SOLVER, **options: Any) -> Syst
         for name, ndim in (("M", 2), ("b", 1), ("damping", 0))
     )
     s = symng.solve(lambda v: M @ v, b, damping=damping, solver=solver, **options)
-    numbers = [root @ root.T - np.eye(N), rng.standard_normal(N), np.array(0.3)]
+    numbers = [root @ root.T + np.eye(N) / 4, rng.standard_normal(N), np.array(0.3)]
     numbers = [np.asarray(a, dtype) for a in numbers]
     return System(M, b, damping, s.x, s.status, s.niter, numbers)
 
@@ -171,6 +171,11 @@ def test_settings_of_the_solver_may_be_symbolic():
     assert Status(int(f(*s.numbers)[1])) == Status.CONVERGED
 
 
+def cg(dtype: str) -> CG:
+    """Return a solver that compiles faster, for backends."""
+    return CG(rtol=1e-12 if dtype == "float64" else 1e-6)
+
+
 # Batches
 
 
@@ -213,7 +218,7 @@ def test_batch_with_a_verdict_for_each_lane():
 
 def check_batch(mode: str, dtype: str, tolerance: float) -> None:
     """Check values and gradients of a batch of three solves."""
-    s = system(dtype, SOLVER if dtype == "float64" else None)
+    s = system(dtype, cg(dtype))
     Ms, bs, numbers = batch(s, 3, dtype)
     x, niter = vectorize_graph([s.x, s.niter], {s.M: Ms, s.b: bs})
     variables = [Ms, bs, s.damping]
@@ -250,7 +255,7 @@ def test_a_batch_of_right_hand_sides_alone():
 @pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX"))
 @pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 2e-3)])
 def test_backends(mode, dtype, tolerance):
-    s = system(dtype, SOLVER if dtype == "float64" else None)
+    s = system(dtype, cg(dtype))
     slopes = pytensor.grad(pt.dot(C.astype(dtype), s.x), s.variables)
     inverse, x = dense(*s.numbers)
     w = inverse @ C
