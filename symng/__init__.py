@@ -154,7 +154,13 @@ __all__ = [
 ]
 
 # Names of bridges to other packages, by the module that has them.
-_BRIDGES = {"from_pymc": "pymc", "pymc": "pymc", "scipy": "scipy"}
+_BRIDGES = {
+    "from_pymc": "pymc",
+    "from_pytensor_ml": "pytensor_ml",
+    "pymc": "pymc",
+    "pytensor_ml": "pytensor_ml",
+    "scipy": "scipy",
+}
 
 if _typing.TYPE_CHECKING:
     from symng import datasets, models  # noqa: F401

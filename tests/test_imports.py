@@ -52,7 +52,7 @@ ROOMS: dict[str, set[str]] = {
 # What a room may import from outside, the standard library aside.
 NUMERIC = {"numpy", "pytensor"}
 OUTSIDE: dict[str, set[str]] = {
-    "bridges": NUMERIC | {"scipy", "pymc", "xarray"},
+    "bridges": NUMERIC | {"scipy", "pymc", "pytensor_ml", "xarray"},
     "backends": NUMERIC | {"jax"},
     "operators": NUMERIC | {"scipy"},
     "optimizers": NUMERIC | {"scipy"},

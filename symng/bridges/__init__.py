@@ -8,7 +8,10 @@ from importlib import metadata
 from types import ModuleType
 
 # What some bridges need: package, its first version that will do, and the extra that brings it.
-_NEEDS = {"pymc": ("pymc", (6, 0), "pymc")}
+_NEEDS = {
+    "pymc": ("pymc", (6, 0), "pymc"),
+    "pytensor_ml": ("pytensor-ml", (0, 3), "ml"),
+}
 
 
 def load(name: str) -> ModuleType:

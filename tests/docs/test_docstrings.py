@@ -17,15 +17,18 @@ import symng
 NEEDS_JAX = {f"symng.backends._jax_{name}" for name in ("ops", "scan", "shapes")}
 HAS_JAX = importlib.util.find_spec("jax") is not None
 # Bridges, whose examples run where their packages are.
-HAS_PYMC = importlib.util.find_spec("pymc") is not None
-OF_PYMC = ("symng.bridges.pymc", "symng.bridges._pymc")
+LACKING = tuple(
+    f"symng.bridges.{prefix}{name}"
+    for name in ("pymc", "pytensor_ml")
+    for prefix in ("", "_")
+    if importlib.util.find_spec(name) is None
+)
 
 
 def module_names() -> list[str]:
     """Return the names of all modules of the package that can be imported here."""
     names = [module.name for module in pkgutil.walk_packages(symng.__path__, prefix="symng.")]
-    if not HAS_PYMC:
-        names = [name for name in names if not name.startswith(OF_PYMC)]
+    names = [name for name in names if not name.startswith(LACKING)]
     return ["symng", *(name for name in names if HAS_JAX or name not in NEEDS_JAX)]
 
 
