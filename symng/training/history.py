@@ -80,7 +80,9 @@ class History:
             )
         values = {name: self._scalar(name, value) for name, value in row.items()}
         for name, value in values.items():
-            self._values.setdefault(name, [None] * self._length).append(value)
+            if name not in self._values:
+                self._values[name] = [None] * self._length
+            self._values[name].append(value)
             if value is not None:
                 self._is_text[name] = isinstance(value, str)
         self._length += 1

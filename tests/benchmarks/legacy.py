@@ -11,9 +11,9 @@ All are the preset of natgrad on made-up digits, from the same weights: 784-1500
     long step    of 30 iterations, with little damping and no tolerance
     iteration    what a long step takes beyond one of 10 iterations, by the number of iterations
 
-A step of natgrad does more than one of symng: it evaluates cost and error of a second batch. PYTHON
-is a Python 2 with Theano 0.6; FOLDERS, joined by colons, have the files of natgrad, and a package
-`minres` with those of theano_optimize. It runs first, in a process of its own.
+As natgrad does within a step, the one of symng is followed by cost and error of a second batch.
+PYTHON is a Python 2 with Theano 0.6; FOLDERS, joined by colons, have the files of natgrad, and a
+package `minres` with those of theano_optimize. It runs first, in a process of its own.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def make_symng(state: State) -> Take:
     import pytensor.tensor as pt
 
     import symng
+    from symng.backends import to_numpy
     from symng.legacy.natgrad import DataMNIST, mlp
 
     rng, size = np.random.RandomState(state["seed"]), state["bs"]
@@ -137,6 +138,9 @@ def make_symng(state: State) -> Take:
         step_size=1.0,
     )
     step = symng.compile_step(objective, optimizer)
+    error = pt.neq(p.argmax(axis=1), y).mean()
+    evaluate = symng.compile_function([x, y], [cost, error])
+    evaluated = [data.data[f"train_{v}"][: state["ebs"]] for v in "xy"]
     taken = 0
 
     def take(kind: str) -> int:
@@ -149,7 +153,9 @@ def make_symng(state: State) -> Take:
         start = taken % data.n_batches * size
         taken += 1
         batch = [data.data[f"train_{v}"][start : start + size] for v in "xy"]
-        return int(step(tuple(batch)).solver_iterations)
+        iterations = int(step(tuple(batch)).solver_iterations)
+        to_numpy(evaluate(*evaluated))
+        return iterations
 
     return take
 
