@@ -3,6 +3,7 @@
 A class for each backend (`_c`, `_numba`, `_jax`) holds all that differs between them.
 """
 
+from symng.backends import _integer_terms as _integer_terms
 from symng.backends._jax import enable_jax
 from symng.backends.base import Backend, Devices
 from symng.backends.compiling import (
