@@ -78,7 +78,7 @@ class NaturalGradient(DampedOptimizer):
 
     Geodesic acceleration takes a second solve, by the same solver with the same preconditioner, and
     a pushforward of a pushforward; `QR` and `Woodbury` factorize once for both. Where
-    2 |c| > 0.75 |p|, or where the second solve found nothing, the step is along p alone: [3]_
+    ``2 |c| > 0.75 |p|``, or where the second solve found nothing, the step is along p alone: [3]_
     refuse such a step, but not every damping rule would then change the next one. The reduction
     ratio compares the loss at the end of the curve with the model of eta p. Where the outputs are
     linear in the parameters c is 0.

@@ -46,7 +46,7 @@ class StepInfo:
     restarted : bool
         Whether a conjugate direction was given up for the natural direction alone.
     acceleration_ratio : float
-        2 |c| / |p| of geodesic acceleration, which is left out above 0.75; NaN where its solve
+        ``2 |c| / |p|`` of geodesic acceleration, which is left out above 0.75; NaN where its solve
         found nothing.
     search_evaluations : float
         Evaluations of the loss, on the search batch, by a search on the host.
