@@ -35,7 +35,9 @@ MODES = ("JAX", "NUMBA", "CVM")
 NAMES = {"CVM": "C", "NUMBA": "Numba", "JAX": "JAX", REFERENCE: "Python"}
 PLAIN = "plain PyTensor"
 # Where PyTensor's developers know of what fails: mode and kind of graph.
-UPSTREAM: dict[tuple[str, str], str] = {}
+UPSTREAM: dict[tuple[str, str], str] = {
+    ("NUMBA", "convolution in time"): "https://github.com/pymc-devs/pytensor/issues/2360",
+}
 
 Results = dict[str, dict[str, Any]]
 
