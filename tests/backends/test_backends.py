@@ -47,6 +47,7 @@ def run_python(code, flags=""):
 # Compiled graphs
 
 
+@pytest.mark.slow
 def test_products_on_numba_take_any_layout():
     """What PyTensor 3.0 copies first is multiplied as it is, inside of a loop and outside."""
     x, y, u = pt.matrix("x"), pt.matrix("y"), pt.vector("u")
@@ -95,6 +96,7 @@ def test_products_on_numba_take_any_layout():
             assert not any(isinstance(node.op, Dot) for node in found)
 
 
+@pytest.mark.slow
 def test_numba_gets_no_large_constants():
     """A function that holds one is compiled anew in each process.
 
@@ -352,6 +354,7 @@ def test_memory_is_kept_where_the_c_library_can(monkeypatch):
         symng.keep_memory(0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The `mode` argument of `scan`:FutureWarning")
 def test_c_is_right_where_a_loop_keeps_its_memory():
     """The state of such a loop lies in memory that the next round writes to."""

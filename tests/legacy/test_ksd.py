@@ -253,8 +253,8 @@ def test_a_run_of_the_original(name, settings, autoencoder, monkeypatch):
     monkeypatch.setattr(scipy.optimize, "fmin_bfgs", watched_minimize)
     with pytensor.config.change_flags(floatX="float32"):
         krylov_descent(model, *data, iterations=3, space_size=6, maxfun=10, quirks=True, **settings)
-    # In float32 the line searches of the third step stop at costs that differ by rounding errors.
-    tolerances = dict(cost=1e-5, gradient_norm=1e-4, H=1e-3)
+    # In float32 the line searches stop where rounding errors decide, other ones on each processor.
+    tolerances = dict(cost=1e-5, gradient_norm=1e-3, H=1e-3)
     for row, wanted in zip(rows, RECORDED[f"run_{name}"]["rows"], strict=True):
         for key, rtol in tolerances.items():
             np.testing.assert_allclose(row[key], wanted[key], rtol=rtol, err_msg=key)

@@ -100,6 +100,9 @@ CASES = [(name, OTHER) for name in OPTIMIZERS if name not in ("woodbury", "tonga
 CASES += [(name, {}) for name in ("woodbury", "gauss-newton", "hessian-free", "search")]
 CASES += [("tonga", {"batch_size": 7, "chunk_size": 3}), ("adam", {"batch_size": 7})]
 CASES += [(name, OTHER | {"chunk_size": 3}) for name in ("gauss-newton", "structural")]
+# Those that differ from another case in one thing that has tests of its own.
+SLOW = [("relative", OTHER), ("formula", OTHER), ("ncg quadratic", OTHER), ("gauss-newton", {})]
+SLOW += [("hessian-free", {}), ("search", {}), ("structural", OTHER | {"chunk_size": 3})]
 
 
 def train(name, reduce, setting, steps=3):
@@ -123,7 +126,11 @@ def train(name, reduce, setting, steps=3):
     return np.concatenate([p.get_value().ravel() for p in objective.params]), result.history
 
 
-@pytest.mark.parametrize("name, setting", CASES, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    "name, setting",
+    [pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
 def test_steps_of_a_sum_are_those_of_the_mean(name, setting):
     (wanted, mean_history), (found, history) = (
         train(name, reduce, setting) for reduce in (mean, total)

@@ -90,7 +90,7 @@ def test_backends(solver: Any, mode: str) -> None:
     assert Status(int(status)) is Status.ZERO_RHS and niter == 0 and not x.any()
 
 
-@pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM"])
+@pytest.mark.parametrize("mode", modes("FAST_COMPILE", "CVM", slow=["CVM"]))
 def test_while_loop(mode: str) -> None:
     start, limit = pt.lscalar("start"), pt.lscalar("limit")
     final = while_loop(
@@ -133,6 +133,7 @@ def inner_nodes(function: Any) -> list[Any]:
     return scan.op.fn.maker.fgraph.toposort()
 
 
+@pytest.mark.slow
 def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
     """Of v y (1 - y), as of a sigmoid, only one product is left in the loop."""
     x, v = pt.matrix("x"), pt.matrix("v")
@@ -153,6 +154,7 @@ def test_while_loop_multiplies_ahead_what_does_not_vary() -> None:
     np.testing.assert_allclose(function(a, b), b * slope**2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_while_loop_computes_a_scalar_once_for_all_elements() -> None:
     """The step size of an update does not move into the loop over the elements."""
     x = pt.vector("x")
