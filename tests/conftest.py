@@ -35,13 +35,14 @@ def pytest_configure(config):
 
 
 # Python's own collections walk all graphs that live, again and again: a seventh of the time. These
-# wait for about 100 MB of garbage, which graphs are until they are collected, as cycles.
+# wait for about 100 MB of garbage, which graphs are until they are collected, as cycles, and never
+# look again at what has outlived one: modules, and the steps that a file of tests shares.
 gc.disable()
 _GARBAGE = 1_000_000  # objects
 
 
 def pytest_collection_finish():
-    """Never look at what was imported again."""
+    """Never look at what was imported."""
     gc.collect()
     gc.freeze()
 
@@ -50,6 +51,7 @@ def pytest_runtest_logfinish():
     """Collect what tests have left, once it is much."""
     if gc.get_count()[0] > _GARBAGE:
         gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture
