@@ -137,7 +137,7 @@ class TestStreams:
         run = CompiledStep.run
 
         def spied(self, *batches, **options):
-            taken.extend(batches[0])
+            taken.extend(batches[0].parts)
             return run(self, *batches, **options)
 
         monkeypatch.setattr(CompiledStep, "run", spied)
