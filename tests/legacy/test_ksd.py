@@ -254,7 +254,10 @@ def test_a_run_of_the_original(name, settings, autoencoder, monkeypatch):
     with pytensor.config.change_flags(floatX="float32"):
         krylov_descent(model, *data, iterations=3, space_size=6, maxfun=10, quirks=True, **settings)
     # In float32 the line searches stop where rounding errors decide, other ones on each processor.
-    tolerances = dict(cost=1e-5, gradient_norm=1e-3, H=1e-3)
-    for row, wanted in zip(rows, RECORDED[f"run_{name}"]["rows"], strict=True):
+    # The third step begins where the second has stopped.
+    first = dict(cost=1e-5, gradient_norm=1e-4, H=1e-3)
+    last = dict(cost=1e-5, gradient_norm=1e-3, H=1e-2)
+    recorded = RECORDED[f"run_{name}"]["rows"]
+    for row, wanted, tolerances in zip(rows, recorded, (first, first, last), strict=True):
         for key, rtol in tolerances.items():
             np.testing.assert_allclose(row[key], wanted[key], rtol=rtol, err_msg=key)
