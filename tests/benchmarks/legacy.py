@@ -138,7 +138,7 @@ def make_symng(state: State) -> Take:
         step_size=1.0,
     )
     step = symng.compile_step(objective, optimizer)
-    error = pt.neq(p.argmax(axis=1), y).mean()
+    error = pt.neq(p.argmax(axis=1), y).astype("float32").mean()
     evaluate = symng.compile_function([x, y], [cost, error])
     evaluated = [data.data[f"train_{v}"][: state["ebs"]] for v in "xy"]
     taken = 0
