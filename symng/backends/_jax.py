@@ -93,9 +93,9 @@ class Jax(Backend):
 class JaxOnDevices(Jax):
     """JAX with the examples of a batch split over a mesh of devices.
 
-    Parameters are on each device, and so is the optimizer's state, unless the mesh has a second
-    axis, over which it is split. XLA adds what it takes to give the results of one device: it
-    reduces sums over examples over the devices.
+    Each device holds all parameters and all of the optimizer's state. A second axis of the mesh
+    splits that state. XLA adds what it takes to give the results of one device: it reduces sums
+    over examples over the devices.
     """
 
     def __init__(self, mesh: ExampleMesh) -> None:

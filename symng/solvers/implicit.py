@@ -88,8 +88,8 @@ def solve(
     a pushforward. Errors of derivatives are of the order of the solver's tolerance times the
     condition number.
 
-    A + λI must not be singular where a derivative is taken; no verdict tells of it. A second
-    derivative with respect to a matrix that is A itself is that along symmetric changes.
+    A + λI must not be singular where a derivative is taken, and nothing tests whether it is. A
+    second derivative with respect to a matrix that is A itself is that along symmetric changes.
 
     ``vectorize_graph`` makes a batch of solves of it, in b, in the damping and in what A is
     computed from. Each has its own verdict and its own number of iterations: one that is finished

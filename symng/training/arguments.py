@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from typing import get_args
 
 from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
@@ -123,3 +125,18 @@ def check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: ob
             "A one-element tuple needs a comma: (X,).",
             TypeError,
         )
+
+
+def arguments_of(function: Callable[..., object], *counts: int) -> int:
+    """Return the first of ``counts`` with which a function can be called; else the first of all."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a built-in function may have none
+        return counts[0]
+    for count in counts:
+        try:
+            signature.bind(*range(count))
+            return count
+        except TypeError:
+            continue
+    return counts[0]

@@ -102,8 +102,8 @@ class TrainingRun:
         start = time.perf_counter()
         with self.step.processes.together("data") if self._prefetcher else nullcontext():
             batches = (self._prefetcher or self.sampler).next(self.steps)
-            # The shapes of later batches of a stream are not known before.
-            self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
+            if self._prefetcher:  # shapes of later batches of a stream are not known before
+                self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
         if self._prefetcher and self.step.processes.count > 1:
             self.step.check_lengths({}, *batches)
         info = self.step.run(*batches, sync=False)

@@ -31,7 +31,6 @@ from symng.training.batch_arrays import (
     Groups,
     Layouts,
     full_layouts,
-    names_of_terms,
 )
 from symng.training.cost import warn_of_cost
 from symng.training.info import StepInfo, make_info
@@ -39,7 +38,7 @@ from symng.training.processes import Processes
 from symng.training.programs import Programs
 from symng.training.sampler import StepArrays
 from symng.training.settings import Settings
-from symng.training.term_batches import check_metric_batch
+from symng.training.term_batches import check_groups
 from symng.training.updates import OwnUpdates, add_updates, read_updates, record_losses
 
 
@@ -374,13 +373,8 @@ class CompiledStep:
 
     def _check_batch(self, name: str, groups: Groups) -> Groups:
         """Return the arrays of one batch, or refuse them."""
-        terms, names = self.objective.terms, names_of_terms(self.objective, f"{name}_batch")
-        if name == "metric":
-            pairs = zip(names, groups, terms, self.metric_inputs, strict=True)
-            checked = [check_metric_batch(*pair) for pair in pairs]
-        else:
-            each = zip(terms, names, groups, strict=True)
-            checked = [term.check_batch(own, arrays) for term, own, arrays in each]
+        expected = self.metric_inputs if name == "metric" else None
+        checked = check_groups(f"{name}_batch", groups, self.objective, expected)
         self._programs.arrays.check(f"{name}_batch", checked)
         return checked
 

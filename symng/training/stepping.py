@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from symng._checks import Verbatim, argument_error
+from symng.training.arguments import arguments_of
 from symng.training.convergence import ConvergenceTest
 from symng.training.info import StepInfo
 from symng.training.interrupt import DeferredInterrupt
@@ -203,8 +203,8 @@ class Stepper:
             self.bar.show(row, last=self.ending is not None)
             answer = None
             if self.callback is not None:
-                extra = (self.run.step,) if _needs_two(self.callback) else ()
-                answer = self.callback(dict(row), *extra)
+                given = dict(row), self.run.step
+                answer = self.callback(*given[: arguments_of(self.callback, 1, 2)])
         if isinstance(answer, bool | np.bool_) and answer:
             if not due:
                 self._evaluate(row, interrupt)
@@ -225,18 +225,3 @@ class Stepper:
                 best.see(columns, steps, params, counts)
                 if self.ending is None and best.is_exhausted:
                     self.ending = "early_stopping"
-
-
-def _needs_two(function: Callable[..., object]) -> bool:
-    """Return whether a function has to be called with two arguments."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a built-in function may have none
-        return False
-    for count in (1, 2):
-        try:
-            signature.bind(*range(count))
-            return count == 2
-        except TypeError:
-            continue
-    return False

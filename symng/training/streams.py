@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -13,6 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.objective import Objective, ObjectiveLike
+from symng.training.arguments import arguments_of
 from symng.training.batch_arrays import Arrays, Groups, names_of_terms
 from symng.training.batches import BatchSampler
 from symng.training.examples import Examples, Indices
@@ -21,7 +21,7 @@ from symng.training.term_batches import (
     IndexSampler,
     MetricBatch,
     SearchBatch,
-    check_metric_batch,
+    check_groups,
     metric_examples,
 )
 
@@ -124,7 +124,7 @@ class Stream:
         """Return the batches of a pass."""
         if isinstance(self.source, Iterable):
             return iter(self.source)
-        batches = self.source(epoch) if _needs_argument(self.source) else self.source()
+        batches = self.source(*[epoch][: arguments_of(self.source, 0, 1)])
         if not isinstance(batches, Iterable):
             expected = "a function that returns an iterable of batches"
             raise argument_error(self.name, expected, batches, error=TypeError)
@@ -216,7 +216,7 @@ class StreamSampler(Sampler):
             groups = self._check(f"data{where}", draw())
             metric = [g[: len(e or ())] for g, e in zip(groups, self.expected, strict=True)]
         elif draw_own is not None:
-            metric = self._check_metric(f"metric_data{where}", draw_own())
+            metric = self._check(f"metric_data{where}", draw_own(), self.expected)
         elif self.metric_batch == "own":
             pairs = zip(self._own, chosen, strict=True)
             metric = [examples.take(indices, where) for (examples, _), indices in pairs]
@@ -238,25 +238,20 @@ class StreamSampler(Sampler):
                 raise argument_error("metric_batch_size", of_what, size)
             self._own.append((examples, IndexSampler(examples.count, size, self.rng)))
 
-    def _check(self, name: str, batch: Any) -> Groups:
-        """Return the arrays of a batch by term, or refuse them."""
+    def _check(
+        self,
+        name: str,
+        batch: Any,
+        expected: Sequence[Sequence[TensorVariable] | None] | None = None,
+    ) -> Groups:
+        """Return the arrays of a batch by term, or refuse them; ``expected`` for a metric batch."""
         groups = self.objective.by_term(name, batch)
-        terms = zip(self.objective.terms, names_of_terms(self.objective, name), groups, strict=True)
-        return [tuple(term.check_batch(own, arrays)) for term, own, arrays in terms]
-
-    def _check_metric(self, name: str, batch: Any) -> Groups:
-        """Return the arrays of a metric batch by term, or refuse them."""
-        groups, terms = self.objective.by_term(name, batch), self.objective.terms
-        names = names_of_terms(self.objective, name)
-        return [
-            tuple(check_metric_batch(*pair))
-            for pair in zip(names, groups, terms, self.expected, strict=True)
-        ]
+        return [tuple(g) for g in check_groups(name, groups, self.objective, expected)]
 
     def get_state(self) -> State:
-        arrays, meta = {}, {"rng": self.rng.bit_generator.state, **_place(self._stream, "")}
+        arrays, meta = {}, {"rng": self.rng.bit_generator.state, **_position_of(self._stream, "")}
         if self._metric_stream is not None:
-            meta |= _place(self._metric_stream, "metric_")
+            meta |= _position_of(self._metric_stream, "metric_")
         for i, (_, indices) in enumerate(self._own):
             arrays[f"metric_order_{i}"], meta[f"metric_position_{i}"] = (
                 indices.order,
@@ -292,7 +287,7 @@ class StreamSampler(Sampler):
         )
 
 
-def _place(stream: Stream, prefix: str) -> dict[str, object]:
+def _position_of(stream: Stream, prefix: str) -> dict[str, object]:
     """Return where a stream is, for a checkpoint."""
     return {f"{prefix}epoch": stream.epoch, f"{prefix}position": stream.position}
 
@@ -303,17 +298,6 @@ def _length(data: object) -> int:
         return max(len(data), 1)  # type: ignore[arg-type]
     except TypeError:
         return 1
-
-
-def _needs_argument(function: Callable[..., object]) -> bool:
-    """Return whether a function cannot be called without an argument."""
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return True
-    except ValueError:  # a built-in function may have no signature
-        return False
-    return False
 
 
 def _are_batches(data: object) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number
-from symng.objective import Objective
-from symng.training.batch_arrays import Arrays
+from symng.objective import Objective, ObjectiveLike
+from symng.training.batch_arrays import Arrays, Groups, names_of_terms
 from symng.training.examples import Examples, Indices
 
 MetricBatch = Literal["same", "other", "own"]
@@ -90,6 +90,24 @@ def check_metric_batch(
             name, f"{len(expected)} array{plural} ({names})", Verbatim(str(given)), hint
         )
     return objective.check_batch(name, arrays, targets=len(expected) > inputs)
+
+
+def check_groups(
+    name: str,
+    groups: Groups,
+    objective: ObjectiveLike,
+    expected: Sequence[Sequence[TensorVariable] | None] | None = None,
+) -> list[list[np.ndarray]]:
+    """Return the arrays of a batch by term, or refuse them.
+
+    ``expected`` is given for a metric batch: what the metric needs of each term.
+    """
+    names, terms = names_of_terms(objective, name), objective.terms
+    if expected is None:
+        pairs = zip(terms, names, groups, strict=True)
+        return [term.check_batch(own, arrays) for term, own, arrays in pairs]
+    each = zip(names, groups, terms, expected, strict=True)
+    return [check_metric_batch(*arguments) for arguments in each]
 
 
 def metric_examples(
