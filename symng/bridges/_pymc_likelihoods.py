@@ -5,18 +5,21 @@ Each output is one example: an array of shape (1, ...), so that a metric is a su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import pytensor.tensor as pt
+from pytensor.tensor.linalg import cholesky, solve_triangular
+from pytensor.tensor.math import matmul as _matmul
 from pytensor.tensor.variable import TensorVariable
 
-from symng.bridges._pymc_information import Family
 from symng.graphs.derivatives import hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Likelihood
 from symng.metrics.positive_part import PositivePart
+
+matmul: Any = _matmul  # whose annotations are NumPy's
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,43 +44,75 @@ class Term(Likelihood):
 class Information(Term):
     """The Fisher matrix of an observed variable in the parameters of its distribution.
 
-    The output has the shape (1, draws, varying parameters), for a `Family` of probabilities
-    (1, draws, classes).
+    The output has the shape (1, draws, varying parameters), or (1, draws, classes).
 
     Attributes
     ----------
-    parameters : tuple of TensorVariable
-        All parameters of the family, of each draw: vectors, and a matrix of probabilities.
-    varying : tuple of int
-        Those that depend on the free variables, by their numbers.
+    entries : mapping
+        From (row, column), with row <= column, to a number for each draw; others are 0.
+    count : int
+        The number of parameters that vary.
+    event : bool
+        Whether these are the probabilities of classes. The only entry is then a diagonal.
     weight : TensorVariable
-        By which the logarithm of the probability of a minibatch is multiplied.
+        By which all is multiplied.
     """
 
-    family: Family
-    parameters: tuple[TensorVariable, ...]
-    varying: tuple[int, ...]
-    weight: TensorVariable | None
+    entries: Mapping[tuple[int, int], TensorVariable]
+    count: int
+    event: bool
+    weight: TensorVariable
 
     def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        product = self._product(r, v)
-        return product if self.weight is None else self.weight.astype(v.dtype) * product
+        return (self.weight * self._product(v)).astype(v.dtype)
 
-    def _product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        if self.family.event is not None:
-            return self._entry(*self.varying, *self.varying)[None] * v
+    def _product(self, v: TensorVariable) -> TensorVariable:
+        if self.event:
+            return self.entries[0, 0][None] * v
         columns = []
-        for i in self.varying:
+        for i in range(self.count):
             terms = [
-                self._entry(min(i, j), max(i, j)) * v[0, :, column]
-                for column, j in enumerate(self.varying)
-                if (min(i, j), max(i, j)) in self.family.entries
+                self.entries[min(i, j), max(i, j)] * v[0, :, j]
+                for j in range(self.count)
+                if (min(i, j), max(i, j)) in self.entries
             ]
             columns.append(pt.add(*terms) if len(terms) > 1 else terms[0])
-        return pt.stack(columns, axis=-1)[None].astype(v.dtype)
+        return pt.stack(columns, axis=-1)[None]
 
-    def _entry(self, i: int, j: int) -> TensorVariable:
-        return pt.as_tensor_variable(self.family.entries[i, j](*self.parameters))
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mean(Term):
+    """The Fisher matrix of N(mean, C) in the mean, C^-1: of an output of shape (1, draws, n).
+
+    Attributes
+    ----------
+    precision : TensorVariable
+        C^-1 of each draw, or a single one, of shape (draws or 1, n, n).
+    weight : TensorVariable
+        By which all is multiplied.
+    """
+
+    precision: TensorVariable
+    weight: TensorVariable
+
+    @classmethod
+    def of(cls, C: TensorVariable, weight: TensorVariable) -> Self:
+        """Return the likelihood of matrices C."""
+        roots = solve_triangular(cholesky(C), pt.eye(C.shape[-1], dtype=C.dtype), lower=True)
+        return cls(precision=matmul(roots.mT, roots), weight=weight)
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        product = matmul(self.precision, v[0][..., None])[..., 0]
+        return (self.weight * product).astype(v.dtype)[None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Covariance(Mean):
+    """The Fisher matrix of N(mean, C) in C, V -> C^-1 V C^-1 / 2: of an output (1, draws, n, n)."""
+
+    def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
+        product = matmul(self.precision, matmul(v[0], self.precision)) / 2
+        return (self.weight * product).astype(v.dtype)[None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -202,7 +202,7 @@ def test_repr_says_what_is_taken_of_each_variable():
         "  loss: negative log posterior, without the Jacobian of the transforms\n"
         "  b: Fisher matrix in mu\n"
         "  c: Gauss-Newton matrix in its parameters\n"
-        "  d: positive part of the Hessian\n"
+        "  d: Fisher matrix in mu\n"
         "  e: Gauss-Newton matrix in its parameters\n"
         "  f: positive part of the Hessian\n"
         "  priors: positive part of the Hessian"

@@ -1,0 +1,212 @@
+"""The observed variables of a PyMC model: what their parameters add to the metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pymc as pm
+import pytensor.tensor as pt
+from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.basic import MvNormalRV
+from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.variable import TensorVariable
+
+from symng.bridges._pymc_kinds import Kind, Plain, kind_of
+from symng.bridges._pymc_likelihoods import Covariance, Information, Mean, Observed, Term
+from symng.bridges._pymc_outcomes import replace_checks
+from symng.graphs.rebuild import rebuild
+
+Curvature = Literal["fisher", "gauss-newton", "hessian"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Piece:
+    """What an observed variable adds to the metric: J^T M J, with J the Jacobian of an output.
+
+    Attributes
+    ----------
+    output : TensorVariable
+        Parameters of the variable, of shape (1, draws, ...).
+    factors : tuple of TensorVariable
+        The graphs that M is made of.
+    likelihood : callable
+        From these, on whatever variables, to M as a likelihood.
+    words : str
+        What M is.
+    """
+
+    output: TensorVariable
+    factors: tuple[TensorVariable, ...]
+    likelihood: Callable[[Sequence[TensorVariable]], Term]
+    words: str
+
+
+def pieces_of(model: pm.Model, rv: TensorVariable, curvature: Curvature) -> list[Piece]:
+    """Return what an observed variable adds to the metric; none where that is not known."""
+    value, base = model.rvs_to_values[rv], rv
+    weight = pt.ones(())
+    if isinstance(rv.owner.op, MinibatchRandomVariable):
+        base, *total_size = rv.owner.inputs
+        weight = get_scaling(total_size, value.shape)
+    if curvature == "hessian" or not isinstance(value, TensorVariable):
+        return []
+    if isinstance(base.owner.op, MvNormalRV) and curvature == "fisher":
+        return _multivariate_normal(model, base, value, weight)
+    kind = kind_of(base)
+    if kind is None:
+        return []
+    given = model.replace_rvs_by_values(kind.given)
+    if any(_has_random(p) for p in given):
+        return []
+    event = base.owner.op.ndim_supp
+    whole = value[..., 0] if event else value
+    if curvature == "fisher" and kind.matrix is not None:
+        pieces = _information(model, kind, given, whole, weight)
+        if pieces:
+            return pieces
+    if not isinstance(kind, Plain):
+        return []
+    return _gauss_newton(model, kind, given, value, whole, weight)
+
+
+def _varying(model: pm.Model, parameters: Sequence[TensorVariable]) -> list[int]:
+    """Return the numbers of the parameters that depend on the free variables."""
+    free = set(model.value_vars)
+    return [i for i, p in enumerate(parameters) if not free.isdisjoint(ancestors([p]))]
+
+
+def _information(
+    model: pm.Model,
+    kind: Kind,
+    given: Sequence[TensorVariable],
+    whole: TensorVariable,
+    weight: TensorVariable,
+) -> list[Piece]:
+    """Return the Fisher matrix of draws, unless it is not known in the parameters that vary."""
+    if all(_is_shared(p, ndim) for p, ndim in zip(given, _ndims(kind), strict=True)):
+        # One draw, as often as there are draws.
+        whole, weight = pt.zeros((1,)), weight * whole.size
+    parameters = _spread(kind, given, whole)
+    varying = _varying(model, parameters)
+    entries = None if not varying or kind.matrix is None else kind.matrix(parameters, varying)
+    if entries is None:
+        return []
+    keys = [(varying.index(i), varying.index(j)) for i, j in entries]
+
+    def likelihood(graphs: Sequence[TensorVariable]) -> Information:
+        return Information(
+            entries=dict(zip(keys, graphs[1:], strict=True)),
+            count=len(varying),
+            event=kind.event,
+            weight=graphs[0],
+        )
+
+    names = ", ".join(kind.names[i] for i in varying)
+    return [
+        Piece(
+            output=_join([parameters[i] for i in varying]),
+            factors=(weight, *entries.values()),
+            likelihood=likelihood,
+            words=f"{kind.word} in {names}",
+        )
+    ]
+
+
+def _gauss_newton(
+    model: pm.Model,
+    kind: Plain,
+    given: Sequence[TensorVariable],
+    value: TensorVariable,
+    whole: TensorVariable,
+    weight: TensorVariable,
+) -> list[Piece]:
+    """Return the Hessian of -log p in the parameters, unless one of these is an integer."""
+    parameters = _spread(kind, given, whole)
+    varying = _varying(model, parameters)
+    if not varying or not all(parameters[i].dtype.startswith("float") for i in varying):
+        return []
+    flat = value.flatten() if value.ndim == whole.ndim else value.reshape((-1, value.shape[-1]))
+
+    def likelihood(graphs: Sequence[TensorVariable]) -> Observed:
+        def loss_of(output: TensorVariable) -> TensorVariable:
+            *own, value, weight = graphs
+            for column, i in enumerate(varying):
+                own[i] = output[0] if own[i].ndim == 2 else output[0, :, column]
+            # The draws are summed before they are weighted, as in PyMC.
+            loss = -pm.logp(kind.make(own), value).sum()
+            return weight * rebuild([loss], {output: output}, replace_checks)[0]
+
+        return Observed(loss_of=loss_of)
+
+    return [
+        Piece(
+            output=_join([parameters[i] for i in varying]),
+            factors=(*parameters, flat, weight),
+            likelihood=likelihood,
+            words="Gauss-Newton matrix in its parameters",
+        )
+    ]
+
+
+def _multivariate_normal(
+    model: pm.Model, rv: TensorVariable, value: TensorVariable, weight: TensorVariable
+) -> list[Piece]:
+    """Return the Fisher matrix of N(mean, C): C^-1 in the mean, and V -> C^-1 V C^-1 / 2 in C."""
+    mean, C = model.replace_rvs_by_values(rv.owner.op.dist_params(rv.owner))
+    if _has_random(mean) or _has_random(C):
+        return []
+    mean_varies, C_varies = (bool(_varying(model, [p])) for p in (mean, C))
+    draws = value.size / value.shape[-1]
+    # A row for each draw, or a single one that stands for all.
+    spread = pt.zeros_like(value)
+    rows = mean if _is_shared(mean, 1) and _is_shared(C, 2) else mean + spread
+    rows = rows.reshape((-1, value.shape[-1]))
+    matrices = C if _is_shared(C, 2) else C + spread[..., None]
+    matrices = matrices.reshape((-1, value.shape[-1], value.shape[-1]))
+    words = ", ".join(n for n, v in (("mean", mean_varies), ("covariance", C_varies)) if v)
+
+    def piece(output: TensorVariable, cls: type[Mean]) -> Piece:
+        return Piece(
+            output=output[None],
+            factors=(matrices, weight * draws / output.shape[0]),
+            likelihood=lambda graphs: cls.of(*graphs),
+            words=f"Fisher matrix in {words}",
+        )
+
+    pieces = [piece(rows, Mean)] if mean_varies else []
+    return [*pieces, piece(matrices, Covariance)] if C_varies else pieces
+
+
+def _ndims(kind: Kind) -> tuple[int, ...]:
+    """Return the number of axes of each parameter of a single draw."""
+    return kind.ndims or (0,) * len(kind.given)
+
+
+def _is_shared(p: TensorVariable, ndim: int) -> bool:
+    """Return whether a parameter is known to be the same in all draws."""
+    return all(length == 1 for length in p.type.shape[: p.type.ndim - ndim])
+
+
+def _spread(
+    kind: Kind, given: Sequence[TensorVariable], whole: TensorVariable
+) -> list[TensorVariable]:
+    """Return the parameters of each draw: vectors, and a matrix of probabilities."""
+    parameters = []
+    for p, ndim in zip(given, _ndims(kind), strict=True):
+        spread = p + pt.zeros_like(pt.shape_padright(whole, ndim), dtype=p.dtype)
+        parameters.append(spread.reshape((-1, spread.shape[-1])) if ndim else spread.flatten())
+    return parameters
+
+
+def _join(parts: list[TensorVariable]) -> TensorVariable:
+    """Return parameters as an output, of shape (1, draws, parameters or classes)."""
+    return (parts[0] if parts[0].ndim == 2 else pt.stack(parts, axis=-1))[None]
+
+
+def _has_random(graph: TensorVariable) -> bool:
+    """Return whether a graph draws at random, other than the examples of a minibatch."""
+    nodes: list[Any] = [v.owner for v in ancestors([graph]) if v.owner]
+    return any(isinstance(node.op, RandomVariable) for node in nodes)
