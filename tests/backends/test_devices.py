@@ -20,19 +20,22 @@ import symng
 SCRIPT = Path(__file__).parents[1] / "helpers" / "device_steps.py"
 COMPARED = (
     "natural_gradient",
-    "geodesic_acceleration",
-    "metric_batch_of_its_own",
     "kronecker_and_minres",
-    "line_search",
+    "all_batches_and_own_updates",
     "chunks",
-    "sum_of_objectives",
-    "own_updates_and_average",
-    "qr",
-    "empirical_fisher",
-    "examples_that_mix",
+    "sum_of_objectives_in_chunks",
+    "examples_that_mix_and_geodesic_acceleration",
+    "qr_of_empirical_fisher",
+    "woodbury",
     "random_draws",
     "convolution",
 )
+ROUNDED = ("search_on_the_host", "hessian_free")
+SPLIT = {
+    "kronecker": [[37, 37], [90, 45], [90, 45]],
+    "adam": [[37, 37], [37, 37]],
+    "nystrom": [[148, 74], [4, 2]],
+}
 TOLERANCE = 1e-12
 
 
@@ -42,7 +45,13 @@ def run_cases(*names: str) -> dict[str, Any]:
     path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(SCRIPT), *names],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path},
+        env=os.environ
+        | {
+            "XLA_FLAGS": flags,
+            "JAX_PLATFORMS": "cpu",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # of machine code, not of what is exchanged
+            "PYTHONPATH": path,
+        },
         capture_output=True,
         text=True,
         timeout=1200,
@@ -53,9 +62,7 @@ def run_cases(*names: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def compared():
-    return run_cases(
-        *COMPARED, "search_on_the_host", "hessian_free", "runs", "exchange", "split_state"
-    )
+    return run_cases(*COMPARED, *ROUNDED, *(f"split_state_of_{name}" for name in SPLIT), "runs")
 
 
 @needs_jax
@@ -96,13 +103,13 @@ def test_descent_over_devices():
 @pytest.mark.parametrize("name", COMPARED)
 def test_steps_are_those_of_one_device(name, compared):
     found = compared[name]
-    assert found["everywhere"] and found["moved"] > 0.01
-    assert found["losses"] < TOLERANCE and found["params"] < TOLERANCE
+    assert found["everywhere"]
+    assert max(found["losses"], found["params"], found["state"]) < TOLERANCE
 
 
 @needs_jax
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["search_on_the_host", "hessian_free"])
+@pytest.mark.parametrize("name", ROUNDED)
 def test_steps_whose_iterations_depend_on_rounding(name, compared):
     assert compared[name]["everywhere"] and compared[name]["losses"] < 1e-8
 
@@ -115,21 +122,21 @@ def test_runs_are_those_of_one_device(compared):
 
 @needs_jax
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["CG", "MINRES-QLP", "Kronecker", "chunks", "Woodbury"])
+@pytest.mark.parametrize("name", ["natural_gradient", "kronecker_and_minres", "chunks", "woodbury"])
 def test_what_devices_exchange_in_a_step(name, compared):
     """The cost model of docs/devices.md, beside the program that XLA compiled."""
     params, layers, item = [4 * 3, 3, 3 * 2, 2], [(4 + 1, 3), (3 + 1, 2)], 8
     n = sum(params)
-    found = compared["exchange"][name]
+    found = compared[name]["collectives"]
     by_depth = {d: [c for c in found if c[3] == d] for d in range(3)}
     kinds = {kind for kind, *_ in found}
     loops = 1 if name == "chunks" else 0
     outside, iteration = by_depth[loops], by_depth[loops + 1]
     # Gradient and loss at once, then the loss after the step.
     reduced = sorted(size for kind, _, size, _ in outside if kind == "all-reduce")
-    factors = item * sum(a**2 + g**2 for a, g in layers) if name == "Kronecker" else 0
+    factors = item * sum(a**2 + g**2 for a, g in layers) if name == "kronecker_and_minres" else 0
     assert reduced[0] == item and reduced[-1] >= item * (n + 1) + factors and len(reduced) == 2
-    if name == "Woodbury":  # the rows of all examples come to each device
+    if name == "woodbury":  # the rows of all examples come to each device
         rows = 24 * 2
         gathered = [c for c in found if c[0] == "all-gather"]
         assert [size for _, _, size, _ in gathered] == [item * rows * n] and not iteration
@@ -141,18 +148,14 @@ def test_what_devices_exchange_in_a_step(name, compared):
 
 @needs_jax
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, shares",
-    [
-        ("Kronecker", [[37, 37], [90, 45], [90, 45]]),
-        ("Adam", [[37, 37], [37, 37]]),
-        ("Nystrom", [[148, 74], [4, 2]]),
-    ],
-)
-def test_state_is_split_over_the_second_axis_of_a_mesh(name, shares, compared):
+@pytest.mark.parametrize("name", SPLIT)
+def test_state_is_split_over_the_second_axis_of_a_mesh(name, compared):
     """An array of which no length is even stays on each device, as the parameters do."""
-    found = compared["split_state"][name]
-    assert found["everywhere"] and found["error"] < TOLERANCE and found["shares"] == shares
+    found = compared[f"split_state_of_{name}"]
+    assert found["everywhere"] and found["shares"] == SPLIT[name]
+    assert max(found["losses"], found["params"]) < TOLERANCE
+    # A sketch is a basis of eigenvectors, of which each has two signs.
+    assert found["state"] < TOLERANCE or name == "nystrom"
 
 
 @pytest.mark.parametrize("mode", ["FAST_COMPILE", "CVM"])
