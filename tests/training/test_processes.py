@@ -26,7 +26,7 @@ SCRIPT = Path(__file__).parents[1] / "helpers" / "device_processes.py"
 STOPPED = "process 1 of 2 has raised an error, so that this one stops, too"
 
 
-def run_pair(case: str, folder: Path) -> list[tuple[int, str, str]]:
+def run_pair(folder: Path) -> list[tuple[int, str, str]]:
     """Return exit status, output and errors of two processes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -34,10 +34,11 @@ def run_pair(case: str, folder: Path) -> list[tuple[int, str, str]]:
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(SCRIPT), case, number, port, str(folder)],
+            [sys.executable, "-W", "ignore", str(SCRIPT), number, port, str(folder)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -55,10 +56,10 @@ def run_pair(case: str, folder: Path) -> list[tuple[int, str, str]]:
 
 def train(**given: Any) -> symng.TrainingResult:
     """Run in this process, without JAX."""
-    from helpers.device_processes import OPTIMIZER, T, X, regression
+    from helpers.device_processes import DESCENT, T, X, regression
 
     given = {"max_steps": 6, "progress": False, "mode": "FAST_COMPILE", **given}
-    optimizer = given.pop("optimizer", OPTIMIZER)
+    optimizer = given.pop("optimizer", DESCENT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return symng.minimize(regression(), optimizer, (X, T), **given)
@@ -70,27 +71,34 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(folder):
+def pair(folder):
+    """Exit status, output and errors of both processes, and when they had ended."""
     train(max_steps=3, checkpoint=folder / "one.npz")
-    outputs = run_pair("runs", folder)
-    for status, _, errors in outputs:
-        assert status == 0, errors
-    return [json.loads(text.splitlines()[-1]) for _, text, _ in outputs]
+    return run_pair(folder), time.time()
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    for _, text, errors in pair[0]:
+        assert text, errors
+    return [json.loads(text.splitlines()[-1]) for _, text, _ in pair[0]]
 
 
 @pytest.fixture(scope="module")
 def expected():
-    return train(max_steps=8).history["loss"]
+    from helpers.device_processes import OPTIMIZER
+
+    return train(optimizer=OPTIMIZER, max_steps=8).history["loss"]
 
 
 def close(losses: Any, expected: Any) -> bool:
     return np.allclose(losses, expected[: len(losses)], rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("name", ["full", "spread", "resumed", "from one process"])
-def test_losses_are_those_of_one_process(name, found, expected):
+@pytest.mark.parametrize("name, steps", [("begun", 3), ("resumed", 6)])
+def test_losses_are_those_of_one_process(name, steps, found, expected):
     first, second = (own[name] for own in found)
-    assert first == second and len(first) == 6 and close(first, expected)
+    assert first == second and len(first) == steps and close(first, expected)
 
 
 def test_the_checkpoint_holds_all_of_a_state_that_is_split(found, folder):
@@ -115,15 +123,26 @@ def test_minibatches_are_drawn_from_the_examples_of_each_process(found):
     np.testing.assert_allclose(first[0], loss, rtol=1e-12)
 
 
-def test_minibatches_of_an_array_of_all_processes(found):
-    losses = train(batch_size=8).history["loss"]
-    assert all(close(own["spread minibatches"], losses) for own in found)
+def test_a_run_begun_in_one_process(found):
+    losses = train().history["loss"]
+    assert all(own["from one process"] == found[0]["from one process"] for own in found)
+    assert len(losses) == 6 and close(found[0]["from one process"], losses)
+
+
+def test_arrays_of_all_processes(found):
+    full, minibatches = (train(batch_size=size).history["loss"] for size in (None, 8))
+    for own in found:
+        assert len(own["spread"]) == len(own["spread minibatches"]) == 6
+        assert close(own["spread"], full) and close(own["spread minibatches"], minibatches)
 
 
 def test_resume_in_one_process(found, folder, expected):
+    from helpers.device_processes import OPTIMIZER
+
     file = folder / "run.npz"
     assert symng.load_checkpoint(file)[1]["steps"] == 6
-    result = train(max_steps=8, checkpoint=shutil.copy(file, folder / "copy.npz"))
+    copy = shutil.copy(file, folder / "copy.npz")
+    result = train(optimizer=OPTIMIZER, max_steps=8, checkpoint=copy)
     assert result.steps == 8 and close(result.history["loss"], expected)
     result = train(batch_size=8, checkpoint=folder / "minibatches.npz")
     assert result.steps == 6
@@ -172,15 +191,14 @@ def test_what_one_process_decides_holds_for_all(found):
     assert (status, steps) == tuple(other) and status == "max_seconds" and steps > 0
 
 
-def test_the_others_stop_if_a_process_is_killed_and_the_run_resumes(tmp_path, expected):
-    start = time.monotonic()
-    (first, _, errors), (second, _, _) = run_pair("killed", tmp_path)
-    assert first != 0 and second != 0 and time.monotonic() - start < 120
+def test_the_others_stop_if_a_process_is_killed_and_the_run_resumes(pair, found, folder):
+    ((first, _, errors), (second, _, _)), ended = pair
+    assert first != 0 and second != 0 and ended - found[0]["time"] < 120
     assert "The tasks have crashed" in errors or "unhealthy" in errors
-    file = tmp_path / "killed.npz"
+    file = folder / "killed.npz"
     assert symng.load_checkpoint(file)[1]["steps"] in (3, 4)  # the other may save once more
     result = train(max_steps=8, checkpoint=file)
-    assert result.steps == 8 and close(result.history["loss"], expected)
+    assert result.steps == 8 and close(result.history["loss"], train(max_steps=8).history["loss"])
 
 
 def test_shares_of_sizes():
