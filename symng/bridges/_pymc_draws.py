@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pymc as pm
 import pytensor.tensor as pt
 from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
+from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import MvNormalRV
 from pytensor.tensor.random.op import RandomVariable
@@ -44,7 +45,9 @@ class Piece:
     words: str
 
 
-def pieces_of(model: pm.Model, rv: TensorVariable, curvature: Curvature) -> list[Piece]:
+def pieces_of(
+    model: pm.Model, free: Sequence[Variable], rv: TensorVariable, curvature: Curvature
+) -> list[Piece]:
     """Return what an observed variable adds to the metric; none where that is not known."""
     value, base = model.rvs_to_values[rv], rv
     weight = pt.ones(())
@@ -54,7 +57,7 @@ def pieces_of(model: pm.Model, rv: TensorVariable, curvature: Curvature) -> list
     if curvature == "hessian" or not isinstance(value, TensorVariable):
         return []
     if isinstance(base.owner.op, MvNormalRV) and curvature == "fisher":
-        return _multivariate_normal(model, base, value, weight)
+        return _multivariate_normal(model, free, base, value, weight)
     kind = kind_of(base)
     if kind is None:
         return []
@@ -64,22 +67,22 @@ def pieces_of(model: pm.Model, rv: TensorVariable, curvature: Curvature) -> list
     event = base.owner.op.ndim_supp
     whole = value[..., 0] if event else value
     if curvature == "fisher" and kind.matrix is not None:
-        pieces = _information(model, kind, given, whole, weight)
+        pieces = _information(free, kind, given, whole, weight)
         if pieces:
             return pieces
     if not isinstance(kind, Plain):
         return []
-    return _gauss_newton(model, kind, given, value, whole, weight)
+    return _gauss_newton(free, kind, given, value, whole, weight)
 
 
-def _varying(model: pm.Model, parameters: Sequence[TensorVariable]) -> list[int]:
+def _varying(free: Sequence[Variable], parameters: Sequence[TensorVariable]) -> list[int]:
     """Return the numbers of the parameters that depend on the free variables."""
-    free = set(model.value_vars)
-    return [i for i, p in enumerate(parameters) if not free.isdisjoint(ancestors([p]))]
+    among = set(free)
+    return [i for i, p in enumerate(parameters) if not among.isdisjoint(ancestors([p]))]
 
 
 def _information(
-    model: pm.Model,
+    free: Sequence[Variable],
     kind: Kind,
     given: Sequence[TensorVariable],
     whole: TensorVariable,
@@ -90,7 +93,7 @@ def _information(
         # One draw, as often as there are draws.
         whole, weight = pt.zeros((1,)), weight * whole.size
     parameters = _spread(kind, given, whole)
-    varying = _varying(model, parameters)
+    varying = _varying(free, parameters)
     entries = None if not varying or kind.matrix is None else kind.matrix(parameters, varying)
     if entries is None:
         return []
@@ -116,7 +119,7 @@ def _information(
 
 
 def _gauss_newton(
-    model: pm.Model,
+    free: Sequence[Variable],
     kind: Plain,
     given: Sequence[TensorVariable],
     value: TensorVariable,
@@ -125,7 +128,7 @@ def _gauss_newton(
 ) -> list[Piece]:
     """Return the Hessian of -log p in the parameters, unless one of these is an integer."""
     parameters = _spread(kind, given, whole)
-    varying = _varying(model, parameters)
+    varying = _varying(free, parameters)
     if not varying or not all(parameters[i].dtype.startswith("float") for i in varying):
         return []
     flat = value.flatten() if value.ndim == whole.ndim else value.reshape((-1, value.shape[-1]))
@@ -152,13 +155,17 @@ def _gauss_newton(
 
 
 def _multivariate_normal(
-    model: pm.Model, rv: TensorVariable, value: TensorVariable, weight: TensorVariable
+    model: pm.Model,
+    free: Sequence[Variable],
+    rv: TensorVariable,
+    value: TensorVariable,
+    weight: TensorVariable,
 ) -> list[Piece]:
     """Return the Fisher matrix of N(mean, C): C^-1 in the mean, and V -> C^-1 V C^-1 / 2 in C."""
     mean, C = model.replace_rvs_by_values(rv.owner.op.dist_params(rv.owner))
     if _has_random(mean) or _has_random(C):
         return []
-    mean_varies, C_varies = (bool(_varying(model, [p])) for p in (mean, C))
+    mean_varies, C_varies = (bool(_varying(free, [p])) for p in (mean, C))
     draws = value.size / value.shape[-1]
     # A row for each draw, or a single one that stands for all.
     spread = pt.zeros_like(value)

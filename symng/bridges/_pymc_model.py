@@ -54,12 +54,19 @@ class Reading:
 
 
 def read_pymc_model(
-    model: pm.Model, point: Mapping[str, np.ndarray], jacobian: bool, curvature: Curvature
+    model: pm.Model,
+    free: Sequence[Variable],
+    point: Mapping[str, np.ndarray],
+    jacobian: bool,
+    curvature: Curvature,
 ) -> Reading:
-    """Return what the objective of a model is made of, with the parameters at ``point``."""
-    _refuse_discrete(model)
-    params = {value.name: _shared(value, point[value.name]) for value in model.value_vars}
-    pieces = {rv: pieces_of(model, rv, curvature) for rv in model.observed_RVs}
+    """Return what the objective of a model is made of, with the parameters at ``point``.
+
+    Value variables that are not ``free`` keep their values there.
+    """
+    _refuse_discrete(model, free)
+    params = {v.name: _shared(v, point[v.name]) for v in model.value_vars if v in free}
+    pieces = {rv: pieces_of(model, free, rv, curvature) for rv in model.observed_RVs}
     explained = [rv for rv, found in pieces.items() if found]
     others = [v for v in (*model.basic_RVs, *model.potentials) if v not in explained]
     terms = model.logp([*others, *explained], jacobian=jacobian, sum=False)
@@ -68,7 +75,8 @@ def read_pymc_model(
     found = [(rv, piece) for rv in explained for piece in pieces[rv]]
     for _, piece in found:
         graphs += [piece.output, *piece.factors]
-    loss, rest, *graphs = _on_parameters(graphs, model, params)
+    values: dict[str, Variable] = {name: pt.constant(value) for name, value in point.items()}
+    loss, rest, *graphs = _on_parameters(graphs, model, values | params)
 
     outputs, likelihoods, curvatures = [], [], {}
     for rv, piece in found:
@@ -97,17 +105,18 @@ def _shared(value: TensorVariable, start: np.ndarray) -> SharedVariable:
     return pytensor.shared(array, name=value.name, shape=value.type.shape)
 
 
-def _refuse_discrete(model: pm.Model) -> None:
+def _refuse_discrete(model: pm.Model, free: Sequence[Variable]) -> None:
     """Refuse a model with discrete free variables, or without any free variable."""
     expected = "a model with continuous free variables alone"
-    discrete = [rv.name for rv in model.free_RVs if rv.dtype not in ("float32", "float64")]
+    variables = [model.values_to_rvs[v] for v in free]
+    discrete = [rv.name for rv in variables if rv.dtype not in ("float32", "float64")]
     if discrete:
         imputed = [name for name in discrete if name.endswith("_unobserved")]
         hint = "Sum it out, for instance by pm.Mixture, or sample by pm.sample."
         if imputed:
             hint = "These are missing discrete data: leave them out of the data."
         raise argument_error("model", expected, Verbatim(", ".join(discrete)), hint)
-    if not model.free_RVs:
+    if not variables:
         raise argument_error("model", expected, Verbatim("a model without any"))
 
 
@@ -124,7 +133,7 @@ def _positive_part(loss: TensorVariable, params: list[Any]) -> PositivePart:
 
 
 def _on_parameters(
-    graphs: Sequence[TensorVariable], model: pm.Model, params: Mapping[str, SharedVariable]
+    graphs: Sequence[TensorVariable], model: pm.Model, params: Mapping[str, Variable]
 ) -> list[TensorVariable]:
     """Return graphs of a model on shared variables, with generators of their own.
 

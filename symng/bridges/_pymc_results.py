@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from pymc.backends.base import MultiTrace
 from pymc.backends.ndarray import NDArray
 from xarray import DataArray, Dataset, DataTree
 
+from symng.bridges._pymc_objective import Point, PyMCObjective
+from symng.graphs.vectors import get_flat
 from symng.training import TrainingResult
-
-Point = dict[str, np.ndarray]
 
 
 def values_at(model: pm.Model, point: Point) -> tuple[Any, Point]:
@@ -30,32 +30,35 @@ def values_at(model: pm.Model, point: Point) -> tuple[Any, Point]:
 
 
 def as_tree(
-    model: pm.Model,
-    point: Point,
+    objective: PyMCObjective,
     result: TrainingResult,
+    points: Sequence[Point],
     idata_kwargs: dict[str, Any] | None,
-    covariance: np.ndarray | None = None,
+    covariance: DataArray | None = None,
 ) -> DataTree:
-    """Return a point as the DataTree of a single draw, with how it was found."""
-    fn, values = values_at(model, point)
-    tree = _single_draw(model, fn, values, point, idata_kwargs or {})
-    tree["fit"] = DataTree(_fit(point, covariance))
+    """Return points as the draws of a DataTree, with the mode and how it was found."""
+    tree = _draws(objective.pymc_model, points, idata_kwargs or {})
+    mean = DataArray(get_flat(objective.params), dims=["rows"], coords={"rows": labels(objective)})
+    fit = {"mean_vector": mean}
+    if covariance is not None:
+        fit["covariance_matrix"] = covariance
+    tree["fit"] = DataTree(Dataset(fit))
     tree["optimizer_result"] = DataTree(_describe_run(result))
     return tree
 
 
-def _single_draw(
-    model: pm.Model, fn: Any, values: Mapping[str, Any], point: Point, kwargs: dict[str, Any]
-) -> DataTree:
-    """Return a DataTree whose posterior has one draw."""
+def _draws(model: pm.Model, points: Sequence[Point], kwargs: dict[str, Any]) -> DataTree:
+    """Return a DataTree whose posterior has the points as draws."""
+    fn, values = values_at(model, points[0])
     trace = NDArray(
         model=model,
         fn=fn,
         var_shapes={name: np.shape(v) for name, v in values.items()},
         var_dtypes={name: np.asarray(v).dtype for name, v in values.items()},
     )
-    trace.setup(draws=1, chain=0)
-    trace.record(point, in_warmup=False)
+    trace.setup(draws=len(points), chain=0)
+    for point in points:
+        trace.record(point, in_warmup=False)
     trace.close()
     tree = pm.to_inference_data(MultiTrace([trace]), model=model, **kwargs)
     if "sample_stats" in tree.children and not tree["sample_stats"].data_vars:
@@ -63,24 +66,23 @@ def _single_draw(
     return tree
 
 
-def _labels(point: Point) -> list[str]:
+def labels(objective: PyMCObjective) -> list[str]:
     """Return a label for each number of the flat vector."""
-    labels: list[str] = []
-    for name, value in point.items():
-        where = np.ndindex(value.shape)
-        labels += [name + (f"[{','.join(map(str, i))}]" if i else "") for i in where]
-    return labels
+    found: list[str] = []
+    for p in objective.params:
+        where = np.ndindex(np.shape(p.get_value(borrow=True)))
+        found += [str(p.name) + (f"[{','.join(map(str, i))}]" if i else "") for i in where]
+    return found
 
 
-def _fit(point: Point, covariance: np.ndarray | None) -> Dataset:
-    """Return the flat vector, and its covariance matrix."""
-    labels = _labels(point)
-    flat = np.concatenate([v.ravel() for v in point.values()])
-    data = {"mean_vector": DataArray(flat, dims=["rows"], coords={"rows": labels})}
-    if covariance is not None:
-        coords = {"rows": labels, "columns": labels}
-        data["covariance_matrix"] = DataArray(covariance, dims=["rows", "columns"], coords=coords)
-    return Dataset(data)
+def label_covariance(matrix: np.ndarray, names: list[str], size: int) -> DataArray | None:
+    """Return a covariance matrix with its labels: all those of the mode, or some, or none."""
+    if not names:
+        return None
+    dims = ["rows", "columns"]
+    if len(names) < size:
+        dims = [f"covariance_{name}" for name in dims]
+    return DataArray(matrix, dims=dims, coords=dict.fromkeys(dims, names))
 
 
 def _describe_run(result: TrainingResult) -> Dataset:

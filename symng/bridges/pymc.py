@@ -2,74 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pymc as pm
-from pymc.initial_point import make_initial_point_fns_per_chain
 from pymc.util import get_default_varnames, get_random_generator
 from xarray import DataTree
 
-from symng._checks import Verbatim, argument_error, check_choice, check_instance, warn
-from symng.backends import compile_in_python
+from symng._checks import argument_error, check_choice, check_number, warn
 from symng.bridges._pymc_draws import Curvature
-from symng.bridges._pymc_model import CURVATURES, read_pymc_model
-from symng.bridges._pymc_results import Point, as_tree, values_at
+from symng.bridges._pymc_model import CURVATURES
+from symng.bridges._pymc_normal import MAX_FORMED, approximate
+from symng.bridges._pymc_objective import (
+    Point,
+    PyMCObjective,
+    check_model,
+    free_values,
+    start_of,
+)
+from symng.bridges._pymc_results import as_tree, label_covariance, labels, values_at
+from symng.graphs import vectors
 from symng.metrics import Fisher, Hessian
 from symng.objective import Objective
 from symng.optimizers import LevenbergMarquardt, NaturalGradient, Optimizer
 from symng.solvers import MinresQLP
 from symng.training import TrainingResult, minimize
-
-
-class PyMCObjective(Objective):
-    """The objective of a PyMC model; made by `from_pymc`.
-
-    Attributes
-    ----------
-    pymc_model : pymc.Model
-        The model.
-    curvatures : dict
-        What the metric takes of each observed variable, of each potential and of the priors.
-    """
-
-    def __init__(
-        self, model: pm.Model, start: Mapping[str, np.ndarray], jacobian: bool, curvature: Curvature
-    ) -> None:
-        reading = read_pymc_model(model, start, jacobian, curvature)
-        super().__init__(
-            reading.loss,
-            reading.outputs,
-            list(reading.params.values()),
-            inputs=[],
-            likelihood=reading.likelihoods,
-        )
-        self._pymc_model, self._curvatures, self._jacobian = model, reading.curvatures, jacobian
-
-    @property
-    def pymc_model(self) -> pm.Model:
-        """The model."""
-        return self._pymc_model
-
-    @property
-    def curvatures(self) -> dict[str, str]:
-        """What the metric takes of each observed variable, of each potential and of the priors."""
-        return dict(self._curvatures)
-
-    def point(self) -> Point:
-        """Return the values of the transformed free variables, by name, as PyMC takes them."""
-        return {str(p.name): np.array(p.get_value()) for p in self.params}
-
-    def __repr__(self) -> str:
-        params = ", ".join(f"{name} {np.shape(v)}" for name, v in self.point().items())
-        lines = [f"params: {params}, {self.size:,} numbers, {self.dtype}"]
-        lines.append(
-            "loss: negative log posterior, "
-            f"{'with' if self._jacobian else 'without'} the Jacobian of the transforms"
-        )
-        lines += [f"{name}: {taken}" for name, taken in self._curvatures.items()]
-        return "\n".join(["PyMCObjective", *(f"  {line}" for line in lines)])
 
 
 def from_pymc(
@@ -151,14 +108,15 @@ def from_pymc(
     >>> symng.Fisher()(objective).materialise().eval().round(6)  # 3 rate + rate, at rate 1
     array([[4.]])
     """
-    model = _check_model(model)
+    model = check_model(model)
     check_choice("curvature", curvature, CURVATURES)
-    return PyMCObjective(model, _start(model, initvals), jacobian, curvature)
+    return PyMCObjective(model, start_of(model, initvals), jacobian, curvature)
 
 
 def find_MAP(
     model: pm.Model | None = None,
     *,
+    vars: Sequence[Any] | None = None,
     initvals: Any = None,
     jitter: bool = False,
     jitter_max_retries: int = 10,
@@ -173,16 +131,21 @@ def find_MAP(
 ) -> DataTree | Point:
     """Find the MAP estimate of a PyMC model by natural gradient.
 
-    The arguments are those of ``pymc.find_MAP``.
+    The arguments are those of ``pymc.find_MAP``, but for ``optimizer`` in the place of ``method``
+    and what belongs to that.
 
     Parameters
     ----------
     model : pymc.Model, optional
         A model with continuous free variables. Default: that of the ``with`` block.
+    vars : sequence of free variables, optional
+        Those to optimize; the others, which may be discrete, keep their initial values. Default:
+        all.
     initvals : dict, optional
         Initial values of variables, as in ``pymc.sample``. Default: those of the model.
     jitter : bool, default False
-        Whether to add uniform noise in (-1, 1) to the start of each transformed variable.
+        Whether to add uniform noise in (-1, 1) to the start of each transformed variable: away from
+        a saddle point, such as 0 of a product of two variables.
     jitter_max_retries : int, default 10
         How often to draw another start where the density is not finite.
     random_seed : int, sequence of int or Generator, optional
@@ -231,14 +194,15 @@ def find_MAP(
     >>> float(found["mu"].round(6))  # 9 / (3 + 1)
     2.25
     """
-    model = _check_model(model)
-    start = _start(model, initvals, jitter, random_seed, jitter_max_retries)
-    objective = PyMCObjective(model, start, False, "fisher")
+    model = check_model(model)
+    free = free_values(model, vars)
+    start = start_of(model, initvals, jitter, random_seed, jitter_max_retries, free)
+    objective = PyMCObjective(model, start, False, "fisher", free)
     result = _optimize(objective, "find_MAP", optimizer, maxiter, tol, progressbar, compile_kwargs)
     if not return_inferencedata:
         _, values = values_at(model, objective.point())
         return {name: values[name] for name in get_default_varnames(values, True)}
-    return as_tree(model, objective.point(), result, idata_kwargs)
+    return as_tree(objective, result, [objective.point()], idata_kwargs)
 
 
 def laplace(
@@ -246,6 +210,8 @@ def laplace(
     *,
     curvature: Curvature = "hessian",
     jacobian: bool = True,
+    draws: int = 500,
+    covariance_of: Sequence[Any] | None = None,
     initvals: Any = None,
     jitter: bool = False,
     jitter_max_retries: int = 10,
@@ -257,7 +223,7 @@ def laplace(
     maxiter: int = 500,
     tol: float = 1e-9,
 ) -> DataTree:
-    """Find the mode of a PyMC model's posterior and the covariance matrix of a normal there.
+    """Draw from a normal at the mode of a PyMC model's posterior.
 
     p(theta | y) is taken for N(theta*, A^-1) in the transformed variables theta, with theta* the
     mode of their density and A its curvature there.
@@ -272,7 +238,14 @@ def laplace(
     jacobian : bool, default True
         Whether the density is that of the transformed variables. Without it theta* is the MAP
         estimate of `find_MAP`.
-    initvals, jitter, jitter_max_retries, random_seed, progressbar, idata_kwargs, compile_kwargs
+    draws : int, default 500
+        The number of draws, at least 1.
+    covariance_of : sequence of free variables, optional
+        Those whose covariance matrix is wanted. Default: all, in a model of up to 2,000
+        numbers; none in a larger one.
+    random_seed : int, sequence of int or Generator, optional
+        Seed of the draws, and of the start.
+    initvals, jitter, jitter_max_retries, progressbar, idata_kwargs, compile_kwargs
         As in `find_MAP`.
     optimizer, maxiter, tol
         As in `find_MAP`.
@@ -280,7 +253,8 @@ def laplace(
     Returns
     -------
     DataTree
-        As of `find_MAP`; ``fit`` has the ``covariance_matrix`` beside the ``mean_vector``.
+        As of `find_MAP`, with the draws as ``posterior``; ``fit`` has the mode as ``mean_vector``
+        and the ``covariance_matrix`` beside it.
 
     Raises
     ------
@@ -289,7 +263,14 @@ def laplace(
 
     Notes
     -----
-    Costs a product with A for each of the n parameters, and n^3 work for the solves.
+    Up to 2,000 numbers A is formed, by a product for each. Above that each draw, and each column of
+    a covariance matrix, costs as many products as a Krylov space needs for 1e-6, and memory for its
+    basis. These grow with the root of the condition number of A, scaled by the norms of its rows.
+
+    References
+    ----------
+    .. [1] E. Chow and Y. Saad, "Preconditioned Krylov subspace methods for sampling multivariate
+       Gaussian distributions", SIAM Journal on Scientific Computing 36(2), 2014.
 
     Examples
     --------
@@ -302,27 +283,31 @@ def laplace(
     >>> found["fit"]["covariance_matrix"].values.round(6)  # 1 / (3 + 1)
     array([[0.25]])
     """
-    model = _check_model(model)
+    model = check_model(model)
     check_choice("curvature", curvature, CURVATURES)
-    start = _start(model, initvals, jitter, random_seed, jitter_max_retries)
+    check_number("draws", draws, minimum=1, integer=True)
+    wanted = {v.name for v in free_values(model, covariance_of, "covariance_of")}
+    rng = get_random_generator(random_seed)
+    start = start_of(model, initvals, jitter, rng, jitter_max_retries)
     objective = PyMCObjective(
         model, start, jacobian, "fisher" if curvature == "hessian" else curvature
     )
     result = _optimize(objective, "laplace", optimizer, maxiter, tol, progressbar, compile_kwargs)
-    metric = Hessian() if curvature == "hessian" else Fisher()
-    # In plain Python: the function is called once.
-    A = compile_in_python([], metric(objective).materialise())()
-    A = (A + A.T) / 2
-    least = float(np.linalg.eigvalsh(A)[0])
-    if not least > 0:
-        raise argument_error(
-            "curvature",
-            "one that is positive definite at the mode",
-            Verbatim(f"{curvature!r}, with the eigenvalue {least:.3g}"),
-            'Is the mode at the edge? curvature="fisher" is never negative.',
-        )
-    covariance = np.linalg.solve(A, np.eye(len(A)))
-    return as_tree(model, objective.point(), result, idata_kwargs, covariance)
+    A = (Hessian() if curvature == "hessian" else Fisher())(objective)
+    mode = vectors.get_flat(objective.params)
+    names = labels(objective)
+    columns = [i for i, name in enumerate(names) if name.split("[")[0] in wanted]
+    if objective.size > MAX_FORMED and covariance_of is None:
+        columns = []
+    mode_of_products = (compile_kwargs or {}).get("mode")
+    draw, covariance = approximate(A, curvature, columns, mode_of_products)
+    points = []
+    for _ in range(draws):
+        vectors.set_flat(objective.params, mode + draw(rng.standard_normal(objective.size)))
+        points.append(objective.point())
+    vectors.set_flat(objective.params, mode)
+    matrix = label_covariance(covariance, [names[i] for i in columns], len(names))
+    return as_tree(objective, result, points, idata_kwargs, matrix)
 
 
 def _optimize(
@@ -352,43 +337,6 @@ def _optimize(
     if result.status != "converged":
         warn(f"{caller} has not converged: {result.message or f'{maxiter} steps were not enough'}")
     return result
-
-
-def _check_model(model: pm.Model | None) -> pm.Model:
-    """Return a model, by default that of the ``with`` block."""
-    if model is None:
-        try:
-            return pm.modelcontext(None)
-        except TypeError:
-            hint = "Give one, or call within `with model:`."
-            raise argument_error("model", "a PyMC model", None, hint, TypeError) from None
-    check_instance("model", model, pm.Model, "a PyMC model")
-    return model
-
-
-def _start(
-    model: pm.Model,
-    initvals: Any,
-    jitter: bool = False,
-    random_seed: Any = None,
-    retries: int = 0,
-) -> Point:
-    """Return where to start, in the transformed variables, or refuse a start without density."""
-    rng = get_random_generator(random_seed)
-    [draw] = make_initial_point_fns_per_chain(
-        model=model,
-        overrides=initvals,
-        jitter_rvs=set(model.free_RVs) if jitter else set(),
-        chains=1,
-    )
-    start = draw(int(rng.integers(2**30)))
-    if jitter:
-        logp = model.compile_logp(jacobian=False, mode="FAST_COMPILE")
-        for _ in range(retries):
-            if np.isfinite(logp(start)):
-                break
-            start = draw(int(rng.integers(2**30)))
-    return start
 
 
 def _default_optimizer(objective: Objective) -> Optimizer:

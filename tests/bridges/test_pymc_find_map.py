@@ -131,3 +131,22 @@ def test_unknown_compile_kwargs_are_refused():
         pm.Normal("y", pm.Normal("mu"), observed=0.0)
     with pytest.raises(ValueError, match="compile_kwargs: expected no key but 'mode'"):
         symng.pymc.find_MAP(model, compile_kwargs={"profile": True})
+
+
+def test_variables_that_are_not_named_stay_where_they_are():
+    with pm.Model() as model:
+        k = pm.Poisson("k", 3.0)
+        scale = pm.HalfNormal("scale")
+        mu = pm.Normal("mu", 0.0, 1.0)
+        pm.Normal("y", mu + k, scale, observed=np.array([4.0, 6.0]))
+    arguments = dict(progressbar=False, compile_kwargs=PYTHON, initvals={"k": 2, "scale": 1.0})
+    tree = symng.pymc.find_MAP(model, vars=[mu], **arguments)
+    posterior = tree["posterior"]
+    np.testing.assert_allclose(posterior["mu"], (2 + 4) / 3, atol=1e-5)
+    assert int(posterior["k"].item()) == 2
+    np.testing.assert_allclose(posterior["scale"], 1.0)
+    assert list(tree["fit"]["mean_vector"]["rows"].values) == ["mu"]
+    with pytest.raises(ValueError, match="vars: expected free variables of the model.*got nu"):
+        symng.pymc.find_MAP(model, vars=["nu"], **arguments)
+    with pytest.raises(ValueError, match="continuous.*k"):
+        symng.pymc.find_MAP(model, vars=["k", "mu"], **arguments)
