@@ -155,7 +155,7 @@ class MeshLinker(JAXLinker):
 
     def fgraph_convert(self, fgraph: FunctionGraph, *args: Any, **kwargs: Any) -> Any:
         self._results = self.backend.result_shardings(fgraph, kwargs["storage_map"])
-        return super().fgraph_convert(fgraph, *args, **kwargs)
+        return super().fgraph_convert(fgraph, *args, divide=self.backend.mesh.divider(), **kwargs)
 
     def jit_compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         return self.backend.mesh.jit(fn, self.scalar_shape_inputs, self._results)

@@ -173,6 +173,36 @@ class ExampleMesh:
         setattr(call, "lower", lambda *arguments: compiled.lower(*placed(arguments)))  # noqa: B010
         return call
 
+    def divider(self) -> Callable[[Callable[[Any], Any], float], Callable[[Any], Any]]:
+        """Return what gives functions, with their costs, to the devices of a program.
+
+        The functions are of one array that each device holds, to one of its shape. Each goes to the
+        device that has the least to do so far.
+        """
+        costs = [0.0] * self.mesh.size
+
+        def divide(function: Callable[[Any], Any], cost: float) -> Callable[[Any], Any]:
+            device = costs.index(min(costs))
+            costs[device] += cost
+            return functools.partial(self._call_on, device, function)
+
+        return divide
+
+    def _call_on(self, device: int, function: Callable[[Any], Any], array: Any) -> Any:
+        """Return the result of a function that one device calls, on all of them."""
+        import jax
+        from jax.sharding import PartitionSpec
+
+        names = self.mesh.axis_names
+
+        def call(array: Any) -> Any:
+            is_here = jax.lax.axis_index(names) == device
+            result = jax.lax.cond(is_here, function, jax.numpy.zeros_like, array)
+            return jax.lax.psum(result, names)
+
+        everywhere = PartitionSpec()
+        return _shard_map()(call, mesh=self.mesh, in_specs=everywhere, out_specs=everywhere)(array)
+
     def put(self, array: Any, sharding: Any) -> Any:
         """Return an array in a sharding of the mesh."""
         import jax
@@ -294,6 +324,17 @@ def _cut(argument: Any) -> Any:
 def _same(array: Any) -> Any:
     """Return an array, for JAX to place."""
     return array
+
+
+def _shard_map() -> Any:
+    """Return JAX's function that runs a program device by device, from where it is."""
+    import jax
+
+    if hasattr(jax, "shard_map"):
+        return jax.shard_map
+    from jax.experimental.shard_map import shard_map  # until 0.6
+
+    return shard_map
 
 
 @functools.cache

@@ -37,6 +37,7 @@ from symng.backends._jax_shapes import (
     in_numpy,
     is_known,
 )
+from symng.graphs.inverses import DividedInverse
 
 
 def register() -> None:
@@ -50,6 +51,7 @@ def register() -> None:
     jax_funcify.register(IncSubtensor, _extending(IncSubtensor, convert_incsubtensor))
     jax_funcify.register(Convolve1d, convert_convolution)
     jax_funcify.register(IfElse, convert_ifelse)
+    jax_funcify.register(DividedInverse, convert_divided_inverse)
     if LazyIfElse is not None:
         jax_funcify.register(LazyIfElse, convert_lazy_ifelse)
 
@@ -170,6 +172,14 @@ def convert_convolution(op: Convolve1d, node: Apply, **kwargs: object) -> Callab
         return jnp.convolve(data, kernel, mode=mode)
 
     return convolve
+
+
+def convert_divided_inverse(
+    op: DividedInverse, node: Apply, divide: Callable | None = None, **kwargs: object
+) -> Callable:
+    """Convert an inverse, which one device computes where there is a way to ``divide`` work."""
+    (n, _) = node.inputs[0].type.shape
+    return jnp.linalg.inv if divide is None else divide(jnp.linalg.inv, float(n or 1) ** 3)
 
 
 def convert_ifelse(op: IfElse, node: Apply, **kwargs: object) -> Callable:

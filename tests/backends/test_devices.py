@@ -67,8 +67,8 @@ def compared():
 
 @needs_jax
 def test_descent_over_devices():
-    both = run_cases("descent", "targets_out_of_range")
-    found, labels = both["descent"], both["targets_out_of_range"]
+    cases = run_cases("descent", "targets_out_of_range", "division")
+    found, labels = cases["descent"], cases["targets_out_of_range"]
     assert max(found[name] for name in ("number", "list", "mesh", "ahead")) < 1e-14
     # The examples are split: no device has more than its share of them, padded if uneven.
     assert (found["largest"], found["largest uneven"]) == (4096 // 8, 126)
@@ -78,6 +78,8 @@ def test_descent_over_devices():
     assert max(found["number copied"], found["mesh copied"], labels["copied"]) <= 16 * 4
     assert "t (as the loss takes it): expected class numbers from 0 to 2" in labels["error"]
     assert "got 3 at (9,)" in labels["error"]
+    # The device that has the least to do so far gets the next piece of work.
+    assert cases["division"] == [0, 1, 2, 1, 2, 0]
 
     errors = found["errors"]
     assert errors.pop("unchanged") == "[1.0, -1.0, 0.5]"
@@ -141,6 +143,11 @@ def test_what_devices_exchange_in_a_step(name, compared):
         gathered = [c for c in found if c[0] == "all-gather"]
         assert [size for _, _, size, _ in gathered] == [item * rows * n] and not iteration
         return
+    if name == "kronecker_and_minres":
+        # Inverses are reduced in a loop of one round; each is made in a branch, by one device.
+        (inverses,) = (c for c in iteration if c[2] == factors)
+        iteration.remove(inverses)
+        assert compared[name]["factorizations"] == [2 * len(layers)] * 2
     # An iteration reduces a vector of the size of the parameters, once.
     assert kinds == {"all-reduce"} and len(iteration) == 1
     assert sorted(iteration[0][1]) == sorted(params) and iteration[0][2] == item * n

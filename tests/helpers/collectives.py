@@ -1,4 +1,4 @@
-"""Read the collectives off a program that XLA compiled for several devices."""
+"""Read off a program that XLA compiled for several devices what they exchange and share out."""
 
 from __future__ import annotations
 
@@ -36,15 +36,41 @@ def read_collectives(text: str) -> list[Collective]:
                 sizes, count = _sizes(match[1])
                 found.append(Collective(match[2], sizes, count, depth))
             is_loop = " while(" in line
-            called = re.findall(rf"(?:{CALLS})=%?([\w.\-]+)", line)
-            for branches in re.findall(r"branch_computations={(.*?)}", line):
-                called += re.findall(r"[\w.\-]+", branches)
-            for other in called:
+            for other in _called(line) + _branches(line):
                 if other in bodies:
                     visit(other, depth + is_loop)
 
     visit(entry, 0)
     return found
+
+
+def count_in_branches(text: str, target: str) -> tuple[int, int]:
+    """Return how many calls of a library's function are in branches, and how many in all.
+
+    The name of the function holds ``target``. Devices may take different branches.
+    """
+    bodies = dict(_computations(text))
+    reached: set[str] = set()
+    waiting = [name for lines in bodies.values() for line in lines for name in _branches(line)]
+    while waiting:
+        name = waiting.pop()
+        if name in bodies and name not in reached:
+            reached.add(name)
+            waiting += [other for line in bodies[name] for other in _called(line)]
+    call = re.compile(f'custom_call_target="[^"]*{target}')
+    counts = {name: sum(map(bool, map(call.search, lines))) for name, lines in bodies.items()}
+    return sum(counts[name] for name in reached), sum(counts.values())
+
+
+def _called(line: str) -> list[str]:
+    """Return the names of the computations that a line calls, but for branches."""
+    return re.findall(rf"(?:{CALLS})=%?([\w.\-]+)", line)
+
+
+def _branches(line: str) -> list[str]:
+    """Return the names of the branches between which a line chooses."""
+    found = re.findall(r"branch_computations={(.*?)}", line)
+    return [name for names in found for name in re.findall(r"[\w.\-]+", names)]
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:

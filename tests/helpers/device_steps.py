@@ -26,8 +26,9 @@ import pytensor.tensor as pt
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import symng
-from helpers.collectives import read_collectives
+from helpers.collectives import count_in_branches, read_collectives
 from symng.backends import UNOPTIMIZED
+from symng.backends._jax_mesh import read_mesh
 from symng.models import convolve, mlp
 
 symng.enable_jax()  # so that arrays of JAX may be float64
@@ -130,7 +131,9 @@ def compare(
         "shares": [(a.size, a.addressable_shards[0].data.size) for a in held if a.ndim],
     }
     if len(many.functions) == 1:
-        found["collectives"] = read_collectives(compiled_text(many, *batches[-1]))
+        text = compiled_text(many, *batches[-1])
+        found["collectives"] = read_collectives(text)
+        found["factorizations"] = count_in_branches(text, "getrf")
     for name in ("params", "state"):
         flat = [values_of(step, name) for step in (one, many)]
         found[name] = float(np.max(np.abs(flat[1] - flat[0]) / (1 + np.abs(flat[0])), initial=0))
@@ -377,6 +380,13 @@ def errors(make: Any, data: Any, targets: Any, sharding: Any) -> dict[str, str]:
     )
     found["unchanged"] = str(step.objective.params[0].get_value().tolist())
     return found
+
+
+@case
+def division() -> Any:
+    """Return to which of three devices functions of several costs go."""
+    divide = read_mesh(3).divider()
+    return [divide(np.negative, cost).args[0] for cost in (8.0, 5.0, 5.0, 3.0, 3.0, 1.0)]
 
 
 @case

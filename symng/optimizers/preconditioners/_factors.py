@@ -18,12 +18,12 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.elemwise import Elemwise
-from pytensor.tensor.linalg import matrix_inverse
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback
+from symng.graphs.inverses import divided_inverse
 from symng.graphs.types import Integer, Scalar
 from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
@@ -200,7 +200,7 @@ class Kronecker:
                 # So that there is an inverse also without damping, and of a layer that is dead.
                 shift = pt.maximum(shift, n * tiny * mean)
                 shift = pt.switch(shift > 0, shift, one)
-                inverse = pt.as_tensor_variable(matrix_inverse(t + shift * pt.eye(n, dtype=dtype)))
+                inverse = pt.as_tensor_variable(divided_inverse(t + shift * pt.eye(n, dtype=dtype)))
                 parts.append(((inverse + inverse.T) / 2).astype(dtype).flatten())
         return pt.concatenate(parts)
 
