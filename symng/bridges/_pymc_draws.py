@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pymc as pm
 import pytensor.tensor as pt
+from pymc.distributions.custom import CustomDistRV
 from pymc.variational.minibatch_rv import MinibatchRandomVariable, get_scaling
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
@@ -16,7 +17,14 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng.bridges._pymc_kinds import Kind, Plain, kind_of
-from symng.bridges._pymc_likelihoods import Covariance, Information, Mean, Observed, Term
+from symng.bridges._pymc_likelihoods import (
+    Covariance,
+    Information,
+    Observed,
+    PerDraw,
+    Term,
+    precision_of,
+)
 from symng.bridges._pymc_outcomes import replace_checks
 from symng.graphs.rebuild import rebuild
 
@@ -66,13 +74,14 @@ def pieces_of(
         return []
     event = base.owner.op.ndim_supp
     whole = value[..., 0] if event else value
-    if curvature == "fisher" and kind.matrix is not None:
+    if curvature == "fisher":
         pieces = _information(free, kind, given, whole, weight)
         if pieces:
             return pieces
     if not isinstance(kind, Plain):
         return []
-    return _gauss_newton(free, kind, given, value, whole, weight)
+    custom = isinstance(base.owner.op, CustomDistRV)
+    return _gauss_newton(free, kind, given, value, whole, weight, custom)
 
 
 def _varying(free: Sequence[Variable], parameters: Sequence[TensorVariable]) -> list[int]:
@@ -94,7 +103,20 @@ def _information(
         whole, weight = pt.zeros((1,)), weight * whole.size
     parameters = _spread(kind, given, whole)
     varying = _varying(free, parameters)
-    entries = None if not varying or kind.matrix is None else kind.matrix(parameters, varying)
+    if not varying:
+        return []
+    output = _join([parameters[i] for i in varying])
+    words = f"{kind.word} in {', '.join(kind.names[i] for i in varying)}"
+    if kind.blocks is not None:
+        return [
+            Piece(
+                output=output,
+                factors=(kind.blocks(parameters, varying), weight),
+                likelihood=lambda graphs: PerDraw(matrices=graphs[0], weight=graphs[1]),
+                words=words,
+            )
+        ]
+    entries = None if kind.matrix is None else kind.matrix(parameters, varying)
     if entries is None:
         return []
     keys = [(varying.index(i), varying.index(j)) for i, j in entries]
@@ -107,15 +129,8 @@ def _information(
             weight=graphs[0],
         )
 
-    names = ", ".join(kind.names[i] for i in varying)
-    return [
-        Piece(
-            output=_join([parameters[i] for i in varying]),
-            factors=(weight, *entries.values()),
-            likelihood=likelihood,
-            words=f"{kind.word} in {names}",
-        )
-    ]
+    factors = (weight, *entries.values())
+    return [Piece(output=output, factors=factors, likelihood=likelihood, words=words)]
 
 
 def _gauss_newton(
@@ -125,6 +140,7 @@ def _gauss_newton(
     value: TensorVariable,
     whole: TensorVariable,
     weight: TensorVariable,
+    custom: bool,
 ) -> list[Piece]:
     """Return the Hessian of -log p in the parameters, unless one of these is an integer."""
     parameters = _spread(kind, given, whole)
@@ -149,7 +165,8 @@ def _gauss_newton(
             output=_join([parameters[i] for i in varying]),
             factors=(*parameters, flat, weight),
             likelihood=likelihood,
-            words="Gauss-Newton matrix in its parameters",
+            words="Gauss-Newton matrix in its parameters"
+            + (", normalized or not" if custom else ""),
         )
     ]
 
@@ -175,15 +192,15 @@ def _multivariate_normal(
     matrices = matrices.reshape((-1, value.shape[-1], value.shape[-1]))
     words = ", ".join(n for n, v in (("mean", mean_varies), ("covariance", C_varies)) if v)
 
-    def piece(output: TensorVariable, cls: type[Mean]) -> Piece:
+    def piece(output: TensorVariable, cls: type[PerDraw]) -> Piece:
         return Piece(
             output=output[None],
-            factors=(matrices, weight * draws / output.shape[0]),
-            likelihood=lambda graphs: cls.of(*graphs),
+            factors=(precision_of(matrices), weight * draws / output.shape[0]),
+            likelihood=lambda graphs: cls(matrices=graphs[0], weight=graphs[1]),
             words=f"Fisher matrix in {words}",
         )
 
-    pieces = [piece(rows, Mean)] if mean_varies else []
+    pieces = [piece(rows, PerDraw)] if mean_varies else []
     return [*pieces, piece(matrices, Covariance)] if C_varies else pieces
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -26,6 +27,7 @@ from pytensor.graph.basic import Constant
 from pytensor.tensor.variable import TensorVariable
 
 from symng.bridges._pymc_information import family_of, inverse
+from symng.bridges._pymc_likelihoods import matmul
 from symng.bridges._pymc_outcomes import (
     Entries,
     Make,
@@ -43,6 +45,9 @@ from symng.bridges._pymc_outcomes import (
 Matrix = Callable[[Parameters, Sequence[int]], Entries | None]
 """From vectors of parameters, and the numbers of those that vary, to the information of a draw."""
 
+Blocks = Callable[[Parameters, Sequence[int]], TensorVariable]
+"""The same, as an array with a matrix of the parameters that vary for each draw."""
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Kind:
@@ -54,8 +59,8 @@ class Kind:
         The parameters.
     given : tuple of TensorVariable
         What they are in a model.
-    matrix : callable or None
-        The information matrix; None where it is not known.
+    matrix, blocks : callable or None
+        The information matrix, as entries or as a whole; None where it is not known.
     word : str
         What the matrix is.
     event : bool
@@ -67,6 +72,7 @@ class Kind:
     names: tuple[str, ...]
     given: tuple[TensorVariable, ...]
     matrix: Matrix | None = None
+    blocks: Blocks | None = None
     word: str = "Fisher matrix"
     event: bool = False
     ndims: tuple[int, ...] = ()
@@ -248,13 +254,16 @@ def _mixture(weights: TensorVariable, *components: TensorVariable) -> Kind | Non
             axis=0,
         )
 
-    def over_outcomes(parameters: Parameters, varying: Sequence[int]) -> Entries | None:
-        entries: Entries = {}
+    def over_outcomes(parameters: Parameters, varying: Sequence[int]) -> TensorVariable:
+        nodes, weights = [], []
         for w, base, own in zip(parameters, bases, parts(parameters), strict=False):
-            x, weights = over_quantiles(base.make, own, pt.zeros_like(w), pt.ones_like(w))
-            scores = scores_of(log_density, parameters, varying, x)
-            add(entries, outer(scores, w[:, None] * weights))
-        return entries
+            x, of_x = over_quantiles(base.make, own, pt.zeros_like(w), pt.ones_like(w))
+            nodes.append(x)
+            weights.append(w[:, None] * of_x)
+        x = pt.concatenate(nodes, axis=1)
+        scores = scores_of(log_density, parameters, varying, x)
+        S: Any = pt.stack([scores[i] for i in varying], axis=1)
+        return matmul(S * pt.concatenate(weights, axis=1)[:, None], S.mT)
 
     def complete(parameters: Parameters, varying: Sequence[int]) -> Entries | None:
         """Return the information of a draw with its component: I = sum_k w_k I_k, and 1 / w_k."""
@@ -274,7 +283,8 @@ def _mixture(weights: TensorVariable, *components: TensorVariable) -> Kind | Non
     return Kind(
         names=tuple(names),
         given=(*(weights[..., k] for k in range(count)), *(p for b in bases for p in b.given)),
-        matrix=over_outcomes if exact else complete,
+        matrix=None if exact else complete,
+        blocks=over_outcomes if exact else None,
         word="Fisher matrix" if exact else "Fisher matrix, with the components as if observed,",
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import cholesky, solve_triangular
@@ -81,38 +81,41 @@ class Information(Term):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Mean(Term):
-    """The Fisher matrix of N(mean, C) in the mean, C^-1: of an output of shape (1, draws, n).
+class PerDraw(Term):
+    """A matrix for each draw: of an output of shape (1, draws, n).
 
     Attributes
     ----------
-    precision : TensorVariable
-        C^-1 of each draw, or a single one, of shape (draws or 1, n, n).
+    matrices : TensorVariable
+        Of shape (draws or 1, n, n).
     weight : TensorVariable
         By which all is multiplied.
     """
 
-    precision: TensorVariable
+    matrices: TensorVariable
     weight: TensorVariable
 
-    @classmethod
-    def of(cls, C: TensorVariable, weight: TensorVariable) -> Self:
-        """Return the likelihood of matrices C."""
-        roots = solve_triangular(cholesky(C), pt.eye(C.shape[-1], dtype=C.dtype), lower=True)
-        return cls(precision=matmul(roots.mT, roots), weight=weight)
-
     def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        product = matmul(self.precision, v[0][..., None])[..., 0]
+        product = matmul(self.matrices, v[0][..., None])[..., 0]
         return (self.weight * product).astype(v.dtype)[None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Covariance(Mean):
-    """The Fisher matrix of N(mean, C) in C, V -> C^-1 V C^-1 / 2: of an output (1, draws, n, n)."""
+class Covariance(PerDraw):
+    """The Fisher matrix of N(mean, C) in C, V -> C^-1 V C^-1 / 2: of an output (1, draws, n, n).
+
+    ``matrices`` are C^-1.
+    """
 
     def metric_product(self, r: TensorVariable, v: TensorVariable) -> TensorVariable:
-        product = matmul(self.precision, matmul(v[0], self.precision)) / 2
+        product = matmul(self.matrices, matmul(v[0], self.matrices)) / 2
         return (self.weight * product).astype(v.dtype)[None]
+
+
+def precision_of(C: TensorVariable) -> TensorVariable:
+    """Return C^-1 of each covariance matrix, by its Cholesky factor."""
+    roots = solve_triangular(cholesky(C), pt.eye(C.shape[-1], dtype=C.dtype), lower=True)
+    return matmul(roots.mT, roots)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

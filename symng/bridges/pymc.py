@@ -9,8 +9,9 @@ import pymc as pm
 from pymc.util import get_default_varnames, get_random_generator
 from xarray import DataTree
 
-from symng._checks import argument_error, check_choice, check_number, warn
+from symng._checks import check_choice, check_number
 from symng.bridges._pymc_draws import Curvature
+from symng.bridges._pymc_mode import find_mode
 from symng.bridges._pymc_model import CURVATURES
 from symng.bridges._pymc_normal import MAX_FORMED, approximate
 from symng.bridges._pymc_objective import (
@@ -23,10 +24,7 @@ from symng.bridges._pymc_objective import (
 from symng.bridges._pymc_results import as_tree, label_covariance, labels, values_at
 from symng.graphs import vectors
 from symng.metrics import Fisher, Hessian
-from symng.objective import Objective
-from symng.optimizers import LevenbergMarquardt, NaturalGradient, Optimizer
-from symng.solvers import MinresQLP
-from symng.training import TrainingResult, minimize
+from symng.optimizers import Optimizer
 
 
 def from_pymc(
@@ -176,7 +174,8 @@ def find_MAP(
     Warns
     -----
     UserWarning
-        When the run has not converged.
+        When the run has not converged. That of an unbounded density ends with the status
+        "diverged".
 
     Notes
     -----
@@ -198,7 +197,7 @@ def find_MAP(
     free = free_values(model, vars)
     start = start_of(model, initvals, jitter, random_seed, jitter_max_retries, free)
     objective = PyMCObjective(model, start, False, "fisher", free)
-    result = _optimize(objective, "find_MAP", optimizer, maxiter, tol, progressbar, compile_kwargs)
+    result = find_mode(objective, "find_MAP", optimizer, maxiter, tol, progressbar, compile_kwargs)
     if not return_inferencedata:
         _, values = values_at(model, objective.point())
         return {name: values[name] for name in get_default_varnames(values, True)}
@@ -292,7 +291,7 @@ def laplace(
     objective = PyMCObjective(
         model, start, jacobian, "fisher" if curvature == "hessian" else curvature
     )
-    result = _optimize(objective, "laplace", optimizer, maxiter, tol, progressbar, compile_kwargs)
+    result = find_mode(objective, "laplace", optimizer, maxiter, tol, progressbar, compile_kwargs)
     A = (Hessian() if curvature == "hessian" else Fisher())(objective)
     mode = vectors.get_flat(objective.params)
     names = labels(objective)
@@ -308,40 +307,3 @@ def laplace(
     vectors.set_flat(objective.params, mode)
     matrix = label_covariance(covariance, [names[i] for i in columns], len(names))
     return as_tree(objective, result, points, idata_kwargs, matrix)
-
-
-def _optimize(
-    objective: PyMCObjective,
-    caller: str,
-    optimizer: Optimizer | None,
-    maxiter: int,
-    tol: float,
-    progressbar: bool,
-    compile_kwargs: dict[str, Any] | None,
-) -> TrainingResult:
-    """Minimize the loss, and warn where that has not converged."""
-    kwargs = {} if compile_kwargs is None else dict(compile_kwargs)
-    mode = kwargs.pop("mode", None)
-    if kwargs:
-        raise argument_error("compile_kwargs", "no key but 'mode'", compile_kwargs)
-    result = minimize(
-        objective,
-        _default_optimizer(objective) if optimizer is None else optimizer,
-        data=(),
-        max_steps=maxiter,
-        gradient_tolerance=tol,
-        loss_tolerance=tol,
-        progress=progressbar,
-        mode=mode,
-    )
-    if result.status != "converged":
-        warn(f"{caller} has not converged: {result.message or f'{maxiter} steps were not enough'}")
-    return result
-
-
-def _default_optimizer(objective: Objective) -> Optimizer:
-    """Return natural gradient with solves that are exact enough to converge quickly."""
-    return NaturalGradient(
-        solver=MinresQLP(rtol=1e-6, maxiter=max(50, min(2 * objective.size, 500))),
-        damping=LevenbergMarquardt(initial=1.0),
-    )

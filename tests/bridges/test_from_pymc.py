@@ -203,10 +203,29 @@ def test_repr_says_what_is_taken_of_each_variable():
         "  b: Fisher matrix in mu\n"
         "  c: Gauss-Newton matrix in its parameters\n"
         "  d: Fisher matrix in mu\n"
-        "  e: Gauss-Newton matrix in its parameters\n"
+        "  e: Gauss-Newton matrix in its parameters, normalized or not\n"
         "  f: positive part of the Hessian\n"
         "  priors: positive part of the Hessian"
     )
+
+
+def test_an_unnormalized_density_has_the_same_metric():
+    """The Hessian in the parameters: a constant of log p makes no difference."""
+
+    def model_of(constant):
+        with pm.Model() as model:
+            a = pm.Normal("a", 0.0, 2.0)
+            pm.CustomDist(
+                "y", a, logp=lambda y, mu: -((y - mu) ** 4) + constant, observed=[0.5, 2.0]
+            )
+        return model
+
+    found = []
+    for constant in (0.0, 5.0):
+        objective = symng.from_pymc(model_of(constant), initvals={"a": 0.1})
+        found.append(compile_in_python([], symng.Fisher()(objective).materialise())())
+    expected = 12 * (0.4**2 + 1.9**2) + 1 / 4
+    np.testing.assert_allclose(found, np.full((2, 1, 1), expected))
 
 
 def test_missing_values_are_parameters():

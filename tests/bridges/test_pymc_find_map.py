@@ -150,3 +150,14 @@ def test_variables_that_are_not_named_stay_where_they_are():
         symng.pymc.find_MAP(model, vars=["nu"], **arguments)
     with pytest.raises(ValueError, match="continuous.*k"):
         symng.pymc.find_MAP(model, vars=["k", "mu"], **arguments)
+
+
+def test_an_unbounded_density_has_diverged():
+    with pm.Model() as model:
+        scale = pm.HalfNormal("scale", 1.0)
+        x = pm.Normal("x", 0.0, scale, shape=6)
+        pm.Normal("y", x, 1.0, observed=0.1 * X[:6, 0])
+    with pytest.warns(UserWarning, match="density seems to be unbounded.*along scale_log__"):
+        tree = symng.pymc.find_MAP(model, progressbar=False, compile_kwargs=PYTHON)
+    assert tree["optimizer_result"]["status"].item() == "diverged"
+    assert not tree["optimizer_result"]["success"]

@@ -66,6 +66,8 @@ def found(rv, count=None):
     kind = kind_of(rv)
     parameters = [pt.constant(np.atleast_1d(p.eval())) for p in kind.given]
     varying = range(len(parameters) if count is None else count)
+    if kind.blocks is not None:
+        return compile_in_python([], kind.blocks(parameters, varying))()[0]
     entries = kind.matrix(parameters, varying)
     values = compile_in_python([], list(entries.values()))()
     matrix = np.zeros((len(varying), len(varying)))
