@@ -97,7 +97,7 @@ def compile_step(
     >>> step((X, T), metric_batch=(X,)).accepted
     True
     """
-    return CompiledStep(
+    step = CompiledStep(
         objective,
         optimizer,
         mode,
@@ -106,3 +106,5 @@ def compile_step(
         updates=updates,
         devices=devices,
     )
+    step.build()  # refuses a model that does not fit the optimizer
+    return step

@@ -29,7 +29,7 @@ class Programs:
     arrays : BatchArrays
         The batches as programs take them, on the backend of the programs.
     seconds : float
-        Seconds spent compiling so far.
+        Seconds spent compiling so far, without those to build what is compiled.
     """
 
     def __init__(
@@ -70,7 +70,6 @@ class Programs:
 
     def compile(self, batches: Batches) -> None:
         """Compile the program for a combination of batches."""
-        start = time.perf_counter()
         try:
             self._compile(batches)
         except Exception as error:
@@ -81,7 +80,6 @@ class Programs:
             self.arrays.change_backend(enabled_backend(fallback))
             self._compile(batches)
             warn_of_other_backend(error, self.arrays.backend)
-        self.seconds += time.perf_counter() - start
 
     def run(self, batches: Batches) -> Records:
         """Call the program for a combination of batches and return its records."""
@@ -97,9 +95,12 @@ class Programs:
     def _compile(self, batches: Batches) -> None:
         """Compile the program on the present backend."""
         layouts = self.arrays.layouts(batches)
-        self.by_layouts[layouts] = Program(self._build(layouts), self._mode)
+        step = self._build(layouts)
+        start = time.perf_counter()
+        self.by_layouts[layouts] = Program(step, self._mode)
         with self._explained(batches):
             self.by_layouts[layouts].compile(self.arrays.flatten(batches))
+        self.seconds += time.perf_counter() - start
 
     @contextmanager
     def _explained(self, batches: Batches) -> Iterator[None]:

@@ -4,53 +4,13 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from helpers.modes import step_modes
+from helpers.two_terms import WEIGHT, S, T, Terms, X, Z
 
 import symng
 from symng.models import squared_error
 from symng.objective.batches import as_batch
 
-rng = np.random.default_rng(0)
-X, T = rng.standard_normal((7, 3)), rng.standard_normal((7, 2))
-Z, S = rng.standard_normal((5, 3)), np.eye(2)[rng.integers(2, size=5)]
-WEIGHT = 0.3
-
-
-class Terms:
-    """A regression and a classification with a common layer, and what belongs to each alone."""
-
-    def __init__(self, dtype="float64"):
-        draw = np.random.default_rng(1).standard_normal
-        self.w, self.u, self.c = (
-            pytensor.shared(draw(shape).astype(dtype), name=name)
-            for name, shape in (("w", (3, 4)), ("u", (4, 2)), ("c", (2,)))
-        )
-        self.x, self.t, self.z, self.s = (pt.matrix(n, dtype=dtype) for n in "xtzs")
-        y = pt.tanh(self.x @ self.w) @ self.u
-        p = pt.special.softmax(pt.tanh(self.z @ self.w)[:, :2] + self.c, axis=-1)
-        self.first = symng.Objective(
-            pt.sqr(y - self.t).sum(axis=1).mean() / 2, y, [self.w, self.u], [self.x], [self.t]
-        )
-        self.second = symng.Objective(
-            -(self.s * pt.log(p)).sum(axis=1).mean(), p, [self.c, self.w], [self.z], [self.s]
-        )
-        self.both = self.first + WEIGHT * self.second
-        self.givens = {self.x: X, self.t: T, self.z: Z, self.s: S}
-        self.data = ((X, T), (Z, S))
-
-    def evaluate(self, graph):
-        return pytensor.function(
-            list(self.givens), graph, mode="FAST_COMPILE", on_unused_input="ignore"
-        )(*self.givens.values())
-
-    def dense(self, metric):
-        """Return the weighted sum of the matrices of the terms, each put in its place."""
-        total = np.zeros((22, 22))
-        places = (np.arange(20), np.r_[20:22, 0:12])  # w u, c w in the order w u c
-        terms = ((1, self.first), (WEIGHT, self.second))
-        for place, (weight, term) in zip(places, terms, strict=True):
-            total[np.ix_(place, place)] += weight * self.evaluate(metric(term).materialise())
-        return total
+rng = np.random.default_rng(5)
 
 
 @pytest.fixture(scope="module")
@@ -333,17 +293,6 @@ class TestSteps:
         other = symng.Objective(pt.sqr(y).mean(), y, [terms.w, terms.u], [terms.z])
         found = symng.KroneckerPreconditioner().describe(terms.first + other)
         assert found == "dense layers: w (3, 4)\ndiagonal: u (4, 2)"
-
-    @pytest.mark.parametrize("mode", step_modes())
-    def test_on_each_backend(self, mode):
-        results = []
-        for chosen in ("FAST_COMPILE", mode):
-            terms = Terms("float32")
-            data = [[a.astype("float32") for a in group] for group in terms.data]
-            step = symng.compile_step(terms.both, OPTIMIZERS["natural"], mode=chosen)
-            info = step(tuple(map(tuple, data)))
-            results.append([info.loss, *info.losses, info.update_norm])
-        np.testing.assert_allclose(results[1], results[0], rtol=2e-4)
 
     def test_updates_for_a_function_of_ones_own(self, terms):
         own = Terms()

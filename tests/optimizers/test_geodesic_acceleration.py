@@ -293,9 +293,7 @@ def test_backends(mode: str) -> None:
         inside = symng.Objective(pt.sqr(r).mean() / 2, r, [w, v], [x], likelihood=gaussian)
         edge = symng.Objective(pt.sqr(u(z)).mean() / 2, u(z), [w, v], [z], likelihood=gaussian)
         data = (rng.random((9, 2)),), (rng.random((4, 2)),)
-        optimizer = curved(
-            solver=symng.QR(), damping=1e-2, step_size=symng.BacktrackingLineSearch()
-        )
+        optimizer = curved(solver=symng.QR(), damping=1e-2)
         step = symng.compile_step(inside + 3 * edge, optimizer, mode=this)
         ratios = [step(data).acceleration_ratio for _ in range(4)]
         found.append((vectors.get_flat([w, v]), ratios))

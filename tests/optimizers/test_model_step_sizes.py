@@ -11,7 +11,6 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
-from helpers.modes import step_modes
 from helpers.small_steps import TIGHT, Unit, line, natural, regression, start, train
 from scipy import special
 
@@ -289,32 +288,6 @@ def test_float32_stays(rule):
     assert step(tuple(case.givens.values())).accepted
     for name, record in step.build().records.items():
         assert record.dtype in ("float32", "int64", "bool"), name
-
-
-def run_of_all_parts(mode):
-    """Run steps of two rules in one, with a damping of the solve."""
-    case = oracles.mlp_case("categorical")
-    search = symng.BacktrackingLineSearch(size=KL(delta=2.0, size=8.0))
-    optimizer = symng.NaturalConjugateGradient(
-        beta=symng.QuadraticModel(),
-        solver=symng.CG(maxiter=2),
-        damping=symng.LevenbergMarquardt(initial=0.5, ratio="quadratic"),
-        solve_damping=lambda damping: 3 * damping,
-        step_size=search,
-    )
-    step = symng.compile_step(case.objective, optimizer, mode=mode)
-    infos = [step(tuple(case.givens.values())) for _ in range(2)]
-    return [v for i in infos for v in (i.step_size, i.new_loss, i.reduction_ratio)]
-
-
-@pytest.fixture(scope="module")
-def all_parts():
-    return run_of_all_parts("FAST_COMPILE")
-
-
-@pytest.mark.parametrize("mode", step_modes())
-def test_backends_agree(mode, all_parts):
-    np.testing.assert_allclose(run_of_all_parts(mode), all_parts, rtol=1e-7)
 
 
 def test_chunks_give_the_step_size_of_the_full_batch():

@@ -78,7 +78,7 @@ def test_one_copy_of_the_product_and_two_values_of_each_state(solver: Any) -> No
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", slow=["CVM", "NUMBA"]))
+@pytest.mark.parametrize("mode", modes("CVM", slow=["CVM"]))
 def test_backends(solver: Any, mode: str) -> None:
     A, b = pt.fmatrix("A"), pt.fvector("b")
     solution = solver.solve(lambda v: A @ v, b)

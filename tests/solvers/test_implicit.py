@@ -252,24 +252,21 @@ def test_a_batch_of_right_hand_sides_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX"))
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 2e-3)])
-def test_backends(mode, dtype, tolerance):
-    s = system(dtype, cg(dtype))
-    slopes = pytensor.grad(pt.dot(C.astype(dtype), s.x), s.variables)
+@pytest.mark.parametrize("mode", modes("CVM", "JAX"))
+def test_backends(mode):
+    s = system(solver=cg("float64"))
+    slopes = pytensor.grad(pt.dot(C, s.x), s.variables)
     inverse, x = dense(*s.numbers)
     w = inverse @ C
     wanted = [x, -np.outer(w, x), w, -w @ x]
     for value, want in zip(s(s.x, *slopes, mode=mode), wanted, strict=True):
-        assert value.dtype == dtype
-        assert oracles.relative_error(value, want) < tolerance
+        assert oracles.relative_error(value, want) < 1e-10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", modes("CVM", "NUMBA", "JAX"))
-@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-10), ("float32", 2e-3)])
-def test_backends_on_a_batch(mode, dtype, tolerance):
-    check_batch(mode, dtype, tolerance)
+def test_backends_on_a_batch(mode):
+    check_batch(mode, "float32", 2e-3)
 
 
 def test_loops_in_a_solve_decide_how_C_keeps_their_memory():
