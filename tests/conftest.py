@@ -9,7 +9,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Threads of OpenBLAS wait for each other: half the speed where each worker has a core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # What is compiled here runs for milliseconds: without optimization g++ takes two thirds of its
-    # time, and with little of it Numba seven tenths.
+    # time and XLA half, and with little of it Numba seven tenths.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("NUMBA_OPT", "1")
     given = os.environ.get("PYTENSOR_FLAGS")
     os.environ["PYTENSOR_FLAGS"] = "gcc__cxxflags=-O0" + (f",{given}" if given else "")
