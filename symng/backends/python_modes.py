@@ -1,11 +1,13 @@
 """Two modes that run every op in Python, those inside other ops included.
 
-PyTensor's own Python mode does not: it evaluates an `OpFromGraph`, such as a softmax, by a function
-that it compiles in the default mode, and early PyTensor 3 compiles the inner graph of a scan to C.
-Either takes half a minute, too long to evaluate something once.
+PyTensor's own Python mode does not: it compiles the inner graph of a scan to C, and in early
+PyTensor 3 that of an `OpFromGraph`, such as a softmax, in the default mode. Either
+takes half a minute, too long to evaluate something once.
 """
 
 from __future__ import annotations
+
+import copy
 
 from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.mode import Mode, optdb
@@ -33,6 +35,13 @@ STABILIZED = Mode("py", RewriteDatabaseQuery(include=["canonicalize", "stabilize
 _INNER_MODE = Mode(VMLinker(use_cloop=False, c_thunks=False), _QUERY)  # scan asks for this linker
 
 
+class _PythonScan(Scan):
+    """A scan whose inner graph runs in Python, and so do the scans in it."""
+
+    def link_mode(self, impl: str | None) -> Mode:  # PyTensor 3.3 would leave out the rewrites
+        return _INNER_MODE
+
+
 @node_rewriter([OpFromGraph])
 def open_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
     """Replace an op by the graph inside it."""
@@ -42,15 +51,14 @@ def open_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
 @node_rewriter([Scan])
 def run_scan_in_python(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
     """Give a scan whose inner graph has no mode yet, and so would be compiled, the mode here."""
-    if isinstance(node.op.mode, Mode):
+    if isinstance(node.op, _PythonScan) or isinstance(node.op.mode, Mode):
         return False
-    op = node.op.clone()  # the user's stays as it is
-    op.mode, op._fn = _INNER_MODE, None
+    op = copy.copy(node.op.clone())  # the user's, which may be its own clone, stays as it is
+    op.__class__, op.mode, op._fn = _PythonScan, _INNER_MODE, None
     return op(*node.inputs, return_list=True)
 
 
 optdb.register(f"{TAG}_graphs", dfs_rewriter(open_graph), TAG, position=-0.02)
 # "stabilize" is at 1.5.
 optdb.register(f"{TAG}_graphs_late", dfs_rewriter(open_graph), _LATE, position=1.6)
-if not hasattr(Scan, "link_mode"):  # later ones take the mode of the function around them
-    optdb.register(f"{TAG}_scans", dfs_rewriter(run_scan_in_python), TAG, _LATE, position=-0.01)
+optdb.register(f"{TAG}_scans", dfs_rewriter(run_scan_in_python), TAG, _LATE, position=-0.01)

@@ -30,6 +30,7 @@ from symng.backends import (
     sync_to_host,
     to_numpy,
 )
+from symng.backends.python_modes import STABILIZED, UNOPTIMIZED
 from symng.graphs.loops import while_loop
 
 
@@ -439,3 +440,27 @@ def test_what_jax_lacks_runs_elsewhere_by_default(monkeypatch):
     assert step.backend == "python"
     np.testing.assert_allclose(w.get_value(), [0.5, 1.0])
     step((X,))  # and no second warning
+
+
+@pytest.mark.parametrize("mode", [UNOPTIMIZED, STABILIZED], ids=["plain", "stabilized"])
+def test_nothing_is_compiled_to_c_in_the_python_modes(mode, monkeypatch):
+    """A loop in a loop, with an op in it that is a graph."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("this is compiled to C")
+
+    monkeypatch.setattr(pytensor.link.c.basic.CLinker, "__compile__", refuse)
+
+    def total(row):
+        shares = pt.special.softmax(row)
+        sums = pytensor.scan(lambda v, s: s + pt.sqr(v), shares, pt.zeros(()), return_updates=False)
+        return sums[-1]
+
+    x = pt.matrix("x")
+    sums = pytensor.scan(total, x, return_updates=False)
+    f = pytensor.function([x], [sums, pytensor.grad(sums.sum(), x)], mode=mode)
+    X = np.array([[1.0, 2.0, 4.0], [0.0, 0.0, 3.0]])
+    p = np.exp(X) / np.exp(X).sum(axis=1, keepdims=True)
+    values, slopes = f(X)
+    np.testing.assert_allclose(values, (p**2).sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(slopes, 2 * p * (p - values[:, None]), rtol=1e-10)
