@@ -32,7 +32,7 @@ OPTIMIZERS = {
     name: symng.NaturalGradient(metric=metric, solver=SOLVER, damping=10.0, step_size=0.5)
     for name, metric in METRICS.items()
 } | {"HessianFree": symng.HessianFree(damping=10.0)}
-USES = (*OPTIMIZERS, "check", "to_scipy", "updates")
+USES = (*OPTIMIZERS, "check", "to_scipy", "updates", "products")
 
 
 def run(kind: str, use: str, mode: str) -> list[float]:
@@ -60,6 +60,8 @@ def run(kind: str, use: str, mode: str) -> list[float]:
             symng.enable_jax()
         step = pytensor.function([*o.inputs, *o.targets], o.loss, updates=updates, mode=mode)
         return [float(step(*case.batch)), *np.asarray(vectors.get_flat(o.params))]
+    if use == "products":
+        return _products(case, mode)
     step = symng.compile_step(
         case.objective, OPTIMIZERS[use], mode=mode, chunk_size=case.chunk_size
     )
@@ -67,6 +69,20 @@ def run(kind: str, use: str, mode: str) -> list[float]:
     return [v for i in infos for v in (i.loss, i.new_loss)] + list(
         vectors.get_flat(case.objective.params)
     )
+
+
+def _products(case: Case, mode: str) -> list[float]:
+    """Return the products of a vector with each metric that the model allows, by one function."""
+    o, v = case.objective, pt.vector("v", dtype=case.objective.dtype)
+    products = []
+    for metric in METRICS.values():
+        try:
+            products.append(metric(o) @ v)
+        except (NotImplementedError, ValueError):  # examples that mix have no empirical Fisher
+            continue
+    variables = [*o.inputs, *o.targets, v]
+    f = symng.compile_function(variables, products, mode=mode, on_unused_input="ignore")
+    return list(np.concatenate(f(*case.batch, np.linspace(-1, 1, o.size).astype(o.dtype))))
 
 
 def _mode(function: Any, mode: str) -> dict[str, str]:
