@@ -55,7 +55,8 @@ def find_mode(
 def _default_optimizer(objective: Objective) -> Optimizer:
     """Return natural gradient that converges quickly: exact solves, and steps that may grow fast.
 
-    Near a mode the ratio of the quadratic model without damping is 1, and the damping vanishes.
+    Near a mode the ratio of the quadratic model without damping is 1, and the damping goes to its
+    minimum: next to nothing beside priors of unit scale, and not far from where it is to grow.
     """
     return NaturalGradient(
         solver=MinresQLP(rtol=1e-6, maxiter=max(50, min(2 * objective.size, 500))),
@@ -65,7 +66,7 @@ def _default_optimizer(objective: Objective) -> Optimizer:
             damped_model=False,
             increase=4.0,
             decrease=1 / 8,
-            minimum=0.0,
+            minimum=1e-6,
             reject_below=0.0,
         ),
     )

@@ -146,7 +146,7 @@ def compare_laplace() -> None:
         ("logistic", SMALL["logistic"], 500),
         ("Poisson", SMALL["Poisson"], 500),
         ("hierarchical logistic, 1,000 groups", hierarchical_logistic, 500),
-        ("hierarchical logistic, 100,000 groups", lambda: hierarchical_logistic(100_000, 3), 20),
+        ("hierarchical logistic, 100,000 groups", lambda: hierarchical_logistic(100_000, 3), 10),
     ):
         model = make()
         size = sum(v.size for v in model.initial_point().values())
@@ -167,9 +167,9 @@ def compare_laplace() -> None:
                 compile_kwargs={"mode": "JAX"},
             )
             other = f"{time.perf_counter() - start:.1f} s"
-            deviations = [
-                np.sqrt(np.diag(tree["fit"]["covariance_matrix"].values)) for tree in (ours, theirs)
-            ]
+            matrices = [tree["fit"]["covariance_matrix"] for tree in (ours, theirs)]
+            rows = matrices[0]["rows"].values
+            deviations = [np.sqrt(np.diag(m.sel(rows=rows, columns=rows))) for m in matrices]
             difference = f"{np.abs(deviations[0] / deviations[1] - 1).max():.1e}"
         except Exception as error:
             other, difference = f"{type(error).__name__}: {error}"[:80], ""
