@@ -37,9 +37,10 @@ def multiply(
     q = system.product(p)
     pp, pq, qq = dot(p, p), dot(p, q), dot(q, q)
     curvature = pq / pp
-    # norm(A p) / norm(p) is the better bound of norm(A), where its square does not overflow.
+    # norm(A p) / norm(p) is the better bound of norm(A), where norm(A p)^2 does not overflow.
     zero = pt.zeros_like(pq)
-    stretch = pt.maximum(abs(curvature), pt.switch(pt.isfinite(qq), pt.sqrt(qq / pp), zero))
+    ratio = pt.sqrt(qq) / pt.sqrt(pp)  # qq / pp may overflow first
+    stretch = pt.maximum(abs(curvature), pt.switch(pt.isfinite(qq), ratio, zero))
     norm_A = pt.switch(step & pt.isfinite(pq), pt.maximum(norm_A, stretch), norm_A)
     flat = step & (curvature <= system.number(system.eps) * norm_A)
     return Line(p, q, pp, pq, qq, curvature, norm_A, flat)

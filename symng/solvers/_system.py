@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 
@@ -120,6 +120,16 @@ def make_system(
         b_norm=norm(scaled),
         status=first_true(*table, default=Status.RUNNING),
     )
+
+
+def scale_preconditioner(system: System) -> System:
+    """Divide M⁻¹ by max|M⁻¹ b|, so that squares of M⁻¹ r are finite; CG takes the same steps."""
+    invert = system.precondition
+    if invert is None:
+        return system
+    largest = abs(invert(system.b)).max()
+    scale = pt.switch(pt.isfinite(largest) & (largest > 0), largest, system.number(1))
+    return replace(system, precondition=lambda v: invert(v) / scale)
 
 
 def iteration_limit(system: System, maxiter: Integer | None) -> TensorVariable:

@@ -36,6 +36,7 @@ from symng.solvers._system import (
     iteration_limit,
     make_system,
     norm,
+    scale_preconditioner,
     where,
 )
 from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running, pays_off, settle
@@ -209,7 +210,7 @@ class CGLoop:
     """The settings of one solve as scalars of its dtype, and the rounds of its loop."""
 
     def __init__(self, settings: CG, system: System) -> None:
-        number = system.number
+        system, number = scale_preconditioner(system), system.number
         self.system, self.recompute = system, settings.recompute
         self.zero, self.eps = number(0), number(system.eps)
         atol = number(settings.atol) / system.scale
