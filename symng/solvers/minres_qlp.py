@@ -69,7 +69,8 @@ class MinresQLP(Solver):
         Compute the residual from ``x`` itself, one product at the end, and one more for norm((A +
         λI) r) on a least-squares verdict. A solution that does not pass the test is worked on until
         it does or until rounding errors stop the progress. With False the products are saved and
-        the norms are those of the recurrences.
+        the norms are those of the recurrences. With a preconditioner, where that of b - A x is in
+        another norm, the first one stays.
     check : bool, default False
         Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
         the first step, by three and two more products. It is a test on two vectors, not a proof.
@@ -194,13 +195,20 @@ class MinresQLPLoop:
             x=final.x * scale,
             status=final.status,
             niter=final.niter,
-            residual_norm=final.r_norm * scale,
+            residual_norm=self._residual_norm(final) * scale,
             x_norm=norm(final.x) * scale,
             least_squares_norm=final.ls_norm * scale,
             norm_estimate=final.norm_estimate,
             condition_estimate=final.condition,
             tridiagonal=final.tridiagonal,
         )
+
+    def _residual_norm(self, final: MinresQLPState) -> TensorVariable:
+        """Return norm(b - A x): by a product where steps know r in the norm of M⁻¹ alone."""
+        if self.recompute or self.system.precondition is None:
+            return final.r_norm
+        r_norm = norm(self.system.b - self.system.product(final.x))
+        return pt.switch(pt.isfinite(final.r_norm), r_norm, final.r_norm)
 
     def initial(self) -> MinresQLPState:
         """Return the state before the first round; with x0, that round makes r."""

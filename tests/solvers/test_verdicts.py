@@ -448,3 +448,20 @@ def test_cg_is_never_wrong(n: int, seed: int) -> None:
         assert status_of(solution) is Status.NEGATIVE_CURVATURE
         d = solution.direction
         assert d @ A @ d <= 1e-14 * np.linalg.norm(A, 2) * (d @ d)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [CG(rtol=1e-10, recompute=False), MinresQLP(rtol=1e-10, recompute=False)],
+    ids=["CG", "MinresQLP"],
+)
+def test_the_residual_norm_is_that_of_x_also_with_a_preconditioner(solver):
+    rng = np.random.default_rng(1)
+    Q, _ = np.linalg.qr(rng.standard_normal((60, 60)))
+    sizes = np.geomspace(1, 1e5, 60)
+    A = sizes[:, None] * ((Q * np.geomspace(1, 50, 60)) @ Q.T) * sizes
+    M, b, inverse = pt.constant(A), rng.standard_normal(60), pt.constant(1 / np.diag(A))
+    solution = solver.solve(lambda v: M @ v, pt.constant(b), preconditioner=lambda v: inverse * v)
+    x, found = pytensor.function([], [solution.x, solution.residual_norm], mode="FAST_COMPILE")()
+    residual = np.linalg.norm(b - A @ x)
+    assert residual / 10 < found < 10 * residual
