@@ -35,6 +35,7 @@ def load(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("chessboard", "--out {file}/folder", "Not a directory"),
         ("deformed_digits", "--complexity 1.5", "--complexity: expected a number from 0 to 1, got"),
         ("deformed_digits", "--path nowhere.npz", "got 'nowhere.npz'"),
+        ("hyperparameters", "--step-size 0", "--step-size: expected a finite number above 0, got"),
         ("rnn_adding", "--examples -3", "--examples: expected a whole number of at least 1, got"),
         ("rnn_adding", "--examples 30", "--examples: expected at least --batch plus --metric-"),
         ("rnn_adding", "--length 5", "--length: expected at least 6, got 5"),
