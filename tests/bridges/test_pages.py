@@ -14,7 +14,10 @@ BLOCK = re.compile(r"^```\{code-block\} python\n(.*?)^```$", re.M | re.S)
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Setting default_update")
-@pytest.mark.parametrize("page, package", [("pymc.md", "pymc"), ("pytensor_ml.md", "pytensor_ml")])
+@pytest.mark.parametrize(
+    "page, package",
+    [("pymc.md", "pymc"), ("from_pymc.md", "pymc"), ("pytensor_ml.md", "pytensor_ml")],
+)
 def test_code_runs(page, package):
     pytest.importorskip(package)
     blocks = BLOCK.findall((DOCS / page).read_text())
