@@ -71,10 +71,9 @@ class CG(Solver):
         The relative progress of φ in an iteration, as a mean over the last k, below which the solve
         ends, with ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
 
-            i > k,  φ(x_i) < 0,  (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k progress_rtol,  k = max(10,
-            ceil(i / 10)),
+            i > k,  φ(x_i) < 0,  (φ(x_i) - φ(x_{i-k})) / φ(x_i) < k progress_rtol,
 
-        with k at most 128. Default: no such test.
+        with k = max(10, ceil(i / 10)), at most 128. Default: no such test.
     keep_iterates : float, optional
         A growth factor above 1 (Martens: 1.3): the solution also holds the iterates numbered
         ceil(keep_iterates^j), for j = 0, 1, ..., and the last one. Needs a ``maxiter`` that is a

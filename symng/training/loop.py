@@ -207,6 +207,7 @@ def minimize(
     - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
       thousand times its initial value for nine steps without falling. In the latter case, or if
       the loss is not finite, the parameters with the lowest loss are restored.
+    - "refused" if a hundred steps in a row were undone; ``message`` says why the last was.
     - "not_finite" if nothing was finite in the first nine steps: loss, gradient or solve.
     - "zero_gradient" if the gradient was exactly zero for nine steps and for all batches.
 

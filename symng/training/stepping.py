@@ -140,6 +140,8 @@ class Stepper:
         """Return what the status of the run means, with ``kept`` for the parameters put back."""
         if status == "converged":
             return self.convergence_message
+        if status == "refused":
+            return self.watch.refusal
         return message_of(status, self.restored, kept)
 
     def take_step(self, interrupt: DeferredInterrupt) -> None:

@@ -29,6 +29,9 @@ _MESSAGES = {
 # high, or whose gradient is zero. Fewer high losses suffice where the run ends anyway.
 _PATIENCE, _FEW = 9, 3
 
+# A run ends after this many refused steps in a row, also where the damping grows.
+_MANY = 100
+
 # A loss is too high at this multiple of the losses that a run begins with. These count as at least
 # _SMALL: from a loss of 1e-9, Adam may rise to 1e-3 before it comes back.
 _TOO_HIGH, _SMALL = 1e3, 1e-3
@@ -48,7 +51,7 @@ class Watch:
 
     ``full_batch`` is whether each batch holds all examples, ``epoch`` the number of batches in an
     epoch. ``losses`` are those up to a checkpoint, ``best`` the lowest of them and its parameters,
-    if the file has them.
+    if the file has them. ``refusal`` says why the steps were refused if that ended the run.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Watch:
         if best is not None:
             self.lowest, self._best = best
         self._steps = self._failed = self._not_finite = self._high = self._flat = 0
+        self._refused = 0
+        self.refusal = ""
         self._moved = bool(finite)
 
     def remember(self) -> None:
@@ -114,6 +119,7 @@ class Watch:
         self._not_finite = 0 if info.accepted or finite else self._not_finite + 1
         self._moved |= info.accepted and info.update_norm != 0
         self._failed = self._failed + 1 if _is_failure(info, self.step) else 0
+        self._refused = 0 if info.accepted else self._refused + 1
         self._high = self._high + 1 if info.loss > self._limit() else 0
         self._flat = self._flat + 1 if info.gradient_norm == 0 == info.update_norm else 0
 
@@ -123,6 +129,9 @@ class Watch:
             _FEW if last else _PATIENCE
         ):
             return "diverged"
+        if self._refused >= _MANY:
+            self.refusal = _refusal(info)
+            return "refused"
         if self.full_batch:
             return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else None
         # A batch may come first in one epoch and last in the next.
@@ -155,6 +164,21 @@ class Watch:
     def _rises(self, patience: int) -> bool:
         """Return whether ``patience`` losses in a row are too high and do not fall."""
         return self._high >= patience and self._latest[-1] >= self._latest[-patience]
+
+
+def _refusal(info: StepInfo) -> str:
+    """Return why a run of refused steps ends, by the last of them."""
+    if info.status in NO_DIRECTION:
+        cause = f"the solve of the last gave no direction, with the status {info.status.name}."
+    elif not np.isfinite(info.new_loss):
+        cause = "the loss after the last was not finite."
+    else:
+        cause = (
+            f"the last would have raised the loss of {info.loss:.6g} by "
+            f"{info.new_loss - info.loss:.2g}. If that is rounding error, this is an optimum; else "
+            "check that the loss and its gradient belong together."
+        )
+    return f"{_MANY} steps in a row were refused and changed nothing: {cause}"
 
 
 def _is_failure(info: StepInfo, step: CompiledStep) -> bool:

@@ -193,3 +193,28 @@ def test_gradient_that_is_zero():
         objective, symng.SGD(step_size=0.1), data=(X1, X1 @ np.ones(2)), batch_size=1, max_steps=30
     )
     assert result.status == "max_steps" and (w.get_value() > 0).all()
+
+
+# Steps that are refused
+
+
+def test_a_hundred_refused_steps_end_a_run():
+    refused = {"accepted": False, "new_loss": 1.5}
+    assert judged([1.0] * 150, **refused)[:2] == ("refused", 100)
+    assert judged([1.0] * 99, **refused)[0] is None
+    assert judged([1.0] * 150, full_batch=False, **refused)[:2] == ("refused", 100)
+
+
+def test_the_message_says_why_the_last_step_was_refused():
+    """The loss has nothing to do with its gradient, which the damping cannot help."""
+    x, t = pt.matrix("x"), pt.vector("t")
+    w = pytensor.shared(np.array([1.0, 2.0]), name="w")
+    y = x @ w
+    backwards = pytensor.gradient.grad_scale(pt.sqr(y - t).mean() / 2, -1.0)
+    objective = symng.Objective(backwards, y, [w], [x], [t], likelihood=symng.Gaussian())
+    optimizer = symng.NaturalGradient(damping=symng.LevenbergMarquardt())
+    with pytest.warns(RuntimeWarning, match="would have raised the loss"):
+        result = train(objective, optimizer, max_steps=300)
+    assert result.status == "refused" and result.steps == 100
+    assert "100 steps in a row were refused and changed nothing" in result.message
+    np.testing.assert_array_equal(w.get_value(), [1.0, 2.0])
