@@ -1,8 +1,8 @@
 """Two modes that run every op in Python, those inside other ops included.
 
 PyTensor's own Python mode does not: it compiles the inner graph of a scan to C, and in early
-PyTensor 3 that of an `OpFromGraph`, such as a softmax, in the default mode. Either
-takes half a minute, too long to evaluate something once.
+PyTensor 3 that of an `OpFromGraph`, such as a softmax, in the default mode. Either takes
+half a minute, too long to evaluate something once.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def make_system(
 
     largest = abs(b).max()
     finite = pt.isfinite(largest)
-    scale = pt.switch(finite & (largest > 0), largest, pt.constant(1, dtype=dtype))
+    scale = _divisor(largest)
     scaled = pt.switch(finite, b / scale, pt.zeros_like(b))
     start = pt.zeros_like(scaled)
     if x0 is not None:
@@ -127,8 +127,7 @@ def scale_preconditioner(system: System) -> System:
     invert = system.precondition
     if invert is None:
         return system
-    largest = abs(invert(system.b)).max()
-    scale = pt.switch(pt.isfinite(largest) & (largest > 0), largest, system.number(1))
+    scale = _divisor(abs(invert(system.b)).max())
     return replace(system, precondition=lambda v: invert(v) / scale)
 
 
@@ -181,6 +180,12 @@ def equal(value: TensorVariable, constant: int) -> TensorVariable:
     if isinstance(value, TensorConstant):
         return pt.constant(np.array(int(value.data) == constant))
     return pt.eq(value, constant)
+
+
+def _divisor(largest: TensorVariable) -> TensorVariable:
+    """Return the largest entry of a vector to divide by: 1 where that is 0 or not finite."""
+    usable = pt.isfinite(largest) & (largest > 0)
+    return pt.switch(usable, largest, pt.constant(1, dtype=largest.type.dtype))
 
 
 def _is_zero(value: Scalar) -> bool:

@@ -84,15 +84,17 @@ def by_pymc(model: pm.Model) -> dict:
     return {v.name: found[v.name] for v in model.value_vars}
 
 
+# Settings of pymc-extras, for both of its functions.
+EXTRAS = {
+    "use_hessp": True,
+    "gradient_backend": "jax",
+    "progressbar": False,
+    "compile_kwargs": {"mode": "JAX"},
+}
+
+
 def by_extras(model: pm.Model) -> dict:
-    found = pmx.find_MAP(
-        "trust-ncg",
-        model=model,
-        use_hessp=True,
-        gradient_backend="jax",
-        progressbar=False,
-        compile_kwargs={"mode": "JAX"},
-    )
+    found = pmx.find_MAP("trust-ncg", model=model, **EXTRAS)
     point = {}
     for name, start in model.initial_point().items():
         group = "posterior" if name in found["posterior"] else "unconstrained_posterior"
@@ -157,15 +159,7 @@ def compare_laplace() -> None:
             if size > 20_000:
                 raise MemoryError(f"a matrix of {8 * size**2 / 1e9:.0f} GB")
             start = time.perf_counter()
-            theirs = pmx.fit_laplace(
-                "trust-ncg",
-                model=model,
-                use_hessp=True,
-                gradient_backend="jax",
-                draws=draws,
-                progressbar=False,
-                compile_kwargs={"mode": "JAX"},
-            )
+            theirs = pmx.fit_laplace("trust-ncg", model=model, draws=draws, **EXTRAS)
             other = f"{time.perf_counter() - start:.1f} s"
             matrices = [tree["fit"]["covariance_matrix"] for tree in (ours, theirs)]
             rows = matrices[0]["rows"].values
