@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from pytensor.compile.mode import Mode
 
-from symng._checks import check_flag, explain_keywords, warn
+from symng._checks import check_flag, explain_keywords
 from symng.backends import Devices
 from symng.objective import ObjectiveLike
 from symng.optimizers import Optimizer
@@ -21,12 +22,14 @@ from symng.training.arguments import (
 from symng.training.batch_arrays import Arrays, Groups
 from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
-from symng.training.interrupt import DeferredInterrupt
+from symng.training.finishing import make_result
+from symng.training.history import History
+from symng.training.interrupt import Interrupts
 from symng.training.mismatch import warn_of_mismatch
 from symng.training.prefetch import Prefetcher
 from symng.training.processes import share
 from symng.training.progress import ProgressBar
-from symng.training.result import TrainingResult, by_name, copies, loss_after
+from symng.training.result import TrainingResult
 from symng.training.run import TrainingRun
 from symng.training.sampler import Sampler
 from symng.training.step import CompiledStep
@@ -185,13 +188,17 @@ def minimize(
     Returns
     -------
     TrainingResult
-        After Ctrl-C too (``status="interrupted"``), with all steps so far. The current step is
-        finished first, unless Ctrl-C comes twice.
+        After Ctrl-C, SIGTERM and SIGHUP too (``status="interrupted"``), with all steps so far. The
+        current step is finished first, unless the signal comes twice: then that step is undone.
 
     Raises
     ------
     TypeError, ValueError
         For data or arguments that do not fit, before anything is compiled.
+    KeyboardInterrupt
+        After Ctrl-C while the step is built or the checkpoint is read, with everything as it was,
+        and at once when it comes three times. This and any other exception of a run has the
+        attribute ``history``.
 
     Notes
     -----
@@ -244,116 +251,81 @@ def minimize(
     check_checkpoint(checkpoint, checkpoint_seconds)
     check_flag("progress", progress)
     is_full = batch_size is None and not is_stream(data)
-    step = CompiledStep(
-        objective,
-        optimizer,
-        mode,
-        chunk_size,
-        average_decay=average_decay,
-        updates=updates,
-        refuses_increases=is_full,
-        devices=devices,
-    )
-    parts = step.processes.parts_of(data)
-    with step.processes.together("data"):
-        sampler = make_sampler(
-            objective,
-            step.metric_inputs,
-            data,
-            np.random.default_rng(seed),
-            batch_size=share("batch_size", batch_size, parts),
-            metric_batch=metric_batch,
-            metric_data=metric_data,
-            metric_batch_size=share("metric_batch_size", metric_batch_size, parts),
-            search_batch=search_batch,
-        )
-        _try_out(step, sampler)
-    best = None if early_stopping is None else BestEvaluation(early_stopping)
-    prefetcher = Prefetcher(sampler, step.place, max_steps) if sampler.is_lazy else None
-    run = TrainingRun(step, sampler, checkpoint, checkpoint_seconds, best, prefetcher, parts)
-    if step.processes.count > 1:
-        step.check_agreement({"checkpoint, steps": run.steps}, *sampler.peek())
-    shows = progress and step.processes.is_first
-    limits = Limits(max_steps, max_seconds, target_loss)
-    evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
-    losses = run.history["loss"] if run.steps else ()
-    watch = Watch(step, is_full, sampler.epoch, losses, run.best)
-    # An average, and running statistics, go on to change after the parameters.
-    stays = is_full and average_decay is None and not step.updated
-    convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
-    with (
-        ProgressBar(max_steps, max_seconds, quiet=not shows) as bar,
-        step.keep_on_device(sampler.data, sampler.metric_data),
-    ):
-        reached = limits.reached(run)
-        stepper = Stepper(run, watch, convergence, limits, evaluation, callback, bar, reached)
-        try:
-            stepper.begin()
-            if stepper.ending is None:
-                bar.compiling()
-                step.compile(*sampler.peek())
-                bar.compiled(step.compile_seconds)
-            while stepper.ending is None:
-                with DeferredInterrupt() as interrupt:
-                    stepper.take_step(interrupt)
-                interrupt.raise_if_requested()
-                if run.is_due_for_saving:
-                    run.save(watch.best)
-        except KeyboardInterrupt:
-            stepper.ending = "interrupted"
-        except Exception as error:  # an error of evaluate or callback must not cost the history
-            error.history = run.history  # type: ignore[attr-defined]
-            error.add_note(
-                f"minimize: {run.steps} steps were taken; their history is in the attribute "
-                "`history` of this exception."
+    with Interrupts() as interrupts, _with_history(KeyboardInterrupt, None):
+        with interrupts.immediate():
+            step = CompiledStep(
+                objective,
+                optimizer,
+                mode,
+                chunk_size,
+                average_decay=average_decay,
+                updates=updates,
+                refuses_increases=is_full,
+                devices=devices,
             )
-            raise
-        finally:
-            if prefetcher is not None:
-                prefetcher.close()
-            step.sync_to_host()
-            run.save(watch.best, final=True)
-    return _finish(run, stepper)
+            parts = step.processes.parts_of(data)
+            with step.processes.together("data"):
+                sampler = make_sampler(
+                    objective,
+                    step.metric_inputs,
+                    data,
+                    np.random.default_rng(seed),
+                    batch_size=share("batch_size", batch_size, parts),
+                    metric_batch=metric_batch,
+                    metric_data=metric_data,
+                    metric_batch_size=share("metric_batch_size", metric_batch_size, parts),
+                    search_batch=search_batch,
+                )
+                _try_out(step, sampler)
+            best = None if early_stopping is None else BestEvaluation(early_stopping)
+            prefetcher = Prefetcher(sampler, step.place, max_steps) if sampler.is_lazy else None
+            run = TrainingRun(
+                step, sampler, checkpoint, checkpoint_seconds, best, prefetcher, parts
+            )
+            if step.processes.count > 1:
+                step.check_agreement({"checkpoint, steps": run.steps}, *sampler.peek())
+        shows = progress and step.processes.is_first
+        limits = Limits(max_steps, max_seconds, target_loss)
+        evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
+        losses = run.history["loss"] if run.steps else ()
+        watch = Watch(step, is_full, sampler.epoch, losses, run.best)
+        # An average, and running statistics, go on to change after the parameters.
+        stays = is_full and average_decay is None and not step.updated
+        convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)
+        with (
+            _with_history(BaseException, run),
+            ProgressBar(max_steps, max_seconds, quiet=not shows) as bar,
+            step.keep_on_device(sampler.data, sampler.metric_data),
+        ):
+            reached = limits.reached(run)
+            stepper = Stepper(run, watch, convergence, limits, evaluation, callback, bar, reached)
+            try:
+                stepper.take_steps(interrupts)
+            finally:
+                if prefetcher is not None:
+                    prefetcher.close()
+                if not interrupts.must_stop:
+                    step.sync_to_host()
+                    run.save(watch.best, final=True)
+                if interrupts.count:
+                    stepper.ending = "interrupted"
+            return make_result(run, stepper)
 
 
-def _finish(run: TrainingRun, stepper: Stepper) -> TrainingResult:
-    """Restore the best parameters if asked for, warn of an early end, and return the result."""
-    step, best, status = run.step, run.best_evaluation, stepper.ending
-    params = step.objective.params
-    assert status is not None
-    message = stepper.message_of(status)
-    loss = stepper.watch.lowest if stepper.restored else loss_after(run.history, len(run.history))
-    if best is not None and best.restore(params):
-        message = stepper.message_of(status, f"the best {best.rule.monitor}")
-        loss = loss_after(run.history, best.step if step.average_decay is None else 0)
-    if best is not None and not best.params:
-        best = None
-    if message and status not in ("zero_gradient", "converged"):
-        warn(f"minimize: {message}", RuntimeWarning)
-    return TrainingResult(
-        status=status,
-        loss=loss,
-        params=by_name(params, copies(params)),
-        average_params=_average_params(step),
-        best_params=None if best is None else by_name(params, best.params),
-        best_step=None if best is None else best.step,
-        best_value=float("nan") if best is None else best.value,
-        history=run.history,
-        steps=run.steps,
-        seconds=run.seconds,
-        compile_seconds=step.compile_seconds,
-        message=message,
-        step=step,
-    )
-
-
-def _average_params(step: CompiledStep) -> dict[str | int, np.ndarray] | None:
-    """Return the average of the parameters by name; None without one."""
-    if step.average_decay is None:
-        return None
-    params = step.objective.params
-    with step.use_average():
-        return by_name(params, copies(params))
+@contextmanager
+def _with_history(kind: type[BaseException], run: TrainingRun | None) -> Iterator[None]:
+    """Give the history of a run to an exception that ends it, unless it has one."""
+    try:
+        yield
+    except kind as error:
+        if not hasattr(error, "history"):
+            error.history = History() if run is None else run.history  # type: ignore[attr-defined]
+            if run is not None:
+                error.add_note(
+                    f"minimize: {run.steps} steps were taken; their history is in the attribute "
+                    "`history` of this exception."
+                )
+        raise
 
 
 def _try_out(step: CompiledStep, sampler: Sampler) -> None:

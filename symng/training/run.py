@@ -23,6 +23,7 @@ from symng.training.history import History
 from symng.training.info import StepInfo
 from symng.training.prefetch import Prefetcher
 from symng.training.sampler import Sampler
+from symng.training.snapshot import Snapshot
 from symng.training.step import CompiledStep
 
 
@@ -50,6 +51,7 @@ class TrainingRun:
         self.step, self.sampler, self.path = step, sampler, path
         self.parts = parts  # of the examples, each given by a process
         self._prefetcher = prefetcher
+        self._feed = prefetcher or sampler
         self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
         self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
@@ -57,6 +59,8 @@ class TrainingRun:
         self.saved = 0  # steps in the file
         self.warned = False  # of a checkpoint that could not be written
         self._interval, self._last_save = seconds_between_saves, time.monotonic()
+        others = [*step.state.values(), *step.updated]
+        self._before = Snapshot(others, lambda: step.functions)
         if path is None:
             return
         self.given: _Given = {
@@ -66,6 +70,7 @@ class TrainingRun:
         }
         with step.processes.together("checkpoint"):
             self._open(path)
+        self._feed_state = sampler.get_state()  # after the steps that are counted
 
     def _open(self, path: str | os.PathLike[str]) -> None:
         """Continue from the file, if there is one."""
@@ -97,19 +102,32 @@ class TrainingRun:
         ahead = self._prefetcher
         return ahead is not None and bool(self.step.processes.agree(ahead.is_at_end))
 
+    def remember(self) -> None:
+        """Keep what a step changes beside the parameters, for `undo`."""
+        self._before.take()
+
+    def undo(self) -> None:
+        """Put back what `remember` has kept, after a step that failed."""
+        self._before.restore()
+
     def take_step(self) -> StepInfo:
         """Take one step on the next batches; parameters and state may stay on the device."""
         start = time.perf_counter()
         with self.step.processes.together("data") if self._prefetcher else nullcontext():
-            batches = (self._prefetcher or self.sampler).next(self.steps)
+            batches = self._feed.next(self.steps)
             if self._prefetcher:  # shapes of later batches of a stream are not known before
                 self.step.check_shapes(f"data (step {self.steps + 1})", batches[0])
         if self._prefetcher and self.step.processes.count > 1:
             self.step.check_lengths({}, *batches)
         info = self.step.run(*batches, sync=False)
         self.seconds += time.perf_counter() - start
-        self.steps += 1
         return info
+
+    def count_step(self) -> None:
+        """Count a step that was taken: from now on a checkpoint holds it."""
+        self.steps += 1
+        if self.path is not None:
+            self._feed_state = self._feed.get_state()
 
     @property
     def comparable_history(self) -> History:
@@ -132,7 +150,7 @@ class TrainingRun:
         if not self.step.processes.is_first:
             return
         self.step.sync_to_host()
-        feed_arrays, feed_meta = (self._prefetcher or self.sampler).get_state()
+        feed_arrays, feed_meta = self._feed_state
         arrays = {
             name: np.asarray(v.get_value(borrow=True)) for name, v in self.variables().items()
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import get_args
 
@@ -14,7 +14,7 @@ from symng._checks import Verbatim, argument_error
 from symng.training.arguments import arguments_of
 from symng.training.convergence import ConvergenceTest
 from symng.training.info import StepInfo
-from symng.training.interrupt import DeferredInterrupt
+from symng.training.interrupt import Interrupts
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
@@ -118,7 +118,7 @@ class Stepper:
     convergence_message: str = ""
     restored: bool = False
 
-    def begin(self) -> None:
+    def begin(self, interrupts: Interrupts) -> None:
         """End a run at once that a checkpoint shows to have converged.
 
         Or to have waited long enough for a better value. An evaluation that Ctrl-C cut short in the
@@ -130,9 +130,8 @@ class Stepper:
             return
         steps = self.run.steps
         if steps > best.last_step and self.evaluation.is_due(steps, last=False):
-            with DeferredInterrupt() as interrupt:
-                self._evaluate({}, interrupt)
-            interrupt.raise_if_requested()
+            self._evaluate({}, interrupts)
+            interrupts.raise_if_requested()
         if self.ending is None and best.is_exhausted:
             self.ending = "early_stopping"
 
@@ -144,22 +143,59 @@ class Stepper:
             return self.watch.refusal
         return message_of(status, self.restored, kept)
 
-    def take_step(self, interrupt: DeferredInterrupt) -> None:
-        """Take one step and append its row to the history."""
+    def take_steps(self, interrupts: Interrupts) -> None:
+        """Take steps until the run ends, and write its checkpoint when that is due."""
+        run = self.run
+        try:
+            self.begin(interrupts)
+            if self.ending is None:
+                self.bar.compiling()
+                with self._undone_on_error(), interrupts.immediate():
+                    run.step.compile(*run.sampler.peek())
+                self.bar.compiled(run.step.compile_seconds)
+            while self.ending is None:
+                self.take_step(interrupts)
+                interrupts.raise_if_requested()
+                if run.is_due_for_saving:
+                    run.save(self.watch.best)
+        except KeyboardInterrupt:
+            if interrupts.must_stop:
+                raise
+            self.ending = "interrupted"
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Put parameters, state and other variables back if the context is left by an exception."""
         self.watch.remember()
-        with interrupt.immediate():
+        self.run.remember()
+        try:
+            yield
+        except BaseException:
+            self.watch.undo()
+            self.run.undo()
+            raise
+
+    def take_step(self, interrupts: Interrupts) -> None:
+        """Take one step and append its row to the history.
+
+        A step that fails, or is cut short, leaves everything as it was before.
+        """
+        with interrupts.immediate():
             self.run.wait_for_batches()
         if self.run.is_at_end:
             self.ending = self.limits.at_end_of_data(self.run)
             return
-        info = self.run.take_step()
+        with self._undone_on_error():
+            with interrupts.stepping():
+                info = self.run.take_step()
+            self.run.count_step()
         row = {"step": self.run.steps, "seconds": self.run.seconds, **info.to_dict()}
         try:
             if self.limits.max_steps is None:  # is there another step?
-                with interrupt.immediate():
+                with interrupts.immediate():
                     self.run.wait_for_batches()
             self._judge(info, row)
-            self._report(row, interrupt)
+            self._report(row, interrupts)
         finally:
             self.run.history.append(**row)  # also after Ctrl-C or an error of the user's code
 
@@ -182,26 +218,26 @@ class Stepper:
         if message := self.convergence.message:
             self.ending, self.convergence_message = "converged", message
 
-    def _report(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
+    def _report(self, row: dict[str, float], interrupts: Interrupts) -> None:
         """Report a step to the user, whose code may end the run: in all processes, if in one."""
         due = self.evaluation.is_due(self.run.steps, last=self.ending is not None)
         if not due and self.callback is None:
-            with interrupt.immediate():
+            with interrupts.immediate(own=False):
                 self.bar.show(row, last=self.ending is not None)
             return
         processes = self.run.step.processes
         self.run.step.sync_to_host()  # the user's code may read the parameters
         with processes.together("evaluate, callback"):
-            self._call(row, interrupt, due)
+            self._call(row, interrupts, due)
         number = 0 if self.ending is None else 1 + _ENDINGS.index(self.ending)
         number = processes.agree(number)
         self.ending = _ENDINGS[number - 1] if number else None
 
-    def _call(self, row: dict[str, float], interrupt: DeferredInterrupt, due: bool) -> None:
+    def _call(self, row: dict[str, float], interrupts: Interrupts, due: bool) -> None:
         """Evaluate if due, show the step and call the callback, which may end the run."""
         if due:
-            self._evaluate(row, interrupt)
-        with interrupt.immediate():
+            self._evaluate(row, interrupts)
+        with interrupts.immediate(own=False):
             self.bar.show(row, last=self.ending is not None)
             answer = None
             if self.callback is not None:
@@ -209,16 +245,16 @@ class Stepper:
                 answer = self.callback(*given[: arguments_of(self.callback, 1, 2)])
         if isinstance(answer, bool | np.bool_) and answer:
             if not due:
-                self._evaluate(row, interrupt)
+                self._evaluate(row, interrupts)
             self.ending = "callback"
 
-    def _evaluate(self, row: dict[str, float], interrupt: DeferredInterrupt) -> None:
+    def _evaluate(self, row: dict[str, float], interrupts: Interrupts) -> None:
         """Add the columns of an evaluation, of the average where there is one, and judge it."""
         step = self.run.step
         averaged = nullcontext() if step.average_decay is None else step.use_average()
         # Outside of the part that Ctrl-C may cut short: the parameters get their values back.
         with averaged:
-            with interrupt.immediate():
+            with interrupts.immediate(own=False):
                 columns = self.evaluation()
             row |= columns
             if (best := self.run.best_evaluation) is not None:

@@ -11,6 +11,7 @@ from symng.solvers import Status
 from symng.solvers.solution import NO_DIRECTION, NO_GAIN
 from symng.training.info import StepInfo
 from symng.training.result import Ending
+from symng.training.snapshot import copied, put_back
 from symng.training.step import CompiledStep
 
 # What each reason means, in a sentence.
@@ -84,13 +85,12 @@ class Watch:
     def remember(self) -> None:
         """Keep the parameters before a step: a copy, or the immutable array of JAX itself."""
         for i, param in enumerate(self.step.objective.params):
-            value, kept = param.get_value(borrow=True), self._params[i]
-            if not isinstance(value, np.ndarray):
-                self._params[i] = value
-            elif isinstance(kept, np.ndarray):
-                np.copyto(kept, value)
-            else:
-                self._params[i] = value.copy()
+            self._params[i] = copied(param, self._params[i])
+
+    def undo(self) -> None:
+        """Put the remembered parameters back, after a step that failed."""
+        for param, value in zip(self.step.objective.params, self._params, strict=True):
+            put_back(param, value)
 
     @property
     def best(self) -> tuple[float, list[np.ndarray]] | None:
