@@ -20,6 +20,7 @@ from pytensor_ml.pytensorf import (
 from pytensor_ml.pytensorf.rng import collect_default_updates
 
 from symng._checks import argument_error, check_instance
+from symng.graphs.draws import share_draws
 from symng.likelihoods import Categorical, Gaussian, Likelihood
 from symng.objective import Objective
 from symng.optimizers import Optimizer
@@ -121,7 +122,10 @@ def from_pytensor_ml(
 def rule(
     optimizer: Optimizer, model: Model, *, likelihood: Likelihood | None = None
 ) -> Callable[[Any, Sequence[SharedVariable]], Steps]:
-    """Return an optimizer as a rule of pytensor-ml, which goes where ``adam(1e-3)`` goes.
+    """Return an optimizer as a rule of pytensor-ml, with the output of a model.
+
+    An optimizer is a rule itself where its output is found on the graph of the loss, as those of
+    ``SquaredError`` and ``CrossEntropy`` are. This is for other losses.
 
     Parameters
     ----------
@@ -139,7 +143,7 @@ def rule(
 
     Notes
     -----
-    ``compile_train`` advances running statistics and generators by itself.
+    ``compile_train`` advances running statistics by itself; generators are among the updates.
 
     Examples
     --------
@@ -164,15 +168,21 @@ def rule(
         if not isinstance(loss, TensorVariable) or isinstance(loss, Mapping | list | tuple):
             hint = "Put this rule first in the chain: it takes the derivatives itself."
             raise argument_error("loss", "a scalar loss", loss, hint, TypeError)
-        objective = Objective(
-            loss,
-            model.y,
-            list(parameters),
-            inputs=_inputs_of(model.y),
-            targets=_targets_of(loss, model.y),
-            likelihood=likelihood,
-        )
-        return Steps(optimizer.updates(objective))
+        with warnings.catch_warnings():
+            # Nothing advances the generators, as of dropout, but the updates below.
+            warnings.filterwarnings("ignore", "loss, output: the graph draws random numbers")
+            objective = Objective(
+                loss,
+                model.y,
+                list(parameters),
+                inputs=_inputs_of(model.y),
+                targets=_targets_of(loss, model.y),
+                likelihood=likelihood,
+            )
+        updates = optimizer.updates(objective)
+        shared = share_draws(list(updates.values()), loss, parameters)
+        generators = collect_default_updates(loss)
+        return Steps({**dict(zip(updates, shared, strict=True)), **generators})
 
     return transform
 

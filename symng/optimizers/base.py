@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +18,13 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
 from symng.graphs.config import Config, declarations
+from symng.graphs.draws import next_generators, share_draws
 from symng.graphs.rebuild import rebuild
 from symng.graphs.types import Scalar
 from symng.metrics import Metric
 from symng.objective import Objective, ObjectiveLike
 from symng.objective.batches import Batch, as_batch
+from symng.objective.output_finding import find_output
 from symng.objective.sums import Summand
 from symng.optimizers.damping import Damping
 from symng.solvers import Solver
@@ -329,3 +332,69 @@ class Optimizer(Config, ABC):
             replaced = rebuild(list(updates.values()), {state.hyperparameters[name]: value})
             updates = dict(zip(updates, replaced, strict=True))
         return updates
+
+    def __call__(self, loss: Any, params: Sequence[SharedVariable]) -> dict[Variable, Variable]:
+        """Return the step on a loss, whose output is found on its graph, as `updates` does.
+
+        This is the signature of pytensor-ml's rules: an optimizer goes where ``adam(1e-3)`` goes.
+
+        Parameters
+        ----------
+        loss : TensorVariable
+            Symbolic scalar: a squared error, or a cross-entropy of logits, of a softmax or of a
+            sigmoid, or the loss of a log-rate; weighted or masked, and with terms of parameters
+            alone, such as weight decay.
+        params : sequence of shared variables
+            The parameters.
+
+        Returns
+        -------
+        dict
+            As of `updates`, and the next states of the generators that the loss draws from.
+
+        Raises
+        ------
+        TypeError
+            For gradients or updates in place of a loss: an optimizer of symng takes the derivatives
+            itself.
+        ValueError
+            Where the output is not certain, and where `updates` refuses the optimizer.
+
+        Examples
+        --------
+        >>> import numpy as np, pytensor, pytensor.tensor as pt
+        >>> import symng
+        >>> x, t = pt.matrix("x"), pt.vector("t")
+        >>> w = pytensor.shared(np.zeros(2), name="w")
+        >>> loss = pt.sqr(x @ w - t).mean()
+        >>> updates = symng.NaturalGradient(metric=symng.GaussNewton(), damping=1e-9)(loss, [w])
+        >>> step = pytensor.function([x, t], loss, updates=updates, mode="FAST_COMPILE")
+        >>> _ = step(np.eye(2), np.array([3.0, -1.0])), print(w.get_value().round(6))
+        [ 3. -1.]
+        """
+        if not isinstance(loss, TensorVariable):
+            hint = "Put the optimizer first in a chain: it takes the derivatives itself."
+            raise argument_error("loss", "a scalar loss", loss, hint, TypeError)
+        found = find_output(loss, params)
+        if found is None:
+            raise argument_error(
+                "loss",
+                "a squared error or a cross-entropy of one output",
+                loss,
+                "Name the output: optimizer.updates(symng.Objective(loss, output=..., ...)), or "
+                "symng.pytensor_ml.rule(optimizer, model) for a model of pytensor-ml.",
+            )
+        with warnings.catch_warnings():
+            # Nothing advances the generators, as of dropout, but the updates below.
+            warnings.filterwarnings("ignore", "loss, output: the graph draws random numbers")
+            objective = Objective(
+                loss,
+                found.output,
+                list(params),
+                inputs=found.inputs,
+                targets=found.targets,
+                likelihood=found.likelihood,
+            )
+        updates = self.updates(objective)
+        shared = share_draws(list(updates.values()), loss, params)
+        return {**dict(zip(updates, shared, strict=True)), **next_generators(loss)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -10,10 +12,10 @@ import pytest
 pytest.importorskip("pytensor_ml", minversion="0.3")
 
 from pytensor_ml import layers
-from pytensor_ml.activations import Tanh
-from pytensor_ml.loss import CrossEntropy, SquaredError
+from pytensor_ml.activations import Softmax, Tanh
+from pytensor_ml.loss import CrossEntropy, SquaredError, supervised_loss
 from pytensor_ml.model import Model
-from pytensor_ml.optim import adam, chain, clip_by_global_norm
+from pytensor_ml.optim import adam, add_weight_decay, chain, clip_by_global_norm
 
 import symng
 from symng.backends import compile_in_python
@@ -114,16 +116,87 @@ def test_a_rule_takes_the_steps_of_the_optimizer():
     assert found[2] < found[0]
 
 
-def test_a_rule_in_a_chain():
+LABELS = np.arange(12) % 3
+LOSSES = {
+    "squares": (1, SquaredError(), T),
+    "numbers": (3, CrossEntropy(expect_logits=True), LABELS),
+    "rows": (3, CrossEntropy(expect_logits=True, expect_onehot_labels=True), np.eye(3)[LABELS]),
+    "probabilities": (3, CrossEntropy(), LABELS),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_optimizer_is_a_rule_itself(name):
+    out, loss, targets = LOSSES[name]
+    optimizer = symng.NaturalGradient(damping=0.5)
+    last = [Softmax()] if name == "probabilities" else []
+    params = []
+    for other in (False, True):
+        model = network(layers.BatchNorm("bn", n_in=5), out=out)
+        model = Model(layers.Sequential(*last)(model.y)) if last else model
+        likelihood = symng.Gaussian() if name == "squares" else None
+        rule = symng.pytensor_ml.rule(optimizer, model, likelihood=likelihood)
+        # Terms of the parameters alone do not hide the output.
+        graph, target = supervised_loss(model.y, loss)
+        graph = graph + 1e-2 * sum(pt.sqr(w).sum() for w in model.weights)
+        train = model.compile_train(
+            rule if other else optimizer,
+            loss=graph,
+            inputs=[*symng.pytensor_ml.collect_graph_inputs(model.y), target],
+            compile_kwargs=PYTHON,
+        )
+        for _ in range(2):
+            train(X, targets)
+        params.append(np.concatenate([p.get_value().ravel() for p in model.weights]))
+    np.testing.assert_allclose(*params, rtol=1e-8, atol=1e-12)
+    assert np.abs(params[0] - start_of(name, out)).max() > 1e-3
+
+
+def start_of(name, out):
+    """Return the parameters before any step."""
+    weights = network(layers.BatchNorm("bn", n_in=5), out=out).weights
+    return np.concatenate([p.get_value().ravel() for p in weights])
+
+
+def test_a_loss_without_a_known_output_is_refused():
     model = network()
-    rule = symng.pytensor_ml.rule(symng.NaturalGradient(damping=0.5), model)
+    with pytest.raises(ValueError, match=r"symng.pytensor_ml.rule\(optimizer, model\)"):
+        model.compile_train(symng.NaturalGradient(), loss=abs(model.y).mean())
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_dropout_draws_anew_at_each_step_of_a_rule(explicit):
+    model = network(layers.Dropout(p=0.5, random_state=0))
+    optimizer = symng.NaturalGradient(step_size=1e-12)
+    rule = symng.pytensor_ml.rule(optimizer, model) if explicit else optimizer
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train = model.compile_train(rule, SquaredError(), compile_kwargs=PYTHON)
+    assert len({round(float(train(X, T)), 6) for _ in range(3)}) == 3
+
+
+def test_a_rule_before_weight_decay():
+    model = network()
+    optimizer = symng.NaturalGradient(step_size=1e-12)
+    rule = chain(optimizer, clip_by_global_norm(1.0), add_weight_decay(0.1))
+    before = [p.get_value() for p in model.weights]
+    model.compile_train(rule, SquaredError(), compile_kwargs=PYTHON)(X, T)
+    for p, value in zip(model.weights, before, strict=True):
+        np.testing.assert_allclose(p.get_value(), 0.9 * value, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_rule_in_a_chain(explicit):
+    model = network()
+    optimizer = symng.NaturalGradient(damping=0.5)
+    rule = symng.pytensor_ml.rule(optimizer, model) if explicit else optimizer
     before = np.concatenate([p.get_value().ravel() for p in model.weights])
     clipped = chain(rule, clip_by_global_norm(1e-3))
     model.compile_train(clipped, SquaredError(), compile_kwargs=PYTHON)(X, T)
     after = np.concatenate([p.get_value().ravel() for p in model.weights])
     np.testing.assert_allclose(np.linalg.norm(after - before), 1e-3, rtol=1e-6)
     late = chain(clip_by_global_norm(1.0), rule)
-    with pytest.raises(TypeError, match="loss: expected a scalar loss.*first in the chain"):
+    with pytest.raises(TypeError, match=r"loss: expected a scalar loss.*first in (the|a) chain"):
         model.compile_train(late, SquaredError())
 
 
@@ -138,6 +211,7 @@ def test_other_things_are_refused():
 
 # Shapes of what a layer takes, examples first and channels last.
 SHAPES = {"rows": (6, 4), "series": (6, 8, 2), "images": (6, 6, 6, 2), "sequences": (6, 5, 4)}
+SHAPES["numbers"] = (6, 3)
 CHANNELS = dict(in_channels=2, out_channels=2, kernel_size=3)
 PADDED = ("ConstantPad", "ReflectionPad", "ReplicationPad", "ZeroPad")
 LAYERS = {
@@ -158,6 +232,11 @@ LAYERS = {
     "RNN": ("sequences", dict(n_in=4, n_hidden=2)),
     "GRU": ("sequences", dict(n_in=4, n_hidden=2)),
     "LSTM": ("sequences", dict(n_in=4, n_hidden=2)),
+    "ElmanCell": ("sequences", dict(n_in=4, n_hidden=2)),
+    "GRUCell": ("sequences", dict(n_in=4, n_hidden=2)),
+    "LSTMCell": ("sequences", dict(n_in=4, n_hidden=2)),
+    "Bidirectional": ("sequences", {}),
+    "Embedding": ("numbers", dict(n_embeddings=4, n_features=3)),
 }
 for number, kind in [("1D", "series"), ("2D", "images")]:
     LAYERS |= {name + number: (kind, {}) for name in ("MaxPool", "AvgPool")}
@@ -165,20 +244,32 @@ for number, kind in [("1D", "series"), ("2D", "images")]:
     LAYERS |= {name + number: (kind, dict(padding=1)) for name in PADDED}
 
 
+def layer(name, settings):
+    """Return a layer of pytensor-ml, and a cell as a layer."""
+    if name == "Bidirectional":
+        both = (layers.GRU(way, n_in=4, n_hidden=1) for way in ("forward", "backward"))
+        return layers.Bidirectional(*both, name="l")
+    made = getattr(layers, name)("l", **settings)
+    return layers.Recurrent(made) if name.endswith("Cell") else made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_metric_of_each_layer_is_that_of_differences(name):
     kind, settings = LAYERS[name]
-    x = layers.Input("x", shape=(None, *SHAPES[kind][1:]))
+    is_of_numbers = kind == "numbers"
+    dtype = "int64" if is_of_numbers else "float64"
+    x = layers.Input("x", shape=(None, *SHAPES[kind][1:]), dtype=dtype)
     channels = SHAPES[kind][-1]
     before = layers.Linear("in", n_in=channels, n_out=channels)
-    y = getattr(layers, name)("l", **settings)(before(x))
+    y = layer(name, settings)(x if is_of_numbers else before(x))
     y = y[0] if isinstance(y, list | tuple) else y
     y = pt.tanh(y).flatten(2) if y.ndim > 2 else pt.tanh(y)
     # The sums over the first and the other halves of the entries of an example, to keep it small.
     model = Model(pt.stack([y[:, ::2].sum(axis=1), y[:, 1::2].sum(axis=1)], axis=1))
     objective = symng.from_pytensor_ml(model.initialize(seed=0), SquaredError())
-    data = rng.standard_normal(SHAPES[kind])
+    shape = SHAPES[kind]
+    data = rng.integers(0, 4, shape) if is_of_numbers else rng.standard_normal(shape)
     found = compile_in_python([x], symng.Fisher()(objective).materialise())(data)
     flat = pt.vector("flat")
     at = symng.vectors.split(flat, objective.params)
