@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import math
 import os
-import secrets
-import struct
+import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
-# What zipfile and NumPy have been seen to raise for a damaged file.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-)
+# Windows has none.
+fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
+
+# Of the comment of an archive, with the checksum of all of its content.
+_SEAL = b"symng sha256 "
+
+_MANY = 2**16  # more entries than any file of symng has
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
+class DamagedFileError(ValueError):
+    """A file that is damaged or something else."""
+
+
+def write_atomically(
+    path: str | os.PathLike[str], write: Callable[[IO[bytes]], object], *, trial: bool = False
+) -> None:
     """Call ``write`` on a new file in the folder of ``path``, then move that file over ``path``.
 
     If anything goes wrong (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the
-    new one is removed.
+    new one is removed. Mode and group of an older file are kept. The file is on the disk when this
+    returns, under its name. With ``trial`` the new file is removed in any case.
 
     Raises
     ------
@@ -43,21 +49,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
     # A link is followed, so that the file it points to is replaced, not the link.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise OSError(
-            f"path: expected the name of a file, got {os.fspath(path)!r}, which is a folder or a "
-            "device."
-        )
-    temporary = target.with_name(f".symng-{secrets.token_hex(8)}.tmp")
+        raise _no_file(path)
     try:
-        try:
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
+        with _temporary(target) as (file, temporary):
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            if trial:
+                temporary.unlink()
+                return
+            _keep_rights(file, target)
+            if fcntl is None:  # Windows moves no open file
+                file.close()
             temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        sync_folder(target.parent)
     except OSError as error:
         hint = f"Make the folder {str(target.parent)!r} first"
         if target.parent.is_dir():
@@ -70,14 +75,102 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[IO[bytes]], 
         raise OSError(error.errno or 0, message) from error
 
 
+def temporary_of(target: Path) -> Path:
+    """Return the name under which a file is written before it is complete, always the same."""
+    return target.with_name(f".symng-{zlib.crc32(os.fsencode(target.name)):08x}.tmp")
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """Open the temporary file of ``target``, empty, and remove it if the context fails.
+
+    What a killed process has left there is written over. Two writers wait for each other.
+    """
+    temporary = temporary_of(target)
+    file = _open_alone(temporary)
+    try:
+        file.truncate(0)
+        yield file, temporary
+    except BaseException:
+        if fcntl is None:
+            file.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        file.close()
+
+
+def _open_alone(path: Path) -> IO[bytes]:
+    """Open a file for writing, made where it is not there, once no other writer has it open."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    while True:
+        file = os.fdopen(os.open(path, flags, 0o666), "w+b")
+        try:
+            if fcntl is None:
+                return file
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if is_still(file, path):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def is_still(file: IO[bytes], path: Path) -> bool:
+    """Return whether an open file is the one of this name: others may have moved or removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _keep_rights(file: IO[bytes], target: Path) -> None:
+    """Give an open file the group and the mode of the one that it will replace, if allowed."""
+    if not target.exists() or not hasattr(os, "fchown"):
+        return
+    old = target.stat()
+    with suppress(OSError):
+        os.fchown(file.fileno(), -1, old.st_gid)
+    with suppress(OSError):
+        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names of the files in a folder to the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _check_path(path: object) -> None:
     """Refuse what is not a path: `open` would take a number for a file that is already open."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: expected the name of a file, got {path!r} ({type(path).__name__}).")
 
 
-def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to exactly ``path`` as an npz file that `numpy.load` reads too."""
+def _no_file(path: str | os.PathLike[str]) -> OSError:
+    """Return the exception for a name that is not one of a file."""
+    return OSError(
+        f"path: expected the name of a file, got {os.fspath(path)!r}, which is a folder or a "
+        "device."
+    )
+
+
+def write_npz(
+    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, trial: bool = False
+) -> None:
+    """Write arrays to exactly ``path`` as an npz file that `numpy.load` reads too.
+
+    The comment of the archive is a checksum of all names, sizes and contents. ``trial`` is that of
+    `write_atomically`.
+    """
 
     def write(file: IO[bytes]) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -85,6 +178,7 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
                 # Not numpy.savez: names are its keyword arguments, and "file" is taken.
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
+            archive.comment = _seal_of(archive)
 
     for name, array in arrays.items():
         if not isinstance(name, str) or "\0" in name:
@@ -93,38 +187,101 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
             raise ValueError(
                 f"{name}: expected an array of numbers, booleans or text, got dtype {array.dtype}."
             )
-    write_atomically(path, write)
+    write_atomically(path, write, trial=trial)
 
 
-def read_npz(path: str | os.PathLike[str], what: str, hint: str) -> dict[str, np.ndarray]:
+def _seal_of(archive: zipfile.ZipFile) -> bytes:
+    """Return a checksum of the names, sizes and checksums of all entries."""
+    entries = [(e.filename, e.file_size, e.CRC) for e in archive.infolist()]
+    return _SEAL + hashlib.sha256(repr(entries).encode()).hexdigest().encode()
+
+
+def read_npz(
+    path: str | os.PathLike[str], what: str, hint: str, *, compressed: bool = False
+) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file; ``what`` says in messages what file is expected.
+
+    Sizes are compared before anything is read: no more memory is asked for than the file is long,
+    unless ``compressed`` entries are allowed.
 
     Raises
     ------
     OSError
-        When the file cannot be opened.
-    ValueError
+        When the file cannot be opened, or is a folder or a device.
+    DamagedFileError
         When it is damaged or something else; the message ends with ``hint``.
     """
+    return read_sealed(path, what, hint, compressed=compressed)[0]
+
+
+def read_sealed(
+    path: str | os.PathLike[str], what: str, hint: str, *, compressed: bool = False
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Read an npz file as `read_npz` does; return also whether it has a checksum of its content."""
     _check_path(path)
-    arrays = {}
+    if not stat.S_ISREG(Path(path).stat().st_mode):  # a FIFO would block, /dev/zero never end
+        raise _no_file(path)
     # Outside of the try: a missing file is not a damaged one.
     with Path(path).open("rb") as file:
         try:
+            size = os.fstat(file.fileno()).st_size
             with zipfile.ZipFile(file) as archive:
-                # Checksums first: a damaged header could ask for an array of any size.
-                if (damaged := archive.testzip()) is not None:
-                    raise ValueError(f"the checksum of {damaged!r} is wrong")
-                for entry in archive.namelist():
-                    if not entry.endswith(".npy"):
-                        raise ValueError(f"it holds the entry {entry!r}, which is not an array")
-                    with archive.open(entry) as content:
-                        arrays[entry.removesuffix(".npy")] = np.lib.format.read_array(
-                            content, allow_pickle=False
-                        )
-        except _DAMAGE as error:
-            raise ValueError(
+                _check_entries(archive.infolist(), size, compressed)
+                is_sealed = archive.comment.startswith(_SEAL)
+                if is_sealed and archive.comment != _seal_of(archive):
+                    raise ValueError("the checksum of its content is wrong")
+                arrays = {
+                    entry.filename.removesuffix(".npy"): _read_array(archive, entry)
+                    for entry in archive.infolist()
+                }
+        # Whatever zipfile and NumPy raise for a damaged file: there are a dozen types.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise DamagedFileError(
                 f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something "
-                f"else ({error}). {hint}"
+                f"else ({reason}). {hint}"
             ) from error
-    return arrays
+    return arrays, is_sealed
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int, compressed: bool) -> None:
+    """Refuse entries that are no arrays, are there twice, or are larger than the file."""
+    if len(entries) >= _MANY:
+        raise ValueError(f"it has {len(entries)} entries")
+    names: set[str] = set()
+    for entry in entries:
+        if not entry.filename.endswith(".npy"):
+            raise ValueError(f"it holds the entry {entry.filename!r}, which is not an array")
+        if entry.filename in names:
+            raise ValueError(f"it holds the entry {entry.filename!r} twice")
+        if entry.compress_type != zipfile.ZIP_STORED and not compressed:
+            raise ValueError(f"the entry {entry.filename!r} is compressed")
+        names.add(entry.filename)
+    total = sum(e.file_size for e in entries if e.compress_type == zipfile.ZIP_STORED)
+    if total > size:
+        raise ValueError(f"its entries of {total} bytes are more than its {size}")
+
+
+def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Read an array whose header asks for as many bytes as the entry has."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with archive.open(entry) as content:
+        version = np.lib.format.read_magic(content)
+        if version not in headers:
+            raise ValueError(f"{entry.filename!r} has a format that it is not written in")
+        shape, by_column, dtype = headers[version](content)
+        if dtype.hasobject:
+            raise ValueError(f"{entry.filename!r} holds Python objects, which are never loaded")
+        count, left = math.prod(shape), entry.file_size - content.tell()
+        if min(shape, default=0) < 0 or count * dtype.itemsize != left:
+            raise ValueError(f"{entry.filename!r} has {left} bytes for an array of shape {shape}")
+        array = np.empty(count, dtype)
+        view: Any = array.view("uint8") if left else b""
+        start = 0
+        while chunk := content.read(2**20):
+            view[start : start + len(chunk)] = np.frombuffer(chunk, "uint8")
+            start += len(chunk)
+    return array.reshape(shape[::-1]).T if by_column else array.reshape(shape)

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from symng._files import read_npz, write_npz
+from symng._files import DamagedFileError, read_sealed, write_npz
 
-# The entry that holds the text and marks a checkpoint.
-_META = "symng_checkpoint"
-_FORMAT = 1
+META = "symng_checkpoint"
+"""The entry that holds the text and marks a checkpoint."""
+
+# The first had no checksum of all its content.
+_FORMATS = (1, 2)
 
 
 def save_checkpoint(
@@ -56,29 +58,7 @@ def save_checkpoint(
     >>> arrays["W1"].sum(), meta
     (np.float64(2.0), {'step': 12})
     """
-    for name, value in (("arrays", arrays), ("meta", {} if meta is None else meta)):
-        if not isinstance(value, Mapping):
-            raise TypeError(
-                f"{name}: expected a mapping of names to values, got {type(value).__name__}."
-            )
-    if _META in arrays:
-        raise ValueError(
-            f"arrays: expected names other than {_META!r}, which the file format uses. Rename that "
-            "array."
-        )
-    try:
-        # With the names of the arrays, so that a lost one is noticed.
-        text = json.dumps(
-            {"format": _FORMAT, "arrays": list(arrays), "meta": dict(meta or {})}, default=_plain
-        )
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put "
-            "arrays into the argument arrays."
-        ) from error
-    entries = {_META: np.frombuffer(text.encode(), dtype="uint8")}
-    entries |= {name: np.asarray(array) for name, array in arrays.items()}
-    write_npz(path, entries)
+    write_npz(path, entries_of(arrays, meta))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -99,9 +79,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     Raises
     ------
     ValueError
-        If the file is damaged, is not a checkpoint, or was written by a later version.
+        If the file is damaged, is not a checkpoint, or was written by a later version. Sizes and
+        checksums are compared first: a damaged file asks for no more memory than it is long.
     OSError
-        If the file cannot be read, for example because there is none.
+        If the file cannot be read, for example because there is none or it is a device.
 
     Examples
     --------
@@ -114,26 +95,68 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray]
     ({'w': array([1., 2.])}, {'seed': 3})
     """
     name, hint = os.fspath(path), "Load an earlier checkpoint, or restart the run without one."
-    arrays = read_npz(path, "a file written by save_checkpoint", hint)
+    arrays, is_sealed = read_sealed(path, "a file written by save_checkpoint", hint)
     try:
-        record = json.loads(arrays.pop(_META).tobytes())
+        record = json.loads(arrays.pop(META).tobytes())
         version = record["format"]
     except (KeyError, ValueError, TypeError) as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"path: expected a file written by save_checkpoint, got {name!r}, an npz file of "
             f"something else. {hint}"
         ) from error
-    if version != _FORMAT:
+    if version not in _FORMATS:
         raise ValueError(
-            f"path: expected a checkpoint of format {_FORMAT}, got {name!r} of format {version}, "
-            "written by another version of symng. Load it with that version, or restart the run."
+            f"path: expected a checkpoint of format {_FORMATS[-1]}, got {name!r} of format "
+            f"{version}, written by another version of symng. Load it with that version, or "
+            "restart the run."
         )
-    if list(arrays) != record["arrays"]:
-        raise ValueError(
-            f"path: expected the arrays {', '.join(record['arrays'])}, got {name!r} with "
+    names, meta = record.get("arrays"), record.get("meta")
+    if not isinstance(names, list) or not isinstance(meta, dict):
+        raise DamagedFileError(
+            f"path: expected a checkpoint with names and text, got {name!r} without: the file is "
+            f"damaged. {hint}"
+        )
+    if list(arrays) != names:
+        raise DamagedFileError(
+            f"path: expected the arrays {', '.join(map(str, names))}, got {name!r} with "
             f"{', '.join(arrays) or 'none'}: the file is damaged. {hint}"
         )
-    return arrays, record["meta"]
+    if version > 1 and not is_sealed:
+        raise DamagedFileError(
+            f"path: expected a checksum of all content, got {name!r} without one: the file was "
+            f"altered. {hint}"
+        )
+    return arrays, meta
+
+
+def entries_of(
+    arrays: Mapping[str, ArrayLike], meta: Mapping[str, object] | None
+) -> dict[str, np.ndarray]:
+    """Return what a checkpoint has in its file, by name, or refuse what cannot be stored."""
+    for name, value in (("arrays", arrays), ("meta", {} if meta is None else meta)):
+        if not isinstance(value, Mapping):
+            raise TypeError(
+                f"{name}: expected a mapping of names to values, got {type(value).__name__}."
+            )
+    if META in arrays:
+        raise ValueError(
+            f"arrays: expected names other than {META!r}, which the file format uses. Rename that "
+            "array."
+        )
+    try:
+        # With the names of the arrays, so that a lost one is noticed.
+        text = json.dumps(
+            {"format": _FORMATS[-1], "arrays": list(arrays), "meta": dict(meta or {})},
+            default=_plain,
+        )
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"meta: expected numbers, text, None, and lists and mappings of them ({error}). Put "
+            "arrays into the argument arrays."
+        ) from error
+    entries = {META: np.frombuffer(text.encode(), dtype="uint8")}
+    entries |= {name: np.asarray(array) for name, array in arrays.items()}
+    return entries
 
 
 def _plain(value: object) -> object:

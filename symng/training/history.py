@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from symng._files import read_npz, write_npz
 from symng.training._table import as_html, is_empty, status_names
+from symng.training.checkpoint import META
 
 if TYPE_CHECKING:
     import pandas
@@ -330,7 +331,13 @@ class History:
             If the file cannot be read.
         """
         hint = "Save the history again, or check the name."
-        return cls.from_dict(read_npz(path, "a file written by History.save", hint))
+        columns = read_npz(path, "a file written by History.save", hint)
+        if META in columns:
+            raise ValueError(
+                f"path: expected a file written by History.save, got {os.fspath(path)!r}, a "
+                "checkpoint. Read it with symng.load_checkpoint."
+            )
+        return cls.from_dict(columns)
 
 
 def _as_array(values: list[Scalar | None], fill: Scalar) -> np.ndarray:

@@ -148,7 +148,7 @@ class TestRecorded:
             np.testing.assert_allclose(
                 columns[column], values, rtol=1e-4, atol=atol, err_msg=column
             )
-        assert {*theirs["columns"]} == {c for c in columns.files if not c.startswith("time")}
+        assert {*theirs["columns"]} == {c for c in columns if not c.startswith("time")}
         tolerance = 1e-5 if theirs["floatX"] == "float64" else 1e-4
         for parameter, values in first_entries(model).items():
             np.testing.assert_allclose(values, theirs["last"][parameter], atol=tolerance)
@@ -524,8 +524,9 @@ class TestMainLoop:
 
     def test_files(self, tmp_path):
         loop(tmp_path, [1.0, 0.9], loopIters=2, overwrite=0).main()
-        columns = np.load(tmp_path / "r_timing.npz")
-        assert {*columns.files} == {"cost", "valid", "test"}
+        with np.load(tmp_path / "r_timing.npz") as file:
+            columns = dict(file)
+        assert {*columns} == {"cost", "valid", "test"}
         state = pickle.loads((tmp_path / "r_state.pkl").read_bytes())
         assert state["traincost"] == 0.9 and state["gotNaN"] == 0
 

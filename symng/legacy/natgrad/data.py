@@ -164,7 +164,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     expected = f"an npz file with the arrays {', '.join(_KEYS)}"
     hint = "It is the key 'path' of the state."
     check_file(path, expected, hint)
-    found = read_npz(path, expected, hint)
+    found = read_npz(path, expected, hint, compressed=True)
     missing = [key for key in _KEYS if key not in found]
     if missing:
         got = f"{os.fspath(path)!r}, which has no {missing[0]}"
