@@ -30,13 +30,18 @@ class DamagedFileError(ValueError):
 
 
 def write_atomically(
-    path: str | os.PathLike[str], write: Callable[[IO[bytes]], object], *, trial: bool = False
+    path: str | os.PathLike[str],
+    write: Callable[[IO[bytes]], object],
+    *,
+    trial: bool = False,
+    before: Callable[[], object] | None = None,
 ) -> None:
     """Call ``write`` on a new file in the folder of ``path``, then move that file over ``path``.
 
     If anything goes wrong (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the
     new one is removed. Mode and group of an older file are kept. The file is on the disk when this
-    returns, under its name. With ``trial`` the new file is removed in any case.
+    returns, under its name. With ``trial`` the new file is removed in any case. ``before`` is
+    called when the new file is complete and the older one still there.
 
     Raises
     ------
@@ -59,6 +64,8 @@ def write_atomically(
                 temporary.unlink()
                 return
             _keep_rights(file, target)
+            if before is not None:
+                before()
             if fcntl is None:  # Windows moves no open file
                 file.close()
             temporary.replace(target)
@@ -164,12 +171,16 @@ def _no_file(path: str | os.PathLike[str]) -> OSError:
 
 
 def write_npz(
-    path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], *, trial: bool = False
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    trial: bool = False,
+    before: Callable[[], object] | None = None,
 ) -> None:
     """Write arrays to exactly ``path`` as an npz file that `numpy.load` reads too.
 
-    The comment of the archive is a checksum of all names, sizes and contents. ``trial`` is that of
-    `write_atomically`.
+    The comment of the archive is a checksum of all names, sizes and contents. ``trial`` and
+    ``before`` are those of `write_atomically`.
     """
 
     def write(file: IO[bytes]) -> None:
@@ -187,7 +198,7 @@ def write_npz(
             raise ValueError(
                 f"{name}: expected an array of numbers, booleans or text, got dtype {array.dtype}."
             )
-    write_atomically(path, write, trial=trial)
+    write_atomically(path, write, trial=trial, before=before)
 
 
 def _seal_of(archive: zipfile.ZipFile) -> bytes:

@@ -68,14 +68,24 @@ def get_generator_state(variable: SharedVariable) -> dict[str, Any] | None:
     return _plain(state) if state["bit_generator"] in _BIT_GENERATORS else None
 
 
+def check_generator_state(state: Mapping[str, Any]) -> None:
+    """Refuse what is no state of a generator of NumPy's."""
+    _bits_of(state)
+
+
 def set_generator_state(variable: SharedVariable, state: Mapping[str, Any]) -> None:
     """Set a shared generator to a state from `get_generator_state`."""
+    variable.set_value(np.random.Generator(_bits_of(state)), borrow=True)
+
+
+def _bits_of(state: Mapping[str, Any]) -> np.random.BitGenerator:
+    """Return a bit generator in a state."""
     name = state["bit_generator"]
     if name not in _BIT_GENERATORS:
         raise ValueError(f"bit_generator: expected one of NumPy's, got {name!r}.")
     bits = getattr(np.random, name)()
     bits.state = _arrays(state)
-    variable.set_value(np.random.Generator(bits), borrow=True)
+    return bits
 
 
 def _plain(value: Any) -> Any:

@@ -49,8 +49,8 @@ class EnergyObjective(Objective):
     Notes
     -----
     Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples
-    alone; with shared samples they are (data,), and a checkpoint of `minimize` holds the samples if
-    its ``updates`` set them.
+    alone; with shared samples they are (data,), and a checkpoint of `minimize` holds the samples,
+    whoever sets them.
 
     The loss after a step, for line searches and reduction ratios, is L plus the change of the mean
     energy of the data plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the
@@ -121,6 +121,11 @@ class EnergyObjective(Objective):
             example_losses=of_data - expected,
         )
 
+    @property
+    def shared_samples(self) -> SharedVariable | None:
+        """Samples that are no part of the batches, which a checkpoint holds."""
+        return self._samples
+
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
         after = rebuild([before], replacements(self.params, values))[0]
@@ -142,7 +147,8 @@ class EnergyObjective(Objective):
 
     def __repr__(self) -> str:
         params = super().__repr__().split("  output:")[0].splitlines()[1:]
-        samples = self.inputs[1] if self._samples is None else f"{self._samples}, a shared variable"
+        shared = self._samples
+        samples = self.inputs[1] if shared is None else f"{shared}, a shared variable"
         return "\n".join(
             [
                 type(self).__name__,

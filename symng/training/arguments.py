@@ -74,11 +74,21 @@ def check_batches(
     check_number("seed", seed, minimum=0, integer=True)
 
 
-def check_checkpoint(checkpoint: object, checkpoint_seconds: object) -> None:
-    """Refuse what is no file name, and a time between writings that is none."""
-    check_number("checkpoint_seconds", checkpoint_seconds, minimum=0, finite=False)
+def check_checkpoint(
+    checkpoint: object, seconds: object, every: object, keep: object, resume: object
+) -> None:
+    """Refuse what is no file name, and no time, number of steps or of files; or none to read."""
+    check_number("checkpoint_seconds", seconds, minimum=0, finite=False)
+    if every is not None:
+        check_number("checkpoint_every", every, minimum=1, integer=True)
+    check_number("keep", keep, minimum=1, integer=True)
+    if not isinstance(resume, bool) and resume != "must":
+        raise argument_error("resume", "True, False or 'must'", resume)
     if checkpoint is not None:
         check_instance("checkpoint", checkpoint, (str, os.PathLike), "the name of a file")
+    elif resume == "must":
+        hint = "Give checkpoint=, the name of the file."
+        raise argument_error("resume", "True or False without a checkpoint", resume, hint)
 
 
 def check_limits(

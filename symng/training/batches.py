@@ -108,6 +108,12 @@ class BatchSampler(Sampler):
             meta |= {f"{name}{suffix}": position for name, position in positions.items()}
         return arrays, meta
 
+    def check_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        super().check_state(arrays, meta)
+        for suffix, term in self._with_suffixes():
+            if arrays:
+                term.check_state(_with_suffix(arrays, suffix), _with_suffix(meta, suffix))
+
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         for suffix, term in self._with_suffixes():
             term.set_state(_with_suffix(arrays, suffix), _with_suffix(meta, suffix))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,19 +96,7 @@ class History:
         """Return a value as a Python scalar that fits the column."""
         if value is None:
             return None
-        array = np.asarray(value)
-        kinds = {"b": bool, "i": int, "u": int, "f": float, "U": str}
-        if array.ndim or array.dtype.kind not in kinds:
-            came = (
-                f"an array of shape {array.shape}"
-                if array.ndim
-                else f"{value!r} ({type(value).__name__})"
-            )
-            raise TypeError(
-                f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, "
-                "for example with float(value.mean())."
-            )
-        scalar = kinds[array.dtype.kind](array[()])
+        scalar = cast(Scalar, value) if type(value) in _PLAIN else _plain(name, value)
         is_text = isinstance(scalar, str)
         if self._is_text.get(name, is_text) != is_text:
             raise TypeError(
@@ -204,6 +192,26 @@ class History:
             raise IndexError(f"index: expected a row of {self._length}, got {index}.")
         row = {name: values[index] for name, values in self._values.items()}
         return {name: self._fill(name) if value is None else value for name, value in row.items()}
+
+    def extend(self, columns: Mapping[str, Sequence[Scalar | None]]) -> None:
+        """Add rows that `values_from` gave, by column; all are of one length."""
+        length = self._length
+        for name, values in columns.items():
+            kinds = {type(value) for value in values} - {type(None)}
+            is_text = self._is_text.get(name, str in kinds)
+            if not kinds <= ({str} if is_text else {bool, int, float}):
+                raise TypeError(f"{name}: expected numbers or text alone.")
+            if kinds:
+                self._is_text[name] = is_text
+            self._values.setdefault(name, [None] * length).extend(values)
+            self._length = length + len(values)
+        for column in self._values.values():
+            column.extend([None] * (self._length - len(column)))
+        self._arrays.clear()
+
+    def values_from(self, start: int) -> list[list[Scalar | None]]:
+        """Return the values of each column from a row on, with None for gaps, for a file."""
+        return [values[start:] for values in self._values.values()]
 
     @property
     def last(self) -> dict[str, Scalar]:
@@ -338,6 +346,26 @@ class History:
                 "checkpoint. Read it with symng.load_checkpoint."
             )
         return cls.from_dict(columns)
+
+
+_PLAIN = (bool, int, float, str)
+
+
+def _plain(name: str, value: object) -> Scalar:
+    """Return a scalar of NumPy as one of Python, or refuse what is none."""
+    array = np.asarray(value)
+    kinds = {"b": bool, "i": int, "u": int, "f": float, "U": str}
+    if array.ndim or array.dtype.kind not in kinds:
+        came = (
+            f"an array of shape {array.shape}"
+            if array.ndim
+            else f"{value!r} ({type(value).__name__})"
+        )
+        raise TypeError(
+            f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, "
+            "for example with float(value.mean())."
+        )
+    return kinds[array.dtype.kind](array[()])
 
 
 def _as_array(values: list[Scalar | None], fill: Scalar) -> np.ndarray:

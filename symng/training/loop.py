@@ -20,6 +20,7 @@ from symng.training.arguments import (
     check_limits,
 )
 from symng.training.batch_arrays import Arrays, Groups
+from symng.training.checkpoint_file import CheckpointFile, CheckpointSettings, Resume
 from symng.training.convergence import ConvergenceTest, LossTolerance, Tolerances
 from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_early_stopping
 from symng.training.finishing import make_result
@@ -65,6 +66,9 @@ def minimize(
     callback: Callable[..., object] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
+    checkpoint_every: int | None = None,
+    keep: int = 1,
+    resume: Resume = True,
     mode: str | Mode | None = None,
     chunk_size: int | None = None,
     average_decay: float | None = None,
@@ -154,14 +158,24 @@ def minimize(
         `CompiledStep`, whose ``state`` it may change; stops the run when it returns True.
     checkpoint : path, optional
         File for the state of the run: parameters, state of the optimizer, random generators and
-        other variables that a step updates, order of examples, history. It is written every
-        ``checkpoint_seconds`` and whenever the run ends. If the file exists, the run continues from
-        it with the same numbers as without interruption; ``seed`` is then that of the file. A
-        stream is read up to where it was: the pass by its number, and then its batches one by one.
-        If the file cannot be written, for instance because the disk is full, there is a warning and
-        the run continues.
+        other variables that a step updates, order of examples; the history is beside it, in
+        ``NAME.history.jsonl``. It is written every ``checkpoint_seconds`` and whenever the run
+        ends. If the file exists, the run continues from it with the same numbers as without
+        interruption; ``seed`` is then that of the file. A stream is read up to where it was: the
+        pass by its number, and then its batches one by one. A file that is damaged, of another
+        model, or in use by another run is refused, and one that cannot be written, before anything
+        changes. If writing fails later, for instance because the disk is full, there is a warning
+        and the run continues.
     checkpoint_seconds : float, default 60.0
         Seconds from one writing of the checkpoint to the next.
+    checkpoint_every : int, optional
+        Write the checkpoint after every so many steps, too.
+    keep : int, default 1
+        How many checkpoints to keep: the newest, and those before it as ``NAME.1``, ``NAME.2``, ...
+        If the newest is damaged the run continues from the one before it, with a warning.
+    resume : bool or "must", default True
+        Whether to continue from the checkpoint if there is one. False starts again and replaces
+        it; "must" refuses to start without one.
     mode : str or Mode, optional
         PyTensor mode; default that of `set_mode`, as a rule JAX where it is installed.
     chunk_size : int, optional
@@ -248,10 +262,15 @@ def minimize(
     check_evaluation(evaluate, evaluate_every, evaluate_data)
     check_early_stopping(early_stopping, evaluate)
     check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
-    check_checkpoint(checkpoint, checkpoint_seconds)
+    check_checkpoint(checkpoint, checkpoint_seconds, checkpoint_every, keep, resume)
     check_flag("progress", progress)
     is_full = batch_size is None and not is_stream(data)
-    with Interrupts() as interrupts, _with_history(KeyboardInterrupt, None):
+    saving = CheckpointSettings(checkpoint, checkpoint_seconds, checkpoint_every, keep, resume)
+    with (
+        Interrupts() as interrupts,
+        _with_history(KeyboardInterrupt, None),
+        CheckpointFile(saving) as file,
+    ):
         with interrupts.immediate():
             step = CompiledStep(
                 objective,
@@ -279,11 +298,10 @@ def minimize(
                 _try_out(step, sampler)
             best = None if early_stopping is None else BestEvaluation(early_stopping)
             prefetcher = Prefetcher(sampler, step.place, max_steps) if sampler.is_lazy else None
-            run = TrainingRun(
-                step, sampler, checkpoint, checkpoint_seconds, best, prefetcher, parts
-            )
-            if step.processes.count > 1:
-                step.check_agreement({"checkpoint, steps": run.steps}, *sampler.peek())
+            run = TrainingRun(step, sampler, file, best, prefetcher, parts)
+        run.resume()
+        if step.processes.count > 1:
+            step.check_agreement({"checkpoint, steps": run.steps}, *sampler.peek())
         shows = progress and step.processes.is_first
         limits = Limits(max_steps, max_seconds, target_loss)
         evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)

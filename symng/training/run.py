@@ -2,92 +2,117 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
+import zlib
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pytensor.compile.sharedvalue import SharedVariable
 
-from symng._checks import Verbatim, argument_error, warn
+from symng._checks import warn
+from symng._files import DamagedFileError
+from symng.backends import to_numpy
 from symng.backends.generators import get_generator_state, is_generator, set_generator_state
+from symng.backends.host import checksum
 from symng.graphs.config import full_repr, stable_settings
 from symng.optimizers.damping import FixedDamping
-from symng.training.checkpoint import load_checkpoint, save_checkpoint
+from symng.training.checkpoint_file import CheckpointFile
 from symng.training.early_stopping import BestEvaluation
 from symng.training.history import History
+from symng.training.identity import describe_model, describe_programs, other_shared
 from symng.training.info import StepInfo
 from symng.training.prefetch import Prefetcher
 from symng.training.sampler import Sampler
+from symng.training.saved_run import Expected, SavedRun, layout, not_finite, verify
 from symng.training.snapshot import Snapshot
 from symng.training.step import CompiledStep
 
-
-class _Given(TypedDict):
-    """What a checkpoint says of the arguments of the run, to warn of other ones."""
-
-    settings: dict[str, str]
-    data: list[int]
-    parts: int
+Best = tuple[float, list[np.ndarray]]
+"""The lowest loss so far and its parameters."""
 
 
 class TrainingRun:
-    """Count the steps and seconds of a run, keep its history, save and load all of it."""
+    """Count the steps and seconds of a run, keep its history, save and load all of it.
+
+    A checkpoint is read and verified here, and takes effect with `resume`.
+    """
 
     def __init__(
         self,
         step: CompiledStep,
         sampler: Sampler,
-        path: str | os.PathLike[str] | None,
-        seconds_between_saves: float,
+        file: CheckpointFile,
         best_evaluation: BestEvaluation | None = None,
         prefetcher: Prefetcher | None = None,
         parts: int = 1,
     ) -> None:
-        self.step, self.sampler, self.path = step, sampler, path
+        self.step, self.sampler, self.file = step, sampler, file
         self.parts = parts  # of the examples, each given by a process
         self._prefetcher = prefetcher
         self._feed = prefetcher or sampler
         self.best_evaluation = best_evaluation
         self.history, self.steps, self.seconds = History(), 0, 0.0
-        self.best: tuple[float, list[np.ndarray]] | None = None  # that of the file
+        self.best: Best | None = None  # that of the file
         self._is_of_same_data = True
         self.saved = 0  # steps in the file
-        self.warned = False  # of a checkpoint that could not be written
-        self._interval, self._last_save = seconds_between_saves, time.monotonic()
-        others = [*step.state.values(), *step.updated]
-        self._before = Snapshot(others, lambda: step.functions)
-        if path is None:
+        self._has_warned = False  # of a checkpoint that could not be written
+        self._last_save = time.monotonic()
+        self._before = Snapshot([*step.state.values(), *step.updated], lambda: step.functions)
+        self._loaded: SavedRun | None = None
+        if file.path is None:
             return
-        self.given: _Given = {
+        known = [*self.variables().values(), *self._samples.values(), *self._generators]
+        known += step.hyperparameters.values()
+        self._others = other_shared(step.objective, dict.fromkeys(known))
+        self._given: dict[str, Any] = {
             "settings": _settings_of(step, best_evaluation),
             "data": step.processes.combine(sampler.checksums()),
             "parts": parts,
+            "model": describe_model(step.objective),
+            "programs": describe_programs(step),
+            "shared": self._checksums(),
         }
         with step.processes.together("checkpoint"):
-            self._open(path)
-        self._feed_state = sampler.get_state()  # after the steps that are counted
+            if step.processes.is_first:
+                file.open()
+            self._loaded = self._load()
+            if self._loaded is not None:
+                self._continue_feed(self._loaded)
+            self._feed_state = sampler.get_state()  # after the steps that are counted
+            if step.processes.is_first:
+                self._warn_of_generators()
+                file.try_to_write(*self._contents(None))
 
-    def _open(self, path: str | os.PathLike[str]) -> None:
-        """Continue from the file, if there is one."""
-        if not Path(path).parent.is_dir():  # the first save would notice only after a minute
-            raise argument_error(
-                "checkpoint",
-                "a file in a folder that exists",
-                Verbatim(f"folder {str(Path(path).parent)!r}"),
-                "Make it first.",
-            )
-        if Path(path).exists():
-            if not Path(path).is_file():  # a device such as /dev/zero would be read without end
-                kind = "folder" if Path(path).is_dir() else "device"
-                raise argument_error(
-                    "checkpoint", "the name of a file", Verbatim(f"the {kind} {os.fspath(path)!r}")
-                )
-            self._load(path)
+    def resume(self) -> None:
+        """Continue from the checkpoint that was read, if there was one."""
+        saved = self._loaded
+        if saved is None:
+            return
+        variables = self.variables()
+        for name, value in saved.variables.items():
+            variables[name].set_value(value)
+        for name, value in saved.samples.items():
+            self._samples[name].set_value(value)
+        # A fixed damping is a setting, not a state: that of the given optimizer holds.
+        if isinstance(rule := self.step.optimizer.damping, FixedDamping):
+            variables["state_damping"].set_value(rule.start)
+        for generator, state in zip(self._generators, saved.generators, strict=False):
+            if state is not None:
+                set_generator_state(generator, state)
+        if self.best_evaluation is not None and saved.evaluation is not None:
+            self.best_evaluation.set_state(*saved.evaluation)
+        self.history, self.best = saved.history, saved.best
+        self._is_of_same_data = saved.is_of_same_data
+        self.steps, self.seconds, self.saved = saved.steps, saved.seconds, saved.steps
+        self._loaded = None
+
+    def _continue_feed(self, saved: SavedRun) -> None:
+        """Continue with the batches after those of the file; a stream is read up to there."""
+        if saved.has_feed:
+            self.sampler.set_state(*saved.feed)
+        else:
+            self.sampler.begin_epoch(saved.feed[1])
 
     def wait_for_batches(self) -> None:
         """Wait until the batches of the next step are there; this may be cut short."""
@@ -126,7 +151,7 @@ class TrainingRun:
     def count_step(self) -> None:
         """Count a step that was taken: from now on a checkpoint holds it."""
         self.steps += 1
-        if self.path is not None:
+        if self.file.path is not None:
             self._feed_state = self._feed.get_state()
 
     @property
@@ -136,127 +161,104 @@ class TrainingRun:
 
     @property
     def is_due_for_saving(self) -> bool:
-        """Whether there is a checkpoint that was not written for a while."""
-        return self.path is not None and time.monotonic() - self._last_save >= self._interval
+        """Whether there is a checkpoint that was not written for a while, or for so many steps."""
+        settings = self.file.settings
+        if self.file.path is None:
+            return False
+        by_count = settings.every is not None and self.steps % settings.every == 0
+        return by_count or time.monotonic() - self._last_save >= settings.seconds
 
-    def save(self, best: tuple[float, list[np.ndarray]] | None = None, final: bool = False) -> None:
+    def save(self, best: Best | None = None, final: bool = False) -> None:
         """Write the checkpoint, if any; a full disk is a warning and does not end the run.
 
         ``best`` is the lowest loss so far and its parameters.
         """
-        if self.path is None or self.steps == self.saved:
+        if self.file.path is None or self.steps == self.saved:
             return
         self._last_save = time.monotonic()
         if not self.step.processes.is_first:
             return
         self.step.sync_to_host()
+        try:
+            self.file.write(*self._contents(best), self.history)
+            self.saved, self._has_warned = self.steps, False
+        except OSError as error:
+            reason = error.strerror or str(error)
+            if final:
+                lost, file = self.steps - self.saved, str(self.file.path)
+                text = f"checkpoint: the last {lost} steps are not in {file!r}: {reason}."
+                warn(text, RuntimeWarning)
+            elif not self._has_warned:
+                warn(f"checkpoint: {reason}. The run continues and tries again.", RuntimeWarning)
+                self._has_warned = True
+
+    def _contents(self, best: Best | None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
+        """Return the arrays and the text of a checkpoint, without the history."""
         feed_arrays, feed_meta = self._feed_state
-        arrays = {
-            name: np.asarray(v.get_value(borrow=True)) for name, v in self.variables().items()
-        }
-        arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
-        arrays |= {f"history_{name}": column for name, column in self.history.to_dict().items()}
+        arrays = {n: to_numpy(v.get_value(borrow=True)) for n, v in self.variables().items()}
         meta: dict[str, object] = {
             "kind": self._kind(),
             "steps": self.steps,
             "seconds": self.seconds,
             "feed": feed_meta,
             "generators": [get_generator_state(v) for v in self._generators],
+            "not_finite": not_finite(arrays),
+            **self._given,
+            "shared": self._checksums(),
         }
-        meta |= self.given
+        if "state_step" in arrays:
+            meta["state_step"] = int(arrays["state_step"])
+        arrays |= {n: to_numpy(v.get_value(borrow=True)) for n, v in self._samples.items()}
+        arrays |= {f"feed_{name}": a for name, a in feed_arrays.items()}
         if best is not None:
             meta["lowest"] = best[0]
             arrays |= {f"best_{i}": value for i, value in enumerate(best[1])}
         if self.best_evaluation is not None:
             kept, meta["evaluation"] = self.best_evaluation.get_state()
             arrays |= {f"evaluation_{name}": value for name, value in kept.items()}
-        try:
-            save_checkpoint(self.path, arrays, meta)
-            self.saved = self.steps
-        except OSError as error:
-            reason = error.strerror or str(error)
-            if final:
-                lost, file = self.steps - self.saved, os.fspath(self.path)
-                text = f"checkpoint: the last {lost} steps are not in {file!r}: {reason}."
-                warn(text, RuntimeWarning)
-            elif not self.warned:
-                warn(f"checkpoint: {reason}. The run continues and tries again.", RuntimeWarning)
-                self.warned = True
+        return arrays, meta
 
-    def _load(self, path: str | os.PathLike[str]) -> None:
-        """Continue from the checkpoint, if it belongs to this model, optimizer and data."""
-        try:
-            arrays, meta = load_checkpoint(path)
-        except ValueError as error:
-            raise ValueError(f"checkpoint: {str(error).removeprefix('path: ')}") from error
-        meta.setdefault("parts", 1)
-        if meta["parts"] != self.parts:  # neither data nor their order can be compared
-            meta["data"] = self.given["data"]
-            arrays = {n: a for n, a in arrays.items() if not n.startswith("feed_")}
-        variables = self.variables()
-        given = {name: _layout(v.get_value(borrow=True)) for name, v in variables.items()}
-        given |= {
-            f"feed_{name}": _layout(array)
-            for name, array in self.sampler.get_state()[0].items()
-            if meta["parts"] == self.parts
-        }
-        if "generators" not in meta:  # a file of an earlier version, which had none
-            for name in [name for name in variables if name.startswith("updated_")]:
-                del given[name], variables[name]
-        saved = {
-            name: _layout(array)
-            for name, array in arrays.items()
-            if not name.startswith(("history_", "best_", "evaluation_"))
-        }
-        kind = str(meta.get("kind", "not written by minimize"))
-        if differences := _differences({"run": self._kind()}, {"run": kind}) or _differences(
-            given, saved
-        ):
-            raise argument_error(
-                "checkpoint",
-                f"one of the same model, optimizer, data and batches ({self._kind()})",
-                Verbatim(f"{os.fspath(path)!r} of others: {differences[0]}"),
-                "Give another path, or delete the file to start again.",
-            )
-        self._warn_of_changes(meta)
-        for name, variable in variables.items():
-            variable.set_value(arrays[name])
-        # A fixed damping is a setting, not a state: that of the given optimizer holds.
-        if isinstance(rule := self.step.optimizer.damping, FixedDamping):
-            variables["state_damping"].set_value(rule.start)
-        for generator, state in zip(self._generators, meta.get("generators", ()), strict=False):
-            if state is not None:
-                set_generator_state(generator, state)
-        if meta["parts"] == self.parts:
-            self.sampler.set_state(_without_prefix(arrays, "feed_"), meta["feed"])
-        else:
-            self.sampler.begin_epoch(meta["feed"])
-        self.history = History.from_dict(_without_prefix(arrays, "history_"))
-        self._is_of_same_data = meta.get("data", self.given["data"]) == self.given["data"]
-        # Losses on other data cannot be compared.
-        if "lowest" in meta and meta["data"] == self.given["data"]:
-            self.best = (
-                meta["lowest"],
-                [arrays[f"best_{i}"] for i in range(len(self.step.objective.params))],
-            )
-        if self.best_evaluation is not None and "evaluation" in meta:
-            kept = _without_prefix(arrays, "evaluation_")
-            self.best_evaluation.set_state(kept, meta["evaluation"])
-        self.steps, self.seconds, self.saved = meta["steps"], meta["seconds"], meta["steps"]
-
-    def _warn_of_changes(self, meta: Mapping[str, Any]) -> None:
-        """Warn of settings and data that differ from those of the file, perhaps on purpose."""
-        differences = _differences(
-            self.given["settings"], meta.get("settings", self.given["settings"])
+    def _load(self) -> SavedRun | None:
+        """Return the newest checkpoint that is not damaged, if it is one of this run."""
+        variables = {n: layout(v.get_value(borrow=True)) for n, v in self.variables().items()}
+        expected = Expected(
+            kind=self._kind(),
+            variables=variables,
+            feed={n: layout(a) for n, a in self.sampler.get_state()[0].items()},
+            params=[variables[f"param_{i}"] for i in range(len(self.step.objective.params))],
+            samples={n: v.type for n, v in self._samples.items()},
+            given=self._given,
+            check_feed=self.sampler.check_state,
         )
-        if meta.get("data", self.given["data"]) != self.given["data"]:
-            differences.append("data of the same shapes but with other values")
-        if differences:
-            warn(
-                f"checkpoint: expected the settings and data of {os.fspath(self.path or '')!r}, "
-                f"got {'; '.join(differences)}. The run continues with what is given now; start it "
-                "again with another path if this is not intended."
-            )
+        damaged = {}
+        for path in self.file.candidates():
+            try:
+                saved = verify(path, *self.file.read(path), expected)
+            except DamagedFileError as error:
+                damaged[path] = error
+                continue
+            self.file.continue_from(path, damaged)
+            if saved.changes:
+                warn(
+                    f"checkpoint: expected the settings and data of {str(path)!r}, got "
+                    f"{'; '.join(saved.changes)}. The run continues with what is given now; start "
+                    "it again with another path if this is not intended."
+                )
+            return saved
+        if damaged:
+            raise next(iter(damaged.values()))
+        return None
+
+    def _warn_of_generators(self) -> None:
+        """Warn of random generators whose state has no place in a file."""
+        for variable in self._generators:
+            if get_generator_state(variable) is None:
+                kind = type(variable.get_value(borrow=True).bit_generator).__name__
+                warn(
+                    f"checkpoint: the state of the random generator {variable} of kind {kind} "
+                    "cannot be stored: a resumed run will draw other numbers. Make it with "
+                    "np.random.default_rng()."
+                )
 
     def variables(self) -> dict[str, SharedVariable]:
         """Return every shared variable that a run changes, by its name in the checkpoint."""
@@ -268,13 +270,32 @@ class TrainingRun:
         return named | {f"updated_{i}": v for i, v in enumerate(others)}
 
     @property
+    def _samples(self) -> dict[str, SharedVariable]:
+        """Shared samples of models given by energies, which the user sets, by name."""
+        found = [getattr(t, "shared_samples", None) for t in self.step.objective.terms]
+        known = self.variables().values()
+        return {f"sample_{i}": v for i, v in enumerate(found) if v is not None and v not in known}
+
+    @property
     def _generators(self) -> list[SharedVariable]:
         """The random generators that a step advances."""
         return [v for v in self.step.updated if is_generator(v)]
 
+    def _checksums(self) -> list[int]:
+        """Return checksums of the shared variables that a step reads and does not update."""
+        return [_checksum_of(v) for v in self._others]
+
     def _kind(self) -> str:
         """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
         return f"{type(self.step.optimizer).__name__}, {self.sampler.describe(self.parts)}"
+
+
+def _checksum_of(variable: SharedVariable) -> int:
+    """Return a checksum of the value of a variable; 0 where it is neither array nor generator."""
+    if is_generator(variable):
+        return zlib.crc32(repr(get_generator_state(variable)).encode())
+    value = to_numpy(variable.get_value(borrow=True))
+    return checksum(value) if isinstance(value, np.ndarray) else 0
 
 
 def _settings_of(step: CompiledStep, best: BestEvaluation | None) -> dict[str, str]:
@@ -285,23 +306,3 @@ def _settings_of(step: CompiledStep, best: BestEvaluation | None) -> dict[str, s
     if best is not None:
         settings["early_stopping"] = full_repr(best.rule)
     return settings
-
-
-def _layout(array: ArrayLike) -> str:
-    """Return the shape and dtype of an array as text."""
-    return f"{np.shape(array)} {np.asarray(array).dtype.name}"
-
-
-def _differences(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """Return the entries that differ, each with what is given and what the file has."""
-    names = dict.fromkeys([*now, *then])
-    return [
-        f"{name} {now.get(name, 'missing')} where the file has {then.get(name, 'none')}"
-        for name in names
-        if now.get(name) != then.get(name)
-    ]
-
-
-def _without_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return the arrays whose names have a prefix, under their names without it."""
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

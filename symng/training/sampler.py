@@ -76,6 +76,13 @@ class Sampler(ABC):
     def get_state(self) -> State:
         """Return arrays and text for a checkpoint."""
 
+    def check_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Refuse a state that cannot be right, with any exception; nothing changes.
+
+        Without arrays the text alone is checked.
+        """
+        type(self.rng.bit_generator)().state = meta["rng"]
+
     @abstractmethod
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Continue from what `get_state` returned."""

@@ -81,8 +81,9 @@ class Evaluation:
         if values is None:
             return {}
         named = values if isinstance(values, Mapping) else {"evaluate": values}
-        columns = {}
+        columns: dict[str, float] = {}
         for name, value in named.items():
+            _check_storable(str(name), columns)
             if name in ("step", "seconds", *(f.name for f in fields(StepInfo))):
                 raise argument_error(
                     "evaluate",
@@ -96,6 +97,20 @@ class Evaluation:
                 raise argument_error("evaluate", expected, value, error=TypeError)
             columns[str(name)] = float(number)
         return columns
+
+
+def _check_storable(name: str, columns: Mapping[str, float]) -> None:
+    """Refuse a name of a column that has no place in a file, after the first evaluation."""
+    is_text = "\0" not in name and len(name) < 1000
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        is_text = False
+    if not is_text:
+        expected = "names of columns that a file can hold: short text without NUL or surrogates"
+        raise argument_error("evaluate", expected, name, "Choose another name.")
+    if name in columns:
+        raise argument_error("evaluate", "each name once", Verbatim(f"{name!r} twice"))
 
 
 @dataclass

@@ -259,6 +259,15 @@ class StreamSampler(Sampler):
             )
         return arrays, meta
 
+    def check_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        super().check_state(arrays, meta)
+        for prefix in ("", "metric_") if self._metric_stream is not None else ("",):
+            place = meta[f"{prefix}epoch"], meta[f"{prefix}position"]
+            if not all(type(number) is int and number >= 0 for number in place):
+                raise ValueError(f"batch {place[1]!r} of pass {place[0]!r}")
+        for i, (_, indices) in enumerate(self._own if arrays else ()):
+            indices.check_state(arrays[f"metric_order_{i}"], meta[f"metric_position_{i}"])
+
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         self._stream.go_to(meta["epoch"], meta["position"])
         if self._metric_stream is not None:

@@ -45,6 +45,13 @@ class IndexSampler:
         self.position += self.size
         return batch
 
+    def check_state(self, order: np.ndarray, position: object) -> None:
+        """Refuse an order that is no permutation, and a position outside of it."""
+        if not np.array_equal(np.sort(order), np.arange(self.count)):
+            raise ValueError("an order of examples that is no permutation")
+        if type(position) is not int or not 0 <= position <= self.count:
+            raise ValueError(f"position {position!r} in {self.count} examples")
+
     def dummy(self) -> Indices:
         """Return indices of as many examples, without drawing."""
         return None if self.size == self.count else np.arange(self.size)
@@ -284,6 +291,12 @@ class TermSampler:
         if self.own is not None:
             arrays["own_order"], meta["own_position"] = self.own.order, self.own.position
         return arrays, meta
+
+    def check_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Refuse a state that cannot be right."""
+        self.gradient.check_state(arrays["order"], meta["position"])
+        if self.own is not None:
+            self.own.check_state(arrays["own_order"], meta["own_position"])
 
     def set_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Continue from what `get_state` returned."""

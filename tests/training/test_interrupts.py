@@ -14,9 +14,10 @@ import pytest
 from helpers.small_steps import descent, regression, train
 
 import symng
-from symng.training import run as run_module
+from symng.training import checkpoint_file
 from symng.training.interrupt import Interrupts
 from symng.training.programs import Programs
+from symng.training.run import TrainingRun
 from symng.training.snapshot import Snapshot
 from symng.training.step import CompiledStep
 
@@ -107,13 +108,14 @@ def test_signals_during_a_write_wait_for_it(count, final, tmp_path, monkeypatch)
     """A third one does not."""
     path = tmp_path / "run.npz"
     train(checkpoint=path, max_steps=1)
-    save = run_module.save_checkpoint
+    save = checkpoint_file.write_npz
 
-    def interrupted(*arguments):
-        send(count)
-        save(*arguments)
+    def interrupted(*arguments, trial=False, **options):
+        if not trial:
+            send(count)
+        save(*arguments, trial=trial, **options)
 
-    monkeypatch.setattr(run_module, "save_checkpoint", interrupted)
+    monkeypatch.setattr(checkpoint_file, "write_npz", interrupted)
     steps = 3 if final else 9
     given = {"checkpoint": path, "max_steps": steps, "checkpoint_seconds": 60.0 * final}
     if count == 3:
@@ -150,17 +152,18 @@ def test_handlers_of_the_program_are_left_alone():
     assert result.status == "max_steps" and came == [1, 1]
 
 
-@pytest.mark.parametrize("where", ["build", "_open", "check_shapes"])
+@pytest.mark.parametrize("where", ["build", "_load", "check_shapes"])
 def test_before_the_first_step_everything_stays_as_it_was(where, tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     train(momentum(), checkpoint=path, max_steps=2)
     kept = path.read_bytes()
-    owner = run_module.TrainingRun if where == "_open" else CompiledStep
+    owner = TrainingRun if where == "_load" else CompiledStep
     original = getattr(owner, where)
 
     def interrupted(self, *arguments):
-        original(self, *arguments)
+        value = original(self, *arguments)
         send()
+        return value
 
     monkeypatch.setattr(owner, where, interrupted)
     objective, data = regression()

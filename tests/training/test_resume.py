@@ -293,7 +293,7 @@ def test_checkpoint_after_interrupt_error_and_while_running(tmp_path):
     steps = []
 
     def look(row):
-        steps.append(len(symng.training.checkpoint.load_checkpoint(path)[0]["history_step"]))
+        steps.append(symng.load_checkpoint(path)[1]["history"]["rows"])
 
     train(checkpoint=path, max_steps=7, checkpoint_seconds=0.0, callback=look)
     assert steps == [4, 5, 6]
@@ -368,11 +368,12 @@ def test_damaged_and_foreign_files(tmp_path):
 def test_full_disk_is_warned_of_once_and_does_not_end_the_run(tmp_path, monkeypatch):
     calls = []
 
-    def full(*arguments):
-        calls.append(1)
-        raise OSError(28, "cannot write: No space left on device")
+    def full(*arguments, trial=False, **options):
+        if not trial:
+            calls.append(1)
+            raise OSError(28, "cannot write: No space left on device")
 
-    monkeypatch.setattr("symng.training.run.save_checkpoint", full)
+    monkeypatch.setattr("symng.training.checkpoint_file.write_npz", full)
     with pytest.warns(RuntimeWarning) as warned:
         result = train(checkpoint=tmp_path / "run.npz", checkpoint_seconds=0.0, max_steps=4)
     assert result.stopped == "max_steps" and len(result.history) == 4
