@@ -24,6 +24,7 @@ from symng.backends import (
 from symng.backends.failures import backend_failure, comes_from, evaluate
 from symng.graphs import vectors
 from symng.graphs.arrays import check_array, refuse_arrays
+from symng.graphs.building import building
 from symng.graphs.loops import map_rows
 from symng.graphs.types import Integer, ModeLike, Scalar
 
@@ -240,6 +241,7 @@ class LinearOperator:
             matvec, self.size, self.dtype, self.inputs if inputs is None else inputs, name
         )
 
+    @building()
     def materialise(self) -> TensorVariable:
         """Return the matrix itself, symbolic, of shape (size, size).
 

@@ -19,6 +19,7 @@ from symng.backends.base import Backend
 from symng.backends.failures import compiling, first_line
 from symng.backends.modes import enabled_backend, resolve_mode
 from symng.backends.python_modes import UNOPTIMIZED
+from symng.graphs.building import building
 from symng.graphs.types import ModeLike
 
 # Rewrites that look for diagonal, orthogonal and selection matrices among the factors of products.
@@ -30,6 +31,7 @@ _LINEAR_ALGEBRA = (
 )
 
 
+@building()
 def compile_function(
     inputs: Sequence[Variable],
     outputs: Variable | Sequence[Variable] | None = None,

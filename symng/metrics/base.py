@@ -9,6 +9,7 @@ from functools import partial
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, check_instance
+from symng.graphs.building import building
 from symng.graphs.config import Config
 from symng.graphs.rebuild import rebuild
 from symng.metrics._loss_block import LossBlock, loss_block
@@ -26,6 +27,7 @@ class Metric(Config, ABC):
     A subclass gives `product`; calling the metric makes the operator.
     """
 
+    @building()
     def __call__(self, objective: ObjectiveLike | Batch) -> LinearOperator:
         """Return the operator of this metric for ``objective``, over the flat parameter vector.
 

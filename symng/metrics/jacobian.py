@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import derivatives, vectors
+from symng.graphs.building import building
 from symng.graphs.rewrites import accumulate_in_own_dtype
 from symng.objective import Objective
 
@@ -103,10 +104,12 @@ def _detached(outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
     return list(outputs) if len(outputs) == 1 else [v.copy() for v in outputs]
 
 
-def floatx_of(objective: Objective) -> AbstractContextManager[object]:
+@contextmanager
+def floatx_of(objective: Objective) -> Iterator[None]:
     """Return a context in which PyTensor's floatX is the dtype of the parameters.
 
     The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of
     a float32 model.
     """
-    return pytensor.config.change_flags(floatX=objective.dtype)
+    with building(), pytensor.config.change_flags(floatX=objective.dtype):
+        yield

@@ -11,6 +11,7 @@ from pytensor.tensor.linalg import eigh
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import vectors
+from symng.graphs.building import building
 from symng.graphs.derivatives import grad, pullback
 from symng.graphs.loops import map_rows
 from symng.graphs.types import Params
@@ -76,7 +77,7 @@ def loss_hessian_product(
     # A gradient would begin with ones like the loss, and so need the targets in any case.
     one = pt.constant(1, dtype=loss.type.dtype)
     # The derivative of a scan has zeros of floatX where nothing is connected.
-    with pytensor.config.change_flags(floatX=dtype):
+    with building(), pytensor.config.change_flags(floatX=dtype):
         slopes = pullback([loss], wrt, [one], disconnected_inputs="ignore")
         along = (vectors.ravel(slopes, params) * u).sum()
         curved = grad(along, wrt, of=loss, consider_constant=[u], disconnected_inputs="ignore")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pytensor.graph.basic import Variable
 
 from symng._checks import warn
+from symng.graphs.building import building
 from symng.graphs.rewrites import inline, merge_equal
 from symng.objective import _arguments
 from symng.objective._example_axes import NONE, REDUCED, locate_examples
@@ -17,6 +18,7 @@ from symng.objective.heads import make_head, read_off_loss
 from symng.objective.model import Model
 
 
+@building()
 def read_model(
     loss: object,
     output: object,

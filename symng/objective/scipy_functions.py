@@ -14,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error
 from symng.backends import backend_of, compile_function, to_numpy
 from symng.graphs import vectors
+from symng.graphs.building import building
 from symng.graphs.derivatives import grad, hessian_product
 from symng.graphs.rebuild import rebuild, replacements
 from symng.graphs.types import ModeLike
@@ -56,6 +57,7 @@ class ScipyProblem:
         return f"ScipyProblem of {self.x0.size} parameters"
 
 
+@building()
 def make_problem(
     objective: Any, batch: Sequence[ArrayLike], metric: Any, mode: ModeLike
 ) -> ScipyProblem:

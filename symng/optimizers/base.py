@@ -17,6 +17,7 @@ from pytensor.tensor.sharedvar import TensorSharedVariable
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
+from symng.graphs.building import building
 from symng.graphs.config import Config, declarations
 from symng.graphs.draws import next_generators, share_draws
 from symng.graphs.rebuild import rebuild
@@ -273,6 +274,7 @@ class Optimizer(Config, ABC):
         """Return what its parts find in the model, in lines; by default nothing."""
         return ""
 
+    @building()
     def updates(self, objective: ObjectiveLike) -> dict[Variable, Variable]:
         """Return the step as a mapping from shared variable to next value, for `pytensor.function`.
 
@@ -285,14 +287,12 @@ class Optimizer(Config, ABC):
         -------
         dict
             The parameters, and the optimizer's own state (damping, previous direction, ...), made
-            anew by each call. A schedule of the step size follows the number of the step, which is
-            in that state.
+            anew by each call. A schedule of the step size follows the number of the step in it.
 
         Raises
         ------
         ValueError
-            When the step size is a schedule that cannot be evaluated symbolically, or when the
-            optimizer searches on the host between two stages.
+            When a schedule cannot be evaluated symbolically, or the optimizer searches on the host.
 
         Examples
         --------

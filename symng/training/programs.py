@@ -12,6 +12,7 @@ from pytensor.compile.mode import Mode
 from symng.backends import enabled_backend, fallback_mode, warn_of_other_backend
 from symng.backends.failures import backend_failure, comes_from
 from symng.backends.generators import sync_generators
+from symng.graphs.building import building
 from symng.objective import ObjectiveLike
 from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
@@ -68,6 +69,7 @@ class Programs:
         """Return whether the program for a combination of batches is compiled."""
         return self.arrays.layouts(batches) in self.by_layouts
 
+    @building()
     def compile(self, batches: Batches) -> None:
         """Compile the program for a combination of batches."""
         try:

@@ -19,6 +19,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import argument_error, deprecated
 from symng.backends import Devices, collection_paused, mode_on_devices, sync_to_host
 from symng.graphs import vectors
+from symng.graphs.building import building
 from symng.objective import ObjectiveLike, ObjectiveSum
 from symng.objective.chunks import make_batch
 from symng.optimizers import Optimizer, Step
@@ -64,6 +65,7 @@ class CompiledStep:
         Seconds spent compiling so far.
     """
 
+    @building()
     def __init__(
         self,
         objective: ObjectiveLike,
@@ -199,6 +201,7 @@ class CompiledStep:
         self._compile(self._check_batches(gradient_batch, metric_batch, search_batch))
         return self
 
+    @building()
     def build(self, layouts: Layouts | None = None) -> Step:
         """Return the symbolic step on batches of these layouts; by default on one full batch."""
         layouts = full_layouts(self.objective, "gradient") if layouts is None else layouts

@@ -1,0 +1,32 @@
+"""Build and compile graphs in one thread at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Let no other thread build or compile while the context is open; a decorator, too.
+
+    PyTensor changes global flags for a while as it builds and compiles, and puts back what it
+    found. Two threads at once can leave the flags of one in place: no C compiler, or another
+    floatX. Its caches are not made for threads either.
+    """
+    with _lock:
+        yield
+
+
+def _renew() -> None:
+    """Make a new lock in a child process: a thread that held the old one is not there."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
