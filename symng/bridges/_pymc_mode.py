@@ -45,7 +45,7 @@ def find_mode(
         progress=progressbar,
         mode=mode,
     )
-    if result.status == "converged":
+    if result.status in ("converged", "stalled"):
         result = _check_bounded(objective, result)
     if result.status != "converged":
         warn(f"{caller} has not converged: {result.message or f'{maxiter} steps were not enough'}")

@@ -10,6 +10,7 @@ import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 
 from symng._checks import Verbatim, argument_error, check_number
+from symng.solvers import Status
 from symng.training.history import History
 
 LossTolerance = float | Literal["auto"] | None
@@ -22,7 +23,10 @@ _FEW, _PATIENCE = 3, 9
 # Changes of the loss by fewer units of its rounding error are none.
 _ROUNDINGS = 4.0
 
-_COLUMNS = ("loss", "new_loss", "accepted", "gradient_norm", "update_norm")
+# After this many small steps in a row whose solves ended early, a run goes nowhere.
+_MANY = 100
+
+_COLUMNS = ("loss", "new_loss", "accepted", "gradient_norm", "update_norm", "solver_status")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,7 @@ class ConvergenceTest:
         self._first_loss = self._first_gradient = np.nan
         self._previous: Mapping[str, float] = {}  # the row of the last step
         self._unchanged, self._change, self._moved = 0, np.nan, False
+        self._stalled = 0  # small steps in a row that prove nothing
         columns = [history[name] for name in _COLUMNS] if len(history) else []
         for values in zip(*columns, strict=True):
             self.see(dict(zip(_COLUMNS, map(float, values), strict=True)))
@@ -106,8 +111,11 @@ class ConvergenceTest:
             self._change = abs(after - before)
             scale = max(abs(before), self._eps * abs(self._first_loss))
             small = self.loss is not None and self._change <= self.loss * scale
-            self._unchanged = self._unchanged + 1 if small else 0
+            # The gradient has the last word where no tolerance was given.
+            self._unchanged = self._unchanged + 1 if small and self._is_proof(row) else 0
             self._moved |= row["update_norm"] > 0
+            small = (small and not self._is_auto) or self._is_still(row)
+            self._stalled = self._stalled + 1 if small and not self._is_solved(row) else 0
         self._previous = row
 
     @property
@@ -120,6 +128,30 @@ class ConvergenceTest:
         return (
             found or self._of_loss() or self._of_update() if self._previous["accepted"] else found
         )
+
+    @property
+    def stall(self) -> str:
+        """That only solves which ended early made the steps small, in a sentence; else empty."""
+        if self._stalled < _MANY:
+            return ""
+        status = Status(int(self._previous["solver_status"]))
+        return (
+            f"Step after step was small enough to have converged, {self._stalled} in a row, but "
+            f"their solves ended early: the last as {status.name}. {status.message}"
+        )
+
+    @staticmethod
+    def _is_solved(row: Mapping[str, float]) -> bool:
+        """Return whether the solve of a step, if any, reached its goal: else any step may be small.
+
+        The first iterates reach along the steepest directions alone.
+        """
+        status = row.get("solver_status", np.nan)
+        return not status >= 0 or Status(int(status)).success  # NaN, or -1 in a history, for none
+
+    def _is_proof(self, row: Mapping[str, float]) -> bool:
+        """Return whether a step that changed nothing says that there is nothing to change."""
+        return self._is_auto or self._is_solved(row)
 
     def _losses_around(self, row: Mapping[str, float]) -> tuple[float, float]:
         """Return the losses before and after the step; NaN where they are not known.
@@ -167,14 +199,21 @@ class ConvergenceTest:
     def _of_update(self) -> str:
         if self.update is None:
             return ""
-        step = self._previous["update_norm"]
-        size = _norm([np.asarray(p.get_value(borrow=True)) for p in self.params])
-        if not step <= self.update * size:
+        if not (self._is_still(self._previous) and self._is_solved(self._previous)):
             return ""
+        step, size = self._previous["update_norm"], self._size()
         return (
             f"The parameters have converged: the norm of the update, {step:.3g}, is at most "
             f"update_tolerance={self.update:g} times theirs, {size:.3g}."
         )
+
+    def _is_still(self, row: Mapping[str, float]) -> bool:
+        """Return whether a step was within the tolerance of the parameters."""
+        return self.update is not None and bool(row["update_norm"] <= self.update * self._size())
+
+    def _size(self) -> float:
+        """Return the norm of the parameters."""
+        return _norm([np.asarray(p.get_value(borrow=True)) for p in self.params])
 
 
 def _norm(arrays: Sequence[np.ndarray]) -> float:

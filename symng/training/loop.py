@@ -224,7 +224,11 @@ def minimize(
 
     - "converged" if it meets one of the tolerances; ``message`` says which, with the numbers. Steps
       that were undone do not count as changes of zero. For an optimizer that does not evaluate the
-      loss after its step, as `SGD` and `Adam`, the losses of two steps are compared.
+      loss after its step, as `SGD` and `Adam`, the losses of two steps are compared. Steps whose
+      solve has not met its tolerance are small whatever the distance from an optimum, and count for
+      ``gradient_tolerance`` alone.
+    - "stalled" if a hundred such steps in a row were within ``loss_tolerance`` or
+      ``update_tolerance``.
     - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
       thousand times its initial value for nine steps without falling. In the latter case, or if
       the loss is not finite, the parameters with the lowest loss are restored.

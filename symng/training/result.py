@@ -25,6 +25,7 @@ Ending = Literal[
     "refused",
     "not_finite",
     "zero_gradient",
+    "stalled",
 ]
 """Why a run ended."""
 
@@ -39,8 +40,8 @@ class TrainingResult:
     ----------
     status : str
         Why the run ended: "max_steps", "max_seconds", "target_loss", "end_of_data", "callback",
-        "early_stopping", "converged", "interrupted", "diverged", "refused", "not_finite" or
-        "zero_gradient" (see the notes of `minimize`). ``stopped`` is an older name of it.
+        "early_stopping", "converged", "interrupted", "diverged", "refused", "not_finite",
+        "zero_gradient" or "stalled" (see the notes of `minimize`). ``stopped`` is an older name.
     loss : float
         Loss of the parameters as the last step left them, on the gradient batch of that step. After
         a step that an optimizer does not evaluate, as those of `SGD` and `Adam`, the loss before
@@ -69,7 +70,7 @@ class TrainingResult:
         Seconds of compilation in this call.
     message : str
         Which test "converged" has met, with its numbers, and what "diverged", "refused",
-        "not_finite" and "zero_gradient" mean, in a sentence; empty for other reasons.
+        "not_finite", "zero_gradient" and "stalled" mean, in a sentence; empty for other reasons.
     step : CompiledStep or None
         The compiled step, to continue by hand; None in a result that was unpickled or deep-copied.
 

@@ -152,7 +152,7 @@ class Stepper:
 
     def message_of(self, status: Ending, kept: str = "its lowest value") -> str:
         """Return what the status of the run means, with ``kept`` for the parameters put back."""
-        if status == "converged":
+        if status in ("converged", "stalled"):
             return self.convergence_message
         if status == "refused":
             return self.watch.refusal
@@ -229,9 +229,11 @@ class Stepper:
             self.run.step.restart_average()
 
     def _end_if_converged(self) -> None:
-        """Set ``ending`` if the run has converged."""
+        """Set ``ending`` if the run has converged, or only seems to have."""
         if message := self.convergence.message:
             self.ending, self.convergence_message = "converged", message
+        elif message := self.convergence.stall:
+            self.ending, self.convergence_message = "stalled", message
 
     def _report(self, row: dict[str, float], interrupts: Interrupts) -> None:
         """Report a step to the user, whose code may end the run: in all processes, if in one."""

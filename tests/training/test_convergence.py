@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 import pytest
 from helpers.modes import needs_jax
 from helpers.small_steps import exponential, line, natural, regression, train
@@ -131,6 +132,27 @@ def test_a_gradient_of_zero_from_the_start_is_not_convergence():
     saddle = [(1.0, 1.0, 0.0, 0.0, True)] * 30
     assert ends(saddle, gradient=0.5, loss=0.5, update=0.5) == (None, "")
     assert ends(saddle)[0] is None
+
+
+@pytest.mark.parametrize("tolerances", [dict(loss=1e-3), dict(update=1e-3)])
+def test_steps_of_loose_solves_are_no_convergence(tolerances):
+    def test_after(statuses):
+        w = pytensor.shared(np.array([3.0, 4.0]))
+        test = ConvergenceTest(Tolerances(**tolerances), [w], True, symng.History())
+        for status in statuses:
+            row = dict(loss=2.0, new_loss=2.0, gradient_norm=1.0, update_norm=1e-5, accepted=True)
+            test.see(row | dict(solver_status=float(status)))
+        return test
+
+    loose, tight = symng.Status.MAX_ITERATIONS, symng.Status.CONVERGED
+    assert test_after([tight] * 3).message
+    for status in (loose, symng.Status.NEGATIVE_CURVATURE):
+        assert not test_after([tight, tight, status]).message
+    assert not test_after([loose] * 99).stall
+    stalled = test_after([loose] * 100)
+    assert not stalled.message and "100 in a row" in stalled.stall
+    assert "MAX_ITERATIONS" in stalled.stall and "Raise maxiter" in stalled.stall
+    assert not test_after([loose] * 99 + [tight] + [loose] * 9).stall
 
 
 # In a run
@@ -280,3 +302,35 @@ def test_a_checkpoint_of_other_data_says_nothing(tmp_path):
         )
     assert result.status == "converged" and result.steps > 20
     np.testing.assert_allclose(model.value, [30.0, -10.0], rtol=1e-2)
+
+
+def steep_and_flat():
+    """Return a regression whose second feature is ten thousand times smaller than the first."""
+    x, t = pt.matrix("x"), pt.vector("t")
+    w = pytensor.shared(np.array([-1e-2, 0.0]), name="w")
+    y = x @ w
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
+    X = np.array([[1e4, 1], [1e4, -1], [-1e4, 1], [-1e4, -1]])
+    return objective, (X, X @ [1e-4, 1e2])
+
+
+def test_a_run_of_one_iteration_a_step_is_not_converged_half_way():
+    objective, data = steep_and_flat()
+    optimizer = symng.NaturalGradient(solver=symng.CG(maxiter=1), damping=0.0)
+    settings = dict(data=data, mode=MODE, max_steps=30, progress=False, update_tolerance=1e-3)
+    result = symng.minimize(objective, optimizer, **settings)
+    # Its third step is one of 0.005 in parameters of norm 50.5, at a loss of 1225.
+    assert result.status == "max_steps"
+    assert result.loss < 100
+
+
+def test_a_run_whose_solves_are_loose_ends_as_stalled():
+    objective, data = steep_and_flat()
+    optimizer = symng.NaturalGradient(solver=symng.CG(maxiter=1), damping=0.0, step_size=1e-5)
+    settings = dict(data=data, mode=MODE, progress=False, loss_tolerance=1e-3)
+    with pytest.warns(RuntimeWarning, match="ended early: the last as MAX_ITERATIONS"):
+        result = symng.minimize(objective, optimizer, **settings)
+    assert result.status == "stalled" and result.steps == 100
+    assert "Raise maxiter" in result.message
