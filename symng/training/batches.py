@@ -39,6 +39,7 @@ class BatchSampler(Sampler):
         metric_data: Arrays | Groups | None,
         metric_batch_size: int | Sequence[int | None] | None,
         search_batch: SearchBatch,
+        drop_last: bool = True,
     ) -> None:
         super().__init__(
             objective, expected, rng, metric_batch, metric_data, metric_batch_size, search_batch
@@ -63,6 +64,7 @@ class BatchSampler(Sampler):
                 metric_batch_size=metric_sizes[i],
                 search_batch=search_batch,
                 takes_all=any(size is not None for size in sizes),
+                drop_last=drop_last,
             )
             for i, term in enumerate(objective.terms)
         ]
@@ -82,14 +84,20 @@ class BatchSampler(Sampler):
     @property
     def epoch(self) -> int:
         """The largest number of batches that it takes to see all examples of a term."""
-        gradients = [term.gradient for term in self.terms]
-        return max(g.count // max(g.size, 1) for g in gradients)
+        return max(term.gradient.epoch for term in self.terms)
 
     def next(self, step: int) -> StepArrays:
         return self._together([term.next(step) for term in self.terms])
 
     def peek(self) -> StepArrays:
         return self._together([term.peek() for term in self.terms])
+
+    def peek_short(self) -> Any:
+        short = [term.peek_short() for term in self.terms]
+        if all(arrays is None for arrays in short):
+            return None
+        given = [t.peek()[0] if s is None else s for t, s in zip(self.terms, short, strict=True)]
+        return self.as_given(given)
 
     def _together(self, of_terms: Sequence[TermArrays]) -> StepArrays:
         """Return the batches of a step from those of its terms."""
@@ -135,6 +143,8 @@ class BatchSampler(Sampler):
             f"{parts * t.gradient.count}"
             for t in self.terms
         )
+        if any(not t.gradient.drop_last for t in self.terms):
+            sizes += " with a shorter last one"
         metric = ""
         if self.metric_batch != "same":
             metric = f" of {' + '.join(str(parts * t.metric_size) for t in self.terms)}"

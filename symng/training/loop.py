@@ -48,6 +48,7 @@ def minimize(
     data: Arrays | Groups | Source,
     *,
     batch_size: BatchSize | Sequence[BatchSize] = None,
+    drop_last: bool = True,
     metric_batch: MetricBatch = "same",
     metric_data: Arrays | Groups | Source | None = None,
     metric_batch_size: int | Sequence[int | None] | None = None,
@@ -96,14 +97,17 @@ def minimize(
         from 0, if it needs an argument. The next batch is made, and moved to the device, in a
         thread while a step runs.
     batch_size : int, callable or tuple of them, optional
-        Examples in a gradient batch, drawn without replacement; examples that do not fill a last
-        batch wait for the next epoch. A schedule is a function of the number of the step, from 0;
-        its sizes are limited to the examples that metric and search batch leave. JAX recompiles for
-        each new size, so change it rarely. Not with a stream of batches. Default: all examples, in
-        order. Then a step that raises
-        the loss is undone if the damping is a `LevenbergMarquardt` with ``reject_below=None``; with
-        a fixed damping it is not, since the next step would be the same. Of an `ObjectiveSum` one
-        for all terms, or one for each in a tuple: ``(500, None)``.
+        Examples in a gradient batch, drawn without replacement. A schedule is a function of the
+        number of the step, from 0; its sizes are limited to the examples that metric and search
+        batch leave. JAX recompiles for each new size, so change it rarely. Not with a stream of
+        batches. Default: all examples, in order. Then a step that raises the loss is undone if the
+        damping is a `LevenbergMarquardt` with ``reject_below=None``; with a fixed damping it is
+        not, since the next step would be the same. Of an `ObjectiveSum` one for all terms, or one
+        for each in a tuple: ``(500, None)``.
+    drop_last : bool, default True
+        Whether the examples that do not fill the last batch of an epoch wait for the next epoch.
+        With False they are a shorter batch, so that each epoch takes every example once; a step on
+        it weighs as much as any other, and compiled code of JAX is made for it, too.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
         which is in the gradient batch of the same step (of a stream, the batch after that); or
@@ -268,6 +272,7 @@ def minimize(
     check_batches(batch_size, metric_batch, metric_batch_size, search_batch, seed)
     check_checkpoint(checkpoint, checkpoint_seconds, checkpoint_every, keep, resume)
     check_flag("progress", progress)
+    check_flag("drop_last", drop_last)
     is_full = batch_size is None and not is_stream(data)
     saving = CheckpointSettings(checkpoint, checkpoint_seconds, checkpoint_every, keep, resume)
     with (
@@ -294,6 +299,7 @@ def minimize(
                     data,
                     np.random.default_rng(seed),
                     batch_size=share("batch_size", batch_size, parts),
+                    drop_last=drop_last,
                     metric_batch=metric_batch,
                     metric_data=metric_data,
                     metric_batch_size=share("metric_batch_size", metric_batch_size, parts),
@@ -355,6 +361,8 @@ def _try_out(step: CompiledStep, sampler: Sampler) -> None:
     gradient, metric, search = sampler.peek()
     step.build_for(gradient, metric, search)
     step.check_shapes("data", gradient)
+    if (short := sampler.peek_short()) is not None:
+        step.check_shapes("data (the shorter last batch)", short)
     if metric is not None and sampler.metric_batch == "own":
         step.check_shapes("metric_data", metric)
     groups = step.objective.by_term("data", gradient)

@@ -72,6 +72,10 @@ class Sampler(ABC):
     def peek(self) -> StepArrays:
         """Return batches of the right shapes for compilation, without drawing."""
 
+    def peek_short(self) -> Any:
+        """Return a gradient batch with the lengths of a shorter last one; None without one."""
+        return None
+
     @abstractmethod
     def get_state(self) -> State:
         """Return arrays and text for a checkpoint."""

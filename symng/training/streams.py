@@ -324,6 +324,7 @@ def make_sampler(
     rng: np.random.Generator,
     *,
     batch_size: Any,
+    drop_last: bool,
     **options: Any,
 ) -> Sampler:
     """Return the sampler for data, arrays or a stream, with the arguments of `minimize`."""
@@ -332,8 +333,12 @@ def make_sampler(
             hint = "Give a function that returns them, for instance lambda: batches."
             got = Verbatim(f"a {type(data).__name__} of {len(data)} batches")
             raise argument_error("data", "arrays of all examples, or a stream", got, hint)
-        return BatchSampler(objective, expected, data, rng, batch_size=batch_size, **options)
+        sizes = {"batch_size": batch_size, "drop_last": drop_last}
+        return BatchSampler(objective, expected, data, rng, **sizes, **options)
     if batch_size is not None:
         hint = "Cut the batches where the stream is made."
         raise argument_error("batch_size", "none with a stream of batches", batch_size, hint)
+    if not drop_last:
+        hint = "Let the stream end with the shorter batch."
+        raise argument_error("drop_last", "True with a stream of batches", drop_last, hint)
     return StreamSampler(objective, expected, data, rng, **options)

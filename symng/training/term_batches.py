@@ -26,23 +26,41 @@ BatchSize = int | Callable[[int], int] | None
 class IndexSampler:
     """Draw minibatches of indices without replacement, and batches of the remaining examples.
 
-    Every epoch is a fresh permutation of all examples cut into batches; the examples that do not
-    fill a last batch are left to the next epoch's permutation, so that all batches have one size.
+    Every epoch is a fresh permutation of all examples cut into batches. With ``drop_last`` the
+    examples that do not fill a last batch are left to the next epoch's permutation, so that all
+    batches have one size; without it they are a shorter batch.
     """
 
-    def __init__(self, count: int, size: int | None, rng: np.random.Generator) -> None:
+    def __init__(
+        self, count: int, size: int | None, rng: np.random.Generator, drop_last: bool = True
+    ) -> None:
         self.count, self.size, self.rng = count, count if size is None else size, rng
+        self.drop_last = drop_last
         self.order = np.arange(count)
         self.position = count
+        self._taken = 0  # examples in the last batch
+
+    @property
+    def epoch(self) -> int:
+        """The number of batches in an epoch."""
+        size = max(self.size, 1)
+        return self.count // size if self.drop_last else -(-self.count // size)
+
+    @property
+    def short(self) -> int:
+        """The number of examples in a shorter last batch; 0 where there is none."""
+        return 0 if self.drop_last else self.count % max(self.size, 1)
 
     def next(self) -> Indices:
         """Return the indices of the next batch."""
         if self.size == self.count:
             return None
-        if self.position + self.size > self.count:
+        left = self.count - self.position
+        if left < (self.size if self.drop_last else 1):
             self.order, self.position = self.rng.permutation(self.count), 0
         batch = self.order[self.position : self.position + self.size]
-        self.position += self.size
+        self._taken = len(batch)
+        self.position += self._taken
         return batch
 
     def check_state(self, order: np.ndarray, position: object) -> None:
@@ -58,7 +76,7 @@ class IndexSampler:
 
     def others(self, *sizes: int) -> list[np.ndarray]:
         """Return indices that are not in the last batch, and if possible disjoint."""
-        start, left = self.position - self.size, self.count - self.size
+        start, left = self.position - self._taken, self.count - self._taken
         if sum(sizes) <= left:
             drawn = np.split(
                 self.rng.choice(left, sum(sizes), replace=False), np.cumsum(sizes)[:-1]
@@ -66,7 +84,7 @@ class IndexSampler:
         else:
             drawn = [self.rng.choice(left, size, replace=False) for size in sizes]
         return [
-            self.order[np.where(chosen < start, chosen, chosen + self.size)] for chosen in drawn
+            self.order[np.where(chosen < start, chosen, chosen + self._taken)] for chosen in drawn
         ]
 
 
@@ -169,6 +187,7 @@ class TermSampler:
         metric_batch_size: int | None,
         search_batch: SearchBatch,
         takes_all: bool,
+        drop_last: bool,
     ) -> None:
         variables = objective.model.variables
         self.examples = Examples(
@@ -190,7 +209,7 @@ class TermSampler:
                 size,
                 "None takes all of them.",
             )
-        self.gradient = IndexSampler(count, size, rng)
+        self.gradient = IndexSampler(count, size, rng, drop_last)
         left = count - self.gradient.size
         self.takes_all = takes_all and left == 0
         if not self.takes_all:
@@ -272,6 +291,11 @@ class TermSampler:
             return self._take(None, None if self.own is None else self.own.dummy(), None)
         metric = np.arange(self.metric_size) if self.own is None else self.own.dummy()
         return self._take(self.gradient.dummy(), metric, np.arange(self.search_size))
+
+    def peek_short(self) -> Arrays | None:
+        """Return arrays of as many examples as a shorter last batch has; None without one."""
+        short = self.gradient.short
+        return self.examples.take(np.arange(short)) if short else None
 
     def _take(
         self, chosen: Indices, metric: Indices, search: Indices, where: str = ""
