@@ -104,6 +104,10 @@ class Interrupts:
 
     def __exit__(self, *error: object) -> None:
         self._patience = _ALL
+        self._restore()
+
+    def _restore(self) -> None:
+        """Put the handlers back that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -135,6 +139,8 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         if self.count > self._patience:
+            if self.must_stop:  # also on the way into `__exit__`, which then has nothing to do
+                self._restore()
             raise KeyboardInterrupt
 
 

@@ -224,6 +224,8 @@ def test_contexts_let_so_many_signals_pass():
         with pytest.raises(KeyboardInterrupt):
             send()
         assert interrupts.must_stop
+        # From now on the program has its own handlers, wherever the exception leads.
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     results = []
     thread = threading.Thread(target=lambda: results.append(Interrupts().__enter__()))
     thread.start()
