@@ -52,6 +52,7 @@ def load(program: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("figure1/figure1", "--fold 9", "--fold: expected a whole number, at least 0 and at most"),
         ("figure1/figure1", "--labeled 5", "--labeled: expected a whole number, at least 10, got"),
         ("figure2/figure2", "--damping inf", "--damping: expected a finite number of at least 0"),
+        ("variational/variational", "--prior 0", "--prior: expected a finite number above 0, got"),
         ("figure2/figure2", "--seed 4294967296", "--seed: expected at most 4294967295, got"),
     ],
 )
