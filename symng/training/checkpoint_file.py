@@ -14,7 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from symng._checks import Verbatim, argument_error, warn
-from symng._files import DamagedFileError, temporary_of, write_atomically, write_npz
+from symng._files import (
+    DamagedFileError,
+    sync_folder,
+    temporary_of,
+    write_atomically,
+    write_npz,
+)
 from symng.training.checkpoint import entries_of, load_checkpoint
 from symng.training.history import History
 from symng.training.history_file import HistoryFile
@@ -161,6 +167,7 @@ class CheckpointFile:
             for _, older in self._older():
                 older.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
+            sync_folder(path.parent)
             self._is_new = False
         self.history.append(history)
         entries = entries_of(arrays, {**meta, "history": self.history.get_state()})

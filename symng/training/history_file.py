@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from symng._files import DamagedFileError
+from symng._files import DamagedFileError, sync_folder
+from symng.backends import collection_paused
 from symng.training.history import History
 
 _PIECE = 2**20  # bytes to read at a time
@@ -44,6 +45,7 @@ class HistoryFile:
             self.rows = self.size = self.checksum = 0  # somebody removed it
         lines = [json.dumps({"columns": list(history)}), *_lines(history, self.rows)]
         text = "".join(f"{line}\n" for line in lines).encode()
+        is_new = not self.path.exists()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
             file.truncate(self.size)  # what no checkpoint knows of
@@ -51,6 +53,8 @@ class HistoryFile:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if is_new:  # its name has to be there before that of a checkpoint that needs it
+            sync_folder(self.path.parent)
         self.rows, self.size = len(history), self.size + len(text)
         self.checksum = zlib.crc32(text, self.checksum)
 
@@ -112,12 +116,13 @@ def _parsed(content: bytes) -> History:
             history.extend(dict(zip(names, columns, strict=True)))
             rows.clear()
 
-    for line in content.splitlines():
-        row = json.loads(line)
-        if isinstance(row, dict):
-            add()
-            names = list(row["columns"])
-        else:
-            rows.append(row)
-    add()
+    with collection_paused():  # which would look at every row again and again
+        for line in content.splitlines():
+            row = json.loads(line)
+            if isinstance(row, dict):
+                add()
+                names = list(row["columns"])
+            else:
+                rows.append(row)
+        add()
     return history

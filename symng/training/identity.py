@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +34,8 @@ def describe_programs(step: CompiledStep) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Return the versions that a digest depends on."""
-    return {"PyTensor": pytensor.__version__, "symng": importlib.metadata.version("symng")}
+    # Not by importlib.metadata: the package may be used without being installed.
+    return {"PyTensor": pytensor.__version__, "symng": sys.modules["symng"].__version__}
 
 
 def _digest_of(objective: ObjectiveLike) -> str:

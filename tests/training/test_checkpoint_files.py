@@ -332,6 +332,22 @@ def test_rows_after_the_checkpoint_do_no_harm(tmp_path):
     assert [row[0] for row in lines if isinstance(row, list)] == [1, 2, 3, 4, 5, 6]
 
 
+@posix
+def test_the_name_of_the_history_is_on_the_disk_before_the_checkpoint_is(tmp_path, monkeypatch):
+    """Else a power cut may leave a checkpoint without the history that it needs."""
+    listings, fsync = [], os.fsync
+
+    def record(descriptor):
+        if os.fstat(descriptor).st_ino == tmp_path.stat().st_ino:
+            listings.append({p.name for p in tmp_path.iterdir() if p.suffix != ".lock"})
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    train(checkpoint=tmp_path / "run.npz", max_steps=1)
+    both = {"run.npz", "run.npz.history.jsonl"}
+    assert [names for names in listings if names] == [{"run.npz.history.jsonl"}, both]
+
+
 def test_a_checkpoint_costs_the_same_after_many_rows(tmp_path):
     """What is written of the history are the new rows, and they are at its end."""
     history, file = symng.History(), HistoryFile(tmp_path / "h")
