@@ -255,6 +255,15 @@ def read_sealed(
     return arrays, is_sealed
 
 
+def read_text(path: str | os.PathLike[str], start: bytes) -> bytes | None:
+    """Return the content of a file that begins with ``start``; None of any other."""
+    _check_path(path)
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise _no_file(path)
+    with Path(path).open("rb") as file:
+        return start + file.read() if file.read(len(start)) == start else None
+
+
 def _check_entries(entries: list[zipfile.ZipInfo], size: int, compressed: bool) -> None:
     """Refuse entries that are no arrays, are there twice, or are larger than the file."""
     if len(entries) >= _MANY:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from symng._files import read_npz, write_npz
+from symng._files import read_npz, read_text, write_npz
+from symng.training._rows import START, parsed
 from symng.training._table import as_html, is_empty, status_names
 from symng.training.checkpoint import META
 
@@ -329,7 +330,9 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:
-        """Read a history that `save` wrote.
+        """Read a history that `save` wrote, or that of a run, which is beside its checkpoint.
+
+        A row that a run is just writing is left out.
 
         Raises
         ------
@@ -339,6 +342,17 @@ class History:
             If the file cannot be read.
         """
         hint = "Save the history again, or check the name."
+        if (text := read_text(path, START)) is not None:
+            try:
+                history = cls()
+                for rows in parsed(text[: text.rindex(b"\n") + 1]):
+                    history.extend(rows)
+                return history
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise ValueError(
+                    f"path: expected the history of a run, got {os.fspath(path)!r}, which is "
+                    f"damaged ({error}). {hint}"
+                ) from error
         columns = read_npz(path, "a file written by History.save", hint)
         if META in columns:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import zlib
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from symng._files import DamagedFileError, sync_folder
-from symng.backends import collection_paused
+from symng.training._rows import parsed, written
 from symng.training.history import History
-
-_PIECE = 2**20  # bytes to read at a time
 
 
 class HistoryFile:
@@ -43,8 +40,7 @@ class HistoryFile:
         """Write the rows that are not in the file, and wait until they are on the disk."""
         if self.size and (not self.path.exists() or self.path.stat().st_size < self.size):
             self.rows = self.size = self.checksum = 0  # somebody removed it
-        lines = [json.dumps({"columns": list(history)}), *_lines(history, self.rows)]
-        text = "".join(f"{line}\n" for line in lines).encode()
+        text = written(history.columns, history.values_from(self.rows))
         is_new = not self.path.exists()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
@@ -76,7 +72,9 @@ class HistoryFile:
             content = self._content(size)
             if zlib.crc32(content) != checksum:
                 raise ValueError("the checksum is wrong")
-            history = _parsed(content)
+            history = History()
+            for columns in parsed(content):
+                history.extend(columns)
             if len(history) != rows:
                 raise ValueError(f"it has {len(history)} rows")
         except (ValueError, TypeError, KeyError, OSError, RecursionError) as error:
@@ -96,33 +94,3 @@ class HistoryFile:
             raise ValueError(f"it has {found.st_size} bytes of {size}")
         with self.path.open("rb") as file:
             return file.read(size)
-
-
-def _lines(history: History, start: int) -> list[str]:
-    """Return the rows from ``start`` on as lines of text."""
-    columns = history.values_from(start)
-    return [json.dumps(row) for row in zip(*columns, strict=True)]
-
-
-def _parsed(content: bytes) -> History:
-    """Return the history that a file holds."""
-    history = History()
-    names: list[str] = []
-    rows: list[list[Any]] = []
-
-    def add() -> None:
-        if rows:
-            columns = zip(*rows, strict=True)
-            history.extend(dict(zip(names, columns, strict=True)))
-            rows.clear()
-
-    with collection_paused():  # which would look at every row again and again
-        for line in content.splitlines():
-            row = json.loads(line)
-            if isinstance(row, dict):
-                add()
-                names = list(row["columns"])
-            else:
-                rows.append(row)
-        add()
-    return history

@@ -332,6 +332,26 @@ def test_rows_after_the_checkpoint_do_no_harm(tmp_path):
     assert [row[0] for row in lines if isinstance(row, list)] == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_history_of_a_run_can_be_read_meanwhile(tmp_path):
+    path, rows = tmp_path / "run.npz", tmp_path / "run.npz.history.jsonl"
+    seen = []
+
+    def look(row):
+        if row["step"] > 1:
+            seen.append(symng.History.load(rows)["step"].tolist())
+
+    result = train(checkpoint=path, checkpoint_every=1, callback=look, max_steps=4)
+    assert seen == [[1], [1, 2], [1, 2, 3]]
+    rows.write_bytes(rows.read_bytes() + b'{"columns": ["step"]}\n[5')
+    again = symng.History.load(rows)
+    assert again.columns == result.history.columns
+    for name in again:
+        np.testing.assert_array_equal(again[name], result.history[name], strict=True)
+    rows.write_bytes(rows.read_bytes()[:40] + b"\n[1]\n")
+    with pytest.raises(ValueError, match=r"path: expected the history of a run, got .*jsonl"):
+        symng.History.load(rows)
+
+
 @posix
 def test_the_name_of_the_history_is_on_the_disk_before_the_checkpoint_is(tmp_path, monkeypatch):
     """Else a power cut may leave a checkpoint without the history that it needs."""

@@ -1,0 +1,40 @@
+"""The text of a history file: rows as lines, under lines that name the columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from symng.backends import collection_paused
+
+START = b'{"columns": '
+"""What a file of this form begins with."""
+
+
+def written(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> bytes:
+    """Return rows, given by column, as text."""
+    rows = map(json.dumps, zip(*columns, strict=True))
+    return "".join(f"{line}\n" for line in (json.dumps({"columns": list(names)}), *rows)).encode()
+
+
+def parsed(content: bytes) -> Iterator[dict[str, list[Any]]]:
+    """Give the columns of the rows under each line of names; any exception is of a damaged file."""
+    names: list[str] = []
+    rows: list[list[Any]] = []
+    with collection_paused():  # which would look at every row again and again
+        for line in content.splitlines():
+            row = json.loads(line)
+            if isinstance(row, list):
+                rows.append(row)
+                continue
+            if rows:
+                yield _by_column(names, rows)
+            names, rows = list(row["columns"]), []
+    if rows:
+        yield _by_column(names, rows)
+
+
+def _by_column(names: list[str], rows: list[list[Any]]) -> dict[str, list[Any]]:
+    columns = zip(*rows, strict=True)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
