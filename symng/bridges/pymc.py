@@ -158,7 +158,8 @@ def find_MAP(
     compile_kwargs : dict, optional
         ``{"mode": "JAX"}`` for another mode than that of `symng.set_mode`.
     optimizer : Optimizer, optional
-        Default: `NaturalGradient` with `MinresQLP` and `LevenbergMarquardt`.
+        Default: `NaturalGradient` with `LevenbergMarquardt`, and with `MinresQLP` or, above 500
+        numbers, `CG`.
     maxiter : int, default 500
         Limit on the steps.
     tol : float, default 1e-9
@@ -302,8 +303,9 @@ def laplace(
     draw, covariance = approximate(A, curvature, columns, mode_of_products)
     points = []
     for _ in range(draws):
-        vectors.set_flat(objective.params, mode + draw(rng.standard_normal(objective.size)))
+        step = draw(rng.standard_normal(objective.size))  # its products are those at the mode
+        vectors.set_flat(objective.params, mode + step)
         points.append(objective.point())
-    vectors.set_flat(objective.params, mode)
+        vectors.set_flat(objective.params, mode)
     matrix = label_covariance(covariance, [names[i] for i in columns], len(names))
     return as_tree(objective, result, points, idata_kwargs, matrix)

@@ -132,3 +132,16 @@ def test_a_large_model_has_the_covariance_that_is_asked_for(monkeypatch):
     tree = symng.pymc.laplace(regression(), **arguments)
     assert "covariance_matrix" not in tree["fit"]
     assert tree["posterior"]["w"].shape == (1, 2, 2)
+
+
+def test_all_draws_of_a_large_model_are_of_the_curvature_at_the_mode(monkeypatch):
+    monkeypatch.setattr(_pymc_normal, "MAX_FORMED", 2)
+    monkeypatch.setattr(symng.bridges.pymc, "MAX_FORMED", 2)
+    tree = symng.pymc.laplace(regression(), draws=3, random_seed=0, **QUIET)
+    w = tree["posterior"]["w"].values[0]
+    mode = tree["fit"]["mean_vector"].values
+    matrix = hessian_at(mode[:2], np.exp(mode[2]))
+    draw, _ = matrix_free(lambda v: matrix @ v, 3, "hessian")
+    rng = np.random.default_rng(0)
+    expected = [mode[:2] + draw(rng.standard_normal(3))[:2] for _ in range(3)]
+    np.testing.assert_allclose(w, expected, rtol=1e-6)
