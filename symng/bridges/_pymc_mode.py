@@ -14,11 +14,14 @@ from symng.graphs import vectors
 from symng.graphs.derivatives import grad
 from symng.objective import Objective
 from symng.optimizers import LevenbergMarquardt, NaturalGradient, Optimizer
-from symng.solvers import MinresQLP
+from symng.solvers import CG, MinresQLP
 from symng.training import TrainingResult, minimize
 
 # Of a gradient at a mode, relative to that of the first step.
 _SMALL = 1e-3
+
+# Up to so many numbers a model is solved by MINRES-QLP.
+_SMALL_MODEL = 500
 
 
 def find_mode(
@@ -57,9 +60,13 @@ def _default_optimizer(objective: Objective) -> Optimizer:
 
     Near a mode the ratio of the quadratic model without damping is 1, and the damping goes to its
     minimum: next to nothing beside priors of unit scale, and not far from where it is to grow.
+
+    The metric is positive semi-definite, and the loop of CG compiles in half the time of that of
+    MINRES-QLP, which on small models finds more where the density has no mode.
     """
+    kind = CG if objective.size > _SMALL_MODEL else MinresQLP
     return NaturalGradient(
-        solver=MinresQLP(rtol=1e-6, maxiter=max(50, min(2 * objective.size, 500))),
+        solver=kind(rtol=1e-6, maxiter=max(50, min(2 * objective.size, 500))),
         damping=LevenbergMarquardt(
             initial=1.0,
             ratio="quadratic",

@@ -9,6 +9,7 @@ from helpers.modes import modes
 pm = pytest.importorskip("pymc", minversion="6.0")
 
 import symng  # noqa: E402
+from symng.bridges import _pymc_mode  # noqa: E402
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((60, 3))
@@ -161,3 +162,19 @@ def test_an_unbounded_density_has_diverged():
         tree = symng.pymc.find_MAP(model, progressbar=False, compile_kwargs=PYTHON)
     assert tree["optimizer_result"]["status"].item() == "diverged"
     assert not tree["optimizer_result"]["success"]
+
+
+def test_a_large_model_is_solved_by_conjugate_gradients():
+    n = 600
+    data = np.random.default_rng(0).standard_normal((3, n))
+    with pm.Model() as model:
+        w = pm.Normal("w", 0.0, np.linspace(0.1, 3.0, n), shape=n)
+        pm.Normal("y", w, 1.0, observed=data)
+    solver = _pymc_mode._default_optimizer(symng.from_pymc(model)).solver
+    assert isinstance(solver, symng.CG)
+    kwargs = {"mode": "FAST_COMPILE"}
+    tree = symng.pymc.find_MAP(model, progressbar=False, compile_kwargs=kwargs)
+    precision = np.linspace(0.1, 3.0, n) ** -2.0
+    expected = data.sum(axis=0) / (3 + precision)
+    np.testing.assert_allclose(tree["posterior"]["w"].values[0, 0], expected, rtol=1e-5, atol=1e-6)
+    assert tree["optimizer_result"]["status"].item() == "converged"
