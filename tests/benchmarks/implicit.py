@@ -1,4 +1,4 @@
-"""Hyperparameters by implicit gradients: `symng.solve` beside lineax, which has to be installed.
+"""Hyperparameters by implicit gradients: `symng.solve` beside lineax and JAXopt, to be installed.
 
     python tests/benchmarks/implicit.py --features 500
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import jaxopt
 import lineax
 import numpy as np
 import pytensor
@@ -51,6 +52,17 @@ def with_lineax(X, T, Z, U) -> Callable:
     return jax.jit(jax.value_and_grad(loss))
 
 
+def with_jaxopt(X, T, Z, U) -> Callable:
+    """Return a function from the logarithms of the penalties to loss and gradient."""
+
+    def loss(s):
+        A = lambda v: X.T @ (X @ v) + jnp.exp(s) * v  # noqa: E731
+        w = jaxopt.linear_solve.solve_cg(A, X.T @ T, tol=RTOL)
+        return jnp.square(Z @ w - U).mean()
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
 def lines_of(function: Callable) -> int:
     """Return the lines of code of a function, without its docstring and blank ones."""
     lines = [line for line in inspect.getsource(function).splitlines() if line.strip()]
@@ -71,7 +83,8 @@ def main() -> None:
     s = np.zeros(options.features)
     print("| | compile s | call ms | lines |\n|---|---|---|---|")
     found = []
-    for name, make in (("symng", with_symng), ("lineax", with_lineax)):
+    makers = {"symng": with_symng, "lineax": with_lineax, "JAXopt": with_jaxopt}
+    for name, make in makers.items():
         start = time.perf_counter()
         function = make(X, T, Z, U)
         first = [np.asarray(value) for value in function(s)]
@@ -84,8 +97,9 @@ def main() -> None:
         assert np.array_equal(first[1], found_now[1])
         found.append(first)
         print(f"| {name} | {compiled:.1f} | {1e3 * np.median(times):.1f} | {lines_of(make)} |")
-    for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * abs(b).max())
+    for a, *others in zip(*found, strict=True):
+        for b in others:
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6 * abs(a).max())
 
 
 if __name__ == "__main__":
