@@ -21,6 +21,7 @@ from symng.solvers._system import (
     is_any,
     iteration_limit,
     norm,
+    norm_of_any_size,
     where,
 )
 from symng.solvers._verification import Phase, pays_off, settle
@@ -60,11 +61,12 @@ Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 
 class MinresQLPState(NamedTuple):
-    """What one round of the loop hands to the next; x and b are divided by max|b|."""
+    """What one round of the loop hands to the next, for b / max|b|, A / scale_A and scale_A x."""
 
     x: TensorVariable
     r1: TensorVariable  # β_{k-1} v_{k-1} times M
     r2: TensorVariable  # β_k v_k times M; the residual of x after a product with x
+    scale_A: TensorVariable  # the power of two below max|A v_1|; 1 before the first step
     y: TensorVariable | None  # M⁻¹ r2, with a preconditioner
     w1: TensorVariable
     w2: TensorVariable
@@ -99,12 +101,14 @@ class LeastSquaresTests(NamedTuple):
 class StoppingTests:
     """The settings and tests of one solve, as scalars of its dtype."""
 
-    def __init__(self, settings: Any, system: System) -> None:
+    def __init__(self, settings: Any, system: System, scale_M: TensorVariable | None) -> None:
         self.system, self.recompute = system, settings.recompute
         number, eps, dtype = system.number, system.eps, system.b.type.dtype
         self.zero, self.eps = number(0), number(eps)
         self.rtol = number(_RTOL[dtype] if settings.rtol is None else settings.rtol)
-        self.atol = number(settings.atol) / system.scale
+        # By it norms in M⁻¹ are longer than those of the scaled system.
+        root = number(1) if scale_M is None else pt.sqrt(scale_M)
+        self.atol, self.root = number(settings.atol) / system.scale / root, root
         self.limit = iteration_limit(system, settings.maxiter)
         bound = settings.max_norm
         self.max_norm = None if bound is None else number(bound) / system.scale
@@ -164,7 +168,7 @@ class StoppingTests:
             smallest=pt.switch(keep, smallest, s.smallest),
             condition=pt.switch(keep, condition, s.condition),
             r_norm=pt.switch(advance, n.residual, f.phi),
-            ls_norm=pt.switch(finite, f.phi * n.left.relative_Ar, s.ls_norm),
+            ls_norm=pt.switch(finite, self.root * f.phi * n.left.relative_Ar, s.ls_norm),
             credited=credited,
             phase=pt.switch(stop, integer(Phase.VERIFY), integer(Phase.STEP)),
             pending=pending,
@@ -232,7 +236,7 @@ class StoppingTests:
         """Return whether x_k passes max_norm; by default that is norm(b) / (ε norm(A))."""
         if self.max_norm is None:
             return n.factors.chi * norm_A * self.eps >= self.b_norm
-        return hypot(n.factors.chi, s.start_norm) > self.max_norm
+        return hypot(n.factors.chi, s.start_norm) > self.max_norm * s.scale_A
 
     def _keeps_last(
         self, pending: TensorVariable, n: QLPStep, stalled: TensorVariable
@@ -275,7 +279,9 @@ class StoppingTests:
         start, verify = equal(phase, Phase.START), equal(phase, Phase.VERIFY)
         more = s.niter < self.limit
         grown = hypot(s.factors.chi, s.start_norm)
-        x_norm = norm(x) if plain else where(start, self.zero, grown)
+        # That of a first iterate is taken before the scale of A is known.
+        x_norm = norm(x) if self.system.cold else norm_of_any_size(x)
+        x_norm = x_norm if plain else where(start, self.zero, grown)
         bound = hypot(s.credited, s.start_norm) * self.system.number(_CREDIT)
         credited = where(verify, pt.minimum(x_norm, bound), x_norm)
         size = s.norm_estimate * credited + self.b_norm

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng.solvers._hestenes_stiefel import Line
-from symng.solvers._system import System, is_any
+from symng.solvers._system import System, first_true, is_any
 from symng.solvers.solution import Status
 
 # The constants are empirical, and hold for the named systems of `tests/solvers/test_problems.py`.
@@ -63,6 +63,17 @@ def is_precise(
     power = _PRECISE_AFTER_BREAKDOWN if after_breakdown else _PRECISE
     explained = r_norm <= system.number(_ROUNDING * system.eps) * (Ax_bound + system.b_norm)
     return explained & (r_norm <= system.number(system.eps**power) * system.b_norm)
+
+
+def final_status(
+    system: System, status: TensorVariable, r_norm: TensorVariable, Ax_bound: TensorVariable
+) -> TensorVariable:
+    """Return the verdict on the last x, whose residual may be large for rounding errors alone."""
+    short = is_any(status, Status.NEGATIVE_CURVATURE, Status.MAX_ITERATIONS)
+    precise = short & is_precise(system, r_norm, Ax_bound)
+    halted = pt.eq(status, Status.BREAKDOWN)
+    precise |= halted & is_precise(system, r_norm, Ax_bound, after_breakdown=True)
+    return first_true((precise, Status.CONVERGED_TO_PRECISION), default=status)
 
 
 def is_spoiled(

@@ -91,7 +91,7 @@ def make_system(
 
     largest = abs(b).max()
     finite = pt.isfinite(largest)
-    scale = _divisor(largest)
+    scale = divisor(largest)
     scaled = pt.switch(finite, b / scale, pt.zeros_like(b))
     start = pt.zeros_like(scaled)
     if x0 is not None:
@@ -122,13 +122,16 @@ def make_system(
     )
 
 
-def scale_preconditioner(system: System) -> System:
-    """Divide M⁻¹ by max|M⁻¹ b|, so that squares of M⁻¹ r are finite; CG takes the same steps."""
+def scale_preconditioner(system: System) -> tuple[System, TensorVariable | None]:
+    """Divide M⁻¹ by about max|M⁻¹ b|, so that squares of M⁻¹ r are finite; return that, too.
+
+    The steps of Krylov methods are the same; norms in M⁻¹ are divided by its root.
+    """
     invert = system.precondition
     if invert is None:
-        return system
-    scale = _divisor(abs(invert(system.b)).max())
-    return replace(system, precondition=lambda v: invert(v) / scale)
+        return system, None
+    scale = power_of_two(abs(invert(system.b)).max())
+    return replace(system, precondition=lambda v: invert(v) / scale), scale
 
 
 def iteration_limit(system: System, maxiter: Integer | None) -> TensorVariable:
@@ -144,6 +147,12 @@ def dot(u: TensorVariable, v: TensorVariable) -> TensorVariable:
 def norm(v: TensorVariable) -> TensorVariable:
     """Return the Euclidean norm of a vector."""
     return pt.sqrt(dot(v, v))
+
+
+def norm_of_any_size(v: TensorVariable) -> TensorVariable:
+    """Return the norm of a vector whose squares may over- or underflow."""
+    largest = divisor(abs(v).max())
+    return largest * norm(v / largest)
 
 
 def first_true(
@@ -182,10 +191,18 @@ def equal(value: TensorVariable, constant: int) -> TensorVariable:
     return pt.eq(value, constant)
 
 
-def _divisor(largest: TensorVariable) -> TensorVariable:
+def divisor(largest: TensorVariable) -> TensorVariable:
     """Return the largest entry of a vector to divide by: 1 where that is 0 or not finite."""
     usable = pt.isfinite(largest) & (largest > 0)
     return pt.switch(usable, largest, pt.constant(1, dtype=largest.type.dtype))
+
+
+def power_of_two(largest: TensorVariable) -> TensorVariable:
+    """Return the power of two below the largest entry of a vector: dividing by it rounds nothing.
+
+    It is 1 where that entry is 0 or not finite.
+    """
+    return pt.exp2(pt.floor(pt.log2(divisor(largest))))
 
 
 def _is_zero(value: Scalar) -> bool:

@@ -26,7 +26,7 @@ from symng.solvers._martens import (
     record,
     row_of,
 )
-from symng.solvers._smoothing import is_null, is_precise, is_spoiled, smoothing_weight
+from symng.solvers._smoothing import final_status, is_null, is_precise, is_spoiled, smoothing_weight
 from symng.solvers._system import (
     System,
     dot,
@@ -36,6 +36,7 @@ from symng.solvers._system import (
     iteration_limit,
     make_system,
     norm,
+    norm_of_any_size,
     scale_preconditioner,
     where,
 )
@@ -209,11 +210,12 @@ class CGLoop:
     """The settings of one solve as scalars of its dtype, and the rounds of its loop."""
 
     def __init__(self, settings: CG, system: System) -> None:
-        system, number = scale_preconditioner(system), system.number
+        (system, _), number = scale_preconditioner(system), system.number
         self.system, self.recompute = system, settings.recompute
         self.zero, self.eps = number(0), number(system.eps)
-        atol = number(settings.atol) / system.scale
-        self.tolerance = number(settings.rtol) * system.b_norm + atol
+        self.tolerance = (
+            number(settings.rtol) * system.b_norm + number(settings.atol) / system.scale
+        )
         self.limit = iteration_limit(system, settings.maxiter)
         # Then x is never multiplied, and the phases fall away while the graph is built.
         self.steps_only = not settings.recompute and system.cold and system.precondition is None
@@ -337,8 +339,7 @@ class CGLoop:
     ) -> tuple[TensorVariable, TensorVariable]:
         """Return whether p is a null vector, and the multiple of it to take out of x̄.
 
-        Then b is outside range(A), and x has grown without bound along p. That is a multiple of
-        M⁻¹r̄, and x̄ is shorter without it (Liu, Milzarek and Roosta).
+        Then b is outside range(A), x has grown along p = M⁻¹r̄, and x̄ is shorter without it [3]_.
         """
         null = line.flat & is_null(self.system, line)
         null = null & pt.invert(is_precise(self.system, n.r_norm, n.Ax_bound))
@@ -377,16 +378,14 @@ class CGLoop:
         return settle(s.pending, claimed, (met, Status.CONVERGED), resume=resume, more=more)
 
     def solution(self, final: CGState) -> Solution:
-        """Scale the final state back; a residual may be large for rounding errors alone."""
-        system, scale, status, x_norm = self.system, self.system.scale, final.status, norm(final.x)
-        flat, iterates = pt.eq(status, Status.NEGATIVE_CURVATURE), final.iterates
-        short, halted = flat | pt.eq(status, Status.MAX_ITERATIONS), pt.eq(status, Status.BREAKDOWN)
+        """Scale the final state back."""
+        scale, iterates, x_norm = self.system.scale, final.iterates, norm_of_any_size(final.x)
+        flat = pt.eq(final.status, Status.NEGATIVE_CURVATURE)
         bound = final.norm_estimate * x_norm
-        precise = short & is_precise(system, final.r_norm, bound)
-        precise |= halted & is_precise(system, final.r_norm, bound, after_breakdown=True)
+        status = final_status(self.system, final.status, final.r_norm, bound)
         return Solution(
             x=final.x * scale,
-            status=first_true((precise, Status.CONVERGED_TO_PRECISION), default=status),
+            status=first_true((pt.isinf(x_norm * scale), Status.NOT_FINITE), default=status),
             niter=final.niter,
             residual_norm=final.r_norm * scale,
             x_norm=x_norm * scale,

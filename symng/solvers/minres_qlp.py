@@ -27,6 +27,8 @@ from symng.solvers._system import (
     integer,
     make_system,
     norm,
+    power_of_two,
+    scale_preconditioner,
     where,
 )
 from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running
@@ -173,10 +175,11 @@ class MinresQLPLoop:
     """The rounds of one solve: Lanczos steps, and products that verify x."""
 
     def __init__(self, settings: MinresQLP, system: System) -> None:
-        self.system, self.recompute = system, settings.recompute
+        system, scale_M = scale_preconditioner(system)
+        self.system, self.scale_M, self.recompute = system, scale_M, settings.recompute
         room = np.asarray(settings.maxiter)
         self.rows = int(room) if settings.keep_tridiagonal else None
-        self.tests = StoppingTests(settings, system)
+        self.tests = StoppingTests(settings, system, scale_M)
         self.zero = system.number(0)
 
     def solve(self) -> Solution:
@@ -190,24 +193,30 @@ class MinresQLPLoop:
             phase = Phase.STEP
         limit = self.tests.limit + 1 + MAX_VERIFICATIONS
         final = while_loop(lambda state: self.round(state, phase), is_running, s, limit)
-        scale = self.system.scale
+        return self._in_units_of_the_system(final)
+
+    def _in_units_of_the_system(self, final: MinresQLPState) -> Solution:
+        """Return the final state for A, b and M⁻¹ as they were given."""
+        scale, scale_A = self.system.scale, final.scale_A
+        norm_scale = scale_A if self.scale_M is None else scale_A * self.scale_M
+        x_norm = norm(final.x) * (scale / scale_A)
         return Solution(
-            x=final.x * scale,
-            status=final.status,
+            x=final.x * (scale / scale_A),
+            status=first_true((pt.isinf(x_norm), Status.NOT_FINITE), default=final.status),
             niter=final.niter,
             residual_norm=self._residual_norm(final) * scale,
-            x_norm=norm(final.x) * scale,
-            least_squares_norm=final.ls_norm * scale,
-            norm_estimate=final.norm_estimate,
+            x_norm=x_norm,
+            least_squares_norm=final.ls_norm * norm_scale * scale,
+            norm_estimate=final.norm_estimate * norm_scale,
             condition_estimate=final.condition,
-            tridiagonal=final.tridiagonal,
+            tridiagonal=None if final.tridiagonal is None else final.tridiagonal * norm_scale,
         )
 
     def _residual_norm(self, final: MinresQLPState) -> TensorVariable:
         """Return norm(b - A x): by a product where steps know r in the norm of M⁻¹ alone."""
         if self.recompute or self.system.precondition is None:
             return final.r_norm
-        r_norm = norm(self.system.b - self.system.product(final.x))
+        r_norm = norm(self.system.b - self.system.product(final.x) / final.scale_A)
         return pt.switch(pt.isfinite(final.r_norm), r_norm, final.r_norm)
 
     def initial(self) -> MinresQLPState:
@@ -231,6 +240,7 @@ class MinresQLPLoop:
             x=system.start,
             r1=nothing,
             r2=system.b,
+            scale_A=system.number(1),
             y=None if system.precondition is None else tests.y,
             w1=nothing,
             w2=nothing,
@@ -255,34 +265,45 @@ class MinresQLPLoop:
 
     def _multiply(
         self, s: MinresQLPState, step: TensorVariable, of_x: TensorVariable
-    ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
+    ) -> tuple[MinresQLPState, TensorVariable, TensorVariable, TensorVariable]:
         """Return v, q and α of a Lanczos step, for r1 = β_{k-1} v_{k-1} and r2 = β_k v_k.
 
             v_k = r2 / β_k,  q = A v_k - β_k v_{k-1},  α_k = v_k·q,  β_{k+1} v_{k+1} = q - α_k v_k.
 
         With a preconditioner r1 and r2 hold M times these, and v_k = M⁻¹ r2 / β_k. In a round of x,
-        v = x and q = b - A x; in one of least squares, v = y = M⁻¹r and q = A y.
+        v = x and q = b - A x; in one of least squares, v = y = M⁻¹r and q = A y. Here A is divided
+        by the power of two below max|A v_1|, and x is multiplied by it, so that squares are finite
+        and rounding errors the same; the state returned is that in these units.
         """
         f, one = s.factors, pt.ones_like(self.zero)
         y = s.r2 if s.y is None else s.y
         v = optimization_barrier(where(of_x, s.x, where(step, one / f.beta, one) * y))
         product = self.system.product(v)
+        first = step & pt.eq(s.niter, 0)
+        power = power_of_two(abs(product).max())
+        scale_A = pt.switch(first, power, s.scale_A)
+        if not self.system.cold:
+            change = scale_A / s.scale_A
+            s = s._replace(x=change * s.x, start_norm=change * s.start_norm)
+        s = s._replace(scale_A=scale_A)
+        product = product / scale_A
         back = pt.switch(step & (f.beta_old > 0), f.beta / f.beta_old, self.zero)
         q = where(of_x, self.system.b - product, product - back * s.r1)
-        return v, q, dot(v, q)
+        return s, v, q, dot(v, q)
 
     def round(self, s: MinresQLPState, phase: Phase | None = None) -> MinresQLPState:
         """Multiply a Lanczos vector and make a step, or multiply x or its residual and judge x.
 
         ``phase`` is given where it is known while the graph is built.
         """
-        system, tests, zero, f = self.system, self.tests, self.zero, s.factors
+        system, tests, zero = self.system, self.tests, self.zero
         now = s.phase if phase is None else integer(phase)
         step, least_squares = equal(now, Phase.STEP), equal(now, Phase.LEAST_SQUARES)
         of_x = equal(now, Phase.START) | equal(now, Phase.VERIFY)
 
         # A Lanczos step; or the residual of x; or that of x without a multiple θ of y = M⁻¹r.
-        v, q, alpha = self._multiply(s, step, of_x)
+        s, v, q, alpha = self._multiply(s, step, of_x)
+        f = s.factors
         judged, lifting = tests.after_least_squares(s, q, alpha)
         r = where(step, q - alpha / f.beta * s.r2, where(of_x, q, lifting * q + s.r2))
         next_y = system.invert_preconditioner(r)

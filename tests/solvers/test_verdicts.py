@@ -465,3 +465,51 @@ def test_the_residual_norm_is_that_of_x_also_with_a_preconditioner(solver):
     x, found = pytensor.function([], [solution.x, solution.residual_norm], mode="FAST_COMPILE")()
     residual = np.linalg.norm(b - A @ x)
     assert residual / 10 < found < 10 * residual
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("dtype, largest", [("float32", 28), ("float64", 248)])
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_the_answer_does_not_depend_on_the_scale_of_the_matrix(
+    kind: Any, dtype: str, largest: int, preconditioned: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    Q, _ = np.linalg.qr(rng.standard_normal((8, 8)))
+    A, b, inverse = pt.matrix("A", dtype=dtype), pt.vector("b", dtype=dtype), pt.scalar(dtype=dtype)
+    solution = kind().solve(
+        lambda v: A @ v, b, preconditioner=(lambda v: inverse * v) if preconditioned else None
+    )
+    found = [solution.x, solution.status, solution.norm_estimate, solution.x_norm]
+    f = pytensor.function([A, b, inverse], found, mode=MODE, on_unused_input="ignore")
+    positive = np.geomspace(1, 50, 8)
+    for eigenvalues in (positive, positive * np.tile([1, -1], 4)):
+        M = ((Q * eigenvalues) @ Q.T).astype(dtype)
+        rhs = (M @ rng.standard_normal(8)).astype(dtype)
+        x, status, norm, x_norm = f(M, rhs, np.ones((), dtype))
+        assert status in (Status.CONVERGED, Status.NEGATIVE_CURVATURE)
+        for power in np.linspace(-largest, largest, 13).round():
+            scale = 16.0**power  # its root is exact, too, so that rounding errors are the same
+            scaled = f((scale * M).astype(dtype), rhs, np.asarray(1 / scale, dtype))
+            assert scaled[1] == status, power
+            atol = 1e-5 * np.abs(x).max()
+            np.testing.assert_allclose(scaled[0].astype(float) * scale, x, rtol=1e-4, atol=atol)
+            np.testing.assert_allclose(float(scaled[3]) * scale, x_norm, rtol=1e-5)
+            if kind is MinresQLP and not preconditioned:
+                np.testing.assert_allclose(float(scaled[2]) / scale, norm, rtol=1e-5)
+
+
+def test_the_scale_of_the_matrix_holds_for_a_first_iterate_and_a_bound_on_the_norm() -> None:
+    A, b, x0 = np.diag([1.0, -2.0, 3.0]), np.ones(3), np.array([1.0, 2.0, 3.0])
+    for power in (-660, 0, 660):
+        scale = 2.0**power
+        warm = compiled(MinresQLP(), x0=True)(scale * A, b, x0=x0 / scale)
+        np.testing.assert_allclose(warm.x * scale, 1 / np.diag(A))
+        short = compiled(MinresQLP(max_norm=0.5 / scale))(scale * A, b)
+        assert short.status == Status.NORM_LIMIT
+        assert short.x_norm * scale <= 0.5
+
+
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_a_solution_too_large_for_the_dtype_is_no_success(kind: Any) -> None:
+    solution = compiled(kind())(1e-200 * GOOD, 1e200 * B)
+    assert status_of(solution) is Status.NOT_FINITE
