@@ -6,14 +6,13 @@ autoencoder on made-up curves in float32, as its script for the curves has them.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
 import scipy.optimize
+from helpers.originals import BOUNDS as ORIGINALS
+from helpers.originals import recorded
 from pytensor.compile.mode import predefined_modes
 from scipy.linalg import subspace_angles
 from scipy.optimize import check_grad
@@ -30,7 +29,7 @@ from symng.legacy.ksd import (
     krylov_descent,
 )
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "ksd.json").read_text())
+RECORDED, BOUNDS = recorded("ksd"), ORIGINALS["ksd"]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +71,9 @@ class TestSubspace:
         precon = None if name == "plain" else lambda v: C * v
         P, H = get_subspace(lambda v: A @ v, b, 4, precon, d, quirks=True)
         for found, key in ((P, "P"), (H, "H"), (floor_matrix(H, 0.1), "floored")):
-            np.testing.assert_allclose(found, RECORDED[name][key], atol=1e-10, err_msg=key)
+            np.testing.assert_allclose(
+                found, RECORDED[name][key], atol=BOUNDS["subspaces"], err_msg=key
+            )
 
     def test_functions_on_the_subspace_have_the_right_gradient(self):
         rng = np.random.default_rng(1)
@@ -255,9 +256,8 @@ def test_a_run_of_the_original(name, settings, autoencoder, monkeypatch):
         krylov_descent(model, *data, iterations=3, space_size=6, maxfun=10, quirks=True, **settings)
     # In float32 the line searches stop where rounding errors decide, other ones on each processor.
     # The third step begins where the second has stopped.
-    first = dict(cost=1e-5, gradient_norm=1e-4, H=1e-3)
-    last = dict(cost=1e-5, gradient_norm=1e-3, H=1e-2)
-    recorded = RECORDED[f"run_{name}"]["rows"]
-    for row, wanted, tolerances in zip(rows, recorded, (first, first, last), strict=True):
+    first, last = {key: BOUNDS[key] for key in ORIGINALS["ksd, third"]}, ORIGINALS["ksd, third"]
+    theirs = RECORDED[f"run_{name}"]["rows"]
+    for row, wanted, tolerances in zip(rows, theirs, (first, first, last), strict=True):
         for key, rtol in tolerances.items():
             np.testing.assert_allclose(row[key], wanted[key], rtol=rtol, err_msg=key)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.originals import table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "legacy.md").read_text()
 MODULES = [
@@ -52,6 +53,10 @@ def test_every_argument_is_described_and_there_is_an_example(module):
         words = set(re.findall(r"\w+", doc.split("Returns\n---")[0]))
         missing = [a for a in inspect.signature(thing).parameters if a not in words]
         assert not missing, f"{module}.{name} does not describe {missing}"
+
+
+def test_page_has_the_table_of_the_records_and_bounds():
+    assert f"\n{table()}\n" in PAGE, f"docs/legacy.md has to hold\n{table()}"
 
 
 def test_modules_are_attributes_of_the_package():

@@ -6,13 +6,11 @@ theano_optimize on Theano 0.6: in float64, but for ``minres``, which ran in floa
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from helpers.originals import BOUNDS, recorded
 
 from symng.legacy import minres as minres_module
 from symng.legacy.lincg import linear_cg, linear_cg_precond
@@ -20,7 +18,7 @@ from symng.legacy.minres import messages, minres, norm, sqnorm, symGivens2
 from symng.legacy.minresQLP import MinresQLP, minresQLP
 from symng.legacy.minresQLP import messages as qlp_messages
 
-RECORDED = json.loads((Path(__file__).parent / "data" / "solvers.json").read_text())
+RECORDED = recorded("solvers")
 SYSTEMS = RECORDED["systems"]
 NAMES = list(SYSTEMS)
 N = 24
@@ -77,7 +75,7 @@ class TestMinresQLP:
         x, flag, iters, relres, _, _ = compiled("minresQLP", name)
         theirs = SYSTEMS[name]["minresQLP"]
         assert flag == theirs["flag"]
-        assert abs(iters - theirs["iters"]) <= 1
+        assert abs(iters - theirs["iters"]) <= BOUNDS["minresQLP"]["iterations"]
         if flag == 1:
             # The bounds on both residuals are 1e-8, and a residual is at least x times the
             # smallest eigenvalue.
@@ -102,8 +100,8 @@ class TestMinresQLP:
         x, *scalars = compiled("minresQLP", "few", quirks=True)
         theirs = SYSTEMS["few"]["minresQLP"]
         assert relative(x, theirs["x"]) < 1e-12
-        recorded = [theirs[key] for key in ("flag", "iters", "relres", "Anorm", "Acond")]
-        np.testing.assert_allclose(scalars, recorded, rtol=1e-10)
+        wanted = [theirs[key] for key in ("flag", "iters", "relres", "Anorm", "Acond")]
+        np.testing.assert_allclose(scalars, wanted, rtol=BOUNDS["minresQLP"]["numbers"])
 
     def test_a_tensor_in_gives_a_tensor_out(self):
         d, b, m = np.arange(1.0, 5.0), np.array([1.0, -1.0, 2.0, 0.0]), np.array([1.0, 2, 1, 2])
@@ -182,9 +180,10 @@ class TestMinres:
         assert (flag, iters) == (theirs["flag"], theirs["niters"])
         assert relative(x, theirs["x"]) < 1e-5
         names = ("relres", "relAres", "Anorm", "Acond", "xnorm", "Axnorm")
-        np.testing.assert_allclose(scalars, [theirs[key] for key in names], rtol=1e-4)
+        rtol = BOUNDS["minres"]["numbers"]
+        np.testing.assert_allclose(scalars, [theirs[key] for key in names], rtol=rtol)
 
-    @pytest.mark.parametrize("name", ["definite", "singular", "inconsistent", "preconditioned"])
+    @pytest.mark.parametrize("name", [name for name in NAMES if "minres" in SYSTEMS[name]])
     def test_has_the_flag_of_the_original(self, name, compiled):
         flag = compiled("minres", name)[1]
         assert flag == SYSTEMS[name]["minres"]["flag"]

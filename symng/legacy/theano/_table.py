@@ -134,6 +134,12 @@ RENAMED = {
     "theano.tensor.Elemwise": "pytensor.tensor.elemwise.Elemwise",
     "theano.tensor.NotScalarConstantError": "pytensor.tensor.exceptions.NotScalarConstantError",
     "theano.tensor.abs_": "pytensor.tensor.math.abs",
+    "theano.tensor.AdvancedIncSubtensor": "pytensor.tensor.subtensor.AdvancedIncSubtensor",
+    "theano.tensor.AdvancedIncSubtensor1": "pytensor.tensor.subtensor.AdvancedIncSubtensor1",
+    "theano.tensor.AdvancedSubtensor": "pytensor.tensor.subtensor.AdvancedSubtensor",
+    "theano.tensor.AdvancedSubtensor1": "pytensor.tensor.subtensor.AdvancedSubtensor1",
+    "theano.tensor.IncSubtensor": "pytensor.tensor.subtensor.IncSubtensor",
+    "theano.tensor.Subtensor": "pytensor.tensor.subtensor.Subtensor",
     "theano.tensor.addbroadcast": "pytensor.tensor.shape.specify_broadcastable",
     "theano.tensor.consider_constant": "pytensor.gradient.disconnected_grad",
     "theano.tensor.copy": "pytensor.tensor.basic.tensor_copy",
@@ -162,17 +168,24 @@ _CUDA = (
     " or leave this branch out where theano.sandbox.cuda.cuda_available is False."
 )
 _CONVOLUTION = "See symng.models.convolve and theano.tensor.nnet.conv2d."
+_POOLING = "See symng.models.max_pool and theano.tensor.signal.downsample.max_pool_2d."
 
 # What is gone, by the first part of its name, and the way out.
 GONE = {
     "theano.gpuarray": _CUDA,
     "theano.sandbox.cuda": _CUDA,
     "theano.sandbox.gpuarray": _CUDA,
+    "theano.tensor.inplace": "Write the plain name: PyTensor works in place where it can.",
+    "theano.tensor.nnet.Conv3D": _CONVOLUTION,
+    "theano.tensor.nnet.ConvOp": _CONVOLUTION,
+    "theano.tensor.nnet.conv.ConvOp": _CONVOLUTION,
+    "theano.tensor.nnet.conv3D": _CONVOLUTION,
     "theano.tensor.nnet.conv3d": _CONVOLUTION,
     "theano.tensor.nnet.conv3d2d": _CONVOLUTION,
     "theano.tensor.nnet.corr": _CONVOLUTION,
     "theano.tensor.nnet.ctc": "PyTensor has no loss for sequences of labels without alignment.",
     "theano.tensor.nnet.h_softmax": "Write it with theano.tensor.nnet.softmax of each level.",
+    "theano.tensor.signal.downsample.DownsampleFactorMax": _POOLING,
     "theano.tensor.opt": "PyTensor's rewrites are in pytensor.tensor.rewriting.",
     "theano.misc.pkl_utils": "Use pickle, or numpy.savez of the values of shared variables.",
     "theano.tensor.raw_random": "See theano.tensor.shared_randomstreams.RandomStreams.",
