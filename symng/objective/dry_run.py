@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from pytensor.graph.traversal import graph_inputs
+from pytensor.tensor.random.type import RandomType
 
 from symng._checks import Verbatim, argument_error
 from symng.backends import compile_in_python, few_on_host, to_numpy
-from symng.backends.failures import evaluate
+from symng.backends.failures import ARRAY_ERRORS, evaluate
 from symng.graphs.axes import infer_length
+from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Categorical
 from symng.objective.model import Model
 
 # Examples of arrays on a device that are copied to the host.
 _FEW = 16
+# Examples whose losses are compared with those in parts of their batch, and how close they must be.
+_COMPARED, _RTOL = 5, 1e-3
 
 Lengths = tuple[tuple[int, ...], ...]
 """The shape of each array of a batch, without the axis of examples."""
@@ -27,6 +32,7 @@ class DryRun:
         self.model = model
         self._functions: dict[bool, Callable[..., list[np.ndarray]]] = {}
         self._seen: set[Lengths] = set()
+        self._moved: tuple[Callable[..., list[np.ndarray]], list[np.ndarray]] | None = None
 
     def knows(self, arrays: Sequence[np.ndarray]) -> bool:
         """Return whether the model was evaluated on arrays of these shapes, examples aside."""
@@ -50,6 +56,63 @@ class DryRun:
                 raise
             self._evaluate(name, to_numpy(list(arrays)))  # a model of one number of examples
         self._seen.add(self._lengths(arrays))
+
+    def check_examples(self, arrays: Sequence[np.ndarray], *, chunked: bool) -> None:
+        """Refuse a model in which the loss of an example depends on others, or on their number.
+
+        A few examples are evaluated at once and in two parts, at parameters moved at random, so
+        that no zero hides what enters. Where nothing is ``chunked`` a common factor may differ.
+        Models that draw random numbers are not compared.
+        """
+        model = self.model
+        losses = model.example_losses
+        if losses is None or model.reduction not in ("mean", "sum"):
+            return
+        if any(isinstance(v.type, RandomType) for v in graph_inputs([losses])):
+            return
+        if len(arrays) != len(model.variables):  # without targets
+            return
+        few = [
+            np.asarray(to_numpy(a))[(slice(None),) * axis + (slice(_COMPARED),)]
+            for a, axis in zip(
+                few_on_host(arrays, model.data_axes, _COMPARED), model.data_axes, strict=True
+            )
+        ]
+        count = model.count_of(few)
+        if count < 3:
+            return
+        parts = [
+            [
+                a[(slice(None),) * axis + (part,)]
+                for a, axis in zip(few, model.data_axes, strict=True)
+            ]
+            for part in (slice(2), slice(2, None))
+        ]
+        try:
+            with np.errstate(all="ignore"):
+                together, *apart = (self._example_losses(part) for part in (few, *parts))
+        except ARRAY_ERRORS:  # a model of one number of examples
+            return
+        reordered = _agree(np.sort(together), np.sort(np.concatenate(apart)))
+        for whole, part in zip((together[:2], together[2:]), apart, strict=True):
+            if not reordered and not _agree(whole, part, common_factor=not chunked):
+                raise _dependence_error(whole, part, chunked)
+
+    def _example_losses(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the losses of examples at moved parameters."""
+        model = self.model
+        if self._moved is None:
+            rng = np.random.default_rng(0)
+            values = [np.asarray(to_numpy(p.get_value())) for p in model.params]
+            moved = [
+                (v + 0.1 * (1 + abs(v)) * rng.standard_normal(v.shape)).astype(v.dtype)
+                for v in values
+            ]
+            free = [p.type() for p in model.params]
+            losses = rebuild([model.example_losses], dict(zip(model.params, free, strict=True)))
+            self._moved = compile_in_python([*model.variables, *free], losses), moved
+        function, moved = self._moved
+        return np.asarray(function(*arrays, *moved)[0])
 
     def _evaluate(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         """Evaluate the model on arrays of the host."""
@@ -106,3 +169,26 @@ class DryRun:
         """Return the shapes of arrays without the axis of examples."""
         pairs = zip(arrays, self.model.data_axes, strict=False)
         return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)
+
+
+def _agree(whole: np.ndarray, part: np.ndarray, common_factor: bool = False) -> bool:
+    """Return whether losses in a batch and in a part of it agree, or are not finite."""
+    if not (np.isfinite(whole).all() and np.isfinite(part).all()):
+        return True
+    squares = float(part @ part)
+    factor = float(whole @ part) / squares if common_factor and squares else 1.0
+    return bool(np.allclose(whole, factor * part, rtol=_RTOL, atol=_RTOL * abs(whole).max()))
+
+
+def _dependence_error(whole: np.ndarray, part: np.ndarray, chunked: bool) -> Exception:
+    """Return the error for losses of examples that depend on the rest of their batch."""
+    name, taker = ("chunk_size", "chunks") if chunked else ("metric", "EmpiricalFisher")
+    k = int(np.argmax(abs(whole - part)))
+    return argument_error(
+        name,
+        f"for {taker}, a loss of each example that depends on no other one and on no number of "
+        "examples",
+        Verbatim(f"one of {whole[k]:.4g} in a batch and of {part[k]:.4g} in a part of it"),
+        "Take the mean over examples, and statistics of the data as constants"
+        + (", or leave chunk_size out." if chunked else "; or give Objective(example_losses=...)."),
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from typing import get_args
 
 from symng._checks import Verbatim, argument_error, check_choice, check_instance, check_number
+from symng.metrics import EmpiricalFisher
 from symng.objective import ObjectiveLike
 from symng.objective.chunks import check_chunks
 from symng.objective.sums import Summand
 from symng.optimizers import Optimizer
+from symng.optimizers.preconditioners import MartensPreconditioner
 from symng.training.convergence import Tolerances
 from symng.training.term_batches import MetricBatch, SearchBatch
 
@@ -54,6 +57,15 @@ def check_arguments(
             "Leave it out, or take symng.CG or symng.MinresQLP.",
             NotImplementedError,
         )
+
+
+def takes_single_examples(settings: object) -> bool:
+    """Return whether an optimizer, or a part of it, takes the gradients of single examples."""
+    if isinstance(settings, EmpiricalFisher | MartensPreconditioner):
+        return True
+    if not is_dataclass(settings):
+        return False
+    return any(takes_single_examples(getattr(settings, field.name)) for field in fields(settings))
 
 
 def check_batches(

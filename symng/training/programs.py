@@ -39,6 +39,7 @@ class Programs:
         chunk_size: int | None,
         mode: str | Mode | None,
         build: Callable[[Layouts], Step],
+        by_example: bool = False,
     ) -> None:
         self.arrays = BatchArrays(objective, chunk_size, enabled_backend(mode))
         self.by_layouts: dict[Layouts, Program] = {}
@@ -46,6 +47,8 @@ class Programs:
         self._latest: Program | None = None
         self._mode, self._build = mode, build
         self._objective = objective
+        # Whether gradients of single examples, or of chunks, have to be those in the whole batch.
+        self._by_example = by_example or chunk_size is not None
         self._dry_runs = [DryRun(term.model) for term in objective.terms]
 
     @property
@@ -61,9 +64,14 @@ class Programs:
         self.arrays.check(name, groups)
         names = names_of_terms(self._objective, name)
         chunks = self.arrays.first_chunks(groups)
-        for own, dry_run, arrays in zip(names, self._dry_runs, chunks, strict=True):
-            if again or not dry_run.knows(arrays):
+        for own, dry_run, arrays, all_of_it in zip(
+            names, self._dry_runs, chunks, groups, strict=True
+        ):
+            is_new = not dry_run.knows(arrays)
+            if again or is_new:
                 dry_run(own, arrays)
+            if is_new and self._by_example:
+                dry_run.check_examples(all_of_it, chunked=self.arrays.chunk_size is not None)
 
     def has(self, batches: Batches) -> bool:
         """Return whether the program for a combination of batches is compiled."""

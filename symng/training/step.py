@@ -25,7 +25,7 @@ from symng.objective.chunks import make_batch
 from symng.optimizers import Optimizer, Step
 from symng.optimizers.averaging import average_params, init_average
 from symng.optimizers.base import StepBatches
-from symng.training.arguments import check_arguments
+from symng.training.arguments import check_arguments, takes_single_examples
 from symng.training.batch_arrays import (
     Arrays,
     Batches,
@@ -82,7 +82,9 @@ class CompiledStep:
         mode = mode if devices is None else mode_on_devices(mode, devices)
         self.average_decay = average_decay
         self.objective, self.optimizer, self.chunk_size = objective, optimizer, chunk_size
-        self._programs = Programs(objective, chunk_size, mode, self.build)
+        self._programs = Programs(
+            objective, chunk_size, mode, self.build, takes_single_examples(optimizer)
+        )
         self.processes = Processes(self._programs.arrays.backend)
         self._state = optimizer.init_state(objective)
         self._state.refuses_increases = refuses_increases

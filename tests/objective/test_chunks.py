@@ -332,3 +332,82 @@ def test_structural_damping_beside_the_metric_of_a_sum():
         step((X, T))
         found.append(vectors.get_flat(objective.params))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+
+
+def _squares(y: Any, t: Any) -> Any:
+    return pt.sqr(y - t).sum(axis=1)
+
+
+# Models and losses in which an example's loss depends on the number of examples, on the data of
+# others, or on its place.
+DEPENDENT = {
+    "mean times N": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).mean() * t.shape[0]),
+    "sum by N - 1": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum() / (t.shape[0] - 1)),
+    "model by N": (lambda h: pt.tanh(h / h.shape[0]), lambda y, t: _squares(y, t).mean()),
+    "means of targets": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t - t.mean(0)).mean()),
+    "deviations": (lambda h: pt.tanh(h), lambda y, t: _squares(y / t.std(0), t).mean()),
+    "neighbors": (lambda h: pt.roll(h, 1, axis=0), lambda y, t: _squares(y, t).mean()),
+    "the last one": (lambda h: h * pt.tanh(h[-1]), lambda y, t: _squares(y, t).mean()),
+    "a first row": (lambda h: h[0].set(0.0), lambda y, t: _squares(y, t).mean()),
+    "places": (lambda h: h + pt.arange(h.shape[0])[:, None], lambda y, t: _squares(y, t).mean()),
+    "weights of places": (
+        lambda h: pt.tanh(h),
+        lambda y, t: (_squares(y, t) * pt.linspace(0, 1, t.shape[0])).mean(),
+    ),
+    "a state": (
+        lambda h: pytensor.scan(
+            lambda row, s: pt.tanh(row + s),
+            sequences=[h],
+            outputs_info=[pt.zeros(2)],
+            return_updates=False,
+        ),
+        lambda y, t: _squares(y, t).mean(),
+    ),
+}
+
+
+def _linear(model: Any, loss: Any, value: float = 0.0) -> symng.Objective:
+    x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.full((4, 2), value), name="w")
+    y = model(x @ w)
+    return symng.Objective(loss(y, t), output=y, params=[w], inputs=[x], targets=[t])
+
+
+@pytest.mark.parametrize("name", list(DEPENDENT))
+def test_dependent_losses_of_examples_are_refused_at_the_first_batch(name):
+    objective = _linear(*DEPENDENT[name])  # at w = 0, where most of these models are right
+    if objective.example_losses is None:
+        with pytest.raises(ValueError, match="chunk_size: expected a loss that is a mean or sum"):
+            symng.compile_step(objective, symng.SGD(0.1), mode=MODE, chunk_size=CHUNK)
+        return
+    step = symng.compile_step(objective, symng.SGD(0.1), mode=MODE, chunk_size=CHUNK)
+    with pytest.raises(ValueError, match="chunk_size: expected for chunks, a loss of each example"):
+        step((X, T))
+    assert not objective.params[0].get_value().any()
+
+
+@pytest.mark.parametrize("name", ["neighbors", "places", "means of targets"])
+def test_empirical_fisher_refuses_dependent_losses_too(name):
+    optimizer = symng.NaturalGradient(metric=symng.EmpiricalFisher())
+    step = symng.compile_step(_linear(*DEPENDENT[name]), optimizer, mode=MODE)
+    with pytest.raises(ValueError, match="metric: expected for EmpiricalFisher, a loss of each"):
+        step((X, T))
+
+
+@pytest.mark.parametrize(
+    "model, loss",
+    [
+        (lambda h: pt.tanh(h)[::-1], lambda y, t: _squares(y, t[::-1]).mean()),
+        (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum() / (2 * t.shape[0])),
+        (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum()),
+    ],
+    ids=["another order", "half a mean", "sum"],
+)
+def test_independent_losses_of_examples_pass(model, loss):
+    rows = []
+    for chunk_size in (None, CHUNK):
+        objective = _linear(model, loss, 0.1)
+        optimizer = symng.NaturalGradient(metric=symng.GaussNewton(), solver=symng.CG(rtol=1e-12))
+        step = symng.compile_step(objective, optimizer, mode=MODE, chunk_size=chunk_size)
+        rows.append((step((X, T)).loss, objective.params[0].get_value()))
+    np.testing.assert_allclose(rows[0][0], rows[1][0], rtol=1e-12)
+    np.testing.assert_allclose(rows[0][1], rows[1][1], rtol=1e-8)
