@@ -58,7 +58,8 @@ class _LossFinder(LossWalk):
             within = [i for i in inputs if self.example_axis(i) != NONE]
             if len(within) == 1:
                 scales = [i for i in inputs if i is not within[0]]
-                return self._scaled(self.find(within[0]), scales, lambda e, s: e * s)
+                found = self.find(within[0])
+                return self._scaled(found, scales, lambda e, s: e * s, multiplied=True)
         if isinstance(scalar_op, ps.TrueDiv) and self.example_axis(inputs[1]) == NONE:
             return self._scaled(self.find(inputs[0]), [inputs[1]], lambda e, s: e / s)
         return None
@@ -98,11 +99,19 @@ class _LossFinder(LossWalk):
         found: Found,
         scales: Sequence[TensorVariable],
         scale: Callable[[TensorVariable, TensorVariable], TensorVariable],
+        multiplied: bool = False,
     ) -> Found:
         """Scale what was found; a sum divided by the number of examples is a mean."""
         if found is None:
             return None
         e, reduction = found
+        if reduction == "mean" and multiplied:
+            factors = self.factors_of(scales)
+            if (count := next(filter(self.is_count, factors), None)) is not None:
+                factors.remove(count)  # N mean(e) is a sum
+                for factor in factors:
+                    e = e * factor.astype(e.dtype)
+                return e, "sum"
         factor = scales[0] if len(scales) == 1 else pt.mul(*scales)
         if reduction == "sum" and self.counts_examples(factor):
             # sum(l) / d is the mean of l N / d, where d is N or N times something.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytensor.scalar as ps
 from pytensor.graph.basic import Constant, Variable
 from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.subtensor import Subtensor
@@ -62,6 +63,30 @@ class LossWalk:
             else:
                 stack.extend(inputs)
         return False
+
+    def is_count(self, v: TensorVariable) -> bool:
+        """Return whether ``v`` is the number of examples itself, cast or not."""
+        while v.owner is not None and (
+            is_elementwise(v.owner.op, ps.Cast) or isinstance(v.owner.op, DimShuffle)
+        ):
+            v = v.owner.inputs[0]
+        is_length = v.owner is not None and isinstance(v.owner.op, Shape_i | Subtensor)
+        return is_length and all(v.type.broadcastable) and self.counts_examples(v)
+
+    def factors_of(self, scales: Sequence[TensorVariable]) -> list[TensorVariable]:
+        """Return the factors of a product, with products among them taken apart."""
+        found: list[TensorVariable] = []
+        for v in scales:
+            inner = v
+            while inner.owner is not None and (
+                is_elementwise(inner.owner.op, ps.Cast) or isinstance(inner.owner.op, DimShuffle)
+            ):
+                inner = inner.owner.inputs[0]
+            if inner.owner is not None and is_elementwise(inner.owner.op, ps.Mul):
+                found += self.factors_of(inner.owner.inputs)
+            else:
+                found.append(v)
+        return found
 
 
 def _shape_of(v: Variable) -> TensorVariable | None:

@@ -85,8 +85,13 @@ class _SumFinder(LossWalk):
             return self.factor(inputs[0])
         within = [i for i in inputs if self.example_axis(i) != NONE]
         if isinstance(scalar_op, ps.Mul | ps.TrueDiv) and len(within) == 1:
-            scales = [i for i in inputs if i is not within[0]]
+            scales = self.factors_of([i for i in inputs if i is not within[0]])
             factor = self.factor(within[0])
+            if factor is None and isinstance(scalar_op, ps.Mul):
+                factor = self._mean_factor(within[0])
+                if (count := next(filter(self.is_count, scales), None)) is None:
+                    return None
+                scales.remove(count)
             if factor is None or any(self.counts_examples(s) for s in scales):
                 return None
             if isinstance(scalar_op, ps.TrueDiv) and within[0] is not inputs[0]:
@@ -95,6 +100,26 @@ class _SumFinder(LossWalk):
                 factor = factor * number if isinstance(scalar_op, ps.Mul) else factor / number
             return factor
         return None
+
+    def _mean_factor(self, v: TensorVariable) -> float | None:
+        """Return c if ``v`` is c times a sum over examples, divided by their number; else None."""
+        op, inputs = (v.owner.op, v.owner.inputs) if v.owner is not None else (None, [])
+        scalar_op = op.scalar_op if isinstance(op, Elemwise) else None
+        if isinstance(op, DimShuffle) or isinstance(scalar_op, ps.Neg | ps.Cast):
+            return self._mean_factor(inputs[0])
+        if not isinstance(scalar_op, ps.TrueDiv) or self.example_axis(inputs[1]) != NONE:
+            return None
+        divisors = self.factors_of([inputs[1]])
+        if (count := next(filter(self.is_count, divisors), None)) is None:
+            factor = self._mean_factor(inputs[0])
+        else:
+            divisors.remove(count)
+            factor = self.factor(inputs[0])
+        if factor is None or any(map(self.counts_examples, divisors)):
+            return None
+        for number in (n for d in divisors if (n := _number(d))):
+            factor = factor / number
+        return factor
 
     def _is_divided(self, v: TensorVariable) -> bool:
         """Return whether the terms of a sum are divided by their number or by a sum over them."""

@@ -24,18 +24,23 @@ from symng.graphs.arrays import is_on_device
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
-from symng.objective.activations import VIEWS
+from symng.objective._target_views import moved_targets, views_of
 from symng.objective.heads import Head
 from symng.objective.loss_reading import scaled_output
 from symng.objective.model import Model
 
 
 class Checked(NamedTuple):
-    """The values of a target that are checked, for an output with ``ndim`` axes."""
+    """The values of a target that are checked, for an output with ``ndim`` axes.
+
+    ``others`` are other arrangements of them, of which one has to pass: the loss may transpose
+    target and output, or cut both into other rows.
+    """
 
     target: TensorVariable
     values: TensorVariable
     ndim: int
+    others: tuple[TensorVariable, ...] = ()
 
 
 @dataclass(eq=False)
@@ -60,10 +65,14 @@ class TargetSlice:
 
     def with_axes(self, ndim: int) -> TensorVariable | None:
         """Return the values in the form that has ``ndim`` axes, if there is one."""
+        return next(iter(self.arrangements(ndim)), None)
+
+    def arrangements(self, ndim: int) -> list[TensorVariable]:
+        """Return the values in the forms that have ``ndim`` axes, outermost first."""
         fitting = [v for v in self.forms if v.ndim == ndim]
         # Casts are skipped: 0.5 is no class number, although its integer part is.
         casts = [v for v in fitting if v.owner is not None and is_elementwise(v.owner.op, ps.Cast)]
-        return next((v for v in fitting if v is fitting[-1] or v not in casts), None)
+        return [v for v in fitting if v is fitting[-1] or v not in casts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +114,12 @@ class TargetChecks:
             values.update(zip(self._computed, computed, strict=True))
         for head, several in self.refused.items():
             for checked in several:
-                self._check(name, head, checked, values[checked.values])
+                self._check_any(name, head, checked, values)
         warnings = []
         for head, several in self.warned.items():
             for checked in several:
                 try:
-                    self._check(name, head, checked, values[checked.values])
+                    self._check_any(name, head, checked, values)
                 except ValueError as error:
                     warnings.append(f"{error} Ignore this if the loss leaves such values out.")
         return warnings
@@ -119,7 +128,9 @@ class TargetChecks:
     def _computed(self) -> list[TensorVariable]:
         """The checked values that the loss computes from the variables."""
         several = (*self.refused.values(), *self.warned.values())
-        found = [checked.values for chosen in several for checked in chosen]
+        found = [
+            v for chosen in several for checked in chosen for v in (checked.values, *checked.others)
+        ]
         return [v for v in dict.fromkeys(found) if v not in self.variables]
 
     @cached_property
@@ -144,6 +155,18 @@ class TargetChecks:
             if isinstance(head.likelihood, Categorical)
         }
 
+    def _check_any(
+        self, name: str, head: Head, checked: Checked, values: Mapping[Variable, np.ndarray]
+    ) -> None:
+        """Refuse values that the likelihood cannot produce, however the loss arranges them."""
+        *rearranged, own = (checked.values, *checked.others)
+        for v in rearranged:
+            try:
+                return self._check(name, head, checked._replace(values=v), values[v])
+            except ValueError:
+                continue
+        return self._check(name, head, checked._replace(values=own), values[own])
+
     def _check(self, name: str, head: Head, checked: Checked, values: np.ndarray) -> None:
         """Refuse values that the likelihood of an output cannot produce."""
         if head in self.signed and (abs(values) <= 1).all():
@@ -161,7 +184,8 @@ class TargetChecks:
 def read_target_checks(model: Model) -> TargetChecks:
     """Return the checks of target values that follow from the graph of the loss."""
     loss, heads, inputs, targets = model.loss, model.heads, model.inputs, model.targets
-    slices = _find_slices(loss, heads, targets)
+    moved = moved_targets(loss, targets)
+    slices = [s for s in _find_slices(loss, heads, targets) if s.target not in moved]
     found = {head: _choose(head, [s for s in slices if head in s.heads]) for head in heads}
     warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
     if not targets:
@@ -241,7 +265,7 @@ def _find_slices(
     model = set(ancestors([head.curvature_at for head in heads])) if directly else set()
     targets = [t for t in targets if t in model or not directly]
     nodes = [n for n in toposort([loss]) if not isinstance(n.op, Shape | Shape_i)]
-    origin = _views_of(targets, nodes)
+    origin = views_of(targets, nodes)
     nodes = [n for n in nodes if n.outputs[0] not in origin and n.outputs[0] not in model]
     found = _meetings(nodes, origin, _heads_behind(heads, nodes), directly)
     # The loss may compute the output in another way.
@@ -249,18 +273,6 @@ def _find_slices(
         for piece in found:
             piece.heads = set(heads)
     return found
-
-
-def _views_of(
-    targets: Sequence[TensorVariable], nodes: Sequence[Apply]
-) -> dict[Variable, TensorVariable]:
-    """Return the target behind each target and each view or cast of one."""
-    origin: dict[Variable, TensorVariable] = {t: t for t in targets}
-    for node in nodes:
-        first = node.inputs[0] if node.inputs else None
-        if first in origin and (isinstance(node.op, VIEWS) or is_elementwise(node.op, ps.Cast)):
-            origin[node.outputs[0]] = origin[first]
-    return origin
 
 
 def _heads_behind(heads: Sequence[Head], nodes: Sequence[Apply]) -> dict[Variable, set[Head]]:
@@ -323,19 +335,19 @@ def _serves_as_labels(node: Apply, v: Variable, behind: Mapping[Variable, set[He
 def _choose(head: Head, slices: Sequence[TargetSlice]) -> list[Checked]:
     """Return what to check for an output; nothing if the role of the slices is not clear."""
     ndim, is_categorical = head.y.ndim, isinstance(head.likelihood, Categorical)
-    if is_categorical and (labels := [piece for piece in slices if piece.labels]):
-        return _class_numbers(labels, ndim)
+    if is_categorical and (pieces := [piece for piece in slices if piece.labels]):
+        return _class_numbers(pieces, ndim)
     by_source = {piece.forms[-1]: piece for piece in slices}  # t and t[:, None]: the same values
     fitting = [
-        Checked(piece.target, values, ndim)
+        Checked(piece.target, values[0], ndim, tuple(values[1:]))
         for piece in by_source.values()
-        if (values := piece.with_axes(ndim)) is not None
+        if (values := piece.arrangements(ndim))
     ]
     if is_categorical and len(by_source) == 1 and not fitting:
         # They may be class numbers that are used out of sight, as in a scan.
-        values = slices[0].with_axes(ndim - 1)
-        if values is not None and "int" in values.type.dtype:
-            return [Checked(slices[0].target, values, ndim)]
+        labels = slices[0].with_axes(ndim - 1)
+        if labels is not None and "int" in labels.type.dtype:
+            return [Checked(slices[0].target, labels, ndim)]
     return fitting if len(fitting) == 1 else []
 
 

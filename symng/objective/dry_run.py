@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pytensor.graph.traversal import graph_inputs
 from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.backends import compile_in_python, few_on_host, to_numpy
@@ -90,7 +91,7 @@ class DryRun:
         ]
         try:
             with np.errstate(all="ignore"):
-                together, *apart = (self._example_losses(part) for part in (few, *parts))
+                together, *apart = (self._example_losses(losses, part) for part in (few, *parts))
         except ARRAY_ERRORS:  # a model of one number of examples
             return
         reordered = _agree(np.sort(together), np.sort(np.concatenate(apart)))
@@ -98,7 +99,9 @@ class DryRun:
             if not reordered and not _agree(whole, part, common_factor=not chunked):
                 raise _dependence_error(whole, part, chunked)
 
-    def _example_losses(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def _example_losses(
+        self, of_examples: TensorVariable, arrays: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Return the losses of examples at moved parameters."""
         model = self.model
         if self._moved is None:
@@ -109,8 +112,8 @@ class DryRun:
                 for v in values
             ]
             free = [p.type() for p in model.params]
-            losses = rebuild([model.example_losses], dict(zip(model.params, free, strict=True)))
-            self._moved = compile_in_python([*model.variables, *free], losses), moved
+            [losses] = rebuild([of_examples], dict(zip(model.params, free, strict=True)))
+            self._moved = compile_in_python([*model.variables, *free], [losses]), moved
         function, moved = self._moved
         return np.asarray(function(*arrays, *moved)[0])
 

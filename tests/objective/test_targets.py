@@ -420,3 +420,65 @@ def test_one_hot_rows_for_class_numbers():
         ):
             objective.check_batch("data", (X, rows))
     objective.check_batch("data", (X, np.eye(3)[[0, 1, 2, 1]].argmax(axis=-1)))
+
+
+def _one_hot_loss(reduce):
+    x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.zeros((3, 4)), name="w")
+    y = pt.special.softmax(x @ w, axis=-1)
+    return symng.Objective(reduce(pt.log(y), t), output=y, params=[w], inputs=[x], targets=[t])
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda log_y, t: -pt.einsum("ij,ij->", t, log_y) / t.shape[0],
+        lambda log_y, t: -pt.tensordot(t, log_y, axes=2) / t.shape[0],
+        lambda log_y, t: -pt.dot(t.flatten(), log_y.flatten()) / t.shape[0],
+        lambda log_y, t: -(t.T * log_y.T).sum(axis=0).mean(),
+        lambda log_y, t: -(t.reshape((-1, 2)) * log_y.reshape((-1, 2))).sum() / t.shape[0],
+    ],
+    ids=["einsum", "tensordot", "flat", "transposed", "other rows"],
+)
+def test_rearranged_one_hot_targets_are_checked_as_they_are(reduce):
+    objective, X = _one_hot_loss(reduce), np.ones((5, 3))
+    labels = np.arange(5) % 4
+    symng.compile_step(objective, symng.SGD(0.1), mode="FAST_COMPILE")((X, np.eye(4)[labels]))
+    wrong = np.eye(4)[labels]
+    wrong[2, 0] = 7.0
+    with pytest.raises(ValueError, match="one-hot rows"):
+        symng.compile_step(objective, symng.SGD(0.1), mode="FAST_COMPILE")((X, wrong))
+
+
+@pytest.mark.parametrize(
+    "loss, labels",
+    [
+        (
+            lambda log_y, t: -pt.switch(pt.lt(t, 0), 0.0, log_y[pt.arange(t.shape[0]), t]).mean(),
+            [0, 1, -1, 2, 3],
+        ),
+        (
+            lambda log_y, t: (
+                -(pt.neq(t, -100) * log_y[pt.arange(t.shape[0]), pt.maximum(t, 0)]).sum()
+                / t.shape[0]
+            ),
+            [0, 1, -100, 2, 3],
+        ),
+        (lambda log_y, t: -log_y[pt.arange(t.shape[0]), t - 1].mean(), [1, 2, 3, 4, 4]),
+    ],
+    ids=["switched off", "masked", "counted from one"],
+)
+def test_labels_that_the_loss_masks_or_shifts_are_taken(loss, labels):
+    x, t, w = pt.matrix("x"), pt.lvector("t"), pytensor.shared(np.zeros((3, 4)), name="w")
+    y = pt.special.softmax(x @ w, axis=-1)
+    objective = symng.Objective(loss(pt.log(y), t), output=y, params=[w], inputs=[x], targets=[t])
+    step = symng.compile_step(objective, symng.SGD(0.1), mode="FAST_COMPILE")
+    assert np.isfinite(step((np.ones((5, 3)), np.array(labels))).loss)
+
+
+def test_targets_of_a_sigmoid_that_the_loss_shifts_are_taken():
+    x, t, w = pt.matrix("x"), pt.matrix("t"), pytensor.shared(np.zeros((3, 1)), name="w")
+    y = pt.sigmoid(x @ w)
+    loss = -((1 + t) / 2 * pt.log(y) + (1 - t) / 2 * pt.log(1 - y)).mean()
+    objective = symng.Objective(loss, output=y, params=[w], inputs=[x], targets=[t])
+    step = symng.compile_step(objective, symng.SGD(0.1), mode="FAST_COMPILE")
+    assert np.isfinite(step((np.ones((2, 3)), np.array([[1.0], [-1.0]]))).loss)
