@@ -73,7 +73,8 @@ def argument_error(
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line outside of this package that led here."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "symng":
+    own = ("symng", "contextlib")  # with decorators of that between frames of this package
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in own:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 

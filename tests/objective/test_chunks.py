@@ -341,7 +341,10 @@ def _squares(y: Any, t: Any) -> Any:
 # Models and losses in which an example's loss depends on the number of examples, on the data of
 # others, or on its place.
 DEPENDENT = {
-    "mean times N": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).mean() * t.shape[0]),
+    "mean times log N": (
+        lambda h: pt.tanh(h),
+        lambda y, t: _squares(y, t).mean() * pt.log(t.shape[0]),
+    ),
     "sum by N - 1": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum() / (t.shape[0] - 1)),
     "model by N": (lambda h: pt.tanh(h / h.shape[0]), lambda y, t: _squares(y, t).mean()),
     "means of targets": (lambda h: pt.tanh(h), lambda y, t: _squares(y, t - t.mean(0)).mean()),
@@ -399,8 +402,10 @@ def test_empirical_fisher_refuses_dependent_losses_too(name):
         (lambda h: pt.tanh(h)[::-1], lambda y, t: _squares(y, t[::-1]).mean()),
         (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum() / (2 * t.shape[0])),
         (lambda h: pt.tanh(h), lambda y, t: _squares(y, t).sum()),
+        (lambda h: pt.tanh(h), lambda y, t: pt.sqr(y - t).mean() * t.shape[0]),
+        (lambda h: pt.tanh(h), lambda y, t: 0.5 * t.shape[0] * _squares(y, t).mean()),
     ],
-    ids=["another order", "half a mean", "sum"],
+    ids=["another order", "half a mean", "sum", "mean times N", "N times half a mean"],
 )
 def test_independent_losses_of_examples_pass(model, loss):
     rows = []
