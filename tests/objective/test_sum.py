@@ -362,3 +362,39 @@ def test_structural_damping_of_a_sum_over_more_examples_than_a_batch_in_chunks()
         rng = np.random.default_rng(0)
         norms.append(step((rng.standard_normal((8, 3)), rng.standard_normal((8, 2)))).update_norm)
     np.testing.assert_allclose(norms[1:], norms[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "reduce",
+    [
+        lambda losses, W: losses.mean() * losses.shape[0],
+        lambda losses, W: -(losses.shape[0] * -losses.mean()),
+        lambda losses, W: losses.sum() / losses.shape[0] * losses.shape[0],
+    ],
+    ids=["mean times N", "negated twice", "divided and multiplied"],
+)
+def test_a_mean_times_the_number_of_examples_is_a_sum(reduce):
+    objective, _ = make(reduce)
+    assert objective.reduction == "sum" and objective.sum_factor == 1
+    optimizer = OPTIMIZERS["natural"]
+    steps = []
+    for reduction in (mean, reduce):
+        objective, _ = make(reduction)
+        step = symng.compile_step(objective, optimizer, mode="FAST_COMPILE")
+        step((X, T))
+        steps.append(np.concatenate([p.get_value().ravel() for p in objective.params]))
+    np.testing.assert_allclose(*steps, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "reduce, factor",
+    [
+        (lambda losses, W: 0.5 * losses.shape[0] * losses.mean(), 0.5),
+        (lambda losses, W: losses.mean() * losses.shape[0] / 4, 0.25),
+        (lambda losses, W: losses.mean() * pt.sqr(losses.shape[0]), None),
+        (lambda losses, W: losses.mean() / losses.shape[0], None),
+    ],
+    ids=["half", "a fourth", "N squared", "divided twice"],
+)
+def test_the_factor_of_a_mean_times_the_number_of_examples(reduce, factor):
+    assert make(reduce)[0].sum_factor == factor
