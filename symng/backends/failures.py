@@ -89,11 +89,13 @@ def _kind_and_hint(error: Exception, backend: Backend) -> tuple[type[Exception],
 
 
 def comes_from(error: Exception, package: str) -> bool:
-    """Return whether ``error`` was raised in a call into ``package``, not by symng's code."""
+    """Return whether ``error`` was raised in a call into ``package``, not by symng's code.
+
+    What symng adds to a backend counts as the backend.
+    """
     modules = [f"{module}." for module, _ in frames_of(error)]
-    return not modules[-1].startswith("symng.") and any(
-        module.startswith(f"{package}.") for module in modules
-    )
+    own = modules[-1].startswith("symng.") and not modules[-1].startswith("symng.backends._")
+    return not own and any(module.startswith(f"{package}.") for module in modules)
 
 
 @contextmanager

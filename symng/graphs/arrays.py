@@ -132,6 +132,10 @@ def _in_dtype_of(
     if isinstance(given, Sequence | Number) and values.dtype.kind in "fiu" and dtype.kind == "f":
         return values.astype(dtype)
     if values.dtype.kind == "O" and hasattr(given, "dtypes"):
+        if _are_numbers(values):
+            text = Verbatim(f"{describe(given)} with columns of another form of numbers")
+            hint = f"Convert it with .astype({str(dtype)!r})."
+            raise argument_error(name, f"dtype {dtype}", text, hint, TypeError)
         raise argument_error(
             name,
             f"dtype {dtype}",
@@ -193,3 +197,8 @@ def refuse_arrays(
 
     checked.refuses_arrays = True  # type: ignore[attr-defined]
     return checked
+
+
+def _are_numbers(values: np.ndarray) -> bool:
+    """Return whether all entries of an array of objects are numbers."""
+    return all(isinstance(value, Number) for value in values.ravel())

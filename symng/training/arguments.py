@@ -33,7 +33,7 @@ def check_arguments(
         optimizer,
         Optimizer,
         "an optimizer such as symng.NaturalGradient()",
-        "Did you forget the parentheses?",
+        "Names are not taken." if isinstance(optimizer, str) else "Did you forget the parentheses?",
     )
     if average_decay is not None:
         hint = "It is the weight of the past: 0.99 averages about the last 100 steps."

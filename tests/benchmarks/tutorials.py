@@ -253,15 +253,15 @@ def recurrent_boltzmann_machine(n: int = 88, units: int = 150, recurrent: int = 
     W = weights("W", n, units, 0.01)
     Wuh, Wuv = weights("Wuh", recurrent, units, 1e-4), weights("Wuv", recurrent, n, 1e-4)
     Wvu, Wuu = weights("Wvu", n, recurrent, 1e-4), weights("Wuu", recurrent, recurrent, 1e-4)
-    bv, bh, bu = (
-        shared(np.zeros(k), name) for k, name in ((n, "bv"), (units, "bh"), (recurrent, "bu"))
+    bv, bh, b_u = (
+        shared(np.zeros(k), name) for k, name in ((n, "bv"), (units, "bh"), (recurrent, "b_u"))
     )
-    params = [W, bv, bh, Wuh, Wuv, Wvu, Wuu, bu]
+    params = [W, bv, bh, Wuh, Wuv, Wvu, Wuu, b_u]
     v, generator = pt.matrix("v"), pytensor.shared(np.random.default_rng(2))
     u0 = pt.zeros((recurrent,), dtype="float32")
     u = pytensor.scan(
         lambda a, u, Wuu: pt.tanh(a + u @ Wuu),
-        sequences=[v @ Wvu + bu],
+        sequences=[v @ Wvu + b_u],
         outputs_info=[u0],
         non_sequences=[Wuu],
         return_updates=False,
@@ -276,10 +276,10 @@ def recurrent_boltzmann_machine(n: int = 88, units: int = 150, recurrent: int = 
     train(objective, symng.SGD(0.001), lambda: ((roll,) for roll in rolls), max_steps=30)
 
     def generate(u: Any, rng: Any, *params: Any) -> list[Any]:
-        W, bv, bh, Wuh, Wuv, Wvu, Wuu, bu = params
+        W, bv, bh, Wuh, Wuv, Wvu, Wuu, b_u = params
         start = pt.zeros((n,), dtype="float32")
         v, rng = gibbs(start, rng, 25, W, bh + u @ Wuh, bv + u @ Wuv)
-        return [v, pt.tanh(bu + v @ Wvu + u @ Wuu), rng]
+        return [v, pt.tanh(b_u + v @ Wvu + u @ Wuu), rng]
 
     rng_of_rolls = pytensor.shared(np.random.default_rng(4))
     roll, _, next_rng = pytensor.scan(
