@@ -605,11 +605,34 @@ class TestBadInput:
             DataMNIST(examples[0], 70, 20, np.random.RandomState(0), 0)
 
 
-def test_presets():
-    assert state_mlpMNIST["nhid"] == 1500 and state_mlpMNIST["bs"] == 2500
-    sizes = [state_convMNIST[key] for key in ("bs", "mbs", "ebs", "cbs")]
-    assert sizes == [10000, 10000, 4000, 1000]
-    assert state_TFD["mindamp"] == 0.5 and state_TFD["loopIters"] == 6000
+# The settings of the authors' scripts: run_mlpMNIST.py, run_convMNIST.py and run_fast_tfd.py.
+PRESETS = [
+    (
+        state_mlpMNIST,
+        "nhid=1500 bs=2500 mbs=2500 ebs=2500 cbs=2500 unlabled=0 damp=6 adapt=1 lr=1 lr_adapt=2 "
+        "lr_adapt_start=150 lr_beta=20 miters=30 mrtol=1e-4 trancond=1e-3 loopIters=2000 "
+        "timeStop=30 validFreq=10 saveFreq=2 seed=203",
+    ),
+    (
+        state_convMNIST,
+        "nhid=750 bs=10000 mbs=10000 ebs=4000 cbs=1000 unlabled=1 damp=6 adapt=1 lr=1 lr_adapt=1 "
+        "lr_adapt_start=150 lr_adapt_change=100 lr_adapt_decrease=.5 miters=40 loopIters=1000 "
+        "timeStop=4 seed=200",
+    ),
+    (
+        state_TFD,
+        "bs=256 mbs=384 ebs=256 cbs=128 fold=0 unlabled=1 damp=5 adapt=1 lr=.2 lr_adapt=0 "
+        "miters=50 mrtol=1e-4 trancond=1e-4 loopIters=6000 timeStop=1920 validFreq=20 seed=123 "
+        "mindamp=.5 damp_ratio=1.25",
+    ),
+]
+
+
+@pytest.mark.parametrize("state, settings", PRESETS, ids=["mlpMNIST", "convMNIST", "TFD"])
+def test_presets(state, settings):
+    wanted = dict(pair.split("=") for pair in settings.split())
+    assert {key: float(state[key]) for key in wanted} == {k: float(v) for k, v in wanted.items()}
+    assert state_convMNIST["nkerns"] == "[32,64]"  # text, as the layers read it
 
 
 def test_own_model_needs_no_more_than_the_attributes(examples):

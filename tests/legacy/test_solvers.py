@@ -96,6 +96,15 @@ class TestMinresQLP:
         theirs = np.linalg.norm(SYSTEMS["inconsistent"]["minresQLP"]["x"])
         assert theirs > 20 * np.linalg.norm(x)
 
+    def test_quirks_make_the_least_squares_solution_long_again(self, compiled):
+        x, flag, *_ = compiled("minresQLP", "inconsistent", quirks=True)
+        assert flag == SYSTEMS["inconsistent"]["minresQLP"]["flag"]
+        shortest = solution("inconsistent")
+        assert np.linalg.norm(x) > 2 * np.linalg.norm(shortest)
+        # It solves the problem, but for its part along the null vectors.
+        A = matrix("inconsistent")
+        np.testing.assert_allclose(A @ x, A @ shortest, atol=1e-5)
+
     def test_quirks_give_the_recorded_numbers(self, compiled):
         """Six iterations, before the Lanczos vectors of either program have lost orthogonality."""
         x, *scalars = compiled("minresQLP", "few", quirks=True)
