@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import math
@@ -164,10 +165,14 @@ def _check_path(path: object) -> None:
 
 def _no_file(path: str | os.PathLike[str]) -> OSError:
     """Return the exception for a name that is not one of a file."""
-    return OSError(
-        f"path: expected the name of a file, got {os.fspath(path)!r}, which is a folder or a "
-        "device."
+    is_folder = Path(path).is_dir()
+    message = (
+        f"path: expected the name of a file, got {os.fspath(path)!r}, which is a "
+        f"{'folder' if is_folder else 'device'}."
     )
+    error = IsADirectoryError(message) if is_folder else OSError(message)
+    error.errno = errno.EISDIR if is_folder else None
+    return error
 
 
 def write_npz(

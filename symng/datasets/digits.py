@@ -157,9 +157,8 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
         arrays = read_npz(path, "an npz file with the arrays of MNIST", hint, compressed=True)
     except OSError as error:
         # With the same errno, the new error has the class of the first, such as FileNotFoundError.
-        text = (
-            f"path: expected a file that can be read, got {name}: {error.strerror or error}. {hint}"
-        )
+        reason = os.strerror(error.errno) if error.errno else error
+        text = f"path: expected a file that can be read, got {name}: {reason}. {hint}"
         raise OSError(error.errno or 0, text) from error
     names = ["x_train", "y_train", "x_test", "y_test"]
     if not set(names) <= set(arrays):
