@@ -66,10 +66,7 @@ class LossWalk:
 
     def is_count(self, v: TensorVariable) -> bool:
         """Return whether ``v`` is the number of examples itself, cast or not."""
-        while v.owner is not None and (
-            is_elementwise(v.owner.op, ps.Cast) or isinstance(v.owner.op, DimShuffle)
-        ):
-            v = v.owner.inputs[0]
+        v = _without_casts(v)
         is_length = v.owner is not None and isinstance(v.owner.op, Shape_i | Subtensor)
         return is_length and all(v.type.broadcastable) and self.counts_examples(v)
 
@@ -77,16 +74,21 @@ class LossWalk:
         """Return the factors of a product, with products among them taken apart."""
         found: list[TensorVariable] = []
         for v in scales:
-            inner = v
-            while inner.owner is not None and (
-                is_elementwise(inner.owner.op, ps.Cast) or isinstance(inner.owner.op, DimShuffle)
-            ):
-                inner = inner.owner.inputs[0]
+            inner = _without_casts(v)
             if inner.owner is not None and is_elementwise(inner.owner.op, ps.Mul):
                 found += self.factors_of(inner.owner.inputs)
             else:
                 found.append(v)
         return found
+
+
+def _without_casts(v: TensorVariable) -> TensorVariable:
+    """Return what ``v`` is before casts and new axes of length 1."""
+    while v.owner is not None and (
+        is_elementwise(v.owner.op, ps.Cast) or isinstance(v.owner.op, DimShuffle)
+    ):
+        v = v.owner.inputs[0]
+    return v
 
 
 def _shape_of(v: Variable) -> TensorVariable | None:

@@ -73,22 +73,10 @@ class DryRun:
             return
         if len(arrays) != len(model.variables):  # without targets
             return
-        few = [
-            np.asarray(to_numpy(a))[(slice(None),) * axis + (slice(_COMPARED),)]
-            for a, axis in zip(
-                few_on_host(arrays, model.data_axes, _COMPARED), model.data_axes, strict=True
-            )
-        ]
-        count = model.count_of(few)
-        if count < 3:
+        few = self._examples(few_on_host(arrays, model.data_axes, _COMPARED), slice(_COMPARED))
+        if model.count_of(few) < 3:
             return
-        parts = [
-            [
-                a[(slice(None),) * axis + (part,)]
-                for a, axis in zip(few, model.data_axes, strict=True)
-            ]
-            for part in (slice(2), slice(2, None))
-        ]
+        parts = [self._examples(few, part) for part in (slice(2), slice(2, None))]
         try:
             with np.errstate(all="ignore"):
                 together, *apart = (self._example_losses(losses, part) for part in (few, *parts))
@@ -100,6 +88,11 @@ class DryRun:
         for whole, part in zip((together[:2], together[2:]), apart, strict=True):
             if not reordered and not _agree(whole, part, common_factor=not chunked):
                 raise _dependence_error(whole, part, chunked)
+
+    def _examples(self, arrays: Sequence[np.ndarray], part: slice) -> list[np.ndarray]:
+        """Return a part of the examples of a batch."""
+        pairs = zip(arrays, self.model.data_axes, strict=True)
+        return [np.asarray(a)[(slice(None),) * axis + (part,)] for a, axis in pairs]
 
     def _example_losses(
         self, of_examples: TensorVariable, arrays: Sequence[np.ndarray]

@@ -210,7 +210,7 @@ def bits(count: int) -> tuple[Any, ...]:
 
 
 def memory_network(units: int = 100) -> symng.Objective:
-    """Return the network of example_RNN, which tells the first of 100 bits at the end."""
+    """Return the network of example_RNN, which has to remember the first of 100 bits."""
     rng = np.random.default_rng(0)
     shapes = {"Wx": (1, units), "Wh": (units, units), "Wy": (units, 1), "bh": units, "by": 1}
     Wx, Wh, Wy, bh, by = (
