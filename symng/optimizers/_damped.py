@@ -30,6 +30,7 @@ from symng.optimizers._step import (
 from symng.optimizers.base import Optimizer, Records, State, StepBatches, Updates
 from symng.optimizers.damping import (
     Damping,
+    FixedDamping,
     LevenbergMarquardt,
     SolveDamping,
     as_damping,
@@ -183,6 +184,13 @@ class DampedOptimizer(Optimizer):
         if self.preconditioner is not None:
             self.preconditioner.init_state(objective, state)
         return state
+
+    def refuse_increases(self, state: State) -> None:
+        super().refuse_increases(state)
+        searched = self.step_size is None or self.step_size.searches
+        if isinstance(self.damping, FixedDamping) and not searched:
+            # Nothing else would make the next step another one.
+            state.add("shortening", 1.0)
 
     def solve(self, batches: StepBatches, state: State) -> DampedSolve:
         """Return the solve of a step, which starts from ``warm_start`` times the previous one."""

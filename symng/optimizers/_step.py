@@ -145,6 +145,7 @@ def take_step_size(
     ``slope`` and ``curvature`` are those of the quadratic model, as for `StepSize.from_model`.
     """
     size = rule.from_model(step_size_of(state, rule), slope, curvature)
+    size *= state.values.get("shortening", 1)
     loss_at = loss_along(batches.gradient, direction, acceleration)
     if batches.search is None:
         size, new_loss, found = rule.find(loss_at, loss, slope, size)
@@ -246,6 +247,8 @@ def accept_or_reject(
         failed = pt.or_(failed, pt.lt(loss - new_loss, -rounding_of(loss)))
     accepted = pt.invert(pt.or_(failed, rule.refuses(judged)))
     updates = apply_update(params, update, accepted)
+    if (shortening := state.values.get("shortening")) is not None:
+        updates[shortening] = pt.switch(accepted, pt.minimum(2 * shortening, 1), shortening / 2)
     following = rule.adapt(
         damping, judged, failed, step=state.values["step"], niter=niter, status=status
     )

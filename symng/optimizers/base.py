@@ -266,6 +266,10 @@ class Optimizer(Config, ABC):
     def build(self, batches: StepBatches, state: State) -> Step:
         """Return the symbolic step on these batches."""
 
+    def refuse_increases(self, state: State) -> None:
+        """Have steps undone that raise the loss of their batch, where the damping rule agrees."""
+        state.refuses_increases = True
+
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...] | None:
         """Return the objective's inputs and targets in a metric batch; None without a metric."""
         return None

@@ -106,7 +106,8 @@ class FixedDamping(Damping):
     """Keep the damping where it is.
 
     The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone,
-    but lambda stays.
+    but lambda stays. So is one that raises the loss in `minimize` without a ``batch_size``: the
+    steps after it are half as long, and grow back as steps are taken.
 
     Parameters
     ----------
@@ -127,6 +128,10 @@ class FixedDamping(Damping):
     @property
     def start(self) -> float:
         return float(self.value)
+
+    @property
+    def leaves_increases_open(self) -> bool:
+        return True
 
     def next(
         self, damping: TensorVariable, rho: TensorVariable, failed: TensorVariable

@@ -26,7 +26,7 @@ from symng.training.early_stopping import BestEvaluation, EarlyStopping, check_e
 from symng.training.finishing import make_result
 from symng.training.history import History
 from symng.training.interrupt import Interrupts
-from symng.training.mismatch import warn_of_mismatch
+from symng.training.mismatch import warn_of_mismatch, warn_of_unseen_sum
 from symng.training.prefetch import Prefetcher
 from symng.training.processes import share
 from symng.training.progress import ProgressBar
@@ -100,10 +100,10 @@ def minimize(
         Examples in a gradient batch, drawn without replacement. A schedule is a function of the
         number of the step, from 0; its sizes are limited to the examples that metric and search
         batch leave. JAX recompiles for each new size, so change it rarely. Not with a stream of
-        batches. Default: all examples, in order. Then a step that raises the loss is undone if the
-        damping is a `LevenbergMarquardt` with ``reject_below=None``; with a fixed damping it is
-        not, since the next step would be the same. Of an `ObjectiveSum` one for all terms, or one
-        for each in a tuple: ``(500, None)``.
+        batches. Default: all examples, in order. Then a step that raises the loss is undone, and
+        the next has more damping, or with a fixed damping half the size; `SGD`, `Adam`, `TONGA` and
+        a damping with ``reject_below`` of its own go by their own rules. Of an `ObjectiveSum` one
+        for all terms, or one for each in a tuple: ``(500, None)``.
     drop_last : bool, default True
         Whether the examples that do not fill the last batch of an epoch wait for the next epoch.
         With False they are a shorter batch, so that each epoch takes every example once; a step on
@@ -368,3 +368,4 @@ def _try_out(step: CompiledStep, sampler: Sampler) -> None:
     groups = step.objective.by_term("data", gradient)
     for term, arrays in zip(step.objective.terms, groups, strict=True):
         warn_of_mismatch(term, step.optimizer, arrays)
+        warn_of_unseen_sum(term, step.optimizer, arrays)

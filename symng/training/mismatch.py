@@ -25,6 +25,8 @@ from symng.training.batch_arrays import Arrays
 
 # Examples, and numbers of their outputs, that are compared: few, to take no noticeable time.
 _LIMITS = 16, 2**14
+# Steps that are longer by less than this are no reason for a warning: half a sum is a likelihood.
+_LONGER = 1.9
 # Relative difference that is no mismatch: a small penalty on the output, such as an entropy bonus.
 _NEAR = 0.05
 
@@ -35,10 +37,8 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Arrays) 
     Likelihoods that were given are taken as intended, and weights of examples and factors are no
     mismatch. Without a verdict there is no warning.
     """
-    metric, heads = optimizer.metric, objective.heads
-    while isinstance(metric, StructuralDamping):
-        metric = metric.metric
-    if not isinstance(metric, Fisher) or any(
+    heads = objective.heads
+    if not _has_fisher(optimizer) or any(
         h.r is None or h.source.startswith("given") for h in heads
     ):
         return
@@ -68,6 +68,45 @@ def warn_of_mismatch(objective: Objective, optimizer: Optimizer, batch: Arrays) 
     if match.likelihood is None and match.outputs and not doubtful and not is_opposite:
         return
     warn(_message(objective, match, {h: taken[h] for h in doubtful}, is_opposite))
+
+
+def warn_of_unseen_sum(objective: Objective, optimizer: Optimizer, batch: Arrays) -> None:
+    """Warn if the loss grows with the number of examples, and no sum over them was found in it.
+
+    The Fisher matrix does not grow with it, so that steps are too long by that factor. Where loss
+    and likelihood do not match there is no warning.
+    """
+    model = objective.model
+    if not _has_fisher(optimizer) or model.reduction is not None or model.sum_factor is not None:
+        return
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            values = Values(model)
+            few = values.take_examples(batch, *_LIMITS)
+            fewer = values.take_examples(few, model.count_of(few) // 2, _LIMITS[1])
+            matches = [compare(values, part, UNOPTIMIZED) for part in (few, fewer)]
+    except Exception:  # a failure here must not stop a run
+        return
+    of_few, of_fewer = (
+        m.factor / model.count_of(part) for m, part in zip(matches, (few, fewer), strict=True)
+    )
+    times = of_few * model.count_of(batch)
+    grows = len({model.count_of(part) for part in (few, fewer)}) == 2 and all(matches)
+    if grows and times > _LONGER and np.isclose(of_few, of_fewer, rtol=_NEAR):
+        warn(
+            "loss: expected a mean or a sum over examples, got a loss that grows with their "
+            f"number, though no sum over them was found in it. Steps are {times:.3g} times too "
+            "long. Take the mean, or write the sum as losses.sum(), or lower step_size."
+        )
+
+
+def _has_fisher(optimizer: Optimizer) -> bool:
+    """Return whether the optimizer solves with a Fisher matrix."""
+    metric = optimizer.metric
+    while isinstance(metric, StructuralDamping):
+        metric = metric.metric
+    return isinstance(metric, Fisher)
 
 
 def _find_mismatch(objective: Objective, batch: Arrays) -> Match | None:

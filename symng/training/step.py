@@ -87,7 +87,8 @@ class CompiledStep:
         )
         self.processes = Processes(self._programs.arrays.backend)
         self._state = optimizer.init_state(objective)
-        self._state.refuses_increases = refuses_increases
+        if refuses_increases:
+            optimizer.refuse_increases(self._state)
         if average_decay is not None:
             init_average(objective, self._state)
         self._own_updates = read_updates(updates, objective, self._state)

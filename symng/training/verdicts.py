@@ -182,12 +182,14 @@ def _refusal(info: StepInfo) -> str:
 
 
 def _is_failure(info: StepInfo, step: CompiledStep) -> bool:
-    """Return whether a step failed without more damping, so that the next one will fail too."""
+    """Return whether a step failed, and neither more damping nor a shorter step comes next."""
     useless = info.status in NO_DIRECTION or (
         info.status is Status.NEGATIVE_CURVATURE
         and info.residual_norm >= NO_GAIN * info.gradient_norm
     )
     if info.accepted or (np.isfinite(info.loss + info.new_loss) and not useless):
+        return False
+    if "shortening" in step.state and not useless:
         return False
     damping = step.state.get("damping")
     return damping is None or not float(damping.get_value()) > info.damping

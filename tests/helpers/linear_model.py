@@ -56,5 +56,7 @@ def mismatch_warnings(objective: symng.Objective, optimizer: Any, batch: Any) ->
     """Return what `minimize` warns of before its first step."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        mismatch.warn_of_mismatch(objective, optimizer, objective.check_batch("data", batch))
+        arrays = objective.check_batch("data", batch)
+        mismatch.warn_of_mismatch(objective, optimizer, arrays)
+        mismatch.warn_of_unseen_sum(objective, optimizer, arrays)
     return [str(w.message) for w in caught]

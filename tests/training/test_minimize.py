@@ -307,13 +307,18 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
     data = np.eye(2), np.array([3.0, 5.0])
     with pytest.warns(RuntimeWarning, match="Step after step failed and changed nothing"):
         # Nothing changes from try to try.
-        result = train(descent(step_size=1e6), objective, data, max_steps=50)
+        result = train(descent(step_size=1e6), objective, data, batch_size=2, max_steps=50)
     assert (
         result.stopped == "diverged"
         and len(result.history) == 9
         and not result.history["accepted"].any()
     )
     assert (w.get_value() == 0).all()
+    # On full batches the steps become shorter, to where one is good.
+    result = train(descent(step_size=1e6), objective, data, max_steps=50)
+    accepted, losses = result.history["accepted"], result.history["loss"]
+    assert not accepted[:9].any() and accepted.any() and (np.diff(losses) <= 0).all()
+    w.set_value(np.zeros(2))
     # Where the damping grows there is hope, and it is found.
     rule = symng.LevenbergMarquardt(initial=1.0, increase=10.0)
     result = train(descent(step_size=1e6, damping=rule), objective, data, max_steps=8)
@@ -334,6 +339,40 @@ def test_rejected_steps_are_recorded_and_a_hopeless_run_ends():
             callback=lambda row: w.set_value([np.nan] * 2),
         )
     assert result.stopped == "diverged" and len(result.history) == 10
+
+
+FIXED = {
+    "natural gradient": symng.NaturalGradient(damping=1e-3, step_size=8.0),
+    "by the model": symng.NaturalGradient(damping=1e-3, step_size=symng.QuadraticModelStep()),
+    "hessian-free": symng.HessianFree(damping=1e-3, step_size=8.0, solver=symng.CG(maxiter=5)),
+    "conjugate": symng.NaturalConjugateGradient(damping=1e-3, beta="polak-ribiere", step_size=8.0),
+}
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_full_batches_never_raise_the_loss_with_a_fixed_damping(name):
+    """The steps after one that would are shorter, and grow back."""
+    x, t = pt.matrix("x"), pt.vector("t")
+    w = pytensor.shared(np.array([2.0, -1.5, 0.5]), name="w")
+    y = pt.tanh(x @ w)
+    objective = symng.Objective(
+        pt.sqr(y - t).mean() / 2, output=y, params=[w], inputs=[x], targets=[t]
+    )
+    rng = np.random.default_rng(3)
+    inputs = rng.standard_normal((20, 3))
+    data = inputs, np.tanh(inputs @ [0.5, 1.0, -1.0])
+    result = train(FIXED[name], objective, data, max_steps=30)
+    accepted, losses = result.history["accepted"], result.history["loss"]
+    sizes = result.history["step_size"]
+    assert (np.diff(losses) <= 4e-16).all() and losses[-1] < 0.7 * losses[0]
+    if name != "by the model":
+        assert not accepted.all() and sizes.max() == 8.0
+        (refused,) = np.nonzero(~accepted[:-1].astype(bool))
+        np.testing.assert_array_equal(sizes[refused + 1], sizes[refused] / 2)
+        # With minibatches the steps are as long as asked for.
+        w.set_value(np.array([2.0, -1.5, 0.5]))
+        short = train(FIXED[name], objective, data, batch_size=20, max_steps=3)
+        assert (short.history["step_size"] == 8.0).all()
 
 
 # What is refused

@@ -176,3 +176,57 @@ def test_what_the_objective_has_warned_of_is_not_warned_of_again():
         with pytest.warns(UserWarning, match=r"likelihood=symng.Bernoulli\(logits=True\)"):
             objective = symng.Objective(loss, r, [w], [x])
         assert mismatch_warnings(objective, symng.NaturalGradient(), (values,)) == []
+
+
+LOSSES = M.cross_entropy()
+ONES = pt.ones_like(LOSSES)
+
+
+def joined(losses: Any) -> Any:
+    return pt.concatenate([losses[:3], losses[3:]])
+
+
+def summed_in_a_loop(losses: Any) -> Any:
+    return pytensor.scan(
+        lambda e, total: e + total, [losses], [pt.zeros(())], return_updates=False
+    )[-1]
+
+
+# Sums over examples, few of which are found on the graph.
+SUMS: dict[str, Any] = {
+    "scan": summed_in_a_loop(LOSSES),
+    "switch": pt.switch(pt.gt(M.w.sum(), 1e9), 0.0, LOSSES.sum()),
+    "maximum": pt.maximum(LOSSES.sum(), 0.0),
+    "product with ones": pt.dot(ONES, LOSSES),
+    "einsum": pt.einsum("n,n->", ONES, LOSSES),
+    "cumsum": pt.cumsum(LOSSES)[-1],
+    "concatenate": joined(LOSSES).sum(),
+    "sorted": pt.sort(LOSSES).sum(),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_sum_is_seen_or_warned_of(name):
+    """Steps of the Fisher matrix would be N times too long without a word."""
+    objective = M.objective(SUMS[name], M.softmax)
+    messages = mismatch_warnings(objective, symng.NaturalGradient(), (X, ONE_HOT))
+    if objective.sum_factor is None:
+        (message,) = messages
+        assert "12 times too long" in message
+    else:
+        assert objective.sum_factor == 1 and messages == []
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_mean_in_the_same_words_is_not_warned_of(name):
+    mean = SUMS[name] / M.x.shape[0]
+    objective = M.objective(mean, M.softmax)
+    assert mismatch_warnings(objective, symng.NaturalGradient(), (X, ONE_HOT)) == []
+    divided = M.objective(SUMS[name] / 12, M.softmax)  # by the number in this batch
+    assert mismatch_warnings(divided, symng.NaturalGradient(), (X, ONE_HOT)) == []
+
+
+def test_a_sum_is_no_matter_to_a_metric_that_grows_with_it():
+    objective = M.objective(SUMS["scan"], M.softmax)
+    optimizer = symng.NaturalGradient(metric=symng.GaussNewton())
+    assert mismatch_warnings(objective, optimizer, (X, ONE_HOT)) == []

@@ -131,16 +131,17 @@ def test_full_batches_refuse_a_step_that_raises_the_loss():
         assert (result.history["damping"][1:] > result.history["damping"][:-1]).all()
 
 
-def test_a_threshold_that_is_given_and_a_damping_that_stays_have_the_say():
-    for damping in (symng.LevenbergMarquardt(initial=1e-3, reject_below=-100.0), 1e-3):
-        objective, _ = least_squares()
-        result = train(
-            objective, symng.NaturalGradient(damping=damping, step_size=2.5), max_steps=3
-        )
-        assert (
-            result.history["accepted"].all()
-            and result.history["loss"][-1] > result.history["loss"][0]
-        )
+@pytest.mark.parametrize(
+    "damping, batch_size",
+    [(symng.LevenbergMarquardt(initial=1e-3, reject_below=-100.0), None), (1e-3, 3)],
+    ids=["a threshold", "a fixed damping with a batch size"],
+)
+def test_where_steps_that_raise_the_loss_are_taken(damping, batch_size):
+    objective, _ = least_squares()
+    optimizer = symng.NaturalGradient(damping=damping, step_size=2.5)
+    result = train(objective, optimizer, max_steps=3, batch_size=batch_size)
+    losses = result.history["loss"]
+    assert result.history["accepted"].all() and losses[-1] > losses[0]
 
 
 def test_rounding_errors_are_not_refused():
