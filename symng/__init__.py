@@ -76,7 +76,7 @@ from symng.training import (
 
 __version__ = "0.1.0"
 
-_sys.modules[f"{__name__}.vectors"] = vectors  # so that it can be imported by its public name
+_sys.modules[f"{__name__}.vectors"] = vectors  # for `import symng.vectors`
 
 __all__ = [
     "Adam",
@@ -153,7 +153,7 @@ __all__ = [
     "solve",
 ]
 
-# Names of bridges to other packages, by the module that has them.
+# Names that lead to other packages, each with the module of `symng.bridges` that has it.
 _BRIDGES = {
     "from_pymc": "pymc",
     "from_pytensor_ml": "pytensor_ml",

@@ -36,18 +36,18 @@ def describe(value: object) -> str:
     if isinstance(value, Variable):
         return f"the symbolic variable {value} of type {value.type}"
     if isinstance(value, np.ndarray) or hasattr(value, "addressable_shards"):
-        array = cast(np.ndarray, value)  # or one of JAX
+        array = cast(np.ndarray, value)  # or a JAX array
         return f"an array of shape {array.shape} and dtype {array.dtype}"
     if isinstance(value, type):
         return f"the class {value.__name__} (not an instance of it)"
     kind, shape = type(value).__name__, getattr(value, "shape", None)
-    if isinstance(shape, tuple):  # such as a table
+    if isinstance(shape, tuple):  # such as a DataFrame
         return f"a {kind} of shape {shape}"
     if isinstance(value, list | tuple) and len(value) > 20:
         return f"a {kind} of {len(value)} items"
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # an error in it must not hide the message
+    except Exception:  # a repr that fails must not hide the message
         text = f"a {kind}"
     if len(text) > 80:
         text = text[:77] + "..."
@@ -63,7 +63,7 @@ def argument_error(
 ) -> Exception:
     """Return, not raise, the exception for an argument that is not what it should be.
 
-    ``got`` is printed by `describe`, or as it is where it is a `Verbatim`.
+    ``got`` is printed by `describe`, a `Verbatim` as it is.
     """
     text = got if isinstance(got, Verbatim) else describe(got)
     message = f"{name}: expected {expected}, got {text}."
@@ -73,7 +73,7 @@ def argument_error(
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line outside of this package that led here."""
     frame, level = sys._getframe(1), 2
-    own = ("symng", "contextlib")  # with decorators of that between frames of this package
+    own = ("symng", "contextlib")  # whose decorators come between frames of this package
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in own:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
@@ -138,7 +138,7 @@ def check_number(
 
 
 def _is_symbolic_number(value: object, integer: bool) -> bool:
-    """Return whether ``value`` is a symbolic scalar of a real, or with ``integer`` whole, dtype."""
+    """Return whether ``value`` is a symbolic real scalar, with ``integer`` one of integer dtype."""
     return (
         isinstance(value, TensorVariable)
         and value.type.ndim == 0
@@ -156,7 +156,7 @@ def check_choice(name: str, value: object, choices: Iterable[str], hint: str = "
 def check_float(name: str, value: DTypeLike, hint: str = "") -> FloatName:
     """Return the name of a dtype that parameters and data can have, or refuse it."""
     dtype: object = value
-    if value is not None:  # which NumPy takes for float64
+    if value is not None:  # which NumPy reads as float64
         with suppress(TypeError):
             dtype = np.dtype(value).name
     check_choice(name, dtype, get_args(FloatName), hint)
@@ -182,10 +182,10 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     if array.dtype.kind != "f":
         return
     with np.errstate(all="ignore"):
-        if np.isfinite(array.sum()):  # a sum costs a tenth of a test of each value
+        if np.isfinite(array.sum()):  # a tenth of the cost of testing every value
             return
-        bad = array - array != 0  # also on the device of an array of JAX
-    if not bad.any():  # the sum alone overflowed
+        bad = array - array != 0  # not np.isfinite, which copies a JAX array to the host
+    if not bad.any():  # only the sum overflowed
         return
     others = tuple(a for a in range(array.ndim) if a != axis)
     examples = np.flatnonzero(bad.any(axis=others))
@@ -198,7 +198,7 @@ def check_finite(name: str, array: np.ndarray, axis: int = 0) -> None:
     )
 
 
-# What other libraries call an argument, by its name here.
+# Other libraries' names for an argument, by its name here.
 _SYNONYMS = {
     "step_size": "lr learning_rate stepsize rate eta alpha",
     "size": "lr learning_rate stepsize rate eta alpha step_size",
@@ -231,18 +231,19 @@ _SYNONYMS = {
     "inputs": "input x X",
     "targets": "target labels y Y",
 }
-# The names here that an argument of another library may stand for.
+# The reverse: what a name from another library may mean here.
 _MEANINGS: dict[str, list[str]] = {}
 for _name, _others in _SYNONYMS.items():
     for _other in _others.split():
         _MEANINGS.setdefault(_other, []).append(_name)
 
-# Arguments whose value means something else in other libraries: it is not repeated in a hint.
+# Names from other libraries whose values mean something else here: hints do not repeat them.
 _OTHER_VALUES = "verbose quiet rng key backend device tol tolerance X".split()
 
 _EPOCH = "An epoch is N // batch_size steps, for N examples."
 _DECAY = "Add it to the loss: loss + 0.5 * {name} * sum((p**2).sum() for p in params)."
-_PARTS = {  # settings of a part, by the argument that takes the part
+# Arguments that take an object, each with an example of one and the settings that belong to it.
+_PARTS = {
     "solver": ("symng.CG", "maxiter rtol atol tol max_iter max_iterations iterations"),
     "optimizer": (
         "symng.NaturalGradient",
@@ -256,7 +257,7 @@ _PARTS = {  # settings of a part, by the argument that takes the part
 
 
 def check_keywords(owner: str, given: Mapping[str, object], known: Sequence[str]) -> None:
-    """Refuse keyword arguments that are not among the known ones, and say which is meant."""
+    """Refuse keyword arguments that are not among the known ones, and say which may be meant."""
     for name, value in given.items():
         if name not in known:
             raise argument_error(
@@ -269,7 +270,7 @@ def check_keywords(owner: str, given: Mapping[str, object], known: Sequence[str]
 
 
 def _hint_for(name: str, value: object, known: Sequence[str]) -> str:
-    """Return what to give in place of an unknown argument."""
+    """Return a hint that says what to give instead of an unknown argument."""
     if name in ("weight_decay", "l2", "l2_penalty"):
         return _DECAY.format(name=name)
     shown = repr(value) if isinstance(value, Real) else ""
@@ -286,7 +287,7 @@ def _hint_for(name: str, value: object, known: Sequence[str]) -> str:
 
 
 def _hint_for_synonym(name: str, meant: str, value: str) -> str:
-    """Return the hint for an argument that is called ``meant`` here; ``value`` is a number's."""
+    """Return the hint for an argument called ``meant`` here; ``value`` is its number, or empty."""
     if "epoch" in name:
         return f"Give {meant}. {_EPOCH}"
     if name == "betas":

@@ -17,17 +17,17 @@ from typing import IO, Any
 
 import numpy as np
 
-# Windows has none.
+# Windows does not have it.
 fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-# Of the comment of an archive, with the checksum of all of its content.
+# How the comment of an archive begins; a checksum of its content follows.
 _SEAL = b"symng sha256 "
 
-_MANY = 2**16  # more entries than any file of symng has
+_TOO_MANY = 2**16  # more entries than any file that symng writes
 
 
 class DamagedFileError(ValueError):
-    """A file that is damaged or something else."""
+    """A file is damaged, or is not of the kind expected."""
 
 
 def write_atomically(
@@ -40,9 +40,9 @@ def write_atomically(
     """Call ``write`` on a new file in the folder of ``path``, then move that file over ``path``.
 
     If anything goes wrong (a full disk, Ctrl-C), an older file at ``path`` stays as it was and the
-    new one is removed. Mode and group of an older file are kept. The file is on the disk when this
-    returns, under its name. With ``trial`` the new file is removed in any case. ``before`` is
-    called when the new file is complete and the older one still there.
+    new one is removed. The new file keeps the mode and group of the older one. Once this returns,
+    the file and its name are on the disk. With ``trial`` the new file is removed in any case.
+    ``before`` is called when the new file is complete and the older one is still in place.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def write_atomically(
     # A link is followed, so that the file it points to is replaced, not the link.
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise _no_file(path)
+        raise _not_a_file(path)
     try:
         with _temporary(target) as (file, temporary):
             write(file)
@@ -67,7 +67,7 @@ def write_atomically(
             _keep_rights(file, target)
             if before is not None:
                 before()
-            if fcntl is None:  # Windows moves no open file
+            if fcntl is None:  # Windows cannot move an open file
                 file.close()
             temporary.replace(target)
         sync_folder(target.parent)
@@ -84,7 +84,7 @@ def write_atomically(
 
 
 def temporary_of(target: Path) -> Path:
-    """Return the name under which a file is written before it is complete, always the same."""
+    """Return the path at which a file is written until it is complete; the same every time."""
     return target.with_name(f".symng-{zlib.crc32(os.fsencode(target.name)):08x}.tmp")
 
 
@@ -92,10 +92,10 @@ def temporary_of(target: Path) -> Path:
 def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
     """Open the temporary file of ``target``, empty, and remove it if the context fails.
 
-    What a killed process has left there is written over. Two writers wait for each other.
+    What a killed process left there is overwritten. A second writer waits for the first.
     """
     temporary = temporary_of(target)
-    file = _open_alone(temporary)
+    file = _open_locked(temporary)
     try:
         file.truncate(0)
         yield file, temporary
@@ -108,8 +108,8 @@ def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
         file.close()
 
 
-def _open_alone(path: Path) -> IO[bytes]:
-    """Open a file for writing, made where it is not there, once no other writer has it open."""
+def _open_locked(path: Path) -> IO[bytes]:
+    """Open a file for writing, creating it if needed, once no other writer has it open."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
         file = os.fdopen(os.open(path, flags, 0o666), "w+b")
@@ -127,7 +127,7 @@ def _open_alone(path: Path) -> IO[bytes]:
 
 
 def is_still(file: IO[bytes], path: Path) -> bool:
-    """Return whether an open file is the one of this name: others may have moved or removed it."""
+    """Return whether an open file is still at ``path``: others may have moved or removed it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _keep_rights(file: IO[bytes], target: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names of the files in a folder to the disk, where the system can."""
+    """Flush the names of the files in a folder to the disk, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     with suppress(OSError):
@@ -163,8 +163,15 @@ def _check_path(path: object) -> None:
         raise TypeError(f"path: expected the name of a file, got {path!r} ({type(path).__name__}).")
 
 
-def _no_file(path: str | os.PathLike[str]) -> OSError:
-    """Return the exception for a name that is not one of a file."""
+def _check_regular_file(path: str | os.PathLike[str]) -> None:
+    """Refuse folders and devices: reading a FIFO would block, and /dev/zero would never end."""
+    _check_path(path)
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise _not_a_file(path)
+
+
+def _not_a_file(path: str | os.PathLike[str]) -> OSError:
+    """Return the exception for the path of a folder or a device."""
     is_folder = Path(path).is_dir()
     message = (
         f"path: expected the name of a file, got {os.fspath(path)!r}, which is a "
@@ -215,17 +222,17 @@ def _seal_of(archive: zipfile.ZipFile) -> bytes:
 def read_npz(
     path: str | os.PathLike[str], what: str, hint: str, *, compressed: bool = False
 ) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file; ``what`` says in messages what file is expected.
+    """Return all arrays of an npz file by name; messages say that ``what`` was expected.
 
-    Sizes are compared before anything is read: no more memory is asked for than the file is long,
-    unless ``compressed`` entries are allowed.
+    Sizes are compared before anything is read, so that no more memory is allocated than the file
+    is long, unless ``compressed`` entries are allowed.
 
     Raises
     ------
     OSError
         When the file cannot be opened, or is a folder or a device.
     DamagedFileError
-        When it is damaged or something else; the message ends with ``hint``.
+        When it is damaged or another kind of file; the message ends with ``hint``.
     """
     return read_sealed(path, what, hint, compressed=compressed)[0]
 
@@ -234,9 +241,7 @@ def read_sealed(
     path: str | os.PathLike[str], what: str, hint: str, *, compressed: bool = False
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Read an npz file as `read_npz` does; return also whether it has a checksum of its content."""
-    _check_path(path)
-    if not stat.S_ISREG(Path(path).stat().st_mode):  # a FIFO would block, /dev/zero never end
-        raise _no_file(path)
+    _check_regular_file(path)
     # Outside of the try: a missing file is not a damaged one.
     with Path(path).open("rb") as file:
         try:
@@ -250,28 +255,26 @@ def read_sealed(
                     entry.filename.removesuffix(".npy"): _read_array(archive, entry)
                     for entry in archive.infolist()
                 }
-        # Whatever zipfile and NumPy raise for a damaged file: there are a dozen types.
+        # zipfile and NumPy raise a dozen types of exceptions for damaged files.
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise DamagedFileError(
-                f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or something "
-                f"else ({reason}). {hint}"
+                f"path: expected {what}, got {os.fspath(path)!r}, which is damaged or another kind "
+                f"of file ({reason}). {hint}"
             ) from error
     return arrays, is_sealed
 
 
 def read_text(path: str | os.PathLike[str], start: bytes) -> bytes | None:
-    """Return the content of a file that begins with ``start``; None of any other."""
-    _check_path(path)
-    if not stat.S_ISREG(Path(path).stat().st_mode):
-        raise _no_file(path)
+    """Return the content of a file if it begins with ``start``, else None."""
+    _check_regular_file(path)
     with Path(path).open("rb") as file:
         return start + file.read() if file.read(len(start)) == start else None
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int, compressed: bool) -> None:
-    """Refuse entries that are no arrays, are there twice, or are larger than the file."""
-    if len(entries) >= _MANY:
+    """Refuse entries that are not arrays, appear twice, or are larger than the file."""
+    if len(entries) >= _TOO_MANY:
         raise ValueError(f"it has {len(entries)} entries")
     names: set[str] = set()
     for entry in entries:
@@ -288,7 +291,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int, compressed: bool) 
 
 
 def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """Read an array whose header asks for as many bytes as the entry has."""
+    """Return the array of an entry, or refuse a header that asks for more or fewer bytes."""
     headers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -296,7 +299,7 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(entry) as content:
         version = np.lib.format.read_magic(content)
         if version not in headers:
-            raise ValueError(f"{entry.filename!r} has a format that it is not written in")
+            raise ValueError(f"{entry.filename!r} has version {version} of the npy format")
         shape, by_column, dtype = headers[version](content)
         if dtype.hasobject:
             raise ValueError(f"{entry.filename!r} holds Python objects, which are never loaded")

@@ -15,7 +15,7 @@ Poisson       exp(r)          diag(y)                 diag(1 / y)
 
 The last column is the recipe of the paper (equations 7, 8 and 30); the column before it follows by
 the chain rule (equations 11 to 15) and stays finite when an output saturates. Two more have no
-targets: `Sign`, of hidden states, and `Boltzmann`, of samples of an energy model.
+targets: `Sign`, for hidden states, and `Boltzmann`, for samples of an energy model.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ class Likelihood(Config, ABC):
     def check_targets(
         self, name: str, targets: np.ndarray, output_ndim: int, classes: int | None = None
     ) -> None:
-        """Refuse an array of targets outside the range of this distribution; by default none.
+        """Refuse targets outside the range of this distribution; by default all pass.
 
-        ``output_ndim`` is the number of axes of the output, and ``classes`` the length of its last
-        one, if known.
+        ``output_ndim`` is the number of axes of the output, and ``classes`` the length of the last
+        of these, if known.
         """
 
     @property
@@ -103,7 +103,7 @@ class Gaussian(Likelihood):
 
     Notes
     -----
-    Equation 7 of the paper prints std^2 for the factor; the Fisher matrix of this distribution has
+    Equation 7 of the paper has the factor std^2; the Fisher matrix of this distribution has
     1 / std^2.
 
     Examples
@@ -352,7 +352,7 @@ class Sign(Likelihood):
 class Boltzmann(Likelihood):
     """Read the output as the energies E of samples of p = exp(-E) / Z.
 
-    The Fisher matrix with respect to the energies of N samples, N times that of one, centers:
+    With respect to the energies of the N samples, N times the Fisher matrix subtracts the mean:
     I - 1 1^T / N.
     """
 
@@ -370,20 +370,20 @@ class Boltzmann(Likelihood):
         return self.metric_product(y, v)
 
     def sample(self, y: TensorVariable, rng: Any) -> tuple[Variable, TensorVariable]:
-        raise NotImplementedError("The samples of an energy model come from its user.")
+        raise NotImplementedError("Boltzmann: the user draws the samples of an energy model.")
 
 
 def _refuse_first(
     name: str, targets: np.ndarray, wrong: np.ndarray, expected: str, hint: str
 ) -> None:
-    """Refuse ``targets`` if any entry (or row) is wrong, and show the first of them."""
+    """Refuse ``targets`` if any entry (or row) is wrong, and show the first one that is."""
     if wrong.any():
         where = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise argument_error(name, expected, Verbatim(f"{targets[where]} at {where}"), hint)
 
 
 def describe_likelihood(likelihood: Likelihood) -> str:
-    """Return the name of a likelihood and its settings that are not the default."""
+    """Return the name of a likelihood and those of its settings that are not the defaults."""
     settings = []
     for f in fields(likelihood):  # type: ignore[arg-type]
         value = getattr(likelihood, f.name)
@@ -393,6 +393,6 @@ def describe_likelihood(likelihood: Likelihood) -> str:
 
 
 def likelihood_code(likelihood: Likelihood) -> str:
-    """Return the code that makes a likelihood."""
+    """Return the Python code that makes a likelihood."""
     name = describe_likelihood(likelihood)
     return f"symng.{name}" if "(" in name else f"symng.{name}()"

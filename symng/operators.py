@@ -17,6 +17,7 @@ from symng.backends import (
     UNOPTIMIZED,
     backend_of,
     compile_function,
+    compile_with_data,
     fallback_mode,
     to_numpy,
     warn_of_other_backend,
@@ -47,7 +48,7 @@ class Factor:
     rmatvec : callable
         From a symbolic vector u with an entry for each row of R to R^T u.
     rows : callable, optional
-        Without arguments, to R itself; None where no way is known that costs less than products.
+        Takes no arguments; returns R itself, or None if products with unit vectors cost no more.
     """
 
     matvec: Callable[[TensorVariable], TensorVariable]
@@ -57,7 +58,7 @@ class Factor:
     def materialise(
         self, like: TensorVariable, by: Literal["rows", "columns"] = "rows"
     ) -> TensorVariable:
-        """Return R itself, symbolic; ``like`` is any vector v that has a product R v.
+        """Return R itself, symbolic; ``like`` is any vector v that R can multiply.
 
         Notes
         -----
@@ -91,7 +92,7 @@ class LinearOperator:
     size : int
         Number of rows and columns of A, at least 1.
     dtype : str, default "float64"
-        "float32" or "float64", that of vectors and products.
+        "float32" or "float64": the dtype of vectors and products.
     inputs : sequence of TensorVariable, default ()
         Symbolic inputs that the product may depend on, in the order in which `to_scipy` takes their
         values.
@@ -101,8 +102,8 @@ class LinearOperator:
         A matrix R of few rows or columns with A = R^T R, which `symng.Woodbury` and `symng.QR`
         need. Sums, multiples and damped operators have none.
     draw : callable, optional
-        From a symbolic seed to R^T s, for an R with A = R^T R and a vector s of random signs, a
-        function of the seed. `diagonal` estimates from it.
+        From a symbolic seed to R^T s, where A = R^T R and s is a vector of random signs that the
+        seed determines. `diagonal` estimates with it.
 
     Notes
     -----
@@ -198,7 +199,7 @@ class LinearOperator:
             mine, theirs = (f"size {a.size} and dtype {a.dtype}" for a in (self, other))
             raise argument_error("A + B", f"two operators of {mine}", Verbatim(f"one of {theirs}"))
         inputs = list(self.inputs) + [v for v in other.inputs if v not in self.inputs]
-        return self._derived(
+        return self._with_product(
             lambda v: self.matvec(v) + other.matvec(v), f"{self.name} + {other.name}", inputs
         )
 
@@ -206,7 +207,7 @@ class LinearOperator:
         """Return the operator c A for a number or symbolic scalar c."""
         check_number("scale", scale, symbolic=True, hint="For a product write A @ v.")
         c = pt.cast(scale, self.dtype)
-        return self._derived(lambda v: c * self.matvec(v), f"{scale} * ({self.name})")
+        return self._with_product(lambda v: c * self.matvec(v), f"{scale} * ({self.name})")
 
     __rmul__ = __mul__
 
@@ -228,15 +229,17 @@ class LinearOperator:
         """
         check_number("damping", damping, symbolic=True)
         shift = pt.cast(damping, self.dtype)
-        return self._derived(lambda v: self.matvec(v) + shift * v, f"{self.name} + {damping} I")
+        return self._with_product(
+            lambda v: self.matvec(v) + shift * v, f"{self.name} + {damping} I"
+        )
 
-    def _derived(
+    def _with_product(
         self,
         matvec: Callable[[TensorVariable], TensorVariable],
         name: str,
         inputs: Sequence[TensorVariable] | None = None,
     ) -> LinearOperator:
-        """Return an operator of the same size and dtype with another product."""
+        """Return an operator of the same size and dtype with the product ``matvec``."""
         return LinearOperator(
             matvec, self.size, self.dtype, self.inputs if inputs is None else inputs, name
         )
@@ -259,19 +262,23 @@ class LinearOperator:
         draws : int, optional
             How many vectors s of random signs to average over, at least 1. Default: exact.
         seed : int or symbolic integer scalar, default 0
-            The signs are a function of it.
+            Determines the signs.
+
+        Returns
+        -------
+        TensorVariable of shape (size,)
 
         Notes
         -----
-        Costs ``draws`` products, or as many with R^T; the exact diagonal costs ``size`` products
-        and forms the matrix.
+        An estimate costs ``draws`` products with A or R^T; the exact diagonal costs ``size``
+        products and forms the matrix.
 
         Where ``draw`` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
         the mean of (R^T s)^2, elementwise. It is never negative, and its standard deviation is at
         most sqrt(2 / draws) times the diagonal.
 
         Elsewhere it is the mean of s * (A s) [1]_, which may be negative where the diagonal is not.
-        The variance of entry i is sum_{j != i} A_ij^2 / draws. Neither estimate has a bias.
+        The variance of entry i is sum_{j != i} A_ij^2 / draws. Neither estimate is biased.
 
         References
         ----------
@@ -302,7 +309,7 @@ class LinearOperator:
         return pt.dot(weights, map_rows(lambda s: s * self.matvec(s), signs))
 
     def required_inputs(self) -> tuple[TensorVariable, ...]:
-        """Return those of ``inputs`` that the product's graph reaches."""
+        """Return the ``inputs`` that the product depends on."""
         reached = set(
             ancestors([self.matvec(pt.vector("v", dtype=self.dtype, shape=(self.size,)))])
         )
@@ -357,7 +364,7 @@ class LinearOperator:
         inputs, product = [*needed, vector], self.matvec(vector)
         try:
             matvec = self._compile(inputs, product, arrays, mode)
-        except Exception as error:
+        except Exception as error:  # of many types, from the compilation or from the product
             in_python = compile_function(inputs, product, mode=UNOPTIMIZED)
             zero = np.zeros(self.size, self.dtype)
             evaluate(lambda a: in_python(*a, zero), arrays, "batch")  # do the arrays fit?
@@ -381,14 +388,6 @@ class LinearOperator:
 
         ``arrays`` are the values of all ``inputs`` but the last, which is v.
         """
-        backend = backend_of(mode)
-        function = compile_function(inputs, product, mode=mode)
-        function.trust_input = True  # the arrays are checked, and stay on the device
-        placed, shared = backend.device_put(arrays), function.get_shared()
-
-        def matvec(v: np.ndarray) -> np.ndarray:
-            backend.take_shared(shared)
-            return np.asarray(function(*placed, np.asarray(v, dtype=self.dtype).ravel()))
-
+        matvec = compile_with_data(inputs, product, arrays, mode)
         matvec(np.zeros(self.size))
         return matvec

@@ -1,8 +1,8 @@
 """Pictures of training runs; needs matplotlib.
 
 Figures are made without pyplot: no window opens, no global state is touched. Every function returns
-the `matplotlib.figure.Figure`, which a notebook shows, and writes it when ``path`` is given, in the
-format of its ending.
+the `matplotlib.figure.Figure`, which a notebook shows. If ``path`` is given, it also writes the
+figure there, in the format that the suffix names.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def training_curves(
         One run, or several by name, each with the columns ``step``, ``seconds`` and ``column``. A
         name may stand for the runs of several seeds: they get one color.
     column : str, default "squared_error"
-        What to draw. Rows are left out where it is NaN (not evaluated), and where it or the step
-        or second is a number that a logarithmic axis cannot show.
+        What to draw. Rows where it is NaN (not evaluated) are left out, and those where it, the
+        step or the second is a number that a logarithmic axis cannot show.
     path : path-like, optional
         Where to write the picture.
 
@@ -55,9 +55,9 @@ def training_curves(
     KeyError
         If a history lacks a column.
     TypeError, ValueError
-        If ``histories`` is something else, or empty.
+        If ``histories`` is of another type, or empty.
     """
-    runs = _named(histories)
+    runs = _by_name(histories)
     figure = new_figure(*PANELS)
     draw_curves(figure, runs, column)
     return finish(figure, path)
@@ -94,7 +94,7 @@ def reconstructions(
         If the two differ in shape, hold no images, or do not have rows times columns pixels; if
         ``n`` is below 1.
     """
-    pair = _pair(originals, reconstructions, shape, n)
+    pair = _stack_images(originals, reconstructions, shape, n)
     count = pair.shape[1]
     figure = new_figure(0.65 * count + 1.2, 1.45)
     _draw_images(figure, pair)
@@ -131,7 +131,7 @@ def curves_summary(
     KeyError, TypeError, ValueError
         As the two functions do.
     """
-    runs, pair = _named(histories), _pair(originals, reconstructions, shape, n)
+    runs, pair = _by_name(histories), _stack_images(originals, reconstructions, shape, n)
     width, height = PANELS[0], 0.1 + 2 * 7.6 / max(pair.shape[1], 7)
     figure = new_figure(width, PANELS[1] + height)
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=(PANELS[1], height))
@@ -140,8 +140,8 @@ def curves_summary(
     return finish(figure, path)
 
 
-def _named(histories: object) -> dict[str, list[History]]:
-    """Return the runs by name, a list for each; a single one has the empty name."""
+def _by_name(histories: object) -> dict[str, list[History]]:
+    """Return a list of runs for each name; a single history gets the empty name."""
     if isinstance(histories, History):
         return {"": [histories]}
     expected = "histories: expected a History or a mapping of names to histories"
@@ -161,7 +161,7 @@ def _named(histories: object) -> dict[str, list[History]]:
     return named
 
 
-def _pair(
+def _stack_images(
     originals: ArrayLike, reconstructions: ArrayLike, shape: tuple[int, int], n: int
 ) -> np.ndarray:
     """Return both sets of images as one array of shape (2, n, rows, columns)."""
@@ -183,7 +183,7 @@ def _pair(
 
 
 def _draw_images(figure: Figure | SubFigure, pair: np.ndarray) -> None:
-    """Draw two rows of images, each row with its name at the left."""
+    """Draw two rows of images, with the name of each row at its left."""
     grid = figure.subplots(2, pair.shape[1], squeeze=False)
     for axes, images, name in zip(grid, pair, ("original", "reconstruction"), strict=True):
         for panel, image in zip(axes, images, strict=True):

@@ -47,7 +47,7 @@ def archive(path, *entries, compression=zipfile.ZIP_STORED):
         ([("a.npy", npy((4,)))], "has 24 bytes for an array of shape"),
         ([("a.npy", npy()), ("a.npy", npy())], "holds the entry 'a.npy' twice"),
         ([("a.txt", b"text")], "which is not an array"),
-        ([("a.npy", b"\x93NUMPY\x07\0abc")], "damaged or something else"),
+        ([("a.npy", b"\x93NUMPY\x07\0abc")], "damaged or another kind of file"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")

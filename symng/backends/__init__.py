@@ -10,6 +10,7 @@ from symng.backends.compiling import (
     collection_paused,
     compile_function,
     compile_in_python,
+    compile_with_data,
     warn_of_other_backend,
 )
 from symng.backends.host import few_on_host, sync_to_host, to_numpy
@@ -37,6 +38,7 @@ __all__ = [
     "collection_paused",
     "compile_function",
     "compile_in_python",
+    "compile_with_data",
     "default_mode",
     "enable_jax",
     "enabled_backend",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytensor
+from numpy.typing import ArrayLike
 from pytensor.compile.executor import Function
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
@@ -17,7 +19,7 @@ from pytensor.graph.traversal import graph_inputs
 from symng._checks import warn
 from symng.backends.base import Backend
 from symng.backends.failures import compiling, first_line
-from symng.backends.modes import enabled_backend, resolve_mode
+from symng.backends.modes import backend_of, enabled_backend, resolve_mode
 from symng.backends.python_modes import UNOPTIMIZED
 from symng.graphs.building import building
 from symng.graphs.types import ModeLike
@@ -122,6 +124,32 @@ def compile_in_python(
         mode=UNOPTIMIZED,
         on_unused_input="ignore",
     )
+
+
+def compile_with_data(
+    inputs: Sequence[Variable],
+    output: Variable,
+    arrays: Sequence[np.ndarray],
+    mode: ModeLike,
+    dtype: str | None = None,
+) -> Callable[..., np.ndarray]:
+    """Compile a function of the inputs that remain when ``arrays`` are given for the first ones.
+
+    It takes vectors of any dtype. It returns a NumPy array of ``dtype``, by default that of
+    ``output``.
+    """
+    backend = backend_of(mode)
+    function = compile_function(inputs, output, mode=mode, on_unused_input="ignore")
+    function.trust_input = True  # the arrays are checked, and stay on the device
+    placed, shared = backend.device_put(arrays), function.get_shared()
+    dtypes = [v.type.dtype for v in inputs[len(arrays) :]]
+
+    def call(*values: ArrayLike) -> np.ndarray:
+        backend.take_shared(shared)
+        flat = [np.asarray(v, dtype=d).ravel() for v, d in zip(values, dtypes, strict=True)]
+        return np.asarray(function(*placed, *flat), dtype=dtype)
+
+    return call
 
 
 def warn_of_other_backend(error: Exception, backend: Backend) -> None:

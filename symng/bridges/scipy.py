@@ -16,11 +16,12 @@ from scipy.optimize import OptimizeResult
 from scipy.sparse.linalg import LinearOperator
 
 from symng._checks import Verbatim, argument_error
+from symng.backends import compile_with_data
 from symng.graphs import vectors
 from symng.graphs.derivatives import pullback, pushforward
 from symng.graphs.rebuild import rebuild, replacements
 from symng.graphs.types import ModeLike
-from symng.objective.scipy_functions import ScipyProblem, on_numpy
+from symng.objective.scipy_functions import ScipyProblem
 from symng.optimizers import NaturalGradient, Optimizer
 from symng.training import minimize
 
@@ -220,7 +221,7 @@ def residuals(
     inputs = list(givens)
     arrays = [np.asarray(a, dtype=v.type.dtype) for v, a in givens.items()]
     fun, matvec, rmatvec = (
-        on_numpy([*inputs, *own], output, arrays, dtype, mode)
+        compile_with_data([*inputs, *own], output, arrays, mode, "float64")
         for own, output in (([x], r), ([x, v], along), ([x, u], back))
     )
 

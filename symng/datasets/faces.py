@@ -111,7 +111,7 @@ def faces(
     OSError
         If a file cannot be read, or the download fails.
     TypeError, ValueError
-        If an argument is not as described, or a file is damaged or something else.
+        If an argument is not as described, or a file is damaged or another kind of file.
 
     Notes
     -----
@@ -253,7 +253,7 @@ def _load_tfd(path: Path) -> tuple[np.ndarray, ...]:
             raise argument_error(
                 "path",
                 expected,
-                Verbatim(f"{str(path)!r}, which is damaged or something else ({error})"),
+                Verbatim(f"{str(path)!r}, which is damaged or another kind of file ({error})"),
                 "Get the file again.",
             ) from error
     missing = [name for name in ("images", "folds", "labs_ex") if name not in content]

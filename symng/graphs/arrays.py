@@ -1,4 +1,4 @@
-"""Check arrays against the symbolic variables that they are values of."""
+"""Check arrays against the symbolic variables whose values they are."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def check_batch(
 ) -> list[np.ndarray]:
     """Return the arrays of a batch as arrays that fit ``variables``, or refuse them.
 
-    Those of JAX are checked on their device and stay there; others become NumPy arrays.
+    JAX arrays are checked on their device and stay there; others become NumPy arrays.
 
-    Checked are the number of arrays, their dtypes, numbers of axes and known lengths, that all have
-    the same number of examples (along ``axes``), at least one, and with ``finite`` that all values
-    are finite. Casts to a wider dtype are made; lists and numbers become floats where floats are
-    wanted.
+    The checks are: the number of arrays, their dtypes, numbers of axes and known lengths; that all
+    have the same number of examples (along ``axes``), at least one; and with ``finite``, that all
+    values are finite. Arrays are cast to a wider dtype where one is needed; lists and numbers are
+    cast to floats, too.
     """
     names = ", ".join(str(v) for v in variables)
     expected = f"{len(variables)} array{'s' if len(variables) != 1 else ''} ({names})"
     if not isinstance(arrays, tuple | list):
-        hint = _way_to_arrays(arrays, variables) or "A one-element tuple needs a comma: (X,)."
+        hint = _hint_for(arrays, variables) or "A one-element tuple needs a comma: (X,)."
         raise argument_error(name, f"a tuple of {expected}", arrays, hint, TypeError)
     if len(arrays) != len(variables):
         raise argument_error(
@@ -49,7 +49,7 @@ def check_batch(
 
 
 def is_on_device(array: object) -> bool:
-    """Return whether an array is one of JAX, on whichever devices."""
+    """Return whether ``array`` is a JAX array, on whichever devices."""
     return hasattr(array, "addressable_shards")
 
 
@@ -79,9 +79,9 @@ def check_examples(
 
 
 def check_array(name: str, array: object, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` in the dtype and a shape of ``variable``, or refuse it."""
+    """Return ``array`` in the dtype of ``variable``, or refuse it if the shape does not fit."""
     values = _in_dtype_of(name, _as_numpy(name, array, variable), array, variable)
-    hint = "Reshape it, or declare the variable so."
+    hint = "Reshape it, or declare the variable with this shape."
     if values.ndim != variable.ndim:
         raise argument_error(name, f"an array of {variable.ndim} axes", values, hint)
     lengths = variable.type.shape
@@ -91,9 +91,9 @@ def check_array(name: str, array: object, variable: TensorVariable) -> np.ndarra
 
 
 def _as_numpy(name: str, array: object, variable: TensorVariable) -> np.ndarray:
-    """Return ``array`` as NumPy converts it; refuse masked values and what is no array.
+    """Return ``array`` as NumPy converts it; refuse masked values and what is not an array.
 
-    An array of JAX is left as it is.
+    A JAX array is returned as it is.
     """
     if is_on_device(array):
         return array  # type: ignore[return-value]
@@ -105,13 +105,13 @@ def _as_numpy(name: str, array: object, variable: TensorVariable) -> np.ndarray:
             "Fill them, or leave those examples out.",
         )
     expected = f"an array of {variable.ndim} axes"
-    if hint := _way_to_arrays(array, ()):
+    if hint := _hint_for(array, ()):
         raise argument_error(name, expected, array, hint, TypeError)
     try:
         return np.asarray(array)
     except ValueError:
         raise argument_error(name, expected, array, "Give all rows one length.") from None
-    except Exception as error:  # such as a tensor on a device, or one that keeps gradients
+    except Exception as error:  # such as that of a tensor on a GPU, or one that tracks gradients
         raise argument_error(
             name,
             "a value that NumPy converts to an array",
@@ -131,44 +131,38 @@ def _in_dtype_of(
     # Lists and numbers carry no dtype of their own, tables do.
     if isinstance(given, Sequence | Number) and values.dtype.kind in "fiu" and dtype.kind == "f":
         return values.astype(dtype)
-    if values.dtype.kind == "O" and hasattr(given, "dtypes"):
-        if _are_numbers(values):
-            text = Verbatim(f"{describe(given)} with columns of another form of numbers")
-            hint = f"Convert it with .astype({str(dtype)!r})."
-            raise argument_error(name, f"dtype {dtype}", text, hint, TypeError)
-        raise argument_error(
-            name,
-            f"dtype {dtype}",
-            Verbatim(f"{describe(given)} with columns that are not numbers"),
-            "Leave those columns out, or encode them as numbers.",
-            TypeError,
-        )
-    # Only to a wider dtype of the same kind: integers where floats are meant are mostly a mistake.
+    # Only to a wider dtype of the same kind: integers where floats are meant are mostly mistakes.
     same_kind = values.dtype.kind == dtype.kind or {values.dtype.kind, dtype.kind} == {"i", "u"}
-    if not (same_kind and np.can_cast(values.dtype, dtype)):
-        hint = f"Convert it with .astype({str(dtype)!r})."
-        raise argument_error(name, f"dtype {dtype}", values, hint, TypeError)
-    return values.astype(dtype)
+    if same_kind and np.can_cast(values.dtype, dtype):
+        return values.astype(dtype)
+    got: object = values
+    hint = f"Convert it with .astype({str(dtype)!r})."
+    if values.dtype.kind == "O" and hasattr(given, "dtypes"):
+        kind = "that hold numbers as objects"
+        if not _are_numbers(values):
+            kind, hint = "that are not numbers", "Leave them out, or encode them as numbers."
+        got = Verbatim(f"{describe(given)} with columns {kind}")
+    raise argument_error(name, f"dtype {dtype}", got, hint, TypeError)
 
 
-def _way_to_arrays(value: object, variables: Sequence[TensorVariable]) -> str:
-    """Return how to turn what is often passed by mistake into arrays; empty for other values.
+def _hint_for(value: object, variables: Sequence[TensorVariable]) -> str:
+    """Return what to give instead of ``value``, if it is a common mistake for arrays; else "".
 
-    ``variables`` are those of a batch, if ``value`` was passed for one, and empty if it was passed
-    for one array.
+    ``variables`` are those of a batch if ``value`` was passed as one, and empty if it was passed
+    as a single array.
     """
     is_array = hasattr(value, "__array__")
     if isinstance(value, Variable):
         return "Give its values: the symbolic variable is for the graph."
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
-        return "Sparse matrices are not taken: give its .toarray()."
+        return "Sparse matrices are not supported: give its .toarray()."
     if isinstance(value, Mapping):
         keys = [str(v) for v in variables]
         is_complete = keys and set(keys) <= set(map(str, value))
         given = f"tuple(data[name] for name in {keys})" if is_complete else "its values"
         return f"Give {given}, in the order of inputs and targets."
     if isinstance(value, str) and not variables:
-        return ""  # text in the place of an array: the dtype is refused
+        return ""  # as an array it is refused for its dtype
     if isinstance(value, str | bytes | os.PathLike):
         return "Load the file, for instance with numpy.load."
     if isinstance(value, Iterable) and not is_array:
@@ -186,7 +180,7 @@ def _way_to_arrays(value: object, variables: Sequence[TensorVariable]) -> str:
 def refuse_arrays(
     product: Callable[[TensorVariable], TensorVariable], hint: str
 ) -> Callable[[TensorVariable], TensorVariable]:
-    """Return a function of a symbolic vector that refuses an array, such as one from SciPy."""
+    """Return ``product`` with a check that refuses arrays, such as those that SciPy passes."""
     if getattr(product, "refuses_arrays", False):
         return product
 

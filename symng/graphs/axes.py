@@ -22,9 +22,9 @@ from symng.graphs.rebuild import free_inputs
 
 
 def axis_after(node: Apply, axis: int) -> int | None:
-    """Return the axis of the output that holds all of ``axis`` of the first input, or None.
+    """Return where ``axis`` of the first input is in the output, or None if it is not all there.
 
-    For elementwise ops, and ops that cut, reorder or reshape a tensor; None for any other.
+    Known for elementwise ops and ops that cut, reorder or reshape a tensor; None for any other.
     """
     op, before, after = node.op, node.inputs[0].type, node.outputs[0].type
     if isinstance(op, DimShuffle):
@@ -46,9 +46,9 @@ def axis_after(node: Apply, axis: int) -> int | None:
 
 
 def join_of(node: Apply) -> tuple[int | None, list[Variable]]:
-    """Return the axis of a `Join`, None if it is computed, and the tensors that it joins."""
+    """Return the axis of a `Join`, or None if it is computed, and the tensors that it joins."""
     ndim: int = node.outputs[0].type.ndim
-    axis = getattr(node.op, "axis", None)  # in early PyTensor 3 the first input
+    axis = getattr(node.op, "axis", None)  # early PyTensor 3 has it as the first input
     if axis is not None:
         return axis % ndim, list(node.inputs)
     first, *tensors = node.inputs
@@ -69,7 +69,7 @@ def axes_along(node: Apply) -> Sequence[int] | None:
 
 
 def infer_length(v: Variable, axis: int) -> int | None:
-    """Return the length of an axis of ``v`` if constants and shared variables give it, else None.
+    """Return the length of an axis of ``v``, or None if it depends on inputs.
 
     None also where PyTensor fails to infer the shape, as it may for third-party ops.
     """

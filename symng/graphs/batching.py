@@ -35,12 +35,13 @@ def over_batch(
     Returns
     -------
     list of TensorVariable or None
-        None if an op takes no batch, but in a loop in Python.
+        None if some op could only loop over the batch in Python.
 
     Notes
     -----
-    PyTensor's `vectorize_graph`, and beside it what that leaves to such a loop: tensors joined to
-    those that are the same for all entries, slices that are set, and indices of a batch.
+    Most ops are left to PyTensor's `vectorize_graph`. Those that it would turn into such a loop are
+    handled here: a join with tensors that are the same for all entries, a slice that is set, and
+    indices that differ between entries.
     """
     batch = next(iter(stacked.values()))
 
@@ -71,7 +72,10 @@ def _repeated(v: TensorVariable, batch: TensorVariable) -> TensorVariable:
 
 
 class _Batched:
-    """A node whose op is applied to all entries of its new inputs."""
+    """A node whose op is applied to all entries of its new inputs.
+
+    ``extra`` is 1 for each new input that has a batch axis, and 0 for the others.
+    """
 
     def __init__(self, node: Apply, inputs: Sequence[Variable], batch: TensorVariable) -> None:
         self.node, self.inputs, self.batch = node, inputs, batch
@@ -98,8 +102,8 @@ class _Batched:
         given = zip(inputs, self.inputs, strict=True)
         return list(vectorize_graph(core, {v: new for v, new in given if v is not new}))
 
-    def _tensor(self, k: int) -> TensorVariable:
-        """Return input k with a batch axis."""
+    def _with_batch_axis(self, k: int) -> TensorVariable:
+        """Return input k with a batch axis, repeated if it has none."""
         v = pt.as_tensor_variable(self.inputs[k])
         return v if self.extra[k] else _repeated(v, self.batch)
 
@@ -108,18 +112,20 @@ class _Batched:
         if axis is None:
             raise NotImplementedError
         count = len(self.inputs)
-        return [pt.join(axis + 1, *(self._tensor(k) for k in range(count - len(tensors), count)))]
+        batched = map(self._with_batch_axis, range(count - len(tensors), count))
+        return [pt.join(axis + 1, *batched)]
 
     def _set_slice(self) -> list[Variable]:
         op = self.node.op
         left = sum(isinstance(i, slice) for i in op.idx_list)
         left += _ndim(self.node.inputs[0]) - len(op.idx_list)
         new = IncSubtensor((slice(None), *op.idx_list), set_instead_of_inc=op.set_instead_of_inc)
-        return new.make_node(self._tensor(0), self._padded(1, left), *self.inputs[2:]).outputs
+        tensor = self._with_batch_axis(0)
+        return new.make_node(tensor, self._padded(1, left), *self.inputs[2:]).outputs
 
     def _index(self) -> list[Variable]:
         """Return the outputs of an op whose indices are tensors for the leading axes."""
-        op = self.node.op
+        op, tensor = self.node.op, self._with_batch_axis(0)
         sets = isinstance(op, AdvancedIncSubtensor)
         numbers = range(2 if sets else 1, len(self.inputs))
         ndim = max(_ndim(self.node.inputs[k]) for k in numbers)
@@ -129,17 +135,17 @@ class _Batched:
         which = tuple(range(len(indices)))
         if not sets:
             take = AdvancedSubtensor(which)  # type: ignore[abstract]
-            return take.make_node(self._tensor(0), *indices).outputs
+            return take.make_node(tensor, *indices).outputs
         left = ndim + _ndim(self.node.inputs[0]) - len(op.idx_list)
         new = AdvancedIncSubtensor(
             which,
             set_instead_of_inc=op.set_instead_of_inc,
             ignore_duplicates=op.ignore_duplicates,
         )
-        return new.make_node(self._tensor(0), self._padded(1, left), *indices).outputs
+        return new.make_node(tensor, self._padded(1, left), *indices).outputs
 
     def _padded(self, k: int, ndim: int) -> TensorVariable:
-        """Return input k, if it has a batch axis, with ``ndim`` more: axes of length 1 between."""
+        """Return input k; after a batch axis it gets axes of length 1, up to ``ndim`` others."""
         v = pt.as_tensor_variable(self.inputs[k])
         if not self.extra[k]:
             return v
@@ -148,5 +154,5 @@ class _Batched:
 
 
 def _ndim(v: Variable) -> int:
-    """Return the number of axes of a tensor; 0 of anything else."""
+    """Return the number of axes of a tensor; 0 for anything else."""
     return int(getattr(v.type, "ndim", 0))

@@ -12,18 +12,18 @@ _lock = threading.RLock()
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Let no other thread build or compile while the context is open; a decorator, too.
+    """Let no other thread build or compile while the context is open; also a decorator.
 
-    PyTensor changes global flags for a while as it builds and compiles, and puts back what it
-    found. Two threads at once can leave the flags of one in place: no C compiler, or another
-    floatX. Its caches are not made for threads either.
+    PyTensor changes global flags while it builds and compiles, and then restores them. Two threads
+    at once can leave the flags of one in place: no C compiler, or another floatX. Its caches are
+    not thread-safe either.
     """
     with _lock:
         yield
 
 
 def _renew() -> None:
-    """Make a new lock in a child process: a thread that held the old one is not there."""
+    """Make a new lock in a child process: a thread that holds the old one does not exist there."""
     global _lock
     _lock = threading.RLock()
 

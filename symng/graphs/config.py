@@ -7,8 +7,8 @@ A configuration is a frozen, keyword-only dataclass::
         value: float = number(default=0.0, minimum=0)
 
 All declared settings are checked when an object is made. It prints as the call that makes it, and
-an unknown setting is refused with the name of the one that is meant. What concerns several settings
-at once is checked in ``__post_init__``, after ``super().__post_init__()``.
+an unknown setting is refused with the name of the one that may be meant. Checks that concern
+several settings belong in ``__post_init__``, after ``super().__post_init__()``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Setting(Protocol[Given, Kept]):
 Convert = Callable[[str, Any], object]
 """From the name and the given value of a setting to the value kept; raises to refuse it."""
 
-_KEY = "symng"  # of a declaration in the metadata of a field
+_KEY = "symng"  # of the declaration, in the metadata of a field
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def setting(
     default_factory: Callable[[], object] | None = None,
     kw_only: bool = True,
 ) -> Any:
-    """Declare a setting of any kind; ``convert`` is that of `Declaration`."""
+    """Declare a setting of any kind, with ``convert`` as in `Declaration`."""
     metadata = {_KEY: Declaration(convert)}
     if default_factory is not None:
         return field(default_factory=default_factory, kw_only=kw_only, metadata=metadata)
@@ -125,7 +125,7 @@ def choice(words: object, *, default: str | None) -> Any:
 
 
 def _checked(check: Callable[[str, object], None], optional: bool = False) -> Convert:
-    """Return a check as a conversion that changes nothing; None passes if ``optional``."""
+    """Turn a check into a conversion that changes nothing; None passes if ``optional``."""
 
     def convert(name: str, value: object) -> object:
         if not (optional and value is None):
@@ -146,7 +146,7 @@ class Config:
                 self._fill_in(**{name: converted})
 
     def _fill_in(self, **settings: object) -> None:
-        """Set settings while the object is made: converted ones, or dependent defaults."""
+        """Set converted settings, or defaults that depend on others, while the object is made."""
         for name, value in settings.items():
             object.__setattr__(self, name, value)
 
@@ -157,7 +157,7 @@ def declarations(settings: object) -> dict[str, Declaration]:
 
 
 def _fields(value: object) -> tuple[Field, ...]:
-    """Return the fields of a dataclass, or of an instance; of nothing else."""
+    """Return the fields of a dataclass or an instance of one; none for anything else."""
     return fields(value) if is_dataclass(value) else ()
 
 
@@ -174,7 +174,7 @@ def config(cls: type[T]) -> type[T]:
 
 
 def _with_explained_settings(cls: type[T]) -> type[T]:
-    """Make a dataclass say what is meant by an unknown setting, or by one given by position."""
+    """Make a dataclass explain unknown settings, and settings given by position."""
     make: Callable[..., None] = cls.__init__
     settings = [f for f in _fields(cls) if f.init]
     known = [f.name for f in settings]
@@ -206,7 +206,7 @@ def _unnamed_error(
     )
 
 
-_WIDTH = 88  # of a line
+_WIDTH = 88  # longest line of a repr
 
 
 def short_repr(self: object) -> str:
@@ -217,8 +217,8 @@ def short_repr(self: object) -> str:
 def full_repr(value: object) -> str:
     """Return the call that makes a configuration, with every setting, on one line.
 
-    The repr leaves out the settings that are the defaults, which another version may change: keep
-    this text beside results.
+    The repr leaves out settings that have their defaults, which another version may change: keep
+    this text with your results.
 
     Parameters
     ----------
@@ -253,7 +253,7 @@ def stable_settings(owner: object) -> dict[str, str]:
 def _text(value: object, indent: int, before: int) -> str:
     """Return ``value`` as code, on one line if it fits.
 
-    Its first line starts after ``before`` characters, the others after ``indent``.
+    The first line starts after ``before`` characters, later ones after ``indent``.
     """
     if not _is_configuration(value):
         return leaf_repr(value)
@@ -279,15 +279,15 @@ def _settings(value: object) -> dict[str, object]:
 
 
 def _needed_settings(value: object) -> dict[str, object]:
-    """Return the settings without which the constructor makes something else."""
+    """Return the settings that the constructor needs to make an equal object."""
     make: Callable[..., object] = type(value)
     settings = _settings(value)
     needed = dict(settings)
     for name in settings:
         fewer = {key: setting for key, setting in needed.items() if key != name}
         try:
-            # Not a comparison with the field's default: a number may have become a step size, or a
-            # None been filled in.
+            # Not a comparison with the field's default, since settings are converted: a number may
+            # have become a step size, or a None been filled in.
             if _are_equal(_settings(make(**fewer)), settings):
                 needed = fewer
         except Exception:  # refused without this setting
@@ -296,7 +296,7 @@ def _needed_settings(value: object) -> dict[str, object]:
 
 
 def _are_equal(a: dict[str, object], b: dict[str, object]) -> bool:
-    """Return whether all settings are equal and of the same types."""
+    """Return whether all settings are equal and have the same types."""
     return all(
         a[name] is b[name] or (type(a[name]) is type(b[name]) and bool(a[name] == b[name]))
         for name in b
@@ -304,7 +304,7 @@ def _are_equal(a: dict[str, object], b: dict[str, object]) -> bool:
 
 
 def leaf_repr(value: object) -> str:
-    """Return a setting that is not a configuration as text: by its name, or by its repr."""
+    """Return the name or the repr of a setting that is not a configuration."""
     if isinstance(value, partial):
         given = [*map(repr, value.args), *(f"{k}={a!r}" for k, a in value.keywords.items())]
         return f"partial({', '.join([leaf_repr(value.func), *given])})"

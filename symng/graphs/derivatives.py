@@ -24,11 +24,12 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.graphs.rebuild import V, rebuild
+from symng.graphs.scans import first_computed_row
 
 _Order = Literal["first", "second", "along"]
-"""What an op has to have: J^T u, its derivative in u and in the inputs, or its derivative in u."""
+"""What an op needs: J^T u; also the derivative of that in u and the inputs; or in u only."""
 
-# pytensor#2217: the gradient counts the initial rows of a scan that stops early among its steps.
+# pytensor#2217: the gradient of a scan that stops early counts its initial rows as steps.
 _COUNTS_INITIAL_ROWS = tuple(int(part) for part in pytensor.__version__.split(".")[:2]) < (3, 3)
 
 
@@ -37,8 +38,8 @@ def grad(
 ) -> list[TensorVariable]:
     """Return the gradient of a scalar, as `pytensor.grad` does.
 
-    Where ``cost`` is computed from the gradient of a variable, ``of`` is that variable: an error
-    then names an op that the user wrote.
+    If ``cost`` is itself computed from the gradient of a variable, give that variable as ``of``: an
+    error then names an op that the user wrote.
     """
     order: _Order = "first" if of is None else "second"
     outputs = [cost] if of is None else [of]
@@ -62,7 +63,7 @@ def pushforward(
 def _checked(
     take: Callable[[], Any], outputs: Sequence[Variable], wrt: Sequence[Variable], order: _Order
 ) -> list[TensorVariable]:
-    """Return derivatives, or name the op that has none."""
+    """Return the derivatives that ``take`` computes, or name the op that has none."""
     try:
         derivatives = list(take())
     except Exception as error:  # of many types: PyTensor's own, or what a NullType leads to
@@ -70,7 +71,7 @@ def _checked(
         if op is None:
             raise
         raise _refusal(op, order) from error
-    # PyTensor takes the second derivative for zero if an op inside a scan has none.
+    # If an op inside a scan has no second derivative, PyTensor's result is zero, without an error.
     if order != "first" and (op := _find_in_scans(outputs, wrt, order)) is not None:
         raise _refusal(op, order)
     return _without_initial_rows(derivatives) if _COUNTS_INITIAL_ROWS else derivatives
@@ -164,12 +165,10 @@ def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], order: _O
     ]
     u: list[Variable] = [end.type() for end in ends]
     try:
-        slopes: Any = gradient.pullback(ends, varying, u, disconnected_inputs="ignore")
+        pulled: Any = gradient.pullback(ends, varying, u, disconnected_inputs="ignore")
         if order != "first":
             wrt = [*u, *varying] if order == "second" else u
-            gradient.pullback(
-                slopes, wrt, [slope.type() for slope in slopes], disconnected_inputs="ignore"
-            )
+            gradient.pullback(pulled, wrt, [v.type() for v in pulled], disconnected_inputs="ignore")
     except Exception:
         return True
     return False
@@ -185,31 +184,30 @@ def _hint_for(op: Op, order: _Order) -> str:
     hint = "Write it with other operations."
     if isinstance(op, Prod):
         hint = (
-            "Where no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else "
-            "pt.cumprod of the factors, or where all are positive pt.exp(pt.log(x).sum(axis=...))."
+            "If no factor is 0, write pt.prod(x, axis=..., no_zeros_in_input=True); else "
+            "pt.cumprod of the factors, or if all are positive pt.exp(pt.log(x).sum(axis=...))."
         )
     elif order == "first":
         return (
-            "Write it with other operations, or keep the derivative out of it by "
-            "pytensor.gradient.disconnected_grad of its input."
+            "Write it with other operations, or stop the gradient there with "
+            "pytensor.gradient.disconnected_grad(its input)."
         )
-    return f"{hint} symng.SGD, symng.Adam and symng.TONGA need first derivatives alone."
+    return f"{hint} symng.SGD, symng.Adam and symng.TONGA need only first derivatives."
 
 
 def _without_initial_rows(derivatives: list[V]) -> list[V]:
-    """Return derivatives of scans that stop early without the rows that are no steps.
+    """Return the derivatives of scans that stop early without counting initial rows as steps.
 
-    The gradient of such a scan cuts its sequences, and the slopes of its outputs, to the length of
-    its first output. Where that is a state, its initial rows are no steps.
+    PyTensor cuts the sequences of such a scan, and the gradients of its outputs, to the length of
+    its first output. If that is a state, the length includes its initial rows.
     """
     scans = [node for node in toposort(derivatives) if isinstance(node.op, Scan)]
     if not any(node.op.info.as_while for node in scans):
         return derivatives
     traces = {length: _stopped_trace(length) for length in _lengths_in(scans)}
-    # The length of a slice, so that it is not taken for such a length again when the result is
-    # differentiated.
+    # The length of a slice, so that it is not corrected again when the result is differentiated.
     replace = {
-        length: trace[_initial_rows(trace) :].shape[0]
+        length: trace[first_computed_row(trace) :].shape[0]
         for length, trace in traces.items()
         if trace is not None
     }
@@ -217,9 +215,9 @@ def _without_initial_rows(derivatives: list[V]) -> list[V]:
 
 
 def _lengths_in(scans: Sequence[Apply]) -> set[Variable]:
-    """Return the variables that may hold a wrong length: of buffers, and of sequences cut short.
+    """Return the variables that may be wrong lengths: those of buffers and of cut sequences.
 
-    The numbers of steps can be trusted, and with them all that they are computed from.
+    Numbers of steps are right, and so is all that they are computed from.
     """
     outputs = [v for node in scans for v in node.outputs]
     lengths: set[Variable] = set()
@@ -246,14 +244,7 @@ def _stopped_trace(length: Variable) -> TensorVariable | None:
     scan = trace.owner
     if scan is None or not isinstance(scan.op, Scan) or not scan.op.info.as_while:
         return None
-    return trace if scan.outputs[0] is trace and _initial_rows(trace) else None
-
-
-def _initial_rows(trace: TensorVariable) -> int:
-    """Return how many rows the first output of a scan has before the first step."""
-    info = trace.owner.op.info
-    taps = [*info.mit_sot_in_slices, *info.sit_sot_in_slices]
-    return -min(taps[0]) if taps else 0
+    return trace if scan.outputs[0] is trace and first_computed_row(trace) else None
 
 
 def hessian_product(
@@ -264,7 +255,7 @@ def hessian_product(
     None of the variables may be computed from another. The Hessian is symmetric, so the product is
     the gradient of (gradient . tangents), one more reverse pass.
     """
-    slopes = grad(scalar, list(variables))
-    parts = [(g * u).sum() for g, u in zip(slopes, tangents, strict=True)]
+    gradients = grad(scalar, list(variables))
+    parts = [(g * u).sum() for g, u in zip(gradients, tangents, strict=True)]
     along = pt.as_tensor_variable(sum(parts))
     return grad(along, list(variables), of=scalar, disconnected_inputs="ignore")

@@ -1,4 +1,4 @@
-"""A digest of a graph that is the same in every process: to know a model again."""
+"""A digest of a graph that is the same in every process, by which a model is recognized."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pytensor.compile.mode import Mode
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.traversal import io_toposort
 from pytensor.graph.type import Type
@@ -28,15 +28,15 @@ def graph_digest(outputs: Sequence[Variable], roots: Mapping[Variable, str]) -> 
     Parameters
     ----------
     outputs : sequence of variables
-        What the graphs compute, in an order that counts.
+        What the graphs compute. Their order matters.
     roots : mapping of variables to str
-        What stands for an input or a parameter. Two roots with the same text are the same to the
-        digest; others are known by their type, shared variables by their name, too.
+        Inputs and parameters, each with a text that stands for it: two with the same text are the
+        same to the digest. Other inputs of the graph go by name and type.
 
     Returns
     -------
     str
-        64 digits.
+        64 hexadecimal digits.
     """
     return _digest(_of_graph(outputs, roots))
 
@@ -50,10 +50,10 @@ def _of_graph(outputs: Sequence[Variable], roots: Mapping[Variable, str]) -> lis
             known[variable] = _of_root(variable)
         return known[variable]
 
-    # The order of a topological sort may differ, but a digest goes by those of its inputs alone.
+    # Topological order is not unique, but a digest depends only on those of its node's inputs.
     for node in io_toposort([v for v in roots if v.owner is None], outputs):
         inputs = [of(v) for v in node.inputs]
-        of_node = _digest(["node", _of_op(node), *inputs])
+        of_node = _digest(["node", _of_value(node.op), *inputs])
         for i, output in enumerate(node.outputs):
             known.setdefault(output, _digest([of_node, str(i), _of_type(output.type)]))
     return [of(v) for v in outputs]
@@ -65,11 +65,6 @@ def _of_root(variable: Variable) -> str:
         return _digest(["constant", _of_type(variable.type), _of_value(variable.data)])
     kind = "shared" if isinstance(variable, SharedVariable) else "free"
     return _digest([kind, str(variable.name), _of_type(variable.type)])
-
-
-def _of_op(node: Apply) -> str:
-    """Return a description of the op of a node."""
-    return _of_value(node.op)
 
 
 def _of_type(kind: Type) -> str:

@@ -1,4 +1,4 @@
-"""Random draws on a graph: the generators they advance, and copies of the same draw."""
+"""Random draws in a graph: the generators that they advance, and copies of the same draw."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from symng.graphs.rebuild import V, rebuild
 
 
 def next_generators(graph: Variable) -> dict[Variable, Variable]:
-    """Return the next states of the shared generators that ``graph`` draws from.
+    """Return the next state of each shared generator that ``graph`` draws from.
 
-    Those that have a ``default_update`` are left out.
+    Generators with a ``default_update`` are left out.
     """
     following: dict[Variable, Variable] = {}
     for node in _draws([graph]):
@@ -33,36 +33,35 @@ def next_generators(graph: Variable) -> dict[Variable, Variable]:
 
 
 def share_draws(graphs: Sequence[V], original: Variable, params: Sequence[Variable]) -> list[V]:
-    """Return ``graphs`` with copies of the draws of ``original`` replaced by these.
+    """Return ``graphs`` with copies of the draws of ``original`` replaced by the draws themselves.
 
-    A copy is a draw of the same kind from the same shared generator. Draws that depend on
-    parameters, other than on their shapes, stay as they are.
+    A copy is a draw of the same kind from the same shared generator. Draws that depend on the
+    values of parameters, not just on their shapes, stay as they are.
     """
-    own: Mapping[Variable, Apply] = {
+    draw_from: Mapping[Variable, Apply] = {
         v: node
         for node in _draws([original])
         for v in node.inputs
         if isinstance(v.type, RandomType)
     }
-    fixed = set(params)
-    copies: dict[Variable, Variable] = {}
-    for node in _draws(graphs):
-        for v in node.inputs:
-            if isinstance(v, SharedVariable) and v in own and own[v] is not node:
-                pair = (node, own[v])
-                shapes = [i for n in pair for i in _shapes(n)]
-                moved = any(fixed & set(ancestors(n.inputs, blockers=shapes)) for n in pair)
-                if node.op == own[v].op and not moved:
-                    copies.update(zip(node.outputs, own[v].outputs, strict=True))
-    return rebuild(graphs, copies)
+    replace: dict[Variable, Variable] = {}
+    for copy in _draws(graphs):
+        for v in copy.inputs:
+            draw = draw_from.get(v) if isinstance(v, SharedVariable) else None
+            if draw is None or draw is copy or draw.op != copy.op:
+                continue
+            if not any(_depends_on_values(node, params) for node in (draw, copy)):
+                replace.update(zip(copy.outputs, draw.outputs, strict=True))
+    return rebuild(graphs, replace)
+
+
+def _depends_on_values(node: Apply, params: Sequence[Variable]) -> bool:
+    """Return whether a node depends on the values of parameters, not just on their shapes."""
+    computed = [v for v in ancestors(node.inputs) if v.owner is not None]
+    shapes = [v for v in computed if isinstance(v.owner.op, Shape | Shape_i)]
+    return not set(params).isdisjoint(ancestors(node.inputs, blockers=shapes))
 
 
 def _draws(graphs: Sequence[Variable]) -> list[Apply]:
     """Return the nodes that draw, in order."""
     return [node for node in toposort(graphs) if isinstance(node.op, RNGConsumerOp)]
-
-
-def _shapes(node: Apply) -> list[Variable]:
-    """Return the shapes that a node depends on."""
-    owned = [v for v in ancestors(node.inputs) if v.owner is not None]
-    return [v for v in owned if v.owner and isinstance(v.owner.op, Shape | Shape_i)]

@@ -48,7 +48,7 @@ def evaluate_nodes(
     """Return the values of ``given`` and of what ``nodes`` compute from these and constants.
 
     The nodes come in topological order. Those that are not cheap, depend on other inputs or fail
-    are left out. ``same`` maps variables to equal ones, whose values are used.
+    are left out. ``same`` maps variables to equal ones, which are looked up instead.
     """
     same = same or {}
     values: dict[Variable, object] = dict(given.items())

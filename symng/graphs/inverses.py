@@ -1,4 +1,4 @@
-"""The inverse of a matrix, as work that several devices may divide among them."""
+"""The inverse of a matrix, as work that several devices can share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pytensor.tensor.linalg import MatrixInverse
 
 
 class DividedInverse(MatrixInverse):
-    """Invert a matrix that each device holds, on one of them.
+    """Invert a matrix that every device holds, on one of them.
 
-    That device hands the inverse to the others: of several inverses each device computes some. On
-    a single device this is PyTensor's own op.
+    That device sends the inverse to the others, so that several inverses are shared out among the
+    devices. On a single device this is PyTensor's own op.
     """
 
 

@@ -1,4 +1,4 @@
-"""Loops over symbolic state with names: the only module that calls `pytensor.scan`."""
+"""Loops over named symbolic state: the only module that calls `pytensor.scan`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def while_loop(
         Takes the state and returns the next one, with the same names. Every entry keeps its number
         of dimensions; dtype and static shape are those of the initial state.
     cond : callable
-        Takes the state, returns a symbolic Boolean scalar. It is asked before the first round, too.
+        Takes the state, returns a symbolic Boolean scalar. Also tested before the first round.
     state : dict or NamedTuple
         The initial state: symbolic tensors by name. A field of a NamedTuple may be another
         NamedTuple, or None, which stays None.
@@ -60,9 +60,9 @@ def while_loop(
 
     Notes
     -----
-    Only the last value of each entry is kept. What ``body`` computes from outside variables alone
-    is moved out of the loop here, not by a later rewrite: it is computed once in every mode, and a
-    random draw in it stays one draw.
+    Only the last value of each entry is kept. What ``body`` computes only from variables outside of
+    the loop is moved out of it here, not by a later rewrite: it is computed once in every mode, and
+    a random draw in it stays one draw.
     """
     initial: Entries = {n: pt.as_tensor_variable(v) for n, v in _flatten(state).items()}
     current: Entries = {name: value.type() for name, value in initial.items()}
@@ -174,7 +174,7 @@ class _Barrier(TypeCastingOp):
         return False
 
     def infer_shape(self, *arguments: object) -> object:
-        return arguments[-1]  # the shapes; before them the node, and in early PyTensor 3 the graph
+        return arguments[-1]  # the shapes, after the node and, in early PyTensor 3, the graph
 
 
 def optimization_barrier(x: Variable) -> TensorVariable:
@@ -205,6 +205,7 @@ def _gather_factors(outputs: Sequence[V], varying: Sequence[Variable]) -> list[V
 
     Their product, such as y (1 - y), the derivative of a sigmoid, is then computed before the loop.
     """
+    # Of each product, the factors that vary and those that do not.
     factors: dict[Variable, tuple[list[Variable], list[Variable]]] = {}
     nodes = toposort(outputs, blockers=set(varying))
     uses = Counter(variable for node in nodes for variable in node.inputs) + Counter(outputs)
@@ -254,7 +255,7 @@ def map_rows(
 
 
 def invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list[Variable]:
-    """Return what ``outputs`` are computed from beside ``varying``, as variables for a scan.
+    """Return what ``outputs`` are computed from besides ``varying``, as variables for a scan.
 
     Each depends on none of ``varying``, and is the last such variable on its path to the outputs.
     """
@@ -271,14 +272,14 @@ def invariants(outputs: Sequence[Variable], varying: Iterable[Variable]) -> list
         if v in depends or isinstance(v, Constant):
             continue
         if isinstance(v.type, ScalarType) and v.owner is not None:
-            needed[:0] = v.owner.inputs  # scan takes tensors only, and no scalars such as an index
+            needed[:0] = v.owner.inputs  # scan takes tensors, but no scalars such as an index
         else:
             found[v] = None
     return list(found)
 
 
 def _like(value: pt.TensorLike, pattern: TensorVariable) -> TensorVariable:
-    """Give ``value`` the dtype and the static shape of ``pattern``."""
+    """Return ``value`` with the dtype and the static shape of ``pattern``."""
     tensor = pt.cast(pt.as_tensor_variable(value), pattern.type.dtype)
     if not pattern.type.is_super(tensor.type):
         tensor = pt.specify_shape(tensor, pattern.type.shape)
@@ -286,15 +287,15 @@ def _like(value: pt.TensorLike, pattern: TensorVariable) -> TensorVariable:
 
 
 def _as_bool(value: pt.TensorLike) -> TensorVariable:
-    """Turn a condition into a symbolic Boolean scalar."""
+    """Return a condition as a symbolic Boolean scalar."""
     return pt.cast(pt.as_tensor_variable(value), "bool")
 
 
 def _last(trace: TensorVariable, initial: TensorVariable) -> TensorVariable:
-    """Return the last value of a scan output, the initial one if there was no round.
+    """Return the last value of a scan output, or the initial one if there was no round.
 
-    `pytensor.scan` returns the trace without the initial value, empty after no round; the buffer
-    below it has both.
+    `pytensor.scan` returns the trace without the initial value, so it is empty after no round; the
+    buffer that it is a slice of has both.
     """
     node = trace.owner
     if node is None or not node.inputs[0].owner:

@@ -27,8 +27,8 @@ def constant_value(v: Variable) -> np.ndarray | None:
 
 
 def sample(v: Variable, low: float = -6.0, high: float = 6.0) -> np.ndarray:
-    """Return sample values for a tensor; unknown lengths differ from axis to axis."""
-    # Seven for a vector, or a column of a matrix: three numbers show too little of a function.
+    """Return sample values for a tensor; no two axes of unknown length get the same one."""
+    # Seven for a vector or a column: three numbers show too little of a function.
     shortest = 3 if sum(n != 1 for n in v.type.shape) > 1 else 7
     shape = [shortest + axis if n is None else n for axis, n in enumerate(v.type.shape)]
     return np.random.default_rng(0).uniform(low, high, shape).astype(v.type.dtype)
@@ -56,7 +56,7 @@ def is_near(got: object, expected: np.ndarray, tolerance: float) -> bool:
 
 
 class Preactivation(NamedTuple):
-    """What was recognized: a tensor that is sigmoid(a c), or softmax(c) along an axis.
+    """What was recognized: a tensor is sigmoid(a c), or softmax(c) along an axis.
 
     Attributes
     ----------
@@ -79,13 +79,13 @@ class Preactivation(NamedTuple):
 def find_preactivation(end: Variable) -> Preactivation | None:
     """Return the variable that ``end`` is a sigmoid or softmax of, with the function, or None.
 
-    Of several the one that matches exactly and is computed first is returned: a softmax of r minus
-    its maximum is one of r. A match may be off by up to 2e-3, as by constants that guard a
-    logarithm against zeros.
+    Of several, the first one computed that matches exactly is returned: a softmax of r minus its
+    maximum is a softmax of r. A match may be off by up to 2e-3, for example because of a constant
+    that keeps a logarithm away from zero.
     """
     nodes = _last_nodes(end)
     if not nodes or (len(nodes) == 1 and not isinstance(nodes[0].op, OpFromGraph)):
-        return None  # one op alone is none of these by hand
+        return None  # written by hand, each takes several ops
     same = find_equal([end])
     best, least = None, np.inf
     for c in _candidates(end, nodes, same):
@@ -94,7 +94,7 @@ def find_preactivation(end: Variable) -> Preactivation | None:
         if got is None:
             continue
         exact = 1e-5 if "float32" in (end.type.dtype, c.type.dtype) else 1e-9
-        for kind, a, axis, expected in _known(numbers.astype(np.float64)):
+        for kind, a, axis, expected in _known_functions(numbers.astype(np.float64)):
             for tolerance in (exact, 2e-3):
                 if tolerance < least and is_near(got, expected, tolerance):
                     best, least = Preactivation(kind, c, a, axis), tolerance
@@ -104,7 +104,7 @@ def find_preactivation(end: Variable) -> Preactivation | None:
 def _candidates(
     end: Variable, nodes: list[Apply], same: dict[Variable, Variable]
 ) -> list[TensorVariable]:
-    """Return the variables of as many axes as ``end`` that ``nodes`` read, each equal one once."""
+    """Return what ``nodes`` read with as many axes as ``end``; of equal variables only one."""
     read = dict.fromkeys(same.get(v, v) for node in nodes for v in node.inputs)
     return [
         v
@@ -117,8 +117,8 @@ def _candidates(
     ]
 
 
-def _known(r: np.ndarray) -> list[tuple[_Kind, float, int, np.ndarray]]:
-    """Return kind, factor, axis and values on ``r`` of the functions that are recognized."""
+def _known_functions(r: np.ndarray) -> list[tuple[_Kind, float, int, np.ndarray]]:
+    """Return kind, factor, axis and values at ``r`` of each function that is recognized."""
     found: list[tuple[_Kind, float, int, np.ndarray]] = []
     for a in (1.0, 2.0, -1.0, -2.0):
         found.append(("sigmoid", a, -1, sigmoid(a * r)))

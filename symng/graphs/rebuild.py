@@ -45,24 +45,24 @@ def rebuild(
         the graph does not reach are ignored. A replacement is not searched for variables to
         replace.
     rewrite : callable, optional
-        Takes a node and what has become of the variables before it, and returns its new outputs.
+        Takes a node and the replacements of the variables before it, and returns its new outputs.
         Default: the same op on the new inputs.
     """
     new: dict[Variable, Any] = dict(replace.items())  # each of the kind of its key
     for node in toposort(list(outputs), blockers=replace):
         if any(v in new for v in node.inputs):
             for old, made in zip(node.outputs, rewrite(node, new), strict=True):
-                new.setdefault(old, made)  # an output that is itself replaced stays so
+                new.setdefault(old, made)  # unless ``replace`` has this output itself
     return [new.get(v, v) for v in outputs]
 
 
 def replacements(
     variables: Sequence[K], values: Sequence[TensorVariable]
 ) -> dict[K, TensorVariable]:
-    """Return tensors by the variables whose places they take, fit for that.
+    """Return a mapping from ``variables`` to ``values``, made fit to replace them.
 
-    A scan asks whether the graph knows that an axis has length 1, and takes no tensor of which it
-    knows more than before. So each value forgets what its variable does not know.
+    A scan accepts no tensor with an axis that is known to have length 1 where its variable's length
+    was unknown. So each value forgets what its variable does not know.
     """
     return {v: _forget_ones(value, v) for v, value in zip(variables, values, strict=True)}
 
@@ -73,8 +73,8 @@ def _forget_ones(value: TensorVariable, variable: Any) -> TensorVariable:
     open_axes = [axis for axis, (got, known) in enumerate(lengths) if got == 1 and known is None]
     if not open_axes:
         return value
-    # A slice whose end is computed has a length that the graph does not know. The end is that of
-    # the variable: rewrites would fold one of the value, and know the length again.
+    # A slice with a computed end has an unknown length. The end is the length of the variable:
+    # rewrites would fold that of the value, and know the length again.
     ends = [variable.shape[axis] if axis in open_axes else None for axis in range(len(lengths))]
     return value[tuple(map(slice, ends))]
 

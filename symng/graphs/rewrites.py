@@ -1,4 +1,4 @@
-"""Rewrite graphs: merge what is equal, and open ops that are graphs themselves."""
+"""Rewrite graphs: merge equal variables, and open ops that are graphs themselves."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def inline(
 
 
 def open_op(op: Op, inputs: Sequence[Variable], every: bool = False) -> list[Variable] | None:
-    """Return what ``op`` computes from ``inputs`` as a graph without it; None if it is kept.
+    """Return what ``op`` computes from ``inputs`` as a graph without it, or None if it stays.
 
-    `inline` says which are kept; with ``every`` no `OpFromGraph` is.
+    `inline` says which ops stay; with ``every``, no `OpFromGraph` does.
     """
     core = op.core_op if isinstance(op, Blockwise) else op
     if not _can_be_opened(core, every):
@@ -103,7 +103,7 @@ def _opened(op: OpFromGraph, inputs: Sequence[Variable], every: bool) -> list[Va
 
 
 def _can_be_opened(op: Op, every: bool) -> TypeGuard[OpFromGraph]:
-    """Return whether ``op`` is a graph; unless ``every``, without a derivative or code of its own.
+    """Return whether ``op`` is a graph, and unless ``every``, has no derivative of its own.
 
     Of PyTensor's own ops only an einsum is opened: backends know the others by name.
     """
@@ -125,18 +125,18 @@ def is_elementwise(op: object, kind: type | tuple[type, ...]) -> bool:
     return isinstance(op, Elemwise) and isinstance(op.scalar_op, kind)
 
 
-def accumulate_in_own_dtype(slope: TensorVariable) -> TensorVariable:
+def accumulate_in_own_dtype(gradient: TensorVariable) -> TensorVariable:
     """Return a gradient that is a sum, such as that of a bias, summed in its own dtype.
 
     PyTensor sums float32 in float64, which gains nothing next to matrix products in float32.
     """
-    node = slope.owner
+    node = gradient.owner
     if node is None:
-        return slope
+        return gradient
     inner = node.inputs[0]
     if isinstance(node.op, DimShuffle):
         accumulated = accumulate_in_own_dtype(pt.as_tensor_variable(inner))
         return pt.as_tensor_variable(node.op(accumulated))
-    if isinstance(node.op, Sum) and inner.type.dtype == slope.type.dtype == "float32":
+    if isinstance(node.op, Sum) and inner.type.dtype == gradient.type.dtype == "float32":
         return node.op.clone(acc_dtype="float32")(inner)
-    return slope
+    return gradient

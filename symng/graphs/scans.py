@@ -1,4 +1,4 @@
-"""Look inside a scan: at what it computes in each step, and at the same for all steps at once."""
+"""Look inside a scan: what it computes in each step, and the same for all steps at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def first_computed_row(trace: TensorVariable) -> int:
 def trace_of(
     trace: TensorVariable, inner: Variable
 ) -> tuple[TensorVariable | None, TensorVariable | None]:
-    """Return the values of a variable inside a scan over all steps, and where they come from.
+    """Return the values over all steps of a variable inside a scan, and where they come from.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def trace_of(
     Returns
     -------
     values : TensorVariable or None
-        The values; None where they can only be computed in the scan.
+        The values; None if they can only be computed in the scan.
     source : TensorVariable or None
-        The output or sequence of the scan that has these values; None where they are computed
-        beside it.
+        The output or sequence of the scan that has these values; None if they are computed outside
+        of it.
     """
     node = trace.owner
     op, info = node.op, node.op.info
@@ -75,10 +75,10 @@ def trace_of(
 def _computed_from(
     inner: Variable, steps: dict[Variable, TensorVariable], outer: dict[Variable, Variable]
 ) -> TensorVariable | None:
-    """Return ``inner`` for all steps at once, or None where that is impossible.
+    """Return ``inner`` for all steps at once, or None if that is impossible.
 
-    ``steps`` has variables inside the scan with their values over all steps, ``outer`` those that
-    are the same in each.
+    ``steps`` maps variables inside the scan to their values over all steps, ``outer`` maps others
+    to their values outside, which are the same in every step.
     """
     nodes = list(toposort([inner], blockers=list(steps)))
     used = {v for node in nodes for v in node.inputs if v.owner is None or v in steps}

@@ -16,7 +16,7 @@ Integer = int | np.integer | TensorVariable
 """A whole number, or a symbolic integer scalar."""
 
 Params = Sequence[SharedVariable]
-"""Shared variables that are trained, in the order of the flat vector."""
+"""The shared variables to train, in the order of the flat vector."""
 
 ModeLike = str | Mode | None
 """What `symng.resolve_mode` takes: the name of a mode, a mode, or None for the default."""

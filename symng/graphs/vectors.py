@@ -32,8 +32,8 @@ def count(params: Params) -> int:
 def ravel(tensors: Sequence[TensorVariable], params: Params) -> TensorVariable:
     """Join ``tensors`` of the shapes of ``params`` into one flat vector.
 
-    They come in the order given, each in C order. The length is a constant in the graph: JAX cannot
-    make the state of a solver with a length that is computed.
+    They come in the order given, each in C order. The length is a constant in the graph: on JAX the
+    state of a solver cannot have a computed length.
     """
     parts = [
         t.reshape((math.prod(shape),))
@@ -59,7 +59,7 @@ def cut(vector: TensorVariable, shapes: Sequence[tuple[int, ...]]) -> list[Tenso
 
 def positions(v: TensorVariable) -> TensorVariable:
     """Return 1, 2, ... as int64, as many as the vector ``v`` has entries."""
-    # By a sum: PyTensor's JAX backend has no arange of such a length before `symng.enable_jax`.
+    # A sum: without `symng.enable_jax`, PyTensor's JAX backend has no arange of computed length.
     return pt.cumsum(pt.ones_like(v, dtype="int64"))
 
 
@@ -71,13 +71,13 @@ def random_signs(
     axis: int = 0,
     offset: Integer = 0,
 ) -> TensorVariable:
-    """Return random signs of the shape and dtype of ``like``, a function of ``seed``.
+    """Return random signs of the shape and dtype of ``like``, determined by ``seed``.
 
     With ``draws`` there are that many of them, along a new first axis. Positions along ``axis`` are
     counted from ``offset``, so that a chunk gets the signs that its examples have in the batch.
 
     The signs are bits of a hash of seed and position, not draws from a generator: not every backend
-    returns the next state of one.
+    returns a generator's next state.
     """
     axes = [
         positions(like[(0,) * k + (slice(None),) + (0,) * (like.ndim - k - 1)])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error
-from symng.backends import backend_of, compile_function, to_numpy
+from symng.backends import compile_with_data, to_numpy
 from symng.graphs import vectors
 from symng.graphs.building import building
 from symng.graphs.derivatives import grad, hessian_product
@@ -82,7 +82,7 @@ def make_problem(
     variables = [v for term in terms for v in (*term.inputs, *term.targets)]
 
     def compiled(inputs: list[TensorVariable], output: TensorVariable) -> Callable[..., Any]:
-        return on_numpy([*variables, *inputs], output, arrays, dtype, mode)
+        return compile_with_data([*variables, *inputs], output, arrays, mode, "float64")
 
     value = compiled([x], loss)
     return ScipyProblem(
@@ -93,27 +93,3 @@ def make_problem(
         objective=objective,
         batch=tuple(batch),
     )
-
-
-def on_numpy(
-    inputs: Sequence[TensorVariable],
-    output: TensorVariable,
-    arrays: Sequence[np.ndarray],
-    dtype: str,
-    mode: ModeLike,
-) -> Callable[..., np.ndarray]:
-    """Compile a function of the inputs after the first, whose values are ``arrays``.
-
-    It takes vectors of any dtype, and returns float64.
-    """
-    backend = backend_of(mode)
-    function = compile_function(inputs, output, mode=mode, on_unused_input="ignore")
-    function.trust_input = True  # the arrays are checked, and stay on the device
-    placed, shared = backend.device_put(arrays), function.get_shared()
-
-    def call(*values: ArrayLike) -> np.ndarray:
-        backend.take_shared(shared)
-        vectors = (np.asarray(value, dtype=dtype).ravel() for value in values)
-        return np.asarray(function(*placed, *vectors), dtype="float64")
-
-    return call

@@ -337,7 +337,7 @@ class History:
         Raises
         ------
         ValueError
-            If the file is damaged or something else.
+            If the file is damaged or another kind of file.
         OSError
             If the file cannot be read.
         """

@@ -155,7 +155,7 @@ def test_neither_file_nor_scikit_learn(nowhere, monkeypatch):
         ),
         (
             {"x_train": np.array([None])},
-            "path: expected an npz file .*own.npz', which is damaged or something else",
+            "path: expected an npz file .*own.npz', which is damaged or another kind of file",
         ),
     ],
 )

@@ -65,7 +65,7 @@ def test_files_of_digits(tmp_path):
         ):
             digits(missing)
     (tmp_path / "text.npz").write_text("no arrays")
-    with pytest.raises(ValueError, match=f"which is damaged or something else .* {hint}"):
+    with pytest.raises(ValueError, match=f"which is damaged or another kind of file .* {hint}"):
         digits(tmp_path / "text.npz")
     with pytest.raises(TypeError, match="path: expected an npz file .* got None"):
         digits(None)
@@ -93,7 +93,9 @@ class TestFaces:
         with pytest.raises(FileNotFoundError, match=f"TFD_48x48.mat', which is no file. {hint}"):
             self.read(tmp_path)
         (tmp_path / "TFD_48x48.mat").write_text("no arrays")
-        with pytest.raises(ValueError, match="TFD_48x48.mat', which is damaged or something else"):
+        with pytest.raises(
+            ValueError, match="TFD_48x48.mat', which is damaged or another kind of file"
+        ):
             self.read(tmp_path)
 
     def test_arrays(self, tmp_path):

@@ -115,7 +115,7 @@ def test_pickled_arrays_are_never_loaded(tmp_path):
             return (tmp_path.joinpath("sprung").touch, ())
 
     np.savez(tmp_path / "c.npz", a=np.array([Trap()], dtype=object))
-    with pytest.raises(ValueError, match="damaged or something else"):
+    with pytest.raises(ValueError, match="damaged or another kind of file"):
         load_checkpoint(tmp_path / "c.npz")
     assert not (tmp_path / "sprung").exists()
 

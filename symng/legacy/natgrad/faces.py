@@ -228,7 +228,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     try:
         content = loadmat(str(file))
     except (ValueError, TypeError, NotImplementedError, OSError, MatReadError) as error:
-        got = Verbatim(f"{str(file)!r}, which is damaged or something else ({error})")
+        got = Verbatim(f"{str(file)!r}, which is damaged or another kind of file ({error})")
         raise argument_error("path", expected, got) from error
     missing = [key for key in _KEYS if key not in content]
     if missing:
