@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytensor.compile.sharedvalue import SharedVariable
@@ -19,11 +19,11 @@ from pytensor_ml.pytensorf import (
 )
 from pytensor_ml.pytensorf.rng import collect_default_updates
 
-from symng._checks import argument_error, check_instance
-from symng.graphs.draws import share_draws
+from symng._checks import check_instance
 from symng.likelihoods import Categorical, Gaussian, Likelihood
 from symng.objective import Objective
 from symng.optimizers import Optimizer
+from symng.optimizers.rules import check_loss, updates_on_loss
 
 
 class PytensorMLObjective(Objective):
@@ -165,24 +165,17 @@ def rule(
     check_instance("model", model, Model, "a pytensor_ml.model.Model")
 
     def transform(loss: Any, parameters: Sequence[SharedVariable]) -> Steps:
-        if not isinstance(loss, TensorVariable) or isinstance(loss, Mapping | list | tuple):
-            hint = "Put this rule first in the chain: it takes the derivatives itself."
-            raise argument_error("loss", "a scalar loss", loss, hint, TypeError)
-        with warnings.catch_warnings():
-            # Nothing advances the generators, as of dropout, but the updates below.
-            warnings.filterwarnings("ignore", "loss, output: the graph draws random numbers")
-            objective = Objective(
-                loss,
-                model.y,
-                list(parameters),
-                inputs=_inputs_of(model.y),
-                targets=_targets_of(loss, model.y),
-                likelihood=likelihood,
-            )
-        updates = optimizer.updates(objective)
-        shared = share_draws(list(updates.values()), loss, parameters)
-        generators = collect_default_updates(loss)
-        return Steps({**dict(zip(updates, shared, strict=True)), **generators})
+        check_loss(loss)
+        updates = updates_on_loss(
+            optimizer.updates,
+            loss,
+            model.y,
+            parameters,
+            inputs=_inputs_of(model.y),
+            targets=_targets_of(loss, model.y),
+            likelihood=likelihood,
+        )
+        return Steps({**updates, **collect_default_updates(loss)})
 
     return transform
 

@@ -9,11 +9,17 @@ import pytensor.tensor as pt
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.graph.traversal import graph_inputs
+from pytensor.tensor.subtensor import Subtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import argument_error, warn
 from symng.likelihoods import Categorical, Gaussian, Likelihood, likelihood_code
-from symng.objective.activations import has_misplaced_softmax, read_activation, read_log_softmax
+from symng.objective.activations import (
+    below_views,
+    has_misplaced_softmax,
+    read_activation,
+    read_log_softmax,
+)
 from symng.objective.loss_reading import Finding, read_loss
 
 UNREAD = "no activation known by its end"
@@ -70,10 +76,14 @@ def _head_as_read(y: TensorVariable, axis: int) -> Head:
     # A softmax over the examples by hand, such as weights of attention, is no likelihood either.
     if not has_misplaced_softmax(y):
         return Head(y, y, y, Gaussian(), UNREAD, axis)
+    what = "is not known to run over its last axis alone"
+    way_out = "Write softmax(r, axis=-1) for class probabilities"
+    if any(isinstance(node.op, Subtensor) for node in below_views(y)[1]):
+        what = f"{what}, or of which this is a part"
+        way_out += " and take the part in the loss, or sigmoid(r[:, 1] - r[:, 0]) for one of two"
     warn(
-        f"The output {y} comes from a softmax that is not known to run over its last axis "
-        "alone, so it is taken as Gaussian. Write softmax(r, axis=-1) for class "
-        "probabilities, or give likelihood=."
+        f"The output {y} comes from a softmax that {what}, so it is taken as Gaussian. {way_out}; "
+        "or give likelihood=."
     )
     return Head(y, y, y, Gaussian(), MISPLACED, axis)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pytensor.tensor.variable import TensorVariable
 from symng._checks import Verbatim, argument_error, check_instance, check_number, is_symbolic
 from symng.graphs.building import building
 from symng.graphs.config import Config, declarations
-from symng.graphs.draws import next_generators, share_draws
+from symng.graphs.draws import next_generators
 from symng.graphs.rebuild import rebuild
 from symng.graphs.types import Scalar
 from symng.metrics import Metric
@@ -28,6 +27,7 @@ from symng.objective.batches import Batch, as_batch
 from symng.objective.output_finding import find_output
 from symng.objective.sums import Summand
 from symng.optimizers.damping import Damping
+from symng.optimizers.rules import check_loss, updates_on_loss
 from symng.solvers import Solver
 
 Updates = dict[SharedVariable, TensorVariable]
@@ -376,9 +376,7 @@ class Optimizer(Config, ABC):
         >>> _ = step(np.eye(2), np.array([3.0, -1.0])), print(w.get_value().round(6))
         [ 3. -1.]
         """
-        if not isinstance(loss, TensorVariable):
-            hint = "Put the optimizer first in a chain: it takes the derivatives itself."
-            raise argument_error("loss", "a scalar loss", loss, hint, TypeError)
+        check_loss(loss)
         found = find_output(loss, params)
         if found is None:
             raise argument_error(
@@ -388,17 +386,8 @@ class Optimizer(Config, ABC):
                 "Name the output: optimizer.updates(symng.Objective(loss, output=..., ...)), or "
                 "symng.pytensor_ml.rule(optimizer, model) for a model of pytensor-ml.",
             )
-        with warnings.catch_warnings():
-            # Nothing advances the generators, as of dropout, but the updates below.
-            warnings.filterwarnings("ignore", "loss, output: the graph draws random numbers")
-            objective = Objective(
-                loss,
-                found.output,
-                list(params),
-                inputs=found.inputs,
-                targets=found.targets,
-                likelihood=found.likelihood,
-            )
-        updates = self.updates(objective)
-        shared = share_draws(list(updates.values()), loss, params)
-        return {**dict(zip(updates, shared, strict=True)), **next_generators(loss)}
+        settings = {"inputs": found.inputs, "targets": found.targets}
+        updates = updates_on_loss(
+            self.updates, loss, found.output, params, likelihood=found.likelihood, **settings
+        )
+        return {**updates, **next_generators(loss)}

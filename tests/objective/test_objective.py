@@ -93,6 +93,8 @@ def test_softmax_that_is_no_row_of_classes_warns(output):
         objective = linear(output)
     assert objective.likelihood == symng.Gaussian()
     assert caught[0].filename == __file__
+    is_part = objective.output.owner.op.__class__.__name__ == "Subtensor"
+    assert ("sigmoid(r[:, 1] - r[:, 0])" in str(caught[0].message)) == is_part
 
 
 @pytest.mark.parametrize(
