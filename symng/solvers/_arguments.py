@@ -1,4 +1,4 @@
-"""Checks of the arguments of a solve, before it and when its product is computed."""
+"""Checks of a solve's arguments: while the graph is built, and of lengths when it runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def first_iterate(value: Vector, b: TensorVariable) -> TensorVariable:
 
 
 def checked_product(name: str, operator: Any, b: TensorVariable) -> Product:
-    """Return the product with an operator, a callable, or an object with ``matvec``, checked."""
+    """Return the product with an operator as a function that checks what it returns."""
     if hasattr(operator, "matvec"):
         apply = operator.matvec
     elif callable(operator) and not isinstance(operator, type):
@@ -97,7 +97,7 @@ def _vector(name: str, value: Any) -> TensorVariable:
 def _of_length(name: str, what: str, vector: TensorVariable, b: TensorVariable) -> TensorVariable:
     """Return ``vector`` if it is as long as b; refuse another as soon as the lengths are known.
 
-    Broadcasting would take one of length 1 for one of any length.
+    Broadcasting would take a vector of length 1 for one of any length.
     """
     length, expected = vector.type.shape[0], b.type.shape[0]
     if expected is None:

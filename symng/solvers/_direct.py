@@ -34,9 +34,9 @@ class Factorization:
     finite, definite : symbolic Boolean scalar
         Whether no number overflows, and whether the matrix is positive definite to precision.
     trace : symbolic scalar
-        A bound of norm(A + lambda I) from above.
+        The trace of A + lambda I, an upper bound of its norm.
     norm, condition : symbolic scalar, optional
-        Estimates of norm and condition number from below.
+        Estimates from below of its norm and condition number.
     """
 
     apply: Callable[[TensorVariable], TensorVariable]
@@ -51,7 +51,7 @@ class Factorization:
 class DirectSolver(Solver):
     """Solve (A + lambda I) x = b by a factorization made of R, where A = R^T R.
 
-    A subclass gives `factorize`.
+    Subclasses implement `factorize`.
     """
 
     rtol: Scalar = number(default=1e-5, minimum=0, symbolic=True)
@@ -59,8 +59,8 @@ class DirectSolver(Solver):
     proximal: bool = flag(default=False)
 
     needs_full_batch = True
-    needs_damping: ClassVar[bool] = True  # above 0
-    rows_or_columns: ClassVar[Literal["rows", "columns"]] = "rows"  # of R, where products make it
+    needs_damping: ClassVar[bool] = True  # whether lambda must be above 0
+    rows_or_columns: ClassVar[Literal["rows", "columns"]] = "rows"  # what each product gives of R
 
     @abstractmethod
     def factorize(self, rows: TensorVariable, shift: TensorVariable) -> Factorization:
@@ -85,7 +85,7 @@ class DirectSolver(Solver):
         damping : float or symbolic scalar
             lambda, above 0 for `Woodbury` and at least 0 for `QR`.
         x0 : symbolic vector, optional
-            With ``proximal`` what x stays close to, else not used: nothing is iterated.
+            With ``proximal`` what x stays close to, otherwise unused: nothing is iterated.
         preconditioner : None
             There is nothing to precondition.
 
@@ -93,7 +93,7 @@ class DirectSolver(Solver):
         -------
         Solution
             ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where A + lambda I is
-            singular to precision, and for a symbolic damping that turns out not to be in its range;
+            singular to precision, and for a symbolic damping that turns out to be out of range;
             ``x`` is zero where there is no factorization.
 
         Raises
@@ -106,8 +106,8 @@ class DirectSolver(Solver):
                 "A",
                 "a LinearOperator with a factor, as symng.Fisher or symng.EmpiricalFisher makes",
                 A,
-                "A sum of operators has none, nor has a batch in chunks, nor a model with "
-                "parameters that the loss alone reaches; use symng.CG or symng.MinresQLP.",
+                "A sum of operators, a batch in chunks, and a model with parameters that only the "
+                "loss uses have none; use symng.CG or symng.MinresQLP.",
                 TypeError,
             )
         if not is_symbolic(damping):
@@ -132,7 +132,7 @@ class DirectSolver(Solver):
         """Return the solution, whose direction is computed in the dtype of ``rows``."""
         dtype = rows.dtype
         in_range = pt.isfinite(shift) & (shift > 0 if self.needs_damping else shift >= 0)
-        # So that the factorization meets no NaN and no negative pivot; the verdict says so.
+        # The factorization must not meet a NaN or a negative pivot; the verdict reports them.
         safe = pt.switch(in_range, shift, pt.ones_like(shift))
         factorization = self.factorize(rows, safe)
         finite = factorization.finite & pt.isfinite(shift)
@@ -182,6 +182,6 @@ def _numbered(system: System, value: TensorVariable | None) -> TensorVariable | 
 
 
 def describe_bytes(numbers: int, dtype: str) -> str:
-    """Return the memory of so many numbers, as text."""
+    """Return the memory that so many ``numbers`` take, as text."""
     size = numbers * np.dtype(dtype).itemsize
     return f"{size / 1e9:.2g} GB" if size >= 1e9 else f"{max(size / 1e6, 0.01):.2g} MB"

@@ -33,7 +33,7 @@ class Line(NamedTuple):
 def multiply(
     system: System, p: TensorVariable, norm_A: TensorVariable, step: TensorVariable
 ) -> Line:
-    """Multiply p; what it says of A counts only if it is the direction of a ``step``."""
+    """Return the product with p; it counts for norm(A) and ``flat`` only in a ``step``."""
     q = system.product(p)
     pp, pq, qq = dot(p, p), dot(p, q), dot(q, q)
     curvature = pq / pp
@@ -67,6 +67,6 @@ def next_iterate(
 def squared_norm(
     system: System, line: Line, alpha: TensorVariable, x: TensorVariable, xx: TensorVariable
 ) -> TensorVariable:
-    """Return norm(x + α p)² for xx = norm(x)², by x·p: the new x need not be passed over again."""
+    """Return norm(x + α p)² for xx = norm(x)², by x·p, which saves a pass over the new x."""
     growth = (system.number(2) * dot(x, line.p) + alpha * line.pp) * alpha
     return pt.maximum(xx + growth, pt.zeros_like(xx))

@@ -1,4 +1,4 @@
-"""What Hessian-free optimization (Martens) asks of CG: an end by progress, and kept iterates."""
+"""What Hessian-free optimization (Martens) asks of CG: a progress test, and kept iterates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-# The test of progress looks back over at most so many values of φ, which are part of the state.
+# The progress test looks back over at most this many values of φ, which are part of the state.
 HISTORY = 128
 
 
@@ -23,15 +23,15 @@ def record(
     advance: TensorVariable,
     rtol: TensorVariable,
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Put φ of iterate ``niter`` into the history; return whether it has almost stopped falling.
+    """Return the history with φ of iterate ``niter``, and whether φ has almost stopped falling.
 
     That is when (φ_i - φ_{i-k}) / φ_i < k rtol, with k = max(10, ceil(i / 10)) as far back as the
     history goes (Martens 2010, section 4.4).
     """
     k = pt.clip((niter + 9) // 10, 10, HISTORY)
-    before, here = history[(niter - k) % HISTORY], niter % HISTORY
+    before, row = history[(niter - k) % HISTORY], niter % HISTORY
     slow = (niter > k) & (phi < 0) & ((phi - before) / phi < pt.cast(k, phi.type.dtype) * rtol)
-    return history[here].set(pt.switch(advance, phi, history[here])), advance & slow
+    return history[row].set(pt.switch(advance, phi, history[row])), advance & slow
 
 
 def kept_numbers(growth: float, limit: int) -> list[int]:
@@ -45,7 +45,7 @@ def kept_numbers(growth: float, limit: int) -> list[int]:
     numbers, number = [], 1
     while number < limit:
         numbers.append(number)
-        # The next power whose ceiling is another one; a growth near 1 has many that are not.
+        # The next power with another ceiling: with a growth near 1 many powers share one.
         power = growth ** (math.floor(math.log(number) / math.log(growth)) + 1)
         while math.ceil(power) <= number:
             power *= growth
@@ -59,12 +59,12 @@ def row_of(niter: TensorVariable, kept: list[int]) -> TensorVariable:
 
 
 def initial_iterates(start: TensorVariable, kept: list[int]) -> TensorVariable:
-    """Return a row of zeros for each number in ``kept``, but the start in the first."""
+    """Return a row for each number in ``kept``: the start in the first, zeros in the others."""
     return pt.zeros((len(kept), start.shape[0]), dtype=start.dtype)[0].set(start)
 
 
 def keep(
     iterates: TensorVariable | None, kept: list[int], niter: TensorVariable, x: TensorVariable
 ) -> TensorVariable | None:
-    """Put x, iterate ``niter``, into its row; the next one overwrites it unless it is kept."""
+    """Return the iterates with x, iterate ``niter``; the next one overwrites it unless kept."""
     return None if iterates is None else iterates[row_of(niter, kept)].set(x)

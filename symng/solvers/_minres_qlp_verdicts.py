@@ -24,7 +24,7 @@ from symng.solvers._system import (
     norm_of_any_size,
     where,
 )
-from symng.solvers._verification import Phase, pays_off, settle
+from symng.solvers._verification import Phase, judge, pays_off
 from symng.solvers.solution import Status
 
 # Defaults of the settings. In float64 QLP takes over at the condition of Algorithm 937.
@@ -53,7 +53,7 @@ _CREDIT = 1.5
 # of x only where that changes r by at most half.
 _LARGEST_RESIDUAL, _LIFTING = 1.01, 0.5
 # r·A r / r·r times the least eigenvalue is at most this times (norm(A r) / norm(r))² where r is a
-# null vector but for what it holds of the other eigenvectors.
+# null vector but for its components along the other eigenvectors.
 _OTHERS = 10.0
 
 
@@ -106,15 +106,15 @@ class StoppingTests:
         number, eps, dtype = system.number, system.eps, system.b.type.dtype
         self.zero, self.eps = number(0), number(eps)
         self.rtol = number(_RTOL[dtype] if settings.rtol is None else settings.rtol)
-        # By it norms in M⁻¹ are longer than those of the scaled system.
-        root = number(1) if scale_M is None else pt.sqrt(scale_M)
-        self.atol, self.root = number(settings.atol) / system.scale / root, root
+        # Norms in M⁻¹ are those of the scaled system times this.
+        self.norm_scale = number(1) if scale_M is None else pt.sqrt(scale_M)
+        self.atol = number(settings.atol) / system.scale / self.norm_scale
         self.limit = iteration_limit(system, settings.maxiter)
         bound = settings.max_norm
         self.max_norm = None if bound is None else number(bound) / system.scale
-        own, given = number(_PIVOT_LIMIT / eps), settings.condition_limit
-        self.condition_limit = own if given is None else pt.minimum(number(given), own)
-        self.truncates_zeros = pt.ge(self.condition_limit, own)  # and no pivots but those
+        largest, given = number(_PIVOT_LIMIT / eps), settings.condition_limit
+        self.condition_limit = largest if given is None else pt.minimum(number(given), largest)
+        self.truncates_zeros = pt.ge(self.condition_limit, largest)  # and no other pivots
         transition = settings.transition_condition
         self.transition = number(_TRANSITION[dtype] if transition is None else transition)
         self.zero_tolerance = number(_ZERO_PIVOT * eps)
@@ -168,7 +168,7 @@ class StoppingTests:
             smallest=pt.switch(keep, smallest, s.smallest),
             condition=pt.switch(keep, condition, s.condition),
             r_norm=pt.switch(advance, n.residual, f.phi),
-            ls_norm=pt.switch(finite, self.root * f.phi * n.left.relative_Ar, s.ls_norm),
+            ls_norm=pt.switch(finite, self.norm_scale * f.phi * n.left.relative_Ar, s.ls_norm),
             credited=credited,
             phase=pt.switch(stop, integer(Phase.VERIFY), integer(Phase.STEP)),
             pending=pending,
@@ -193,7 +193,7 @@ class StoppingTests:
         """Return step k of the recurrences."""
         f = s.factors
         before = norm_A * hypot(f.chi, s.start_norm) + self.b_norm
-        # A first pivot that is but a rounding error would lengthen x along a null vector.
+        # A first pivot that is only a rounding error would lengthen x along a null vector.
         noise = pt.eq(f.beta_old, 0) & (abs(alpha) <= self.zero_tolerance * norm_A)
         alpha = pt.switch(noise, self.zero, alpha)
         return qlp_step(f, alpha, beta, norm_A, self.condition_limit, ls_rtol, self.rtol * before)
@@ -222,8 +222,8 @@ class StoppingTests:
     ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
         """Return the norm credited to x_k, and whether x_k solves the system, to rtol and to ε.
 
-        Not just because it is long, once x_{k-1} solves the least-squares problem or x grows along
-        a null vector.
+        Once x_{k-1} solves the least-squares problem, or x grows along a null vector, what x gains
+        in length is not credited: x_k would pass by that alone.
         """
         chi = n.factors.chi
         longer_for_nothing = ls.met | ls.precise | ls.growing
@@ -274,12 +274,15 @@ class StoppingTests:
         ry: TensorVariable,
         beta: TensorVariable,
     ) -> MinresQLPState:
-        """Judge x, the start or a candidate, by its residual r; ``beta`` is the root of r·M⁻¹r."""
+        """Return the state after a product with x, the start or a candidate, judged by r.
+
+        ``beta`` is the root of r·M⁻¹r.
+        """
         plain = self.system.precondition is None
         start, verify = equal(phase, Phase.START), equal(phase, Phase.VERIFY)
         more = s.niter < self.limit
         grown = hypot(s.factors.chi, s.start_norm)
-        # That of a first iterate is taken before the scale of A is known.
+        # The scale of A is not known yet when x0 is judged, so its squares may overflow.
         x_norm = norm(x) if self.system.cold else norm_of_any_size(x)
         x_norm = x_norm if plain else where(start, self.zero, grown)
         bound = hypot(s.credited, s.start_norm) * self.system.number(_CREDIT)
@@ -312,7 +315,7 @@ class StoppingTests:
     def after_least_squares(
         self, s: MinresQLPState, Ar: TensorVariable, rAr: TensorVariable
     ) -> tuple[MinresQLPState, TensorVariable]:
-        """Judge a candidate by A r, and return the multiple of M⁻¹r to take out of x."""
+        """Return the state after judging a candidate by A r, and the multiple of M⁻¹r to remove."""
         number, eps, pending = self.system.number, self.system.eps, s.pending
         ls_norm, more = norm(Ar), s.niter < self.limit
         relative_Ar = ls_norm / s.r_norm
@@ -324,19 +327,19 @@ class StoppingTests:
         small = relative_Ar <= slack * s.norm_estimate
         claimed = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
         inconsistent = claimed | (self.truncates_zeros & pt.eq(pending, Status.CONDITION_LIMIT))
-        fit = self._is_all_but_null(s, ls_norm, relative_Ar, rAr)
+        null = self._is_all_but_null(s, ls_norm, relative_Ar, rAr)
         if self.system.precondition is None:
             met, precise = relative_Ar <= self.rtol * s.norm_estimate, inconsistent & small
         else:
             # These norms are not those of the test, so the recurrence is believed.
             met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
-        met, precise = met & fit, precise & fit
+        met, precise = met & null, precise & null
         # A claim that A r does not bear out, and a halt, get another start from x while that pays.
         refuted = claimed & (relative_Ar > rounding * s.norm_estimate)
         halted = pt.eq(pending, Status.BREAKDOWN)
         again = refuted | (inconsistent & pt.invert(precise)) | halted
         again = again & pt.invert(met) & more & pays_off(relative_Ar, s.ls_verified)
-        verdict = settle(
+        verdict = judge(
             pending,
             pending < Status.MAX_ITERATIONS,
             (met, Status.LEAST_SQUARES),
@@ -345,7 +348,7 @@ class StoppingTests:
             more=more,
         )
         # A start after a halt leaves out the null vector, too: x would only grow along it again.
-        lift = pt.switch(again, halted & fit & small, met | precise)
+        lift = pt.switch(again, halted & null & small, met | precise)
         judged = s._replace(
             ls_norm=ls_norm,
             lifting=self.zero,
@@ -371,8 +374,8 @@ class StoppingTests:
         fit = abs(s.lifting) * ls_norm <= number(_LIFTING) * s.r_norm
         if self.system.precondition is not None:
             return fit
-        # r is a null vector if r·A r / r·r is small. What r holds of the other eigenvectors enters
-        # it squared, a small eigenvalue does not.
+        # r is a null vector if r·A r / r·r is small. The components of r along other eigenvectors
+        # enter it squared, a small eigenvalue does not.
         quotient = abs(rAr) / pt.sqr(s.r_norm)
         others = pt.minimum(s.smallest, s.norm_estimate)
         null = (quotient <= self.zero_tolerance * s.norm_estimate) | (

@@ -4,10 +4,10 @@ After k steps the Lanczos process gives A V_k = V_{k+1} T_k with T_k tridiagonal
 reflections make it upper triangular, Q_k T_k = [R_k; 0], with R_k of three diagonals; right
 reflections make that lower triangular, R_k P_k = L_k, again of three diagonals. MINRES takes x_k =
 D_k t_k with D_k R_k = V_k; MINRES-QLP takes x_k = W_k u_k with W_k = V_k P_k and L_k u_k = t_k.
-Both are the same x_k in exact arithmetic as long as R_k is not singular, MINRES at less cost where
-vectors are dear, QLP with smaller errors when R_k is ill-conditioned, and of minimum length when
-R_k is singular. Because W_k = D_k R_k P_k = D_k L_k, one may pass from the first to the second at
-any step.
+Both are the same x_k in exact arithmetic as long as R_k is not singular. MINRES takes fewer vector
+operations; QLP has smaller errors when R_k is ill-conditioned, and minimum length when R_k is
+singular. Because W_k = D_k R_k P_k = D_k L_k, one may pass from the first to the second at any
+step.
 
 A superscript counts how often reflections have changed an entry. Symbols are those of [1]_ and [2]_
 in `minres_qlp`: Q_k is the left reflection of step k, P_{k-2,k} and P_{k-1,k} are the right ones,
@@ -214,7 +214,7 @@ def vector_weights(
 
     In the MINRES phase w1 = d_{k-1}, w2 = d_{k-2} and x = x_{k-1}. In the QLP phase w1 =
     w⁽²⁾_{k-1}, w2 = w⁽³⁾_{k-2}, and x lacks its last two terms, x_{k-1} = x + u2 w2 + u1 w1; with
-    ``end`` they are put in. Without ``step`` the vectors stay. All of it is linear, so both phases
+    ``end`` they are added. Without ``step`` the vectors stay. All of it is linear, so both phases
     and the passage between them are one pass over the vectors.
     """
     zero, one = pt.zeros_like(f.u1), pt.ones_like(f.u1)

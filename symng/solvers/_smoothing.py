@@ -18,7 +18,7 @@ from symng.solvers.solution import Status
 # The constants are empirical, and hold for the named systems of `tests/solvers/test_problems.py`.
 # What rounding errors leave of a residual, at most: this times ε (norm(A) norm(x) + norm(b)).
 _ROUNDING = 10.0
-# A p is small, so that p is a null vector: norm(A p) below this times √ε norm(A) norm(p).
+# p is a null vector only if norm(A p) is below this times √ε norm(A) norm(p).
 _NULL_VECTOR = 10.0
 # A residual that rounding errors explain counts as solved when it is below ε to this power times
 # norm(b), too: an x that is long because it follows a null vector makes the errors look large. The
@@ -34,7 +34,7 @@ def smoothing_weight(
     advance: TensorVariable,
     start: TensorVariable,
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Return the weight of x in the mean x̄ that takes it in, and r̄·M⁻¹r̄ of that.
+    """Return the weight of x in the next mean x̄, and r̄·M⁻¹r̄ of that mean.
 
     ``Ax_bound`` is norm(A) norm(x); an x so long that half the digits of A x are lost does not
     count.
@@ -68,9 +68,9 @@ def is_precise(
 def final_status(
     system: System, status: TensorVariable, r_norm: TensorVariable, Ax_bound: TensorVariable
 ) -> TensorVariable:
-    """Return the verdict on the last x, whose residual may be large for rounding errors alone."""
-    short = is_any(status, Status.NEGATIVE_CURVATURE, Status.MAX_ITERATIONS)
-    precise = short & is_precise(system, r_norm, Ax_bound)
+    """Return the verdict on the last x: rounding errors alone may explain its residual."""
+    cut_short = is_any(status, Status.NEGATIVE_CURVATURE, Status.MAX_ITERATIONS)
+    precise = cut_short & is_precise(system, r_norm, Ax_bound)
     halted = pt.eq(status, Status.BREAKDOWN)
     precise |= halted & is_precise(system, r_norm, Ax_bound, after_breakdown=True)
     return first_true((precise, Status.CONVERGED_TO_PRECISION), default=status)
@@ -88,8 +88,8 @@ def is_spoiled(
     """Return whether a solve fails with an x that rounding errors have made worse than x = 0.
 
     An iteration limit is most often meant to cut the solve short. Then the last iterate is the
-    solution, also where its residual is large: φ falls from each iterate to the next. But after n
-    iterations only rounding errors keep a solve from its end.
+    solution, even where its residual is large: φ falls from each iterate to the next. But after n
+    iterations only rounding errors keep a solve from converging.
     """
     worse = r_norm + system.number(_ROUNDING * system.eps) * Ax_bound > system.b_norm
     overdue = pt.eq(pending, Status.MAX_ITERATIONS) & (niter >= system.length) & step

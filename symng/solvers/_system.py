@@ -123,9 +123,10 @@ def make_system(
 
 
 def scale_preconditioner(system: System) -> tuple[System, TensorVariable | None]:
-    """Divide M⁻¹ by about max|M⁻¹ b|, so that squares of M⁻¹ r are finite; return that, too.
+    """Return the system with M⁻¹ divided by about max|M⁻¹ b|, and that number.
 
-    The steps of Krylov methods are the same; norms in M⁻¹ are divided by its root.
+    Squares of M⁻¹ r are finite then. Krylov methods take the same steps; norms in M⁻¹ are divided
+    by the root of the number.
     """
     invert = system.precondition
     if invert is None:

@@ -53,7 +53,7 @@ def pays_off(measure: TensorVariable, last: TensorVariable) -> TensorVariable:
     return measure <= pt.constant(0.5, dtype=measure.type.dtype) * last
 
 
-def settle(
+def judge(
     pending: TensorVariable,
     claimed: TensorVariable,
     *met: tuple[TensorVariable, Status],

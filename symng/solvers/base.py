@@ -16,7 +16,7 @@ from symng.solvers.solution import Solution
 AdjustableSettings = dict[str, tuple[Scalar, str | None]]
 """Settings that may change between steps: by name, value and dtype (None: the parameters')."""
 
-# Such settings of a solver that does not declare any, with their dtypes.
+# The dtypes of such settings in a solver that does not declare them.
 _USUAL_SETTINGS = {
     "rtol": None,
     "atol": None,
@@ -29,7 +29,7 @@ _USUAL_SETTINGS = {
 class Solver(Config, ABC):
     """Solve (A + λI) x = b for a symmetric A; the base of all solvers.
 
-    A subclass gives `solve`. It is a frozen dataclass if it has settings.
+    Subclasses implement `solve`. One with settings is a frozen dataclass.
 
     Attributes
     ----------
@@ -78,11 +78,11 @@ class Solver(Config, ABC):
 
     @property
     def keeps_iterates(self) -> bool:
-        """Whether a solution holds earlier iterates beside the last one; by default it does not."""
+        """Whether a solution holds iterates before the last one; by default it does not."""
         return False
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
-        """Return in a sentence what a solve takes, where that grows with the rows of the batch.
+        """Return a sentence on what a solve costs, where that grows with the rows of the batch.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Solves(Protocol):
 
 @config
 class ForeignSolver(Solver):
-    """Use an object that is no `Solver`, but has its method ``solve``, as one."""
+    """Solve with an object that is no `Solver` but has its method ``solve``."""
 
     solver: Any
 
@@ -171,7 +171,7 @@ def _values_of(solver: object, dtypes: Mapping[str, str | None]) -> AdjustableSe
 
 
 def as_solver(name: str, value: object) -> Solver:
-    """Return a `Solver`, also for an object that has its method ``solve``; refuse others."""
+    """Return ``value`` as a `Solver`; refuse it if it has no method ``solve``."""
     if isinstance(value, Solver):
         return value
     if isinstance(value, type) or not isinstance(value, Solves):

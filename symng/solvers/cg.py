@@ -40,7 +40,7 @@ from symng.solvers._system import (
     scale_preconditioner,
     where,
 )
-from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running, pays_off, settle
+from symng.solvers._verification import MAX_VERIFICATIONS, Phase, is_running, judge, pays_off
 from symng.solvers.base import AdjustableSettings, Solver
 from symng.solvers.solution import Solution, Status
 
@@ -61,13 +61,13 @@ class CG(Solver):
     maxiter : int or symbolic integer scalar, optional
         The iteration limit; at least 0. Default: 10 n for a system of n unknowns.
     recompute : bool, default True
-        Compute the residual norm from ``x`` itself, one product at the end. A solution whose
-        recurrence met the tolerance but whose residual does not is worked on until it does or until
-        rounding errors stop the progress. With False the product is saved and the residual norm is
-        that of the recurrence.
+        Compute the residual norm from ``x`` itself, one product at the end. If the recurrence met
+        the tolerance but the residual does not, the solve goes on until it does or until rounding
+        errors stop the progress. With False the product is saved and the residual norm is that of
+        the recurrence.
     check : bool, default False
-        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
-        the first step, by three and two more products. It is a test on two vectors, not a proof.
+        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, on two
+        vectors before the first step: three products with the one, two with the other.
     progress_rtol : float or symbolic scalar, optional
         The relative progress of φ in an iteration, as a mean over the last k, below which the solve
         ends, with ``SMALL_PROGRESS``; at least 0 (Martens [4]_: 5e-4). After iteration i that is
@@ -91,7 +91,7 @@ class CG(Solver):
     ``iterates`` and ``iterates_count``.
 
     Cost: one product an iteration, one for ``x0`` if given, one for the residual at the end.
-    Memory: four vectors beside b and what the product needs, and the iterates kept, which every
+    Memory: four vectors besides b and what the product needs, and the iterates kept, which every
     iteration copies. φ costs no product: it is -x·(b + r) / 2 with r the residual. Symbolic
     settings, say shared variables, change without a recompilation.
 
@@ -100,10 +100,10 @@ class CG(Solver):
     space: the mean of the iterates x_j with weights 1 / (r_j·M⁻¹r_j), whose residual is the least
     in the norm of M⁻¹ [2]_. That is the iterate of MINRES, and without a preconditioner a
     least-squares solution to about √ε, as far as iterates of norm(A) norm(x) <= norm(b) / √ε lead.
-    Its residual norm comes from a product with it, but for a solve from zero without preconditioner
-    whose ``recompute`` is False: there it is that of the recurrence, too.
+    Its residual norm comes from a product with it, except in a solve from zero without
+    preconditioner whose ``recompute`` is False: there it is that of the recurrence, too.
 
-    Verdicts beside ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of
+    Verdicts besides ``CONVERGED``, ``ZERO_RHS``, ``MAX_ITERATIONS``, ``NOT_FINITE`` and those of
     ``check``:
 
     - ``NEGATIVE_CURVATURE``: d·(A + λI)d <= ε norm(A) norm(d)² for a direction d, with ε the
@@ -163,10 +163,10 @@ class CG(Solver):
         return self.keep_iterates is not None
 
     def adjustable_settings(self) -> AdjustableSettings:
-        found = super().adjustable_settings()
+        settings = super().adjustable_settings()
         if self.keeps_iterates:  # maxiter says how many there is room for
-            found.pop("maxiter")
-        return found
+            settings.pop("maxiter")
+        return settings
 
     def solve(
         self,
@@ -217,14 +217,14 @@ class CGLoop:
             number(settings.rtol) * system.b_norm + number(settings.atol) / system.scale
         )
         self.limit = iteration_limit(system, settings.maxiter)
-        # Then x is never multiplied, and the phases fall away while the graph is built.
+        # Whether x is never multiplied. Then the phases fall away while the graph is built.
         self.steps_only = not settings.recompute and system.cold and system.precondition is None
         progress, growth, room = settings.progress_rtol, settings.keep_iterates, settings.maxiter
         self.progress_rtol = None if progress is None else number(progress)
         self.kept = [] if growth is None else kept_numbers(growth, int(np.asarray(room)))
 
     def solve(self) -> Solution:
-        """Run the loop."""
+        """Run the loop and return its solution."""
         limit = self.limit + 1 + MAX_VERIFICATIONS
         return self.solution(while_loop(self.round, is_running, self.initial(), limit))
 
@@ -278,11 +278,11 @@ class CGLoop:
 
         r_norm = norm(r)
         finite = pt.isfinite(line.pq) & pt.isfinite(rz) & pt.isfinite(r_norm)
-        longer = squared_norm(system, line, alpha, s.x, s.xx)
+        xx = squared_norm(system, line, alpha, s.x, s.xx)
         n = s._replace(
             r=r,
             rz=rz,
-            xx=where(step, pt.switch(finite, longer, s.xx), line.pp),
+            xx=where(step, pt.switch(finite, xx, s.xx), line.pp),
             r_norm=pt.switch(finite & (advance | pt.invert(step)), r_norm, s.r_norm),
             norm_estimate=line.norm_A,
             curvature=pt.switch(step & finite, line.curvature, s.curvature),
@@ -360,7 +360,7 @@ class CGLoop:
         self, n: CGState, step: TensorVariable, flat: TensorVariable, slow: TensorVariable
     ) -> TensorVariable:
         """Return the verdict that ends the steps, ``RUNNING`` if none does."""
-        # Below it the recurrence holds nothing but rounding errors, whatever the tolerance.
+        # Below the floor the recurrence is all rounding errors, whatever the tolerance.
         floor = where(step, self.eps * self.system.b_norm, self.zero)
         return first_true(
             (n.r_norm <= pt.maximum(self.tolerance, floor), Status.CONVERGED),
@@ -375,10 +375,10 @@ class CGLoop:
         """Return the verdict after a product with x, ``RUNNING`` to go on from there."""
         met, more = n.r_norm <= self.tolerance, n.niter < self.limit
         resume = claimed & pt.invert(met) & pays_off(n.r_norm, s.verified) & more & (n.rz > 0)
-        return settle(s.pending, claimed, (met, Status.CONVERGED), resume=resume, more=more)
+        return judge(s.pending, claimed, (met, Status.CONVERGED), resume=resume, more=more)
 
     def solution(self, final: CGState) -> Solution:
-        """Scale the final state back."""
+        """Return the solution that the final state holds, in units of b."""
         scale, iterates, x_norm = self.system.scale, final.iterates, norm_of_any_size(final.x)
         flat = pt.eq(final.status, Status.NEGATIVE_CURVATURE)
         bound = final.norm_estimate * x_norm

@@ -65,8 +65,8 @@ def solve(
     damping : float or symbolic scalar, default 0.0
         The multiple λ of the identity added to A; of either sign.
     preconditioner : LinearOperator or callable, optional
-        The product with M⁻¹, for a symmetric positive definite M near A + λI. Of derivatives it is
-        taken as a constant, as are symbolic settings of the solver.
+        The product with M⁻¹, for a symmetric positive definite M near A + λI. Derivatives take it
+        as a constant, and symbolic settings of the solver, too.
 
     Returns
     -------
@@ -91,9 +91,9 @@ def solve(
     A + λI must not be singular where a derivative is taken, and nothing tests whether it is. A
     second derivative with respect to a matrix that is A itself is that along symmetric changes.
 
-    ``vectorize_graph`` makes a batch of solves of it, in b, in the damping and in what A is
-    computed from. Each has its own verdict and its own number of iterations: one that is finished
-    does not change while others go on.
+    ``vectorize_graph`` makes it a batch of solves, over b, the damping and what A is computed from.
+    Each has its own verdict and its own number of iterations: one that is finished does not change
+    while others go on.
 
     Examples
     --------
@@ -114,24 +114,24 @@ def solve(
     product = checked_product("A", A, v)(v)
     closure = _closure([product], [v])
     fresh: dict[Variable, Variable] = {c: c.type() for c in closure}
-    inner = Product(v, list(fresh.values()), rebuild([product], fresh)[0])
+    inner = ProductGraph(v, list(fresh.values()), rebuild([product], fresh)[0])
 
     def multiply(u: TensorVariable) -> TensorVariable:
         return rebuild([product], replacements([v], [u]))[0]
 
     shift = pt.cast(damping, b.type.dtype)
     inner_shift = shift.type()
-    found = solver.solve(
+    solution = solver.solve(
         replace(A, matvec=multiply) if isinstance(A, LinearOperator) else multiply,
         rhs,
         damping=inner_shift if is_symbolic(damping) else damping,
         preconditioner=preconditioner,
     )
     symmetric = is_symmetric(multiply, rhs)
-    status = pt.switch(symmetric, found.status, integer(Status.NOT_SYMMETRIC))
+    status = pt.switch(symmetric, solution.status, integer(Status.NOT_SYMMETRIC))
     nan = pt.constant(float("nan"), dtype=b.type.dtype)
-    x = pt.switch(is_any(status, *NO_DIRECTION), nan, found.x)
-    outputs = rebuild([x, status, found.niter, found.residual_norm], fresh)
+    x = pt.switch(is_any(status, *NO_DIRECTION), nan, solution.x)
+    outputs = rebuild([x, status, solution.niter, solution.residual_norm], fresh)
 
     # What else they are computed from: the preconditioner and settings.
     inputs = [rhs, inner_shift, *inner.closure]
@@ -145,7 +145,7 @@ def solve(
 
 
 @dataclass(frozen=True, eq=False)
-class Product:
+class ProductGraph:
     """The graph of v -> A v, as a function of v and of all that A is computed from."""
 
     v: TensorVariable
@@ -160,7 +160,7 @@ class Product:
     def at(
         self, graphs: Sequence[TensorVariable], x: TensorVariable, closure: Sequence[Variable]
     ) -> list[TensorVariable]:
-        """Return graphs of ``v`` and ``closure`` with values for them."""
+        """Return ``graphs`` with ``x`` in place of ``v``, and with the values of the closure."""
         given: dict[Variable, Variable] = {self.v: x}
         return rebuild(graphs, given | dict(zip(self.closure, closure, strict=True)))
 
@@ -168,8 +168,8 @@ class Product:
 class ImplicitSolve(OpFromGraph):
     """The op b, λ, closure of A, others -> x, status, niter, residual_norm.
 
-    Compiled modes open it, so that backends see the solver's loop; its derivatives are further
-    nodes of the same op.
+    Compiled modes inline it, so that backends see the solver's loop; its derivatives are more nodes
+    of the same op.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class ImplicitSolve(OpFromGraph):
         inputs: list[Variable],
         outputs: list[Variable],
         *,
-        product: Product,
+        product: ProductGraph,
     ) -> None:
         super().__init__(inputs, outputs, inline=True, on_unused_input="ignore")
         self.product = product
@@ -209,11 +209,11 @@ class ImplicitSolve(OpFromGraph):
         product = self.product
         if product.varying:
             cotangent = w.type()
-            found = pullback(
+            pulled = pullback(
                 [product.Av], product.varying, [cotangent], disconnected_inputs="ignore"
             )
-            found = product.at(found, x, self._closure_of(inputs))
-            for c, slope in zip(product.varying, rebuild(found, {cotangent: w}), strict=True):
+            pulled = product.at(pulled, x, self._closure_of(inputs))
+            for c, slope in zip(product.varying, rebuild(pulled, {cotangent: w}), strict=True):
                 slopes[2 + product.closure.index(c)] = -slope
         return slopes
 
@@ -262,7 +262,7 @@ def vectorize_solve(op: ImplicitSolve, node: Apply, *inputs: Any) -> Apply:
 
 
 def _closure(outputs: Sequence[Variable], varying: Sequence[Variable]) -> list[Variable]:
-    """Return what ``outputs`` are computed from beside ``varying`` and constants."""
+    """Return what ``outputs`` are computed from besides ``varying`` and constants."""
     return [
         v
         for v in invariants(outputs, varying)

@@ -1,7 +1,7 @@
 """MINRES-QLP: minimum-length solutions of symmetric systems, indefinite or singular ones, too.
 
-`MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state and what
-decides over it in `_minres_qlp_verdicts`. The Lanczos process of a symmetric matrix is that of
+`MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state and its
+tests in `_minres_qlp_verdicts`. The Lanczos process of a symmetric matrix is that of
 C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J.
 Numer. Anal. 12(4) (1975) 617-629; the other papers are those in the docstring of `MinresQLP`.
 """
@@ -40,8 +40,8 @@ from symng.solvers.solution import Solution, Status
 class MinresQLP(Solver):
     """Solve (A + λI) x = b for any symmetric A by MINRES-QLP, at minimum length.
 
-    If the solution is not unique, x is the shortest; if there is none, for b is not in the range of
-    A + λI, it is the shortest of all that minimize norm(b - (A + λI) x). The solve ends when
+    If the solution is not unique, x is the shortest; if there is none, because b is not in the
+    range of A + λI, it is the shortest x that minimizes norm(b - (A + λI) x). The solve ends when
 
         norm(r) <= max(rtol (norm(A + λI) norm(x) + norm(b)), atol),  r = b - (A + λI) x,  or
         norm((A + λI) r) <= rtol norm(A + λI) norm(r),
@@ -69,17 +69,17 @@ class MinresQLP(Solver):
         throughout. Default: 1e7 in float64, 1e4 in float32. A singular pivot always hands over.
     recompute : bool, default True
         Compute the residual from ``x`` itself, one product at the end, and one more for norm((A +
-        λI) r) on a least-squares verdict. A solution that does not pass the test is worked on until
+        λI) r) on a least-squares verdict. If ``x`` does not pass the test, the solve goes on until
         it does or until rounding errors stop the progress. With False the products are saved and
-        the norms are those of the recurrences. With a preconditioner, where that of b - A x is in
-        another norm, the first one stays.
+        the norms are those of the recurrences. With a preconditioner the first product is made all
+        the same: the recurrence knows r only in the norm of M⁻¹.
     check : bool, default False
-        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, before
-        the first step, by three and two more products. It is a test on two vectors, not a proof.
+        Test A for symmetry, and the preconditioner for symmetry and positive definiteness, on two
+        vectors before the first step: three products with the one, two with the other.
     keep_tridiagonal : bool, default False
         Keep the Lanczos matrix T of the steps, the ``tridiagonal`` of a solution. Its eigenvalues,
         the Ritz values, approximate those of A + λI at both ends of the spectrum. Needs a plain
-        ``maxiter``, and ``recompute=False``, so that the process starts but once.
+        ``maxiter``, and ``recompute=False``, so that the process starts only once.
 
     Raises
     ------
@@ -93,7 +93,7 @@ class MinresQLP(Solver):
     recurrence.
 
     Cost: one product an iteration, one for ``x0`` if given, and those of ``recompute``. Memory:
-    five vectors beside b and what the product needs, six with a preconditioner. Symbolic settings,
+    five vectors besides b and what the product needs, six with a preconditioner. Symbolic settings,
     say shared variables, change without a recompilation.
 
     With a preconditioner M the tests are made in the norms of M⁻¹ (residuals) and M (solutions),
@@ -154,10 +154,10 @@ class MinresQLP(Solver):
             raise argument_error("recompute", expected, self.recompute, hint)
 
     def adjustable_settings(self) -> AdjustableSettings:
-        found = super().adjustable_settings()
+        settings = super().adjustable_settings()
         if self.keep_tridiagonal:  # maxiter says how many rows there is room for
-            found.pop("maxiter")
-        return found
+            settings.pop("maxiter")
+        return settings
 
     def solve(
         self,
@@ -183,7 +183,7 @@ class MinresQLPLoop:
         self.zero = system.number(0)
 
     def solve(self) -> Solution:
-        """Run the loop."""
+        """Run the loop and return its solution."""
         s, phase = self.initial(), None
         if not self.recompute:
             # Then all rounds of the loop are steps, which saves passes over the vectors: the
@@ -196,7 +196,7 @@ class MinresQLPLoop:
         return self._in_units_of_the_system(final)
 
     def _in_units_of_the_system(self, final: MinresQLPState) -> Solution:
-        """Return the final state for A, b and M⁻¹ as they were given."""
+        """Return the solution that the final state holds, for A, b and M⁻¹ as given."""
         scale, scale_A = self.system.scale, final.scale_A
         norm_scale = scale_A if self.scale_M is None else scale_A * self.scale_M
         x_norm = norm(final.x) * (scale / scale_A)
@@ -235,15 +235,15 @@ class MinresQLPLoop:
         zero_rhs = pt.eq(status, Status.ZERO_RHS)
         known = pt.neq(system.status, Status.NOT_FINITE) if cold else zero_rhs
         nan, inf = system.number(float("nan")), system.number(float("inf"))
-        nothing = pt.zeros_like(system.b)
+        zeros = pt.zeros_like(system.b)
         return MinresQLPState(
             x=system.start,
-            r1=nothing,
+            r1=zeros,
             r2=system.b,
             scale_A=system.number(1),
             y=None if system.precondition is None else tests.y,
-            w1=nothing,
-            w2=nothing,
+            w1=zeros,
+            w2=zeros,
             factors=initial_factors(tests.b_norm),
             in_qlp=pt.cast(tests.transition <= 1, "int64"),
             norm_estimate=self.zero,
@@ -266,7 +266,7 @@ class MinresQLPLoop:
     def _multiply(
         self, s: MinresQLPState, step: TensorVariable, of_x: TensorVariable
     ) -> tuple[MinresQLPState, TensorVariable, TensorVariable, TensorVariable]:
-        """Return v, q and α of a Lanczos step, for r1 = β_{k-1} v_{k-1} and r2 = β_k v_k.
+        """Return state, v, q and α of a Lanczos step, for r1 = β_{k-1} v_{k-1} and r2 = β_k v_k.
 
             v_k = r2 / β_k,  q = A v_k - β_k v_{k-1},  α_k = v_k·q,  β_{k+1} v_{k+1} = q - α_k v_k.
 
@@ -292,7 +292,7 @@ class MinresQLPLoop:
         return s, v, q, dot(v, q)
 
     def round(self, s: MinresQLPState, phase: Phase | None = None) -> MinresQLPState:
-        """Multiply a Lanczos vector and make a step, or multiply x or its residual and judge x.
+        """Multiply a Lanczos vector and take a step, or multiply x or its residual and judge x.
 
         ``phase`` is given where it is known while the graph is built.
         """

@@ -25,12 +25,13 @@ class QR(DirectSolver):
     Parameters
     ----------
     rtol : float or symbolic scalar, default 1e-5
-        At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b),
-        and one to precision when the residual is larger, but no larger than what rounding errors of
-        the dtype explain.
+        At least 0: the solve has converged when norm(b - (A + lambda I) x) <= rtol norm(b), and to
+        precision when the residual is larger, but no larger than rounding errors of the dtype
+        explain.
     solve_dtype : {"float32", "float64"}, optional
-        In which to factorize and solve; x comes back in the dtype of b. "float64" for a float32
-        model with little damping: the rows of R are float32 all the same. Default: the dtype of b.
+        The dtype to factorize and solve in; x comes back in the dtype of b. "float64" is for a
+        float32 model with little damping: the rows of R are float32 all the same. Default: the
+        dtype of b.
     proximal : bool, default False
         Whether the damping keeps x close to x0 and not to zero: (A + lambda I) x = b + lambda x0,
         as for `Woodbury`.
@@ -76,7 +77,7 @@ class QR(DirectSolver):
     rows_or_columns = "columns"
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
-        """Return in a sentence what a solve takes.
+        """Return a sentence on what a solve costs.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class QR(DirectSolver):
         usable = pt.switch(finite, rows, pt.zeros_like(rows))
         identity = identity_like(rows[0])
         stacked = pt.concatenate([usable, pt.sqrt(shift) * identity])
-        # Some backends return the zeros below it, too.
+        # Some backends return the rows of zeros below T, too.
         T = qr(stacked, mode="r")[: rows.shape[1]]
         pivots = abs(pt.diagonal(T))
         largest, smallest = pivots.max(), pivots.min()

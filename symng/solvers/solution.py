@@ -63,11 +63,11 @@ _MESSAGES = {
         "the tolerance; raise rtol, precondition, or solve in float64 if that is not enough."
     ),
     Status.LEAST_SQUARES: (
-        "The system has no solution, for b is not in the range of A; x solves it in the "
+        "The system has no solution, because b is not in the range of A; x solves it in the "
         "least-squares sense to rtol. Add damping if a plain solution is wanted."
     ),
     Status.LEAST_SQUARES_TO_PRECISION: (
-        "The system has no solution, for b is not in the range of A; x solves it in the "
+        "The system has no solution, because b is not in the range of A; x solves it in the "
         "least-squares sense as well as the dtype allows. Add damping if a plain solution is "
         "wanted."
     ),
@@ -97,9 +97,8 @@ _MESSAGES = {
         "no solution, one of least residual. Use that direction, add damping, or use MinresQLP."
     ),
     Status.BREAKDOWN: (
-        "The iteration came to a halt, for rounding errors leave no progress, before any test was "
-        "met; x is the best iterate. Check that the product is symmetric and linear, add damping, "
-        "or solve in float64."
+        "Rounding errors stopped the iteration before any test was met; x is the best iterate. "
+        "Check that the product is symmetric and linear, add damping, or solve in float64."
     ),
     Status.NOT_FINITE: (
         "A NaN or an infinity was met in the product, the right-hand side, x0 or the "
@@ -115,10 +114,10 @@ _MESSAGES = {
 }
 
 
-# Verdicts of solves that give no direction to go.
+# Verdicts of solves that give no usable direction.
 NO_DIRECTION = (Status.NOT_FINITE, Status.NOT_SYMMETRIC, Status.BAD_PRECONDITIONER)
 
-# A residual above this share of norm(b) is that of x = 0, but for rounding errors.
+# A residual above this share of norm(b) is that of x = 0, up to rounding errors.
 NO_GAIN = 1 - 1e-6
 
 
@@ -152,8 +151,8 @@ class Solution:
     direction : symbolic vector, optional
         With ``NEGATIVE_CURVATURE`` the direction of non-positive curvature, else zero.
     iterates : symbolic matrix, optional
-        Iterates that were kept, as rows in order, for all that the iteration limit may need; those
-        after ``iterates_count`` are zero. Row ``iterates_count - 1`` is ``x``, also after no
+        The iterates kept, as rows in order. There are as many rows as the iteration limit may need;
+        those after ``iterates_count`` are zero. Row ``iterates_count - 1`` is ``x``, even after no
         iteration.
     iterates_count : symbolic integer scalar, optional
         The number of rows filled; at least 1.
@@ -161,7 +160,7 @@ class Solution:
         b - (A + damping I) x, as the solver's loop has it.
     tridiagonal : symbolic matrix, optional
         The Lanczos matrix T: row k holds its diagonal entry α and the entry β beside it, towards
-        row k + 1. Of as many rows as the iteration limit; those after ``niter`` are zero.
+        row k + 1. There are as many rows as the iteration limit; those after ``niter`` are zero.
 
     Examples
     --------

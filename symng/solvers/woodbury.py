@@ -1,4 +1,4 @@
-"""A direct solver in the space of examples, for matrices of few rows squared."""
+"""A direct solver in the space of examples, for A = R^T R where R has few rows."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Woodbury(DirectSolver):
     Parameters
     ----------
     rtol : float or symbolic scalar, default 1e-5
-        At least 0: the solve is called converged when norm(b - (A + lambda I) x) <= rtol norm(b),
-        and one to precision when the residual is larger, but no larger than what rounding errors of
-        the dtype explain.
+        At least 0: the solve has converged when norm(b - (A + lambda I) x) <= rtol norm(b), and to
+        precision when the residual is larger, but no larger than rounding errors of the dtype
+        explain.
     solve_dtype : {"float32", "float64"}, optional
-        In which to make the small matrix, factorize it and solve; x comes back in the dtype of b.
-        "float64" for a float32 model with a small damping: the rows are float32 all the same.
-        Default: the dtype of b.
+        The dtype to make the small matrix, factorize it and solve in; x comes back in the dtype of
+        b. "float64" is for a float32 model with little damping: the rows of R are float32 all the
+        same. Default: the dtype of b.
     proximal : bool, default False
         Whether the damping keeps x close to x0 and not to zero, so that x minimizes the quadratic
         x.A x / 2 - b.x + lambda / 2 norm(x - x0)^2: (A + lambda I) x = b + lambda x0. With
         ``NaturalGradient(solver=Woodbury(proximal=True), warm_start=0.9)`` this is SPRING [3]_,
-        whose x0 is 0.9 times the previous direction. It is a setting, for x0 is otherwise no more
-        than the first iterate of a solver, on which the solution does not depend.
+        whose x0 is 0.9 times the previous direction. It is a setting because x0 is otherwise only
+        the first iterate of a solver, on which the solution does not depend.
 
     Notes
     -----
@@ -72,7 +72,7 @@ class Woodbury(DirectSolver):
     """
 
     def describe_cost(self, rows: int, size: int, dtype: str = "float64") -> str:
-        """Return in a sentence what a solve takes.
+        """Return a sentence on what a solve costs.
 
         Parameters
         ----------
