@@ -1,4 +1,4 @@
-"""What the optimizers have in common that solve with a damped metric."""
+"""What optimizers that solve with a damped metric have in common."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from symng.solvers.base import Solves, as_solver
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DampedSolve:
-    """The solve of (F + lambda I) p = g (equation 2) in a step, for the rest of the step.
+    """The solve of (F + lambda I) p = g in a step (equation 2), as the rest of the step uses it.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class ModelAlong:
     direction : symbolic vector
         p.
     known_image : symbolic vector or None
-        (F + lambda I) p, where a product would be spared.
+        (F + lambda I) p, where it is known without a product.
     """
 
     operator: LinearOperator
@@ -133,14 +133,14 @@ class ModelAlong:
     def curvature(self, damped: bool) -> TensorVariable:
         """Return p . (F + lambda I) p, or without damping p . F p.
 
-        The latter is no difference of the former and lambda p . p, where it might cancel.
+        The latter is not computed from the former less lambda p . p, which might cancel.
         """
         return pt.dot(self.direction, self.image if damped else self.product)
 
 
 @config
 class DampedOptimizer(Optimizer):
-    """Hold metric, solver, damping, step size and warm start to solve (F + lambda I) p = g."""
+    """Solve (F + lambda I) p = g and descend; the base of optimizers that do."""
 
     metric: Metric = setting(convert=as_metric, default_factory=Fisher)
     solver: Setting[Solves, Solver] = setting(
@@ -158,7 +158,7 @@ class DampedOptimizer(Optimizer):
 
     @property
     def searches(self) -> bool:
-        """Whether a step looks at the loss elsewhere, so that it may have a search batch."""
+        """Whether a step evaluates the loss elsewhere, so that it may have a search batch."""
         return self.step_size.searches or self.damping.on_search_batch
 
     def metric_inputs(self, objective: Objective) -> tuple[TensorVariable, ...]:
@@ -203,7 +203,7 @@ class DampedOptimizer(Optimizer):
             start = state.value_of(self, "warm_start") * previous
         apply, updates = build_preconditioner(self.preconditioner, batches, metric, state, damping)
         again = partial(
-            self._present_solver(state).solve, operator, damping=damping, preconditioner=apply
+            self._current_solver(state).solve, operator, damping=damping, preconditioner=apply
         )
         solution = again(gradient, x0=start)
         if self.solve_damping is not None:
@@ -227,14 +227,14 @@ class DampedOptimizer(Optimizer):
             return pt.cast(setting(damping), state.dtype)
         return state.value_of(self, "solve_damping")
 
-    def _present_solver(self, state: State) -> Solver:
-        """Return the solver with the settings that it has at the step."""
-        present = {
+    def _current_solver(self, state: State) -> Solver:
+        """Return the solver with the settings of the coming step."""
+        current = {
             name: state.hyperparameters[name]
             for name in self.solver.adjustable_settings()
             if name in state.hyperparameters
         }
-        return self.solver.with_settings(**present)
+        return self.solver.with_settings(**current)
 
     def descend(
         self,
@@ -247,13 +247,13 @@ class DampedOptimizer(Optimizer):
         acceleration: TensorVariable | None = None,
         keep_refused: bool = False,
     ) -> tuple[Updates, Records]:
-        """Return updates and records of a step along ``direction``: its size, and the prediction.
+        """Return updates and records of a step along ``direction``, of the size the rule finds.
 
-        ``image`` is (F + lambda I) times the direction in the model where that is known, which can
-        spare a product. With an ``acceleration`` c the step of size eta is eta p + eta^2 c. The
+        ``image`` is (F + lambda I) times the direction in the model, where it is known, which can
+        save a product. With an ``acceleration`` c the step of size eta is eta p + eta^2 c. The
         prediction is that for eta p, since c makes up for what the model leaves out. The next solve
-        starts from what this one found, p, whichever direction was made of it; from zero after a
-        refused step, unless ``keep_refused``.
+        starts from the solution of this one, whatever the direction; from zero after a refused
+        step, unless ``keep_refused``.
         """
         if image is None and direction is solve.solution.x:
             image = solve.image

@@ -1,4 +1,4 @@
-"""What the optimizers have in common that take one gradient a step and look no further."""
+"""What optimizers that take one gradient a step, and look no further, have in common."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def as_fixed_step(owner: str, name: str, value: StepSizeLike) -> FixedStep:
 
 
 def refuse_other_batches(owner: str, batches: StepBatches) -> None:
-    """Refuse batches beside that of the gradient."""
+    """Refuse a metric batch and a search batch."""
     refuse_batch("metric_batch", batches.metric, f"for {owner}")
     refuse_batch("search_batch", batches.search, f"for {owner}")
 

@@ -25,15 +25,15 @@ def krylov_basis(
     The space is that of F and g; with ``preconditioner``, the product with M^-1, that of
     M^-1 (F + lambda I) and M^-1 g, which preconditioned CG takes its iterates from.
 
-    The vectors are the rows of V, ``previous`` the last. Rows are zero that would depend on those
-    before them: where the subspace is invariant (up to rounding), for then it ends, and where
-    ``previous`` is in it or zero.
+    The vectors are the rows of V, ``previous`` the last. A row that would depend on those before it
+    is zero: where the subspace is invariant (up to rounding) and so ends, and where ``previous`` is
+    zero or lies in it.
     """
     n, dtype = operator.size, operator.dtype
     shift = pt.cast(damping, dtype)
     rows = size if previous is None else size + 1
     numbers = np.arange(rows)
-    # Room for the errors of a product.
+    # The size of a product's rounding errors, with room to spare.
     rounding = pt.constant(np.finfo(dtype).eps ** 0.75, dtype=dtype)
 
     def unit(
@@ -45,7 +45,7 @@ def krylov_basis(
         return pt.switch(usable, vector / length, pt.zeros_like(vector)), usable
 
     def extend(s: dict[str, TensorVariable]) -> dict[str, TensorVariable]:
-        """Multiply row i by F: this is column i of V F V^T and, orthogonalized, row i + 1."""
+        """Multiply row i by F, which gives column i of V F V^T and, orthogonalized, row i + 1."""
         V, i = s["basis"], s["i"]
         product = operator @ s["vector"]
         column = pt.dot(V, product)  # of the rows so far: its part above the diagonal
@@ -71,8 +71,8 @@ def krylov_basis(
             "rank": s["rank"] + pt.and_(usable, pt.lt(i + 1, rows)),
         }
 
-    begin = gradient if preconditioner is None else preconditioner(gradient)
-    first, usable = unit(pt.specify_shape(begin, (n,)), 0)
+    starting_vector = gradient if preconditioner is None else preconditioner(gradient)
+    first, usable = unit(pt.specify_shape(starting_vector, (n,)), 0)
     start = {
         "basis": pt.switch(
             pt.eq(numbers, 0)[:, None], first[None, :], pt.zeros((rows, n), dtype=dtype)

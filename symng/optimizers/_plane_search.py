@@ -36,7 +36,7 @@ def search_plane(
     curvature : array of shape (2, 2)
         K, the products p_i . (F + lambda I) p_j.
     max_evaluations : int
-        Calls of ``loss_at`` at most.
+        The limit on calls of ``loss_at``.
     radius, tolerance : float
         First and last size of COBYLA's changes (its ``rhobeg`` and ``tol``), in units of the start.
 
@@ -45,7 +45,7 @@ def search_plane(
     COBYLA moves along the axes of `model_axes`: there the model is round, and the start lies at
     distance 1 from theta.
     """
-    from scipy.optimize import minimize  # here, for importing it takes longer than importing symng
+    from scipy.optimize import minimize  # here: importing it takes longer than importing symng
 
     best, lowest, highest = np.zeros(2), loss, loss
     slopes, curvature = np.asarray(slopes), np.asarray(curvature)
@@ -90,17 +90,17 @@ def model_axes(slopes: np.ndarray, curvature: np.ndarray) -> np.ndarray:
     """Return axes, as rows, along which the quadratic model -c . s + c . K c / 2 is easy to search.
 
     The first is the model's minimizer K^+ s. The second lies across it: conjugate, and as long in
-    the metric, so that the model rises alike in all directions from the first; of its two signs
-    that with more of the second vector. It is missing where both vectors are parallel or one is
-    zero. Eigenvalues of an indefinite K count by their size, which makes the first axis descend.
+    the metric, so that the model rises alike in all directions from the first; of its two signs it
+    has the one with more of the second vector. It is missing where both vectors are parallel or one
+    is zero. Eigenvalues of an indefinite K count by their size, which makes the first axis descend.
     """
     length = np.sqrt(abs(np.diag(curvature).astype(float)))
     length[length == 0] = 1.0
     s, K = slopes / length, curvature / np.outer(length, length)
     values, vectors = np.linalg.eigh((K + K.T) / 2)
     values = abs(values)
-    kept = values > math.sqrt(np.finfo(slopes.dtype).eps) * values.max()
-    whiten = vectors[:, kept] / np.sqrt(values[kept])  # then |K| is the identity
+    nonzero = values > math.sqrt(np.finfo(slopes.dtype).eps) * values.max()
+    whiten = vectors[:, nonzero] / np.sqrt(values[nonzero])  # then |K| is the identity
     z = whiten.T @ s
     if len(z) < 2:
         return z[None] @ whiten.T / length

@@ -41,13 +41,13 @@ _ROUNDINGS = 4.0
 
 
 def refuse_batch(name: str, batch: Batch | None, reason: str, hint: str = "Leave it out.") -> None:
-    """Refuse a batch that nothing in the step uses; ``reason`` goes on from "none"."""
+    """Refuse a batch that nothing in the step uses; ``reason`` continues the message's "none"."""
     if batch is not None:
         raise argument_error(name, f"none {reason}", Verbatim("one"), hint)
 
 
 def init_step_size(state: State, rule: StepSize | None) -> None:
-    """Add the number of the step, and the step size as a hyperparameter unless it is symbolic."""
+    """Add the step number, and the step size as a hyperparameter unless it is symbolic."""
     state.add("step", 0, "int64")
     if rule is not None:
         state.add_hyperparameter("step_size", rule.initial())
@@ -77,7 +77,7 @@ def loss_and_gradient(batch: Batch) -> tuple[TensorVariable, TensorVariable]:
 
 
 def in_units_of_loss(batch: Batch, records: Records) -> Records:
-    """Return the records of a step whose loss was divided in the units of the loss as given."""
+    """Return a step's records in units of the given loss, which the step may have divided."""
     scale = batch.divisor
     if scale is None:
         return records
@@ -168,7 +168,7 @@ def all_finite(*tensors: TensorVariable) -> TensorVariable:
 
 
 def rounding_of(loss: TensorVariable) -> TensorVariable:
-    """Return how large a change of the loss may be and yet be its rounding errors."""
+    """Return the largest change of the loss that its rounding errors explain."""
     return _ROUNDINGS * np.finfo(loss.dtype).eps * abs(loss)
 
 
@@ -189,7 +189,7 @@ def apply_update(
 
 
 def _as_type_of(param: SharedVariable, value: TensorVariable) -> TensorVariable:
-    """Give ``value`` the static shape of ``param``, as a shared variable of fixed axes needs it."""
+    """Return ``value`` with the static shape of ``param``, which an update of it needs."""
     return value if param.type.is_super(value.type) else pt.specify_shape(value, param.type.shape)
 
 
@@ -222,8 +222,8 @@ def accept_or_reject(
 ) -> tuple[Updates, Records]:
     """Accept or refuse theta -> theta - update, and adapt the damping (equations 17, 32).
 
-    Returns the updates of parameters, damping and number of the step, and the records of them.
-    ``sound`` is whether solve and search were; a step that is not sound, or not finite, has failed.
+    Returns the updates of parameters, damping and step number, and the records of them.
+    ``sound`` says whether solve and search succeeded; else, or if not finite, the step has failed.
     ``searched`` are the losses before and after the step on the search batch, if it has one, for
     rules that take the ratio there. ``niter`` and ``status`` are those of the step's solve, if
     there was one.
@@ -235,8 +235,8 @@ def accept_or_reject(
     decrease = judged_on[0] - judged_on[1]
     ratio = decrease / predicted
     # A model that predicts an increase is as bad as one that is wrong, whatever the sign of its
-    # ratio. Of changes that are rounding errors of the loss nothing can be said, as at an optimum,
-    # where both are 0.
+    # ratio. Changes that are rounding errors of the loss say nothing, as at an optimum, where both
+    # are 0.
     rounding = rounding_of(judged_on[0])
     unclear = pt.and_(pt.le(abs(decrease), rounding), pt.le(abs(predicted), rounding))
     judged = pt.switch(pt.lt(predicted, 0), -np.inf, ratio)

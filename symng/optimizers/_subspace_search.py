@@ -39,9 +39,9 @@ def search_subspace(
         K = V (F + lambda I) V^T, symmetric. Its eigenvalues count by their size, and not below 1e-4
         times the largest.
     max_iterations : int
-        Iterations of BFGS at most; with 0 the result is the better one of both starts.
+        The limit on iterations of BFGS; with 0 the result is the better of the two starts.
     """
-    from scipy.optimize import minimize  # here, for importing it takes longer than importing symng
+    from scipy.optimize import minimize  # here: importing it takes longer than importing symng
 
     best = zero = np.zeros(len(slopes))
     lowest, gradient = loss_at(zero)
@@ -52,7 +52,7 @@ def search_subspace(
     rounding = _ROUNDINGS * np.finfo(curvature.dtype).eps * abs(lowest)
     wall = lowest + max(1.0, abs(lowest))
 
-    # c = T a, with T T^T = K^-1. T is C^-T but for a rotation, of which BFGS takes no notice.
+    # c = T a, with T T^T = K^-1. T is C^-T up to a rotation, which makes no difference to BFGS.
     eigenvalues, vectors = np.linalg.eigh(np.asarray(curvature, dtype="float64"))
     sizes = abs(eigenvalues)
     floor = _FLOOR * sizes.max()
@@ -80,7 +80,7 @@ def search_subspace(
             start, first = minimizer, value
         if max_iterations:
             minimize(
-                lambda a: first if np.array_equal(a, start) else evaluate(a),  # that is known
+                lambda a: first if np.array_equal(a, start) else evaluate(a),
                 start,
                 jac=True,
                 method="BFGS",

@@ -33,8 +33,8 @@ class Adam(Optimizer):
     Parameters
     ----------
     step_size : float, callable or symbolic scalar, default 0.001
-        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar. About
-        the size of the change of each parameter.
+        eta, above 0: a number, a schedule of the step number, or a symbolic scalar. Each parameter
+        changes by about eta.
     beta1 : float or symbolic scalar, default 0.9
         From 0 to below 1.
     beta2 : float or symbolic scalar, default 0.999
@@ -53,7 +53,7 @@ class Adam(Optimizer):
 
     Examples
     --------
-    The first step has the size eta, whatever that of the gradient:
+    The first step has the size eta, whatever the size of the gradient:
 
     >>> import numpy as np, pytensor, pytensor.tensor as pt
     >>> import symng

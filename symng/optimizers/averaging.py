@@ -1,4 +1,4 @@
-"""The average of the parameters over the steps, beside the step of any optimizer."""
+"""A running average of the parameters, which the step of any optimizer can update, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from symng.optimizers.base import State, Step, Updates
 
 
 def init_average(objective: ObjectiveLike, state: State) -> None:
-    """Add the average, a flat vector, which begins as the parameters, and the sum of its weights.
+    """Add the average to ``state``, a flat vector that begins as the parameters, and its weight.
 
     See `average_params`.
     """
@@ -25,7 +25,7 @@ def average_params(step: Step, state: State, decay: float) -> Step:
     """Return the step with an average of the parameters theta_1 ... theta_k after each of k steps.
 
     average_k = 1/W_k sum_s xi^(k-s) theta_s with W_k = sum_s xi^(k-s), over s = 1 ... k, for the
-    decay xi. For large k it is xi average_(k-1) + (1 - xi) theta_k; W_k takes off the bias of a
+    decay xi. For large k it is xi average_(k-1) + (1 - xi) theta_k; W_k corrects the bias of a
     start at zero, and theta_0 has no weight.
     """
     params: Any = step.batches.params

@@ -37,7 +37,7 @@ Records = dict[str, TensorVariable]
 """What to record of a step: symbolic scalars, by the names of the fields of `StepInfo`."""
 
 Schedule = Callable[[Any], Scalar]
-"""From the number of the step, an integer or a symbolic one, to the value of a setting."""
+"""From the step number, an integer or a symbolic one, to the value of a setting."""
 
 
 @dataclass
@@ -49,12 +49,12 @@ class State:
     dtype : str
         That of the parameters, and by default of the variables.
     values : dict
-        What the optimizer updates: damping, previous direction, velocity, number of the step.
+        What the optimizer updates: damping, previous direction, velocity, step number.
         Checkpoints hold these alone. Filled by `add`.
     hyperparameters : dict
         What may be set between steps. Filled by `add_hyperparameter`.
     schedules : dict
-        Functions of the number of the step that set a hyperparameter, by its name.
+        Functions of the step number that set a hyperparameter, by its name.
     refuses_increases : bool, default False
         Whether a step that raises the loss of its batch is undone, where the damping rule leaves
         that open.
@@ -78,20 +78,19 @@ class State:
     def add(
         self, name: str, value: float | np.ndarray, dtype: str | None = None
     ) -> TensorSharedVariable:
-        """Add a variable that the optimizer updates."""
+        """Add a variable that the optimizer updates, and return it."""
         self.values[name] = _shared(name, value, dtype, self.dtype)
         return self.values[name]
 
     def add_hyperparameter(
         self, name: str, value: Scalar | Schedule, dtype: str | None = None
     ) -> TensorVariable:
-        """Make a number or schedule a shared variable that can be set; keep a symbolic scalar."""
+        """Return a shared variable added for a number or schedule; a symbolic scalar as it is."""
         if isinstance(value, TensorVariable):
             return value
         if callable(value):
             first = value(0)
-            # Then it stays in the graph, as a function of the number of the step.
-            if is_symbolic(first):
+            if is_symbolic(first):  # the schedule stays in the graph
                 return pt.as_tensor_variable(value(self.values["step"]))
             self.schedules[name] = value
             value = _scheduled(name, 0, first)
@@ -105,7 +104,7 @@ class State:
                 self.add_hyperparameter(name, getattr(owner, name), declaration.dtype)
 
     def value_of(self, owner: Config, name: str) -> TensorVariable:
-        """Return the present value of a setting, in the dtype of the parameters."""
+        """Return the current value of a setting, in the dtype of the parameters."""
         return pt.cast(self.hyperparameters.get(name, getattr(owner, name)), self.dtype)
 
     def follow_schedules(self) -> None:
@@ -141,19 +140,19 @@ class HostSearch:
     Attributes
     ----------
     carried : dict
-        From a variable that ``loss`` and the second stage use as an input to the graph it is
-        computed from.
+        From each variable that ``loss`` and the second stage take as an input to the graph of its
+        value.
     coefficients : symbolic vector
         c, an input of ``loss`` and of the second stage.
     loss : symbolic scalar
-        What is searched, of the parameters, the search batch (the gradient batch unless there is
-        one), carried variables and c.
+        The loss to minimize: a function of the parameters, the search batch (the gradient batch
+        unless there is one), carried variables and c.
     gradient : symbolic vector, optional
         The derivative of ``loss`` with respect to c.
     find : callable
-        From a function f and a mapping from the names of the carried variables to their values to
-        the coefficients. f takes an array c and returns the loss as a float, or (loss, gradient)
-        where there is a gradient.
+        ``find(f, values)`` returns the coefficients. f takes an array c and returns the loss as a
+        float, or (loss, gradient) where there is a gradient; ``values`` are those of the carried
+        variables, by name.
     """
 
     carried: Mapping[TensorVariable, TensorVariable]
@@ -207,7 +206,7 @@ class StepBatches:
 
     @property
     def by_name(self) -> dict[str, Batch]:
-        """The batches that are handed over, in order."""
+        """The batches given, in order."""
         named = {"gradient": self.gradient, "metric": self.metric, "search": self.search}
         return {name: batch for name, batch in named.items() if batch is not None}
 
@@ -242,16 +241,16 @@ class Step:
 class Optimizer(Config, ABC):
     """Turn an objective into a step; the base of all optimizers.
 
-    A subclass gives `init_state` and `build`.
+    Subclasses implement `init_state` and `build`.
 
     Attributes
     ----------
     metric : Metric or None
-        What is solved with, in optimizers that have a metric.
+        The metric, in optimizers that have one.
     solver : Solver or None
-        How it is solved, in those that solve.
+        The solver, in optimizers that solve with the metric.
     damping : Damping, number or None
-        What is added to the metric, in those that damp: a rule, a number or a symbolic scalar.
+        The damping of the metric, in those that damp it: a rule, a number or a symbolic scalar.
     """
 
     metric: Metric | None = None
@@ -260,7 +259,7 @@ class Optimizer(Config, ABC):
 
     @abstractmethod
     def init_state(self, objective: ObjectiveLike) -> State:
-        """Return the shared variables that the steps of this optimizer on ``objective`` live on."""
+        """Return the shared variables that the optimizer keeps from step to step."""
 
     @abstractmethod
     def build(self, batches: StepBatches, state: State) -> Step:
@@ -275,7 +274,7 @@ class Optimizer(Config, ABC):
         return None
 
     def describe(self, objective: ObjectiveLike) -> str:
-        """Return what its parts find in the model, in lines; by default nothing."""
+        """Return lines on what the optimizer's parts find in the model; by default none."""
         return ""
 
     @building()
@@ -290,8 +289,8 @@ class Optimizer(Config, ABC):
         Returns
         -------
         dict
-            The parameters, and the optimizer's own state (damping, previous direction, ...), made
-            anew by each call. A schedule of the step size follows the number of the step in it.
+            Next values of the parameters and of the optimizer's own state (damping, previous
+            direction, ...), which each call makes anew. Schedules follow the step number in it.
 
         Raises
         ------
@@ -338,7 +337,7 @@ class Optimizer(Config, ABC):
         return updates
 
     def __call__(self, loss: Any, params: Sequence[SharedVariable]) -> dict[Variable, Variable]:
-        """Return the step on a loss, whose output is found on its graph, as `updates` does.
+        """Return the `updates` of a step on a loss, whose output is found on its graph.
 
         This is the signature of pytensor-ml's rules: an optimizer goes where ``adam(1e-3)`` goes.
 
@@ -346,15 +345,15 @@ class Optimizer(Config, ABC):
         ----------
         loss : TensorVariable
             Symbolic scalar: a squared error, or a cross-entropy of logits, of a softmax or of a
-            sigmoid, or the loss of a log-rate; weighted or masked, and with terms of parameters
-            alone, such as weight decay.
+            sigmoid, or the loss of a log-rate. It may be weighted or masked, and have terms of
+            parameters alone, such as weight decay.
         params : sequence of shared variables
             The parameters.
 
         Returns
         -------
         dict
-            As of `updates`, and the next states of the generators that the loss draws from.
+            That of `updates`, with the next states of the generators that the loss draws from.
 
         Raises
         ------

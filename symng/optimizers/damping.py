@@ -20,7 +20,7 @@ Ratio = Literal["linear", "quadratic"]
 
 
 class Damping(Config, ABC):
-    """Rule for the damping of a solve; the base of the two below.
+    """Rule for the damping of a solve; the base of all damping rules.
 
     A rule says where the damping starts, and from the reduction ratio rho of a step whether the
     step is refused and what the damping is next.
@@ -87,7 +87,7 @@ class Damping(Config, ABC):
         """Return by how much the model predicts that theta -> theta - u lowers the loss.
 
         g . u (equation 16), or with the quadratic model g . u - u . (F + lambda I) u / 2. ``image``
-        is (F + lambda I) u where it is known, which spares a product.
+        is (F + lambda I) u where it is known, which saves a product.
         """
         slope = pt.dot(gradient, update)
         if self.ratio == "linear":
@@ -103,7 +103,7 @@ class Damping(Config, ABC):
 
 @config
 class FixedDamping(Damping):
-    """Keep the damping where it is.
+    """Keep the damping as it is.
 
     The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone,
     but lambda stays. So is one that raises the loss in `minimize` without a ``batch_size``: the
@@ -167,8 +167,7 @@ class LevenbergMarquardt(Damping):
     increase, decrease : float, default 3/2 and 2/3
         Factors, ``increase`` above 1 and ``decrease`` between 0 and 1.
     minimum, maximum : float, default 1e-4 and 1e10
-        Bounds that lambda does not cross by the rule's own doing. An ``initial`` outside of them is
-        left standing.
+        Bounds that the rule does not move lambda across. An ``initial`` outside them is kept.
     from_zero : float, default 1e-5
         What a lambda of 0 grows to.
     reject_below : float, optional
@@ -177,8 +176,8 @@ class LevenbergMarquardt(Damping):
     damped_model : bool, default True
         Whether the quadratic model has the damping term.
     clamp : bool, default True
-        Whether lambda stops at ``minimum``. Without it lambda shrinks where it is above, so once to
-        below ``minimum``, and from there on only grows.
+        Whether lambda stops at ``minimum``. Without it lambda shrinks while it is above, the last
+        time to below ``minimum``, and from there only grows.
     to_zero : bool, default False
         Without ``clamp``, whether a lambda at or below ``minimum`` goes to 0 where it would shrink.
     on_search_batch : bool, default False
@@ -220,11 +219,11 @@ class LevenbergMarquardt(Damping):
 
     @classmethod
     def natgrad(cls, initial: float = 3.0, *, on_evaluation_batch: bool = False) -> Self:
-        """Return the rule of the first author's program, with its edges.
+        """Return the rule of the first author's program, edge cases included.
 
         lambda shrinks by 2/3 while it is above 1e-4, grows by 3/2, and from 0 to 1e-5. With
-        ``on_evaluation_batch``, adapt=2 there, the ratio is that of other examples, here those of
-        the search batch; these two are 1e-6, and a smaller lambda goes to 0.
+        ``on_evaluation_batch``, adapt=2 in the program, the ratio is that of other examples, here
+        the search batch; 1e-4 and 1e-5 become 1e-6, and a smaller lambda goes to 0.
         """
         if not on_evaluation_batch:
             return cls(initial=initial, clamp=False)
@@ -310,8 +309,8 @@ def as_solve_damping(name: str, value: SolveDamping | None) -> SolveDamping | No
     if value is None:
         return None
     if callable(value) and not (is_symbolic(value) or isinstance(value, type)):
-        found = value(pt.scalar("damping", dtype="float64"))
-        check_number(f"{name} (what it returns)", found, minimum=0, symbolic=True)
+        returned = value(pt.scalar("damping", dtype="float64"))
+        check_number(f"{name} (what it returns)", returned, minimum=0, symbolic=True)
         return value
     hint = "A damping rule belongs to damping=, which is that of the model."
     check_number(name, value, minimum=0, symbolic=True, hint=hint)

@@ -40,10 +40,10 @@ class HessianFree(DampedOptimizer):
     """Descend along an iterate of a short, preconditioned Gauss-Newton solve (section 5).
 
     CG works on (G + lambda I) p = g, with G the metric on the metric batch and g the gradient of
-    the loss on the gradient batch, until its model of the loss hardly gets better. From the last of
-    the iterates that it has kept the step goes back over them while the loss on the search batch
-    (the gradient batch unless another is given) goes down. A line search along the iterate found
-    follows, and the damping follows the quadratic model.
+    the loss on the gradient batch, until its model of the loss hardly improves. The step walks back
+    from the last of the iterates kept while the loss on the search batch (the gradient batch unless
+    another is given) falls, and searches along the iterate where it stops. The damping is adapted
+    to how well the quadratic model predicts the loss.
 
     A step whose loss, direction or solve is not finite, or whose solve met negative curvature
     before it had made any progress, or that the damping rule refuses, or for which a line search
@@ -53,18 +53,18 @@ class HessianFree(DampedOptimizer):
     Parameters
     ----------
     metric : Metric, default GaussNewton()
-        What is solved with. Where loss and output match it equals `Fisher`, and the direction of a
-        solve that has converged is the natural gradient's.
+        The metric G. Where loss and output match it equals `Fisher`, and the direction of a solve
+        that has converged is the natural gradient's.
     solver : CG or MinresQLP, optional
-        How it is solved. Default: ``CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3,
-        recompute=False)``. Without ``keep_iterates`` the step takes the last iterate, with it
-        ``maxiter`` stays as it is from step to step. The first and third setting are Martens's, 250
-        that of the paper's appendix.
+        Default: ``CG(progress_rtol=5e-4, maxiter=250, keep_iterates=1.3, recompute=False)``.
+        Without ``keep_iterates`` the step takes the last iterate; with it ``maxiter`` cannot be set
+        between steps. The first and third setting are Martens's, 250 is that of the paper's
+        appendix.
     damping : Damping or float, optional
         A rule, or a constant of at least 0. Default: ``LevenbergMarquardt(initial=1.0,
         ratio="quadratic", reject_below=0.0)``. Thresholds and factors are Martens's. lambda is
-        in the units of G, and where to start belongs to the problem: of 0.1, 1 and 10 each lowered
-        the loss on regressions and small networks, 0.1 often soonest, 1 without a step refused.
+        in the units of G, and where to start depends on the problem: 0.1, 1 and 10 all lowered the
+        loss on regressions and small networks, 0.1 often fastest, 1 without a refused step.
     step_size : float, callable, symbolic scalar or StepSize, default BacktrackingLineSearch()
         As for `NaturalGradient`. Iterates are compared at the size that the rule starts from, by
         default 1.
@@ -73,11 +73,11 @@ class HessianFree(DampedOptimizer):
         whichever iterate the step took. 0 starts from zero. From 0 to 1.
     preconditioner : "martens", Preconditioner, callable or None, default "martens"
         "martens" is diag(D + lambda)^0.75, with D the mean of the squared gradients of single
-        examples, on the gradient batch (`EmpiricalFisher.diagonal`). None is none, which is also
-        taken, with a warning, where the losses of single examples are not known. The others are as
-        for `NaturalGradient`.
+        examples, on the gradient batch (`EmpiricalFisher.diagonal`); where the losses of single
+        examples are not known there is no preconditioner, with a warning. The others are as for
+        `NaturalGradient`.
     solve_damping : float, symbolic scalar or callable, optional
-        The lambda of the solve where it is to be another than that of the quadratic model, as in
+        The lambda of the solve, if it is not to be that of the quadratic model, as in
         `NaturalGradient`.
 
     Notes
@@ -85,8 +85,7 @@ class HessianFree(DampedOptimizer):
     One step costs a gradient; a product with the metric for each iteration, one for the warm start
     and one for the model; a forward pass for each iterate and each step size looked at; and for the
     preconditioner a matrix product for each dense layer, or 8 backward passes where there are other
-    parameters. It stores room for the iterates kept, by default 21 vectors of the size of the
-    parameters.
+    parameters. It stores the iterates kept, by default 21 vectors of the size of the parameters.
 
     References
     ----------
@@ -145,14 +144,15 @@ class HessianFree(DampedOptimizer):
         iterates, count = solve.solution.iterates, solve.solution.iterates_count
         direction, skipped = solve.solution.x, {}
 
-        # Back over the iterates, then along the one taken.
+        # Walk back over the iterates, then step along the one chosen.
         if iterates is not None and count is not None:
             size = step_size_of(state, self.step_size)
-            size = pt.switch(pt.isinf(size), pt.ones_like(size), size)  # of a KLTrustRegion
+            # That of a KLTrustRegion may be infinite.
+            size = pt.switch(pt.isinf(size), pt.ones_like(size), size)
             row = backtrack(lambda p: loss_along(batches.for_search, p)(size), iterates, count)
             direction = iterates[row]
             skipped = {"iterates_skipped": count - 1 - row}
-        # An iterate of a long solve is a good start also where the step along it was refused
+        # An iterate of a long solve is a good start even if the step along it was refused
         # (Martens).
         updates, records = self.descend(batches, state, solve, direction, keep_refused=True)
         records |= skipped
@@ -173,8 +173,7 @@ def backtrack(
 ) -> TensorVariable:
     """Walk back from the last of ``count`` rows while the loss falls; return the chosen row.
 
-    A loss that is not finite is gone back over too. One evaluation of ``loss_of`` for each row
-    looked at.
+    Losses that are not finite are passed over. ``loss_of`` is evaluated once for each row visited.
     """
     last = pt.cast(count, "int64") - 1
     infinite = pt.constant(np.inf, dtype=iterates.type.dtype)

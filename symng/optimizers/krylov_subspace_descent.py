@@ -79,16 +79,15 @@ class KrylovSubspaceDescent(Optimizer):
         F. `GaussNewton`, as in the original, has the scale of the loss and so models it; where the
         loss is a mean negative log-likelihood, `Fisher` is the same matrix and needs no targets.
     basis_size : int, default 20
-        k, at least 1: vectors of the Krylov subspace, of which there are fewer where it ends
-        before.
+        k, at least 1: vectors of the Krylov subspace; fewer where it ends before.
     damping : Damping or float, default 0.0
-        lambda, which takes part in start and coordinates of the search only; the method asks for
+        lambda, which affects only the start and the coordinates of the search; the method needs
         none. A rule judges the model at the point found, where on a loss that is its model the
         linear ratio is 1/2, the quadratic one 1 without the damping term.
     previous_direction : bool, default True
         Whether the previous update is part of the subspace.
     max_iterations : int, default 30
-        Iterations of BFGS at most; 0 takes the better of start and zero.
+        The limit on iterations of BFGS; 0 takes the better of start and zero.
     preconditioner : "martens", Preconditioner, callable or None, default None
         M near F + lambda I, as for `HessianFree`: the subspace is that of M^-1 (F + lambda I) and
         M^-1 g in place of F and g. Where the metric is singular, give a lambda above 0 with it.
@@ -206,7 +205,7 @@ class KrylovSubspaceDescent(Optimizer):
         return Step(batches, updates, in_units_of_loss(batches.gradient, records), search)
 
     def _first_stage(self, batches: StepBatches, state: State) -> tuple[FirstStage, Carried]:
-        """Compute the subspace, and the quadratic model in it."""
+        """Return the subspace, and the quadratic model in it."""
         damping, previous = state.values["damping"], state.values.get("search_direction")
         loss, gradient = loss_and_gradient(batches.gradient)
         metric = self.metric.with_damping(damping)
@@ -231,7 +230,7 @@ class KrylovSubspaceDescent(Optimizer):
         loss_at: Callable[[np.ndarray], tuple[float, np.ndarray]],
         values: Mapping[str, np.ndarray],
     ) -> np.ndarray:
-        """Return the coefficients of the lowest loss that a search came by."""
+        """Return the coefficients of the lowest loss that the search found."""
         metric, slopes, damping = (
             np.asarray(values[name]) for name in ("metric", "slopes", "damping")
         )

@@ -1,4 +1,4 @@
-"""Step sizes that the quadratic model gives, without a look at the loss."""
+"""Step sizes from the quadratic model, which need no evaluation of the loss."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class QuadraticModelStep(StepSize):
     """Step to the lowest point of the quadratic model along the direction.
 
     eta = g . p / p . (F + lambda I) p minimizes L - eta g . p + eta^2 p . (F + lambda I) p / 2. It
-    is 1 where the solve has converged, or is one by `CG` from zero. It differs from 1 where a solve
-    was cut short that started warm or is one by `MinresQLP`, and where the solve has another
-    damping than the model (``solve_damping``).
+    is 1 for a solve that has converged and for one by `CG` from zero. It differs from 1 for a solve
+    cut short that started warm or was made by `MinresQLP`, and for one with another damping than
+    the model's (``solve_damping``).
 
     Where the curvature p . (F + lambda I) p is not above 0 the model has no lowest point along p,
     and eta is 1.
@@ -28,8 +28,7 @@ class QuadraticModelStep(StepSize):
     Parameters
     ----------
     size : float, callable or symbolic scalar, default 1.0
-        A factor of eta, above 0: a number, a schedule of the number of the step, or a symbolic
-        scalar.
+        A factor of eta, above 0: a number, a schedule of the step number, or a symbolic scalar.
 
     Notes
     -----
@@ -81,7 +80,7 @@ class KLTrustRegion(StepSize):
 
     eta = sqrt(2 delta / p . F p). Then the quadratic approximation of the divergence (equation 4)
     is 1/2 (eta p) . F (eta p) = delta. The divergence itself, from the model before the step to the
-    one after it, is delta but for a relative difference that falls as the square root of delta.
+    one after it, is delta up to a relative difference that falls as the square root of delta.
 
     With ``size`` given, eta is at most that, so that delta is a bound: min(size,
     sqrt(2 delta / p . F p)). Implementations of K-FAC do this.
@@ -95,8 +94,7 @@ class KLTrustRegion(StepSize):
         The KL divergence, above 0, in nats an example: a mean over the examples of the metric
         batch, summed over the outputs (and time steps) of one, as `symng.Fisher` is.
     size : float, callable or symbolic scalar, default infinity
-        The largest eta, above 0: a number, a schedule of the number of the step, or a symbolic
-        scalar.
+        The largest eta, above 0: a number, a schedule of the step number, or a symbolic scalar.
 
     Notes
     -----
@@ -107,7 +105,7 @@ class KLTrustRegion(StepSize):
     With any other metric p . F p is a squared length, and delta half of the square of the length of
     the step.
 
-    Without ``size`` each step changes the model by about delta, also near an optimum, where p is
+    Without ``size`` each step changes the model by about delta, even near an optimum, where p is
     short: give ``size=1.0``, or let delta fall.
 
     References

@@ -29,7 +29,7 @@ _RULES: dict[str, type[BetaRule]] = {
     "fletcher-reeves": FletcherReeves,
     "hestenes-stiefel": HestenesStiefel,
 }
-_OF_THE_SEARCH = ("max_evaluations", "radius", "tolerance")
+_SEARCH_SETTINGS = ("max_evaluations", "radius", "tolerance")
 
 
 def _as_step_size(name: str, value: StepSizeLike | None) -> StepSize | None:
@@ -57,10 +57,9 @@ class NaturalConjugateGradient(DampedOptimizer):
     - `QuadraticModel` takes the minimizer of the quadratic model instead, as K-FAC does for
       minibatches.
     - `PolakRibiere`, `FletcherReeves` and `HestenesStiefel` are the formulas, the paper's NCG-F,
-      with alpha from a line search. They leave out of account that the metric changes from step to
-      step.
+      with alpha from a line search. They ignore that the metric changes from step to step.
 
-    A restart gives d up and goes on from n alone: after a rejected step; with a formula also where
+    A restart drops d and goes on from n alone: after a rejected step; with a formula also where
     beta is negative (as in SciPy's ``fmin_cg``; "PR+") or not finite, or where n + beta d does not
     descend, g . (n + beta d) <= 0. It is recorded as ``restarted``. The search needs no such test:
     it goes by the loss itself.
@@ -71,11 +70,11 @@ class NaturalConjugateGradient(DampedOptimizer):
     Parameters
     ----------
     metric : Metric, default Fisher()
-        What is solved with.
+        The metric F.
     solver : CG or MinresQLP, default MinresQLP(rtol=1e-4, maxiter=50)
-        How it is solved.
+        The solver of (F + lambda I) n = g.
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
-        A rule, or a number at least 0 that stays.
+        A rule, or a constant of at least 0.
     step_size : float, callable, symbolic scalar or StepSize, optional
         alpha of a formula, as in `NaturalGradient`, by default `BacktrackingLineSearch`; with
         `QuadraticModel` a factor of the step that the model asks for, by default 1.0, which
@@ -87,7 +86,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         `KroneckerPreconditioner`, or a function from (operator, damping) to a callable or operator
         that applies M^-1 to a vector.
     solve_damping : float, symbolic scalar or callable, optional
-        The lambda of the solve where it is to be another than that of the quadratic model, as in
+        The lambda of the solve, if it is not to be that of the quadratic model, as in
         `NaturalGradient`.
     beta : str or rule, default "search"
         Where the weight of the previous direction comes from: one of the five rules above, or its
@@ -159,7 +158,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         """Refuse settings of the search that are not the defaults."""
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in _OF_THE_SEARCH and value != f.default:
+            if f.name in _SEARCH_SETTINGS and value != f.default:
                 raise argument_error(
                     f.name,
                     f"{f.default}, the default, with beta={self.beta!r}",
@@ -175,7 +174,7 @@ class NaturalConjugateGradient(DampedOptimizer):
         if isinstance(self.beta, BetaRule):
             return self.beta
         if self.beta == "search":
-            return PlaneSearch(**{name: getattr(self, name) for name in _OF_THE_SEARCH})
+            return PlaneSearch(**{name: getattr(self, name) for name in _SEARCH_SETTINGS})
         return _RULES[self.beta]()
 
     @property

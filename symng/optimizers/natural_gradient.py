@@ -41,31 +41,32 @@ class NaturalGradient(DampedOptimizer):
     Parameters
     ----------
     metric : Metric, default Fisher()
-        What is solved with. With `GaussNewton` this is Hessian-free's direction, with
-        `EmpiricalFisher` TONGA's.
+        The metric F. With `GaussNewton` p is Hessian-free's direction, with `EmpiricalFisher`
+        TONGA's.
     solver : Solver, default MinresQLP(rtol=1e-4, maxiter=50)
-        How it is solved: `MinresQLP` or `CG`, or directly by `Woodbury` or `QR`.
+        The solver of (F + lambda I) p = g: `MinresQLP` or `CG`, or a direct one, `Woodbury` or
+        `QR`.
     damping : Damping or float, default LevenbergMarquardt(initial=3.0)
-        A rule, or a number at least 0 that stays.
+        A rule, or a constant of at least 0.
     step_size : float, callable, symbolic scalar or StepSize, default 1.0
-        A number above 0, a schedule of the number of the step, a symbolic scalar, or a rule:
+        A number above 0, a schedule of the step number, a symbolic scalar, or a rule:
         `BacktrackingLineSearch`, `QuadraticModelStep` or `KLTrustRegion`.
     warm_start : float, default 0.0
-        Each solve starts from this times the previous direction, or from zero after a step that was
-        refused; 0 starts from zero always. From 0 to 1. With a direct solver it has an effect where
-        that is ``proximal``: SPRING.
+        Each solve starts from this times the previous direction, or from zero after a refused step;
+        0 starts from zero always. From 0 to 1. A direct solver uses it only if it is ``proximal``:
+        SPRING.
     preconditioner : Preconditioner or callable, optional
         `KroneckerPreconditioner`, `JacobiPreconditioner`, `NystromPreconditioner`, or a function
         from (operator, damping) to what applies M^-1 to a vector.
     solve_damping : float, symbolic scalar or callable, optional
-        The lambda of the solve where it is to be another than that of the quadratic model, which
-        gives the reduction ratio and the step size, and which ``damping`` adapts: a number of at
-        least 0, a symbolic scalar, or a function of the lambda of the model, such as
+        The lambda of the solve, if it is not to be that of the quadratic model, which gives the
+        reduction ratio and the step size, and which ``damping`` adapts: a number of at least 0, a
+        symbolic scalar, or a function of the lambda of the model, such as
         ``lambda damping: 10 * damping``. Default: the same.
     geodesic_acceleration : bool, default False
         Whether the step follows the curve theta - eta p - eta^2 c [3]_, with
         (F + lambda I) c = J^T H r'' / 2: r'' is the second derivative along p of the outputs r on
-        which F = J^T H J is formed, and a straight step bends their path by it. For `Fisher` and
+        which F = J^T H J is formed, by which their path bends on a straight step. For `Fisher` and
         `GaussNewton`.
 
     Notes

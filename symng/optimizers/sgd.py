@@ -32,7 +32,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     step_size : float, callable or symbolic scalar, default 0.01
-        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar.
+        eta, above 0: a number, a schedule of the step number, or a symbolic scalar.
     momentum : float or symbolic scalar, default 0.0
         mu, from 0 to below 1.
     nesterov : bool, default False

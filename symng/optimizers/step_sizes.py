@@ -22,8 +22,8 @@ Curvature = Callable[[bool], TensorVariable]
 class StepSize(Config, ABC):
     """Rule for the step size; the base of all that an optimizer takes as ``step_size``.
 
-    A subclass gives `initial`, `from_model` if it goes by the quadratic model, and `find` if it
-    searches.
+    Subclasses implement `initial`, `from_model` if they use the quadratic model, and `find` if they
+    search.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class StepSize(Config, ABC):
         """Return the step size that the quadratic model asks for; by default ``size`` as it is.
 
         Along a direction p the model is L - eta g . p + eta^2 p . (F + lambda I) p / 2. ``size`` is
-        the present value of `initial` and ``slope`` is g . p. ``curvature(True)`` is
+        the current value of `initial` and ``slope`` is g . p. ``curvature(True)`` is
         p . (F + lambda I) p, and ``curvature(False)`` is p . F p; each costs a product with the
         metric, unless the solve knows it.
         """
@@ -83,9 +83,9 @@ class FixedStep(StepSize):
     Parameters
     ----------
     size : float, callable or symbolic scalar, default 1.0
-        The step size eta, above 0; or a schedule from the number of the step (0, 1, ...) to it,
-        which may return 0 or a symbolic scalar; or any symbolic scalar, for instance of your own
-        shared variables.
+        The step size eta, above 0; or a schedule from the step number (0, 1, ...) to it, which may
+        return 0 or a symbolic scalar; or any symbolic scalar, for instance of your own shared
+        variables.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class BacktrackingLineSearch(StepSize):
     """Shorten the step until the loss has decreased enough (Armijo), in the compiled step.
 
     The first eta of ``size``, ``size * shrink``, ... with L(theta - eta p) <= L(theta) - c eta
-    max(g . p, 0) is taken, c being ``sufficient_decrease``: never one that raises the loss. The
+    max(g . p, 0) is taken, with c = ``sufficient_decrease``: never one that raises the loss. The
     loss is that of the search batch; without one, of the gradient batch. g is the gradient on the
     gradient batch. With full batches and `NaturalGradient` this is the paper's NGD-L.
 
@@ -127,8 +127,8 @@ class BacktrackingLineSearch(StepSize):
     sufficient_decrease : float, default 1e-4
         c, at least 0 and below 1.
     max_evaluations : int, default 20
-        Step sizes tried at most, at least 1. If none will do, the step size is 0 and the step
-        counts as rejected.
+        The limit on step sizes tried, at least 1. If none will do, the step size is 0 and the step
+        is rejected.
 
     Notes
     -----

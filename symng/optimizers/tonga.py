@@ -39,8 +39,8 @@ class TONGA(Optimizer):
     t,
 
     or with ``centered`` the same of g_s - m_t, m_t being the mean of the g_s with the same weights.
-    W_t C_t is kept as U^T U for k rows U: those of the best approximation of rank k, once a step.
-    C_t is exact up to step k; from then on the one of step t is exact in g_t, and made from the
+    W_t C_t is kept as U^T U for k rows U: those of the best approximation of rank k, made once a
+    step. C_t is exact up to step k; from then on that of step t is exact in g_t, and made from the
     approximation of step t - 1.
 
     A step that is not finite leaves everything as it was and is recorded as rejected.
@@ -57,7 +57,7 @@ class TONGA(Optimizer):
     centered : bool, default False
         Whether the running mean of the gradients is taken off, as in the original.
     step_size : float, callable or symbolic scalar, default 0.1
-        eta, above 0: a number, a schedule of the number of the step, or a symbolic scalar.
+        eta, above 0: a number, a schedule of the step number, or a symbolic scalar.
         Orthogonal to the rows of U and to g_t, p is g / lambda: there eta compares with lambda
         times the step size of plain descent.
 
@@ -69,11 +69,11 @@ class TONGA(Optimizer):
     eigenvalues, and p = (g - X^T (G + W_t lambda I)^-1 X g) / lambda.
 
     One step costs one gradient and (k + 1) (2 k + 1) n multiplications for n parameters, about
-    those of the gradient of k^2 examples in dense layers: little beside large batches. The original
+    those of the gradient of k^2 examples in dense layers: little for large batches. The original
     compresses once in several steps instead. It stores k vectors of the size of the parameters, one
     more when centered.
 
-    C_t is of the gradients of whole batches. That of single examples is `EmpiricalFisher`, the
+    C_t is that of the gradients of batches. That of single examples is `EmpiricalFisher`, the
     metric of ``NaturalGradient(metric=EmpiricalFisher(centered=True))``.
 
     References
@@ -138,7 +138,7 @@ class TONGA(Optimizer):
 
         # The best approximation of rank k leaves out the smallest eigenvalue, which is the first.
         values["factor"] = pt.dot(Q[:, 1:].T, X)
-        # (C + lambda I)^-1 g by the formula of Woodbury.
+        # (C + lambda I)^-1 g by the Woodbury identity.
         along = pt.dot(Q.T, pt.dot(X, gradient)) / (pt.maximum(eigenvalues, 0) + weight * damping)
         direction = (gradient - pt.dot(pt.dot(Q, along), X)) / damping
         updates, records = descend(

@@ -1,4 +1,4 @@
-"""What a rule for the weight of the previous direction is."""
+"""The base of rules for the weight of the previous direction."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class BetaRule(Config, ABC):
     @property
     @abstractmethod
     def scalars(self) -> tuple[str, ...]:
-        """The names of the scalars that it keeps from step to step."""
+        """The names of the scalars that the rule keeps from step to step."""
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The names of the stored vectors over the parameters; the direction is one of them."""
+        """The names of the vectors that the rule keeps; the direction is one of them."""
         return ("search_direction",)
 
     def init_state(self, state: State, size: int) -> None:
-        """Add what it keeps to ``state``; ``size`` is the number of parameters."""
+        """Add what the rule keeps to ``state``; ``size`` is the number of parameters."""
         for name in self.vectors:
             state.add(name, np.zeros(size))
         for name in self.scalars:
@@ -47,7 +47,7 @@ class BetaRule(Config, ABC):
     def keep(
         self, state: State, values: Mapping[str, TensorVariable], accepted: TensorVariable
     ) -> Updates:
-        """Return the updates of what it keeps, from ``values`` by name: zero after a rejected step.
+        """Return the updates of what the rule keeps: the ``values``, or zero after a rejected step.
 
         Values that it does not keep are left out.
         """

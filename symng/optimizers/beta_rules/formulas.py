@@ -56,7 +56,7 @@ class Terms:
 class BetaFormula(BetaRule):
     """Compute beta from the last two gradients and directions; the base of the three formulas.
 
-    A subclass gives `beta`, and names what it keeps.
+    Subclasses implement `beta`, and name what they keep.
     """
 
     @property

@@ -28,7 +28,7 @@ from symng.optimizers.step_sizes import FixedStep, StepSize
 
 
 class PlaneRule(BetaRule):
-    """Keep the update as the previous direction d, which divides by no step size."""
+    """Keep the update itself as the previous direction d, so that no step size divides it."""
 
     scalars = ("previous_step_size",)
 
@@ -49,12 +49,12 @@ class QuadraticModel(PlaneRule):
 
     The model is that of the metric batch, damping and all. The step size is a factor of the step
     that the model asks for, by default 1.0. The previous direction is left out where both are
-    parallel in the metric but for rounding errors, or the metric is not positive there.
+    parallel in the metric up to rounding errors, or the metric is not positive there.
 
     Notes
     -----
-    It costs a product with the metric more than `NaturalGradient`, or two where the solver does not
-    know its residual or the solve has another damping than the model.
+    It costs one more product with the metric than `NaturalGradient`, or two where the solver does
+    not know its residual or the solve has another damping than the model.
 
     References
     ----------
@@ -117,20 +117,20 @@ class PlaneSearch(PlaneRule):
     Parameters
     ----------
     max_evaluations : int, default 40
-        Evaluations of the loss in a step at most, at least 1.
+        The limit on evaluations of the loss in a step, at least 1.
     radius, tolerance : float, default 0.5 and 0.01
         The first and the last size of COBYLA's changes, its ``rhobeg`` and ``tol``, above 0, in
         units of the step that the quadratic model asks for; ``tolerance`` at most ``radius``.
 
     Notes
     -----
-    It costs two products with the metric more than `NaturalGradient`, of n and d, and a forward
-    pass on the search batch for each evaluation. It divides the step into two stages, so that
-    ``updates`` is refused.
+    It costs two more products with the metric than `NaturalGradient`, those of n and d, and a
+    forward pass on the search batch for each evaluation. It divides the step into two stages, so
+    that ``updates`` is refused.
 
     The reduction ratio compares the decrease found with the one that the model promises for n
-    alone. Compared with the promise for the whole update it would be near 1/2 whatever the damping,
-    for at the minimum along any line a quadratic has fallen by half of what its slope says.
+    alone. Compared with the promise for the whole update it would be near 1/2 whatever the damping:
+    at the minimum along any line a quadratic has fallen by half of what its slope says.
 
     References
     ----------
@@ -196,7 +196,7 @@ class PlaneSearch(PlaneRule):
     def _first_stage(
         self, optimizer: DampedOptimizer, batches: StepBatches, state: State
     ) -> tuple[FirstStage, Carried]:
-        """Compute the natural direction, and the model in its plane with the previous one."""
+        """Return the natural direction and the model in its plane with the previous one."""
         damping, previous = state.values["damping"], state.values["search_direction"]
         solve = optimizer.solve(batches, state)
         natural = solve.solution.x

@@ -36,7 +36,7 @@ class Block:
     """Parameters whose part of the Fisher matrix is approximated by itself.
 
     For a layer h W + b that is E[h h^T] (x) E[g g^T], where g is the derivative by h W + b, and h
-    has a 1 added for the bias. Of a parameter of any other kind the diagonal alone is kept.
+    has a 1 added for the bias. Of any other parameter only the diagonal is kept.
 
     Attributes
     ----------
@@ -197,7 +197,7 @@ class Kronecker:
             root = pt.sqrt(damping)
             for t, mean, shift in zip(tensors, means, (pi * root, root / pi), strict=True):
                 n = t.type.shape[0]
-                # So that there is an inverse also without damping, and of a layer that is dead.
+                # So that there is an inverse even without damping, and for a dead layer.
                 shift = pt.maximum(shift, n * tiny * mean)
                 shift = pt.switch(shift > 0, shift, one)
                 inverse = pt.as_tensor_variable(divided_inverse(t + shift * pt.eye(n, dtype=dtype)))
@@ -224,7 +224,7 @@ class Kronecker:
         return vectors.ravel(out, self.params)
 
     def split(self, vector: TensorVariable) -> list[list[TensorVariable]]:
-        """Cut a flat vector of factors into those of each block."""
+        """Return the factors of each block, cut from their flat vector."""
         tensors = iter(
             vectors.cut(vector, [shape for block in self.blocks for shape in block.shapes])
         )
@@ -232,7 +232,7 @@ class Kronecker:
 
 
 def kroneckers_of(terms: Sequence[Objective]) -> list[Kronecker]:
-    """Return the blocks of each term of a sum: the layers are those of all terms they are in."""
+    """Return the blocks of each term of a sum; a layer is one in all terms that depend on it."""
     own = [Kronecker(term) for term in terms]
     if len(own) == 1:
         return own
@@ -252,7 +252,7 @@ def combine_factors(
 ) -> TensorVariable:
     """Return the factors of a weighted sum: of A the weighted mean, of G the weighted sum.
 
-    The weighted sum of the products A (x) G is none itself.
+    The weighted sum of the products A (x) G is no such product itself.
     """
     if len(kroneckers) == 1:
         return factors[0]
@@ -261,7 +261,7 @@ def combine_factors(
     for number, block in enumerate(kroneckers[0].blocks):
         having = [i for i, kronecker in enumerate(kroneckers) if kronecker.has_part_in(block)]
         own = [weights[i] for i in having]
-        if not having:  # of parameters that the loss alone reaches
+        if not having:  # of parameters that only the loss uses
             parts += [tensor.flatten() for tensor in split[0][number]]
             continue
         sums = [

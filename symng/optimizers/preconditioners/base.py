@@ -1,4 +1,4 @@
-"""What a preconditioner of an optimizer is."""
+"""The base of an optimizer's preconditioners."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ PreconditionerFunction = Callable[[LinearOperator, TensorVariable], Product | No
 class Preconditioner(Config, ABC):
     """Build the product with M^-1 of a step from its state: the base of preconditioners.
 
-    A subclass gives `build`, and `init_state` if it keeps anything. M is symmetric positive
+    Subclasses implement `build`, and `init_state` if they keep anything. M is symmetric positive
     definite, and near the metric plus damping up to a factor.
 
     Attributes
     ----------
     on_gradient_batch : bool, default False
-        Whether it is built on the gradient batch, not on that of the metric.
+        Whether it is built on the gradient batch, not on the metric batch.
     """
 
     on_gradient_batch: ClassVar[bool] = False
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
-        """Add the shared variables that it keeps to ``state``; by default none."""
+        """Add the shared variables that the preconditioner keeps to ``state``; by default none."""
 
     def describe(self, objective: ObjectiveLike) -> str:
-        """Return what it finds in the model of ``objective``, in lines; by default nothing."""
+        """Return lines on what is found in the model of ``objective``; by default none."""
         return ""
 
     @abstractmethod
@@ -99,9 +99,9 @@ def build_preconditioner(
 def running_mean(
     mean: TensorVariable, value: TensorVariable, count: TensorVariable, decay: float
 ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return the mean with a new value, its number of values, and whether the value is finite.
+    """Return the mean with ``value``, the number of its values, and whether ``value`` is finite.
 
-    The first ones have equal weights. One that is not finite leaves no trace.
+    The first values have equal weights. One that is not finite is left out.
     """
     finite, dtype = pt.isfinite(value.sum()), mean.type.dtype
     weight = pt.maximum(1 / pt.cast(count + 1, dtype), pt.constant(1 - decay, dtype=dtype))

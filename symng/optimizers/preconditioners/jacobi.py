@@ -18,7 +18,7 @@ from symng.solvers import diagonal_preconditioner
 
 @config
 class JacobiPreconditioner(Preconditioner):
-    """Precondition with the diagonal of the metric, estimated by signs and averaged over steps.
+    """Precondition with a running mean of the metric's diagonal, estimated by random signs.
 
     M = diag(max(d, 0) + lambda), where d is the running mean of an estimate whose expectation is
     the diagonal of F, that of `LinearOperator.diagonal`: (R^T s)^2 where F = R^T R is known,
@@ -28,7 +28,7 @@ class JacobiPreconditioner(Preconditioner):
     Parameters
     ----------
     draws : int, default 1
-        Vectors of signs for the estimate of a step, at least 1.
+        Vectors of signs for the estimate in a step, at least 1.
     decay : float, default 0.95
         Weight of earlier steps in the running mean, from 0 to below 1.
 
@@ -40,7 +40,7 @@ class JacobiPreconditioner(Preconditioner):
     Notes
     -----
     A step costs ``draws`` products with the metric or with R^T. The signs are a function of the
-    number of the step. For a preconditioner of a single solve, take
+    step number. For a preconditioner of a single solve, take
     ``symng.diagonal_preconditioner(operator.diagonal(draws=8), damping)``.
 
     References

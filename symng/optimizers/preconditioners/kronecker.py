@@ -27,8 +27,8 @@ class KroneckerPreconditioner(Preconditioner):
     sqrt(lambda) / pi I), with A the mean of h h^T over the examples, h with a 1 at its end for the
     bias, and G the mean of g g^T, g being the derivative of the log-likelihood by h W + b; pi^2 is
     the ratio of the mean eigenvalues of A and G. Dense layers are found on the graph: matrices that
-    multiply tensors of an example a row, each at one place. Of other parameters M has the diagonal
-    alone, estimated by random signs; of those that the loss alone reaches, its own damped block.
+    multiply tensors with an example in each row, each used once. Of other parameters M has only the
+    diagonal, estimated by random signs; of those that only the loss uses, their own damped block.
 
     The solution of the system does not change, only the number of iterations until it is reached:
     with this M a few are enough for a good direction.
@@ -38,7 +38,7 @@ class KroneckerPreconditioner(Preconditioner):
     decay : float, default 0.95
         Weight of the factors of earlier steps in the running means of A and G, from 0 to below 1.
     refresh : int, default 5
-        The inverses are made anew every so many steps, at least 1, and in each of the first ones.
+        Steps from one inversion to the next, at least 1; the first ``refresh`` steps all invert.
 
     Raises
     ------
@@ -64,8 +64,8 @@ class KroneckerPreconditioner(Preconditioner):
     and a g (a + g) in each product with M^-1. Factors and inverses take 2 (a^2 + g^2) numbers. The
     derivatives g are those of s . B^T r, for random signs s and B B^T the metric of the likelihood
     on the pre-activation r, in place of targets drawn from the model: their covariance is the same.
-    The signs are a function of the number of the step. With ``devices=`` each device inverts some
-    of the factors and hands the inverses to the others.
+    The signs are a function of the step number. With ``devices=`` each device inverts some of the
+    factors and hands the inverses to the others.
 
     References
     ----------
@@ -126,7 +126,7 @@ class KroneckerPreconditioner(Preconditioner):
             kroneckers, batch.weights, [factors_of(*pair) for pair in enumerate(batch.terms)]
         )
         factors, counted, finite = running_mean(old, new, count, self.decay)
-        # A loop of one round or none, for not every backend has a branch that is not computed.
+        # A loop of at most one round: not every backend can skip a branch.
         due = pt.or_(pt.eq(count % self.refresh, 0), pt.lt(count, self.refresh)) & finite
         start = {"matrices": pt.switch(due, factors, inverses), "due": due}
         final = while_loop(

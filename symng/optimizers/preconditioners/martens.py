@@ -18,8 +18,8 @@ from symng.solvers import diagonal_preconditioner
 class MartensPreconditioner(Preconditioner):
     """Precondition with M = diag(D + lambda)^0.75, D the mean of squared per-example gradients.
 
-    It is taken on the gradient batch. Where the losses of single examples are not known there is
-    none, with a warning.
+    It is built on the gradient batch. Where the losses of single examples are not known, a warning
+    says that there is no preconditioner.
     """
 
     on_gradient_batch = True
@@ -32,9 +32,9 @@ class MartensPreconditioner(Preconditioner):
     ) -> tuple[Product | None, Updates]:
         if any(term.objective.example_losses is None for term in batch.terms):
             warn(
-                "preconditioner: the losses of single examples were not found in the loss, so that "
-                "there is none. Give Objective(..., "
-                "example_losses=...), or preconditioner=None to say that it is meant so."
+                "preconditioner: the losses of single examples were not found in the loss, so "
+                "there is none. Give Objective(..., example_losses=...), or preconditioner=None "
+                "to do without."
             )
             return None, {}
         diagonal = EmpiricalFisher().diagonal(batch, seed=state.values["step"])

@@ -38,9 +38,9 @@ class NystromPreconditioner(Preconditioner):
     Parameters
     ----------
     rank : int, default 60
-        Columns k of the basis U, at least 1; at most as many as there are parameters are made.
+        Columns k of the basis U, at least 1; never more than there are parameters.
     refresh : int, default 1
-        The approximation is made anew every so many steps, at least 1.
+        Steps from one approximation to the next, at least 1.
 
     Raises
     ------
@@ -52,11 +52,11 @@ class NystromPreconditioner(Preconditioner):
     The approximation takes ``rank`` products with the metric and about 6 n rank^2 multiplications
     for n parameters, once in ``refresh`` steps. Each product with M^-1 takes 2 n rank
     multiplications. The basis takes n rank numbers, and a few times as many while it is made. Omega
-    is a function of the number of the step. A change of the damping counts at once.
+    is a function of the step number. A change of the damping takes effect at once.
 
-    In the steps after the one that made it, an approximation helps with eigenvalues that are large
-    beside the change of the metric since. Smaller ones do harm, for M divides what has changed by
-    them: with ``refresh`` above 1, keep the rank so low that l_k is above that change.
+    In the steps after the one that made it, an approximation helps with eigenvalues that are larger
+    than the change of the metric since. Smaller ones do harm, because M divides what has changed
+    by them: with ``refresh`` above 1, keep the rank so low that l_k is above that change.
 
     A metric is taken to be positive semidefinite up to rounding errors. Of an indefinite one, as
     `Hessian` may be, the directions in which Omega^T Y is not positive are left out, and so are
@@ -118,7 +118,7 @@ class NystromPreconditioner(Preconditioner):
                 "failed": pt.invert(finite),
             }
 
-        # A loop of one round or none, for not every backend has a branch that is not computed.
+        # A loop of at most one round: not every backend can skip a branch.
         due = pt.eq(age, 0)
         start = {
             "basis": basis,
@@ -140,10 +140,9 @@ class NystromPreconditioner(Preconditioner):
 def approximate(
     operator: LinearOperator, rank: int, seed: Integer
 ) -> tuple[TensorVariable, TensorVariable, TensorVariable]:
-    """Return the eigenvectors, as rows, and eigenvalues of a Nystrom approximation.
+    """Return eigenvectors, as rows, and eigenvalues of the approximation, and whether it is finite.
 
-    Also return whether all products were finite; without that the other two mean nothing. The
-    eigenvalues ascend, and none is negative.
+    If it is not, the other two mean nothing. The eigenvalues ascend, and none is negative.
     """
     n, dtype = operator.size, operator.dtype
     eps = pt.constant(np.finfo(dtype).eps, dtype=dtype)
