@@ -14,6 +14,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from helpers import oracles
+from helpers.kronecker import MODE, assert_blocks_are_exact, draws_of_factors, parts, places
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.traversal import graph_inputs
 
@@ -21,9 +22,8 @@ import symng
 from symng import KroneckerPreconditioner, Status
 from symng.objective.batches import FullBatch
 from symng.optimizers.base import StepBatches
+from symng.optimizers.preconditioners._blocks import Diagonal
 from symng.optimizers.preconditioners._factors import Kronecker
-
-MODE = "FAST_COMPILE"
 
 
 def layers_case(examples: int = 1) -> Any:
@@ -46,33 +46,6 @@ def layers_case(examples: int = 1) -> Any:
     )
 
 
-def parts(kronecker: Kronecker, flat: np.ndarray) -> list[list[np.ndarray]]:
-    """Return the factors of each block."""
-    found, start = [], 0
-    for block in kronecker.blocks:
-        tensors = []
-        for shape in block.shapes:
-            tensors.append(flat[start : start + int(np.prod(shape))].reshape(shape))
-            start += int(np.prod(shape))
-        found.append(tensors)
-    assert start == flat.size == kronecker.size
-    return found
-
-
-def places(case: Any, block: Any) -> np.ndarray:
-    """Return the indices of a block's parameters, in the order of its Kronecker product."""
-    sizes = [p.get_value().size for p in case.params]
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    where = [
-        np.arange(a, b).reshape(p.get_value().shape)
-        for a, b, p in zip(starts, starts[1:], case.params, strict=False)
-    ]
-    weights = where[block.weights].T if block.transposed else where[block.weights]
-    return np.concatenate(
-        [weights.ravel(), [] if block.bias is None else where[block.bias].ravel()]
-    ).astype(int)
-
-
 def evaluate(case: Any, graph: Any) -> np.ndarray:
     """Return the value of a graph on the batch of a case."""
     return pytensor.function(list(case.givens), graph, mode=MODE, on_unused_input="ignore")(
@@ -82,12 +55,12 @@ def evaluate(case: Any, graph: Any) -> np.ndarray:
 
 def test_layers_are_found() -> None:
     case = layers_case()
-    blocks = Kronecker(case.objective).blocks
-    assert [(b.weights, b.bias, b.rows, b.columns, b.transposed) for b in blocks] == [
-        (1, 0, 4, 4, True),
-        (2, None, 4, 2, False),
-        (3, None, 0, 2, False),
+    kronecker = Kronecker(case.objective)
+    assert [(b.weights, b.bias, b.rows, b.columns, b.matrix.order) for b in kronecker.layers] == [
+        (1, 0, 4, 4, (1, 0)),
+        (2, None, 4, 2, ()),
     ]
+    assert kronecker.blocks[2:] == [Diagonal(3, (2,))]
     x, W, b = (
         pt.matrix("x"),
         pytensor.shared(np.ones((3, 2)), name="W"),
@@ -95,15 +68,10 @@ def test_layers_are_found() -> None:
     )
     y = x @ W - b  # whose derivative by b has the other sign
     less = Kronecker(symng.Objective(pt.sqr(y).mean(), output=y, params=[W, b], inputs=[x]))
-    assert [(block.weights, block.bias) for block in less.blocks] == [(0, None), (1, None)]
-    recurrent = oracles.recurrent_case()
-    assert all(block.is_diagonal for block in Kronecker(recurrent.objective).blocks)
-    tied = oracles.mlp_case("gaussian", tied=True)
-    used = [b for b in Kronecker(tied.objective).blocks if not b.is_diagonal]
-    assert all(tied.params[b.weights].ndim == 2 for b in used)
-    assert sorted(
-        i for b in Kronecker(tied.objective).blocks for i in (b.weights, b.bias) if i is not None
-    ) == list(range(len(tied.params)))
+    assert [block.params for block in less.blocks] == [(0,), (1,)]
+    tied = Kronecker(oracles.mlp_case("gaussian", tied=True).objective)
+    assert [block.params for block in tied.layers] == [(0,)] and tied.layers[0].is_mirrored
+    assert sorted(i for block in tied.blocks for i in block.params) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", oracles.KINDS)
@@ -114,28 +82,14 @@ def test_factors_are_those_of_the_fisher_matrix_in_expectation(kind: str) -> Non
     """
     case = oracles.mlp_case(kind)
     case.givens.update({v: value[:1] for v, value in case.givens.items()})
-    kronecker, seed = Kronecker(case.objective), pt.lscalar("seed")
-    graph = kronecker.factors(seed)
-    f = pytensor.function([*case.givens, seed], graph, mode=MODE, on_unused_input="ignore")
-    draws = np.stack([f(*case.givens.values(), k) for k in range(400)])
-    F = oracles.fisher(case)
-    mean, error = draws.mean(axis=0), draws.std(axis=0) / np.sqrt(len(draws))
-    for block, (A, G), (_, dG) in zip(
-        kronecker.blocks, parts(kronecker, mean), parts(kronecker, error), strict=True
-    ):
-        where = places(case, block)
-        difference = np.kron(A, G) - F[np.ix_(where, where)]
-        assert (abs(difference) <= 5 * np.kron(abs(A), dG) + 1e-12).all()
-        assert abs(np.kron(A, G)).max() > 0
+    assert len(assert_blocks_are_exact(case).layers) == 2
 
 
 def test_diagonals_of_other_parameters_are_those_of_the_fisher_matrix_in_expectation() -> None:
     case = layers_case(examples=3)
-    kronecker, seed = Kronecker(case.objective), pt.lscalar("seed")
-    f = pytensor.function(
-        [*case.givens, seed], kronecker.factors(seed), mode=MODE, on_unused_input="ignore"
-    )
-    draws = np.stack([parts(kronecker, f(*case.givens.values(), k))[-1][0] for k in range(600)])
+    kronecker = Kronecker(case.objective)
+    flat = draws_of_factors(case, kronecker, 600)
+    draws = np.stack([parts(kronecker, vector)[-1][0] for vector in flat])
     expected = np.diag(oracles.fisher(case))[-2:] * oracles.STD**2
     assert (abs(draws.mean(axis=0) - expected) <= 5 * draws.std(axis=0) / np.sqrt(len(draws))).all()
 
@@ -151,7 +105,7 @@ def test_the_product_is_that_with_the_inverse_of_the_damped_blocks(damping: floa
     found = pytensor.function([flat, vector, shift], product, mode=MODE)(factors, v, damping)
     for block, tensors in zip(kronecker.blocks, parts(kronecker, factors), strict=True):
         where = places(case, block)
-        if block.is_diagonal:
+        if isinstance(block, Diagonal):
             matrix = np.diag(tensors[0] + damping)
         else:
             A, G = tensors
@@ -325,13 +279,16 @@ def odd_models() -> dict[str, tuple[Any, list[str]]]:
         "row of a vector": ((x[:, :1] @ w[None, :]) @ V, ["V"]),
         "vector alone": (x @ weight("u", 3) + c, []),
         "vector reshaped": (h @ w.reshape((4, 1)), ["W"]),
-        "used twice": (pt.tanh(pt.tanh(x @ square) @ square) @ W, ["W"]),
-        "used transposed too": (pt.tanh(x @ W) @ W.T, []),
+        "used twice": (pt.tanh(pt.tanh(x @ square) @ square) @ W, ["W", "square"]),
+        "used transposed too": (pt.tanh(x @ W) @ W.T, ["W"]),
+        "used in part too": (pt.tanh(x @ W) @ W[:2].T, []),
         "transposed": (h @ weight("U", 2, 4).T, ["U", "W"]),
         "masked": (pt.tanh(x @ (W * mask)) @ V, ["V"]),
-        "from the left": ((W.T @ x.T).T @ V, ["V"]),
+        "from the left": ((W.T @ x.T).T @ V, ["V", "W"]),
         "cut out": (x @ weight("wide", 3, 8)[:, :4], []),
-        "of three axes": (pt.tanh(x[:, None, :] @ W).mean(axis=1) @ V, ["V"]),
+        "of three axes": (pt.tanh(x[:, None, :] @ W).mean(axis=1) @ V, ["V", "W"]),
+        "of parameters alone": (x @ (square @ W), []),
+        "of means of examples": ((x - x.mean(axis=0, keepdims=True) @ square) @ W, ["W"]),
         "a stack": ((x @ weight("stack", 2, 3, 4)).sum(axis=0), []),
         "a bias of two layers": (x @ W + b + (x @ weight("R", 3, 4) + b), ["R", "W"]),
     }
@@ -352,13 +309,14 @@ def test_weights_that_are_no_layers_break_nothing(name: str) -> None:
     X = np.random.default_rng(1).standard_normal((9, 3))
     matrix = np.stack([f(X, e) for e in np.eye(objective.size)])
     assert np.allclose(matrix, matrix.T) and np.linalg.eigvalsh(matrix).min() > 0
-    first = KroneckerPreconditioner().describe(objective).splitlines()[0]
-    assert re.findall(r"(\w+) \(", first) == layers and ("none" in first) == (not layers)
+    lines = KroneckerPreconditioner().describe(objective).splitlines()
+    found = [line for line in lines if not line.startswith(("diagonal", "scales"))]
+    assert sorted(re.findall(r"(\w+) \(", " ".join(found))) == layers
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         symng.NaturalGradient(preconditioner=KroneckerPreconditioner()).init_state(objective)
-    found = [w for w in caught if "expected dense layers" in str(w.message)]
-    assert len(found) == (not layers)
+    warned = [w for w in caught if "expected layers" in str(w.message)]
+    assert len(warned) == (not layers)
 
 
 def test_the_layers_are_listed() -> None:

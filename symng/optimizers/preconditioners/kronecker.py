@@ -1,4 +1,4 @@
-"""Preconditioning with Kronecker products, one for each dense layer."""
+"""Preconditioning with Kronecker products, one for each layer."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 
 @config
 class KroneckerPreconditioner(Preconditioner):
-    """Precondition with a Kronecker product for each dense layer, inverted by factors (K-FAC).
+    """Precondition with a Kronecker product for each layer, inverted by factors (K-FAC).
 
     M is block diagonal. The block of a layer h W + b is (A + pi sqrt(lambda) I) (x) (G +
     sqrt(lambda) / pi I), with A the mean of h h^T over the examples, h with a 1 at its end for the
     bias, and G the mean of g g^T, g being the derivative of the log-likelihood by h W + b; pi^2 is
-    the ratio of the mean eigenvalues of A and G. Dense layers are found on the graph: matrices that
-    multiply tensors with an example in each row, each used once. Of other parameters M has only the
-    diagonal, estimated by random signs; of those that only the loss uses, their own damped block.
+    the ratio of the mean eigenvalues of A and G. Layers are found on the graph (see Notes). Of
+    other parameters M has only the diagonal, estimated by random signs; of those that only the loss
+    uses, their own damped block.
 
     The solution of the system does not change, only the number of iterations until it is reached:
     with this M a few are enough for a good direction.
@@ -48,22 +48,35 @@ class KroneckerPreconditioner(Preconditioner):
     Warns
     -----
     UserWarning
-        When an optimizer is built for a model in which no dense layer is found: M is then the
-        diagonal alone.
+        When an optimizer is built for a model in which no layer is found.
 
     Notes
     -----
-    `describe` and the ``repr`` of a compiled step list the layers found in an objective.
-    A vector ``w`` in ``x @ w``, a weight that is used twice, masked or cut out of a larger one, and
-    one that multiplies tensors of three axes are no layers: of them M has the diagonal. In a sum of
-    objectives a layer is one in all terms that depend on it; A is then the weighted mean of those
-    of the terms, and G the weighted sum.
+    `describe` and the ``repr`` of a compiled step list the layers found in an objective, and the
+    parameters with a diagonal. These are layers:
 
-    A step costs a backward pass on the metric batch and, for a layer of a inputs and g outputs, N
-    (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they are made,
-    and a g (a + g) in each product with M^-1. Factors and inverses take 2 (a^2 + g^2) numbers. The
-    derivatives g are those of s . B^T r, for random signs s and B B^T the metric of the likelihood
-    on the pre-activation r, in place of targets drawn from the model: their covariance is the same.
+    - *Dense layers*, h @ W or W.T @ h.T with an example in each row of h.
+    - *Dense layers over positions*, where h has several rows an example, such as pixels, words or
+      time steps, and *convolutions*, whose rows are the patches of an image. A is the mean over all
+      rows, and G the sum over the rows of an example, averaged over the examples: that is exact
+      where derivatives of different rows are uncorrelated and independent of h (the rule "expand"
+      in [3]_).
+    - *Row lookups*, W[i] with integers i. A is diagonal, the frequencies of the rows, and is stored
+      as a vector.
+    - *Weights used several times* have the rows of all uses. Where W.T is used as well, as in tied
+      autoencoders or embeddings, the block is a sum of two Kronecker products, of which M takes the
+      product with the same partial traces; a bias then has a block of its own.
+
+    A vector ``w`` in ``x @ w`` and a weight that is masked, cut out of a larger one or used in a
+    scan are no layers. In a sum of objectives a layer is one in all terms that depend on it; A is
+    then the weighted mean of those of the terms, and G the weighted sum.
+
+    A step costs a backward pass on the metric batch and, for a layer of a inputs, g outputs and N
+    rows, N (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they
+    are made, and a g (a + g) in each product with M^-1. Factors and inverses take 2 (a^2 + g^2)
+    numbers. The derivatives g are those of s . B^T r, for random signs s and B B^T the metric of
+    the likelihood on the pre-activation r, in place of targets drawn from the model: their
+    covariance is the same.
     The signs are a function of the step number. With ``devices=`` each device inverts some of the
     factors and hands the inverses to the others.
 
@@ -71,6 +84,10 @@ class KroneckerPreconditioner(Preconditioner):
     ----------
     .. [1] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
        curvature", ICML 2015, sections 3, 6.3 and 8.
+    .. [2] R. Grosse and J. Martens, "A Kronecker-factored approximate Fisher matrix for convolution
+       layers", ICML 2016.
+    .. [3] R. Eschenhagen, A. Immer, R. E. Turner, F. Schneider and P. Hennig, "Kronecker-factored
+       approximate curvature for modern neural network architectures", NeurIPS 2023.
 
     Examples
     --------
@@ -88,11 +105,11 @@ class KroneckerPreconditioner(Preconditioner):
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
         kronecker = kroneckers_of(objective.terms)[0]
-        if all(block.is_diagonal for block in kronecker.blocks):
+        if not kronecker.layers:
             warn(
-                "preconditioner: expected dense layers, h @ W with a matrix W and an example in "
-                "each row of h, got none in this model, so KroneckerPreconditioner is a diagonal "
-                "here. JacobiPreconditioner is for any model."
+                "preconditioner: expected layers such as h @ W with a matrix W, got none in this "
+                "model, so KroneckerPreconditioner is a diagonal here. JacobiPreconditioner is for "
+                "any model."
             )
         size = kronecker.size
         state.add("kronecker_factors", np.zeros(size))
@@ -100,7 +117,7 @@ class KroneckerPreconditioner(Preconditioner):
         state.add("kronecker_updates", 0, "int64")
 
     def describe(self, objective: ObjectiveLike) -> str:
-        """Return the dense layers with their biases, and the parameters that have the diagonal."""
+        """Return the layers with their biases, by kind, and the parameters with a diagonal."""
         return kroneckers_of(objective.terms)[0].describe()
 
     def build(
