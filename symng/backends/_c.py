@@ -37,7 +37,7 @@ class C(Python):
         """Return the mode with loops that pass their state on without a copy.
 
         PyTensor copies the state into a buffer in each iteration. It has to where a loop keeps the
-        memory of its intermediates: the next state would overwrite the present one.
+        memory of its intermediates: the next state would overwrite the current one.
         """
         if any(_keeps_memory(op) for op in _loops_in(outputs)):
             return mode

@@ -32,7 +32,7 @@ def cast_integer_terms(fgraph: object, node: Apply) -> list[Variable] | None:
 
 
 def _as_float(v: Variable, dtype: str) -> Variable:
-    """Return integers in another dtype, anything else as it is."""
+    """Return integers cast to the floating-point ``dtype``, anything else as it is."""
     if v.type.dtype not in discrete_dtypes:
         return v
     return pt.constant(v.data.astype(dtype)) if isinstance(v, Constant) else pt.cast(v, dtype)

@@ -94,8 +94,8 @@ class JaxOnDevices(Jax):
     """JAX with the examples of a batch split over a mesh of devices.
 
     Each device holds all parameters and all of the optimizer's state. A second axis of the mesh
-    splits that state. XLA adds what it takes to give the results of one device: it reduces sums
-    over examples over the devices.
+    splits that state. XLA adds what it takes to give the results of one device: sums over examples
+    are reduced across the devices.
     """
 
     def __init__(self, mesh: ExampleMesh) -> None:
@@ -113,14 +113,14 @@ class JaxOnDevices(Jax):
         return [self.mesh.split(array, axis) for array, axis in zip(arrays, axes, strict=True)]
 
     def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
-        """Return the arrays as `place` has left them."""
+        """Return the arrays as `place` left them."""
         return list(arrays)
 
     def gather(self, numbers: Sequence[int]) -> np.ndarray:
         return self.mesh.gather(numbers)
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:
-        """Make shared variables hold arrays that are on the mesh."""
+        """Move the values of shared variables to the mesh."""
         for variable in variables:
             if hasattr(variable.type, "dtype"):
                 value = self.mesh.put(variable.get_value(borrow=True), self.sharding(variable))
@@ -130,19 +130,19 @@ class JaxOnDevices(Jax):
         self._state.update(variables)
 
     def sharding(self, variable: SharedVariable) -> Any:
-        """Return where a shared variable has its value."""
+        """Return the sharding of a shared variable's value."""
         if variable in self._state:
             return self.mesh.state_sharding(np.shape(variable.get_value(borrow=True)))
         return self.mesh.replicated
 
     def result_shardings(self, graph: Any, storage_of: Mapping[Variable, list[Any]]) -> list[Any]:
-        """Return where the results of a graph go: where the variables are that they update."""
+        """Return the shardings of a graph's results: those of the variables that they update."""
         state = {id(v.container.storage): self.sharding(v) for v in self._state}
-        inputs = {o: graph.inputs[i] for o, i in (graph.update_mapping or {}).items()}
-        found = [self.mesh.replicated] * len(graph.outputs)
-        for i, variable in inputs.items():
-            found[i] = state.get(id(storage_of[variable]), found[i])
-        return found
+        updated = {o: graph.inputs[i] for o, i in (graph.update_mapping or {}).items()}
+        shardings = [self.mesh.replicated] * len(graph.outputs)
+        for i, variable in updated.items():
+            shardings[i] = state.get(id(storage_of[variable]), shardings[i])
+        return shardings
 
 
 class MeshLinker(JAXLinker):

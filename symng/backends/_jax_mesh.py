@@ -20,7 +20,7 @@ _EXPECTED = "a number, a list of JAX devices, a jax.sharding.Mesh or a NamedShar
 
 @dataclass(frozen=True)
 class Uneven:
-    """An array of a number of examples that the devices do not divide, padded to one that they do.
+    """An array whose examples do not divide evenly among the devices, padded so that they do.
 
     A program cuts the padding off again, which moves nothing: XLA itself pads the last shares, and
     leaves that padding out of sums over examples.
@@ -158,10 +158,10 @@ class ExampleMesh:
         """
         import jax
 
-        def cut(*arguments: Any) -> Any:
-            return tuple(function(*map(_cut, arguments)))
+        def call_unpadded(*arguments: Any) -> Any:
+            return tuple(function(*map(_without_padding, arguments)))
 
-        compiled = jax.jit(cut, static_argnums=static, out_shardings=tuple(results))
+        compiled = jax.jit(call_unpadded, static_argnums=static, out_shardings=tuple(results))
 
         def placed(arguments: Sequence[Any]) -> list[Any]:
             return [int(a) if i in static else self.replicate(a) for i, a in enumerate(arguments)]
@@ -174,9 +174,9 @@ class ExampleMesh:
         return call
 
     def divider(self) -> Callable[[Callable[[Any], Any], float], Callable[[Any], Any]]:
-        """Return what gives functions, with their costs, to the devices of a program.
+        """Return a function that assigns functions to the devices of a program, by their costs.
 
-        The functions are of one array that each device holds, to one of its shape. Each goes to the
+        Each of them takes one array, which all devices hold, to one of its shape, and goes to the
         device that has the least to do so far.
         """
         costs = [0.0] * self.mesh.size
@@ -189,7 +189,7 @@ class ExampleMesh:
         return divide
 
     def _call_on(self, device: int, function: Callable[[Any], Any], array: Any) -> Any:
-        """Return the result of a function that one device calls, on all of them."""
+        """Return on all devices the result of a function that one of them calls."""
         import jax
         from jax.sharding import PartitionSpec
 
@@ -219,7 +219,7 @@ class ExampleMesh:
         if isinstance(now, NamedSharding) and list(now.mesh.devices.flat) == list(
             self.mesh.devices.flat
         ):  # device_put would move it through the host
-            return jax.jit(_same, out_shardings=sharding)(array)
+            return jax.jit(_identity, out_shardings=sharding)(array)
         return jax.device_put(array, sharding)
 
 
@@ -281,7 +281,7 @@ def _read_list(devices: object) -> list[Any]:
 def _automatic(mesh: Any) -> Any:
     """Return the mesh with axes along which JAX itself places what a program computes.
 
-    Its devices have to belong to this process alone, or as many of them to each process.
+    Its devices have to belong to this process alone, or in equal numbers to all processes.
     """
     import jax
     from jax.sharding import Mesh
@@ -312,8 +312,8 @@ def _is_spread(array: Any) -> bool:
     return not getattr(array, "is_fully_addressable", True)
 
 
-def _cut(argument: Any) -> Any:
-    """Return the array that was padded, or any other argument."""
+def _without_padding(argument: Any) -> Any:
+    """Return an array that was padded without its padding, any other argument as it is."""
     import jax
 
     if not isinstance(argument, Uneven):
@@ -321,8 +321,8 @@ def _cut(argument: Any) -> Any:
     return jax.lax.slice_in_dim(argument.padded, 0, argument.length, axis=argument.axis)
 
 
-def _same(array: Any) -> Any:
-    """Return an array, for JAX to place."""
+def _identity(array: Any) -> Any:
+    """Return an array as it is: JAX moves what this returns."""
     return array
 
 

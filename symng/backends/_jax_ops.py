@@ -57,7 +57,7 @@ def register() -> None:
 
 
 def _extending(kind: type, convert: Callable) -> Callable:
-    """Return ``convert`` with PyTensor's present conversion of ``kind`` as its first argument."""
+    """Return ``convert`` with the current conversion of ``kind`` as its first argument."""
     original = jax_funcify.dispatch(kind)
     return functools.wraps(original)(functools.partial(convert, original))
 
@@ -267,9 +267,10 @@ def convert_blockwise(original: Callable, op: Blockwise, node: Apply, **kwargs: 
 def _equal_in_all_batches(
     inputs: Sequence[jax.Array], arrays: int, batch_ndim: int
 ) -> tuple[dict[int, np.ndarray], tuple[int, ...]]:
-    """Return the inputs, but for the first ``arrays``, that are known and equal in all batches.
+    """Return the known inputs, after the first ``arrays``, that are equal in all batches.
 
-    Without their batch axes, by position, and with the shape that their batch axes have together.
+    They come by position, without their batch axes, and with the shape that those axes have
+    together.
     """
     known: dict[int, np.ndarray] = {}
     batch: tuple[int, ...] = (1,) * batch_ndim

@@ -105,8 +105,8 @@ def convert_while_scan(op: Scan, node: Apply, **kwargs: object) -> Callable:
     if op.info.n_mit_mot:
         raise NotImplementedError(
             f"{op}: expected a while scan without several outputs per state, got one from the "
-            "gradient of a loop. Its JAX form is not there; use a scan with a fixed number of "
-            "steps, or mode 'CVM' or 'NUMBA'."
+            "gradient of a loop, which has no JAX form. Use a scan with a fixed number of steps, "
+            "or mode 'CVM' or 'NUMBA'."
         )
     buffers = [*op.outer_mitsot(node.inputs), *op.outer_sitsot(node.inputs)]
     lengths = op.outer_nitsot(node.inputs)
@@ -121,7 +121,7 @@ class _Carry(NamedTuple):
     step: jax.Array  # the number of the next one
     stopped: jax.Array
     buffers: list[jax.Array]
-    states: list[object]  # those that are no arrays with a trace, such as a generator
+    states: list[object]  # those without a buffer, such as a generator
     last: list[jax.Array]  # newest values of the outputs that no step reads
 
 

@@ -184,7 +184,7 @@ def _inputs_needed(node: Apply) -> list[list[int]]:
 def _with_known(
     node: Apply, needed: Sequence[Sequence[int]], inputs: Sequence[jax.Array], traced: Any
 ) -> Any:
-    """Return what was traced, but in NumPy the outputs whose own inputs are known.
+    """Return the traced outputs, but those whose own inputs are known as computed in NumPy.
 
     PyTensor fuses the arithmetic of shapes with that of values, where they share an input.
     """
@@ -253,7 +253,7 @@ def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def in_numpy(value: T) -> T | np.ndarray:
-    """Return a known array in NumPy, as JAX would trace its entries; others unchanged."""
+    """Return a known array in NumPy, because JAX would trace its entries; others unchanged."""
     if isinstance(value, jax.Array) and is_known(value):
         with jax.ensure_compile_time_eval():
             return np.asarray(value)

@@ -132,9 +132,9 @@ def _register_dot() -> None:
                 return np.dot(np.ascontiguousarray(x), np.asfortranarray(y))
             return np.dot(np.ascontiguousarray(x), np.ascontiguousarray(y))
 
-        return dot, 1  # the version of it in the cache
+        return dot, 1  # its version in the cache
 
-    # After all that PyTensor knows of products, before what works in place.
+    # After PyTensor's own rewrites of products, before those that work in place.
     optdb.register(
         "symng_numba_scan",
         dfs_rewriter(tag_inner_mode),

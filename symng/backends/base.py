@@ -79,7 +79,7 @@ class Backend:
         """Refuse an array with a number of examples that cannot be split over the devices."""
 
     def place(self, arrays: Iterable[Any], axes: Sequence[int]) -> Sequence[Any]:
-        """Return arrays where functions take them, their examples along ``axes``."""
+        """Return arrays as functions of this backend take them, their examples along ``axes``."""
         return [np.asarray(array) for array in arrays]
 
     def gather(self, numbers: Sequence[int]) -> np.ndarray:
@@ -87,7 +87,7 @@ class Backend:
         return np.array([numbers], dtype="uint32")
 
     def device_put(self, arrays: Iterable[Any]) -> Sequence[Any]:
-        """Return arrays that many calls take in the form that functions read without a copy."""
+        """Return arrays for many calls, in a form that functions read without a copy."""
         return [np.ascontiguousarray(array) for array in arrays]
 
     def take_shared(self, variables: Iterable[SharedVariable]) -> None:

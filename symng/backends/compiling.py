@@ -113,8 +113,8 @@ def compile_in_python(
 ) -> Function:
     """Compile a function that is called a few times: in Python, at once, without rewrites.
 
-    Its outputs need not depend on all of its inputs. A call changes no shared variable, also where
-    one has a ``default_update``.
+    Its outputs need not depend on all of its inputs. A call changes no shared variable, even one
+    with a ``default_update``.
     """
     shared = [v for v in graph_inputs(_as_list(outputs)) if isinstance(v, SharedVariable)]
     return compile_function(
@@ -157,7 +157,7 @@ def warn_of_other_backend(error: Exception, backend: Backend) -> None:
     cause = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
     warn(
         f"mode: JAX, the default, cannot run this model ({cause}). It runs on the backend "
-        f"{backend.name!r}. Choose one with mode= or symng.set_mode to have no warning."
+        f"{backend.name!r}. Choose a mode with mode= or symng.set_mode to silence this."
     )
 
 

@@ -21,10 +21,10 @@ def is_generator(variable: object) -> bool:
 
 
 def copies_of(functions: Sequence[Function]) -> Iterator[tuple[SharedVariable, list[Any]]]:
-    """Give the shared generators of which functions have copies, each with the copy's storage.
+    """Yield the shared generators that functions have copies of, each with the copy's storage.
 
-    PyTensor makes a function for JAX on copies of the generators, in a form of JAX's own, which
-    advance instead of the shared variables.
+    PyTensor gives a function for JAX copies of the generators, in JAX's own form, which advance
+    instead of the shared variables.
     """
     for function in functions:
         for given, container in zip(function.maker.inputs, function.input_storage, strict=True):
@@ -44,10 +44,10 @@ def generators_restored(functions: Sequence[Function]) -> Iterator[None]:
 
 
 def sync_generators(functions: Sequence[Function]) -> None:
-    """Set shared generators to where the copies of them in functions for JAX are.
+    """Advance shared generators to the states of their copies in functions for JAX.
 
-    A function that is compiled for JAX later draws on from there. Draws of NumPy from the shared
-    generator are others.
+    A function that is compiled for JAX later goes on from there. NumPy draws other numbers from
+    the same state.
     """
     for variable, storage in copies_of(functions):
         generator = copy.deepcopy(variable.get_value(borrow=True))
@@ -69,7 +69,7 @@ def get_generator_state(variable: SharedVariable) -> dict[str, Any] | None:
 
 
 def check_generator_state(state: Mapping[str, Any]) -> None:
-    """Refuse what is no state of a generator of NumPy's."""
+    """Refuse what is not the state of one of NumPy's generators."""
     _bits_of(state)
 
 

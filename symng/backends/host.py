@@ -30,17 +30,17 @@ def to_numpy(values: Any) -> Any:
 
 
 def _assembled(array: Any) -> np.ndarray:
-    """Return an array that is split over the devices of each of several processes."""
-    whole = np.empty(array.shape, array.dtype)
+    """Return on the host an array of which each process has all shards on its own devices."""
+    assembled = np.empty(array.shape, array.dtype)
     for shard in array.addressable_shards:
-        whole[shard.index] = shard.data
-    return whole
+        assembled[shard.index] = shard.data
+    return assembled
 
 
 def few_on_host(arrays: Sequence[Any], axes: Sequence[int], limit: int) -> list[Any]:
     """Return copies of the first examples of arrays on a device; others as they are.
 
-    Of arrays that are spread over several processes these are examples of this process.
+    Of an array that is spread over several processes they are examples of this process.
     """
     return [
         _first(array, axis, limit) if is_on_device(array) else array

@@ -43,14 +43,14 @@ class _PythonScan(Scan):
 
 
 @node_rewriter([OpFromGraph])
-def open_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
+def inline_graph(fgraph: FunctionGraph, node: Apply) -> list[Variable]:
     """Replace an op by the graph inside it."""
     return inline_ofg_node(node)
 
 
 @node_rewriter([Scan])
 def run_scan_in_python(fgraph: FunctionGraph, node: Apply) -> list[Variable] | bool:
-    """Give a scan whose inner graph has no mode yet, and so would be compiled, the mode here."""
+    """Give the Python mode to a scan that has no mode, whose inner graph would be compiled."""
     if isinstance(node.op, _PythonScan) or isinstance(node.op.mode, Mode):
         return False
     op = copy.copy(node.op.clone())  # the user's, which may be its own clone, stays as it is
@@ -58,7 +58,7 @@ def run_scan_in_python(fgraph: FunctionGraph, node: Apply) -> list[Variable] | b
     return op(*node.inputs, return_list=True)
 
 
-optdb.register(f"{TAG}_graphs", dfs_rewriter(open_graph), TAG, position=-0.02)
+optdb.register(f"{TAG}_graphs", dfs_rewriter(inline_graph), TAG, position=-0.02)
 # "stabilize" is at 1.5.
-optdb.register(f"{TAG}_graphs_late", dfs_rewriter(open_graph), _LATE, position=1.6)
+optdb.register(f"{TAG}_graphs_late", dfs_rewriter(inline_graph), _LATE, position=1.6)
 optdb.register(f"{TAG}_scans", dfs_rewriter(run_scan_in_python), TAG, _LATE, position=-0.01)
