@@ -12,14 +12,14 @@ START = b'{"columns": '
 """What a file of this form begins with."""
 
 
-def written(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> bytes:
+def format_rows(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> bytes:
     """Return rows, given by column, as text."""
     rows = map(json.dumps, zip(*columns, strict=True))
     return "".join(f"{line}\n" for line in (json.dumps({"columns": list(names)}), *rows)).encode()
 
 
-def parsed(content: bytes) -> Iterator[dict[str, list[Any]]]:
-    """Give the columns of the rows under each line of names; any exception is of a damaged file."""
+def parse_rows(content: bytes) -> Iterator[dict[str, list[Any]]]:
+    """Yield the columns of the rows under each line of names; any exception means damage."""
     names: list[str] = []
     rows: list[list[Any]] = []
     with collection_paused():  # which would look at every row again and again

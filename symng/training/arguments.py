@@ -75,7 +75,7 @@ def check_batches(
     search_batch: object,
     seed: object,
 ) -> None:
-    """Refuse sizes out of range, unknown kinds of batches, and a seed that is none."""
+    """Refuse sizes out of range, unknown kinds of batches, and what is no seed."""
     given = {"batch_size": batch_size, "metric_batch_size": metric_batch_size}
     for name, value in given.items():
         for size in value if isinstance(value, tuple | list) else [value]:
@@ -89,7 +89,7 @@ def check_batches(
 def check_checkpoint(
     checkpoint: object, seconds: object, every: object, keep: object, resume: object
 ) -> None:
-    """Refuse what is no file name, and no time, number of steps or of files; or none to read."""
+    """Refuse settings of a checkpoint that are out of range, or useless without a file."""
     check_number("checkpoint_seconds", seconds, minimum=0, finite=False)
     if every is not None:
         check_number("checkpoint_every", every, minimum=1, integer=True)
@@ -112,7 +112,7 @@ def check_limits(
     *,
     ends: bool,
 ) -> None:
-    """Refuse limits out of range, and a run without any; ``ends`` is whether its data do."""
+    """Refuse limits out of range, and a run without any; ``ends`` says whether its data end."""
     if max_steps is not None:
         check_number("max_steps", max_steps, minimum=0, integer=True)
     if max_seconds is not None:
@@ -129,7 +129,7 @@ def check_limits(
 
 
 def check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: object) -> None:
-    """Refuse an evaluation that cannot be called."""
+    """Refuse an evaluation that cannot be called, and arguments that it cannot be called with."""
     check_number("evaluate_every", evaluate_every, minimum=1, integer=True)
     if evaluate is not None and not callable(evaluate):
         raise argument_error("evaluate", "a callable", evaluate, error=TypeError)
@@ -149,8 +149,11 @@ def check_evaluation(evaluate: object, evaluate_every: object, evaluate_data: ob
         )
 
 
-def arguments_of(function: Callable[..., object], *counts: int) -> int:
-    """Return the first of ``counts`` with which a function can be called; else the first of all."""
+def count_arguments(function: Callable[..., object], *counts: int) -> int:
+    """Return how many arguments to call a function with: the first of ``counts`` that it takes.
+
+    It is the first of all for a function that takes none of them, or that has no signature.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a built-in function may have none

@@ -57,7 +57,7 @@ class BatchArrays:
         return tuple(
             (
                 name,
-                tuple(layout_of(a, x, self.chunk_size) for a, x in self._with_axes(groups)),
+                tuple(layout_of(*pair, self.chunk_size) for pair in self._with_axes(groups)),
             )
             for name, groups in batches.items()
         )
@@ -69,7 +69,7 @@ class BatchArrays:
                 self.backend.check_split(name, part, axis)
 
     def place_term(self, arrays: Arrays, term: int = 0) -> PlacedArrays:
-        """Return the arrays of the term of a number with their parts where functions take them."""
+        """Return the arrays of term number ``term`` with their parts where functions take them."""
         if isinstance(arrays, PlacedArrays):
             return arrays
         placed = PlacedArrays(arrays)
@@ -102,14 +102,18 @@ class BatchArrays:
             return groups
         chunk = slice(self.chunk_size)
         return [
-            [array[(slice(None),) * axis + (chunk,)] for array, axis in zip(a, x, strict=True)]
-            for a, x in self._with_axes(groups)
+            [a[(slice(None),) * axis + (chunk,)] for a, axis in zip(arrays, axes, strict=True)]
+            for arrays, axes in self._with_axes(groups)
         ]
 
     def lengths(self, batches: Batches) -> dict[str, int]:
-        """Return the number of examples of each batch, those of all terms."""
+        """Return the number of examples of each batch, added up over its terms."""
         return {
-            f"{name}_batch": sum(np.shape(a[0])[x[0]] for a, x in self._with_axes(groups) if len(a))
+            f"{name}_batch": sum(
+                np.shape(arrays[0])[axes[0]]
+                for arrays, axes in self._with_axes(groups)
+                if len(arrays)
+            )
             for name, groups in batches.items()
         }
 
@@ -138,7 +142,7 @@ class BatchArrays:
             self._locked = []
 
     def change_backend(self, backend: Backend) -> None:
-        """Continue with another backend, and forget what is on the device of the present one."""
+        """Continue with another backend, and forget what is on the device of the old one."""
         self.backend = backend
         self._on_device = dict.fromkeys(self._on_device)
 
@@ -163,7 +167,7 @@ class BatchArrays:
         return self.backend.place(*self._parts(given, axes))
 
     def _parts(self, given: Arrays, axes: Sequence[int]) -> tuple[Arrays, Sequence[int]]:
-        """Return the chunks and the remainder of arrays, or these, with their axes of examples."""
+        """Return the chunks and remainders of arrays, or these arrays, with their example axes."""
         layout = layout_of(given, axes, self.chunk_size)
         given = [on_automatic_mesh(array) for array in given]
         return split_into_chunks(given, axes, self.chunk_size), layout.part_axes(axes)

@@ -82,9 +82,9 @@ class BatchSampler(Sampler):
         return self.as_given([term.metric_data for term in self.terms])
 
     @property
-    def epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """The largest number of batches that it takes to see all examples of a term."""
-        return max(term.gradient.epoch for term in self.terms)
+        return max(term.gradient.batches_per_epoch for term in self.terms)
 
     def next(self, step: int) -> StepArrays:
         return self._together([term.next(step) for term in self.terms])
@@ -154,7 +154,7 @@ class BatchSampler(Sampler):
         )
 
     def _with_suffixes(self) -> Iterator[tuple[str, TermSampler]]:
-        """Yield the terms with what the names of their entries in a checkpoint end in."""
+        """Yield the suffix of each term's entries in a checkpoint, and the term."""
         for i, term in enumerate(self.terms):
             yield f"_{i}" if i else "", term
 

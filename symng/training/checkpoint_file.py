@@ -47,7 +47,7 @@ class CheckpointFile:
     has the rows of all of them, ``run.npz.lock`` is there while the run is. Each file is written
     under a temporary name first, and only then gets its own.
 
-    A context manager that gives the lock back. Relative names are resolved once: the program may
+    A context manager that releases the lock. Relative names are resolved once: the program may
     change its folder later.
 
     Attributes
@@ -74,7 +74,7 @@ class CheckpointFile:
 
     def open(self) -> None:
         """Take the lock, and remove what a killed run has left half-written."""
-        path = self._existing_path()
+        path = self._given_path()
         if not path.parent.is_dir():  # the first save would notice only after a minute
             raise argument_error(
                 "checkpoint",
@@ -98,7 +98,7 @@ class CheckpointFile:
 
         Later a failure is a warning, since a run must not end for it.
         """
-        path = self._existing_path()
+        path = self._given_path()
         try:
             write_npz(path, entries_of(arrays, meta), trial=True)
         except OSError as error:
@@ -106,7 +106,7 @@ class CheckpointFile:
 
     def candidates(self) -> list[Path]:
         """Return the files to continue from, the newest first."""
-        path, resume = self._existing_path(), self.settings.resume
+        path, resume = self._given_path(), self.settings.resume
         found = [path] if path.exists() else []
         found += [older for _, older in sorted(self._older())]
         if not found and resume == "must":
@@ -119,7 +119,7 @@ class CheckpointFile:
         return found if resume else []
 
     def read(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], History | None]:
-        """Read a file; return also the history if that has a file of its own."""
+        """Return the arrays and text of a file, and the history if it has a file of its own."""
         try:
             arrays, meta = load_checkpoint(path)
         except DamagedFileError as error:
@@ -162,7 +162,7 @@ class CheckpointFile:
         self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, object], history: History
     ) -> None:
         """Write the checkpoint after the rows that it needs, and keep the one before it."""
-        path = self._existing_path()
+        path = self._given_path()
         if self._is_new:  # those of a run that was not to be continued; they share one history
             for _, older in self._older():
                 older.unlink(missing_ok=True)
@@ -175,8 +175,8 @@ class CheckpointFile:
         self._damaged.clear()
 
     def _make_room(self) -> None:
-        """Give each file that is kept the next number, once the new one is complete."""
-        path, keep = self._existing_path(), self.settings.keep
+        """Move each file that is kept up by one number, once the new one is complete."""
+        path, keep = self._given_path(), self.settings.keep
         damaged = self._damaged
         for number, older in sorted(self._older(), reverse=True):
             if number >= keep - 1 or older in damaged:
@@ -187,14 +187,14 @@ class CheckpointFile:
             _link(path, _numbered(path, 1))
 
     def _older(self) -> Iterator[tuple[int, Path]]:
-        """Give the files before the newest with their numbers."""
-        path = self._existing_path()
+        """Yield the files before the newest with their numbers."""
+        path = self._given_path()
         pattern = re.compile(re.escape(path.name) + r"\.([1-9][0-9]*)")
         for other in list(path.parent.iterdir()):
             if match := pattern.fullmatch(other.name):
                 yield int(match[1]), other
 
-    def _existing_path(self) -> Path:
+    def _given_path(self) -> Path:
         assert self.path is not None
         return self.path
 

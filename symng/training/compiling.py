@@ -50,11 +50,11 @@ def compile_step(
         vector of the size of the parameters, and no pass through the model.
     updates : mapping, or sequence of pairs, optional
         From shared variables other than the parameters to symbolic next values, for instance
-        running statistics of batch normalization. They may depend on the inputs and targets, of
-        which they take the gradient batch, and on the parameters, which then have their values from
-        before the step. A step that is undone leaves the variables as they are, but for random
-        generators, which always go on. Those of the graph with a ``default_update`` are updated
-        without being given. Not with ``chunk_size``.
+        running statistics of batch normalization. They may depend on the inputs and targets of the
+        gradient batch, and on the parameters, which then have their values from before the step. A
+        step that is undone leaves the variables as they are, except random generators, which always
+        go on. Variables of the graph with a ``default_update`` are updated without being given. Not
+        with ``chunk_size``.
     devices : int, list of JAX devices, Mesh or NamedSharding, optional
         On JAX, split the examples of each batch over these devices. Parameters and state are on
         each, but the second axis of a mesh splits the state. The results are those of one device to
@@ -77,7 +77,7 @@ def compile_step(
     .. [1] B. Polyak and A. Juditsky, "Acceleration of stochastic approximation by averaging", SIAM
        Journal on Control and Optimization 30(4), 1992.
     .. [2] J. Martens and R. Grosse, "Optimizing neural networks with Kronecker-factored approximate
-       curvature", ICML 2015, whose experiments average so.
+       curvature", ICML 2015, whose experiments average in this way.
 
     Examples
     --------

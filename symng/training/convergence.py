@@ -14,16 +14,16 @@ from symng.solvers import Status
 from symng.training.history import History
 
 LossTolerance = float | Literal["auto"] | None
-"""How little a loss changes that has converged; "auto" is by no more than its rounding errors."""
+"""The largest change of a loss that has converged; "auto" allows for rounding errors alone."""
 
 # Accepted steps in a row whose loss has to stay as it is: for a tolerance that was given, and for
 # one that was not.
 _FEW, _PATIENCE = 3, 9
 
-# Changes of the loss by fewer units of its rounding error are none.
+# Changes of the loss by fewer units of its rounding error do not count.
 _ROUNDINGS = 4.0
 
-# After this many small steps in a row whose solves ended early, a run goes nowhere.
+# After this many small steps in a row whose solves ended early, a run has stalled.
 _MANY = 100
 
 _COLUMNS = ("loss", "new_loss", "accepted", "gradient_norm", "update_norm", "solver_status")
@@ -31,7 +31,7 @@ _COLUMNS = ("loss", "new_loss", "accepted", "gradient_norm", "update_norm", "sol
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerances:
-    """The relative tolerances of a run; None is no test."""
+    """The relative tolerances of a run; None means no test."""
 
     gradient: float | None = None
     loss: LossTolerance = "auto"
@@ -71,8 +71,7 @@ class ConvergenceTest:
     params : sequence of shared variables
         The parameters.
     stays : bool
-        Whether a loss that has stopped to change says that the run is over, as it does on full
-        batches.
+        Whether a loss that no longer changes means that the run has converged, as on full batches.
     history : History
         The steps up to a checkpoint.
     """
@@ -100,7 +99,7 @@ class ConvergenceTest:
             self.see(dict(zip(_COLUMNS, map(float, values), strict=True)))
 
     def see(self, row: Mapping[str, float]) -> None:
-        """See the next row of the history."""
+        """Take in the next row of the history."""
         loss, gradient = row["loss"], row["gradient_norm"]
         if np.isnan(self._first_loss) and np.isfinite(loss):
             self._first_loss = loss
@@ -123,15 +122,15 @@ class ConvergenceTest:
         """Which test the last step meets, in a sentence; empty for none."""
         if not self._moved:  # a gradient of zero from the start is no convergence
             return ""
-        found = self._of_gradient()
-        # A step that was undone has not changed the loss, for another reason.
-        return (
-            found or self._of_loss() or self._of_update() if self._previous["accepted"] else found
-        )
+        message = self._of_gradient()
+        # A step that was undone has changed neither loss nor parameters, for another reason.
+        if message or not self._previous["accepted"]:
+            return message
+        return self._of_loss() or self._of_update()
 
     @property
     def stall(self) -> str:
-        """That only solves which ended early made the steps small, in a sentence; else empty."""
+        """That the steps are small only because solves ended early, in a sentence; else empty."""
         if self._stalled < _MANY:
             return ""
         status = Status(int(self._previous["solver_status"]))
@@ -144,7 +143,7 @@ class ConvergenceTest:
     def _is_solved(row: Mapping[str, float]) -> bool:
         """Return whether the solve of a step, if any, reached its goal: else any step may be small.
 
-        The first iterates reach along the steepest directions alone.
+        The first iterates reach only along the steepest directions.
         """
         status = row.get("solver_status", np.nan)
         return not status >= 0 or Status(int(status)).success  # NaN, or -1 in a history, for none

@@ -19,8 +19,8 @@ from symng.training.batch_arrays import Arrays, Groups
 _FEW_ROWS = 500
 _FEW_MULTIPLICATIONS = 1e8  # about a tenth of a second
 
-# How much more than an iterative solve is. That has 50 products by default, each of two passes
-# through the model, of two multiplications an example and parameter.
+# This many times the multiplications of an iterative solve are much more. That has 50 products by
+# default, each of two passes through the model, of two multiplications an example and parameter.
 _MUCH_MORE = 5
 _ITERATIVE = 50 * 2 * 2
 
@@ -63,8 +63,8 @@ def warn_of_cost(objective: ObjectiveLike, optimizer: Optimizer, groups: Groups)
 
 def count_rows(objective: Objective, metric: Metric, batch: Arrays) -> int:
     """Return the number of rows of R, with the metric equal to R^T R, from two examples."""
-    held = FullBatch(objective=objective, length=len(batch))
-    variables, axes = held.variables, held.axes
+    full = FullBatch(objective=objective, length=len(batch))
+    variables, axes = full.variables, full.axes
     count = batch[0].shape[axes[0]] if batch else 1  # or all of them, where they are constants
     few = min(count, 2)
     factor = metric(objective).factor

@@ -112,7 +112,7 @@ def _scale_axes(panel: Axes, negative: bool) -> None:
 
 
 def _words(column: str) -> str:
-    """Name a column on an axis, with its unit where it is known."""
+    """Return the label of a column, with its unit where it is known."""
     if column == "squared_error":
         return "training squared error per image"
     return column.replace("_", " ")
@@ -132,7 +132,7 @@ def _label_ticks(axis: Axis) -> None:
 
 
 def finish(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
-    """Write the figure when a path is given."""
+    """Return the figure, after writing it if a path is given."""
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

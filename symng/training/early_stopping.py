@@ -56,11 +56,11 @@ class EarlyStopping(Config):
 
     Notes
     -----
-    The best parameters are copies of those that ``evaluate`` saw, so with ``average_decay`` of the
+    The best parameters are copies of those that ``evaluate`` saw: with ``average_decay``, of the
     average. They are in the `TrainingResult` and in the checkpoint, with their value, their
     step and the count of evaluations since: a resumed run ends as an uninterrupted one does. For
-    that reason an evaluation counts only where ``evaluate_every`` asks for it, not one that the
-    last step of a run gets beside these.
+    that reason an evaluation counts only where ``evaluate_every`` asks for it; the extra one after
+    the last step of a run does not.
 
     It costs a copy of the parameters at each improvement.
 

@@ -22,14 +22,13 @@ _END = 2**20
 class Examples:
     """Take examples from arrays.
 
-    Arrays in memory are checked at once. With ``piecewise`` memory-mapped ones are not read before
-    examples are taken, which are then checked.
+    Arrays in memory are checked at once: ``check`` is a function of a name for messages and arrays.
+    With ``piecewise`` memory-mapped ones are read, and checked, as examples are taken.
 
     Attributes
     ----------
     arrays : list of array
-        As ``check`` returns them: a function of a name for messages and arrays. Those on disk as
-        they are.
+        As ``check`` returns them; those on disk as they are.
     is_on_disk : bool
         Whether examples are read from files.
     """

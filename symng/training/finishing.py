@@ -1,4 +1,4 @@
-"""What a run comes to: the parameters that it leaves, a warning, and its result."""
+"""The end of a run: the parameters that it leaves, a warning, and its result."""
 
 from __future__ import annotations
 

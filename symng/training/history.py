@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from symng._files import read_npz, read_text, write_npz
-from symng.training._rows import START, parsed
+from symng.training._rows import START, parse_rows
 from symng.training._table import as_html, is_empty, status_names
 from symng.training.checkpoint import META
 
@@ -345,7 +345,7 @@ class History:
         if (text := read_text(path, START)) is not None:
             try:
                 history = cls()
-                for rows in parsed(text[: text.rindex(b"\n") + 1]):
+                for rows in parse_rows(text[: text.rindex(b"\n") + 1]):
                     history.extend(rows)
                 return history
             except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -366,17 +366,17 @@ _PLAIN = (bool, int, float, str)
 
 
 def _plain(name: str, value: object) -> Scalar:
-    """Return a scalar of NumPy as one of Python, or refuse what is none."""
+    """Return a value as a Python scalar, or refuse it."""
     array = np.asarray(value)
     kinds = {"b": bool, "i": int, "u": int, "f": float, "U": str}
     if array.ndim or array.dtype.kind not in kinds:
-        came = (
+        got = (
             f"an array of shape {array.shape}"
             if array.ndim
             else f"{value!r} ({type(value).__name__})"
         )
         raise TypeError(
-            f"{name}: expected one number, boolean or text a row, got {came}. Reduce it first, "
+            f"{name}: expected one number, boolean or text a row, got {got}. Reduce it first, "
             "for example with float(value.mean())."
         )
     return kinds[array.dtype.kind](array[()])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from symng._files import DamagedFileError, sync_folder
-from symng.training._rows import parsed, written
+from symng.training._rows import format_rows, parse_rows
 from symng.training.history import History
 
 
@@ -40,7 +40,7 @@ class HistoryFile:
         """Write the rows that are not in the file, and wait until they are on the disk."""
         if self.size and (not self.path.exists() or self.path.stat().st_size < self.size):
             self.rows = self.size = self.checksum = 0  # somebody removed it
-        text = written(history.columns, history.values_from(self.rows))
+        text = format_rows(history.columns, history.values_from(self.rows))
         is_new = not self.path.exists()
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(self.path, flags, 0o666), "r+b") as file:
@@ -73,7 +73,7 @@ class HistoryFile:
             if zlib.crc32(content) != checksum:
                 raise ValueError("the checksum is wrong")
             history = History()
-            for columns in parsed(content):
+            for columns in parse_rows(content):
                 history.extend(columns)
             if len(history) != rows:
                 raise ValueError(f"it has {len(history)} rows")

@@ -86,7 +86,7 @@ class StepInfo:
 
 
 def make_info(values: Mapping[str, np.ndarray | int]) -> StepInfo:
-    """Turn the outputs of the compiled step into plain numbers."""
+    """Return the outputs of the compiled step as plain numbers."""
     plain: dict[str, Any] = {}
     losses = []
     for name, value in values.items():

@@ -72,7 +72,7 @@ class DeferredInterrupt:
 class Interrupts:
     """Let Ctrl-C, SIGTERM and SIGHUP end a run between steps, with its result.
 
-    A context manager for a whole run. Signals are counted: the first ends the run once the present
+    A context manager for a whole run. Signals are counted: the first ends the run once the current
     step is recorded, the second cuts that step short, the third stops everything at once. Code says
     how many signals it lets pass by the context that it runs in: `immediate` none, `stepping` one,
     all other code two.
@@ -107,7 +107,7 @@ class Interrupts:
         self._restore()
 
     def _restore(self) -> None:
-        """Put the handlers back that were there before."""
+        """Put back the handlers that were there before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -131,10 +131,6 @@ class Interrupts:
     def stepping(self) -> _Patience:
         """Return a context that the second signal cuts short."""
         return _Patience(self, _WHILE_STEPPING, True)
-
-    def recording(self) -> _Patience:
-        """Return a context, within one of the others, that only the third signal cuts short."""
-        return _Patience(self, _WHILE_RECORDING, False)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1

@@ -17,7 +17,7 @@ from symng._files import is_still
 # Windows has none: there a checkpoint is not locked.
 _fcntl: Any = importlib.import_module("fcntl") if os.name == "posix" else None
 
-# Locks belong to a process: within one, they are known by this.
+# The system grants a process its own lock again, so the process keeps a list of those it has.
 _held: dict[Path, int] = {}
 _guard = threading.Lock()
 

@@ -87,7 +87,7 @@ def minimize(
         For instance `NaturalGradient`.
     data : tuple of arrays, or iterable of batches, or function that returns one
         Values of the inputs and then the targets for all examples; () where the data are constants
-        of the graph. Of an `ObjectiveSum` a tuple with such a tuple for each term: ``((X, F), (Z,
+        of the graph. For an `ObjectiveSum` a tuple of one such tuple for each term: ``((X, F), (Z,
         G))``. They must not change during training: full batches stay on the device of JAX and are
         read-only meanwhile. With a ``batch_size`` memory-mapped arrays are read, and checked, as
         their examples are drawn.
@@ -98,7 +98,7 @@ def minimize(
         thread while a step runs.
     batch_size : int, callable or tuple of them, optional
         Examples in a gradient batch, drawn without replacement. A schedule is a function of the
-        number of the step, from 0; its sizes are limited to the examples that metric and search
+        step number, from 0; its sizes are limited to the examples that metric and search
         batch leave. JAX recompiles for each new size, so change it rarely. Not with a stream of
         batches. Default: all examples, in order. Then a step that raises the loss is undone, and
         the next has more damping, or with a fixed damping half the size; `SGD`, `Adam`, `TONGA` and
@@ -111,8 +111,8 @@ def minimize(
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
         which is in the gradient batch of the same step (of a stream, the batch after that); or
-        ``metric_data``. A term that takes all of its examples in each batch, beside terms that do
-        not, takes them here, too.
+        ``metric_data``. A term that takes all of its examples in each batch, in a sum with terms
+        that do not, takes them here, too.
     metric_data : tuple of arrays, or stream of such, optional
         Data for ``metric_batch="own"``: inputs alone, with targets only if the metric's graph
         reaches them.
@@ -316,7 +316,7 @@ def minimize(
         limits = Limits(max_steps, max_seconds, target_loss)
         evaluation = Evaluation(evaluate, evaluate_data, evaluate_every)
         losses = run.history["loss"] if run.steps else ()
-        watch = Watch(step, is_full, sampler.epoch, losses, run.best)
+        watch = Watch(step, is_full, sampler.batches_per_epoch, losses, run.best)
         # An average, and running statistics, go on to change after the parameters.
         stays = is_full and average_decay is None and not step.updated
         convergence = ConvergenceTest(tolerances, objective.params, stays, run.comparable_history)

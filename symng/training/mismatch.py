@@ -210,10 +210,10 @@ def _message(
         "got "
     )
     if match.likelihood is None:
-        found = [taken.get(h) for h in heads]
+        findings = [taken.get(h) for h in heads]
         given = ", ".join(
             likelihood_code(h.likelihood if f is None else f.likelihood)
-            for h, f in zip(heads, found, strict=True)
+            for h, f in zip(heads, findings, strict=True)
         )
         given = given if len(heads) == 1 else f"[{given}]"
         if is_opposite:
@@ -221,7 +221,7 @@ def _message(
                 f"{text}it with the opposite sign. Put a minus before the loss; if it is meant to "
                 f"fall where the likelihood falls, write symng.Objective(..., likelihood={given})."
             )
-        if what := next((f.what for f in found if f is not None), None):
+        if what := next((f.what for f in findings if f is not None), None):
             return (
                 f"{text}another loss, which takes {what} of an output. Write symng.Objective(..., "
                 f"likelihood={given}), or use GaussNewton(), which takes the curvature of the loss "

@@ -1,4 +1,4 @@
-"""Take the batches of the next step in a thread, while the present step runs."""
+"""Take the batches of the next step in a thread, while the current step runs."""
 
 from __future__ import annotations
 

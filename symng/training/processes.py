@@ -89,7 +89,7 @@ class Processes:
         return 1 if spread else self.count
 
     def check_values(self, variables: Mapping[str, SharedVariable]) -> None:
-        """Refuse values of shared variables, by their names, that are not the same in all."""
+        """Refuse shared variables, by their names, whose values differ between processes."""
         if self.count == 1:
             return
         self.check_same(

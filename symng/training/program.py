@@ -51,8 +51,8 @@ class Program:
         self.functions = [self._update]
         if search is not None:
             # Only the last stage knows whether the step is accepted.
-            still = {v: v for v in step.updates if _has_default(v) and not is_generator(v)}
-            compiled = functools.partial(compiled, updates=still)
+            unchanged = {v: v for v in step.updates if _has_default(v) and not is_generator(v)}
+            compiled = functools.partial(compiled, updates=unchanged)
             self._directions = compiled(
                 batches, list(search.carried.values()), name="symng_directions"
             )
@@ -90,8 +90,7 @@ class Program:
         if not self.backend.compiles_on_first_call:
             return
         changed = {*self.step.updates, *filter(_has_default, self._shared)}
-        kept = _restored(changed), generators_restored(self.functions)
-        with kept[0], kept[1], np.errstate(all="ignore"):
+        with _restored(changed), generators_restored(self.functions), np.errstate(all="ignore"):
             count = self.backend.rehearsal_examples
             if count is not None:
                 axes = [x for batch in self.step.batches.by_name.values() for x in batch.axes]

@@ -30,7 +30,7 @@ class Programs:
     arrays : BatchArrays
         The batches as programs take them, on the backend of the programs.
     seconds : float
-        Seconds spent compiling so far, without those to build what is compiled.
+        Seconds spent compiling so far, without those spent building the graphs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Programs:
         self._latest: Program | None = None
         self._mode, self._build = mode, build
         self._objective = objective
-        # Whether gradients of single examples, or of chunks, have to be those in the whole batch.
+        # Whether gradients of single examples, or of chunks, have to be those in the full batch.
         self._by_example = by_example or chunk_size is not None
         self._dry_runs = [DryRun(term.model) for term in objective.terms]
 
@@ -57,21 +57,19 @@ class Programs:
         return [function for program in self.by_layouts.values() for function in program.functions]
 
     def check_shapes(self, name: str, groups: Groups, *, again: bool = False) -> None:
-        """Evaluate the model on a batch in plain Python, unless it was on these lengths.
+        """Evaluate the model on a batch in plain Python, unless arrays of these lengths passed.
 
         With ``again`` it is evaluated in any case.
         """
         self.arrays.check(name, groups)
         names = names_of_terms(self._objective, name)
         chunks = self.arrays.first_chunks(groups)
-        for own, dry_run, arrays, all_of_it in zip(
-            names, self._dry_runs, chunks, groups, strict=True
-        ):
+        for own, dry_run, arrays, full in zip(names, self._dry_runs, chunks, groups, strict=True):
             is_new = not dry_run.knows(arrays)
             if again or is_new:
                 dry_run(own, arrays)
             if is_new and self._by_example:
-                dry_run.check_examples(all_of_it, chunked=self.arrays.chunk_size is not None)
+                dry_run.check_examples(full, chunked=self.arrays.chunk_size is not None)
 
     def has(self, batches: Batches) -> bool:
         """Return whether the program for a combination of batches is compiled."""
@@ -98,12 +96,12 @@ class Programs:
             return self._latest(self.arrays.flatten(batches))
 
     def sync_generators(self) -> None:
-        """Set shared generators to where their copies are in the program that ran last."""
+        """Advance shared generators to the states of their copies in the last program run."""
         if self._latest is not None:
             sync_generators(self._latest.functions[-1:])
 
     def _compile(self, batches: Batches) -> None:
-        """Compile the program on the present backend."""
+        """Compile the program on the current backend."""
         layouts = self.arrays.layouts(batches)
         step = self._build(layouts)
         start = time.perf_counter()

@@ -128,7 +128,7 @@ class TrainingRun:
         return ahead is not None and bool(self.step.processes.agree(ahead.is_at_end))
 
     def remember(self) -> None:
-        """Keep what a step changes beside the parameters, for `undo`."""
+        """Keep what a step changes besides the parameters, for `undo`."""
         self._before.take()
 
     def undo(self) -> None:

@@ -61,7 +61,7 @@ class Sampler(ABC):
 
     @property
     @abstractmethod
-    def epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """The number of batches that it takes to see all examples, as far as it is known."""
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def begin_epoch(self, meta: Mapping[str, Any]) -> None:
-        """Begin the epoch of a state again, whose text this is, in another order of examples."""
+        """Begin the epoch of a state again, in another order of examples; ``meta`` is its text."""
 
     @abstractmethod
     def checksums(self) -> list[int]:

@@ -102,8 +102,8 @@ def verify(
     try:
         parts = meta.get("parts", 1)
         saved = _Contents(arrays, meta, same_parts=parts == expected.given["parts"])
-        differences = _foreign(saved, expected)
-        if not differences:
+        foreign = _foreign(saved, expected)
+        if not foreign:
             return _checked(saved, history, expected)
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as e:
         reason = str(e) if isinstance(e, ValueError) else f"{type(e).__name__}: {e}"
@@ -114,7 +114,7 @@ def verify(
     raise argument_error(
         "checkpoint",
         f"one of the same model, optimizer, data and batches ({expected.kind})",
-        Verbatim(f"{str(path)!r} of others: {differences[0]}"),
+        Verbatim(f"{str(path)!r} of others: {foreign[0]}"),
         "Give another path, or resume=False, or delete the file to start again.",
     )
 
@@ -231,7 +231,7 @@ def _check_finite(arrays: Arrays, known: Sequence[str]) -> None:
 
 
 def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of the arrays of an optimizer's state that are not finite, for a file."""
+    """Return the names of the arrays, other than parameters, that are not finite."""
     return [
         name
         for name, a in arrays.items()

@@ -34,7 +34,7 @@ class Snapshot:
         self._copies: list[tuple[list[Any], Any]] = []
 
     def take(self) -> None:
-        """Keep the present values: copies, or the immutable arrays of JAX themselves."""
+        """Keep the current values: copies, or the immutable arrays of JAX themselves."""
         for i, variable in enumerate(self._variables):
             self._values[i] = copied(variable, self._values[i])
         if self._generators:

@@ -250,13 +250,13 @@ class CompiledStep:
         self._programs.check_shapes(name, self.objective.by_term(name, batch))
 
     def check_lengths(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
-        """Refuse, in all processes, numbers and lengths of batches that are not alike in each."""
+        """Refuse, in all processes, numbers and lengths of batches that differ between them."""
         given = self._by_term(*batches)  # type: ignore[arg-type]
         lengths = self._programs.arrays.lengths(given)
         self.processes.check_same({**numbers, **lengths}, "Give each as many examples.")
 
     def check_agreement(self, numbers: Mapping[str, int], *batches: Arrays | None) -> None:
-        """Refuse, in all processes, numbers, batches and parameters that are not alike in each."""
+        """Refuse, in all processes, numbers, batches and parameters that differ between them."""
         self.check_lengths(numbers, *batches)
         named = {f"params, {p.name or i}": p for i, p in enumerate(self.objective.params)}
         self.processes.check_values({**named, **self.state, **self.hyperparameters})
@@ -312,7 +312,7 @@ class CompiledStep:
             vectors.set_flat(params, own)
 
     def restart_average(self) -> None:
-        """Begin the average, if there is one, at the present parameters."""
+        """Begin the average, if there is one, at the current parameters."""
         if self.average_decay is not None:
             flat = vectors.get_flat(self.objective.params)
             self._state.values["average"].set_value(flat)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from symng._checks import Verbatim, argument_error
-from symng.training.arguments import arguments_of
+from symng.training.arguments import count_arguments
 from symng.training.convergence import ConvergenceTest
 from symng.training.info import StepInfo
 from symng.training.interrupt import Interrupts
@@ -28,7 +28,7 @@ Evaluated = ArrayLike | Mapping[str, ArrayLike] | None
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a run; None is none."""
+    """The limits of a run; None means no limit."""
 
     max_steps: int | None
     max_seconds: float | None
@@ -100,13 +100,13 @@ class Evaluation:
 
 
 def _check_storable(name: str, columns: Mapping[str, float]) -> None:
-    """Refuse a name of a column that has no place in a file, after the first evaluation."""
-    is_text = "\0" not in name and len(name) < 1000
+    """Refuse the name of a column that a file cannot hold, or that ``columns`` has already."""
+    is_storable = "\0" not in name and len(name) < 1000
     try:
         name.encode()
     except UnicodeEncodeError:
-        is_text = False
-    if not is_text:
+        is_storable = False
+    if not is_storable:
         expected = "names of columns that a file can hold: short text without NUL or surrogates"
         raise argument_error("evaluate", expected, name, "Choose another name.")
     if name in columns:
@@ -134,10 +134,9 @@ class Stepper:
     restored: bool = False
 
     def begin(self, interrupts: Interrupts) -> None:
-        """End a run at once that a checkpoint shows to have converged.
+        """End a run at once if, by its checkpoint, it has converged or waited long enough.
 
-        Or to have waited long enough for a better value. An evaluation that Ctrl-C cut short in the
-        last step is made up for.
+        An evaluation that Ctrl-C cut short in the last step is made now.
         """
         self._end_if_converged()
         best = self.run.best_evaluation
@@ -259,7 +258,7 @@ class Stepper:
             answer = None
             if self.callback is not None:
                 given = dict(row), self.run.step
-                answer = self.callback(*given[: arguments_of(self.callback, 1, 2)])
+                answer = self.callback(*given[: count_arguments(self.callback, 1, 2)])
         if isinstance(answer, bool | np.bool_) and answer:
             if not due:
                 self._evaluate(row, interrupts)

@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.objective import Objective, ObjectiveLike
-from symng.training.arguments import arguments_of
+from symng.training.arguments import count_arguments
 from symng.training.batch_arrays import Arrays, Groups, names_of_terms
 from symng.training.batches import BatchSampler
 from symng.training.examples import Examples, Indices
@@ -52,7 +52,7 @@ class Stream:
     Attributes
     ----------
     epoch : int
-        Number of the present pass, from 0.
+        Number of the current pass, from 0.
     position : int
         How many of its batches are taken.
     """
@@ -84,7 +84,7 @@ class Stream:
         return [batch for _, _, batch in list(self._ahead)[:count]]
 
     def go_to(self, epoch: int, position: int) -> None:
-        """Go on after so many batches of a pass, from the beginning of the source."""
+        """Read the source from its beginning up to so many batches of a pass."""
         if epoch > self.epoch:
             self._ahead.clear()
             self._iterator, self._read = None, (epoch, 0)
@@ -124,7 +124,7 @@ class Stream:
         """Return the batches of a pass."""
         if isinstance(self.source, Iterable):
             return iter(self.source)
-        batches = self.source(*[epoch][: arguments_of(self.source, 0, 1)])
+        batches = self.source(*[epoch][: count_arguments(self.source, 0, 1)])
         if not isinstance(batches, Iterable):
             expected = "a function that returns an iterable of batches"
             raise argument_error(self.name, expected, batches, error=TypeError)
@@ -180,7 +180,7 @@ class StreamSampler(Sampler):
         return self.as_given(groups or [()] * len(self.objective.terms))
 
     @property
-    def epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         return self._length
 
     def next(self, step: int) -> StepArrays:
@@ -262,9 +262,9 @@ class StreamSampler(Sampler):
     def check_state(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         super().check_state(arrays, meta)
         for prefix in ("", "metric_") if self._metric_stream is not None else ("",):
-            place = meta[f"{prefix}epoch"], meta[f"{prefix}position"]
-            if not all(type(number) is int and number >= 0 for number in place):
-                raise ValueError(f"batch {place[1]!r} of pass {place[0]!r}")
+            epoch, position = meta[f"{prefix}epoch"], meta[f"{prefix}position"]
+            if not all(type(number) is int and number >= 0 for number in (epoch, position)):
+                raise ValueError(f"batch {position!r} of pass {epoch!r}")
         for i, (_, indices) in enumerate(self._own if arrays else ()):
             indices.check_state(arrays[f"metric_order_{i}"], meta[f"metric_position_{i}"])
 

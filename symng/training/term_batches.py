@@ -20,7 +20,7 @@ TermArrays = tuple[Arrays, Arrays | None, Arrays | None]
 """Of one term, gradient, metric and search batch; None for one that is the gradient batch."""
 
 BatchSize = int | Callable[[int], int] | None
-"""A number of examples, a schedule of the number of the step, or None for all."""
+"""A number of examples, a schedule of the step number, or None for all."""
 
 
 class IndexSampler:
@@ -41,7 +41,7 @@ class IndexSampler:
         self._taken = 0  # examples in the last batch
 
     @property
-    def epoch(self) -> int:
+    def batches_per_epoch(self) -> int:
         """The number of batches in an epoch."""
         size = max(self.size, 1)
         return self.count // size if self.drop_last else -(-self.count // size)
@@ -168,7 +168,7 @@ def _check_others(name: str, kind: str, left: int) -> None:
 class TermSampler:
     """Check the data of one term, and draw its examples for each step.
 
-    The arguments are those of `minimize`, but for this term; ``expected`` are the variables of a
+    The arguments are those of `minimize`, for this term alone; ``expected`` are the variables of a
     metric batch, None without a metric. With ``takes_all`` a term whose batch holds all of its
     examples has no others: these are its "other" examples, too.
     """

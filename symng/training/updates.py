@@ -28,8 +28,8 @@ def read_updates(
 ) -> dict[SharedVariable, Variable]:
     """Return the next values of shared variables, on the inputs of the objective.
 
-    Beside those of ``updates`` there are those that the graphs of the objective, or these, reach
-    and that have a ``default_update``.
+    Beside ``updates`` these are the default updates of the shared variables that the graphs of the
+    objective, or the updates, reach.
     """
     values = _as_values(updates)
     taken = dict.fromkeys(objective.params, "a parameter")

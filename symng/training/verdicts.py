@@ -30,7 +30,7 @@ _MESSAGES = {
 # high, or whose gradient is zero. Fewer high losses suffice where the run ends anyway.
 _PATIENCE, _FEW = 9, 3
 
-# A run ends after this many refused steps in a row, also where the damping grows.
+# A run ends after this many refused steps in a row, even if the damping grows.
 _MANY = 100
 
 # A loss is too high at this multiple of the losses that a run begins with. These count as at least
@@ -50,20 +50,20 @@ def message_of(status: str, restored: bool, kept: str = "its lowest value") -> s
 class Watch:
     """Judge a run after each step, and keep the parameters of its lowest loss.
 
-    ``full_batch`` is whether each batch holds all examples, ``epoch`` the number of batches in an
-    epoch. ``losses`` are those up to a checkpoint, ``best`` the lowest of them and its parameters,
-    if the file has them. ``refusal`` says why the steps were refused if that ended the run.
+    ``full_batch`` says whether each batch holds all examples. ``losses`` are those up to a
+    checkpoint, ``best`` the lowest of them and its parameters, if the file has them. ``refusal``
+    says why the steps were refused if that ended the run.
     """
 
     def __init__(
         self,
         step: CompiledStep,
         full_batch: bool,
-        epoch: int,
+        batches_per_epoch: int,
         losses: Iterable[float],
         best: tuple[float, list[np.ndarray]] | None = None,
     ) -> None:
-        self.step, self.full_batch, self.epoch = step, full_batch, epoch
+        self.step, self.full_batch, self.batches_per_epoch = step, full_batch, batches_per_epoch
         finite = [float(loss) for loss in losses if np.isfinite(loss)]
         self._initial: list[float] = []
         self._start = 0.0
@@ -135,7 +135,8 @@ class Watch:
         if self.full_batch:
             return "zero_gradient" if self._is_reached(self._flat, _PATIENCE, last) else None
         # A batch may come first in one epoch and last in the next.
-        return "zero_gradient" if self._flat >= max(_PATIENCE, 2 * self.epoch) else None
+        enough = max(_PATIENCE, 2 * self.batches_per_epoch)
+        return "zero_gradient" if self._flat >= enough else None
 
     def restore(self) -> bool:
         """Restore the parameters of the lowest loss if the loss blew up; return whether it did."""
