@@ -31,12 +31,13 @@ def _check(name: str, package: str, minimum: tuple[int, int], extra: str) -> Non
     """Refuse a bridge whose package is missing or too old."""
     version = ".".join(map(str, minimum))
     needs = f"symng.{name} needs {package} {version} or newer, and that Python 3.12 or newer"
-    line = f'pip install "symng[{extra}]"'
+    install = f'pip install "symng[{extra}]"'
     if tuple(sys.version_info) < (3, 12):
-        raise ImportError(f"{needs}: this is Python {sys.version.split()[0]}. There: {line}")
+        text = f"this is Python {sys.version.split()[0]}. In a newer one: {install}"
+        raise ImportError(f"{needs}: {text}")
     try:
         found = metadata.version(package)
     except metadata.PackageNotFoundError:
-        raise ImportError(f"{needs}: {package} is not installed. {line} brings it.") from None
+        raise ImportError(f"{needs}: {package} is not installed. {install} brings it.") from None
     if tuple(map(int, found.split(".")[:2])) < minimum:
-        raise ImportError(f"{needs}: {found} is installed. {line} brings a newer one.")
+        raise ImportError(f"{needs}: {found} is installed. {install} brings a newer one.")

@@ -42,9 +42,9 @@ class Piece:
     factors : tuple of TensorVariable
         The graphs that M is made of.
     likelihood : callable
-        From these, on whatever variables, to M as a likelihood.
+        From those graphs, on any variables, to M as a likelihood.
     words : str
-        What M is.
+        M in words.
     """
 
     output: TensorVariable
@@ -56,7 +56,7 @@ class Piece:
 def pieces_of(
     model: pm.Model, free: Sequence[Variable], rv: TensorVariable, curvature: Curvature
 ) -> list[Piece]:
-    """Return what an observed variable adds to the metric; none where that is not known."""
+    """Return the pieces that an observed variable adds to the metric; none if not known."""
     value, base = model.rvs_to_values[rv], rv
     weight = pt.ones(())
     if isinstance(rv.owner.op, MinibatchRandomVariable):
@@ -73,19 +73,19 @@ def pieces_of(
     if any(_has_random(p) for p in given):
         return []
     event = base.owner.op.ndim_supp
-    whole = value[..., 0] if event else value
+    draws = value[..., 0] if event else value
     if curvature == "fisher":
-        pieces = _information(free, kind, given, whole, weight)
+        pieces = _information(free, kind, given, draws, weight)
         if pieces:
             return pieces
     if not isinstance(kind, Plain):
         return []
     custom = isinstance(base.owner.op, CustomDistRV)
-    return _gauss_newton(free, kind, given, value, whole, weight, custom)
+    return _gauss_newton(free, kind, given, value, draws, weight, custom)
 
 
 def _varying(free: Sequence[Variable], parameters: Sequence[TensorVariable]) -> list[int]:
-    """Return the numbers of the parameters that depend on the free variables."""
+    """Return the indices of the parameters that depend on the free variables."""
     among = set(free)
     return [i for i, p in enumerate(parameters) if not among.isdisjoint(ancestors([p]))]
 
@@ -94,19 +94,19 @@ def _information(
     free: Sequence[Variable],
     kind: Kind,
     given: Sequence[TensorVariable],
-    whole: TensorVariable,
+    draws: TensorVariable,
     weight: TensorVariable,
 ) -> list[Piece]:
     """Return the Fisher matrix of draws, unless it is not known in the parameters that vary."""
-    if all(_is_shared(p, ndim) for p, ndim in zip(given, _ndims(kind), strict=True)):
-        # One draw, as often as there are draws.
-        whole, weight = pt.zeros((1,)), weight * whole.size
-    parameters = _spread(kind, given, whole)
+    if all(_is_common(p, ndim) for p, ndim in zip(given, _ndims(kind), strict=True)):
+        # One draw stands for all, with their weight.
+        draws, weight = pt.zeros((1,)), weight * draws.size
+    parameters = _spread(kind, given, draws)
     varying = _varying(free, parameters)
     if not varying:
         return []
     output = _join([parameters[i] for i in varying])
-    words = f"{kind.word} in {', '.join(kind.names[i] for i in varying)}"
+    words = f"{kind.words} in {', '.join(kind.names[i] for i in varying)}"
     if kind.blocks is not None:
         return [
             Piece(
@@ -138,16 +138,16 @@ def _gauss_newton(
     kind: Plain,
     given: Sequence[TensorVariable],
     value: TensorVariable,
-    whole: TensorVariable,
+    draws: TensorVariable,
     weight: TensorVariable,
     custom: bool,
 ) -> list[Piece]:
     """Return the Hessian of -log p in the parameters, unless one of these is an integer."""
-    parameters = _spread(kind, given, whole)
+    parameters = _spread(kind, given, draws)
     varying = _varying(free, parameters)
     if not varying or not all(parameters[i].dtype.startswith("float") for i in varying):
         return []
-    flat = value.flatten() if value.ndim == whole.ndim else value.reshape((-1, value.shape[-1]))
+    flat = value.flatten() if value.ndim == draws.ndim else value.reshape((-1, value.shape[-1]))
 
     def likelihood(graphs: Sequence[TensorVariable]) -> Observed:
         def loss_of(output: TensorVariable) -> TensorVariable:
@@ -183,19 +183,19 @@ def _multivariate_normal(
     if _has_random(mean) or _has_random(C):
         return []
     mean_varies, C_varies = (bool(_varying(free, [p])) for p in (mean, C))
-    draws = value.size / value.shape[-1]
+    count = value.size / value.shape[-1]
     # A row for each draw, or a single one that stands for all.
     spread = pt.zeros_like(value)
-    rows = mean if _is_shared(mean, 1) and _is_shared(C, 2) else mean + spread
+    rows = mean if _is_common(mean, 1) and _is_common(C, 2) else mean + spread
     rows = rows.reshape((-1, value.shape[-1]))
-    matrices = C if _is_shared(C, 2) else C + spread[..., None]
+    matrices = C if _is_common(C, 2) else C + spread[..., None]
     matrices = matrices.reshape((-1, value.shape[-1], value.shape[-1]))
     words = ", ".join(n for n, v in (("mean", mean_varies), ("covariance", C_varies)) if v)
 
     def piece(output: TensorVariable, cls: type[PerDraw]) -> Piece:
         return Piece(
             output=output[None],
-            factors=(precision_of(matrices), weight * draws / output.shape[0]),
+            factors=(precision_of(matrices), weight * count / output.shape[0]),
             likelihood=lambda graphs: cls(matrices=graphs[0], weight=graphs[1]),
             words=f"Fisher matrix in {words}",
         )
@@ -209,18 +209,18 @@ def _ndims(kind: Kind) -> tuple[int, ...]:
     return kind.ndims or (0,) * len(kind.given)
 
 
-def _is_shared(p: TensorVariable, ndim: int) -> bool:
+def _is_common(p: TensorVariable, ndim: int) -> bool:
     """Return whether a parameter is known to be the same in all draws."""
     return all(length == 1 for length in p.type.shape[: p.type.ndim - ndim])
 
 
 def _spread(
-    kind: Kind, given: Sequence[TensorVariable], whole: TensorVariable
+    kind: Kind, given: Sequence[TensorVariable], draws: TensorVariable
 ) -> list[TensorVariable]:
     """Return the parameters of each draw: vectors, and a matrix of probabilities."""
     parameters = []
     for p, ndim in zip(given, _ndims(kind), strict=True):
-        spread = p + pt.zeros_like(pt.shape_padright(whole, ndim), dtype=p.dtype)
+        spread = p + pt.zeros_like(pt.shape_padright(draws, ndim), dtype=p.dtype)
         parameters.append(spread.reshape((-1, spread.shape[-1])) if ndim else spread.flatten())
     return parameters
 

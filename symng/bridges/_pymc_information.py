@@ -2,9 +2,9 @@
 
 A `Family` has the names of the parameters, in the order in which the op takes them, and the entries
 on and above the diagonal of the information matrix of one draw, as functions of all parameters.
-Entries that are not there are 0. The formulas are those of the textbooks, such as Johnson, Kotz and
-Balakrishnan, "Continuous Univariate Distributions"; a test holds each to a sum or an integral over
-the distribution.
+Missing entries are 0. The formulas are those of the textbooks, such as Johnson, Kotz and
+Balakrishnan, "Continuous Univariate Distributions"; a test compares each with a sum or an integral
+over the distribution.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _student_nu(nu: TensorVariable, mu: TensorVariable, sigma: TensorVariable) -
     return gap / 4 - (nu + 5) / (2 * nu * (nu + 1) * (nu + 3))
 
 
-# log t n, from where the integral below has no more than 1e-10 of its value to where it has none.
+# Values of log(t n), outside of which the integral below has less than 1e-10 of its value.
 _LOG_TIMES = np.arange(-25.0, 4.0, 0.2)
 
 
@@ -83,9 +83,9 @@ def _negative_binomial_n(n: TensorVariable, p: TensorVariable) -> TensorVariable
     t = np.exp(_LOG_TIMES) / n
     odds = (1 - p) / p
     # 1 - E[exp(-t X)], without cancellation for small t.
-    gone = -pt.expm1(-n * pt.log1p(-odds * pt.expm1(-t)))
+    complement = -pt.expm1(-n * pt.log1p(-odds * pt.expm1(-t)))
     step = float(_LOG_TIMES[1] - _LOG_TIMES[0])
-    return step * (pt.sqr(t) * pt.exp(-n * t) / -pt.expm1(-t) * gone).sum(axis=-1)
+    return step * (pt.sqr(t) * pt.exp(-n * t) / -pt.expm1(-t) * complement).sum(axis=-1)
 
 
 FAMILIES: dict[type[Op], Family] = {

@@ -61,8 +61,8 @@ class Kind:
         What they are in a model.
     matrix, blocks : callable or None
         The information matrix, as entries or as a whole; None where it is not known.
-    word : str
-        What the matrix is.
+    words : str
+        The matrix in words.
     event : bool
         Whether the parameter that varies is a vector of probabilities.
     ndims : tuple of int
@@ -73,7 +73,7 @@ class Kind:
     given: tuple[TensorVariable, ...]
     matrix: Matrix | None = None
     blocks: Blocks | None = None
-    word: str = "Fisher matrix"
+    words: str = "Fisher matrix"
     event: bool = False
     ndims: tuple[int, ...] = ()
 
@@ -144,7 +144,7 @@ def _plain(rv: TensorVariable) -> Plain | None:
 
 
 def _part(rv: TensorVariable) -> Plain | None:
-    """Return the kind of a part of another: plain, and with parameters that are numbers."""
+    """Return the kind of a part of another distribution, if it is plain and without events."""
     if rv.owner is None or rv.owner.op.ndim_supp:
         return None
     kind = kind_of(rv)
@@ -173,14 +173,14 @@ def _censored(dist: TensorVariable, lower: TensorVariable, upper: TensorVariable
         if max(varying) >= count:
             return None  # a bound that varies: the support does, too
         own, (low, high) = parameters[:count], parameters[count:]
-        # Where a bound has no probability its score need not be finite: there it is that of 1/2.
+        # The score of a bound without probability need not be finite: the median's takes its place.
         half = pt.full_like(own[0], 0.5)
-        middle = without_checks(pm.icdf(base.make(own), half, warn_rvs=False), own)
+        median = without_checks(pm.icdf(base.make(own), half, warn_rvs=False), own)
         below = mass_beyond(base.make, own, low, True)
         above = mass_beyond(base.make, own, high, False)
         entries = between(base.make, own, varying, below, 1 - above, below * 0 + 1)
         for bound, mass, left in ((low, below, True), (high, above, False)):
-            safe = pt.switch(pt.gt(mass, 0), bound, middle)
+            safe = pt.switch(pt.gt(mass, 0), bound, median)
 
             def log_mass(p: Parameters, x: TensorVariable, left: bool = left) -> TensorVariable:
                 log = pm.logcdf(base.make(p), x, warn_rvs=False)
@@ -213,19 +213,19 @@ def _truncated(dist: TensorVariable, lower: TensorVariable, upper: TensorVariabl
 
     def positive(parameters: Parameters, varying: Sequence[int]) -> Entries | None:
         # Of counts that are not 0: with f = p(0), I / (1 - f) - f s s^T / (1 - f)^2.
-        whole = None if base.matrix is None else base.matrix(parameters[:count], varying)
-        if whole is None or max(varying) >= count:
+        untruncated = None if base.matrix is None else base.matrix(parameters[:count], varying)
+        if untruncated is None or max(varying) >= count:
             return None
         f, s = _at_zero(base, parameters[:count], varying)
         rest = -pt.expm1(pt.log(f))
-        entries = {key: value / rest for key, value in whole.items()}
+        entries = {key: value / rest for key, value in untruncated.items()}
         add(entries, outer(s, (-f / pt.sqr(rest))[:, None]))
         return entries
 
     matrix: Matrix | None = None
     if _has_quantiles(dist):
         matrix = continuous
-    elif not dist.dtype.startswith("float") and _is(lower, 1) and _is(upper, np.inf):
+    elif not dist.dtype.startswith("float") and _equals(lower, 1) and _equals(upper, np.inf):
         matrix = positive
     return Kind(
         names=(*base.names, "lower", "upper"),
@@ -285,14 +285,14 @@ def _mixture(weights: TensorVariable, *components: TensorVariable) -> Kind | Non
         given=(*(weights[..., k] for k in range(count)), *(p for b in bases for p in b.given)),
         matrix=None if exact else complete,
         blocks=over_outcomes if exact else None,
-        word="Fisher matrix" if exact else "Fisher matrix, with the components as if observed,",
+        words="Fisher matrix" if exact else "Fisher matrix, with the components as if observed,",
     )
 
 
 def _components(
     weights: TensorVariable, components: Sequence[TensorVariable]
 ) -> list[Plain] | None:
-    """Return the kinds of a mixture's components; None if their number or theirs is not known."""
+    """Return the kinds of a mixture's components; None if one, or their number, is not known."""
     kinds = [_part(c) for c in components]
     found = [kind for kind in kinds if kind is not None]
     if len(found) < len(kinds):
@@ -322,7 +322,7 @@ def _take(p: TensorVariable, k: int) -> TensorVariable:
 
 
 def _with_zeros(psi: TensorVariable, dist: TensorVariable, base: Kind | None) -> Kind | None:
-    """Return the kind of a draw that is 0 but for a probability psi, with which it is of ``dist``.
+    """Return the kind of a draw that is of ``dist`` with probability psi, and 0 otherwise.
 
     With f = p(0) of ``dist``, s its score at 0 and p0 = 1 - psi (1 - f), the information is
     (1 - f) / (psi p0) in psi, -f s / p0 in psi and the others, and psi (I - (1 - psi) f s s^T / p0)
@@ -330,19 +330,20 @@ def _with_zeros(psi: TensorVariable, dist: TensorVariable, base: Kind | None) ->
     """
     if base is None or base.matrix is None:
         return None
-    of_base, counts = base.matrix, base if dist.dtype.startswith("int") else None
+    matrix_of_base = base.matrix
+    counts = base if dist.dtype.startswith("int") else None
 
     def matrix(parameters: Parameters, varying: Sequence[int]) -> Entries | None:
         p, own = parameters[0], parameters[1:]
         inner = [i - 1 for i in varying if i]
-        whole = of_base(own, inner) if inner else {}
-        if whole is None:
+        of_base = matrix_of_base(own, inner) if inner else {}
+        if of_base is None:
             return None
         f, s = pt.zeros_like(p), Scores()
         if isinstance(counts, Plain):
             f, s = _at_zero(counts, own, inner)
         zero = 1 - p * (1 - f)
-        entries = {key: p * entry for key, entry in whole.items()}
+        entries = {key: p * entry for key, entry in of_base.items()}
         add(entries, outer(s, (-p * (1 - p) * f / zero)[:, None]))
         entries = {(i + 1, j + 1): entry for (i, j), entry in entries.items()}
         if 0 in varying:
@@ -353,7 +354,7 @@ def _with_zeros(psi: TensorVariable, dist: TensorVariable, base: Kind | None) ->
     return Kind(names=("psi", *base.names), given=(psi, *base.given), matrix=matrix)
 
 
-def _is(bound: TensorVariable, value: float) -> bool:
+def _equals(bound: TensorVariable, value: float) -> bool:
     """Return whether a bound is a constant of this value."""
     return isinstance(bound, Constant) and bool(np.all(bound.data == value))
 
@@ -362,7 +363,7 @@ def _is_zero(rv: TensorVariable) -> bool:
     """Return whether a component is always 0."""
     if rv.owner is None or not isinstance(rv.owner.op, DiracDeltaRV):
         return False
-    return _is(rv.owner.op.dist_params(rv.owner)[0], 0)
+    return _equals(rv.owner.op.dist_params(rv.owner)[0], 0)
 
 
 def _at_zero(base: Plain, own: Parameters, varying: Sequence[int]) -> tuple[TensorVariable, Scores]:

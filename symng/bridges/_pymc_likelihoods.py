@@ -37,7 +37,7 @@ class Term(Likelihood):
         return self.metric_product(y, v)
 
     def sample(self, y: TensorVariable, rng: Any) -> NoReturn:
-        raise NotImplementedError("Draw from a PyMC model by PyMC: pm.sample_prior_predictive.")
+        raise NotImplementedError("Let PyMC draw from its model: pm.sample_prior_predictive.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -55,7 +55,7 @@ class Information(Term):
     event : bool
         Whether these are the probabilities of classes. The only entry is then a diagonal.
     weight : TensorVariable
-        By which all is multiplied.
+        A factor of all entries.
     """
 
     entries: Mapping[tuple[int, int], TensorVariable]
@@ -89,7 +89,7 @@ class PerDraw(Term):
     matrices : TensorVariable
         Of shape (draws or 1, n, n).
     weight : TensorVariable
-        By which all is multiplied.
+        A factor of all of them.
     """
 
     matrices: TensorVariable
@@ -114,8 +114,8 @@ class Covariance(PerDraw):
 
 def precision_of(C: TensorVariable) -> TensorVariable:
     """Return C^-1 of each covariance matrix, by its Cholesky factor."""
-    roots = solve_triangular(cholesky(C), pt.eye(C.shape[-1], dtype=C.dtype), lower=True)
-    return matmul(roots.mT, roots)
+    inverses = solve_triangular(cholesky(C), pt.eye(C.shape[-1], dtype=C.dtype), lower=True)
+    return matmul(inverses.mT, inverses)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

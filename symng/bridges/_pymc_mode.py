@@ -17,10 +17,10 @@ from symng.optimizers import LevenbergMarquardt, NaturalGradient, Optimizer
 from symng.solvers import CG, MinresQLP
 from symng.training import TrainingResult, minimize
 
-# Of a gradient at a mode, relative to that of the first step.
+# A gradient below this, relative to that of the first step, is one at a mode.
 _SMALL = 1e-3
 
-# Up to so many numbers a model is solved by MINRES-QLP.
+# MINRES-QLP solves models of up to this many numbers.
 _SMALL_MODEL = 500
 
 
@@ -33,7 +33,7 @@ def find_mode(
     progressbar: bool,
     compile_kwargs: dict[str, Any] | None,
 ) -> TrainingResult:
-    """Minimize the loss, and warn where that has not converged."""
+    """Return the result of minimizing the loss; warn if the run has not converged."""
     kwargs = {} if compile_kwargs is None else dict(compile_kwargs)
     mode = kwargs.pop("mode", None)
     if kwargs:
@@ -59,7 +59,7 @@ def _default_optimizer(objective: Objective) -> Optimizer:
     """Return natural gradient that converges quickly: exact solves, and steps that may grow fast.
 
     Near a mode the ratio of the quadratic model without damping is 1, and the damping goes to its
-    minimum: next to nothing beside priors of unit scale, and not far from where it is to grow.
+    minimum: next to nothing compared with priors of unit scale, yet large enough to grow soon.
 
     The metric is positive semi-definite, and the loop of CG compiles in half the time of that of
     MINRES-QLP, which on small models finds more where the density has no mode.
@@ -82,7 +82,7 @@ def _default_optimizer(objective: Objective) -> Optimizer:
 def _check_bounded(objective: PyMCObjective, result: TrainingResult) -> TrainingResult:
     """Return a result as it is, or as diverged where the loss falls on at a constant rate.
 
-    Where the scale of a prior goes to 0, the density of what it is the scale of grows without
+    As the scale of a prior goes to 0, the density of the variable that it scales grows without
     bound. Such a run ends when the solves have no precision left, with a gradient that is not
     small: the loss no longer changes.
     """
@@ -114,6 +114,6 @@ def _check_bounded(objective: PyMCObjective, result: TrainingResult) -> Training
 
 
 def _parts(flat: np.ndarray, objective: PyMCObjective) -> list[np.ndarray]:
-    """Return the numbers of each parameter."""
+    """Return the entries of a flat vector for each parameter."""
     sizes = [np.size(p.get_value(borrow=True)) for p in objective.params]
     return np.split(flat, np.cumsum(sizes)[:-1])

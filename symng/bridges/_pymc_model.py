@@ -43,7 +43,7 @@ class Reading:
     outputs, likelihoods : list
         The outputs of the observed variables, and last the flat vector of all parameters.
     curvatures : dict
-        From the name of each observed variable, potential and "priors" to what is taken, in words.
+        From the name of each observed variable, potential and "priors" to its curvature in words.
     """
 
     params: dict[str, SharedVariable]
@@ -145,7 +145,7 @@ def _on_parameters(
             new[v] = pytensor.shared(deepcopy(v.get_value(borrow=True)), name=v.name)
     graphs = rebuild(graphs, new, replace_checks)
     with warnings.catch_warnings():
-        # The only way by which a variable brings its own update to PyTensor's functions.
+        # The only way for a variable to bring its own update to PyTensor's functions.
         warnings.filterwarnings("ignore", "Setting default_update", DeprecationWarning)
         for generator, following in collect_default_updates(graphs).items():
             generator.default_update = following

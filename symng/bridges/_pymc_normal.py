@@ -12,7 +12,7 @@ from symng.backends import compile_in_python
 from symng.graphs.types import ModeLike
 from symng.operators import LinearOperator
 
-# Up to so many numbers the matrix is formed, and up to so many in plain Python.
+# The matrix is formed for up to so many numbers, and in plain Python for up to so many.
 MAX_FORMED = 2000
 _MAX_IN_PYTHON = 100
 
@@ -54,8 +54,8 @@ def dense(matrix: np.ndarray, curvature: str) -> tuple[Product, np.ndarray]:
     least = float(np.linalg.eigvalsh(matrix)[0])
     if not least > 0:
         raise _not_definite(curvature, least)
-    root = np.linalg.cholesky(matrix)
-    inverse = solve_triangular(root, np.eye(len(matrix)), lower=True)
+    factor = np.linalg.cholesky(matrix)
+    inverse = solve_triangular(factor, np.eye(len(matrix)), lower=True)
     return lambda z: inverse.T @ z, inverse.T @ inverse
 
 
@@ -82,34 +82,34 @@ def matrix_free(product: Product, size: int, curvature: str) -> tuple[Product, P
         return scale * product(scale * v)
 
     def draw(z: np.ndarray) -> np.ndarray:
-        return scale * _times(scaled, lambda values: values**-0.5, z, curvature)
+        return scale * _apply(scaled, lambda values: values**-0.5, z, curvature)
 
     def solve(b: np.ndarray) -> np.ndarray:
-        return scale * _times(scaled, lambda values: 1 / values, scale * b, curvature)
+        return scale * _apply(scaled, lambda values: 1 / values, scale * b, curvature)
 
     return draw, solve
 
 
-def _times(product: Product, function: Product, b: np.ndarray, curvature: str) -> np.ndarray:
+def _apply(product: Product, function: Product, b: np.ndarray, curvature: str) -> np.ndarray:
     """Return f(B) b: norm(b) Q f(T) e_1, with the basis Q and the tridiagonal T of Lanczos."""
     norm, limit = float(np.linalg.norm(b)), min(len(b), _MAX_ITERATIONS)
     Q = np.empty((min(32, limit), len(b)))
     Q[0] = b / norm
-    diagonal: list[float] = []
-    beside: list[float] = []
+    alphas: list[float] = []
+    betas: list[float] = []
     coefficients = np.zeros(0)
     for k in range(limit):
         w = product(Q[k])
-        diagonal.append(float(Q[k] @ w))
+        alphas.append(float(Q[k] @ w))
         # Twice, and the basis is orthogonal to rounding.
         for _ in range(2):
             w = w - Q[: k + 1].T @ (Q[: k + 1] @ w)
-        beside.append(float(np.linalg.norm(w)))
-        exhausted = k + 1 == len(b) or beside[-1] <= 1e-13 * max(map(abs, diagonal))
+        betas.append(float(np.linalg.norm(w)))
+        exhausted = k + 1 == len(b) or betas[-1] <= 1e-13 * max(map(abs, alphas))
         if exhausted or k + 1 == limit or k % 4 == 3:
-            previous, coefficients = coefficients, _first_column(function, diagonal, beside[:-1])
+            previous, coefficients = coefficients, _first_column(function, alphas, betas[:-1])
             if not np.all(np.isfinite(coefficients)):
-                raise _not_definite(curvature, _least(diagonal, beside[:-1]))
+                raise _not_definite(curvature, _least_eigenvalue(alphas, betas[:-1]))
             change = coefficients.copy()
             change[: len(previous)] -= previous
             if exhausted or np.linalg.norm(change) <= _RTOL * np.linalg.norm(coefficients):
@@ -119,25 +119,25 @@ def _times(product: Product, function: Product, b: np.ndarray, curvature: str) -
             break
         if k + 1 == len(Q):
             Q = np.concatenate([Q, np.empty((min(len(Q), limit - len(Q)), len(b)))])
-        Q[k + 1] = w / beside[-1]
+        Q[k + 1] = w / betas[-1]
     return norm * (coefficients @ Q[: len(coefficients)])
 
 
-def _least(diagonal: list[float], beside: list[float]) -> float:
+def _least_eigenvalue(alphas: list[float], betas: list[float]) -> float:
     """Return the least eigenvalue of a tridiagonal matrix."""
-    return float(eigh_tridiagonal(diagonal, beside, eigvals_only=True)[0])
+    return float(eigh_tridiagonal(alphas, betas, eigvals_only=True)[0])
 
 
-def _first_column(function: Product, diagonal: list[float], beside: list[float]) -> np.ndarray:
+def _first_column(function: Product, alphas: list[float], betas: list[float]) -> np.ndarray:
     """Return f(T) e_1; NaN where T is not positive definite."""
-    values, vectors = eigh_tridiagonal(diagonal, beside)
+    values, vectors = eigh_tridiagonal(alphas, betas)
     if not values[0] > 0:
-        return np.full(len(diagonal), np.nan)
+        return np.full(len(alphas), np.nan)
     return vectors @ (function(values) * vectors[0])
 
 
 def _not_definite(curvature: str, least: float) -> Exception:
-    """Return the error of a mode without a normal."""
+    """Return the error for a curvature that is not positive definite."""
     return argument_error(
         "curvature",
         "one that is positive definite at the mode",

@@ -62,8 +62,8 @@ class PyMCObjective(Objective):
 
     def point(self) -> Point:
         """Return the values of the transformed free variables, by name, as PyMC takes them."""
-        found = self._fixed | {str(p.name): np.array(p.get_value()) for p in self.params}
-        return {v.name: found[v.name] for v in self.pymc_model.value_vars}
+        values = self._fixed | {str(p.name): np.array(p.get_value()) for p in self.params}
+        return {v.name: values[v.name] for v in self.pymc_model.value_vars}
 
     def __repr__(self) -> str:
         params = ", ".join(f"{p.name} {np.shape(p.get_value())}" for p in self.params)
@@ -79,7 +79,7 @@ class PyMCObjective(Objective):
 
 
 def check_model(model: pm.Model | None) -> pm.Model:
-    """Return a model, by default that of the ``with`` block."""
+    """Return ``model`` or, if it is None, that of the ``with`` block; refuse anything else."""
     if model is None:
         try:
             return pm.modelcontext(None)
@@ -95,9 +95,9 @@ def free_values(model: pm.Model, variables: Any, argument: str = "vars") -> list
     if variables is None:
         return list(model.value_vars)
     given = [variables] if isinstance(variables, str | Variable) else list(variables)
-    found = {v.name: v for v in model.value_vars}
-    found |= {model.values_to_rvs[v].name: v for v in model.value_vars}
-    chosen = [found.get(str(getattr(v, "name", v))) for v in given]
+    by_name = {v.name: v for v in model.value_vars}
+    by_name |= {model.values_to_rvs[v].name: v for v in model.value_vars}
+    chosen = [by_name.get(str(getattr(v, "name", v))) for v in given]
     if None in chosen or not chosen:
         expected = f"free variables of the model ({', '.join(v.name for v in model.free_RVs)})"
         names = ", ".join(str(getattr(v, "name", v)) for v in given)

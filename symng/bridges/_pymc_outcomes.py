@@ -25,7 +25,7 @@ Make = Callable[[Parameters], TensorVariable]
 LogDensity = Callable[[Parameters, TensorVariable], TensorVariable]
 
 Scores = dict[int, TensorVariable]
-"""From the number of a parameter to the slopes of log p(x) by it, at each outcome."""
+"""From the index of a parameter to the derivative of log p(x) with respect to it, at each x."""
 
 Entries = dict[tuple[int, int], TensorVariable]
 """From (row, column), with row <= column, to a number for each draw; others are 0."""
@@ -77,7 +77,7 @@ def over_quantiles(
     dtype = upcast(*(floats or [pytensor.config.floatX]))
     low, high = low[:, None].astype(dtype), high[:, None].astype(dtype)
     u = low + (high - low) * _NODES.astype(dtype)
-    # Within 0 and 1, to which some quantiles are infinite, also after rounding of 1 - u.
+    # Strictly between 0 and 1, whose quantiles may be infinite; and so is the rounded 1 - u.
     least = np.finfo(dtype).eps
     u = pt.clip(u, least, 1 - least)
     copies = [p[:, None] + pt.zeros_like(u, dtype=p.dtype) for p in parameters]

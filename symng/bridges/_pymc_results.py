@@ -36,7 +36,7 @@ def as_tree(
     idata_kwargs: dict[str, Any] | None,
     covariance: DataArray | None = None,
 ) -> DataTree:
-    """Return points as the draws of a DataTree, with the mode and how it was found."""
+    """Return a DataTree of points as draws, with the mode and how it was found."""
     tree = _draws(objective.pymc_model, points, idata_kwargs or {})
     mean = DataArray(get_flat(objective.params), dims=["rows"], coords={"rows": labels(objective)})
     fit = {"mean_vector": mean}
@@ -68,15 +68,18 @@ def _draws(model: pm.Model, points: Sequence[Point], kwargs: dict[str, Any]) -> 
 
 def labels(objective: PyMCObjective) -> list[str]:
     """Return a label for each number of the flat vector."""
-    found: list[str] = []
+    names: list[str] = []
     for p in objective.params:
-        where = np.ndindex(np.shape(p.get_value(borrow=True)))
-        found += [str(p.name) + (f"[{','.join(map(str, i))}]" if i else "") for i in where]
-    return found
+        indices = np.ndindex(np.shape(p.get_value(borrow=True)))
+        names += [str(p.name) + (f"[{','.join(map(str, i))}]" if i else "") for i in indices]
+    return names
 
 
 def label_covariance(matrix: np.ndarray, names: list[str], size: int) -> DataArray | None:
-    """Return a covariance matrix with its labels: all those of the mode, or some, or none."""
+    """Return a covariance matrix with the names of its rows as labels; None without names.
+
+    The dimensions are those of the mode if it has all of the ``size`` names.
+    """
     if not names:
         return None
     dims = ["rows", "columns"]

@@ -34,7 +34,7 @@ def from_pymc(
     curvature: Curvature = "fisher",
     initvals: Any = None,
 ) -> PyMCObjective:
-    """Return the objective of a PyMC model: its negative log posterior, and the metric of it.
+    """Return the objective of a PyMC model: its negative log posterior, with a metric.
 
     L(theta) = -log p(y | theta) - log p(theta), with theta the free variables as PyMC transforms
     them, so that each may be any number. The metric is
@@ -53,9 +53,9 @@ def from_pymc(
         Whether the prior is the density of the transformed variables. Without it the minimum is the
         MAP estimate of the variables as they are written, as in ``pymc.find_MAP``.
     curvature : {"fisher", "gauss-newton", "hessian"}, default "fisher"
-        What of the observed variables goes into the metric: their Fisher information; the Hessian
-        of -log p(y_i) with respect to eta_i in its place; or nothing but the Hessian of all,
-        positive part, with that of the priors.
+        What the metric takes of the observed variables: their Fisher information; in its place the
+        Hessian of -log p(y_i) with respect to eta_i; or neither, so that H+ is the positive part of
+        the Hessian of all terms.
     initvals : dict, optional
         Initial values of variables, as in ``pymc.sample``. Default: those of the model.
 
@@ -63,7 +63,7 @@ def from_pymc(
     -------
     PyMCObjective
         An `Objective` without inputs: train it with ``data=()``. Its ``repr`` says what is taken of
-        each variable; ``point()`` returns the present values for PyMC.
+        each variable; ``point()`` returns the current values for PyMC.
 
     Raises
     ------
@@ -77,11 +77,11 @@ def from_pymc(
     with its component, which is larger. Distributions whose information is not known, such as a
     skew normal or a ``CustomDist``, have the Gauss-Newton matrix in its place. What has neither,
     such as potentials, goes into H+ with the priors. H+ is formed, by a pass for each of its rows,
-    for up to 256 numbers; of more there is the diagonal, from one pass, exact where the Hessian is
-    diagonal.
+    for up to 256 numbers; above that only its diagonal, from one pass, which is exact where the
+    Hessian is diagonal.
 
-    The loss and the metric are sums over the draws, so a damping is to be compared with their
-    number. ``pymc.Data`` are read anew at each step. With ``pymc.Minibatch`` each step has another
+    The loss and the metric are sums over the draws, so compare a damping with the number of draws.
+    ``pymc.Data`` are read anew at each step. With ``pymc.Minibatch`` each step has another
     minibatch, for the gradient and for the metric, both multiplied up to ``total_size``.
 
     References
@@ -129,8 +129,8 @@ def find_MAP(
 ) -> DataTree | Point:
     """Find the MAP estimate of a PyMC model by natural gradient.
 
-    The arguments are those of ``pymc.find_MAP``, but for ``optimizer`` in the place of ``method``
-    and what belongs to that.
+    The arguments are those of ``pymc.find_MAP``, except that ``optimizer`` takes the place of
+    ``method`` and its settings.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def find_MAP(
     Warns
     -----
     UserWarning
-        When the run has not converged. That of an unbounded density ends with the status
+        When the run has not converged. A run on an unbounded density ends with the status
         "diverged".
 
     Notes
@@ -225,7 +225,7 @@ def laplace(
 ) -> DataTree:
     """Draw from a normal at the mode of a PyMC model's posterior.
 
-    p(theta | y) is taken for N(theta*, A^-1) in the transformed variables theta, with theta* the
+    N(theta*, A^-1) approximates p(theta | y) in the transformed variables theta, with theta* the
     mode of their density and A its curvature there.
 
     Parameters
@@ -253,7 +253,7 @@ def laplace(
     Returns
     -------
     DataTree
-        As of `find_MAP`, with the draws as ``posterior``; ``fit`` has the mode as ``mean_vector``
+        That of `find_MAP`, with the draws as ``posterior``; ``fit`` has the mode as ``mean_vector``
         and the ``covariance_matrix`` beside it.
 
     Raises
@@ -286,7 +286,7 @@ def laplace(
     model = check_model(model)
     check_choice("curvature", curvature, CURVATURES)
     check_number("draws", draws, minimum=1, integer=True)
-    wanted = {v.name for v in free_values(model, covariance_of, "covariance_of")}
+    covered = {v.name for v in free_values(model, covariance_of, "covariance_of")}
     rng = get_random_generator(random_seed)
     start = start_of(model, initvals, jitter, rng, jitter_max_retries)
     objective = PyMCObjective(
@@ -296,7 +296,7 @@ def laplace(
     A = (Hessian() if curvature == "hessian" else Fisher())(objective)
     mode = vectors.get_flat(objective.params)
     names = labels(objective)
-    columns = [i for i, name in enumerate(names) if name.split("[")[0] in wanted]
+    columns = [i for i, name in enumerate(names) if name.split("[")[0] in covered]
     if objective.size > MAX_FORMED and covariance_of is None:
         columns = []
     mode_of_products = (compile_kwargs or {}).get("mode")

@@ -203,7 +203,7 @@ def _targets_of(loss: TensorVariable, output: TensorVariable) -> list[Any]:
 def _advance_generators(loss: TensorVariable) -> None:
     """Let the generators that a loss draws from go on with each step."""
     with warnings.catch_warnings():
-        # The only way by which a variable brings its own update to PyTensor's functions.
+        # The only way for a variable to bring its own update to PyTensor's functions.
         warnings.filterwarnings("ignore", "Setting default_update", DeprecationWarning)
         for generator, following in collect_default_updates(loss).items():
             generator.default_update = following

@@ -27,7 +27,7 @@ from symng.training import minimize
 
 __all__ = ["Residuals", "natural_gradient", "residuals"]
 
-# Of the endings of a run, those at which `scipy.optimize` speaks of a success.
+# The endings of a run that `scipy.optimize` calls a success.
 _SUCCESS = ("converged", "zero_gradient", "target_loss")
 
 
@@ -48,9 +48,9 @@ def natural_gradient(
     Returns
     -------
     callable
-        It takes the arguments that SciPy gives to a method. Of its ``options`` there are
-        ``maxiter`` (default 200), and ``tol``, the ``gradient_tolerance`` of `symng.minimize`. The
-        parameters of the model are as before when it returns.
+        It takes the arguments that SciPy gives to a method. Its ``options`` are ``maxiter``
+        (default 200) and ``tol``, the ``gradient_tolerance`` of `symng.minimize`. The parameters of
+        the model are as before when it returns.
 
     Notes
     -----
