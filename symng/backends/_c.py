@@ -32,6 +32,7 @@ class C(Python):
 
     name = "c"
     mode_name = "CVM"
+    compiler = "C"
 
     def tune(self, mode: Mode, outputs: Sequence[Variable]) -> Mode:
         """Return the mode with loops that pass their state on without a copy.

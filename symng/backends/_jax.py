@@ -17,6 +17,7 @@ from pytensor.graph.traversal import graph_inputs
 from pytensor.link.jax.linker import JAXLinker
 
 from symng._checks import argument_error
+from symng.backends._jax_cache import keep_programs, take_new_folder
 from symng.backends._jax_mesh import ExampleMesh, read_mesh
 from symng.backends._tracebacks import frames_of
 from symng.backends.base import Backend
@@ -30,12 +31,19 @@ class Jax(Backend):
 
     name = "jax"
     mode_name = "JAX"
+    compiler = "XLA"
     compiles_on_first_call = True
     has_device = True
     is_optional_default = True
 
     def enable(self, mode: str | Mode) -> None:
         enable_jax()
+        keep_programs()
+
+    def describe_compiler(self) -> str:
+        folder = take_new_folder()
+        kept = "" if folder is None else f" (what it compiles is kept in {folder})"
+        return f"{self.compiler}{kept}"
 
     def check_dtypes(self, variables: Iterable[Variable]) -> None:
         """Refuse float64 if JAX is set to 32 bits, which would silently compute in float32."""

@@ -18,6 +18,7 @@ class Numba(Backend):
 
     name = "numba"
     mode_name = "NUMBA"
+    compiler = "LLVM"
     compiles_on_first_call = True
     rehearsal_examples = 2
 

@@ -26,6 +26,8 @@ class Backend:
         What messages and `CompiledStep.backend` call it.
     mode_name : str
         The mode that selects it, for messages.
+    compiler : str
+        What compiles the graph once PyTensor has rewritten it; empty where nothing does.
     compiles_on_first_call : bool
         Whether functions are compiled when they are first called, and not when they are made.
     rehearsal_examples : int or None
@@ -43,6 +45,7 @@ class Backend:
 
     name: ClassVar[str]
     mode_name: ClassVar[str]
+    compiler: ClassVar[str] = ""
     compiles_on_first_call: ClassVar[bool] = False
     rehearsal_examples: ClassVar[int | None] = None
     has_device: ClassVar[bool] = False
@@ -55,6 +58,10 @@ class Backend:
 
     def enable(self, mode: str | Mode) -> None:
         """Make PyTensor's backend ready to run loops, or refuse ``mode`` where it has none."""
+
+    def describe_compiler(self) -> str:
+        """Return what a message says while the compiler runs."""
+        return self.compiler
 
     def check_dtypes(self, variables: Iterable[Variable]) -> None:
         """Refuse inputs, outputs and shared variables of a dtype that the backend would change."""

@@ -18,6 +18,7 @@ from symng.objective.dry_run import DryRun
 from symng.optimizers import Step
 from symng.training.batch_arrays import BatchArrays, Batches, Groups, Layouts, names_of_terms
 from symng.training.program import Program, Records
+from symng.training.stages import begin_stage
 
 
 class Programs:
@@ -105,7 +106,12 @@ class Programs:
         layouts = self.arrays.layouts(batches)
         step = self._build(layouts)
         start = time.perf_counter()
+        backend = self.arrays.backend
+        compiles_now = backend.compiler and not backend.compiles_on_first_call
+        begin_stage("PyTensor's rewrites" + f" and {backend.compiler}" * bool(compiles_now))
         self.by_layouts[layouts] = Program(step, self._mode)
+        if backend.compiles_on_first_call:
+            begin_stage(backend.describe_compiler())
         with self._explained(batches):
             self.by_layouts[layouts].compile(self.arrays.flatten(batches))
         self.seconds += time.perf_counter() - start

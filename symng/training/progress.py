@@ -69,10 +69,11 @@ class ProgressBar:
         if self.cell is not None:
             self.cell.flush()
 
-    def compiling(self, what: str = "compiling the step") -> None:
-        """Show that compilation has begun; the elapsed time beside it counts the seconds."""
-        self._progress.update(self._task, description=what)
-        self._line(f"{what} ...", 0.0, force=True)
+    def compiling(self, stage: str) -> None:
+        """Show that a stage of compilation has begun; beside it are the seconds since the first."""
+        text = f"compiling the step: {stage}"
+        self._progress.update(self._task, description=text)
+        self._line(f"{text} ...", 0.0, force=True)
 
     def compiled(self, seconds: float) -> None:
         """Show how long compilation took and start the bar."""

@@ -18,6 +18,7 @@ from symng.training.interrupt import Interrupts
 from symng.training.progress import ProgressBar
 from symng.training.result import Ending
 from symng.training.run import TrainingRun
+from symng.training.stages import stages_shown
 from symng.training.verdicts import Watch, message_of
 
 _ENDINGS: tuple[Ending, ...] = get_args(Ending)
@@ -163,8 +164,11 @@ class Stepper:
         try:
             self.begin(interrupts)
             if self.ending is None:
-                self.bar.compiling()
-                with self._undone_on_error(), interrupts.immediate():
+                with (
+                    self._undone_on_error(),
+                    interrupts.immediate(),
+                    stages_shown(self.bar.compiling),
+                ):
                     run.step.compile(*run.sampler.peek())
                 self.bar.compiled(run.step.compile_seconds)
             while self.ending is None:
