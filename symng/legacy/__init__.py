@@ -1,7 +1,7 @@
 """The interface of the original Theano code on today's solvers, imported only when asked for.
 
 `install_theano` makes ``import theano`` work within a program; ``python -m symng.legacy SCRIPT``
-runs a script so. Each other module stands for one of the original ones: `lincg`, `minres` and
+runs a script with it. Each other module stands for one of the original ones: `lincg`, `minres` and
 `minresQLP` for those of ``theano_optimize``, `natgrad` for the repository of that name, `hf` for
 ``theano-hf`` and `ksd` for ``ksd-theano``.
 """

@@ -1,4 +1,4 @@
-"""What the graph knows of axes of length 1: said, or forgotten."""
+"""Let the graph know, or forget, which axes have length 1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def patternbroadcast(x: Any, broadcastable: Any) -> Any:
 
 
 def fit(value: Any, target: Any) -> Any:
-    """Return the update of a shared variable, with no more known of its axes of length 1.
+    """Return the update of a shared variable, which may know of axes of length 1 only those of it.
 
     PyTensor refuses an update that is known to have such an axis where the variable may have any.
     """

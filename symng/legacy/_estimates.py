@@ -87,7 +87,7 @@ def original_estimates(solution: Solution, b_norm: TensorVariable) -> Estimates:
 
 
 def _step(f: _Scalars, alpha: TensorVariable, beta: TensorVariable) -> _Scalars:
-    """Take column k of T in, with its diagonal entry and the one below it."""
+    """Return the scalars after column k of T, with its diagonal entry and the one below it."""
     column = _length(f.beta_before, alpha, beta)
     delta2, gamma = f.c * f.delta + f.s * alpha, f.s * f.delta - f.c * alpha
     epsilon, delta = f.s * beta, -f.c * beta
@@ -95,7 +95,7 @@ def _step(f: _Scalars, alpha: TensorVariable, beta: TensorVariable) -> _Scalars:
     # d_k = (v_k - ε_k d_{k-2} - δ_k d_{k-1}) / γ_k.
     v = pt.eq(pt.arange(f.direction1.shape[0]), f.k).astype(gamma2.dtype)
     direction = (v - f.epsilon * f.direction2 - delta2 * f.direction1) / gamma2
-    # The two right reflections, and then the one that the next column makes of this.
+    # The two right reflections, and the final pivot, which the next column makes of pivot2.
     c2, s2, _ = _reflection(f.pivot2, f.epsilon)
     theta2 = s2 * f.theta - c2 * delta2
     gamma3 = -c2 * gamma2

@@ -21,10 +21,10 @@ def flag_of(
     flag = pt.constant(default, dtype="int64")
     for status, value in flags.items():
         flag = pt.switch(pt.eq(solution.status, status), value, flag)
-    return pt.switch(pt.eq(flag, 6) & ~(grown(solution) < b_norm), 5, flag)
+    return pt.switch(pt.eq(flag, 6) & ~(rounding_of_Ax(solution) < b_norm), 5, flag)
 
 
-def grown(solution: Solution) -> TensorVariable:
+def rounding_of_Ax(solution: Solution) -> TensorVariable:
     """Return ε norm(A) norm(x): at norm(b), rounding errors are as large as b."""
     assert solution.norm_estimate is not None and solution.x_norm is not None
     return eps_of(solution.x) * solution.norm_estimate * solution.x_norm

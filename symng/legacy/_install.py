@@ -1,4 +1,4 @@
-"""`install_theano`: from then on ``import theano`` brings PyTensor by Theano's names."""
+"""`install_theano`: from then on ``import theano`` gives PyTensor under Theano's names."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def install_theano() -> None:
     """
     if _theano in sys.meta_path:
         return
-    present = sys.modules.get("theano")
-    if present is not None and not isinstance(present, TheanoModule):
+    imported = sys.modules.get("theano")
+    if imported is not None and not isinstance(imported, TheanoModule):
         raise ImportError(
-            f"theano is imported already, from {getattr(present, '__file__', None)}. Call"
+            f"theano is imported already, from {getattr(imported, '__file__', None)}. Call"
             " symng.legacy.install_theano() before it, in a new process."
         )
     global _linker_is_ours
@@ -78,12 +78,12 @@ def install_theano() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Return False for what PyTensor's warning says once and its log with each matrix product."""
+    """Return False for what PyTensor logs with each matrix product: it has warned of it once."""
     return "NumPy C-API" not in record.getMessage()
 
 
 def uninstall_theano() -> None:
-    """Undo `install_theano`: ``import theano`` means again what it meant before.
+    """Undo `install_theano`: ``import theano`` means what it meant before.
 
     Examples
     --------

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-# Of Martens, for the numbers of the iterates that are kept.
+# Martens's growth of the numbers of the iterates that are kept.
 _GROWTH = 1.3
-# Up to 9 the original takes each power for the next iteration, so that all iterates are there; the
-# numbers of this growth are those, and all of 1.3.
+# The original keeps all of the first nine: it takes each power for the next iteration. The powers
+# of this growth include those, and all of 1.3's.
 GROWTH_KEPT = math.sqrt(_GROWTH)
 
 

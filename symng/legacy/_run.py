@@ -67,8 +67,8 @@ def run_script(path: str | Path, arguments: Sequence[str] = ()) -> dict[str, obj
 
     Notes
     -----
-    Other errors are the script's own. Where one is about a name that only Python 2 has, such as
-    ``xrange``, a note of it says so.
+    Other errors are the script's own. If one is about a name that only Python 2 has, such as
+    ``xrange``, a note on it says so.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def run_script(path: str | Path, arguments: Sequence[str] = ()) -> dict[str, obj
 
 
 def explain(error: Exception) -> None:
-    """Say in an error what of it is Python 2, if anything is."""
+    """Add to an error what in the script is Python 2, if that is its cause."""
     if isinstance(error, SyntaxError):
         line = (error.text or "").rstrip()
         found = next((what for sign, what in _SYNTAX.items() if re.search(sign, line)), None)
@@ -121,7 +121,9 @@ def explain(error: Exception) -> None:
     elif isinstance(error, TypeError) and ">>: 'builtin_function_or_method'" in str(error):
         error.add_note(f"print >> is Python 2. {CONVERT}")
     elif isinstance(error, TypeError) and "'float' object cannot be interpreted" in str(error):
-        error.add_note("The quotient of two whole numbers was one in Python 2. Write // for /.")
+        error.add_note(
+            "The quotient of two whole numbers was a whole number in Python 2. Write // for /."
+        )
 
 
 # As errors name what was a list: 'map' object is not subscriptable.

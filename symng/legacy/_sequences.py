@@ -50,7 +50,7 @@ class SequenceDataset:
         self.current_batch, self.number_batches = 0, number_batches
         self.items: list[list[Any]] = []
         for k in range(len(data[0])):
-            arrays = [of[k] for of in data]
+            arrays = [of_input[k] for of_input in data]
             starts = [0]
             if batch_size is not None:
                 starts = list(range(0, len(arrays[0]) - minimum_size + 1, batch_size))
@@ -67,14 +67,14 @@ class SequenceDataset:
         np.random.shuffle(self.items)  # noqa: NPY002 - seeded as the original is
 
     def iterate(self, update: bool = True) -> Iterator[list[Any]]:
-        """Yield the next batches, and with ``update`` go on behind them."""
+        """Yield the next batches, and with ``update`` move on past them."""
         for b in range(self.number_batches):
             yield self.items[(self.current_batch + b) % len(self.items)]
         if update:
             self.update()
 
     def update(self) -> None:
-        """Go on to the next batches, in a new order after a pass."""
+        """Move on to the next batches, in a new order after a pass."""
         if self.current_batch + self.number_batches >= len(self.items):
             self.shuffle()
             self.current_batch = 0

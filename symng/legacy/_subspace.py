@@ -80,7 +80,7 @@ def _orthonormal(vector: np.ndarray, basis: np.ndarray) -> np.ndarray:
 
 
 def floor_matrix(H: np.ndarray, eps: float) -> np.ndarray:
-    """Return a symmetric matrix with its eigenvalues' sizes, at least ``eps`` times the largest.
+    """Return a matrix with the sizes of the eigenvalues, at least ``eps`` times the largest.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def get_optimizer_functions(
     get_grad_cost : callable
         Called as ``get_grad_cost(x=, dataset=)``, returns a pair with the gradient first.
     dataset : object
-        Handed on.
+        Passed on to both.
 
     Returns
     -------

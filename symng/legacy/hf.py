@@ -227,7 +227,7 @@ class hf_optimizer:
 
         solution = solver.solve(product, b, x0=x0, preconditioner=apply)
         outputs: list[Any] = [solution.iterates, solution.x, solution.niter]
-        # In Python thunks, for the product is a Python function.
+        # In Python thunks, since the product is a Python function.
         return compile_function(given, outputs, mode="FAST_COMPILE")
 
     def _inverse_preconditioner(self, b: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ __all__ = [
 # Eigenvalues of the matrix in the subspace, and entries of a preconditioner, are at least this
 # times the largest.
 _FLOOR = 1e-4
-# Of Martens's preconditioner.
+# The exponent of Martens's preconditioner.
 _POWER = 0.75
 # How often the Jacobi preconditioner draws signs, and for how many examples at once.
 _DRAWS, _CHUNK = 10, 100
@@ -96,8 +96,8 @@ class Model:
         self.function_Hv = compile_function(given, Hv, **options)
         r = pt.matrix("r", dtype=s.type.dtype)
         [diagonal] = hessian_product(cost, [s], [pt.ones_like(s)])
-        root = pullback([s], self.p, [pt.sqrt(diagonal) * r], disconnected_inputs="ignore")
-        self.function_J_sqrt_Hv = compile_function([*inputs, r], list(root), **options)
+        slopes = pullback([s], self.p, [pt.sqrt(diagonal) * r], disconnected_inputs="ignore")
+        self.function_J_sqrt_Hv = compile_function([*inputs, r], list(slopes), **options)
         self.shape_of_s = compile_function(inputs, s.shape, **options)
 
     def quick_cost(self, dataset: Any, delta: Any = 0) -> float:
@@ -110,9 +110,9 @@ class Model:
         return self._moved(delta, total) / dataset.number_batches
 
     def gradient_and_costs(self, dataset: Any, delta: Any = 0) -> tuple[np.ndarray, list[Any]]:
-        """Return the mean gradient, and the costs of each batch, at the parameters plus it."""
+        """Return mean gradient, and costs of each batch, at the parameters plus ``delta``."""
 
-        def found() -> tuple[np.ndarray, list[Any]]:
+        def compute() -> tuple[np.ndarray, list[Any]]:
             gradient, costs = np.zeros(sum(self.sizes), dtype=pytensor.config.floatX), []
             for batch in dataset.iterate(update=False):
                 result = self.f_gc(*batch)
@@ -120,7 +120,7 @@ class Model:
                 costs.append([np.asarray(cost) for cost in result[len(self.p) :]])
             return gradient / dataset.number_batches, costs
 
-        return self._moved(delta, found)
+        return self._moved(delta, compute)
 
     def flat_to_list(self, vector: np.ndarray) -> list[np.ndarray]:
         """Return a flat vector as a list of arrays in the shapes and dtypes of the parameters."""

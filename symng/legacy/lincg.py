@@ -28,8 +28,8 @@ def linear_cg(
 ) -> list[TensorVariable]:
     """Solve (G + λI) x = b by conjugate gradients from zero, with lists of tensors.
 
-    It stops after the first round, at the earliest, that leaves r·r < ``rtol``: an absolute test of
-    the squared residual.
+    It makes at least one round, and stops after the first that leaves r·r < ``rtol``: an absolute
+    test of the squared residual.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def linear_cg_precond(
 ) -> list[TensorVariable]:
     """Solve G x = b by preconditioned conjugate gradients from zero, with lists of tensors.
 
-    It stops after the first round, at the earliest, that leaves r·M⁻¹r < ``rtol``.
+    It makes at least one round, and stops after the first that leaves r·M⁻¹r < ``rtol``.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def linear_cg_precond(
     floatX
         Without effect.
     quirks : bool, default False
-        Leave the test out, as the original did by mistake: go on to ``maxit``, or to where rounding
-        errors leave no progress.
+        Leave the test out, as the original did by mistake: go on to ``maxit``, or until rounding
+        errors stop the progress.
 
     Returns
     -------

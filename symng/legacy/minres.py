@@ -240,9 +240,9 @@ def _results(system: ListSystem, x: Tensors, s: Solution, quirks: bool) -> tuple
     relAres = pt.switch(size > 0, s.least_squares_norm / size, zero)
     Acond = s.condition_estimate
     if quirks:
-        found = original_estimates(s, b_norm)
-        relAres = found.relative_Ar / s.norm_estimate
-        Acond = s.norm_estimate * found.directions_norm
+        estimates = original_estimates(s, b_norm)
+        relAres = estimates.relative_Ar / s.norm_estimate
+        Acond = s.norm_estimate * estimates.directions_norm
         x = nan_for_zero(x, system.b)
     return (
         x,

@@ -129,9 +129,9 @@ class MinresQLP:
         scalars = _scalars(solution, b_norm)
         plain = self.Ms is None
         if self.quirks:
-            found = original_estimates(solution, b_norm)
-            scalars[2:] = [relative_residual(solution, b_norm, found.norm), found.norm]
-            scalars.append(found.condition)
+            estimates = original_estimates(solution, b_norm)
+            relres = relative_residual(solution, b_norm, estimates.norm)
+            scalars[2:] = [relres, estimates.norm, estimates.condition]
         elif plain:
             exact = scalars[2] <= _ROUNDING * eps_of(b_norm)
             eigenvector = pt.eq(solution.niter, 1) & exact & (scalars[0] > 0)
@@ -140,8 +140,8 @@ class MinresQLP:
             assert solution.tridiagonal is not None
             # The original forgets x then, and the numbers stay those from before the step.
             forgotten = pt.eq(solution.niter, 1) & pt.eq(solution.tridiagonal[0, 1], 0)
-            left = (_EIGENVECTOR, 1, 1, 0, 1)
-            scalars = [pt.switch(forgotten, a, b) for a, b in zip(left, scalars, strict=True)]
+            before = (_EIGENVECTOR, 1, 1, 0, 1)
+            scalars = [pt.switch(forgotten, a, b) for a, b in zip(before, scalars, strict=True)]
             x = [pt.switch(forgotten, pt.zeros_like(part), part) for part in x]
         return [*x, *(pt.cast(value, pytensor.config.floatX) for value in scalars)]
 

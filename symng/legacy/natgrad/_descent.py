@@ -38,7 +38,7 @@ _BLOW_UP = 6
 class Descent:
     """A descent on a model that is only known by its graphs, in batches of chunks.
 
-    A subclass sets `rs`, the directions, before it calls `_compile_evaluation`.
+    Subclasses call `_compile_evaluation` with the directions of their steps.
     """
 
     def __init__(self, model: Any, state: dict[str, Any], data: Any, keys: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class Descent:
         )
 
     def _compile_evaluation(self, rs: Sequence[Any]) -> None:
-        """Make what evaluates a step along ``rs``, and what takes it."""
+        """Compile the functions that evaluate a step along ``rs``, and that take it."""
         lr = pt.scalar("lr", dtype=self.floatX)
         model = self.model
         moved = [pt.cast(p - lr * r, p.type.dtype) for p, r in zip(model.params, rs, strict=True)]
@@ -132,8 +132,8 @@ class Descent:
     def _evaluate(self, read: Callable[[int], Arrays], size: int, lr: Any) -> tuple[Any, Any]:
         """Return the means over chunks of cost and error after a step of size ``lr``."""
         step = np.asarray(lr, self.floatX)
-        found = [self._cost_and_error(*read(k), step) for k in range(size // self.cbs)]
-        return self._mean([cost for cost, _ in found]), self._mean([error for _, error in found])
+        pairs = [self._cost_and_error(*read(k), step) for k in range(size // self.cbs)]
+        return self._mean([cost for cost, _ in pairs]), self._mean([error for _, error in pairs])
 
     def _mean(self, values: Sequence[Any]) -> Any:
         """Return the mean of numbers, in floatX."""

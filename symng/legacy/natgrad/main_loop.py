@@ -32,7 +32,7 @@ class MainLoop:
         Settings: prefix, overwrite, loopIters, timeStop (minutes), minerr, trainFreq, validFreq
         (steps) and saveFreq (minutes). The costs of the run are written to it.
     channel : object or None
-        Its method ``save`` is called beside each writing of files.
+        Its method ``save`` is called each time files are written.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class MainLoop:
         self.timings = {name: np.zeros(rows, "float32") for name in algo.return_names}
         self.timings |= {name: np.zeros(validations + 1, "float32") for name in ("valid", "test")}
         self.step = self.save_iter = 0
-        self._tell_channel()
+        self._notify_channel()
         self.start_time = self.batch_start_time = self.save_time = time.time()
 
     def validate(self) -> None:
@@ -170,12 +170,12 @@ class MainLoop:
         return cost
 
     def _save_all(self) -> None:
-        """Write the files, and tell the channel."""
+        """Write the files, and notify the channel."""
         self.save()
-        self._tell_channel()
+        self._notify_channel()
         self.save_time = time.time()
 
-    def _tell_channel(self) -> None:
+    def _notify_channel(self) -> None:
         if self.channel is not None:
             self.channel.save()
 

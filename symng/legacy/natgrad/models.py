@@ -27,7 +27,7 @@ from symng.legacy.natgrad.state import require
 class Classifier:
     """What both networks have: cost, error, metric, validation and files.
 
-    A subclass makes `x`, `y`, `layers` and calls `_finish`.
+    Subclasses make `layers` of `x`, and call `_finish`.
     """
 
     x: TensorVariable
@@ -85,7 +85,7 @@ class Classifier:
         return self._error_on(self.data.test_x, self.data.test_y, self.data.n_test_samples)
 
     def save(self, filename: str | os.PathLike[str]) -> None:
-        """Write the parameters, and under "b" and their names the best ones, as an npz file."""
+        """Write the parameters, and the best ones with "b" before their names, as an npz file."""
         values = dict(self._values())
         values.update({f"b{name}": value for name, value in self.best_params})
         write_npz(filename, values)
@@ -113,7 +113,7 @@ class Classifier:
         if self._error_of is None:
             self._error_of = compile_function(self.inputs, self.error, on_unused_input="ignore")
         size, wrong = int(self.state["cbs"]), 0.0
-        inputs, classes = (np.asarray(of(0, count).eval(mode="FAST_COMPILE")) for of in (x, y))
+        inputs, classes = (np.asarray(rows(0, count).eval(mode="FAST_COMPILE")) for rows in (x, y))
         for start in range(0, count, size):
             chunk = inputs[start : start + size], classes[start : start + size]
             wrong += float(self._error_of(*chunk)) * len(chunk[0])
@@ -158,7 +158,7 @@ class mlp(Classifier):
         super().__init__(state, data, ("matrix",))
         if state["matrix"] not in ("KL", "cov"):
             raise argument_error("state['matrix']", "'KL' or 'cov'", state["matrix"])
-        (hidden,) = _whole("nhid", state["nhid"])
+        (hidden,) = _positive_integers("nhid", state["nhid"])
         layer0 = HiddenLayerStandard(self.rng, self.x, self.n_in, hidden, name="layer0")
         self.layers = [
             layer0,
@@ -198,8 +198,8 @@ class convMat(Classifier):
         super().__init__(state, data, ("nkerns",))
         if data.xdim != 28 * 28:
             raise argument_error("data.xdim", "784, for images of 28 x 28", data.xdim)
-        first, second = _whole("nkerns", state["nkerns"], 2)
-        (hidden,) = _whole("nhid", state["nhid"])
+        first, second = _positive_integers("nkerns", state["nkerns"], 2)
+        (hidden,) = _positive_integers("nhid", state["nhid"])
         cbs = int(state["cbs"])
         layer0 = LeNetConvPoolLayerStandard(
             self.rng,
@@ -223,14 +223,14 @@ class convMat(Classifier):
         self._finish()
 
 
-def _whole(key: str, value: Any, count: int | None = None) -> list[int]:
+def _positive_integers(key: str, value: Any, count: int | None = None) -> list[int]:
     """Return a positive whole number of the state as a list, or a list of ``count``.
 
     Either may be given as text.
     """
     try:
-        found = ast.literal_eval(str(value)) if isinstance(value, str) else value
-        numbers = [found] if count is None else list(found)
+        given = ast.literal_eval(str(value)) if isinstance(value, str) else value
+        numbers = [given] if count is None else list(given)
         if len(numbers) == (count or 1) and all(n == int(n) and n >= 1 for n in numbers):
             return [int(n) for n in numbers]
     except (TypeError, ValueError, SyntaxError):

@@ -155,14 +155,14 @@ class natSGD(Descent):
 
         if state["minresQLP"]:
             settings["TranCond"] = state["trancond"]
-            x, *found = minresQLP(product, bs, model.params_shape, **settings)
+            x, *scalars = minresQLP(product, bs, model.params_shape, **settings)
         else:
-            x, *found = minres(product, bs, **settings)
+            x, *scalars = minres(product, bs, **settings)
             # Where the original looks for Anorm and Acond, its minres has relAres and Anorm.
-            found = found if self.quirks else [*found[:3], *found[4:]]
+            scalars = scalars if self.quirks else [*scalars[:3], *scalars[4:]]
         rs = [pt.cast(part * norm_grad, self.floatX) for part in x]
         outputs = [
-            *found[:5],
+            *scalars[:5],
             norm_grad,
             pt.sqrt(_sum(pt.sqr(r).sum() for r in rs)),
             _largest([abs(r).max() for r in rs]),
@@ -185,9 +185,9 @@ class natSGD(Descent):
     def compute_natural_gradients(self) -> Solve:
         """Put the natural gradient on the batch of the metric into ``rs``."""
         chunks = [self._metric_chunk(k) for k in range(self._chunks)]
-        arrays = (
-            chunks[0] if len(chunks) == 1 else [np.stack(of) for of in zip(*chunks, strict=True)]
-        )
+        arrays = chunks[0]
+        if len(chunks) > 1:
+            arrays = [np.stack(of_input) for of_input in zip(*chunks, strict=True)]
         flag, niters, *rest = self._solve(*arrays)
         return Solve(int(flag), int(niters), *(float(value) for value in rest))
 

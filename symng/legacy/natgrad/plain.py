@@ -1,4 +1,4 @@
-"""Gradient descent as ``natgrad`` has it beside the natural gradient."""
+"""Gradient descent, which ``natgrad`` has besides the natural gradient."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _LR_ADAPT = {
     1: ("lr_adapt_start", "lr_adapt_change", "lr_adapt_decrease"),
     2: ("lr_adapt_start", "lr0", "lr_beta"),
 }
-# What a number must be: at least so much, and whole or not. Those of the solver it checks itself.
+# What a number must be: at least so much, and whole or not. The solver checks its own.
 _NUMBERS: dict[str, tuple[float | None, bool]] = {
     **dict.fromkeys(("seed", "fold"), (0, True)),
     **dict.fromkeys(("bs", "mbs", "ebs", "cbs", "trainFreq", "validFreq"), (1, True)),
@@ -45,7 +45,7 @@ def require(state: Mapping[str, Any], keys: Iterable[str], reader: str) -> None:
     missing = [key for key in keys if key not in state]
     if missing:
         near = get_close_matches(missing[0], state, n=1)
-        hint = f"Did you mean it by {near[0]!r}?" if near else "A preset has all of them."
+        hint = f"Is {near[0]!r} meant to be it?" if near else "A preset has all of them."
         expected = f"the key {missing[0]!r}, which {reader} reads"
         raise argument_error("state", expected, Verbatim("a state without it"), hint)
     for key in keys:

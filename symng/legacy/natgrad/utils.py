@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.rebuild import rebuild
 
-# Of the Gaussian of `lcn`, in pixels.
+# The standard deviation of the Gaussian of `lcn`, in pixels.
 _LCN_STD = 1.591
 
 
@@ -168,8 +168,8 @@ def lcn(x: TensorVariable, ishape: Sequence[int], size: int = 9) -> TensorVariab
     # The Gaussian is a product of two, one along each axis: a matrix from the left and the right.
     down, across = (pt.constant(_window(n, size).astype(x.dtype)) for n in (height, width))
 
-    def smooth(of: TensorVariable) -> TensorVariable:
-        return down @ of @ across.T
+    def smooth(image: TensorVariable) -> TensorVariable:
+        return down @ image @ across.T
 
     v = images - smooth(images)
     s = pt.sqrt(smooth(pt.sqr(v)))

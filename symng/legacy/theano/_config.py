@@ -12,7 +12,7 @@ from symng._checks import warn
 
 __all__ = ["AddConfigVar", "TheanoConfigParser", "config"]
 
-# Flags that are nothing to PyTensor, with the value that a script reads.
+# Flags that mean nothing to PyTensor, with the value that a script reads.
 _WITHOUT_EFFECT: dict[str, Any] = {
     "assert_no_cpu_op": "ignore",
     "compute_test_value": "off",
@@ -71,7 +71,7 @@ class Section:
 
 
 class TheanoConfigParser:
-    """The flags of Theano: PyTensor's where it has them, else values without effect."""
+    """Theano's flags: those of PyTensor where it has them, else values without effect."""
 
     def __init__(self) -> None:
         self.__dict__["_sections"] = {name: Section(name) for name in _SECTIONS}
@@ -114,9 +114,9 @@ class TheanoConfigParser:
         return pytensor.config.change_flags(**flags)
 
 
-# PyTensor's are fixed once it is imported: `theano.function` reads these.
+# Flags of PyTensor's that are fixed once it is imported. `theano.function` reads these itself,
 _REWRITES = ("optimizer", "optimizer_excluding", "optimizer_including", "optimizer_requiring")
-# Fixed as well.
+# and these have no effect any more.
 _AT_START = {
     *("base_compiledir", "compiledir", "compiledir_format", "cxx", "gcc_version_str"),
     *("cmodule__preload_cache", "cmodule__age_thresh_use", "compile__wait", "compile__timeout"),

@@ -187,7 +187,7 @@ def function(
             rebuild_strict=rebuild_strict,
             allow_input_downcast=allow_input_downcast,
             profile=profile or None,
-            on_unused_input=on_unused_input or _of_unused_input(),
+            on_unused_input=on_unused_input or _default_on_unused_input(),
             **options,
         )
     if any(getattr(entry, "default", None) is not None for entry in inputs):
@@ -198,8 +198,8 @@ def function(
 pfunc = function
 
 
-def _of_unused_input() -> str | None:
-    """Return what to do about an input that the outputs do not need: warn, if it was to raise.
+def _default_on_unused_input() -> str | None:
+    """Return what to do about an input that the outputs do not need: warn instead of raising.
 
     Derivatives of Theano kept inputs that those of PyTensor do not need, such as W in the Jacobian
     of x W by W times a vector: an error would stop scripts that ran.
@@ -208,7 +208,7 @@ def _of_unused_input() -> str | None:
 
 
 def quiet() -> Any:
-    """Return a context without PyTensor's warnings of what is old: a script of 2013 is."""
+    """Return a context without PyTensor's deprecation warnings: scripts of 2013 are all old."""
     return warnings.catch_warnings(action="ignore", category=DeprecationWarning)
 
 

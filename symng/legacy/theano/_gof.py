@@ -57,13 +57,13 @@ def _by_gradient(self: Any, inputs: Any, outputs: Any, cotangents: Any) -> Any:
 
 
 def _by_r_op(self: Any, inputs: Any, outputs: Any, tangents: Any) -> Any:
-    """Return what ``R_op`` returns, with None where nothing is connected, in the words of today."""
+    """Return what ``R_op`` returns: it takes and gives None where nothing is connected."""
     given = [None if isinstance(v.type, DisconnectedType) else v for v in tangents]
     return [disconnected_type() if v is None else v for v in self.R_op(inputs, given)]
 
 
 def _takes(method: Any, count: int) -> bool:
-    """Say whether a method takes so many arguments, itself included, and no more."""
+    """Return whether a method takes just so many arguments, ``self`` included."""
     parameters = inspect.signature(method).parameters.values()
     return len(parameters) == count and all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
 

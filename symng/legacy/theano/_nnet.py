@@ -40,7 +40,7 @@ softplus = pt.softplus
 
 
 def ultra_fast_sigmoid(x: Any) -> Any:
-    """Return the sigmoid; what was an approximation of it is none here."""
+    """Return the sigmoid itself, not Theano's approximation of it."""
     return pt.sigmoid(x)
 
 
@@ -142,7 +142,7 @@ def batch_normalization(
 
 
 def confusion_matrix(actual: Any, pred: Any) -> list[Any]:
-    """Return how often each class was taken for each, and the classes in order."""
+    """Return how often each class was predicted for each, and the classes in order."""
     order = pt.extra_ops.Unique(False, False, False)(pt.concatenate([actual, pred]))
     actual_hot = pt.eq(pt.as_tensor_variable(actual).dimshuffle(0, "x"), order).astype("int64")
     pred_hot = pt.eq(pt.as_tensor_variable(pred).dimshuffle(0, "x"), order).astype("int64")

@@ -48,7 +48,7 @@ class Streams:
         self.gen_seedgen = np.random.RandomState(seed)
 
     def updates(self) -> list[tuple[Any, Any]]:
-        """Return the pairs of generators and their next states, which functions apply unasked."""
+        """Return pairs of generators and next states, which functions apply by themselves."""
         return list(self.state_updates)
 
     def seed(self, seed: int | None = None) -> None:
@@ -64,7 +64,7 @@ class Streams:
     ) -> Any:
         """Return a draw by an op of PyTensor, in a dtype; its generator moves on at each call.
 
-        The draw has its generator as ``rng``, and it with its next state as ``update``.
+        The draw's ``rng`` is its generator, and its ``update`` that with its next state.
         """
         rng = pytensor.shared(self._generator(), borrow=True)
         draw = op(*arguments, **options, rng=rng)

@@ -53,15 +53,9 @@ def _count(side: Any, length: int, step: int, pad: int, ignore_border: bool) -> 
 
 def _shifts(images: Any, window: Pair, steps: Pair, counts: list[Any]) -> list[Any]:
     """Return for each pixel of a window the images of that pixel in all windows."""
-    return [
-        images[
-            (
-                ...,
-                *(
-                    slice(start, start + (count - 1) * step + 1, step)
-                    for start, count, step in zip(pixel, counts, steps, strict=True)
-                ),
-            )
-        ]
-        for pixel in itertools.product(*(range(length) for length in window))
-    ]
+    shifted = []
+    for pixel in itertools.product(*map(range, window)):
+        axes = zip(pixel, counts, steps, strict=True)
+        slices = [slice(start, start + (n - 1) * step + 1, step) for start, n, step in axes]
+        shifted.append(images[(..., *slices)])
+    return shifted

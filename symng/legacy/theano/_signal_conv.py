@@ -53,8 +53,8 @@ def conv2d(
         border_mode,
         subsample,
     )
-    whole = slice(None)
-    return responses[whole if images.type.ndim == 3 else 0, whole if kernels.type.ndim == 3 else 0]
+    every = slice(None)
+    return responses[every if images.type.ndim == 3 else 0, every if kernels.type.ndim == 3 else 0]
 
 
 def _of_channels(shape: Any) -> Any:

@@ -40,7 +40,7 @@ __all__ = [
 
 
 class _TypeOfBroadcasts(type):
-    """Makes every type of PyTensor an instance of `TensorType`, and a call one of PyTensor's."""
+    """Make PyTensor's types instances of `TensorType`, and a call of it return one of them."""
 
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, PyTensorType)
@@ -49,7 +49,7 @@ class _TypeOfBroadcasts(type):
         cls, dtype: Any, broadcastable: Any = None, name: str | None = None, **options: Any
     ) -> Any:
         lengths = options.pop("shape", broadcastable) or ()
-        # False was the mark of an axis of any length, and is 0 to Python.
+        # False marked an axis of any length, and equals 0 in Python.
         shape = tuple(1 if n is True else None if n is False else n for n in lengths)
         return PyTensorType(dtype, shape=shape, name=name)
 
@@ -113,7 +113,7 @@ def split(x: Any, splits_size: Any, n_splits: int | None = None, axis: int = 0) 
 
 
 def round(a: Any, mode: str = "half_away_from_zero") -> Any:
-    """Return whole numbers; a half goes away from zero, as in 2013, not to the even one."""
+    """Return whole numbers; halves go away from zero, as in Theano, not to the even number."""
     return pt.round(a, mode)
 
 
