@@ -171,12 +171,12 @@ class DirectSolver(Solver):
             niter=pt.cast(rows.shape[0], "int64"),
             residual_norm=system.number(r_norm) * system.scale,
             x_norm=system.number(x_norm) * system.scale,
-            norm_estimate=_numbered(system, factorization.norm),
-            condition_estimate=_numbered(system, factorization.condition),
+            norm_estimate=_optional_number(system, factorization.norm),
+            condition_estimate=_optional_number(system, factorization.condition),
         )
 
 
-def _numbered(system: System, value: TensorVariable | None) -> TensorVariable | None:
+def _optional_number(system: System, value: TensorVariable | None) -> TensorVariable | None:
     """Return an estimate in the dtype of the system."""
     return None if value is None else system.number(value)
 
