@@ -92,22 +92,22 @@ def minimize(
         read-only meanwhile. With a ``batch_size`` memory-mapped arrays are read, and checked, as
         their examples are drawn.
 
-        Or batch after batch, each such a tuple: a generator, a data loader, or a function that
-        returns an iterable of the batches of one pass. It is called with the number of the pass,
+        Or a stream of batches, each such a tuple: a generator, a data loader, or a function that
+        returns an iterable of the batches of one pass. The function is called with the pass number,
         from 0, if it needs an argument. The next batch is made, and moved to the device, in a
         thread while a step runs.
     batch_size : int, callable or tuple of them, optional
         Examples in a gradient batch, drawn without replacement. A schedule is a function of the
-        step number, from 0; its sizes are limited to the examples that metric and search
-        batch leave. JAX recompiles for each new size, so change it rarely. Not with a stream of
-        batches. Default: all examples, in order. Then a step that raises the loss is undone, and
-        the next has more damping, or with a fixed damping half the size; `SGD`, `Adam`, `TONGA` and
-        a damping with ``reject_below`` of its own go by their own rules. Of an `ObjectiveSum` one
-        for all terms, or one for each in a tuple: ``(500, None)``.
+        step number, from 0; its sizes are limited to the examples that metric and search batch
+        leave. JAX recompiles for each new size, so change it rarely. Not with a stream of batches.
+        Default: all examples, in order. Then a step that raises the loss is undone, and the next
+        has more damping, or with a fixed damping half the size; `SGD`, `Adam`, `TONGA` and a
+        damping with ``reject_below`` follow their own rules. For an `ObjectiveSum` one for all
+        terms, or a tuple of one for each: ``(500, None)``.
     drop_last : bool, default True
         Whether the examples that do not fill the last batch of an epoch wait for the next epoch.
         With False they are a shorter batch, so that each epoch takes every example once; a step on
-        it weighs as much as any other, and compiled code of JAX is made for it, too.
+        it counts as much as any other, and JAX compiles for its size, too.
     metric_batch : {"same", "other", "own"}, default "same"
         Examples for the metric: those of the gradient batch; others of the training set, none of
         which is in the gradient batch of the same step (of a stream, the batch after that); or
@@ -126,7 +126,7 @@ def minimize(
         too, metric and search batch have no example in common if those outside of the gradient
         batch suffice for both; else they are drawn independently.
     max_steps : int or None, default 200
-        Limit on the steps. A stream that cannot begin again must last so long; with None the run
+        Limit on the steps. A stream that cannot begin again must last that long; with None the run
         ends with it.
     max_seconds : float, optional
         Limit on the seconds of training (compilation and evaluation not counted), checked between
@@ -138,11 +138,10 @@ def minimize(
         and below 1, as all tolerances. Default: no such test.
     loss_tolerance : float, "auto" or None, default "auto"
         Stop when the loss has changed by at most this times its value in three accepted steps in a
-        row. "auto" makes a test on full batches alone, and with neither ``average_decay`` nor
-        ``updates``: the loss has changed by no more than its rounding errors, four units, in nine
-        accepted steps in a row, and the gradient is below eps^(3/4) of the first one, with eps that
-        of the dtype. A loss near 0 is compared with eps times the first loss. None makes no such
-        test.
+        row. "auto" makes its test only on full batches, without ``average_decay`` and ``updates``:
+        the loss has changed by no more than its rounding errors, four units, in nine accepted steps
+        in a row, and the gradient is below eps^(3/4) of the first one, with eps that of the dtype.
+        A loss near 0 is compared with eps times the first loss. None makes no such test.
     update_tolerance : float, optional
         Stop when the norm of an update is at most this times the norm of the parameters. Default:
         no such test.
@@ -158,7 +157,7 @@ def minimize(
     progress : bool, default True
         Whether to show a progress bar, or lines where there is neither a terminal nor a notebook.
     callback : callable, optional
-        Called with the row of each step (a mapping), and where it needs a second argument with the
+        Called with the row of each step (a mapping) and, if it needs a second argument, with the
         `CompiledStep`, whose ``state`` it may change; stops the run when it returns True.
     checkpoint : path, optional
         File for the state of the run: parameters, state of the optimizer, random generators and
@@ -171,7 +170,7 @@ def minimize(
         changes. If writing fails later, for instance because the disk is full, there is a warning
         and the run continues.
     checkpoint_seconds : float, default 60.0
-        Seconds from one writing of the checkpoint to the next.
+        Seconds from one write of the checkpoint to the next.
     checkpoint_every : int, optional
         Write the checkpoint after every so many steps, too.
     keep : int, default 1
@@ -229,8 +228,8 @@ def minimize(
     - "converged" if it meets one of the tolerances; ``message`` says which, with the numbers. Steps
       that were undone do not count as changes of zero. For an optimizer that does not evaluate the
       loss after its step, as `SGD` and `Adam`, the losses of two steps are compared. Steps whose
-      solve has not met its tolerance are small whatever the distance from an optimum, and count for
-      ``gradient_tolerance`` alone.
+      solve has not met its tolerance may be small far from an optimum, and count only for
+      ``gradient_tolerance``.
     - "stalled" if a hundred such steps in a row were within ``loss_tolerance`` or
       ``update_tolerance``.
     - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
