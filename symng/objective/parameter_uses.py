@@ -18,7 +18,7 @@ from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.math import Dot
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
-from pytensor.tensor.subtensor import AdvancedSubtensor, AdvancedSubtensor1
+from pytensor.tensor.subtensor import AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.axes import infer_length
@@ -261,7 +261,6 @@ def _is_product(node: Apply) -> bool:
 def _is_lookup(node: Apply) -> bool:
     """Return whether this takes rows of a table by an array of integers."""
     op = node.op
-    if not isinstance(op, AdvancedSubtensor | AdvancedSubtensor1) or len(node.inputs) != 2:
+    if not isinstance(op, AdvancedSubtensor) or len(node.inputs) != 2:
         return False
-    rows = getattr(op, "idx_list", (0,)) == (0,)
-    return rows and node.inputs[1].type.dtype.startswith(("int", "uint"))
+    return tuple(op.idx_list) == (0,) and node.inputs[1].type.dtype.startswith(("int", "uint"))
