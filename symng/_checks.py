@@ -171,6 +171,18 @@ def check_instance(
         raise argument_error(name, expected, value, hint, TypeError)
 
 
+def check_tensors(name: str, value: object) -> tuple[TensorVariable, ...]:
+    """Return one or several floating-point tensors that have axes as a tuple, or refuse them."""
+    tensors = (value,) if isinstance(value, Variable) else value
+    expected = "a symbolic floating-point tensor with an axis of examples (or a list of them)"
+    if not isinstance(tensors, list | tuple) or not tensors:
+        raise argument_error(name, expected, value, error=TypeError)
+    for v in tensors:
+        if not isinstance(v, TensorVariable) or v.ndim == 0 or not v.type.dtype.startswith("float"):
+            raise argument_error(name, expected, v, error=TypeError)
+    return tuple(tensors)
+
+
 def check_flag(name: str, value: object) -> None:
     """Refuse ``value`` unless it is True or False."""
     if not isinstance(value, bool):

@@ -155,14 +155,13 @@ def _inner(op: Op) -> tuple[list[Variable], list[Variable]]:
 
 def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], order: _Order) -> bool:
     """Return whether an op lacks a derivative, by differentiating the op alone."""
-    inputs = [v.type() if v in depends and _is_float(v) else v for v in node.inputs]
+    inputs = [v.type() if v in depends and is_float(v) else v for v in node.inputs]
     varying = [new for new, v in zip(inputs, node.inputs, strict=True) if new is not v]
     if not varying:
         return False
     copies = node.clone_with_new_inputs(inputs).outputs
-    ends = [
-        new for new, v in zip(copies, node.outputs, strict=True) if v in needed and _is_float(v)
-    ]
+    pairs = zip(copies, node.outputs, strict=True)
+    ends = [new for new, v in pairs if v in needed and is_float(v)]
     u: list[Variable] = [end.type() for end in ends]
     try:
         pulled: Any = gradient.pullback(ends, varying, u, disconnected_inputs="ignore")
@@ -174,8 +173,8 @@ def _lacks(node: Apply, depends: set[Variable], needed: set[Variable], order: _O
     return False
 
 
-def _is_float(v: Variable) -> bool:
-    """Return whether ``v`` is a tensor or scalar of floating-point numbers."""
+def is_float(v: Variable) -> bool:
+    """Return whether ``v`` holds floating-point numbers, which have derivatives."""
     return str(getattr(v.type, "dtype", "")).startswith("float")
 
 

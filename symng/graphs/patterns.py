@@ -11,6 +11,8 @@ import numpy as np
 from pytensor.compile.builders import OpFromGraph
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.traversal import toposort
+from pytensor.tensor.basic import get_underlying_scalar_constant_value
+from pytensor.tensor.exceptions import NotScalarConstantError
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs.evaluation import CHEAP, evaluate_nodes
@@ -21,9 +23,17 @@ _Kind = Literal["sigmoid", "softmax"]
 
 def constant_value(v: Variable) -> np.ndarray | None:
     """Return the value of a constant, or of what a few ops compute from constants, or None."""
-    # A number in a formula: a constant with axes added, as a rule.
+    # A number in a formula is usually a constant with added axes.
     value = v.data if isinstance(v, Constant) else evaluate_nodes(_last_nodes(v, 5), {}).get(v)
     return None if value is None else np.asarray(value)
+
+
+def constant_number(v: Variable) -> float | None:
+    """Return the number that all entries of a constant have, or None if it is not such a one."""
+    try:
+        return float(get_underlying_scalar_constant_value(v))
+    except NotScalarConstantError:
+        return None
 
 
 def sample(v: Variable, low: float = -6.0, high: float = 6.0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Mean squared per-example gradients: exact for dense layers, else estimated by random signs."""
+"""Mean squared per-example gradients: exact for dense layers, else estimated with random signs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from symng.graphs.loops import map_rows
 from symng.graphs.types import Integer, Params
 from symng.objective import Objective
 from symng.objective.batches import TermBatch
-from symng.objective.layers import ParameterUse, find_uses
+from symng.objective.layers import SingleUse, find_uses
 
 
 def known_example_losses(objective: Objective) -> TensorVariable:
-    """Return the losses of single examples, of an objective that has them."""
+    """Return the losses of single examples, which the objective is known to have."""
     losses = objective.example_losses
     assert losses is not None  # by `EmpiricalFisher.check`
     return losses
@@ -49,7 +49,7 @@ def mean_squared_gradients(batch: TermBatch, draws: int, seed: Integer) -> Tenso
 # Exact, for dense layers
 
 
-def _uses(objective: Objective) -> dict[SharedVariable, ParameterUse]:
+def _uses(objective: Objective) -> dict[SharedVariable, SingleUse]:
     """Return where the matrices and biases of dense layers are used."""
     return find_uses(objective, {known_example_losses(objective): 0})
 
@@ -59,10 +59,10 @@ def _layer_squares(objective: Objective) -> dict[SharedVariable, TensorVariable]
     losses = known_example_losses(objective)
     uses = _uses(objective)
     count = losses.shape[0].astype(objective.dtype)
-    # This shares the backward pass of the loss; with a mean its deltas are divided by N.
+    # The loss shares its backward pass with the gradient; its deltas are divided by N for a mean.
     known = objective.reduction in ("mean", "sum")
     total = objective.loss if known else losses.sum()
-    # A layer whose shape alone is read has no derivative: zeros.
+    # The derivative is zero for a layer of which only the shape is used.
     outputs = [use.node.outputs[0] for use in uses.values()]
     deltas = grad(total, outputs, disconnected_inputs="ignore")
     factor = count if objective.reduction == "mean" else 1 / count
@@ -72,7 +72,7 @@ def _layer_squares(objective: Objective) -> dict[SharedVariable, TensorVariable]
     }
 
 
-def _sum_squares(use: ParameterUse, delta: TensorVariable) -> TensorVariable:
+def _sum_squares(use: SingleUse, delta: TensorVariable) -> TensorVariable:
     """Return sum_n g_n^2, given the derivative of the summed losses by the output of the layer.
 
     With h W, g_n = h_n^T delta_n, and the sum of the squares is (h^2)^T delta^2.
@@ -100,8 +100,8 @@ def _signed_means(
     count = losses.shape[0].astype(losses.dtype)
 
     def signed_mean(signs: TensorVariable) -> TensorVariable:
-        slopes = grad(pt.dot(signs, losses) / count, list(params), disconnected_inputs="ignore")
-        return vectors.ravel(slopes, params)
+        mean = pt.dot(signs, losses) / count
+        return vectors.ravel(grad(mean, list(params), disconnected_inputs="ignore"), params)
 
     rows = map_rows(signed_mean, vectors.random_signs(losses, seed, draws, offset=offset))
     return pt.specify_shape(rows, (draws, vectors.count(params)))

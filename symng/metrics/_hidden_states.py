@@ -34,14 +34,14 @@ class Hidden:
         """Return the Fisher matrix of p(h) with respect to `end`, times ``tangent``."""
         if self.e is not None:
             return self.likelihood.metric_product(self.e, tangent)
-        # On h the metric is diagonal. Where h is saturated to rounding it is 1 / 0, and what it
-        # multiplies is 0 or as good as that: such a unit has no part in the product.
+        # On h the metric is diagonal. For a unit that is saturated to rounding it is 1 / 0, but the
+        # tangent is 0 up to rounding: such units are left out.
         weights = self.likelihood.output_metric_product(self.h, pt.ones_like(self.h))
         return pt.switch(pt.isinf(weights), pt.zeros_like(weights), weights) * tangent
 
 
 def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidden:
-    """Read the distribution of ``h`` off its activation, unless ``likelihood`` gives it.
+    """Return ``h`` with the distribution read off its activation, unless ``likelihood`` is given.
 
     If ``h`` is a trace of a scan, its activation is read inside the scan; its pre-activation stays
     in the loop.
@@ -53,7 +53,7 @@ def read_hidden(h: TensorVariable, likelihood: Likelihood | None = None) -> Hidd
     if likelihood is not None and likelihood.is_logits:
         return Hidden(likelihood.mean(h), h, likelihood, "given, state taken as logits")
     if found is None:
-        source = "given" if likelihood else f"no activation known by its end{where}"
+        source = "given" if likelihood else f"no known activation at its end{where}"
         return Hidden(h, None, likelihood or Gaussian(), source)
     if likelihood is None:
         likelihood, source = found.likelihood, f"read off {found.source}"
@@ -82,7 +82,7 @@ def recurrent_states(objective: Objective) -> list[TensorVariable]:
 
 
 def _traces(node: Apply, used: Sequence[int]) -> Iterator[TensorVariable]:
-    """Return the traces of those states of a scan that enter its outputs numbered ``used``."""
+    """Yield the traces of those states of a scan that its outputs numbered ``used`` depend on."""
     op = node.op
     lookup = op.get_oinp_iinp_iout_oout_mappings()
     inner_inputs, inner_outputs = op.inner_inputs, op.inner_outputs

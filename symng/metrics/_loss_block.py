@@ -42,7 +42,7 @@ class LossBlock:
         return self._embed(self._part.scale(self._part.values, self._take(v)), None)
 
     def draw(self, seed: Integer) -> TensorVariable:
-        """Return the product of the root of H+ with random signs, and zeros."""
+        """Return the product of the square root of H+ with random signs, and zeros."""
         values = self._part.values
         signs = vectors.random_signs(values, seed)
         return self._embed(self._part.scale(pt.sqrt(values), signs), None)
@@ -54,7 +54,7 @@ class LossBlock:
         return self._embed(self._part.scale(inverse, self._take(v)), None)
 
     def replace(self, v: TensorVariable, by: TensorVariable) -> TensorVariable:
-        """Return ``v`` with phi's part of another flat vector."""
+        """Return ``v`` with phi's part replaced by that of another flat vector."""
         return self._embed(self._take(by), v)
 
     def _take(self, v: TensorVariable) -> TensorVariable:
@@ -63,7 +63,7 @@ class LossBlock:
         return vectors.ravel([slices[p] for p in self.chosen], self.chosen)
 
     def _embed(self, part: TensorVariable, rest: TensorVariable | None) -> TensorVariable:
-        """Return a flat vector of all parameters, zeros but for phi's part, or ``rest``."""
+        """Return a flat vector of all parameters with phi's part, and ``rest`` or else zeros."""
         slices: dict[Any, TensorVariable]
         if rest is None:
             shapes = vectors.param_shapes(self.params)
@@ -77,6 +77,6 @@ class LossBlock:
 
 
 def loss_block(batch: TermBatch) -> LossBlock | None:
-    """Return the block of the parameters that the loss alone reaches; None where there are none."""
+    """Return the block of the parameters that only the loss depends on; None if there are none."""
     chosen = batch.objective.model.loss_params
     return LossBlock(batch, chosen) if chosen else None

@@ -1,4 +1,4 @@
-"""Rows of a matrix R with R^T R equal to a metric, each from the one example that it belongs to."""
+"""Rows of a matrix R with R^T R equal to a metric, each computed from its own example."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from symng.graphs.axes import infer_length
 from symng.graphs.batching import over_batch
 from symng.graphs.loops import map_rows
 from symng.graphs.rebuild import rebuild
-from symng.metrics.jacobian import slopes_of
+from symng.metrics.jacobian import pullback_by_param
 from symng.objective import Objective
 from symng.objective.single_examples import SingleExample, keeps_examples, single_example
 from symng.operators import identity_like
@@ -44,14 +44,14 @@ class RowBlock:
 
 
 def rows_by_example(objective: Objective, blocks: Sequence[RowBlock]) -> TensorVariable | None:
-    """Return the rows of all blocks; None where a row may take more than one example.
+    """Return the rows of all blocks; None if a row may depend on more than one example.
 
     The rows of a block are ordered by the entry of an example, then by the example.
 
     Notes
     -----
-    Rows cost a backward pass of one example each, all examples of an entry at once. Where the model
-    has a loop, or an op that PyTensor cannot apply to a batch, they come one after another, with a
+    Rows cost a backward pass of one example each, all examples of an entry at once. If the model
+    has a loop, or an op that PyTensor cannot apply to a batch, they are computed one by one, with a
     forward pass each.
     """
     if not all(_is_by_example(block) for block in blocks):
@@ -87,8 +87,8 @@ def _rows_of(
 ) -> TensorVariable:
     """Return the rows of a block, given its end on one example."""
     unit = end.type()
-    slopes = slopes_of([end], objective, [block.cotangent(end, unit)])
-    row = [v.flatten().astype(objective.dtype) for v in slopes]
+    pulled = pullback_by_param([end], objective, [block.cotangent(end, unit)])
+    row = [v.flatten().astype(objective.dtype) for v in pulled]
     first = dict(zip(example.placeholders, (s[0] for s in example.stacked), strict=True))
     (end_of_first,) = rebuild([end], first)
     at_once = _over_examples(row, unit, end_of_first, example, first)
@@ -112,9 +112,9 @@ def _over_examples(
     first: Mapping[TensorVariable, TensorVariable],
 ) -> list[TensorVariable] | None:
     """Return the parts of ``row`` for all examples; None if it has an op that takes no batch."""
-    if example.loops:
+    if example.has_loop:
         return None
-    # All examples have the lengths of the first one. PyTensor would take one for each of them.
+    # All examples have the lengths of the first one; PyTensor would compute them for each example.
     lengths: list[Variable] = [
         node.outputs[0] for node in toposort(row) if isinstance(node.op, Shape | Shape_i)
     ]
@@ -134,8 +134,8 @@ def _one_by_one(
     count = example.stacked[0].shape[0]
     index = vectors.positions(entries_first(block.end, block.axis)) - 1
 
-    def row_at(place: TensorVariable) -> TensorVariable:
-        entry, n = place[0], place[1]
+    def row_at(entry_and_example: TensorVariable) -> TensorVariable:
+        entry, n = entry_and_example[0], entry_and_example[1]
         flat = vectors.positions(end.flatten())
         direction = pt.eq(flat, entry + 1).astype(unit.dtype).reshape(end.shape, ndim=end.ndim)
         (with_unit,) = rebuild([row], {unit: direction})

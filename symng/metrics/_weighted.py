@@ -24,7 +24,7 @@ class Parts(NamedTuple):
 def weighted_parts(
     weights: Sequence[Scalar], of_terms: Sequence[Parts], size: int, dtype: str
 ) -> Parts:
-    """Return those of sum_i w_i A_i; without a factor or draw where one of the terms has none."""
+    """Return the parts of sum_i w_i A_i, with no factor or draw if one of the terms has none."""
     factors = [parts.factor for parts in of_terms if parts.factor is not None]
     draws = [parts.draw for parts in of_terms if parts.draw is not None]
     roots = [pt.sqrt(pt.cast(weight, dtype)) for weight in weights]

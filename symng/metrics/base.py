@@ -31,7 +31,7 @@ class Metric(Config, ABC):
     def __call__(self, objective: ObjectiveLike | Batch) -> LinearOperator:
         """Return the operator of this metric for ``objective``, over the flat parameter vector.
 
-        That of an `ObjectiveSum` is the weighted sum of those of its terms.
+        For an `ObjectiveSum` it is the weighted sum of the operators of the terms.
 
         Raises
         ------
@@ -71,14 +71,14 @@ class Metric(Config, ABC):
         return batch.mean(lambda o, _: [self.product(o, v).astype(o.dtype)])[0]
 
     def check(self, objective: Objective) -> None:
-        """Refuse an objective that lacks what the metric needs; by default none."""
+        """Refuse an objective that lacks what the metric needs; by default all pass."""
 
     def with_damping(self, damping: TensorVariable) -> Metric:
         """Return the metric for this damping of the optimizer; by default the metric itself."""
         return self
 
     def loss_block(self, batch: TermBatch) -> LossBlock | None:
-        """Return what is added for the parameters that the loss alone reaches; by default None."""
+        """Return the block added for parameters that only the loss depends on; by default None."""
         return None
 
     def factor(self, objective: Objective) -> Factor | None:
@@ -86,7 +86,7 @@ class Metric(Config, ABC):
         return None
 
     def draw(self, batch: TermBatch) -> Callable[[TensorVariable], TensorVariable] | None:
-        """Return a function seed -> R^T s, with R that of `factor` and s random signs, or None."""
+        """Return a function seed -> R^T s, with R as in `factor` and s random signs, or None."""
         return None
 
     @abstractmethod
@@ -100,7 +100,7 @@ def _sum_of(first: Product, second: Product) -> Product:
 
 
 def as_metric(name: str, value: object) -> Metric:
-    """Return ``value`` if it is a metric: the check of a setting."""
+    """Return ``value`` if it is a metric, or refuse it."""
     if not isinstance(value, Metric):
         raise argument_error(
             name,
@@ -140,8 +140,9 @@ class OutputMetric(Metric):
     def bend(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         """Return J^T H r'', with r'' the second derivative of the outputs along the vector ``v``.
 
-        Where the metric is R^T R this is R^T times the second derivative of what R is the Jacobian
-        of: what a straight step bends the outputs, pulled back.
+        It says how outputs leave their tangents along a straight step, pulled back to the
+        parameters. If the metric is R^T R and R a Jacobian, it is R^T times the second derivative
+        of what R is the Jacobian of.
         """
         outputs, along = self.outputs(objective), v.type()  # v depends on the parameters, too
         tangents = pushforward(outputs, objective, along)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import vectors
+from symng.graphs.building import building
 from symng.graphs.config import config
 from symng.graphs.derivatives import grad, hessian_product
 from symng.graphs.rebuild import rebuild
 from symng.metrics.base import Metric, OutputMetric
-from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.output_products import check_passage
 
@@ -24,7 +24,7 @@ class GaussNewton(OutputMetric):
     respect to the parameters over the batch, and H the Hessian of the loss with respect to r,
     by automatic differentiation. It has the scale of the loss: with a mean over examples it is a
     mean, with a sum a sum, and a loss scaled by c gives c G, so that a damping tuned for it scales
-    with c. Positive semi-definite where the loss is convex in r.
+    with c. It is positive semi-definite if the loss is convex in r.
 
     Raises
     ------
@@ -35,9 +35,9 @@ class GaussNewton(OutputMetric):
     -----
     One product costs a pushforward and a pullback through the model and one reverse pass through
     the loss's end. Terms of the loss that do not pass through r, such as weight decay, are left
-    out, but for parameters that the loss alone reaches: they have a block as with `Fisher`. For
-    matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). Its graph
-    may reach the targets (see the operator's ``required_inputs``); a metric batch then holds inputs
+    out, except for parameters that only the loss depends on: they have a block as with `Fisher`.
+    For matching pairs of output and loss it equals the Fisher matrix (equations 11 to 15). It may
+    depend on the targets (see the operator's ``required_inputs``); a metric batch then holds inputs
     and targets.
 
     References
@@ -76,8 +76,8 @@ class GaussNewton(OutputMetric):
         # The loss as a function of the pre-activations alone, even if one is computed from another.
         placeholders: list[TensorVariable] = [r.type() for r in preactivations]
         loss = rebuild([objective.loss], dict(zip(preactivations, placeholders, strict=True)))[0]
-        curved = hessian_product(loss, placeholders, tangents)
-        return rebuild(curved, dict(zip(placeholders, preactivations, strict=True)))
+        product = hessian_product(loss, placeholders, tangents)
+        return rebuild(product, dict(zip(placeholders, preactivations, strict=True)))
 
 
 @config
@@ -90,8 +90,8 @@ class Hessian(Metric):
 
     Notes
     -----
-    One product costs a forward-over-reverse pass, about the work of two gradients. Its graph may
-    reach the targets: a metric batch for it holds inputs and targets.
+    One product costs a forward-over-reverse pass, about the work of two gradients. It may depend on
+    the targets: a metric batch for it holds inputs and targets.
 
     References
     ----------
@@ -113,14 +113,14 @@ class Hessian(Metric):
 
     def product(self, objective: Objective, v: TensorVariable) -> TensorVariable:
         params = objective.params
-        with floatx_of(objective):
-            slopes = grad(objective.loss, params, disconnected_inputs="ignore")
-            along = (vectors.ravel(slopes, params) * v).sum()
-            curved = grad(
+        with building(floatx=objective.dtype):
+            gradients = grad(objective.loss, params, disconnected_inputs="ignore")
+            along = (vectors.ravel(gradients, params) * v).sum()
+            product = grad(
                 along,
                 params,
                 of=objective.loss,
                 consider_constant=[v],
                 disconnected_inputs="ignore",
             )
-        return vectors.ravel(curved, params)
+        return vectors.ravel(product, params)

@@ -31,9 +31,9 @@ class EmpiricalFisher(Metric):
     """Covariance of the per-example gradients g_n, with the targets of the data.
 
     U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the
-    mean of the g_n, centered. A mean over the N examples of a batch, whether the loss is their mean
-    or their sum; when the loss is scaled by c the matrix scales by c^2, and a damping tuned for it
-    with it. Positive semi-definite, of rank at most N (N - 1 when centered).
+    mean of the g_n, centered. It is a mean over the N examples of a batch, whether the loss is a
+    mean or a sum over them. When the loss is scaled by c, the matrix scales by c^2, and so does a
+    damping tuned for it. It is positive semi-definite, of rank at most N (N - 1 when centered).
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ class EmpiricalFisher(Metric):
     Notes
     -----
     One product costs a pushforward and a pullback through the loss, and two vectors of length N; no
-    g_n is formed. Its graph reaches the targets: a metric batch for it holds inputs and targets. It
-    is not the Fisher matrix: the expectation is over the targets of the data, not those of the
-    model (section 4).
+    g_n is formed. It depends on the targets: a metric batch for it holds inputs and targets. It is
+    not the Fisher matrix: the expectation is over the targets of the data, not those of the model
+    (section 4).
 
     References
     ----------
@@ -95,7 +95,7 @@ class EmpiricalFisher(Metric):
         return pullback([losses], objective, [along / losses.shape[0].astype(losses.dtype)])
 
     def apply(self, batch: TermBatch, v: TensorVariable) -> TensorVariable:
-        # The examples are centered around the mean of the batch, not of their part of it.
+        # Examples are centered around the mean of the batch, not of their chunk.
         if not self.centered or isinstance(batch, FullBatch):
             return super().apply(batch, v)
         mean = _mean_gradient(batch)
@@ -146,10 +146,10 @@ class EmpiricalFisher(Metric):
     ) -> TensorVariable:
         """Return the diagonal of the matrix: the mean of g_n^2, or their variance when centered.
 
-        Exact for dense layers: for a matrix W that enters the loss once, as h W with an example a
-        row of h, and for a bias added to such rows. For all other parameters (shared by layers, in
-        a scan, with a weight decay) it is the estimate 1/N (sum_n s_n g_n)^2, averaged over
-        ``draws`` of random signs s_n. Its expectation is the mean of g_n^2 and its standard
+        Exact for dense layers: for a matrix W that enters the loss once, as h W with an example in
+        each row of h, and for a bias added to such rows. For all other parameters (shared by
+        layers, in a scan, with a weight decay) it is the estimate 1/N (sum_n s_n g_n)^2, averaged
+        over ``draws`` of random signs s_n. Its expectation is the mean of g_n^2 and its standard
         deviation at most sqrt(2 / draws) times that, unless centered.
 
         Parameters
@@ -159,7 +159,7 @@ class EmpiricalFisher(Metric):
         draws : int, default 8
             At least 1.
         seed : int or symbolic integer scalar, default 0
-            The signs are a function of it: give the number of the step for new ones at each step.
+            Determines the signs: give the number of the step for new ones at each step.
 
         Returns
         -------
@@ -168,9 +168,9 @@ class EmpiricalFisher(Metric):
 
         Notes
         -----
-        The exact part costs a matrix product for each matrix, and shares the backward pass of the
-        loss where the loss is a mean or sum of its examples; else one backward pass more. The
-        estimate costs a backward pass for each draw. No g_n is formed.
+        The exact part costs a matrix product for each matrix. It shares the backward pass of the
+        loss if the loss is a mean or sum over examples, and else costs another one. The estimate
+        costs a backward pass for each draw. No g_n is formed.
 
         Examples
         --------

@@ -49,15 +49,15 @@ class Fisher(OutputMetric):
 
     Notes
     -----
-    One product costs a pushforward and a pullback through the model: 4 matrix products a dense
-    layer (2 in the first), beside the forward pass, which a solver's loop does once. The targets
-    are not needed and not reached. With a loss that is c times the mean negative log-likelihood,
-    the Gauss-Newton matrix is c F: a damping tuned for one suits the other when scaled by c.
+    One product costs a pushforward and a pullback through the model: 4 matrix products per dense
+    layer (2 for the first), besides the forward pass, which a solver's loop does once. It does not
+    depend on the targets. With a loss that is c times the mean negative log-likelihood, the
+    Gauss-Newton matrix is c F: a damping tuned for one suits the other when scaled by c.
 
-    Parameters phi that the loss depends on and the output does not have a block of their own beside
-    F: the positive part of the Hessian of the loss with respect to phi, at the scale of the loss,
-    which may need the targets. It is formed, by a pass for each of its rows, for up to 256 numbers;
-    of more there is the diagonal, from one pass, exact where the Hessian is diagonal. Where the
+    Parameters phi that the loss depends on and the output does not have a block of their own next
+    to F: the positive part of the Hessian of the loss with respect to phi, at the scale of the
+    loss, which may need the targets. For up to 256 numbers it is formed, by a pass for each row.
+    For more, the diagonal stands in for it, from one pass, exact if the Hessian is diagonal. If the
     scale of the noise is such a parameter, `GaussNewton` follows it, and F does not.
 
     References
@@ -106,7 +106,7 @@ class Fisher(OutputMetric):
             on_y = self._is_on_output(head)
             product = likelihood.output_metric_product if on_y else likelihood.metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
-            # A factor, not a divisor: a solver's loop gathers it with other constants.
+            # A factor, not a divisor: a solver's loop multiplies it with other constants first.
             cotangents.append(product(end, tangent) * (1 / count))
         return cotangents
 

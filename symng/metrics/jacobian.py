@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import pytensor
 from pytensor.tensor.variable import TensorVariable
 
 from symng.graphs import derivatives, vectors
@@ -45,11 +43,10 @@ def pushforward(
     >>> tangents.eval({x: [[1.0, 1.0], [0.0, 3.0]]})
     array([3., 6.])
     """
-    with floatx_of(objective):
-        tangents = derivatives.pushforward(
+    with building(floatx=objective.dtype):
+        return derivatives.pushforward(
             _detached(outputs), objective.params, vectors.split(v, objective.params), "ignore"
         )
-    return list(tangents)
 
 
 def pullback(
@@ -81,18 +78,18 @@ def pullback(
     >>> symng.pullback([y], objective, [pt.ones_like(y)]).eval({x: [[1.0, 1.0], [0.0, 3.0]]})
     array([1., 4.])
     """
-    return vectors.ravel(slopes_of(outputs, objective, cotangents), objective.params)
+    return vectors.ravel(pullback_by_param(outputs, objective, cotangents), objective.params)
 
 
-def slopes_of(
+def pullback_by_param(
     outputs: Sequence[TensorVariable], objective: Objective, cotangents: Sequence[TensorVariable]
 ) -> list[TensorVariable]:
-    """Return J^T u as tensors of the shapes of the parameters."""
-    with floatx_of(objective):
-        slopes = derivatives.pullback(
+    """Return J^T u as a tensor for each parameter, of its shape."""
+    with building(floatx=objective.dtype):
+        pulled = derivatives.pullback(
             _detached(outputs), objective.params, cotangents, disconnected_inputs="ignore"
         )
-    return [accumulate_in_own_dtype(slope) for slope in slopes]
+    return [accumulate_in_own_dtype(v) for v in pulled]
 
 
 def _detached(outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
@@ -102,14 +99,3 @@ def _detached(outputs: Sequence[TensorVariable]) -> list[TensorVariable]:
     through another output would be lost.
     """
     return list(outputs) if len(outputs) == 1 else [v.copy() for v in outputs]
-
-
-@contextmanager
-def floatx_of(objective: Objective) -> Iterator[None]:
-    """Return a context in which PyTensor's floatX is the dtype of the parameters.
-
-    The derivative of a scan has zeros of floatX where nothing is connected: float64 in the loop of
-    a float32 model.
-    """
-    with building(), pytensor.config.change_flags(floatX=objective.dtype):
-        yield

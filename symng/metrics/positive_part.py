@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 from pytensor.tensor.linalg import eigh
 from pytensor.tensor.variable import TensorVariable
@@ -17,7 +16,7 @@ from symng.graphs.loops import map_rows
 from symng.graphs.types import Params
 from symng.operators import Product
 
-# Up to so many numbers the matrix is formed.
+# The most rows of a matrix that is formed.
 _MAX_FORMED = 256
 
 Form = Callable[[Product], TensorVariable]
@@ -27,9 +26,9 @@ Form = Callable[[Product], TensorVariable]
 class PositivePart:
     """The positive part of a symmetric matrix H.
 
-    H+ = Q max(Lambda, 0) Q^T, with H = Q Lambda Q^T; 0 where H is not finite. Of more than 256 rows
+    H+ = Q max(Lambda, 0) Q^T, with H = Q Lambda Q^T; 0 if H is not finite. For more than 256 rows
     it is the positive part of the diagonal of H, taken from one product with random signs, which is
-    exact where H is diagonal.
+    exact if H is diagonal.
 
     Parameters
     ----------
@@ -38,8 +37,8 @@ class PositivePart:
     dtype : str
         That of the products.
     compute : callable
-        From a form of the product and the shape of its value to this value: the form itself of the
-        product with H, or a mean of it.
+        Takes a `Form` and the shape of its value, and returns this value for the product with H, or
+        a mean of such values over a batch.
     """
 
     def __init__(
@@ -60,9 +59,9 @@ class PositivePart:
         self.values, self._basis = _positive(values.astype(dtype)), basis.astype(dtype)
 
     def scale(self, factors: TensorVariable, v: TensorVariable) -> TensorVariable:
-        """Return the product of ``v`` with the matrix that has these eigenvalues in place of H's.
+        """Return the product of ``v`` with H, but with ``factors`` as its eigenvalues.
 
-        With ``values`` themselves it is the product with H+.
+        With ``values`` as factors it is the product with H+.
         """
         if self._basis is None:
             return factors * v
@@ -74,14 +73,13 @@ def loss_hessian_product(
 ) -> TensorVariable:
     """Return H u, with H the Hessian of a loss with respect to the flat vector of ``params``."""
     wrt = list(params)
-    # A gradient would begin with ones like the loss, and so need the targets in any case.
+    # Not the gradient, which would begin with ones like the loss, and so always need the targets.
     one = pt.constant(1, dtype=loss.type.dtype)
-    # The derivative of a scan has zeros of floatX where nothing is connected.
-    with building(), pytensor.config.change_flags(floatX=dtype):
-        slopes = pullback([loss], wrt, [one], disconnected_inputs="ignore")
-        along = (vectors.ravel(slopes, params) * u).sum()
-        curved = grad(along, wrt, of=loss, consider_constant=[u], disconnected_inputs="ignore")
-    return vectors.ravel(curved, params).astype(dtype)
+    with building(floatx=dtype):
+        gradients = pullback([loss], wrt, [one], disconnected_inputs="ignore")
+        along = (vectors.ravel(gradients, params) * u).sum()
+        product = grad(along, wrt, of=loss, consider_constant=[u], disconnected_inputs="ignore")
+    return vectors.ravel(product, params).astype(dtype)
 
 
 def _finite(H: TensorVariable) -> TensorVariable:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytensor.tensor as pt
-from pytensor.graph.basic import Variable
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_instance
+from symng._checks import Verbatim, argument_error, check_instance, check_tensors
 from symng.graphs.config import config, flag, number, setting
 from symng.graphs.rebuild import free_inputs
 from symng.graphs.types import Scalar
@@ -25,20 +24,11 @@ from symng.objective.batches import TermBatch
 
 def _as_states(name: str, value: object) -> tuple[TensorVariable, ...] | None:
     """Return hidden states, one or several of them, as a tuple."""
-    if value is None:
-        return None
-    given = (value,) if isinstance(value, Variable) else value
-    expected = "a floating-point tensor with an axis of examples (or a list of them)"
-    if not isinstance(given, list | tuple) or not given:
-        raise argument_error(name, expected, given, error=TypeError)
-    for h in given:
-        if not isinstance(h, TensorVariable) or h.ndim == 0 or not h.type.dtype.startswith("float"):
-            raise argument_error(name, expected, h, error=TypeError)
-    return tuple(given)
+    return None if value is None else check_tensors(name, value)
 
 
 def _as_likelihoods(name: str, value: object) -> object:
-    """Return a likelihood for all hidden states as it is, several of them as a tuple."""
+    """Return one likelihood, for all hidden states, as it is, and several as a tuple."""
     likelihoods = tuple(value) if isinstance(value, list | tuple) else (value,)
     for likelihood in likelihoods:
         if likelihood is not None:
@@ -65,8 +55,8 @@ class StructuralDamping(Metric):
     metric : Metric, default Fisher()
         A. With `GaussNewton` this is the matrix of Martens and Sutskever.
     coefficient : float or symbolic scalar, default 1.0
-        mu, at least 0. Where the loss is scaled, `GaussNewton` is scaled with it; scale mu so too.
-        In an optimizer a sum over examples counts as their mean.
+        mu, at least 0. If the loss is scaled, `GaussNewton` scales with it: scale mu likewise. In
+        an optimizer a sum over examples counts as their mean.
     relative : bool, default False
         Whether mu is ``coefficient`` times the damping lambda of the optimizer, which it then
         follows from step to step, as in [1]_. Outside of an optimizer lambda counts as 1.
@@ -80,8 +70,8 @@ class StructuralDamping(Metric):
     Raises
     ------
     TypeError, ValueError
-        On bad arguments; when called, where no hidden state is found or one depends on other
-        variables than inputs.
+        On bad arguments; when called, if no hidden state is found or one depends on variables other
+        than inputs.
 
     Notes
     -----
@@ -123,7 +113,7 @@ class StructuralDamping(Metric):
     )
 
     def describe(self, objective: Objective) -> str:
-        """Return the hidden states and what their activations stand for, one line a state."""
+        """Return the hidden states and what their activations stand for, one line per state."""
         return "\n".join(
             f"{s.h}: {describe_likelihood(s.likelihood)}, {s.source}"
             for s in self._states(objective)
@@ -191,13 +181,13 @@ class StructuralDamping(Metric):
 
 
 def _on_inputs(hidden: Sequence[TensorVariable], objective: Objective) -> list[TensorVariable]:
-    """Return hidden states that were given, on the inputs of ``objective``, or refuse them."""
+    """Return the given hidden states on the inputs of ``objective``, or refuse them."""
     states = objective.rebind(hidden)
     foreign = [v for v in free_inputs(states) if v not in objective.inputs]
     if foreign:
         raise argument_error(
             "hidden",
-            "states that are computed from the objective's inputs alone",
+            "states that are computed only from the objective's inputs",
             Verbatim(f"one that needs {foreign[0]}"),
             "A hidden state cannot depend on targets.",
         )

@@ -12,7 +12,7 @@ from pytensor.graph.traversal import ancestors, graph_inputs
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.variable import TensorVariable
 
-from symng._checks import Verbatim, argument_error, check_number, warn
+from symng._checks import Verbatim, argument_error, check_number, check_tensors, warn
 from symng.graphs.rebuild import free_inputs
 
 
@@ -34,24 +34,11 @@ def check_loss(loss: object) -> TensorVariable:
 
 def check_outputs(output: object) -> tuple[TensorVariable, ...]:
     """Return the outputs as a tuple of floating-point tensors with at least one axis."""
-    outputs = (
-        (output,)
-        if isinstance(output, Variable)
-        else tuple(output)
-        if isinstance(output, list | tuple)
-        else None
-    )
-    expected = "a symbolic floating-point tensor with an axis of examples (or a list of them)"
-    if not outputs:
-        raise argument_error("output", expected, output, error=TypeError)
-    for y in outputs:
-        if not isinstance(y, TensorVariable) or y.ndim == 0 or not y.type.dtype.startswith("float"):
-            raise argument_error("output", expected, y, error=TypeError)
-    return outputs
+    return check_tensors("output", output)
 
 
 def warn_of_random_draws(loss: TensorVariable, outputs: Sequence[TensorVariable]) -> None:
-    """Warn of random numbers in the graph, as of dropout, that are the same at every step."""
+    """Warn of random numbers in the graph, as in dropout, that are the same at every step."""
     draws = [v for v in graph_inputs([loss, *outputs]) if isinstance(v.type, RandomType)]
     found = [v for v in draws if getattr(v, "default_update", None) is None]
     if found:
@@ -104,7 +91,7 @@ def check_params(
 
 
 def _hint_for_params(params: object) -> str:
-    """Return what to give in place of ``params``, which is no list or an empty one."""
+    """Return a hint for ``params`` that are not a list, or an empty one."""
     if isinstance(params, SharedVariable):
         return "Write params=[...]."
     if isinstance(params, Mapping):
@@ -135,14 +122,10 @@ def check_graph_inputs(name: str, variables: object) -> tuple[TensorVariable, ..
         raise argument_error(name, expected, variables, f"Write {name}=[...].", TypeError)
     for v in variables:
         if not isinstance(v, TensorVariable) or isinstance(v, SharedVariable | Constant):
-            arrays = not isinstance(v, Variable)
-            raise argument_error(
-                name,
-                expected,
-                v,
-                "The arrays come later, as the data of minimize." if arrays else "",
-                TypeError,
-            )
+            hint = "The arrays come later, as the data of minimize."
+            if isinstance(v, Variable):
+                hint = ""
+            raise argument_error(name, expected, v, hint, TypeError)
         if v.owner is not None:
             raise argument_error(name, expected, Verbatim(f"{v}, which is computed from others"))
         if v.ndim == 0:
@@ -154,9 +137,9 @@ def check_graph_inputs(name: str, variables: object) -> tuple[TensorVariable, ..
 
 def check_example_losses(given: object) -> TensorVariable | None:
     """Return per-example losses if they are a floating-point vector or None."""
-    expected = "a symbolic floating-point vector, one loss an example"
     if given is None:
         return None
+    expected = "a symbolic floating-point vector, one loss per example"
     if (
         not isinstance(given, TensorVariable)
         or given.ndim != 1
@@ -175,9 +158,9 @@ def check_given_losses(
     if without_examples:
         raise argument_error(
             "example_losses",
-            "one loss an example",
+            "one loss per example",
             Verbatim(f"{losses}, which does not run over examples"),
-            "Sum over the axes of outputs and of time alone.",
+            "Sum only over the axes of outputs and time.",
         )
 
 

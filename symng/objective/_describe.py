@@ -1,4 +1,4 @@
-"""Print an objective."""
+"""Describe an objective in its repr."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ _WIDTH, _INDENT = 110, " " * 14
 
 
 def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
-    """Return the lines that an objective prints.
-
-    Targets of the likelihoods ``unchecked`` are not checked.
-    """
+    """Return the repr of an objective; ``unchecked`` likelihoods have targets that go unchecked."""
     params = model.params
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
     lines = [_fill(f"  params:     {named}, {model.size:,} numbers, {model.dtype}")]
-    if alone := model.loss_params:
-        names = [p.name or "<unnamed>" for p in alone]
+    if loss_params := model.loss_params:
+        names = [p.name or "<unnamed>" for p in loss_params]
         lines.append(
             _fill(
                 f"  loss only:  {', '.join(names)}, for which Fisher and GaussNewton take the "

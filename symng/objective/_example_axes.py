@@ -44,8 +44,9 @@ def locate_examples(
     """Return the axis of examples of every tensor that ``loss`` and ``outputs`` depend on.
 
     ``known`` gives it for the inputs and the targets, ``outputs`` for outputs of the model. The
-    latter hold even if ops below them are not known, unless examples are seen to mix there. An op
-    whose code is not PyTensor's and which has no inner graph counts as mixing its examples.
+    latter holds even if the ops that compute them are unknown, unless examples are seen to mix
+    there. An op whose code is not PyTensor's and which has no inner graph counts as mixing its
+    examples.
 
     With ``folding`` an axis of examples that a reshape merges with others, as in ``x.ravel()``,
     still counts: a sum over it is a sum over the examples.
@@ -71,13 +72,14 @@ def _walk(
         given = [example_axes.get(v, NONE) for v in node.inputs]
         if is_elementwise(node.op, Second) and given[0] == REDUCED:
             given[0] = NONE  # a shape alone, as in the gradient of a sum over examples
-        entered = any(v in model for v, p in zip(node.inputs, given, strict=True) if p == REDUCED)
+        pairs = zip(node.inputs, given, strict=True)
+        has_sum_in_model = any(v in model for v, p in pairs if p == REDUCED)
         found: Sequence[ExampleAxis]
         if isinstance(node.op, CheckAndRaise):
             found = given[:1]  # conditions do not enter the value
         elif isinstance(node.op, Shape | Shape_i) or all(p == NONE for p in given):
             found = [NONE] * len(node.outputs)
-        elif MIXED in given or (entered and any(isinstance(p, int) for p in given)):
+        elif MIXED in given or (has_sum_in_model and any(isinstance(p, int) for p in given)):
             found = [MIXED] * len(node.outputs)
         elif all(p in (NONE, REDUCED) for p in given):
             found = [REDUCED] * len(node.outputs)
@@ -132,13 +134,13 @@ def _example_axes_in_scan(
         inner_model = _model_within(node, op.inner_inputs, model)
         _walk(op.fgraph.toposort(), inner_axes, inner_model, {})
         left = [
-            _joined([inner_axes.get(op.inner_outputs[k], NONE) for k in values_of[i]])
+            _common_axis([inner_axes.get(op.inner_outputs[k], NONE) for k in values_of[i]])
             for i in range(len(node.outputs))
         ]
         before = dict(entering)
         for i, axis in enumerate(left):
             for state in (op.inner_inputs[k] for k in states_of[i]):
-                entering[state] = _joined([entering.get(state, NONE), axis])
+                entering[state] = _common_axis([entering.get(state, NONE), axis])
         if entering == before:
             break
 
@@ -156,8 +158,11 @@ def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable])
     return {v for v, outer in zip(inputs, node.inputs, strict=True) if outer in model}
 
 
-def _joined(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
-    """Return the example axis of a variable of several values, such as a state of a scan."""
+def _common_axis(example_axes: Sequence[ExampleAxis]) -> ExampleAxis:
+    """Return the example axis of a variable that takes several values, as a state of a scan does.
+
+    ``example_axes`` are those of the values.
+    """
     found = set(example_axes) - {NONE}
     if MIXED in found:
         return MIXED
@@ -205,7 +210,7 @@ def _example_axis_after_indexing(
 ) -> ExampleAxis:
     """Return the example axis of what index tensors take, as in r[arange(N), t] or table[t].
 
-    Index tensors for the leading axes alone take the examples to where they run themselves.
+    If they index only leading axes, the examples end up along the axis of the index tensors.
     """
     first = given[0]
     if any(isinstance(i, slice) for i in op.idx_list):
@@ -221,7 +226,7 @@ def _example_axis_after_indexing(
 
 
 def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> ExampleAxis:
-    """Return the example axis of tensors joined along another axis."""
+    """Return the example axis of joined tensors; unknown if they are joined along it."""
     axis, tensors = join_of(node)
     example_axis = _merged(given[-len(tensors) :])
     return UNKNOWN if axis is None or example_axis == axis else example_axis
@@ -230,7 +235,7 @@ def _example_axis_after_join(node: Apply, given: Sequence[ExampleAxis]) -> Examp
 def _example_axis_after_assignment(
     op: IncSubtensor, node: Apply, given: Sequence[ExampleAxis]
 ) -> ExampleAxis:
-    """Return the example axis of a tensor of which a slice is set, with all examples in it."""
+    """Return the example axis of a tensor after a slice of it, with all examples, is set."""
     tensor, value = node.inputs[:2]
     ndim: int = tensor.type.ndim
     example_axis = _merged(given[:2])

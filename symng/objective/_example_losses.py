@@ -1,6 +1,6 @@
-"""Find the vector of per-example losses on the graph of a loss.
+"""Find the vector of per-example losses in the graph of a loss.
 
-A walk from the loss back, through what is linear, ends at the sum over the axis of examples.
+A walk back from the loss, through linear ops, ends at the sum over the axis of examples.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _LossFinder(LossWalk):
     """Find the terms of single examples."""
 
     def find(self, v: TensorVariable) -> Found:
-        """Return e and the reduction of e over its first axis, the examples, that gives ``v``."""
+        """Return terms e, with examples along the first axis, and how ``v`` reduces them."""
         if self.example_axis(v) != REDUCED or v.owner is None:
             return None
         op, inputs = v.owner.op, v.owner.inputs
@@ -65,7 +65,7 @@ class _LossFinder(LossWalk):
         return None
 
     def _find_in_reduction(self, op: Sum, summed: TensorVariable) -> Found:
-        """Return the example terms of a sum over examples, or over the axes left by one."""
+        """Return the example terms of a sum over examples, or of one over other axes after it."""
         axes = list(range(summed.ndim)) if op.axis is None else list(op.axis)
         example_axis = self.example_axis(summed)
         if isinstance(example_axis, int):
@@ -76,22 +76,25 @@ class _LossFinder(LossWalk):
         return _mapped(self.find(summed), lambda e: e.sum(axis=[a + 1 for a in axes]))
 
     def _find_in_terms(self, terms: Sequence[TensorVariable], subtract: bool) -> Found:
-        """Add the example terms of a sum; terms without examples may join a mean but not a sum."""
-        total, reductions, alone = None, set(), []
+        """Add up the example terms of a sum or difference.
+
+        Terms without examples, such as weight decay, may be added to a mean, but not to a sum.
+        """
+        total, reductions, constants = None, set(), []
         for i, term in enumerate(terms):
-            term_of = (lambda e: -e) if subtract and i else (lambda e: e)
+            signed = (lambda e: -e) if subtract and i else (lambda e: e)
             if self.example_axis(term) == NONE:
-                alone.append(term_of(term))
+                constants.append(signed(term))
                 continue
             found = self.find(term)
             if found is None:
                 return None
             reductions.add(found[1])
-            total = term_of(found[0]) if total is None else total + term_of(found[0])
-        if total is None or len(reductions) != 1 or (alone and reductions != {"mean"}):
+            total = signed(found[0]) if total is None else total + signed(found[0])
+        if total is None or len(reductions) != 1 or (constants and reductions != {"mean"}):
             return None
-        for term in alone:
-            total = total + term.astype(total.dtype)
+        for constant in constants:
+            total = total + constant.astype(total.dtype)
         return total, reductions.pop()
 
     def _scaled(
@@ -121,5 +124,5 @@ class _LossFinder(LossWalk):
 
 
 def _mapped(found: Found, change: Callable[[TensorVariable], TensorVariable]) -> Found:
-    """Apply ``change`` to the terms that were found."""
+    """Return what was found with ``change`` applied to the terms."""
     return None if found is None else (change(found[0]), found[1])

@@ -26,6 +26,7 @@ from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import AdvancedSubtensor, Subtensor
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs.derivatives import is_float
 from symng.graphs.evaluation import evaluate_nodes
 from symng.graphs.patterns import log_sum_exp, sample, sigmoid, softmax
 from symng.graphs.rewrites import open_op
@@ -59,6 +60,8 @@ class Term(NamedTuple):
     kind : str or None
         The name of the function, such as "log_softmax" or "softplus-", softplus(-y); "added" for
         parameters that are added to others; None for an unknown function.
+    is_linear : bool
+        Whether the tensor is linear in it.
     by_target : frozenset
         The targets in its coefficients.
     by_params : bool
@@ -85,7 +88,7 @@ class Term(NamedTuple):
 def terms_of(
     loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> frozenset[Term]:
-    """Return the functions of ``y`` that ``loss`` depends on."""
+    """Return the functions of ``y`` that ``loss`` depends on, each as a `Term`."""
     nodes = list(toposort([loss], blockers=[y]))
     kinds = _kinds(nodes, y)
     entering = {t: frozenset([t]) for t in targets}
@@ -121,7 +124,7 @@ def _walk(
                 terms[v] = frozenset([Term(kinds[v])] if kinds[v] else ())
             elif opened is not None:
                 terms[v] = terms.get(opened[i], frozenset())
-            elif getattr(v.type, "dtype", "").startswith("float"):
+            elif is_float(v):
                 terms[v] = frozenset(_terms_after(node, terms, params, targets))
 
 
@@ -177,7 +180,7 @@ def _multiplies(
 
 
 def _after_log(found: Sequence[Term]) -> list[Term] | None:
-    """Return the terms of a logarithm of terms, or None if it is no known function."""
+    """Return the terms of a logarithm of terms, or None if it is not a known function."""
     if all(t.is_plain and t.kind in _LOGARITHMS for t in found):
         return [t._replace(kind=_LOGARITHMS[t.kind]) for t in found if t.kind is not None]
     if all(t.is_plain and t.kind == "exp" and not t.is_shifted for t in found):
@@ -186,7 +189,7 @@ def _after_log(found: Sequence[Term]) -> list[Term] | None:
 
 
 def _after_exp(found: Sequence[Term]) -> list[Term] | None:
-    """Return the terms of an exponential of terms, or None if it is no known function."""
+    """Return the terms of an exponential of terms, or None if it is not a known function."""
     if found and all(t.is_plain and t.kind == "y" and not t.is_scaled for t in found):
         return [Term("exp", is_scaled=True)]
     return None
@@ -208,15 +211,14 @@ def _after_sum(
         t._replace(is_scaled=t.is_scaled or scaled, is_shifted=t.is_shifted or shifted)
         for t in found
     ]
-    # What parameters are added to is no longer linear in them alone once something nonlinear
-    # follows.
+    # To be remembered: something nonlinear that follows depends on the added parameters, too.
     if by_params and node.outputs[0].type.ndim > 0:
         terms.append(Term("added", by_params=True))
     return terms
 
 
 def _kinds(nodes: Sequence[Apply], y: TensorVariable) -> dict[Variable, str | None]:
-    """Return which function of ``y`` each tensor is that depends on ``y`` alone; None: constant."""
+    """Return which function of ``y`` each tensor is that depends only on it; None if constant."""
     kinds: dict[Variable, str | None] = {}
     for low, high, known in ((-4.0, 4.0, _of_logits), (0.05, 0.95, _of_probabilities)):
         numbers = sample(y, low, high)
@@ -225,12 +227,7 @@ def _kinds(nodes: Sequence[Apply], y: TensorVariable) -> dict[Variable, str | No
         functions = known(numbers.astype(np.float64))
         constants = evaluate_nodes(nodes, {})
         for v, value in evaluate_nodes(nodes, {y: numbers, **constants}).items():
-            if (
-                v is y
-                or v in constants
-                or v in kinds
-                or not getattr(v.type, "dtype", "").startswith("float")
-            ):
+            if v is y or v in constants or v in kinds or not is_float(v):
                 continue
             got = np.asarray(value, np.float64)
             if got.size < 3:
@@ -271,7 +268,7 @@ def _of_probabilities(y: np.ndarray) -> list[tuple[str, np.ndarray]]:
 
 
 def _is_multiple(got: np.ndarray, expected: np.ndarray, exact: bool) -> bool:
-    """Return whether one array is a multiple of another; with ``exact`` that very array."""
+    """Return whether one array is a multiple of another, or with ``exact``, equal to it."""
     if got.shape != expected.shape or not np.isfinite(got).all():
         return False
     scale = 1.0 if exact else float((got * expected).sum() / (expected * expected).sum())

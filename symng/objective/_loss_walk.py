@@ -24,7 +24,7 @@ class LossWalk:
         self.example_axes = example_axes
 
     def example_axis(self, v: Variable) -> ExampleAxis:
-        """Return the axis of ``v`` that runs over examples, or what is known in its place."""
+        """Return the axis of ``v`` that runs over examples, or what else is known of them."""
         return self.example_axes.get(v, NONE)
 
     def sums_a_product(self, v: TensorVariable) -> bool:
@@ -38,7 +38,7 @@ class LossWalk:
         )
 
     def counts_examples(self, factor: TensorVariable) -> bool:
-        """Return whether the number of examples enters ``factor`` by the shape of a tensor."""
+        """Return whether the number of examples enters ``factor`` through the shape of a tensor."""
         seen: set[Variable] = set()
         stack: list[Variable] = [factor]
         while stack:
@@ -71,7 +71,7 @@ class LossWalk:
         return is_length and all(v.type.broadcastable) and self.counts_examples(v)
 
     def factors_of(self, scales: Sequence[TensorVariable]) -> list[TensorVariable]:
-        """Return the factors of a product, with products among them taken apart."""
+        """Return the factors of a product, and of the products among them."""
         found: list[TensorVariable] = []
         for v in scales:
             inner = _without_casts(v)
@@ -83,7 +83,7 @@ class LossWalk:
 
 
 def _without_casts(v: TensorVariable) -> TensorVariable:
-    """Return what ``v`` is before casts and new axes of length 1."""
+    """Return what ``v`` is computed from by casts and new axes of length 1."""
     while v.owner is not None and (
         is_elementwise(v.owner.op, ps.Cast) or isinstance(v.owner.op, DimShuffle)
     ):
@@ -92,7 +92,7 @@ def _without_casts(v: TensorVariable) -> TensorVariable:
 
 
 def _shape_of(v: Variable) -> TensorVariable | None:
-    """Return the tensor whose shape, cast or not, is ``v``."""
+    """Return the tensor whose shape, cast or not, is ``v``; None if ``v`` is not a shape."""
     while v.owner is not None and is_elementwise(v.owner.op, ps.Cast):
         v = v.owner.inputs[0]
     return v.owner.inputs[0] if v.owner is not None and isinstance(v.owner.op, Shape) else None

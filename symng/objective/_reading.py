@@ -30,7 +30,7 @@ def read_model(
     example_axis: object,
     data_axes: object,
 ) -> tuple[Model, Mapping[Variable, Variable]]:
-    """Return the model that the arguments of `Objective` describe, and what became of its graph.
+    """Return the model that the arguments of `Objective` describe, and a mapping.
 
     The mapping is from variables of the user's graph to those that replace them in the model.
     """
@@ -87,7 +87,7 @@ def _with_example_losses(model: Model) -> Model:
     # From here on ``example_axis`` holds, also where the graph between inputs and output does not
     # show it.
     outputs = {y: head.example_axis for head, y in zip(model.heads, model.outputs, strict=True)}
-    # Where the curvature is not taken at r, the output is a view of it, perhaps with other axes.
+    # If the curvature is not taken at r, r is a view of that variable, perhaps with other axes.
     outputs |= {
         head.curvature_at: head.example_axis for head in model.heads if head.curvature_at is head.r
     }

@@ -31,7 +31,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(model: Model, products: Products, points: Sequence[Point]) -> Suggestion | None:
-    """Return the likelihood that the loss belongs to, if there is one output and it is found."""
+    """Return the likelihood that the loss belongs to, or None; with several outputs None."""
     if len(model.heads) > 1:
         return None
     head = model.heads[0]
@@ -44,7 +44,7 @@ def suggest(model: Model, products: Products, points: Sequence[Point]) -> Sugges
 
 
 def tolerance_of(model: Model) -> float:
-    """Return the relative difference of two products that counts as rounding."""
+    """Return the largest relative difference of two products that counts as rounding."""
     return 1e-3 if model.dtype == "float32" else 1e-6
 
 
@@ -56,9 +56,9 @@ def differ_by_weights(
 ) -> bool:
     """Return whether products differ only by weights that are the same at all points.
 
-    Each example and time step has its own, and where the units are independent each unit. Where the
+    Each example and time step has its own weight, and each unit if units are independent. Where the
     loss is flat, as a robust one is far from its target, a weight is 0. Weights may be negative, as
-    advantages are, but a loss of the wrong sign has a weight of -1 everywhere.
+    advantages are, but one negative weight for all is a loss of the wrong sign.
     """
     gs, fs = np.stack(curvature), np.stack(fisher)  # points, draws, and the axes of the output
     if not isinstance(likelihood, Categorical):

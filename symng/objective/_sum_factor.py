@@ -1,25 +1,19 @@
-"""Find by how much a sum over examples is multiplied in a loss."""
+"""Find the factor by which a loss multiplies its sum over examples."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytensor.scalar as ps
 from pytensor.graph.basic import Variable
 from pytensor.raise_op import CheckAndRaise
-from pytensor.tensor.basic import (
-    Alloc,
-    ExtractDiag,
-    Join,
-    MakeVector,
-    get_underlying_scalar_constant_value,
-)
+from pytensor.tensor.basic import Alloc, ExtractDiag, Join, MakeVector
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
-from pytensor.tensor.exceptions import NotScalarConstantError
 from pytensor.tensor.math import Sum
 from pytensor.tensor.shape import Reshape, SpecifyShape
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs.patterns import constant_number
 from symng.graphs.rebuild import rebuild
 from symng.objective._example_axes import NONE, REDUCED, ExampleAxis, locate_examples
 from symng.objective._loss_walk import LossWalk
@@ -31,17 +25,17 @@ def find_sum_factor(
     known: Mapping[TensorVariable, int],
     outputs: Mapping[TensorVariable, int],
 ) -> float | None:
-    """Return c if the loss is c times a sum over examples, or None if it is no such sum.
+    """Return c if the loss is c times a sum over examples, or None if it is not such a sum.
 
     Terms without examples, such as a prior, may be added. A sum that is divided by the number of
-    examples, or by the sum of their weights, is a mean. c counts factors that are plain numbers,
-    and no others.
+    examples, or by the sum of their weights, is a mean. Only factors that are plain numbers count
+    in c.
     """
     if example_axes.get(loss) not in (NONE, REDUCED):
         example_axes = locate_examples(loss, known, outputs, folding=True)
     if example_axes.get(loss) in (NONE, REDUCED):
         return _SumFinder(example_axes).factor(loss)
-    # A model that mixes its examples, as by batch normalization, may end in a sum over them.
+    # A model that mixes its examples, as batch normalization does, may end in a sum over them.
     placeholders = {y: y.type() for y in outputs}
     end = rebuild([loss], placeholders)[0]
     known = dict(known) | {v: outputs[y] for y, v in placeholders.items()}
@@ -57,7 +51,7 @@ class _SumFinder(LossWalk):
         self._divided: dict[Variable, bool] = {}
 
     def factor(self, v: TensorVariable) -> float | None:
-        """Return the factor of the sums over examples in ``v``; None if ``v`` is no such sum."""
+        """Return the factor of the sums over examples in ``v``; None if ``v`` is not such a sum."""
         if v not in self._factors:
             self._factors[v] = self._find_factor(v)
         return self._factors[v]
@@ -96,7 +90,7 @@ class _SumFinder(LossWalk):
                 return None
             if isinstance(scalar_op, ps.TrueDiv) and within[0] is not inputs[0]:
                 return None
-            for number in (n for s in scales if (n := _number(s))):
+            for number in _numbers(scales):
                 factor = factor * number if isinstance(scalar_op, ps.Mul) else factor / number
             return factor
         return None
@@ -117,7 +111,7 @@ class _SumFinder(LossWalk):
             factor = self.factor(inputs[0])
         if factor is None or any(map(self.counts_examples, divisors)):
             return None
-        for number in (n for d in divisors if (n := _number(d))):
+        for number in _numbers(divisors):
             factor = factor / number
         return factor
 
@@ -155,8 +149,8 @@ def _squared_root(v: TensorVariable) -> TensorVariable | None:
         scalar_op = u.owner.op.scalar_op if u.owner and isinstance(u.owner.op, Elemwise) else None
         if isinstance(scalar_op, known):
             return u.owner.inputs[0]
-        power = isinstance(scalar_op, ps.Pow) and _number(u.owner.inputs[1]) == exponent
-        return u.owner.inputs[0] if power else None
+        is_power = isinstance(scalar_op, ps.Pow) and constant_number(u.owner.inputs[1]) == exponent
+        return u.owner.inputs[0] if is_power else None
 
     root = base(v, ps.Sqr, 2.0)
     while root is not None and root.owner and isinstance(root.owner.op, DimShuffle):
@@ -164,9 +158,7 @@ def _squared_root(v: TensorVariable) -> TensorVariable | None:
     return None if root is None else base(root, ps.Sqrt, 0.5)
 
 
-def _number(v: Variable) -> float | None:
-    """Return the absolute value of a constant, if all its entries are one number."""
-    try:
-        return abs(float(get_underlying_scalar_constant_value(v)))
-    except NotScalarConstantError:
-        return None
+def _numbers(factors: Sequence[TensorVariable]) -> list[float]:
+    """Return the absolute values of those factors that are plain numbers other than 0."""
+    numbers = map(constant_number, factors)
+    return [abs(number) for number in numbers if number]

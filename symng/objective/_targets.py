@@ -24,7 +24,7 @@ from symng.graphs.arrays import is_on_device
 from symng.graphs.axes import infer_length
 from symng.graphs.rewrites import is_elementwise
 from symng.likelihoods import Bernoulli, Categorical, Likelihood
-from symng.objective._target_views import moved_targets, views_of
+from symng.objective._target_views import altered_targets, views_of
 from symng.objective.heads import Head
 from symng.objective.loss_reading import scaled_output
 from symng.objective.model import Model
@@ -33,8 +33,8 @@ from symng.objective.model import Model
 class Checked(NamedTuple):
     """The values of a target that are checked, for an output with ``ndim`` axes.
 
-    ``others`` are other arrangements of them, of which one has to pass: the loss may transpose
-    target and output, or cut both into other rows.
+    ``others`` are other arrangements of the same values. One arrangement has to pass: the loss may
+    transpose target and output, or cut both into other rows.
     """
 
     target: TensorVariable
@@ -64,13 +64,13 @@ class TargetSlice:
         return forms
 
     def with_axes(self, ndim: int) -> TensorVariable | None:
-        """Return the values in the form that has ``ndim`` axes, if there is one."""
+        """Return the values in the outermost form with ``ndim`` axes; None if there is none."""
         return next(iter(self.arrangements(ndim)), None)
 
     def arrangements(self, ndim: int) -> list[TensorVariable]:
         """Return the values in the forms that have ``ndim`` axes, outermost first."""
         fitting = [v for v in self.forms if v.ndim == ndim]
-        # Casts are skipped: 0.5 is no class number, although its integer part is.
+        # Casts are skipped: 0.5 is not a class number, although its integer part is.
         casts = [v for v in fitting if v.owner is not None and is_elementwise(v.owner.op, ps.Cast)]
         return [v for v in fitting if v is fitting[-1] or v not in casts]
 
@@ -140,7 +140,7 @@ class TargetChecks:
 
     @cached_property
     def _compute_on_device(self) -> Callable[..., list[np.ndarray]]:
-        """`_compute` for arrays of JAX, which stay on their device."""
+        """`_compute` for JAX arrays, which stay on their device."""
         variables, computed = list(self.variables), self._computed
         function = compile_function(variables, computed, mode="JAX", on_unused_input="ignore")
         function.trust_input = True
@@ -148,7 +148,7 @@ class TargetChecks:
 
     @cached_property
     def _classes(self) -> dict[Head, int | None]:
-        """The numbers of classes of categorical outputs; None where parameters do not show it."""
+        """The number of classes of each categorical output; None if parameters do not show it."""
         return {
             head: infer_length(head.y, -1)
             for head in (*self.refused, *self.warned)
@@ -158,7 +158,7 @@ class TargetChecks:
     def _check_any(
         self, name: str, head: Head, checked: Checked, values: Mapping[Variable, np.ndarray]
     ) -> None:
-        """Refuse values that the likelihood cannot produce, however the loss arranges them."""
+        """Refuse values that the likelihood cannot produce in any of their arrangements."""
         *rearranged, own = (checked.values, *checked.others)
         for v in rearranged:
             try:
@@ -184,8 +184,8 @@ class TargetChecks:
 def read_target_checks(model: Model) -> TargetChecks:
     """Return the checks of target values that follow from the graph of the loss."""
     loss, heads, inputs, targets = model.loss, model.heads, model.inputs, model.targets
-    moved = moved_targets(loss, targets)
-    slices = [s for s in _find_slices(loss, heads, targets) if s.target not in moved]
+    altered = altered_targets(loss, targets)
+    slices = [s for s in _find_slices(loss, heads, targets) if s.target not in altered]
     found = {head: _choose(head, [s for s in slices if head in s.heads]) for head in heads}
     warned = {head: chosen for head, chosen in found.items() if not head.is_plain}
     if not targets:
@@ -211,7 +211,7 @@ def read_target_checks(model: Model) -> TargetChecks:
 def label_mistake(
     name: str, target: TensorVariable, array: ArrayLike, heads: Sequence[Head]
 ) -> Exception | None:
-    """Return the error for class numbers in place of one-hot targets, or vice versa; else None."""
+    """Return the error for class numbers instead of one-hot targets, or vice versa; else None."""
     shape = getattr(array, "shape", None)
     if not isinstance(shape, tuple):
         try:
@@ -256,18 +256,18 @@ def _find_slices(
     targets: Sequence[TensorVariable],
     directly: bool = False,
 ) -> list[TargetSlice]:
-    """Return the slices of targets that enter the loss, and the outputs they are compared with.
+    """Return the slices of targets that enter the loss, with the outputs they are compared with.
 
-    ``directly`` is for inputs of the model, from which a loss may compute weights and targets: the
-    slice itself, not a function of it, must meet the output, outside of the model. Inputs that the
-    model does not use are left out, since they may be weights.
+    ``directly`` is for inputs of the model, from which a loss may compute weights as well as
+    targets: the slice itself, not a function of it, must be combined with the output, outside of
+    the model. Inputs that the model does not use are left out, since they may be weights.
     """
     model = set(ancestors([head.curvature_at for head in heads])) if directly else set()
     targets = [t for t in targets if t in model or not directly]
     nodes = [n for n in toposort([loss]) if not isinstance(n.op, Shape | Shape_i)]
     origin = views_of(targets, nodes)
     nodes = [n for n in nodes if n.outputs[0] not in origin and n.outputs[0] not in model]
-    found = _meetings(nodes, origin, _heads_behind(heads, nodes), directly)
+    found = _slices_with_heads(nodes, origin, _heads_behind(heads, nodes), directly)
     # The loss may compute the output in another way.
     if not directly and len(heads) == 1 and not any(piece.heads for piece in found):
         for piece in found:
@@ -276,43 +276,45 @@ def _find_slices(
 
 
 def _heads_behind(heads: Sequence[Head], nodes: Sequence[Apply]) -> dict[Variable, set[Head]]:
-    """Return the heads that each variable depends on; those of outputs are their own alone."""
+    """Return the heads that each variable depends on; for an output, only its own head."""
     behind: dict[Variable, set[Head]] = {}
     for head in heads:
         for v in (head.curvature_at, head.y):
             behind.setdefault(v, set()).add(head)
     ends = set(behind)
     for node in nodes:
-        met = _met(node, behind)
-        if met:
-            behind.update((v, met) for v in node.outputs if v not in ends)
+        if entering := _heads_in(node, behind):
+            behind.update((v, entering) for v in node.outputs if v not in ends)
     return behind
 
 
-def _meetings(
+def _slices_with_heads(
     nodes: Sequence[Apply],
     origin: Mapping[Variable, TensorVariable],
     behind: Mapping[Variable, set[Head]],
     directly: bool,
 ) -> list[TargetSlice]:
-    """Return the slices of targets, each with the heads that it, or a function of it, meets."""
+    """Return the slices of targets, each with the heads that it is combined with.
+
+    Functions of a slice count too, unless ``directly``.
+    """
     slices: dict[Variable, TargetSlice] = {}
     within: dict[Variable, set[Variable]] = {v: {v} for v in origin}  # slices in a variable
     for node in nodes:
-        inputs, met = _values_of(node), _met(node, behind)
+        inputs, heads = _values_of(node), _heads_in(node, behind)
         for v in inputs:
             if v in origin and isinstance(v, TensorVariable):
                 piece = slices.setdefault(v, TargetSlice(origin[v], v, set()))
                 piece.labels = piece.labels or _serves_as_labels(node, v, behind)
-            if v not in behind and len(met) == 1:
+            if v not in behind and len(heads) == 1:
                 for inner in within.get(v, ()):
-                    slices[inner].heads |= met
+                    slices[inner].heads |= heads
         inside = set() if directly else {inner for v in inputs for inner in within.get(v, ())}
         within.update(dict.fromkeys(node.outputs, inside))
     return list(slices.values())
 
 
-def _met(node: Apply, behind: Mapping[Variable, set[Head]]) -> set[Head]:
+def _heads_in(node: Apply, behind: Mapping[Variable, set[Head]]) -> set[Head]:
     """Return the heads that enter ``node``."""
     return {head for v in _values_of(node) for head in behind.get(v, ())}
 

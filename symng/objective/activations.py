@@ -63,14 +63,14 @@ class Activation:
 
 @dataclass(frozen=True)
 class _End:
-    """What was read off a tensor that views rearrange to make the output.
+    """What was read off a tensor that views rearrange into the output.
 
     Attributes
     ----------
     r : TensorVariable or None
         The pre-activation, aligned with the tensor after the innermost ``skip`` views.
     axes : sequence of int or None
-        The axes of a softmax, empty if it runs over other axes than the last; None for others.
+        The axes of a softmax, empty if it runs over other axes than the last; else None.
     """
 
     likelihood: Likelihood
@@ -87,13 +87,13 @@ def read_activation(output: TensorVariable, *, tanh: Likelihood | None = None) -
 
     Transpositions, reshapes, slices, copies and casts are skipped: elementwise activations commute
     with them, a softmax with those that leave its axis the last. So are constants that only keep an
-    output off 0 and 1. ``tanh`` is what a tanh stands for; by default nothing.
+    output away from 0 and 1. ``tanh`` is what a tanh stands for; by default nothing.
     """
     return _read(output, tanh)[0]
 
 
 def read_log_softmax(output: TensorVariable) -> Activation | None:
-    """Read the softmax whose logarithm ``output`` is; None if it is none or not accessible."""
+    """Return the softmax that ``output`` is the logarithm of; None if no softmax can be read."""
     found = read_activation(pt.exp(output))
     if found is None or found.preactivation is None:
         return None
@@ -101,7 +101,7 @@ def read_log_softmax(output: TensorVariable) -> Activation | None:
 
 
 def has_misplaced_softmax(output: TensorVariable) -> bool:
-    """Return whether ``output`` ends in a softmax over axes other than the last, or unknown."""
+    """Return whether ``output`` ends in a softmax not known to run over just its last axis."""
     return _read(output, None)[1]
 
 
@@ -117,7 +117,7 @@ def below_views(output: TensorVariable) -> tuple[TensorVariable, list[Apply]]:
 def _read(
     output: TensorVariable, tanh: Likelihood | None, least_ndim: int = 2
 ) -> tuple[Activation | None, bool]:
-    """Return the activation of ``output``, and whether it is a softmax over other axes."""
+    """Return the activation of ``output``, and whether it is a softmax over the wrong axes."""
     end, views = below_views(output)
     is_clipped = False
     while end.owner is not None and (clipped := _clipped(end.owner)) is not None:
@@ -161,7 +161,7 @@ def _read_end(end: TensorVariable, views: Sequence[Apply], tanh: Likelihood | No
     if is_exp:
         return _End(Poisson(), "exp", argument, argument)
     if isinstance(op, OpFromGraph) and (opened := open_op(op, end.owner.inputs, every=True)):
-        # It has a derivative of its own, else `inline` had opened it: r is computed beside it.
+        # An op with its own derivative, or `inline` would have opened it: r is computed outside.
         return _within(opened[end.owner.outputs.index(end)], end, "an op", tanh)
     return None
 
@@ -200,12 +200,12 @@ def _within(
 def _read_in_scan(
     end: TensorVariable, views: Sequence[Apply], tanh: Likelihood | None
 ) -> _End | None:
-    """Read a likelihood off the rounds of a scan, with the pre-activations of all rounds."""
+    """Read a likelihood off the steps of a scan, with the pre-activations of all steps."""
     value = inline([inner_value(end)])[0][0]
     found = _within(value, end, "a scan", tanh)
     if found is None or found.r is None:
         return found
-    # The output of a state also has its start, which the user's graph slices off.
+    # The output of a state begins with initial values, which the user's graph slices off.
     start = first_computed_row(end)
     skip = 0
     if start:
@@ -240,7 +240,7 @@ def _is_view(node: Apply) -> bool:
 
 
 def _clipped(node: Apply) -> TensorVariable | None:
-    """Return what ``node`` keeps off 0 and 1 by constants, moving it by 2e-3 at most; else None."""
+    """Return the input that ``node`` only keeps off 0 and 1, by at most 2e-3; else None."""
     if not is_elementwise(
         node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
     ):
@@ -256,7 +256,7 @@ def _clipped(node: Apply) -> TensorVariable | None:
 
 
 def _axis_behind(axes: Sequence[int], views: Sequence[Apply]) -> int | None:
-    """Return where ``views`` put the only one of ``axes``; None if they do not keep all of it."""
+    """Return where ``views`` put the one axis in ``axes``; None if they do not keep all of it."""
     axis: int | None = axes[0] if len(axes) == 1 else None
     for node in reversed(views):
         axis = None if axis is None else axis_after(node, axis)

@@ -16,7 +16,7 @@ from symng.objective.objective import Objective
 from symng.objective.sums import ObjectiveSum, weighted_sum
 
 PartFunction = Callable[[Objective, Integer], Sequence[TensorVariable]]
-"""From the objective on some examples, and the index of the first, to scalars and vectors."""
+"""From an objective on some examples, and the index of the first one, to scalars and vectors."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,8 +26,7 @@ class Batch(ABC):
     Attributes
     ----------
     divisor : symbolic scalar or None
-        What the loss is divided by, so that a sum over examples becomes a mean; None if it is not
-        divided.
+        What the loss is divided by, so that a sum over examples becomes a mean; None for nothing.
     """
 
     divisor: TensorVariable | None = None
@@ -35,7 +34,7 @@ class Batch(ABC):
     @property
     @abstractmethod
     def terms(self) -> tuple[TermBatch, ...]:
-        """The batches of which this is a weighted sum; of a single objective the batch itself."""
+        """The batches that this is a weighted sum of; for one objective, the batch itself."""
 
     @property
     @abstractmethod
@@ -45,7 +44,7 @@ class Batch(ABC):
     @property
     @abstractmethod
     def variables(self) -> list[TensorVariable]:
-        """The symbolic arrays that are passed."""
+        """The symbolic arrays of the batch, as they are passed."""
 
     @property
     @abstractmethod
@@ -54,7 +53,7 @@ class Batch(ABC):
 
     @abstractmethod
     def averaged(self) -> Self:
-        """Return the batch with a sum over examples divided by their number; else the same loss."""
+        """Return the batch with losses that are sums over examples divided by their number."""
 
     @property
     def params(self) -> tuple[SharedVariable, ...]:
@@ -76,9 +75,9 @@ class Batch(ABC):
         return weighted_sum(self.weights, [function(term) for term in self.terms])
 
     def mean(self, function: PartFunction) -> list[TensorVariable]:
-        """Return the mean over the batch, where ``function`` gives means over some examples.
+        """Return the mean over the batch, given a function that returns means over some examples.
 
-        The weighted sum of the means, where there are several terms.
+        With several terms it is the weighted sum of their means.
         """
         values = [term.mean(function) for term in self.terms]
         return [weighted_sum(self.weights, of_terms) for of_terms in zip(*values, strict=True)]
@@ -95,9 +94,9 @@ class TermBatch(Batch):
     Attributes
     ----------
     objective : Objective
-        The model. In chunks it is not on the inputs of the batch: compute by `mean`.
+        The model. A chunked batch has other inputs than its model: compute with `mean`.
     length : int or None
-        Number of inputs and targets in the batch, in order; None is all.
+        How many of the inputs and targets the batch has, the first ones; None for all.
     """
 
     objective: Objective
@@ -120,10 +119,11 @@ class TermBatch(Batch):
     def mean(self, function: PartFunction) -> list[TensorVariable]: ...
 
     def averaged(self) -> Self:
-        """Return the batch with a sum over examples divided by their number; else the same loss.
+        """Return the batch with a loss that is a sum over examples divided by their number.
 
-        A sum times a small factor may already be a mean over 1 / factor examples. It is divided in
-        larger batches only, by at least a thousandth: the factor may have been rounded to float32.
+        A sum times a small factor may already be a mean over 1 / factor examples. It is divided
+        only in batches that are larger, by at least a thousandth: the factor may have been rounded
+        to float32.
         """
         factor = self.objective.sum_factor
         if factor is None:
@@ -136,7 +136,7 @@ class TermBatch(Batch):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FullBatch(TermBatch):
-    """A batch that is computed at once."""
+    """A batch whose examples are computed all at once."""
 
     @property
     def count(self) -> TensorVariable:

@@ -1,4 +1,4 @@
-"""Batches in chunks, whose memory follows the chunk.
+"""Batches in chunks, which take the memory of one chunk at a time.
 
 A mean over examples is computed chunk by chunk in a loop and added up. Such a batch is passed as
 its chunks, stacked along a new first axis, and the remaining examples, since all chunks of a loop
@@ -63,15 +63,15 @@ class ChunkedBatch(TermBatch):
         totals = [weight * value for value in self._sum_of_chunks(function)]
         if self.rest is not None:
             weight = (self.rest.count / count).astype(dtype)
-            values = function(self._part(self.rest), stacked)
+            values = function(self._as_share(self.rest), stacked)
             totals = [a + weight * b for a, b in zip(totals, values, strict=True)]
         return totals
 
-    def _part(self, part: Objective) -> Objective:
-        """Return the objective on a chunk, scaled so that the mean over chunks is the batch's loss.
+    def _as_share(self, part: Objective) -> Objective:
+        """Return the objective on a part, scaled so that the mean over parts is the batch's loss.
 
-        A loss that is a sum over the N examples of the batch is N / n times the sum over the n of
-        the part.
+        A loss that is a sum over the N examples of the batch becomes N / n times the sum over the n
+        examples of the part.
         """
         if self.objective.reduction != "sum" and self.objective.sum_factor is None:
             return part
@@ -91,7 +91,7 @@ class ChunkedBatch(TermBatch):
         chunk = self.objective.clone_inputs("_chunk")
         offset = pt.lscalar("offset")
         placeholders = chunk.model.variables
-        values = [pt.as_tensor_variable(value) for value in function(self._part(chunk), offset)]
+        values = [pt.as_tensor_variable(value) for value in function(self._as_share(chunk), offset)]
         length = self._length_of_chunk()
         chunks = dict(zip(placeholders, self.stacked, strict=True))
         return sum_of_chunks(values, chunks, lambda k: {offset: k * length})
@@ -104,8 +104,8 @@ def sum_of_chunks(
 ) -> list[TensorVariable]:
     """Return the sums over chunks of graphs on one chunk, with one in memory at a time.
 
-    ``chunks`` has what stands in ``values`` for an array of a chunk, and those arrays stacked;
-    ``more`` what else to replace in the chunk of number k. Shapes of the values must be static.
+    ``chunks`` maps the variables of one chunk to the arrays of all chunks, stacked; ``more`` says
+    what else to replace in chunk k. The values must have static shapes.
     """
     count = next(iter(chunks.values())).shape[0]
 
@@ -197,7 +197,7 @@ def check_chunks(objective: Objective) -> None:
     if objective.reduction not in ("mean", "sum"):
         got, hint = (
             "one that is not known to be",
-            "Write it so, or give smaller batches in its place.",
+            "Write it as one, or give smaller batches instead.",
         )
         if (op := _find_opaque_op(objective)) is not None:
             got = f"one with the op {op}, which may mix examples: its code is not PyTensor's"
@@ -210,13 +210,13 @@ def check_chunks(objective: Objective) -> None:
     if objective.reduction == "sum" and objective.sum_factor is None:  # chunks have other divisors
         got = "a sum of terms that are divided by the number of examples, or by their weights"
         raise argument_error(
-            "chunk_size", expected, Verbatim(got), "Take the mean() of the terms in its place."
+            "chunk_size", expected, Verbatim(got), "Take the mean() of the terms instead."
         )
     for v, axis in objective.model.axis_of.items():
         if v.type.shape[axis] not in (None, 1):
             raise argument_error(
                 "chunk_size",
-                f"inputs and targets of any number of examples, {v} too",
+                f"inputs and targets without a fixed number of examples, such as {v}",
                 Verbatim(f"one that is declared to have {v.type.shape[axis]}"),
                 f"Declare it with None in axis {axis}.",
             )

@@ -17,9 +17,9 @@ from symng.graphs.rebuild import rebuild
 from symng.likelihoods import Categorical
 from symng.objective.model import Model
 
-# Examples of arrays on a device that are copied to the host.
+# How many examples are copied from a device to the host.
 _FEW = 16
-# Examples whose losses are compared with those in parts of their batch, and how close they must be.
+# How many losses are compared with those in parts of their batch, and how close they must be.
 _COMPARED, _RTOL = 5, 1e-3
 
 Lengths = tuple[tuple[int, ...], ...]
@@ -33,21 +33,22 @@ class DryRun:
         self.model = model
         self._functions: dict[bool, Callable[..., list[np.ndarray]]] = {}
         self._seen: set[Lengths] = set()
-        self._moved: tuple[Callable[..., list[np.ndarray]], list[np.ndarray]] | None = None
+        # The losses of examples as a function of the parameters, too, and perturbed parameters.
+        self._perturbed: tuple[Callable[..., list[np.ndarray]], list[np.ndarray]] | None = None
 
     def knows(self, arrays: Sequence[np.ndarray]) -> bool:
-        """Return whether the model was evaluated on arrays of these shapes, examples aside."""
+        """Return whether the model was evaluated on these shapes, with any number of examples."""
         key = self._lengths(arrays)
         return any(seen[: len(key)] == key for seen in self._seen)
 
     def __call__(self, name: str, arrays: Sequence[np.ndarray]) -> None:
-        """Evaluate the loss on a batch of inputs and targets, the outputs on one of inputs alone.
+        """Evaluate the loss on a batch of inputs and targets, the outputs on one of inputs only.
 
         Raises
         ------
         ValueError
-            When that fails (a LinAlgError where the values are the reason), or ``example_losses``
-            as given has another length than the batch.
+            When that fails (a LinAlgError if the values are the reason), or when the
+            ``example_losses`` that the user gave have another length than the batch.
         """
         few = few_on_host(arrays, self.model.data_axes, _FEW)
         try:
@@ -55,15 +56,15 @@ class DryRun:
         except ValueError:
             if all(a is b for a, b in zip(arrays, few, strict=True)):
                 raise
-            self._evaluate(name, to_numpy(list(arrays)))  # a model of one number of examples
+            self._evaluate(name, to_numpy(list(arrays)))  # of a fixed number of examples, perhaps
         self._seen.add(self._lengths(arrays))
 
     def check_examples(self, arrays: Sequence[np.ndarray], *, chunked: bool) -> None:
         """Refuse a model in which the loss of an example depends on others, or on their number.
 
-        A few examples are evaluated at once and in two parts, at parameters moved at random, so
-        that no zero hides what enters. Where nothing is ``chunked`` a common factor may differ.
-        Models that draw random numbers are not compared.
+        The losses of a few examples are evaluated at once and in two parts, at randomly perturbed
+        parameters, since zeros could hide a dependence. Unless ``chunked``, they may differ by a
+        common factor. Models that draw random numbers are not compared.
         """
         model = self.model
         losses = model.example_losses
@@ -80,14 +81,15 @@ class DryRun:
         try:
             with np.errstate(all="ignore"):
                 together, *apart = (self._example_losses(losses, part) for part in (few, *parts))
-        except ARRAY_ERRORS:  # a model of one number of examples
+        except ARRAY_ERRORS:  # the model has a fixed number of examples
             return
         if len(together) != sum(map(len, apart)):  # the examples are constants of the graph
             return
-        reordered = _agree(np.sort(together), np.sort(np.concatenate(apart)))
-        for whole, part in zip((together[:2], together[2:]), apart, strict=True):
-            if not reordered and not _agree(whole, part, common_factor=not chunked):
-                raise _dependence_error(whole, part, chunked)
+        if _agree(np.sort(together), np.sort(np.concatenate(apart))):  # perhaps in another order
+            return
+        for in_batch, in_part in zip((together[:2], together[2:]), apart, strict=True):
+            if not _agree(in_batch, in_part, common_factor=not chunked):
+                raise _dependence_error(in_batch, in_part, chunked)
 
     def _examples(self, arrays: Sequence[np.ndarray], part: slice) -> list[np.ndarray]:
         """Return a part of the examples of a batch."""
@@ -97,20 +99,20 @@ class DryRun:
     def _example_losses(
         self, of_examples: TensorVariable, arrays: Sequence[np.ndarray]
     ) -> np.ndarray:
-        """Return the losses of examples at moved parameters."""
+        """Return the losses of examples at perturbed parameters."""
         model = self.model
-        if self._moved is None:
+        if self._perturbed is None:
             rng = np.random.default_rng(0)
             values = [np.asarray(to_numpy(p.get_value())) for p in model.params]
-            moved = [
+            perturbed = [
                 (v + 0.1 * (1 + abs(v)) * rng.standard_normal(v.shape)).astype(v.dtype)
                 for v in values
             ]
             free = [p.type() for p in model.params]
             [losses] = rebuild([of_examples], dict(zip(model.params, free, strict=True)))
-            self._moved = compile_in_python([*model.variables, *free], [losses]), moved
-        function, moved = self._moved
-        return np.asarray(function(*arrays, *moved)[0])
+            self._perturbed = compile_in_python([*model.variables, *free], [losses]), perturbed
+        function, perturbed = self._perturbed
+        return np.asarray(function(*arrays, *perturbed)[0])
 
     def _evaluate(self, name: str, arrays: Sequence[np.ndarray]) -> None:
         """Evaluate the model on arrays of the host."""
@@ -131,7 +133,7 @@ class DryRun:
                 "example_losses",
                 f"one loss for each of the {examples} examples of {name}",
                 Verbatim(str(values[-1])),
-                "Sum over the axes of outputs and of time alone.",
+                "Sum only over the axes of outputs and time.",
             )
 
     def hint(self, arrays: Sequence[np.ndarray]) -> str:
@@ -169,24 +171,25 @@ class DryRun:
         return tuple((*np.shape(a)[:axis], *np.shape(a)[axis + 1 :]) for a, axis in pairs)
 
 
-def _agree(whole: np.ndarray, part: np.ndarray, common_factor: bool = False) -> bool:
+def _agree(in_batch: np.ndarray, in_part: np.ndarray, common_factor: bool = False) -> bool:
     """Return whether losses in a batch and in a part of it agree, or are not finite."""
-    if not (np.isfinite(whole).all() and np.isfinite(part).all()):
+    if not (np.isfinite(in_batch).all() and np.isfinite(in_part).all()):
         return True
-    squares = float(part @ part)
-    factor = float(whole @ part) / squares if common_factor and squares else 1.0
-    return bool(np.allclose(whole, factor * part, rtol=_RTOL, atol=_RTOL * abs(whole).max()))
+    squares = float(in_part @ in_part)
+    factor = float(in_batch @ in_part) / squares if common_factor and squares else 1.0
+    atol = _RTOL * abs(in_batch).max()
+    return bool(np.allclose(in_batch, factor * in_part, rtol=_RTOL, atol=atol))
 
 
-def _dependence_error(whole: np.ndarray, part: np.ndarray, chunked: bool) -> Exception:
+def _dependence_error(in_batch: np.ndarray, in_part: np.ndarray, chunked: bool) -> Exception:
     """Return the error for losses of examples that depend on the rest of their batch."""
     name, taker = ("chunk_size", "chunks") if chunked else ("metric", "EmpiricalFisher")
-    k = int(np.argmax(abs(whole - part)))
+    k = int(np.argmax(abs(in_batch - in_part)))
     return argument_error(
         name,
-        f"for {taker}, a loss of each example that depends on no other one and on no number of "
-        "examples",
-        Verbatim(f"one of {whole[k]:.4g} in a batch and of {part[k]:.4g} in a part of it"),
+        f"for {taker}, a loss of each example that depends neither on other examples nor on their "
+        "number",
+        Verbatim(f"one of {in_batch[k]:.4g} in a batch and of {in_part[k]:.4g} in a part of it"),
         "Take the mean over examples, and statistics of the data as constants"
         + (", or leave chunk_size out." if chunked else "; or give Objective(example_losses=...)."),
     )

@@ -19,7 +19,7 @@ from symng.objective.objective import Objective
 
 
 class EnergyObjective(Objective):
-    """Describe a model p(x) = exp(-E(x)) / Z by its energy and by samples of it, Z unknown.
+    """Describe a model p(x) = exp(-E(x)) / Z with unknown Z by its energy and samples of it.
 
     The loss L = 1/N sum_n E(x_n) - 1/M sum_m E(s_m), over N examples of the data and M samples, has
     the gradient of the mean negative log-likelihood, the samples standing for p. The Fisher matrix
@@ -29,15 +29,15 @@ class EnergyObjective(Objective):
     Parameters
     ----------
     energy : callable
-        From a symbolic batch to the vector of its energies, one per row. Give the free energy where
-        latent units are summed out; or let batches hold the latent units too.
+        From a symbolic batch to the vector of its energies, one per row. If latent units are summed
+        out, return the free energy; or let batches hold the latent units too.
     params : sequence of shared variables
         As for `Objective`.
     data : TensorVariable
         Symbolic batch of examples, along its first axis.
     samples : TensorVariable
         Symbolic batch of samples of the model, along its first axis; any number of them. Or a
-        shared variable, such as the state of chains, which is then no part of the batches: set it
+        shared variable, such as the state of chains, which is then not part of the batches: set it
         between steps, or let the ``updates`` of `compile_step` and `minimize` do it.
 
     Raises
@@ -48,14 +48,14 @@ class EnergyObjective(Objective):
 
     Notes
     -----
-    Batches are (data, samples), a metric batch too, although the Fisher matrix looks at the samples
-    alone; with shared samples they are (data,), and a checkpoint of `minimize` holds the samples,
+    Batches are (data, samples), a metric batch too, although the Fisher matrix uses only the
+    samples; with shared samples they are (data,), and a checkpoint of `minimize` holds the samples,
     whoever sets them.
 
     The loss after a step, for line searches and reduction ratios, is L plus the change of the mean
     energy of the data plus log(1/M sum_m exp(E(s_m) - E'(s_m))), E' the energy after the step: the
     change of log Z as estimated from the samples before it. When a step is so long that few samples
-    carry the weight, the estimate is too low.
+    carry most of the weight, the estimate is too low.
 
     `GaussNewton` equals `Fisher`, and `EmpiricalFisher` is the (centered) second moment of the
     gradients over the data.
@@ -107,7 +107,7 @@ class EnergyObjective(Objective):
                 raise argument_error(
                     name, "a symbolic batch, such as pt.matrix('x')", batch, error=TypeError
                 )
-        # Shared samples; others are the second input, of this objective or on fresh inputs.
+        # Only if they are shared: other samples are the second input, which a clone replaces.
         self._samples = samples if isinstance(samples, SharedVariable) else None
         of_data, of_samples = (_energies(energy, batch) for batch in (data, samples))
         expected = of_samples.mean()
@@ -123,13 +123,13 @@ class EnergyObjective(Objective):
 
     @property
     def shared_samples(self) -> SharedVariable | None:
-        """Samples that are no part of the batches, which a checkpoint holds."""
+        """Samples that are not part of the batches; checkpoints hold them."""
         return self._samples
 
     def loss_at(self, values: Sequence[TensorVariable]) -> TensorVariable:
         before = self.outputs[0]
         after = rebuild([before], replacements(self.params, values))[0]
-        # The loss depends on the new parameters alone: L' = E'(data) - E'(samples).
+        # The loss depends only on the new parameters: L' = E'(data) - E'(samples).
         return (
             super().loss_at(values) + after.mean() - before.mean() + _log_mean_exp(before - after)
         )
@@ -163,7 +163,7 @@ class EnergyObjective(Objective):
 def _energies(
     energy: Callable[[TensorVariable], TensorVariable], batch: TensorVariable
 ) -> TensorVariable:
-    """Return the energies of a batch, if they are a vector."""
+    """Return the energies of a batch, or refuse them if they are not a vector."""
     energies = energy(batch)
     if (
         not isinstance(energies, TensorVariable)

@@ -22,7 +22,7 @@ from symng.objective.activations import (
 )
 from symng.objective.loss_reading import Finding, read_loss
 
-UNREAD = "no activation known by its end"
+UNREAD = "no known activation at its end"
 MISPLACED = "softmax not known to run over its last axis alone"
 
 
@@ -59,13 +59,13 @@ def make_head(y: TensorVariable, likelihood: object, axis: int) -> Head:
             "example_axis",
             f"another axis than the last of {y}, which runs over its classes",
             axis,
-            "Categorical outputs have one row of probabilities an example.",
+            "Categorical outputs have one row of probabilities per example.",
         )
     return head
 
 
 def _head_as_read(y: TensorVariable, axis: int) -> Head:
-    """Return the head of an output by its activation; without one it is Gaussian."""
+    """Return the head of an output by its activation; without one the likelihood is Gaussian."""
     found = read_activation(y)
     is_softmax = found is not None and isinstance(found.likelihood, Categorical)
     if found is not None and (found.is_plain or not is_softmax or axis != y.ndim - 1):
@@ -73,7 +73,7 @@ def _head_as_read(y: TensorVariable, axis: int) -> Head:
         return Head(
             y, found.preactivation, found.origin, found.likelihood, source, axis, found.is_plain
         )
-    # A softmax over the examples by hand, such as weights of attention, is no likelihood either.
+    # A hand-written softmax over the examples, such as attention weights, is not a likelihood.
     if not has_misplaced_softmax(y):
         return Head(y, y, y, Gaussian(), UNREAD, axis)
     what = "is not known to run over its last axis alone"
@@ -89,7 +89,7 @@ def _head_as_read(y: TensorVariable, axis: int) -> Head:
 
 
 def _head_as_given(y: TensorVariable, likelihood: object, axis: int) -> Head:
-    """Return the head of an output of a given likelihood, with the pre-activation read off it."""
+    """Return the head of an output with a given likelihood, with r read off the output."""
     if not isinstance(likelihood, Likelihood):
         raise argument_error(
             "likelihood",
@@ -126,8 +126,8 @@ def read_off_loss(
     Warns
     -----
     UserWarning
-        When the loss takes an output for other than the mean of a Gaussian, and does not show
-        beyond doubt for what.
+        When the loss takes an output for something other than the mean of a Gaussian, but does not
+        show for certain what.
     """
     read = []
     for head in heads:
@@ -148,9 +148,9 @@ def find_in_loss(
     inputs: Sequence[Variable],
     targets: Sequence[Variable],
 ) -> Finding | None:
-    """Return what the loss shows of an output without a known activation, else None.
+    """Return the likelihood that the loss shows for an output without a known activation, or None.
 
-    Without targets, inputs and data that the graph holds may be what the output is compared with.
+    Without targets, the output may be compared with inputs, or with data in the graph.
     """
     if head.source != UNREAD:
         return None
@@ -160,8 +160,8 @@ def find_in_loss(
 def _data_for(head: Head, loss: TensorVariable, params: Sequence[Variable]) -> list[Variable]:
     """Return the arrays in the graph of ``loss`` that may be targets of an output.
 
-    They are constants and shared variables that the output does not depend on, of its number of
-    axes, or one less for class numbers, and not the same for all examples.
+    They are constants and shared variables that the output does not depend on. They have as many
+    axes as the output, or one less for class numbers, and are not the same for all examples.
     """
     ndim = head.y.type.ndim
     found: list[Variable] = []
@@ -187,7 +187,7 @@ def _with_finding(head: Head, found: Finding) -> Head:
     head = replace(head, likelihood=found.likelihood, source=source, is_plain=False)
     if found.likelihood.is_logits:
         r = head.y if found.r is None else found.r
-        at = head.y if found.is_beside_loss else r
+        at = head.y if found.is_outside_loss else r
         return replace(head, y=found.likelihood.mean(r), r=r, curvature_at=at)
     softmax = read_log_softmax(head.y)
     assert softmax is not None  # the only other certain reading
@@ -195,7 +195,7 @@ def _with_finding(head: Head, found: Finding) -> Head:
 
 
 def _warn_of_finding(head: Head, found: Finding, outputs: int) -> None:
-    """Warn of an output that the loss seems to take for another than a Gaussian one."""
+    """Warn of an output that the loss seems not to take for the mean of a Gaussian."""
     listed = f", in a list of {outputs}" if outputs > 1 else ""
     warn(
         f"The loss takes {found.what} of the output {head.y}, which does not end in an "

@@ -1,4 +1,4 @@
-"""Read the likelihood of an output off the loss, where the output ends in no activation."""
+"""Read the likelihood of an output off the loss, if the output does not end in an activation."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ class Finding(NamedTuple):
     what : str
         What the loss takes of the output, in words.
     r : TensorVariable or None
-        The pre-activation, where it is not the output but that scaled or shifted.
-    is_beside_loss : bool
-        Whether ``r`` is no variable of the graph of the loss, which computes it more than once.
+        The pre-activation, if it is an affine function of the output and not the output itself.
+    is_outside_loss : bool
+        Whether ``r`` is not a variable in the graph of the loss, which computes it more than once.
     """
 
     likelihood: Likelihood
     is_clear: bool
     what: str
     r: TensorVariable | None = None
-    is_beside_loss: bool = False
+    is_outside_loss: bool = False
 
 
 def read_loss(
     loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
     """Return the likelihood of ``y``, which has no known activation, read off ``loss``, or None."""
-    # Only a batch shows that targets are signs, so those in the graph are not taken for signs.
+    # A check of each batch shows whether targets are signs; data in the graph are not checked.
     variable = [t for t in targets if not isinstance(t, Constant | SharedVariable)]
     scaled, margin = scaled_output(loss, y, params, variable)
     if margin is not None and _is_logistic(terms_of(loss, margin, params, targets)):
@@ -67,14 +67,14 @@ def _read_multiple(
     for number in _multipliers(loss, y):
         r = y.type()
         found = _read(rebuild([loss], {y: r / number})[0], r, params, targets)
-        # Not of a rate: exp(2 y) - t y is no loss of counts t.
+        # Not of a log-rate: exp(2 y) - t y is not a loss of counts t.
         if found is not None and found.is_clear and not isinstance(found.likelihood, Poisson):
-            return found._replace(r=number * y, is_beside_loss=True)
+            return found._replace(r=number * y, is_outside_loss=True)
     return None
 
 
 def _multipliers(loss: TensorVariable, y: TensorVariable) -> list[np.ndarray]:
-    """Return the numbers other than 1 that ``loss`` multiplies ``y`` with, in its dtype."""
+    """Return the numbers other than 0 and 1 by which ``loss`` multiplies ``y``, in its dtype."""
     numbers: dict[float, None] = {}
     for node in toposort([loss], blockers=[y]):
         if len(node.inputs) != 2 or y not in node.inputs:
@@ -93,15 +93,15 @@ def _multipliers(loss: TensorVariable, y: TensorVariable) -> list[np.ndarray]:
 def scaled_output(
     loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> tuple[TensorVariable, TensorVariable | None]:
-    """Return what ``loss`` uses ``y`` as, such as y / 2 + offset, and the margin.
+    """Return the affine function of ``y`` that ``loss`` uses, as y / 2 + offset, and the margin.
 
-    The margin is that times targets of 1 and -1, if the loss depends on nothing else. No parameter
-    enters what ``y`` is multiplied with or what is added to it.
+    The margin is this function times targets of 1 and -1, if the loss depends on ``y`` in no other
+    way; else None. No parameter enters the factors and offsets.
     """
     nodes = [n for n in toposort([loss], blockers=[y]) if not isinstance(n.op, Shape | Shape_i)]
-    moved, given = set(params), set(targets)
+    from_params, from_targets = set(params), set(targets)
     for node in nodes:
-        for reached in (moved, given):
+        for reached in (from_params, from_targets):
             if any(v in reached for v in node.inputs):
                 reached.update(node.outputs)
     scaled, by_target = y, False
@@ -116,12 +116,12 @@ def scaled_output(
         affine = isinstance(scalar, ps.Mul | ps.Add | ps.Sub | ps.Neg) or (
             isinstance(scalar, ps.TrueDiv) and node.inputs[0] is end
         )
-        known = len(others) == len(node.inputs) - 1 and not any(v in moved for v in others)
-        if not (affine and known and isinstance(after, TensorVariable)):
+        fixed = len(others) == len(node.inputs) - 1 and not any(v in from_params for v in others)
+        if not (affine and fixed and isinstance(after, TensorVariable)):
             break
         if after.dtype != y.dtype or after.broadcastable != y.broadcastable:
             break
-        entering = [v in given for v in others]
+        entering = [v in from_targets for v in others]
         if any(entering) or by_target:
             if not isinstance(scalar, ps.Mul | ps.Neg) or not all(entering):
                 return scaled, None
@@ -134,13 +134,13 @@ def scaled_output(
 def find_activation(
     loss: TensorVariable, y: TensorVariable, params: Sequence[Variable], targets: Sequence[Variable]
 ) -> Finding | None:
-    """Return the likelihood of logits whose activation ``loss`` takes of ``y``, or None."""
+    """Return the likelihood of logits ``y`` whose activation ``loss`` computes, or None."""
     terms = terms_of(loss, y, params, targets)
     if y.type.ndim > 1 and any(t.kind in ("softmax", "log_softmax") for t in terms):
         return Finding(Categorical(logits=True), False, "the softmax")
     if any(t.kind in ("sigmoid", "1-sigmoid") for t in terms):
         return Finding(Bernoulli(logits=True), False, "the sigmoid")
-    # In a loss that is not linear in them, they make positive numbers such as scales.
+    # A loss that is not linear in them uses them as positive numbers, such as scales.
     if any(t.kind in ("softplus", "softplus-", "softabs") and t.is_linear for t in terms):
         return Finding(Bernoulli(logits=True), False, "the sigmoid")
     return None
@@ -160,7 +160,7 @@ def _read(
     terms = [t._replace(kind="y") if t.kind == "1-y" else t for t in terms]
     kinds = {t.kind for t in terms if t.is_plain}
     by_target = {t.kind for t in terms if t.is_plain and t.by_target}
-    # Whether the loss depends on the output by known functions alone, and is linear in them.
+    # Whether the loss depends on the output only through known functions, and is linear in them.
     is_linear = all(t.is_plain and t.kind is not None for t in terms)
     rows = y.type.ndim > 1
     found = _read_softmax(terms, kinds, by_target, is_linear) if rows else None
@@ -191,7 +191,7 @@ def _read(
 def _read_softmax(
     terms: Sequence[Term], kinds: Set[str | None], by_target: Set[str | None], is_linear: bool
 ) -> Finding | None:
-    """Return that the loss takes rows of the output for logits of classes, or None."""
+    """Return the finding that the loss takes rows of the output for logits of classes, or None."""
     if "log_softmax" in by_target or ("logsumexp" in kinds and "y" in by_target):
         known = kinds <= {"log_softmax", "logsumexp", "y"}
         complete = "y" not in kinds or "logsumexp" in kinds
@@ -207,7 +207,7 @@ def _read_softmax(
 def _read_sigmoid(
     kinds: Set[str | None], by_target: Set[str | None], is_linear: bool
 ) -> Finding | None:
-    """Return that the loss takes the output for logits of a yes, or None."""
+    """Return the finding that the loss takes the output for logits of a yes, or None."""
     if {"relu", "softabs"} <= kinds:  # max(r, 0) + log(1 + exp(-|r|))
         kinds = kinds - {"relu", "softabs"} | {"softplus"}
     pair = "softplus" in kinds and "softplus-" in kinds

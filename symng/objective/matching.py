@@ -13,10 +13,10 @@ from symng.likelihoods import Likelihood, describe_likelihood, likelihood_code
 from symng.objective._suggestion import differ_by_weights, suggest, tolerance_of
 from symng.objective.dry_run import DryRun
 from symng.objective.model import Model
-from symng.objective.output_products import Point, Products, Values, check_passage, has_passage
+from symng.objective.output_products import Point, Products, Values, check_passage, has_path_to_r
 
-# At most so many examples are compared, and so many numbers of the output, if the loss is a mean or
-# sum over examples.
+# The most examples and numbers of the output to compare, if the loss is a mean or sum over
+# examples.
 _MAX_EXAMPLES, _MAX_NUMBERS = 256, 2**18
 
 
@@ -42,7 +42,7 @@ class Match:
         mask or advantages. Then ``matches`` is False, since Fisher has no such weights, but loss
         and likelihood belong together.
     likelihood : Likelihood or None
-        If they do not match, the likelihood that the loss belongs to, if found.
+        If they do not match, the likelihood that the loss belongs to; None if none was found.
     where : {"output", "pre-activation", None}
         Whether that likelihood is on the output or on its pre-activation.
     outputs : tuple of int
@@ -69,7 +69,7 @@ class Match:
 def check_match(
     model: Model, arrays: Sequence[np.ndarray], *, mode: ModeLike = None, seed: int = 0
 ) -> Match:
-    """Compare both curvatures on the arrays of a batch; the work of `Objective.check`."""
+    """Return whether loss and likelihood match on a batch: the work of `Objective.check`."""
     check_passage(model)
     values, dry_run = Values(model), DryRun(model)
     few: Sequence[np.ndarray] = arrays
@@ -85,7 +85,7 @@ def check_match(
         dry_run("batch", arrays)
     count = model.count_of(arrays)
     match = compare(values, few, UNOPTIMIZED if mode is None else mode, seed, count)
-    # log(1 - sigmoid(r)) may be so only without rewrites.
+    # Rewrites make log(1 - sigmoid(r)) and the like finite.
     if mode is None and "not finite" in match.message:
         match = compare(values, few, STABILIZED, seed, count)
     if match and model.example_losses is None:
@@ -117,9 +117,9 @@ def compare(
     count: int | None = None,
     near: float = 0.0,
 ) -> Match:
-    """Return the verdict on examples of a batch of ``count``, at their outputs and nearby.
+    """Return the verdict on some of ``count`` examples, at their outputs and nearby.
 
-    A relative difference of ``near`` does not count, where that is more than rounding.
+    Relative differences up to ``near`` do not count, nor do rounding errors.
     """
     model = values.model
     tolerance = max(near, tolerance_of(model))
@@ -167,7 +167,7 @@ def compare(
 def _judge(
     model: Model, points: Sequence[Point], lengths: Sequence[int], scale: float, tolerance: float
 ) -> Match:
-    """Turn the products into a verdict in words.
+    """Return the verdict on the products.
 
     ``lengths`` are those of the first output, and ``scale`` is the factor from the examples
     compared to all of them.
@@ -183,7 +183,7 @@ def _judge(
     factor *= scale
     if difference > tolerance or factor <= 0:
         message = (
-            "Loss and likelihood do not match: the curvature of the loss is no multiple of the "
+            "Loss and likelihood do not match: the curvature of the loss is not a multiple of the "
             f"Fisher matrix of {names} (relative difference {difference:.2g}). Fisher and "
             "GaussNewton will differ. If this is not intended, use the negative log-likelihood of "
             "the output as loss, or give the likelihood that belongs to it."
@@ -198,7 +198,7 @@ def _judge(
 
 
 def _obstacle(model: Model, own: Point, fisher: np.ndarray, curvature: np.ndarray) -> str | None:
-    """Return why the products allow no verdict; None if they do.
+    """Return why the products allow no verdict; None if they allow one.
 
     ``own`` are those at the outputs of the batch; the arrays also hold those nearby.
     """
@@ -211,7 +211,7 @@ def _obstacle(model: Model, own: Point, fisher: np.ndarray, curvature: np.ndarra
     if not fisher.any() or not curvature.any():
         whose = "Fisher" if not fisher.any() else "Gauss-Newton"
         return f"the {whose} product is zero on this batch: nothing to compare."
-    if not all(has_passage(head) for head in model.heads):
+    if not all(has_path_to_r(head) for head in model.heads):
         return (
             f"no pre-activation of the output was found for {_names(model)}, and the curvature "
             "of the loss can be compared only there. End the output in sigmoid, softmax or exp, "
@@ -223,7 +223,7 @@ def _obstacle(model: Model, own: Point, fisher: np.ndarray, curvature: np.ndarra
 def _describe_factor(
     model: Model, factor: float, lengths: Sequence[int], tolerance: float
 ) -> tuple[str | None, str]:
-    """Return the reduction of the examples' losses that has ``factor``, and what follows from it.
+    """Return which reduction of the examples' losses has ``factor``, and what follows, in words.
 
     ``lengths`` are those of the first output.
     """
@@ -248,7 +248,7 @@ def _describe_factor(
         f"{factor:.6g} times their mean (factor {factor:.6g}): a damping for Fisher is scaled by "
         f"{by}."
     )
-    # A mean over the examples of another axis than the one that was given.
+    # Perhaps the loss is a mean over another axis than the one given for the examples.
     others = [a for a, n in enumerate(lengths) if a != axis and n and is_near(examples / n)]
     if others:
         text += (
@@ -262,7 +262,7 @@ def _describe_factor(
 def _is_covered(points: Sequence[Point], tolerance: float) -> bool:
     """Return whether the outputs show all curvature of the loss.
 
-    They do not if they read only parts of the pre-activations, or one of them twice.
+    They do not if they are only parts of the pre-activations, or two are the same part.
     """
     total = sum(float((a**2).sum()) for p in points for a in p.curvature)
     seen = sum(float((a**2).sum()) for p in points for a in p.ends_curvature)

@@ -81,8 +81,8 @@ class Objective(Summand):
     -----
     UserWarning
         When the loss suggests, but does not prove, that an output is not the mean of a Gaussian,
-        for instance by taking its logarithm; the message gives the line to write. When random draws
-        are the same at every step.
+        for instance by taking its logarithm; the message gives the line to write. Also when random
+        draws are the same at every step.
 
     Notes
     -----
@@ -91,8 +91,8 @@ class Objective(Summand):
     Random numbers in the graph, such as those of dropout, are the same in the gradient and in the
     metric of a step. From step to step they change if their generators have an update, as those of
     a ``RandomStream`` and those with a ``default_update`` do; a search on the host then draws again
-    for each loss. Checkpoints hold these generators: a resumed run draws as one without
-    interruption, on JAX except for the draws of a search on the host.
+    for each loss. Checkpoints hold these generators: a resumed run makes the draws of one without
+    interruption, on JAX except for those of a search on the host.
 
     References
     ----------
@@ -142,10 +142,10 @@ class Objective(Summand):
             example_axis,
             data_axes,
         )
-        self._single = isinstance(output, Variable)
+        self._has_one_output = isinstance(output, Variable)
         self._variables = self._model.variables  # of the user's graph, also in a clone
         self._target_checks = read_target_checks(self._model)
-        self._warnings: list[str] = []  # of targets; shared by copies, so that one is enough
+        self._warnings: list[str] = []  # those issued about targets; shared by copies
 
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith("_"):
@@ -204,7 +204,7 @@ class Objective(Summand):
 
     @property
     def example_losses(self) -> TensorVariable | None:
-        """Vector with the loss of every single example, None where it was not found."""
+        """Vector with the loss of every single example; None if it was not found."""
         return self._model.example_losses
 
     @property
@@ -214,19 +214,19 @@ class Objective(Summand):
 
     @property
     def sum_factor(self) -> float | None:
-        """Factor c where the loss is c times the sum of the losses of the examples, else None."""
+        """Factor c if the loss is c times the sum of the losses of the examples, else None."""
         return self._model.sum_factor
 
     @property
     def likelihood(self) -> Likelihood | tuple[Likelihood, ...]:
         """The likelihood of the output, or a tuple of them when several outputs were given."""
         likelihoods = tuple(head.likelihood for head in self.heads)
-        return likelihoods[0] if self._single else likelihoods
+        return likelihoods[0] if self._has_one_output else likelihoods
 
     @property
     def output(self) -> TensorVariable | tuple[TensorVariable, ...]:
         """The output as given: one, or a tuple of several."""
-        return self.outputs[0] if self._single else self.outputs
+        return self.outputs[0] if self._has_one_output else self.outputs
 
     @property
     def count(self) -> TensorVariable:
@@ -256,11 +256,11 @@ class Objective(Summand):
         return self._with_model(self._model.on_inputs(fresh))
 
     def with_loss(self, loss: TensorVariable, reduction: str | None = None) -> Self:
-        """Return the objective with another loss, the ``reduction`` of the per-example losses."""
+        """Return the objective with another loss: the ``reduction`` of the per-example losses."""
         return self._with_model(self._model.with_loss(loss, reduction))
 
     def embed(self, params: Sequence[SharedVariable]) -> Self:
-        """Return the objective over more parameters than its own, on which it does not depend."""
+        """Return the objective over ``params``: its own and others that it does not depend on."""
         if tuple(params) == self.params:
             return self
         return self._with_model(replace(self._model, params=tuple(params)))
@@ -313,14 +313,14 @@ class Objective(Summand):
         Raises
         ------
         TypeError, ValueError
-            On a wrong number of arrays, dtype, shape or length, no example, NaN, or targets out of
-            range.
+            On a wrong number of arrays, a wrong dtype, shape or length, an empty batch, NaN, or
+            targets out of range.
 
         Warns
         -----
         UserWarning
-            Without targets, if a sigmoid output is compared with its own input, as in an
-            autoencoder, and that is outside [0, 1].
+            Without targets, if the loss compares a sigmoid output with an input, as in an
+            autoencoder, that is outside [0, 1].
         """
         variables = (*self.inputs, *(self.targets if targets else ()))
         if targets and isinstance(arrays, list | tuple) and len(arrays) == len(variables):
@@ -342,7 +342,7 @@ class Objective(Summand):
                 warn(message)
 
     def check(self, *batch: ArrayLike, mode: ModeLike = None, seed: int = 0) -> Match:
-        """Check whether loss and likelihood match, and up to which factor.
+        """Check whether loss and likelihood match, and up to what factor.
 
         Compares, on one batch, the curvature H of the loss with respect to the pre-activation r of
         the output with the metric M of the likelihood, by products with random vectors in the space

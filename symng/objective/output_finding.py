@@ -1,18 +1,18 @@
-"""Find the output of a model on the graph of its loss."""
+"""Find the output of a model in the graph of its loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pytensor.scalar as ps
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import explicit_graph_inputs, toposort
-from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs.derivatives import is_float
 from symng.graphs.patterns import constant_value
 from symng.graphs.rewrites import find_equal, is_elementwise
 from symng.likelihoods import Gaussian, Likelihood
@@ -21,7 +21,7 @@ from symng.objective.loss_reading import read_loss
 
 
 class FoundOutput(NamedTuple):
-    """An output found on the graph of a loss.
+    """An output found in the graph of a loss.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class FoundOutput(NamedTuple):
 def find_output(loss: TensorVariable, params: Sequence[SharedVariable]) -> FoundOutput | None:
     """Return the output that ``loss`` compares with targets, or None where that is not certain.
 
-    The output is a variable through which the parameters reach the loss together with data; terms
-    of parameters alone, such as weight decay, do not matter. Certain are cross-entropies of logits,
-    of a softmax or of a sigmoid, the loss of a log-rate, and squared errors.
+    The output is a variable through which parameters reach the loss together with data; terms of
+    parameters only, such as weight decay, do not matter. It is certain for cross-entropies of
+    logits, of a softmax or of a sigmoid, the loss of a log-rate, and squared errors.
     """
     inputs = _inputs_of(loss)
-    for v in _passages(loss, params, inputs):
+    for v in _separators(loss, params, inputs):
         own = _inputs_of(v)
         targets = [i for i in inputs if i not in own]
         found = read_loss(loss, v, params, targets) if targets else None
@@ -66,27 +66,30 @@ def _inputs_of(v: Variable) -> list[TensorVariable]:
     return [i for i in explicit_graph_inputs([v]) if isinstance(i, TensorVariable)]
 
 
-def _passages(
+def _separators(
     loss: TensorVariable, params: Sequence[Variable], inputs: Sequence[Variable]
 ) -> Iterator[TensorVariable]:
-    """Yield the variables that all of what joins parameters and data passes, the last one first."""
-    moved, data = set(params), set(inputs)
+    """Return the variables that separate the loss from parameters and data, the last one first.
+
+    All that is computed from parameters and data together reaches the loss through each of them.
+    """
+    from_params, from_data = set(params), set(inputs)
     nodes = [n for n in toposort([loss]) if not isinstance(n.op, Shape | Shape_i)]
     for node in nodes:
-        if any(v in data for v in node.inputs):
-            data.update(node.outputs)
-        if any(v in moved for v in node.inputs):
-            moved.update(v for v in node.outputs if _is_float(v))
+        if any(v in from_data for v in node.inputs):
+            from_data.update(node.outputs)
+        if any(v in from_params for v in node.inputs):
+            from_params.update(v for v in node.outputs if is_float(v))
     # Positions of the nodes that take a variable on to the loss.
     users: dict[Variable, list[int]] = {loss: [len(nodes)]}
-    joined = moved & data
+    joined = from_params & from_data
     for position, node in reversed(list(enumerate(nodes))):
         if any(v in users and v in joined for v in node.outputs):
             for v in node.inputs:
                 if v in joined:
                     users.setdefault(v, []).append(position)
-    # In this order a variable is passed if nothing before it is taken by anything after it.
-    places = [
+    # A variable separates if no node after it uses anything from before it.
+    candidates = [
         (position, v) for position, node in enumerate(nodes) for v in node.outputs if v in users
     ]
     sources = {
@@ -94,17 +97,12 @@ def _passages(
         for position, node in enumerate(nodes)
         if any(v in users for v in node.outputs) and not any(v in users for v in node.inputs)
     }
-    reach, passages = -1, []
-    for position, v in places:
+    reach, separators = -1, []
+    for position, v in candidates:
         if reach <= position and not any(s > position for s in sources):
-            passages.append(v)
+            separators.append(v)
         reach = max(reach, *users[v])
-    return reversed(passages)
-
-
-def _is_float(v: Variable) -> bool:
-    """Return whether a variable holds floating-point numbers, which have derivatives."""
-    return str(getattr(v.type, "dtype", "")).startswith("float")
+    return reversed(separators)
 
 
 def _squared(v: TensorVariable) -> TensorVariable | None:
@@ -133,27 +131,22 @@ def _is_linear(
 
 def _without_target(residual: TensorVariable, params: Sequence[Variable]) -> TensorVariable | None:
     """Return y of a residual such as y - t, or None for one that is scaled by parameters."""
-    moved = set(params)
-    for inner in toposort([residual]):
-        if any(v in moved for v in inner.inputs):
-            moved.update(inner.outputs)
-    if _elementwise(residual, ps.Mul | ps.TrueDiv) and len(_among(residual, moved)) > 1:
+    from_params = set(params)
+    for node in toposort([residual]):
+        if any(v in from_params for v in node.inputs):
+            from_params.update(node.outputs)
+
+    def operands(v: TensorVariable, *kinds: type) -> list[TensorVariable]:
+        """Return the inputs computed from parameters, if one of these scalar ops computes v."""
+        if v.owner is None or not is_elementwise(v.owner.op, kinds):
+            return []
+        return [i for i in v.owner.inputs if i in from_params]
+
+    if len(operands(residual, ps.Mul, ps.TrueDiv)) > 1:
         return None
     y = residual
-    while _elementwise(y, ps.Sub | ps.Add | ps.Neg) and len(_among(y, moved)) == 1:
-        (inner_y,) = _among(y, moved)
-        if inner_y.type.broadcastable != y.type.broadcastable:
+    while len(found := operands(y, ps.Sub, ps.Add, ps.Neg)) == 1:
+        if found[0].type.broadcastable != y.type.broadcastable:
             break
-        y = inner_y
+        y = found[0]
     return y
-
-
-def _elementwise(v: Variable, kinds: Any) -> bool:
-    """Return whether one of some scalar ops computes ``v``."""
-    op = v.owner.op if v.owner is not None else None
-    return isinstance(op, Elemwise) and isinstance(op.scalar_op, kinds)
-
-
-def _among(v: TensorVariable, moved: Set[Variable]) -> list[TensorVariable]:
-    """Return what ``v`` is computed from that parameters enter."""
-    return [i for i in v.owner.inputs if i in moved]

@@ -38,10 +38,10 @@ def check_passage(model: Model) -> None:
             )
 
 
-def has_passage(head: Head) -> bool:
-    """Return whether the pre-activation of a head is known as a function of ``head.curvature_at``.
+def has_path_to_r(head: Head) -> bool:
+    """Return whether the pre-activation of a head is computed from ``head.curvature_at``.
 
-    That of a state of a scan may be computed beside the output, from previous states.
+    For a state of a scan, it may be computed outside of the loss, from previous states.
     """
     return head.r is not None and head.curvature_at in set(ancestors([head.r]))
 
@@ -72,7 +72,7 @@ class Values:
     def take_examples(
         self, arrays: Sequence[np.ndarray], limit: int, numbers: int
     ) -> Sequence[np.ndarray]:
-        """Return at most ``limit`` examples from all over a batch, and ``numbers`` outputs."""
+        """Return examples from all over a batch: at most ``limit``, with ``numbers`` outputs."""
         if not arrays:
             return arrays
         count, axes = self.model.count_of(arrays), self.model.data_axes
@@ -96,8 +96,8 @@ class Values:
 class Point:
     """Products at one value of the pre-activations, for each draw of tangents.
 
-    The first two are on the variables where curvature is taken, the others on the pre-activations
-    of the heads.
+    The first two are in the space of the variables where curvature is taken, the others in that of
+    the heads' pre-activations.
     """
 
     fisher: list[np.ndarray]
@@ -113,9 +113,9 @@ class Point:
 
 
 class _Ends:
-    """The pre-activations of heads as functions of placeholders: as a rule views, or slices.
+    """The pre-activations of heads as functions of placeholders, usually views or slices.
 
-    Where none is known, the output takes its place.
+    If a pre-activation is not known, the output takes its place.
     """
 
     def __init__(
@@ -128,9 +128,9 @@ class _Ends:
         self.heads = heads
         self.placeholders = placeholders
         self.numbers = [number[head.curvature_at] for head in heads]
-        self.has_passage = [has_passage(head) for head in heads]
-        pairs = zip(heads, self.has_passage, strict=True)
-        ends = [head.r if passed and head.r is not None else head.y for head, passed in pairs]
+        self.are_on_r = [has_path_to_r(head) for head in heads]
+        pairs = zip(heads, self.are_on_r, strict=True)
+        ends = [head.r if on_r and head.r is not None else head.y for head, on_r in pairs]
         self.ends = rebuild(ends, dict(zip(preactivations, placeholders, strict=True)))
 
     def push(self, vectors: Sequence[TensorVariable]) -> list[TensorVariable]:
@@ -146,10 +146,10 @@ class _Ends:
     def fisher_products(self, tangents: Sequence[TensorVariable]) -> list[TensorVariable]:
         """Return the Fisher products on the placeholders, given tangents of the ends."""
         total: list[TensorVariable] = [v.zeros_like() for v in self.placeholders]
-        parts = zip(self.heads, self.ends, tangents, self.numbers, self.has_passage, strict=True)
-        for head, end, tangent, i, passed in parts:
+        parts = zip(self.heads, self.ends, tangents, self.numbers, self.are_on_r, strict=True)
+        for head, end, tangent, i, on_r in parts:
             likelihood = head.likelihood
-            multiply = likelihood.metric_product if passed else likelihood.output_metric_product
+            multiply = likelihood.metric_product if on_r else likelihood.output_metric_product
             count = end.shape[head.example_axis].astype(end.dtype)
             pulled = [multiply(end, tangent) / count]
             if end is not self.placeholders[i]:
@@ -199,9 +199,9 @@ class Products:
 def _without_gradient(
     loss: TensorVariable, preactivations: Sequence[TensorVariable]
 ) -> dict[Variable, Variable]:
-    """Return the variables of ``loss`` without gradient, such as advantages, as an identity map.
+    """Return an identity map of the variables of ``loss`` that pass no gradient, as advantages do.
 
-    A pre-activation without gradient is left out: it moves with the one that has it.
+    A copy of a pre-activation that passes no gradient is left out: it moves with the original.
     """
     nodes = [
         node

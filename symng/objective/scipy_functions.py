@@ -24,7 +24,7 @@ from symng.graphs.types import ModeLike
 class ScipyProblem:
     """What ``to_scipy`` of an objective returns: an objective on one batch, for `scipy.optimize`.
 
-    The functions take and return float64, and leave the parameters alone.
+    The functions take and return float64, and do not change the parameters.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class ScipyProblem:
 def make_problem(
     objective: Any, batch: Sequence[ArrayLike], metric: Any, mode: ModeLike
 ) -> ScipyProblem:
-    """Return an objective as functions for SciPy; ``metric`` is a `Metric` or None."""
+    """Return an objective as functions for SciPy; see `Summand.to_scipy`."""
     if metric is not None and (isinstance(metric, type) or not callable(metric)):
         expected = "a metric such as symng.Fisher(), or None for the Hessian"
         raise argument_error("metric", expected, metric, error=TypeError)

@@ -38,14 +38,14 @@ class SingleExample:
         One example of each input and target that ``ends`` depend on.
     stacked : list of TensorVariable
         All examples of the batch: entry n along the first axis is a value of the placeholder.
-    loops : bool
+    has_loop : bool
         Whether the graph has a loop, which cannot run over a batch axis.
     """
 
     ends: list[TensorVariable]
     placeholders: list[TensorVariable]
     stacked: list[TensorVariable]
-    loops: bool
+    has_loop: bool
 
 
 def single_example(
@@ -53,7 +53,7 @@ def single_example(
 ) -> SingleExample | None:
     """Return ``ends``, each with its axis of examples, on one example of the objective's batch.
 
-    None where it is not certain that example n of the ends depends on example n of the batch alone.
+    None if it is not certain that example n of the ends depends only on example n of the batch.
 
     Notes
     -----
@@ -65,12 +65,12 @@ def single_example(
     if not keeps_examples(ends, axis_of, objective.params):
         return None
     nodes = list(toposort(tensors))
-    loops = any(isinstance(node.op, Scan) for node in nodes)
+    has_loop = any(isinstance(node.op, Scan) for node in nodes)
     reached = set(ancestors(tensors))
     data = [v for v in axis_of if v in reached]
     placeholders = [_placeholder(v, axis_of[v]) for v in data]
     on_one = dict(zip(data, placeholders, strict=True))
-    if loops:  # a scan takes no tensor of which it knows more than before
+    if has_loop:
         on_one = replacements(data, placeholders)
     try:
         singles = rebuild(tensors, on_one, _keep_counts)
@@ -84,7 +84,7 @@ def single_example(
             shape = [1 if a == axis else n for a, n in enumerate(end.type.shape)]
             singles[k] = pt.specify_shape(end, shape)
     stacked = [_stack(v, axis_of[v]) for v in data]
-    return SingleExample(singles, placeholders, stacked, loops)
+    return SingleExample(singles, placeholders, stacked, has_loop)
 
 
 def _constants_by_example(
@@ -110,12 +110,13 @@ def keeps_examples(
     axis_of: Mapping[TensorVariable, int],
     params: Sequence[Variable] = (),
 ) -> bool:
-    """Return whether example n of ``ends`` is known to depend on example n of the data alone.
+    """Return whether example n of ``ends`` is known to depend only on example n of the data.
 
     Both come with their axes of examples.
     """
     tensors = list(ends)
-    # Sums over examples count as mixing wherever they enter again, so all is part of the model.
+    # Copies as outputs make all of the graph part of the model, where sums over examples that enter
+    # single ones again count as mixing.
     copies = {end.copy(): axis for end, axis in ends.items()}
     axes = locate_examples(tensors[0], axis_of, copies)
     return all(axes.get(end) == axis for end, axis in ends.items()) and not any(
@@ -140,17 +141,17 @@ def _keep_counts(node: Apply, new: Mapping[Variable, Variable]) -> list[Variable
     """Return the outputs of a node on one example, with counts in formulas those of the batch."""
     in_formula = isinstance(node.op, Elemwise) and not _is_discrete(node.outputs[0])
     inputs = [v if in_formula and _is_length(v) else new.get(v, v) for v in node.inputs]
-    # Not strict, for that would keep a length of the batch that the graph knows.
+    # Strict cloning would insist on the batch's number of examples, if the graph knows it.
     return node.clone_with_new_inputs(inputs, strict=False).outputs
 
 
 def _may_depend_on_others(
     node: Apply, axes: Mapping[Variable, ExampleAxis], params: Sequence[Variable]
 ) -> bool:
-    """Return whether a node may compute something else for one example than for it in the batch.
+    """Return whether a node may compute another value for an example alone than in the batch.
 
-    That is where an array without examples has the length of the batch, as weights of the examples
-    do, or a mask of random numbers.
+    It may if an array without examples has the length of the batch, such as weights of the examples
+    or a random mask.
     """
     op = node.op
     if isinstance(op, RandomVariable):
@@ -163,7 +164,7 @@ def _may_depend_on_others(
         return _counts_in_loop(op) or not all(_arrays_of(v) <= set(params) for v in fixed)
     if isinstance(op, OpFromGraph):
         return not isinstance(op, Softmax | LogSoftmax)
-    if isinstance(op, AdvancedSubtensor):  # whose other indices may be numbers of the examples
+    if isinstance(op, AdvancedSubtensor):  # the other indices may number the examples
         return any(v.type.ndim > 0 and _arrays_of(v) for v in fixed if v is not node.inputs[0])
     axis = next(axis for axis in example_axes if isinstance(axis, int))
     ndim = node.outputs[0].type.ndim
@@ -183,7 +184,7 @@ def _is_discrete(v: Variable) -> bool:
 
 
 def _is_filled(v: Variable, axis: int) -> bool:
-    """Return whether ``v`` is as long as other tensors along ``axis`` and the same all along."""
+    """Return whether ``v`` is constant along ``axis``, with the length of other tensors."""
     if v.type.shape[axis] is not None or _arrays_of(v):
         return False
     nodes = _nodes_above_lengths(v)
@@ -191,7 +192,7 @@ def _is_filled(v: Variable, axis: int) -> bool:
 
 
 def _counts_in_loop(scan: Scan) -> bool:
-    """Return whether a formula in a loop has the length of a tensor."""
+    """Return whether a formula in a loop uses the length of a tensor as a number."""
     return any(
         isinstance(node.op, Elemwise)
         and not _is_discrete(node.outputs[0])
@@ -201,7 +202,7 @@ def _counts_in_loop(scan: Scan) -> bool:
 
 
 def _is_length(v: Variable) -> bool:
-    """Return whether ``v`` is an integer that is computed from lengths of tensors alone."""
+    """Return whether ``v`` is an integer that is computed only from lengths of tensors."""
     if not _is_discrete(v) or not all(v.type.broadcastable):
         return False
     nodes = _nodes_above_lengths(v)
@@ -209,7 +210,7 @@ def _is_length(v: Variable) -> bool:
 
 
 def _arrays_of(v: Variable) -> set[Variable]:
-    """Return the arrays from which ``v`` is computed, but for those of which it has the length."""
+    """Return the arrays whose values ``v`` is computed from; lengths do not count."""
     nodes = _nodes_above_lengths(v)
     computed = {out for node in nodes for out in node.outputs}
     inputs = [i for node in nodes if not isinstance(node.op, Shape | Shape_i) for i in node.inputs]

@@ -22,7 +22,7 @@ V = TypeVar("V", bound=Variable)
 
 
 class Summand(ABC):
-    """What scales and adds up to an `ObjectiveSum`: the base of objectives.
+    """The base of objectives, which scale and add up to an `ObjectiveSum`.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Summand(ABC):
         What each is multiplied by.
     """
 
-    __array_ufunc__ = None  # else NumPy would multiply by itself: np.float64(2) * objective
+    __array_ufunc__ = None  # else NumPy itself would compute np.float64(2) * objective
 
     @property
     @abstractmethod
@@ -45,7 +45,7 @@ class Summand(ABC):
 
     @abstractmethod
     def by_term(self, name: str, batch: Any) -> tuple[Any, ...]:
-        """Return the arrays of a batch for each term, or refuse another number of them."""
+        """Return the arrays of a batch for each term, or refuse a batch of another form."""
 
     def __mul__(self, weight: Scalar) -> ObjectiveSum:
         """Return the objective with its loss and its metric multiplied by a weight above 0."""
@@ -82,7 +82,7 @@ class Summand(ABC):
         Returns
         -------
         ScipyProblem
-            With ``fun``, ``jac``, ``hessp`` and ``x0``, and ``set`` for the way back.
+            With ``fun``, ``jac``, ``hessp`` and ``x0``; its ``set`` sets the parameters.
 
         Examples
         --------
@@ -108,7 +108,7 @@ class ObjectiveSum(Summand):
     targets, likelihood and number of examples, such as the interior and the boundary points of a
     differential equation, or several tasks. Write ``interior + 0.1 * boundary``.
 
-    Every optimizer takes it in the place of an `Objective`, with one tuple of arrays a term:
+    Every optimizer takes it in place of an `Objective`, with one tuple of arrays per term:
     ``data=((X, F), (Z, G))``.
 
     Parameters
@@ -116,7 +116,7 @@ class ObjectiveSum(Summand):
     terms : sequence of Objective
         Each has at least one parameter in common with the terms before it.
     weights : sequence of float or symbolic scalar, optional
-        w_i, above 0. A shared variable can be set between steps. Default: 1 each.
+        w_i, above 0. A shared variable can be set between steps. Default: 1 for each.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class ObjectiveSum(Summand):
     weights : tuple of float or symbolic scalar
         w_i.
     params : tuple of shared variables
-        The parameters of all terms, in the order in which they come.
+        The parameters of all terms, in the order in which they first appear.
 
     Raises
     ------
@@ -139,8 +139,8 @@ class ObjectiveSum(Summand):
     the metric. The damping is then multiplied by the sum of these N_i: the steps are those of the
     loss divided by it.
 
-    A variable that is an input of several terms stands for other examples in each: terms after the
-    first get variables of their own (``inputs``).
+    A variable that is an input of several terms stands for different examples in each: terms after
+    the first get variables of their own (``inputs``).
 
     References
     ----------
@@ -320,7 +320,7 @@ def _over_common_params(terms: Sequence[Any]) -> tuple[Any, ...]:
                 Verbatim(
                     f"term {number} with none that an earlier term has: {_names(term.params)}"
                 ),
-                "Minimize it on its own, or put it behind a term that it shares one with.",
+                "Minimize it on its own, or put it after a term that it shares one with.",
             )
         params |= dict.fromkeys(term.params)
     return tuple(term.embed(tuple(params)) for term in terms)

@@ -262,7 +262,7 @@ def test_finds_the_states_that_the_output_depends_on():
         lines = symng.StructuralDamping().describe(objective).splitlines()
         assert [line.split(": ")[1] for line in lines] == [
             "Sign, read off tanh in a scan",
-            "Gaussian, no activation known by its end in a scan",
+            "Gaussian, no known activation at its end in a scan",
         ]
     objective = symng.Objective(pt.mean(c * u), c * u, [w, u], [x], example_axis=1)
     assert len(recurrent_states(objective)) == 2  # c depends on h, by way of its old value
@@ -415,7 +415,7 @@ def test_refuses_hidden_states_of_other_inputs():
     for other in (pt.matrix("z"), case.objective.targets[0] * case.objective.params[0][0, 0]):
         with pytest.raises(
             ValueError,
-            match="hidden: expected states that are computed from the objective's inputs",
+            match="hidden: expected states that are computed only from the objective's inputs",
         ):
             symng.StructuralDamping(hidden=other)(case.objective)
 
@@ -437,7 +437,11 @@ def test_refuses_likelihoods_of_another_number():
         (dict(hidden=[]), TypeError, "hidden: expected"),
         (dict(hidden="h"), TypeError, "hidden: expected"),
         (dict(hidden=pt.scalar("h")), TypeError, "hidden: expected .* axis of examples"),
-        (dict(hidden=pt.lmatrix("h")), TypeError, "hidden: expected a floating-point tensor"),
+        (
+            dict(hidden=pt.lmatrix("h")),
+            TypeError,
+            "hidden: expected a symbolic floating-point tensor",
+        ),
         (dict(likelihood="tanh"), TypeError, "likelihood: expected an instance"),
     ],
 )

@@ -41,8 +41,8 @@ def linear(output=lambda r: r, **options):
 @pytest.mark.parametrize(
     "output, likelihood, source",
     [
-        (lambda r: r, symng.Gaussian(), "no activation known by its end"),
-        (pt.tanh, symng.Gaussian(), "no activation known by its end"),
+        (lambda r: r, symng.Gaussian(), "no known activation at its end"),
+        (pt.tanh, symng.Gaussian(), "no known activation at its end"),
         (pt.sigmoid, symng.Bernoulli(), "read off sigmoid"),
         (pt.exp, symng.Poisson(), "read off exp"),
         (lambda r: pt.special.softmax(r, axis=-1), symng.Categorical(), "read off softmax"),

@@ -179,6 +179,7 @@ FACTORS = {
     "weighted mean": (lambda e, W: (e * pt.sqr(e) / pt.sqr(e).sum()).sum(), None),
     "mean and sum": (lambda e, W: e.mean() + e.sum(), None),
     "root": (lambda e, W: pt.sqrt(e.sum()), None),
+    "inverse": (lambda e, W: pt.sqrt(e.sum()) ** -2, None),
 }
 
 

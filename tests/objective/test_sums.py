@@ -126,7 +126,7 @@ class TestAlgebra:
             "ObjectiveSum",
             "  params:     w (3, 4), u (4, 2), c (2,), 22 numbers, float64",
             "  1.0 * Objective",
-            "    output:     Gaussian, no activation known by its end",
+            "    output:     Gaussian, no known activation at its end",
             "    inputs:     x",
             "    targets:    t",
             "    examples:   the loss is a mean over them",

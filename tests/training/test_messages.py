@@ -142,7 +142,7 @@ def test_example_losses_of_another_length():
     ):
         with pytest.raises(
             ValueError,
-            match="^example_losses: expected one loss an example, got .* which does not run",
+            match="^example_losses: expected one loss per example, got .* which does not run",
         ):
             given(losses_of)
     with pytest.raises(

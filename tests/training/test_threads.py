@@ -13,7 +13,6 @@ from helpers.small_steps import line, natural
 
 import symng
 from symng.graphs.building import building
-from symng.metrics.jacobian import floatx_of
 
 
 def in_threads(calls):
@@ -47,7 +46,7 @@ def test_flags_of_two_threads_do_not_mix():
 
     def change(model):
         for _ in range(20):
-            with floatx_of(model.objective):
+            with building(floatx=model.objective.dtype):
                 time.sleep(0.0005)
                 assert pytensor.config.floatX == model.objective.dtype
 

@@ -17,9 +17,9 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error
 from symng.graphs import vectors
+from symng.graphs.building import building
 from symng.graphs.derivatives import pullback
 from symng.graphs.types import Integer, Scalar
-from symng.metrics.jacobian import floatx_of
 from symng.objective import Objective
 from symng.objective.sums import weighted_sum
 from symng.optimizers.preconditioners._blocks import Block, Diagonal, Layer
@@ -86,7 +86,7 @@ class Kronecker:
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
         blocks = [block for block in self.blocks if self.has_part_in(block)]
         places = {block: self._places_of(block) for block in blocks}
-        with floatx_of(objective):
+        with building(floatx=objective.dtype):
             slopes = iter(
                 pullback(
                     list(ends),
