@@ -1,8 +1,8 @@
-"""The five deformations of NISTP, each from an image, random numbers and a complexity to an image.
+"""The five deformations of NISTP, functions of an image, a generator and a complexity.
 
-Images are squares of `SIDE` pixels, float64 from 0 (background) to 1 (ink). Nothing is drawn
-outside of the frame, and what leaves it is lost. A complexity of 0 leaves an image as it is. Each
-deformation is a function that draws its parameters and one that applies them.
+Images are squares of `SIDE` pixels, float64 from 0 (background) to 1 (ink). Outside of the frame
+they are 0, and what leaves it is lost. A complexity of 0 leaves an image as it is. Each deformation
+has a function that draws its parameters and one that applies them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIDE = 32
 
 _ROWS, _COLUMNS = np.indices((SIDE, SIDE))
 
-# What one pixel takes its extreme over, from thin to thick. Erosion has the first five.
+# The windows of which a pixel takes the extreme, from thin to thick. Erosion uses the first five.
 _SQUARE = [
     np.ones(shape, bool)
     for shape in ((1, 2), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3))
@@ -44,7 +44,7 @@ def shift_rows(image: np.ndarray, slope: float) -> np.ndarray:
 
 
 def thickness(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Erode, dilate or do neither, with one probability for each of the thinnest footprints."""
+    """Erode or dilate with one of the thinnest footprints, or do neither, all equally likely."""
     erosions, dilations = math.ceil(_EROSIONS * complexity), math.ceil(_DILATIONS * complexity)
     choice = int(rng.integers(erosions + dilations + 1))
     if choice < erosions:
@@ -57,7 +57,7 @@ def thickness(image: np.ndarray, rng: np.random.Generator, complexity: float) ->
 def thicken(
     image: np.ndarray, change: Callable[..., np.ndarray], footprint: np.ndarray
 ) -> np.ndarray:
-    """Erode or dilate, and bring the darkest pixel back to what it was."""
+    """Erode or dilate, and rescale so that the darkest pixel is as dark as before."""
     changed = change(image, footprint=footprint)
     darkest = changed.max()
     # Blank, or too thin for this erosion: a label without a digit would teach nothing.
@@ -67,14 +67,14 @@ def thicken(
 
 
 def affine(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Map the plane by a random matrix and a shift."""
+    """Map the plane with a random matrix and a random shift."""
     (a, b), (d, e) = np.eye(2) + rng.uniform(-0.4 * complexity, 0.4 * complexity, (2, 2))
     c, f = rng.uniform(-4.5 * complexity, 4.5 * complexity, 2)
     return map_affinely(image, (a, b, c, d, e, f))
 
 
 def map_affinely(image: np.ndarray, coefficients: Sequence[float]) -> np.ndarray:
-    """Map (x, y) to the pixel at (a x + b y + c, d x + e y + f), from the upper left corner."""
+    """Give (x, y) the pixel at (a x + b y + c, d x + e y + f), from the upper left corner."""
     a, b, c, d, e, f = coefficients
     x, y = _COLUMNS + 0.5, _ROWS + 0.5
     rows, columns = np.floor(d * x + e * y + f), np.floor(a * x + b * y + c)
@@ -82,7 +82,7 @@ def map_affinely(image: np.ndarray, coefficients: Sequence[float]) -> np.ndarray
 
 
 def elastic(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Displace every pixel by two random fields that are smooth."""
+    """Displace every pixel by two smooth random fields."""
     strength = complexity ** (1 / 3)
     noise = rng.uniform(-1.0, 1.0, (2, SIDE, SIDE))
     width = 10.0 - 7.0 * strength
@@ -90,7 +90,7 @@ def elastic(image: np.ndarray, rng: np.random.Generator, complexity: float) -> n
 
 
 def smooth(fields: np.ndarray, width: float) -> np.ndarray:
-    """Weigh values at distance d by exp(-(d / width)^2) on each axis, as far as round(0.75 width).
+    """Average with weights exp(-(d / width)^2) at distance d on each axis, up to round(0.75 width).
 
     The fields are periodic, so that they are as strong at the border of the frame as inside.
     """
@@ -104,7 +104,7 @@ def displace(image: np.ndarray, fields: np.ndarray) -> np.ndarray:
 
 
 def pinch(image: np.ndarray, rng: np.random.Generator, complexity: float) -> np.ndarray:
-    """Pull the middle together or blow it up."""
+    """Shrink the middle of the image or blow it up."""
     return pinch_by(image, rng.uniform(-complexity, 0.7 * complexity))
 
 
@@ -117,13 +117,13 @@ def pinch_by(image: np.ndarray, amount: float) -> np.ndarray:
 
 
 def _look_up(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the pixels at whole positions, 0 outside of the image."""
+    """Return the pixels at integer positions, 0 outside of the image."""
     inside = (rows >= 0) & (rows < SIDE) & (columns >= 0) & (columns < SIDE)
     return np.where(inside, image[rows % SIDE, columns % SIDE], 0.0)
 
 
 def _interpolate(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return bilinear values at any positions, between zeros outside of the image."""
+    """Return bilinearly interpolated values at any positions; the image is 0 outside."""
     return ndimage.map_coordinates(image, (rows, columns), order=1, mode="grid-constant")
 
 

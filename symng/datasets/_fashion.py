@@ -1,4 +1,4 @@
-"""Find and read the files of Fashion-MNIST."""
+"""Find the files of Fashion-MNIST and read them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from symng._checks import Verbatim, argument_error
+from symng.datasets._folder import FOLDER, own_folder
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Images and labels of the two parts; gzipped files end in .gz.
@@ -31,14 +32,14 @@ def how_to_get_fashion() -> str:
     return (
         "To get Fashion-MNIST: apt install dataset-fashion-mnist (Debian, Ubuntu); or "
         'sklearn.datasets.fetch_openml("Fashion-MNIST"), which download=True calls; or put '
-        f"{', '.join(_FILES)}, gzipped or not, into a folder and give it as path or in SYMNG_DATA."
+        f"{', '.join(_FILES)}, gzipped or not, into a folder and give it as path or in {FOLDER}."
     )
 
 
 def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return all images, their labels, and where they are from."""
+    """Return all images, their labels, and where they come from."""
     folders = [path] if path is not None else _search_path()
-    candidates = [place for folder in folders for place in (folder, folder / "fashion-mnist")]
+    candidates = [c for folder in folders for c in (folder, folder / "fashion-mnist")]
     for folder in candidates:
         files = [_existing(folder, name) for name in _FILES]
         if any(files):
@@ -80,23 +81,12 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
 
 def _search_path() -> list[Path]:
     """Return the folders to search, before that of scikit-learn."""
-    own = os.environ.get("SYMNG_DATA")
-    if not own:
-        return [DEBIAN]
-    folder = Path(own).expanduser()
-    if not folder.is_dir():
-        raise argument_error(
-            "SYMNG_DATA",
-            "the name of a folder",
-            Verbatim(f"{own!r}, which is none"),
-            "Set this environment variable to another one, or unset it.",
-            FileNotFoundError,
-        )
-    return [folder, DEBIAN]
+    folder = own_folder(FileNotFoundError)
+    return [DEBIAN] if folder is None else [folder, DEBIAN]
 
 
 def _existing(folder: Path, name: str) -> Path | None:
-    """Return the file of this name, gzipped or not."""
+    """Return the file with this name, gzipped or not; None if there is none."""
     for file in (folder / f"{name}.gz", folder / name):
         if file.is_file():
             return file
@@ -143,7 +133,7 @@ def _read_idx(file: Path) -> np.ndarray:
 
 
 def _unzip(file: Path, content: bytes) -> bytes:
-    """Return what a gzipped file holds."""
+    """Return the decompressed content of a gzipped file."""
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
@@ -201,7 +191,7 @@ def _read_arff(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fetch() -> tuple[np.ndarray, np.ndarray]:
-    """Let scikit-learn fetch images and labels."""
+    """Return images and labels that scikit-learn fetches."""
     try:
         from sklearn.datasets import fetch_openml
     except ImportError as error:

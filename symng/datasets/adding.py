@@ -17,9 +17,9 @@ def adding(
 
     Each step has a number, uniform on [-1, 1], and a marker. Two steps are drawn: one of the first
     ten, and one of the first length / 2 - 1 of the others. Their marker is 1, that of the first and
-    the last step -1 in any case, that of all others 0. The target is 0.5 + (X1 + X2) / 4 with the
-    numbers X1 and X2 of the steps marked 1; where the first step was drawn, 0 stands for its
-    number. The target is predicted at the end of the sequence.
+    the last step is always -1, and that of all others 0. The target is 0.5 + (X1 + X2) / 4 with the
+    numbers X1 and X2 of the steps marked 1; if the first step was drawn, its number counts as 0.
+    The target is predicted at the end of the sequence.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def adding(
     numbers = rng.uniform(-1.0, 1.0, (length, n))
     first = rng.integers(min(10, length - 1), size=n)
     second = rng.integers(length // 2 - 1, size=n)
-    second += second >= first  # one that is not marked yet
+    second += second >= first  # skip the step that is marked already
     markers, sequences = np.zeros((length, n)), np.arange(n)
     markers[first, sequences] = markers[second, sequences] = 1.0
     markers[[0, -1]] = -1.0

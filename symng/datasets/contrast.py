@@ -11,7 +11,7 @@ from symng._checks import argument_error, check_choice, check_finite, check_numb
 
 Border = Literal["reflect", "zero"]
 
-_CHUNK = 1000  # images filtered at a time, to bound the memory beside images and result
+_CHUNK = 1000  # images filtered at a time, to bound the memory used besides images and result
 
 
 def local_contrast_normalization(
@@ -42,8 +42,8 @@ def local_contrast_normalization(
         Smallest divisor, in the units of ``images``; above 0. It leaves images without contrast at
         zero.
     border : {"reflect", "zero"}, default "reflect"
-        What the convolution sees beyond the border: the image in a mirror, or zeros. With zeros the
-        result changes along the border with the brightness of the image.
+        What the convolution sees beyond the border: the mirror image, or zeros. With zeros the
+        result along the border depends on the brightness of the image.
     offset : float, default 0.0
         Added to the normalized pixels.
     scale : float, default 1.0
@@ -52,7 +52,7 @@ def local_contrast_normalization(
     Returns
     -------
     ndarray of shape (N, height, width)
-        In float64 for float64 images, else in float32.
+        float64 for float64 images, else float32.
 
     Raises
     ------

@@ -7,13 +7,12 @@ import numpy as np
 from symng._checks import FloatName, check_float, check_number
 
 SIDE = 28
-# Fitted so that the variance and the error of PCA come out as published; see the notes of `curves`.
+# Fitted to the published variance and error of PCA; see the notes of `curves`.
 _POINTS = 33
 _INK = 43.0
 _BLUR = 0.418
 _BLUR_PASSES = 4
-# Images drawn from one random stream. It is part of what a seed means: another number gives other
-# images.
+# Images drawn from one random stream. Another number would give other images for the same seed.
 _CHUNK = 250
 
 
@@ -49,12 +48,12 @@ def curves(
     Notes
     -----
     The original file is not distributed, and of its recipe [1]_ the amount of ink, the width of the
-    blur and the law of the points are not published. Here the three heights are uniform on [2, 26],
-    the three horizontal positions are sorted uniform numbers with gaps of at least 2, and two
-    constants were fitted to two published numbers: the variance around the mean image, 17.0, and
-    the squared error of PCA with 18 components, 5.90 per image. So the images look and weigh like
-    Curves, but errors are not comparable digit for digit with those published on the original file.
-    20,000 images take a second or two, and a few megabytes beside the result.
+    blur and the distribution of the points are not published. Here the three heights are uniform on
+    [2, 26], the three horizontal positions are sorted uniform numbers with gaps of at least 2, and
+    two constants were fitted to two published numbers: the variance around the mean image, 17.0,
+    and the squared error of PCA with 18 components, 5.90 per image. So the images look and weigh
+    like Curves, but errors are not comparable digit for digit with those published on the original
+    file. 20,000 images take a second or two, and a few megabytes besides the result.
 
     References
     ----------
@@ -83,24 +82,23 @@ def curves(
 
 
 def _draw(uniform: np.ndarray) -> np.ndarray:
-    """Turn uniform numbers of shape (2, images, 3) into images of shape (images, 28, 28)."""
+    """Return images of shape (images, 28, 28) from uniform numbers of shape (2, images, 3)."""
     x = np.sort(20.0 * uniform[0], axis=1) + np.array([2.0, 4.0, 6.0])
     y = 2.0 + 24.0 * uniform[1]
     return np.clip(_blur(_ink(x @ _parabola(), y @ _parabola())), 0.0, 1.0)
 
 
 def _parabola() -> np.ndarray:
-    """Return the matrix from values at t = 0, 1/2, 1 to values at all t (a parabola)."""
+    """Return the matrix from the values of a parabola at t = 0, 1/2, 1 to those at all t."""
     t = np.linspace(0.0, 1.0, _POINTS)
     return np.stack([(2 * t - 1) * (t - 1), 4 * t * (1 - t), t * (2 * t - 1)])
 
 
 def _ink(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Share the ink of points of shape (images, points) among their four nearest pixels."""
+    """Return images in which points of shape (images, points) ink their four nearest pixels."""
     inside = (x > -1) & (x < SIDE) & (y > -1) & (y < SIDE)
     image, _ = np.nonzero(inside)
-    # A frame one pixel wider on every side takes the ink that falls off, and is cut away at the
-    # end.
+    # A frame one pixel wide catches the ink that falls outside, and is cut away at the end.
     count, side = len(x), SIDE + 2
     x, y = x[inside] + 1, y[inside] + 1
     column, row = x.astype("int64"), y.astype("int64")

@@ -1,4 +1,4 @@
-"""An endless stream of deformed digits, made like NISTP."""
+"""An endless stream of deformed digits, made like those of NISTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from symng.datasets.digits import LabeledImages, check_examples
 Module = Literal["slant", "thickness", "affine", "elastic", "pinch"]
 MODULES: tuple[Module, ...] = get_args(Module)
 _SIDE = 32
-# Images made at once: a fraction of a second of work.
+# Images made by one task: a fraction of a second of work.
 _CHUNK = 256
 
 _Task = tuple[np.ndarray, tuple[int, int, int], range, int, float, tuple[Module, ...], FloatName]
@@ -60,7 +60,7 @@ def deformed_digits(
         (images, side, side) with gray values from 0 (background) to 1 (ink) and side at most 32,
         and their labels, whole numbers.
     start, stop : int
-        Which examples, from 0; ``stop``, at least ``start``, is the first that is left out.
+        Which examples, from 0; ``stop``, at least ``start``, is not included.
     segment, replica : int, default 0
         Which stream; two segments or replicas have no random numbers in common.
     seed : int, default 0
@@ -69,7 +69,7 @@ def deformed_digits(
     complexity : float, default 0.7
         Largest complexity of a module, from 0 (no deformation) to 1.
     modules : sequence of {"slant", "thickness", "affine", "elastic", "pinch"}
-        What deforms, in this order; all five by default.
+        The deformations, in the order in which they are applied; all five by default.
     dtype : {"float32", "float64"}, default "float32"
         Of the images.
     jobs : int, default 1
@@ -96,11 +96,11 @@ def deformed_digits(
     The recipe is that of NISTP [1]_ without its noise modules; base images and classes are those of
     ``base``. With complexity c, pixels (x, y) and rows i counted from the upper left corner:
 
-    - slant: row i moves by round(i s), s ~ U[-c, c], and the whole back by the mean of that;
+    - slant: row i moves by round(i s), s ~ U[-c, c], and the image back by the mean of that;
     - thickness: one of ceil(5 c) erosions, ceil(9 c) dilations or nothing, all with the same
       probability, by the first of the footprints 1 x 2, 2 x 1, 2 x 2, cross of 3 x 3, 2 x 3, 3 x 2,
       3 x 3, 3 x 4, 4 x 3; then scaled to the old maximum; an erosion that would leave nothing is
-      left out;
+      skipped;
     - affine: (x, y) takes the pixel at (a x + b y + c', d x + e y + f), a and e ~ U[1 - 0.4 c, 1 +
       0.4 c], b and d ~ U[-0.4 c, 0.4 c], c' and f ~ U[-4.5 c, 4.5 c];
     - elastic: every pixel takes the bilinear value at a random displacement, for each axis 10 q
@@ -136,7 +136,7 @@ def deformed_digits(
         ("replica", replica),
         ("seed", seed),
     ):
-        # Each is one word of 32 bits of the entropy: longer ones could run into each other.
+        # Each is one 32-bit word of the entropy: longer numbers could overlap with their neighbors.
         check_number(name, value, minimum=0, maximum=2**32 - 1, integer=True)
     check_number("stop", stop, minimum=start, integer=True)
     check_number("complexity", complexity, minimum=0, maximum=1)
@@ -166,7 +166,7 @@ def deformed_digits(
 
 
 def _check_base(base: object) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels to pick from."""
+    """Return the images to pick from and their labels, or refuse ``base``."""
     if isinstance(base, LabeledImages):  # checked when it was made
         images, labels = base.train_images, base.train_labels
     elif isinstance(base, tuple | list) and len(base) == 2:
@@ -187,7 +187,7 @@ def _check_base(base: object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_modules(modules: Sequence[Module]) -> tuple[Module, ...]:
-    """Return the names of modules as a tuple."""
+    """Return the names of modules as a tuple, or refuse them."""
     check_instance(
         "modules",
         modules,
@@ -201,7 +201,7 @@ def _check_modules(modules: Sequence[Module]) -> tuple[Module, ...]:
 
 
 def _begin(key: tuple[int, int, int], number: int, count: int) -> tuple[np.random.Generator, int]:
-    """Return the generator of an example, and the index of the base image that it draws first."""
+    """Return the generator of an example, and its first draw: the index of the base image."""
     rng = np.random.default_rng([*key, number])
     return rng, int(rng.integers(count))
 
@@ -215,7 +215,7 @@ def _make(
     modules: tuple[str, ...],
     dtype: str,
 ) -> np.ndarray:
-    """Deform one picked image for each number."""
+    """Return deformed images, one for each number, from the base images picked for them."""
     from symng.datasets._deformations import DEFORMATIONS  # here: SciPy takes long to import
 
     side = base_images.shape[1]
@@ -234,7 +234,7 @@ def _make(
 
 def _in_processes(tasks: Iterable[_Task], jobs: int) -> Iterator[np.ndarray]:
     """Yield the results of `_make` for all tasks, in their order."""
-    # Not by forking, which would copy the locks of threads that compute in this process.
+    # Not by forking, which would copy locks that threads of this process hold.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, context, initializer=_leave_interrupts)
     waiting: deque[Future[np.ndarray]] = deque()
@@ -249,8 +249,8 @@ def _in_processes(tasks: Iterable[_Task], jobs: int) -> Iterator[np.ndarray]:
     except BrokenProcessPool as error:
         raise RuntimeError(
             f"jobs: expected {jobs} worker processes, got one that ended before its work was done. "
-            'A script that starts workers needs if __name__ == "__main__": around what it does; if '
-            "it has that, memory may be short. jobs=1 starts none."
+            'A script that starts workers needs if __name__ == "__main__": around its code; if it '
+            "has that, memory may be short. With jobs=1 no worker is started."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -10,15 +10,15 @@ import numpy as np
 
 from symng._checks import Verbatim, argument_error, check_instance
 from symng._files import read_npz
+from symng.datasets._folder import FOLDER, own_folder
 
 FILE = "mnist.npz"
-FOLDER = "SYMNG_DATA"  # environment variable
 _HELD_OUT = 297  # of the 1,797 images of scikit-learn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LabeledImages:
-    """Hold images and labels, those to train on and those held out.
+    """Images and labels to train on, and others that are held out.
 
     Parameters
     ----------
@@ -88,9 +88,9 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
     OSError
         If a file cannot be read, such as FileNotFoundError for a ``path`` that is not there.
     ValueError
-        If a file is damaged or holds something else, or if ``SYMNG_DATA`` names no folder.
+        If a file is damaged or another kind of file, or if ``SYMNG_DATA`` is not a folder.
     ImportError
-        If there is no file and no scikit-learn.
+        If there is neither a file nor scikit-learn.
 
     Notes
     -----
@@ -134,29 +134,20 @@ def check_examples(images_name: str, labels_name: str, images: object, labels: o
 
 def _find() -> Path | None:
     """Return the first file found in the usual folders; None if there is none."""
-    folders = [Path("data")]
-    if named := os.environ.get(FOLDER):
-        folder = Path(named).expanduser()
-        if not folder.is_dir():
-            raise argument_error(
-                FOLDER,
-                "the name of a folder in this environment variable",
-                Verbatim(repr(named)),
-                "Correct or unset it.",
-            )
-        folders.insert(0, folder)
+    own = own_folder(ValueError)
+    folders = [Path("data")] if own is None else [own, Path("data")]
     return next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
 
 
 def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
-    """Read MNIST or a data set of its form."""
+    """Return the images in a file of MNIST, or of a data set in its form."""
     check_instance("path", path, (str, os.PathLike), "the name of an npz file")
     name = repr(os.fspath(path))
     hint = "Give another file, or none for scikit-learn's digits."
     try:
         arrays = read_npz(path, "an npz file with the arrays of MNIST", hint, compressed=True)
     except OSError as error:
-        # With the same errno, the new error has the class of the first, such as FileNotFoundError.
+        # With the same errno, OSError makes an error of the same class, such as FileNotFoundError.
         reason = os.strerror(error.errno) if error.errno else error
         text = f"path: expected a file that can be read, got {name}: {reason}. {hint}"
         raise OSError(error.errno or 0, text) from error
@@ -189,8 +180,8 @@ def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
 
 
 def _bundled() -> LabeledImages:
-    """Enlarge the digits of scikit-learn to the form of MNIST."""
-    from scipy import ndimage  # here, because they take long to import
+    """Return the digits of scikit-learn, enlarged to the form of MNIST."""
+    from scipy import ndimage  # here, as is scikit-learn: both take long to import
 
     try:
         from sklearn.datasets import load_digits

@@ -22,7 +22,7 @@ _UNLABELED, _TRAIN, _VALID, _TEST = range(4)  # codes of the column of a fold
 
 @dataclass(frozen=True, eq=False)
 class FacesFold:
-    """Hold one fold of `faces`.
+    """One fold of `faces`.
 
     Parameters
     ----------
@@ -67,13 +67,13 @@ def faces(
     seed: int = 0,
     download: bool = False,
 ) -> FacesFold:
-    """Read a fold of the Toronto Face Dataset, or of Fashion-MNIST in its shape.
+    """Return a fold of the Toronto Face Dataset, or of Fashion-MNIST cut the same way.
 
     The Toronto Face Dataset [1]_ has 4,178 images of faces, labeled with one of seven expressions,
     in five folds of 2,925 to train with, 418 to validate and 835 to test, and some hundred thousand
     unlabeled ones. It is available on request only. The default is Fashion-MNIST [2]_, 70,000
-    images of clothes of ten classes, cut in the same shape: 4,178 labeled, the labels of the others
-    left out.
+    images of clothes in ten classes, cut the same way: 4,178 are labeled, and the labels of the
+    others are left out.
 
     Parameters
     ----------
@@ -87,14 +87,14 @@ def faces(
         From 0 to 4; fold 4 of the paper is 3 here.
     labeled : int, optional
         Labeled images in all, at least 10 and at most as many as there are. Of Fashion-MNIST, a
-        tenth of them validates and a fifth tests; of a ``.mat`` file with more, each part keeps its
-        share. Default: 4,178, or all that the ``.mat`` file has.
+        tenth of them is for validation and a fifth for testing; of a ``.mat`` file with more, each
+        part keeps its share. Default: 4,178, or all that the ``.mat`` file has.
     seed : int, default 0
-        Which images of Fashion-MNIST are labeled and how they are folded, at least 0; of a ``.mat``
-        file, whose folds are given, which ones are left when ``labeled`` asks for fewer.
+        Determines which images of Fashion-MNIST are labeled and how they are folded; of a ``.mat``
+        file, whose folds are given, which ones stay labeled if ``labeled`` is fewer. At least 0.
     download : bool, default False
         Let scikit-learn fetch Fashion-MNIST from OpenML if it is found nowhere (some 30 MB, kept
-        where scikit-learn keeps its data). Without it nothing goes online.
+        where scikit-learn keeps its data). Without it nothing is downloaded.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def faces(
     ------
     FileNotFoundError
         If there is nothing at ``path``, or Fashion-MNIST is found nowhere; the message says where
-        it was searched for and how to get it.
+        symng looked for it and how to get it.
     ImportError
         If ``download`` needs scikit-learn and it is not installed.
     OSError
@@ -179,7 +179,7 @@ def faces(
 
 
 def _fold(count: int, labeled: int, fold: int, seed: int) -> np.ndarray:
-    """Return the codes of ``count`` images, ``labeled`` of which, drawn by seed, have a label."""
+    """Return the codes of ``count`` images, of which the seed draws those that are labeled."""
     test, valid = labeled // FOLDS, round(labeled / 10)
     chosen = np.roll(
         np.random.default_rng(int(seed)).permutation(count)[:labeled], -test * int(fold)
@@ -192,7 +192,7 @@ def _fold(count: int, labeled: int, fold: int, seed: int) -> np.ndarray:
 
 
 def _thin(codes: np.ndarray, labeled: int | None, seed: int) -> np.ndarray:
-    """Return the codes with fewer labeled images, each part keeping its share."""
+    """Return the codes of fewer labeled images, with the share of each part kept."""
     indices = np.flatnonzero(codes)
     if labeled is None:
         return codes

@@ -26,8 +26,8 @@ def convolve(
     """Slide filters over images, without a border and without flipping the filters.
 
     y[n, i, j, k] = sum_{a, b, c} images[n, s i + a, s j + b, c] filters[a, b, c, k] + bias[k], with
-    the stride s: the cross-correlation that neural networks call a convolution. The patches under
-    all positions are gathered into one matrix, which is multiplied with the matrix of the filters.
+    the stride s: the cross-correlation that neural networks call a convolution. The patches at all
+    positions are gathered into one matrix, which is multiplied with the matrix of the filters.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def convolve(
         Height, width and channels must be static. With ``layout="NCHW"``, of shape (N, channels,
         height, width).
     filters : TensorVariable of shape (rows, columns, count) or (rows, columns, channels, count)
-        As many axes as ``images``; a shared variable, or one of known shape. With
+        With as many axes as ``images``; a shared variable, or one of static shape. With
         ``layout="NCHW"``, of shape (count, channels, rows, columns).
     bias : TensorVariable of shape (count,), optional
         Added to the response of each filter; default none.
@@ -59,10 +59,10 @@ def convolve(
 
     Notes
     -----
-    One matrix product forward and one back to the filters; another back to the images where these
-    are not data. The patches take N * positions * rows * columns * channels numbers, and are
-    gathered once, outside of a solver's loop, where the images are data. For the way back to images
-    JAX has to know their number: `symng.compile_step` and `symng.minimize` take care of that.
+    It costs one matrix product forward and one back to the filters; another back to the images,
+    unless these are data. The patches take N * positions * rows * columns * channels numbers; those
+    of data are gathered once, outside of a solver's loop. For the gradient with respect to images
+    JAX has to know how many there are: `symng.compile_step` and `symng.minimize` take care of that.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def convolve(
         :, patch_indices(sides, window[:2], [stride] * 2, layout)
     ]
     matrix = patches.reshape((-1, int(np.prod(window))))
-    # JAX has to know this shape in a loop, where the shape of the derivative follows from it.
+    # Inside a loop JAX has to know this shape, from which that of the derivative follows.
     known = pt.specify_shape(filters, _in_layout(layout, window, count))
     flat = known.reshape((count, -1)).T if layout == "NCHW" else known.reshape((-1, count))
     # pt.dot, not @: for matrices it builds a plain Dot, which every backend turns into one BLAS
@@ -115,7 +115,7 @@ def check_images(images: TensorVariable, layout: str) -> list[int]:
         raise argument_error("images", "(N, channels, height, width)", images, _DECLARE)
     if images.type.ndim not in (3, 4):
         raise argument_error(
-            "images", "(N, height, width), channels after them or not", images, _DECLARE
+            "images", "(N, height, width) or (N, height, width, channels)", images, _DECLARE
         )
     if None in images.type.shape[1:]:
         raise argument_error(
@@ -147,7 +147,7 @@ def _shape_of_filters(filters: TensorVariable, sides: list[int], layout: str) ->
         filters,
         TensorVariable,
         "a symbolic tensor",
-        "For example a pytensor.shared one.",
+        "Make it for example with pytensor.shared(array).",
     )
     window = ["rows", "columns", "channels"][: len(sides)]
     expected = f"({', '.join(_in_layout(layout, window, 'count'))})"

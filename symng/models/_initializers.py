@@ -63,8 +63,8 @@ def orthogonal_init(
 ) -> np.ndarray:
     """Draw a matrix with orthonormal columns, or rows where these are fewer, times a gain.
 
-    It is uniform among such matrices: the same as U V^T of a matrix of normal numbers with the
-    singular value decomposition U S V^T.
+    It is uniform among such matrices: U V^T of the singular value decomposition U S V^T of a matrix
+    of normal numbers.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def sparse_init(
     Returns
     -------
     ndarray of shape (fan_in, fan_out)
-        The weights; one column a unit.
+        The weights, one column per unit.
 
     References
     ----------
@@ -155,7 +155,7 @@ def sparse_init(
 
 
 def _check_init(rng: object, fan_in: object, fan_out: object) -> None:
-    """Check the arguments that all initializers share."""
+    """Refuse bad values of the arguments that all initializers share."""
     check_instance(
         "rng",
         rng,

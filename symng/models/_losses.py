@@ -13,7 +13,7 @@ from symng._checks import argument_error
 def squared_error(output: TensorLike, target: TensorLike) -> TensorVariable:
     """Return the squared error of every example, sum_k (y_k - t_k)^2.
 
-    Half of it is the negative log-likelihood of a Gaussian of standard deviation 1, up to a
+    Half of it is the negative log-likelihood of a Gaussian with standard deviation 1, up to a
     constant.
 
     Parameters
@@ -24,7 +24,7 @@ def squared_error(output: TensorLike, target: TensorLike) -> TensorVariable:
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example.
+        One number per example.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def binary_cross_entropy_with_logits(logits: TensorLike, target: TensorLike) -> 
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example, in nats.
+        One number per example, in nats.
 
     Examples
     --------
@@ -76,14 +76,14 @@ def categorical_cross_entropy_with_logits(logits: TensorLike, target: TensorLike
     logits : tensor-like of shape (..., K)
         Pre-activations r of the softmax over the last axis.
     target : tensor-like of shape (..., K), or of integers of shape (...)
-        Probabilities (one-hot rows as a rule), cast to the dtype of the logits; or labels from 0 to
+        Probabilities (usually one-hot rows), cast to the dtype of the logits; or labels from 0 to
         K - 1.
 
     Returns
     -------
     TensorVariable of shape (...)
-        One number an example, in nats; NaN for a label out of range, so that a wrong label cannot
-        pass unnoticed. Give padding a label in range and a weight of 0.
+        One number per example, in nats; NaN for a label out of range, so that a wrong label cannot
+        go unnoticed. Give padding a label in range and a weight of 0.
 
     Examples
     --------
@@ -96,8 +96,7 @@ def categorical_cross_entropy_with_logits(logits: TensorLike, target: TensorLike
     logits, target = pt.as_tensor_variable(logits), pt.as_tensor_variable(target)
     is_float = logits.type.dtype.startswith("float")  # else `_pair` refuses it
     if is_float and target.type.ndim == logits.type.ndim - 1 and "int" in target.type.dtype:
-        # Counted with cumsum: PyTensor's JAX backend has no arange of such a length until
-        # `enable_jax` is called.
+        # A sum: without `enable_jax`, PyTensor's JAX backend has no arange of computed length.
         classes = pt.cumsum(pt.ones_like(logits, dtype="int64"), axis=-1) - 1
         hit = pt.eq(target[..., None], classes)
         target = pt.switch(
@@ -112,7 +111,7 @@ def categorical_cross_entropy_with_logits(logits: TensorLike, target: TensorLike
 def _pair(
     name: str, prediction: TensorLike, target: TensorLike
 ) -> tuple[TensorVariable, TensorVariable]:
-    """Return both as tensors of one dtype, after checking that the shapes can match."""
+    """Return both as tensors of one dtype, or refuse them if their shapes cannot match."""
     prediction, target = pt.as_tensor_variable(prediction), pt.as_tensor_variable(target)
     if not prediction.type.dtype.startswith("float"):
         raise argument_error(name, "floating-point numbers", prediction, "Cast it.", TypeError)

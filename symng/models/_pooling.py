@@ -34,7 +34,7 @@ def max_pool(
         Rows and columns of a window; one number stands for both.
     stride : int or pair of int, optional
         Pixels from one window to the next, down and across; default ``size``: windows side by side.
-        Pixels at the far border that no whole window reaches are ignored.
+        Pixels at the far border that do not fill a window are ignored.
     layout : {"NHWC", "NCHW"}, default "NHWC"
         Where the channels are: last, or before height and width.
 
@@ -50,8 +50,8 @@ def max_pool(
 
     Notes
     -----
-    Where several pixels of a window have the same, greatest value, each of them gets the whole
-    derivative, as in Theano.
+    If several pixels of a window share the greatest value, each of them gets the whole derivative,
+    as in Theano.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def _pool(
     layout: Layout,
     reduce: Reduce,
 ) -> TensorVariable:
-    """Reduce each window of images to a number."""
+    """Return the images with each window reduced to a number."""
     sides = check_images(images, layout)
     window = _pair("size", size)
     steps = window if stride is None else _pair("stride", stride)
@@ -136,15 +136,15 @@ def _reduce_tiles(
     layout: str,
     reduce: Reduce,
 ) -> TensorVariable:
-    """Reduce windows side by side, without a copy of the pixels."""
+    """Reduce windows that lie side by side, without copying the pixels."""
     first = 2 if layout == "NCHW" else 1
     before, after = images.type.shape[1:first], images.type.shape[first + 2 :]
     crop = [slice(None)] * images.type.ndim
     for axis, (count, length) in enumerate(zip(positions, window, strict=True), start=first):
         if count * length != images.type.shape[axis]:
             crop[axis] = slice(0, count * length)
-    whole = any(part != slice(None) for part in crop)
-    tiles = (images[tuple(crop)] if whole else images).reshape(
+    is_cropped = any(part != slice(None) for part in crop)
+    tiles = (images[tuple(crop)] if is_cropped else images).reshape(
         (-1, *before, positions[0], window[0], positions[1], window[1], *after)
     )
     return reduce(tiles, (first + 1, first + 3))
@@ -171,7 +171,7 @@ def _reduce_patches(
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> list[int]:
-    """Return the two numbers, down and across, that one number or a pair gives."""
+    """Return two numbers, down and across, given one number for both or a pair."""
     pair = list(value) if isinstance(value, tuple | list) else [value, value]
     if len(pair) != 2:
         raise argument_error(name, "a whole number, or a pair of them", value)

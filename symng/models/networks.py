@@ -25,7 +25,7 @@ Initializer = (
 _ACTIVATIONS: dict[str, Function] = {
     "sigmoid": pt.sigmoid,
     "tanh": pt.tanh,
-    # Not pt.maximum, whose gradient at a tie is arbitrary.
+    # Not pt.maximum: its gradient at a tie is arbitrary.
     "relu": lambda r: pt.switch(r > 0, r, pt.zeros_like(r)),
     "softplus": pt.softplus,
     "linear": lambda r: r,
@@ -41,15 +41,15 @@ _INITIALIZERS: dict[str, Callable] = {"glorot": glorot_init, "sparse": sparse_in
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """Hold the graph of a network and its parameters.
+    """The graph of a network and its parameters.
 
     Parameters
     ----------
     output : TensorVariable of shape (..., sizes[-1])
         The prediction, after the output activation.
     preactivation : TensorVariable of shape (..., sizes[-1])
-        What goes into the output activation; a loss written on it is numerically stable. The same
-        variable as ``output`` when the output is linear.
+        What goes into the output activation; losses computed from it are numerically stable. The
+        same variable as ``output`` when the output is linear.
     params : list of shared variables
         ``W1, b1, W2, b2, ...``: weights of shape (fan_in, fan_out) and biases of shape (fan_out,).
     hidden : tuple of TensorVariable
@@ -196,7 +196,7 @@ def autoencoder(
 
 
 def _check_sizes(sizes: object) -> None:
-    """Refuse layer sizes that are not at least two whole numbers from 1 on."""
+    """Refuse layer sizes that are not at least two whole numbers, each at least 1."""
     hint = "Give the units of every layer, the input first, for example [784, 100, 10]."
     if isinstance(sizes, str) or not isinstance(sizes, Collection):
         raise argument_error("sizes", "a sequence of whole numbers", sizes, hint, TypeError)
@@ -220,7 +220,7 @@ def _function(
 
 
 def _check_input(x: TensorVariable, size: int) -> None:
-    """Refuse what is no symbolic tensor with ``size`` entries along its last axis."""
+    """Refuse what is not a symbolic tensor with ``size`` entries along its last axis."""
     hint = 'Write for example x = pytensor.tensor.matrix("x").'
     check_instance("x", x, TensorVariable, "a symbolic tensor", hint)
     if x.type.ndim == 0 or x.type.shape[-1] not in (None, size):
@@ -245,7 +245,7 @@ def _network(
     dtype: str | None,
     code: int | None = None,
 ) -> Model:
-    """Build the layers; ``code`` is the position of the code in ``hidden``."""
+    """Return a network; ``code`` is the position of the code in ``hidden``."""
     _check_input(x, sizes[0])
     last = _function("output", output, _OUTPUTS)
     initialize = _function(

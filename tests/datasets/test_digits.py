@@ -60,7 +60,7 @@ def test_where_a_file_is_looked_for(nowhere, monkeypatch):
     assert len(digits().train_images) == 3
     monkeypatch.setenv("SYMNG_DATA", str(nowhere / "elsewhere"))
     with pytest.raises(
-        ValueError, match="^SYMNG_DATA: expected the name of a folder .* got '.*elsewhere'. Correct"
+        ValueError, match="^SYMNG_DATA: expected the name of a folder .* got '.*elsewhere', which"
     ):
         digits()
     (nowhere / "elsewhere").mkdir()

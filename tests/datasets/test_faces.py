@@ -152,7 +152,7 @@ def test_places_that_are_looked_into(tmp_path, monkeypatch):
     monkeypatch.setenv("SYMNG_DATA", str(tmp_path / "mistyped"))
     with pytest.raises(
         FileNotFoundError,
-        match=r"^SYMNG_DATA: expected the name of a folder, got '.*mistyped', which",
+        match=r"^SYMNG_DATA: expected the name of a folder .* got '.*mistyped', which",
     ):
         faces()
 

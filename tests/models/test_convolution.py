@@ -231,7 +231,7 @@ w4 = pytensor.shared(np.zeros((2, 2, 3, 4), "float32"), name="w")
         (
             (pt.matrix("x"), w3),
             ValueError,
-            r"images: expected \(N, height, width\), channels after them or not",
+            r"images: expected \(N, height, width\) or \(N, height, width, channels\)",
         ),
         (
             (pt.tensor3("x"), w3),
