@@ -267,6 +267,7 @@ class LinearOperator:
         Returns
         -------
         TensorVariable of shape (size,)
+            The diagonal, or its estimate.
 
         Notes
         -----

@@ -52,7 +52,7 @@ def local_contrast_normalization(
     Returns
     -------
     ndarray of shape (N, height, width)
-        float64 for float64 images, else float32.
+        In float64 for float64 images, else in float32.
 
     Raises
     ------
