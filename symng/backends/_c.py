@@ -47,14 +47,14 @@ class C(Python):
 
 def _loops_in(outputs: Sequence[Variable]) -> list[Scan]:
     """Return the loops of a graph, and of the ops in it that are graphs themselves."""
-    found: list[Scan] = []
+    loops: list[Scan] = []
     for node in toposort(outputs):
         op: Op = node.op.core_op if isinstance(node.op, Blockwise) else node.op
         if isinstance(op, Scan):
-            found.append(op)
+            loops.append(op)
         elif isinstance(op, OpFromGraph):
-            found += _loops_in(op.fgraph.outputs)
-    return found
+            loops += _loops_in(op.fgraph.outputs)
+    return loops
 
 
 def _keeps_memory(op: Scan) -> bool:

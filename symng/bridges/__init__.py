@@ -36,8 +36,8 @@ def _check(name: str, package: str, minimum: tuple[int, int], extra: str) -> Non
         text = f"this is Python {sys.version.split()[0]}. In a newer one: {install}"
         raise ImportError(f"{needs}: {text}")
     try:
-        found = metadata.version(package)
+        installed = metadata.version(package)
     except metadata.PackageNotFoundError:
         raise ImportError(f"{needs}: {package} is not installed. {install} brings it.") from None
-    if tuple(map(int, found.split(".")[:2])) < minimum:
-        raise ImportError(f"{needs}: {found} is installed. {install} brings a newer one.")
+    if tuple(map(int, installed.split(".")[:2])) < minimum:
+        raise ImportError(f"{needs}: {installed} is installed. {install} brings a newer one.")

@@ -270,10 +270,10 @@ def _mixture(weights: TensorVariable, *components: TensorVariable) -> Kind | Non
         entries = {(k, k): inverse(parameters[k]) for k in varying if k < count}
         for k, (base, own) in enumerate(zip(bases, parts(parameters), strict=True)):
             inner = [i - starts[k] for i in varying if starts[k] <= i < starts[k + 1]]
-            found = base.matrix(own, inner) if inner and base.matrix is not None else {}
-            if found is None or (inner and base.matrix is None):
+            of_component = base.matrix(own, inner) if inner and base.matrix is not None else {}
+            if of_component is None or (inner and base.matrix is None):
                 return None
-            for (i, j), entry in found.items():
+            for (i, j), entry in of_component.items():
                 entries[i + starts[k], j + starts[k]] = parameters[k] * entry
         return entries
 
@@ -294,21 +294,21 @@ def _components(
 ) -> list[Plain] | None:
     """Return the kinds of a mixture's components; None if one, or their number, is not known."""
     kinds = [_part(c) for c in components]
-    found = [kind for kind in kinds if kind is not None]
-    if len(found) < len(kinds):
+    known = [kind for kind in kinds if kind is not None]
+    if len(known) < len(kinds):
         return None
-    if len(found) > 1:
-        return found
+    if len(known) > 1:
+        return known
     lengths = [weights.type.shape[-1], components[0].type.shape[-1]]
     count = next((n for n in lengths if n is not None), None)
     if count is None:
         return None
     return [
         Plain(
-            names=found[0].names,
-            given=tuple(_take(p, k) for p in found[0].given),
-            make=found[0].make,
-            matrix=found[0].matrix,
+            names=known[0].names,
+            given=tuple(_take(p, k) for p in known[0].given),
+            make=known[0].make,
+            matrix=known[0].matrix,
         )
         for k in range(count)
     ]

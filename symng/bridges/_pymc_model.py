@@ -67,19 +67,19 @@ def read_pymc_model(
     _refuse_discrete(model, free)
     params = {v.name: _shared(v, point[v.name]) for v in model.value_vars if v in free}
     pieces = {rv: pieces_of(model, free, rv, curvature) for rv in model.observed_RVs}
-    explained = [rv for rv, found in pieces.items() if found]
+    explained = [rv for rv, of_rv in pieces.items() if of_rv]
     others = [v for v in (*model.basic_RVs, *model.potentials) if v not in explained]
     terms = model.logp([*others, *explained], jacobian=jacobian, sum=False)
     sums = [-pt.as_tensor_variable(term).sum() for term in terms]
     graphs = [pt.add(*sums, 0.0), pt.add(*sums[: len(others)], 0.0)]
-    found = [(rv, piece) for rv in explained for piece in pieces[rv]]
-    for _, piece in found:
+    pairs = [(rv, piece) for rv in explained for piece in pieces[rv]]
+    for _, piece in pairs:
         graphs += [piece.output, *piece.factors]
     values: dict[str, Variable] = {name: pt.constant(value) for name, value in point.items()}
     loss, rest, *graphs = _on_parameters(graphs, model, values | params)
 
     outputs, likelihoods, curvatures = [], [], {}
-    for rv, piece in found:
+    for rv, piece in pairs:
         count = len(piece.factors)
         output, *factors = graphs[: count + 1]
         graphs = graphs[count + 1 :]

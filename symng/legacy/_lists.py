@@ -136,10 +136,10 @@ def _shapes_of(bs: Tensors, shapes: Sequence[Any] | None) -> list[Any]:
             expected = f"{len(bs)} shapes, as many as bs"
             raise argument_error("param_shapes", expected, Verbatim(f"{len(shapes)}"))
         return [tuple(int(n) for n in np.atleast_1d(shape)) for shape in shapes]
-    found: list[Any] = []
+    own_shapes: list[Any] = []
     for b in bs:
         shape = (
             np.shape(b.get_value(borrow=True)) if isinstance(b, SharedVariable) else b.type.shape
         )
-        found.append(b.shape if None in shape else tuple(shape))
-    return found
+        own_shapes.append(b.shape if None in shape else tuple(shape))
+    return own_shapes

@@ -103,9 +103,9 @@ def explain(error: Exception) -> None:
     """Add to an error what in the script is Python 2, if that is its cause."""
     if isinstance(error, SyntaxError):
         line = (error.text or "").rstrip()
-        found = next((what for sign, what in _SYNTAX.items() if re.search(sign, line)), None)
-        if found:
-            error.msg = f"{found}: this is Python 2. {CONVERT}"
+        cause = next((what for sign, what in _SYNTAX.items() if re.search(sign, line)), None)
+        if cause:
+            error.msg = f"{cause}: this is Python 2. {CONVERT}"
         elif isinstance(error, TabError):
             error.msg = f"{error.msg}: Python 2 took this. {CONVERT}"
         return

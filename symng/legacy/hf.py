@@ -199,8 +199,8 @@ class hf_optimizer:
         again = [number for number in candidates(last) if number > made]
         if not numbers and not again:  # the start solves the system
             again = [0]
-        found = np.asarray([*chosen, *(x for _ in again)])
-        return found, [*numbers, *again], x, max(made, last)
+        choices = np.asarray([*chosen, *(x for _ in again)])
+        return choices, [*numbers, *again], x, max(made, last)
 
     def _compile_solve(self, limit: int, dtype: str) -> Any:
         """Return a function from b, start and inverse preconditioner to the iterates."""
@@ -352,8 +352,10 @@ class hf_optimizer:
     def _validate(self, validation: Any, u: int, best: list[Any]) -> list[Any]:
         """Compute the validation costs, and return the best update so far."""
         if hasattr(validation, "iterate"):
-            found = [[np.asarray(c) for c in self.f_cost(*batch)] for batch in validation.iterate()]
-            costs = np.mean(found, axis=0)
+            batch_costs = [
+                [np.asarray(c) for c in self.f_cost(*batch)] for batch in validation.iterate()
+            ]
+            costs = np.mean(batch_costs, axis=0)
         elif callable(validation):
             costs = validation()
         else:

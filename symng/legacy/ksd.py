@@ -241,8 +241,8 @@ def krylov_descent(
         return model.gradient_and_costs(dataset, x)
 
     for iteration in range(iterations):
-        gradient, found = model.gradient_and_costs(gradient_dataset)
-        costs.append(np.mean(found, axis=0))
+        gradient, batch_costs = model.gradient_and_costs(gradient_dataset)
+        costs.append(np.mean(batch_costs, axis=0))
         print("iteration:", iteration, "costs:", costs[-1])
         matvec_dataset.update()
         bfgs_dataset.update()

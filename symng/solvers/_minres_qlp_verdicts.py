@@ -290,7 +290,7 @@ class StoppingTests:
         size = s.norm_estimate * credited + self.b_norm
         met = (beta <= self.rtol * size) | (beta <= self.atol)
         precise = verify & (beta <= self.system.number(_ROUNDING) * self.eps * size)
-        found = first_true(
+        verdict = first_true(
             (met, Status.CONVERGED),
             ((ry <= 0) & (r_norm > 0), Status.BAD_PRECONDITIONER),
             (start & pt.invert(more), Status.MAX_ITERATIONS),
@@ -300,7 +300,7 @@ class StoppingTests:
         claimed = is_any(s.pending, Status.CONVERGED, Status.CONVERGED_TO_PRECISION)
         resume = claimed & pt.invert(precise) & pays_off(beta, s.verified) & more
         # Neither solved nor gone on from: perhaps it solves the least-squares problem.
-        look = verify & pt.eq(found, Status.RUNNING) & pt.invert(resume)
+        look = verify & pt.eq(verdict, Status.RUNNING) & pt.invert(resume)
         return s._replace(
             start_norm=x_norm,
             credited=self.zero,
@@ -308,8 +308,8 @@ class StoppingTests:
             lifting=pt.switch(ry > 0, xr / ry, self.zero),
             verified=where(verify, beta, s.verified),
             phase=where(look, integer(Phase.LEAST_SQUARES), integer(Phase.STEP)),
-            pending=where(look, s.pending, found),
-            status=found,
+            pending=where(look, s.pending, verdict),
+            status=verdict,
         )
 
     def after_least_squares(

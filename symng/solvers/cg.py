@@ -235,13 +235,13 @@ class CGLoop:
         rz = dot(b, z)
         status, known = system.status, pt.eq(system.status, Status.ZERO_RHS)
         if cold:
-            found = first_true(
+            verdict = first_true(
                 (system.b_norm <= self.tolerance, Status.CONVERGED),
                 (pt.invert(pt.isfinite(rz)), Status.NOT_FINITE),
                 (rz <= 0, Status.BAD_PRECONDITIONER),
                 default=Status.RUNNING,
             )
-            status = pt.switch(pt.eq(status, Status.RUNNING), found, status)
+            status = pt.switch(pt.eq(status, Status.RUNNING), verdict, status)
             known = pt.neq(system.status, Status.NOT_FINITE)
         nan, inf = system.number(float("nan")), system.number(float("inf"))
         return CGState(

@@ -107,16 +107,16 @@ class CheckpointFile:
     def candidates(self) -> list[Path]:
         """Return the files to continue from, the newest first."""
         path, resume = self._given_path(), self.settings.resume
-        found = [path] if path.exists() else []
-        found += [older for _, older in sorted(self._older())]
-        if not found and resume == "must":
+        files = [path] if path.exists() else []
+        files += [older for _, older in sorted(self._older())]
+        if not files and resume == "must":
             raise argument_error(
                 "resume",
                 "a checkpoint to continue from",
                 Verbatim(f"'must' and no file {str(path)!r}"),
                 "Check the name, or give resume=True to start where there is none.",
             )
-        return found if resume else []
+        return files if resume else []
 
     def read(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], History | None]:
         """Return the arrays and text of a file, and the history if it has a file of its own."""

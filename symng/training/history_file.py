@@ -87,10 +87,10 @@ class HistoryFile:
 
     def _content(self, size: int) -> bytes:
         """Return the first bytes of the file."""
-        found = self.path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = self.path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is a folder or a device")
-        if not 0 <= size <= found.st_size:
-            raise ValueError(f"it has {found.st_size} bytes of {size}")
+        if not 0 <= size <= status.st_size:
+            raise ValueError(f"it has {status.st_size} bytes of {size}")
         with self.path.open("rb") as file:
             return file.read(size)

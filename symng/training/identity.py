@@ -60,5 +60,5 @@ def other_shared(objective: ObjectiveLike, known: Mapping[Any, object]) -> list[
     """
     graphs = [v for term in objective.terms for v in (term.model.loss, *term.model.outputs)]
     graphs += [w for w in objective.weights if isinstance(w, Variable)]
-    found = [v for v in graph_inputs(graphs) if isinstance(v, SharedVariable)]
-    return [v for v in dict.fromkeys(found) if v not in known]
+    shared = [v for v in graph_inputs(graphs) if isinstance(v, SharedVariable)]
+    return [v for v in dict.fromkeys(shared) if v not in known]

@@ -121,8 +121,8 @@ class Program:
             return float(values[0]), np.asarray(values[1], dtype=np.float64)
 
         names = [str(v.name) for v in search.carried]
-        found = search.find(evaluate, dict(zip(names, carried, strict=True)))
-        return np.asarray(found, dtype=dtype), evaluations
+        best = search.find(evaluate, dict(zip(names, carried, strict=True)))
+        return np.asarray(best, dtype=dtype), evaluations
 
 
 def _has_default(variable: SharedVariable) -> bool:

@@ -272,9 +272,9 @@ class TrainingRun:
     @property
     def _samples(self) -> dict[str, SharedVariable]:
         """Shared samples of models given by energies, which the user sets, by name."""
-        found = [getattr(t, "shared_samples", None) for t in self.step.objective.terms]
+        samples = [getattr(t, "shared_samples", None) for t in self.step.objective.terms]
         known = self.variables().values()
-        return {f"sample_{i}": v for i, v in enumerate(found) if v is not None and v not in known}
+        return {f"sample_{i}": v for i, v in enumerate(samples) if v is not None and v not in known}
 
     @property
     def _generators(self) -> list[SharedVariable]:

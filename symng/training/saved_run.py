@@ -139,11 +139,11 @@ def _foreign(saved: _Contents, expected: Expected) -> list[str]:
     variables = dict(expected.variables)
     if "generators" not in meta:  # a file of an earlier version, which had none
         variables = {n: v for n, v in variables.items() if not n.startswith("updated_")}
-    found = differences(variables, _layouts(saved.variables))
+    differing = differences(variables, _layouts(saved.variables))
     if saved.same_parts:
-        found += [f"feed_{d}" for d in differences(expected.feed, _layouts(saved.feed))]
-    if found or "model" not in meta:
-        return found
+        differing += [f"feed_{d}" for d in differences(expected.feed, _layouts(saved.feed))]
+    if differing or "model" not in meta:
+        return differing
     now, then = given["model"], meta["model"]
     if now["names"] != list(then["names"]):
         return [f"parameters {_words(now['names'])} where the file has {_words(then['names'])}"]
@@ -242,13 +242,13 @@ def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def _changes(saved: _Contents, given: Mapping[str, Any], same_data: bool) -> list[str]:
     """Return what is given now and differs from the file, perhaps on purpose."""
     meta = saved.meta
-    found = differences(given["settings"], meta.get("settings", given["settings"]))
-    found += differences(given["programs"], meta.get("programs", given["programs"]))
+    changes = differences(given["settings"], meta.get("settings", given["settings"]))
+    changes += differences(given["programs"], meta.get("programs", given["programs"]))
     if not same_data:
-        found.append("data of the same shapes but with other values")
+        changes.append("data of the same shapes but with other values")
     if meta.get("shared", given["shared"]) != given["shared"]:
-        found.append("other values of shared variables that the model reads")
-    return found
+        changes.append("other values of shared variables that the model reads")
+    return changes
 
 
 def layout(array: ArrayLike) -> str:

@@ -56,8 +56,8 @@ def read_updates(
     models = [term.model for term in objective.terms]
     graphs = [v for m in models for v in (m.loss, *m.outputs, m.example_losses)]
     graphs += values.values()
-    found = _default_updates([v for v in graphs if v is not None], {*values, *taken})
-    return values | dict(zip(found, objective.rebind(list(found.values())), strict=True))
+    defaults = _default_updates([v for v in graphs if v is not None], {*values, *taken})
+    return values | dict(zip(defaults, objective.rebind(list(defaults.values())), strict=True))
 
 
 def _as_values(updates: OwnUpdates | None) -> dict[SharedVariable, Variable]:
@@ -99,16 +99,16 @@ def _default_updates(
     graphs: list[Variable], given: set[SharedVariable]
 ) -> dict[SharedVariable, Variable]:
     """Return the default updates of the shared variables that graphs, or these updates, reach."""
-    found: dict[SharedVariable, Variable] = {}
+    defaults: dict[SharedVariable, Variable] = {}
     while graphs:
         reached = [v for v in graph_inputs(graphs) if isinstance(v, SharedVariable)]
         new: dict[SharedVariable, Variable] = {}
         for v in reached:
-            if v not in found and v not in given and v.default_update is not None:
+            if v not in defaults and v not in given and v.default_update is not None:
                 new[v] = v.default_update
-        found |= new
+        defaults |= new
         graphs = list(new.values())
-    return found
+    return defaults
 
 
 def add_updates(step: Step, values: Mapping[SharedVariable, Variable]) -> Step:

@@ -164,27 +164,27 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     expected = f"an npz file with the arrays {', '.join(_KEYS)}"
     hint = "It is the key 'path' of the state."
     check_file(path, expected, hint)
-    found = read_npz(path, expected, hint, compressed=True)
-    missing = [key for key in _KEYS if key not in found]
+    arrays = read_npz(path, expected, hint, compressed=True)
+    missing = [key for key in _KEYS if key not in arrays]
     if missing:
         got = f"{os.fspath(path)!r}, which has no {missing[0]}"
         raise argument_error("path", expected, Verbatim(got))
     for part in ("train", "valid", "test"):
-        _check_part(part, found)
+        _check_part(part, arrays)
     return {
-        key: found[key].astype("int32" if key.endswith("y") else pytensor.config.floatX)
+        key: arrays[key].astype("int32" if key.endswith("y") else pytensor.config.floatX)
         for key in _KEYS
     }
 
 
-def _check_part(part: str, found: dict[str, np.ndarray]) -> None:
+def _check_part(part: str, arrays: dict[str, np.ndarray]) -> None:
     """Refuse inputs and classes of a part of the file that do not fit each other, or train_x."""
-    x, y = found[f"{part}_x"], found[f"{part}_y"]
+    x, y = arrays[f"{part}_x"], arrays[f"{part}_y"]
     for name, ndim, what in (("x", 2, "a matrix of inputs"), ("y", 1, "a vector of class numbers")):
-        array = found[f"{part}_{name}"]
+        array = arrays[f"{part}_{name}"]
         if array.ndim != ndim or array.dtype.kind not in "biuf" or not array.size:
             raise argument_error(f"path, {part}_{name}", what, array)
-    width, last = found["train_x"].shape[1], found["train_y"].max()
+    width, last = arrays["train_x"].shape[1], arrays["train_y"].max()
     if x.shape[1] != width:
         raise argument_error(f"path, {part}_x", f"{width} columns, as train_x has", x)
     if len(y) != len(x):

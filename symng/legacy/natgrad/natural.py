@@ -205,15 +205,15 @@ class natSGD(Descent):
         time_grads = time.time() - start
         data.update_before_computing_natural_gradients()
         start = time.time()
-        found = self.compute_natural_gradients()
+        solve = self.compute_natural_gradients()
         time_metric = time.time() - start
         data.update_before_evaluation()
         start = time.time()
         old = self._gradient_cost if self._batch_stays else self.compute_old_cost()
         icost, _ = self.compute_new_cost(self.lr)
-        rho, r_g = self._ratio(found, old, icost)
+        rho, r_g = self._ratio(solve, old, icost)
         if state["adapt"] == 3:
-            self._adapt_by_iterations(found.niters)
+            self._adapt_by_iterations(solve.niters)
         elif state["adapt"] == 1:
             self._adapt_by_ratio(rho, _LEAST, end=False)
         elif state["adapt"] == 4 and self.step > state["adapt_start"]:
@@ -225,11 +225,11 @@ class natSGD(Descent):
             self._refuse_blow_up(new)
             if state["adapt"] == 2:
                 old = self._evaluate(self._evaluation_chunk, self.ebs, 0.0)[0]
-                rho, r_g = self._ratio(found, old, new)
+                rho, r_g = self._ratio(solve, old, new)
                 self._adapt_by_ratio(rho, _LEAST_OF_2, end=True)
             self._cost, self._error = new, error
             times = time_grads, time_metric, time.time() - start
-            self._report(found, icost, rho, r_g, times)
+            self._report(solve, icost, rho, r_g, times)
         self.old_cost = self._cost
         self._take_step(np.asarray(self.lr, self.floatX))
         self.step += 1
@@ -239,25 +239,25 @@ class natSGD(Descent):
             time_grads=time_grads,
             time_metric=time_metric,
             time_eval=time.time() - start,
-            minres_flag=found.flag,
-            minres_iters=found.niters,
-            minres_relres=found.relres,
-            minres_Anorm=found.Anorm,
-            minres_Acond=found.Acond,
-            norm_ord0=found.norm_ord0,
-            norm_grad=found.norm_grad,
-            norm_nat=found.norm_nat,
+            minres_flag=solve.flag,
+            minres_iters=solve.niters,
+            minres_relres=solve.relres,
+            minres_Anorm=solve.Anorm,
+            minres_Acond=solve.Acond,
+            norm_ord0=solve.norm_ord0,
+            norm_grad=solve.norm_grad,
+            norm_nat=solve.norm_nat,
             lr=self.lr,
-            grad_angle=_divide(found.slope, found.norm_grad * found.norm_nat),
+            grad_angle=_divide(solve.slope, solve.norm_grad * solve.norm_nat),
             r_g=r_g,
             icost=float(icost),
             damping=self._damping(),
             rho=np.float32(rho),
         )
 
-    def _ratio(self, found: Solve, old: Any, new: Any) -> tuple[float, float]:
+    def _ratio(self, solve: Solve, old: Any, new: Any) -> tuple[float, float]:
         """Return rho, and the decrease -lr g·r that the linear model predicts."""
-        predicted = -float(self.lr) * found.slope
+        predicted = -float(self.lr) * solve.slope
         return _divide(float(new) - float(old), predicted), predicted
 
     def _damping(self) -> float:
@@ -297,21 +297,21 @@ class natSGD(Descent):
             self._set_damping(damping * self._growth(), exact=True)
 
     def _report(
-        self, found: Solve, icost: Any, rho: float, r_g: float, times: tuple[float, float, float]
+        self, solve: Solve, icost: Any, rho: float, r_g: float, times: tuple[float, float, float]
     ) -> None:
         """Print the verdict of the solve, and a line on the step."""
         first = 1 if self.state["minresQLP"] else 0
-        angle = _divide(found.slope, found.norm_grad * found.norm_nat)
+        angle = _divide(solve.slope, solve.norm_grad * solve.norm_nat)
         grad, metric, update = (print_time(seconds) for seconds in times)
         print(
-            f"Minres: {self.msgs[found.flag + first]} # iters {found.niters:04d} "
-            f"relative error residuals {found.relres:.4g} Anorm {found.Anorm} Acond {found.Acond}"
+            f"Minres: {self.msgs[solve.flag + first]} # iters {solve.niters:04d} "
+            f"relative error residuals {solve.relres:.4g} Anorm {solve.Anorm} Acond {solve.Acond}"
         )
         print(
             f".. iter {self.step:4d} cost {self._cost:.3g} ({icost:.3g}), error {self._error:.3g} "
             f"step_size {self.lr:.3g} rho {rho:.3g} damping {self._damping():.4g} r_g {r_g:.3g} "
-            f"ord0_norm {found.norm_ord0:.3g} norm grad {found.norm_grad:.3g} "
-            f"norm nat grad {found.norm_nat:.3g} angle {angle:.3g} time [grad] {grad},"
+            f"ord0_norm {solve.norm_ord0:.3g} norm grad {solve.norm_grad:.3g} "
+            f"norm nat grad {solve.norm_nat:.3g} angle {angle:.3g} time [grad] {grad},"
             f"[riemann grad] {metric},[updates param] {update},"
             f"whole time {print_time(time.time() - self.step_timer)}"
         )

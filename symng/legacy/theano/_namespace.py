@@ -71,13 +71,13 @@ class TheanoModule(ModuleType):
 
     def _sources(self) -> list[ModuleType]:
         """Return the modules of PyTensor that have its names; releases of PyTensor move some."""
-        found = []
+        sources = []
         for name in MODULES[self.__name__][1:]:
             try:
-                found.append(importlib.import_module(name))
+                sources.append(importlib.import_module(name))
             except ImportError:
                 continue
-        return found
+        return sources
 
 
 def explain(full: str, known: list[str]) -> str:

@@ -36,8 +36,8 @@ class Kronecker:
         self.ends = _ends(objective)
         self.uses = find_layers(objective, self.ends, self.shapes)
         self.layers = list(self.uses) if layers is None else list(layers)
-        found = {i for layer in self.layers for i in layer.params}
-        diagonals = [Diagonal(i, s) for i, s in enumerate(self.shapes) if i not in found]
+        in_layers = {i for layer in self.layers for i in layer.params}
+        diagonals = [Diagonal(i, s) for i, s in enumerate(self.shapes) if i not in in_layers]
         self.blocks: list[Block] = [*self.layers, *diagonals]
 
     def has_part_in(self, block: Block) -> bool:
@@ -54,13 +54,13 @@ class Kronecker:
         def name(index: int) -> str:
             return self.params[index].name or f"params[{index}]"
 
-        found: dict[str, list[str]] = {"dense layers": []}
+        by_kind: dict[str, list[str]] = {"dense layers": []}
         for block in self.blocks:
             first, *more = block.params
             text = " + ".join([f"{name(first)} {self.shapes[first]}", *map(name, more)])
-            found.setdefault(block.kind, []).append(text)
+            by_kind.setdefault(block.kind, []).append(text)
         return "\n".join(
-            f"{kind}: {', '.join(of_kind) or 'none'}" for kind, of_kind in found.items()
+            f"{kind}: {', '.join(of_kind) or 'none'}" for kind, of_kind in by_kind.items()
         )
 
     @property
@@ -85,33 +85,33 @@ class Kronecker:
         ]
         count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
         blocks = [block for block in self.blocks if self.has_part_in(block)]
-        places = {block: self._places_of(block) for block in blocks}
+        wrt = {block: self._differentiated(block) for block in blocks}
         with building(floatx=objective.dtype):
             slopes = iter(
                 pullback(
                     list(ends),
-                    [v for of_block in places.values() for v in of_block],
+                    [v for of_block in wrt.values() for v in of_block],
                     cotangents,
                     disconnected_inputs="ignore",
                 )
             )
         parts: list[TensorVariable] = []
         for block in self.blocks:
-            if block not in places:  # of parameters that only other terms of a sum depend on
+            if block not in wrt:  # of parameters that only other terms of a sum depend on
                 parts += [pt.zeros((math.prod(shape),)) for shape in block.shapes]
                 continue
-            own = [next(slopes) for _ in places[block]]
+            own = [next(slopes) for _ in wrt[block]]
             if isinstance(block, Layer):
-                found = layer_factors(block, self.uses[block], own, count)
-                parts += [factor.flatten() for factor in found]
+                factors = layer_factors(block, self.uses[block], own, count)
+                parts += [factor.flatten() for factor in factors]
             else:
                 parts.append(pt.sqr(own[0]).flatten() / count)
         return pt.specify_shape(
             pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,)
         )
 
-    def _places_of(self, block: Block) -> Sequence[Variable]:
-        """Return the variables by whose derivatives the factors of a block are made."""
+    def _differentiated(self, block: Block) -> Sequence[Variable]:
+        """Return the variables whose derivatives the factors of a block are made of."""
         if isinstance(block, Layer):
             return [use.output for use in self.uses[block]]
         return [self.params[i] for i in block.params]

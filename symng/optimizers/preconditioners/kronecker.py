@@ -76,9 +76,8 @@ class KroneckerPreconditioner(Preconditioner):
     are made, and a g (a + g) in each product with M^-1. Factors and inverses take 2 (a^2 + g^2)
     numbers. The derivatives g are those of s . B^T r, for random signs s and B B^T the metric of
     the likelihood on the pre-activation r, in place of targets drawn from the model: their
-    covariance is the same.
-    The signs are a function of the step number. With ``devices=`` each device inverts some of the
-    factors and hands the inverses to the others.
+    covariance is the same. The signs are a function of the step number. With ``devices=`` each
+    device inverts some of the factors and hands the inverses to the others.
 
     References
     ----------
