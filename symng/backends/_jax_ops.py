@@ -285,7 +285,7 @@ def _equal_in_all_batches(
 
 
 def _with_batch(result: jax.Array, core_ndim: int, batch: tuple[int, ...]) -> jax.Array:
-    """Broadcast a result to the batch axes of the inputs that are not vectorized over."""
+    """Return a result broadcast to the batch axes of the inputs that are not vectorized over."""
     split = result.ndim - core_ndim
     shape = np.broadcast_shapes(batch, result.shape[:split]) + result.shape[split:]
     return jnp.broadcast_to(result, shape)

@@ -240,7 +240,7 @@ def _grown_size(op: Op, values: Sequence[np.ndarray]) -> float:
 
 
 def _perform(node: Apply, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Compute a node in NumPy, on NumPy scalars and arrays, which keep their dtypes."""
+    """Return the outputs of a node in NumPy, as scalars and arrays that keep their dtypes."""
     storage: StorageMapType = {v: [None] for v in (*node.inputs, *node.outputs)}
     node.op.prepare_node(node, storage, None, "py")
     cells = [storage[v] for v in node.outputs]

@@ -29,7 +29,7 @@ def evaluate(
     name: str,
     hint: Callable[[], str] | None = None,
 ) -> T:
-    """Call a function that runs in plain Python, where only arrays that do not fit make it fail.
+    """Return the result of a function in plain Python, which fails only on arrays that do not fit.
 
     The message calls the arrays ``name`` and ends with what ``hint`` returns, a sentence on the
     likely reason.

@@ -15,7 +15,7 @@ _NEEDS = {
 
 
 def load(name: str) -> ModuleType:
-    """Import a bridge, or say what it needs.
+    """Return the module of a bridge, or say what it needs.
 
     Raises
     ------

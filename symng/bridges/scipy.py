@@ -102,7 +102,7 @@ def natural_gradient(
         before = vectors.get_flat(params)
 
         def report(row: object) -> bool:
-            """Call the callback in one of SciPy's two forms; stop on its StopIteration."""
+            """Call the callback in one of SciPy's two forms; return whether it stops the run."""
             assert callback is not None
             x = vectors.get_flat(params).astype("float64")
             try:

@@ -201,7 +201,7 @@ class StoppingTests:
     def _least_squares_tests(
         self, s: MinresQLPState, n: QLPStep, norm_A: TensorVariable, ls_rtol: TensorVariable
     ) -> LeastSquaresTests:
-        """Judge x_{k-1} as a solution of the least-squares problem, by norm(A r) / norm(r)."""
+        """Return the tests of x_{k-1} as a least-squares solution, by norm(A r) / norm(r)."""
         number, relative_Ar = self.system.number, n.left.relative_Ar
         half = number(0.5)
         slow = n.left.phi > half * s.factors.phi

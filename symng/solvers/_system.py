@@ -77,7 +77,7 @@ def make_system(
     preconditioner: Operator | None = None,
     check: bool = False,
 ) -> System:
-    """Check the arguments of a solve and scale the system by max|b|.
+    """Return the system of a solve, scaled by max|b|, if its arguments fit.
 
     With ``check``, A and the preconditioner are tested on two vectors, too.
     """

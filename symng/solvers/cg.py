@@ -265,7 +265,7 @@ class CGLoop:
         )
 
     def round(self, s: CGState) -> CGState:
-        """Multiply the direction and take a step, or multiply x and verify it."""
+        """Return the state after a step along the direction, or a product that verifies x."""
         system = self.system
         phase = integer(Phase.STEP) if self.steps_only else s.phase
         step, start, verify = (equal(phase, of) for of in (Phase.STEP, Phase.START, Phase.VERIFY))

@@ -292,7 +292,7 @@ class MinresQLPLoop:
         return s, v, q, dot(v, q)
 
     def round(self, s: MinresQLPState, phase: Phase | None = None) -> MinresQLPState:
-        """Multiply a Lanczos vector and take a step, or multiply x or its residual and judge x.
+        """Return the state after a Lanczos step, or a product with x or its residual to judge x.
 
         ``phase`` is given where it is known while the graph is built.
         """

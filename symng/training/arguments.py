@@ -33,7 +33,9 @@ def check_arguments(
         optimizer,
         Optimizer,
         "an optimizer such as symng.NaturalGradient()",
-        "Names are not taken." if isinstance(optimizer, str) else "Did you forget the parentheses?",
+        "Give the optimizer, not its name."
+        if isinstance(optimizer, str)
+        else "Did you forget the parentheses?",
     )
     if average_decay is not None:
         hint = "It is the weight of the past: 0.99 averages about the last 100 steps."

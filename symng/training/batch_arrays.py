@@ -87,7 +87,7 @@ class BatchArrays:
         ]
 
     def place(self, groups: Groups) -> Groups:
-        """Bring the arrays of a batch to where functions take them, unless they are kept there.
+        """Return a batch with its arrays where functions take them, unless they are kept there.
 
         This may be called from another thread.
         """

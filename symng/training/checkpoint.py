@@ -160,7 +160,7 @@ def entries_of(
 
 
 def _plain(value: object) -> object:
-    """Turn a NumPy scalar into a Python one for JSON."""
+    """Return a NumPy scalar as a Python one, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} is not allowed")

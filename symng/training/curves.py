@@ -47,7 +47,7 @@ class _Figure(Figure):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure with narrow margins; width and height in inches."""
+    """Return an empty figure with narrow margins; width and height in inches."""
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06, wspace=0.02, hspace=0.02)
     return _Figure(figsize=(width, height), layout=layout)
 

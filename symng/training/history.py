@@ -273,7 +273,7 @@ class History:
 
     @classmethod
     def from_dict(cls, columns: Mapping[str, ArrayLike]) -> History:
-        """Make a history from columns of one length.
+        """Return a history with the given columns, of one length.
 
         Parameters
         ----------
@@ -330,7 +330,7 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> History:
-        """Read a history that `save` wrote, or that of a run, which is beside its checkpoint.
+        """Return a history that `save` wrote, or that of a run, which is beside its checkpoint.
 
         A row that a run is just writing is left out.
 
@@ -383,7 +383,7 @@ def _plain(name: str, value: object) -> Scalar:
 
 
 def _as_array(values: list[Scalar | None], fill: Scalar) -> np.ndarray:
-    """Build a column; bool, int64 and text when all values are of that kind, float64 otherwise."""
+    """Return a column: bool, int64 or text when all values are of that kind, else float64."""
     filled = [fill if value is None else value for value in values]
     kinds = {type(value) for value in filled}
     for kind, dtype in ((bool, "bool"), (int, "int64"), (str, "str")):

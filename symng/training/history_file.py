@@ -55,7 +55,7 @@ class HistoryFile:
         self.checksum = zlib.crc32(text, self.checksum)
 
     def read(self, state: Mapping[str, Any]) -> History:
-        """Read the rows of a checkpoint, from which `append` then goes on.
+        """Return the history of a checkpoint, after which `append` then writes.
 
         Raises
         ------

@@ -54,7 +54,7 @@ class FileLock:
             _held[self.path] = os.getpid()
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if it is held."""
         file, self._file = self._file, None
         if file is None:
             return

@@ -110,7 +110,7 @@ def _has_fisher(optimizer: Optimizer) -> bool:
 
 
 def _find_mismatch(objective: Objective, batch: Arrays) -> Match | None:
-    """Compare loss and likelihood on a few examples; None where they go together."""
+    """Return how loss and likelihood differ on a few examples; None where they go together."""
     values = Values(objective.model)
     few = values.take_examples(batch, *_LIMITS)
     try:
@@ -236,5 +236,5 @@ def _message(
     return (
         f"{text}that of {name}. Write symng.Objective({output}, "
         f"likelihood={likelihood_code(match.likelihood)}), or "
-        f"likelihood={likelihood_code(heads[0].likelihood)} to keep the present one."
+        f"likelihood={likelihood_code(heads[0].likelihood)} to keep the current one."
     )

@@ -47,8 +47,8 @@ class Processes:
             raise error
         if failed.size:
             raise RuntimeError(
-                f"{what}: process {failed[0]} of {self.count} has raised an error, so that this "
-                "one stops, too. The message of the other says why."
+                f"{what}: process {failed[0]} of {self.count} raised an error, so this one stops, "
+                "too. The message of that process says why."
             )
 
     def agree(self, number: int) -> int:
@@ -69,7 +69,7 @@ class Processes:
                 raise argument_error(
                     name,
                     "the same in all processes",
-                    Verbatim(f"another in process {others[0]} than in process 0"),
+                    Verbatim(f"different ones in processes 0 and {others[0]}"),
                     hint,
                 )
 

@@ -286,7 +286,7 @@ class TrainingRun:
         return [_checksum_of(v) for v in self._others]
 
     def _kind(self) -> str:
-        """Describe what the checkpoint belongs to, apart from the shapes of its arrays."""
+        """Return in words what the checkpoint belongs to, apart from the shapes of its arrays."""
         return f"{type(self.step.optimizer).__name__}, {self.sampler.describe(self.parts)}"
 
 

@@ -101,7 +101,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def describe(self, parts: int = 1) -> str:
-        """Describe the batches in a line; the same for runs that can go on from one another.
+        """Return a line on the batches; the same for runs that can continue one another.
 
         ``parts`` is how many processes each give such batches.
         """

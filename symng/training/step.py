@@ -334,7 +334,7 @@ class CompiledStep:
         self.check_shapes(name, batch)
 
     def _run(self, batches: Batches, sync: bool) -> StepInfo:
-        """Take one step."""
+        """Take one step, and return its numbers."""
         self._settings.check()
         self._compile(batches)
         self._state.follow_schedules()

@@ -66,7 +66,7 @@ class Stream:
         self._read = (0, 0)  # pass and position up to which the source is read
 
     def next(self) -> Any:
-        """Take the next batch.
+        """Take the next batch, and return it.
 
         Raises
         ------

@@ -23,7 +23,7 @@ from symng.training.processes import share
 pytestmark = [needs_jax, pytest.mark.slow]
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "device_processes.py"
-STOPPED = "process 1 of 2 has raised an error, so that this one stops, too"
+STOPPED = "process 1 of 2 raised an error, so this one stops, too"
 
 
 def run_pair(folder: Path) -> list[tuple[int, str, str]]:
@@ -155,7 +155,7 @@ def test_resume_in_one_process(found, folder, expected):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("params", "ValueError: params, w: expected the same in all processes, got another"),
+        ("params", "ValueError: params, w: expected the same in all processes, got different"),
         ("lengths", "ValueError: gradient_batch: expected the same in all processes"),
         ("short batch", "ValueError: gradient_batch: expected the same in all processes"),
         ("uneven", "ValueError: data: expected a multiple of 2 examples, those of the devices of"),

@@ -183,7 +183,7 @@ class natSGD(Descent):
         return sum_of_chunks(parts, dict(zip(chunk, given, strict=True)))
 
     def compute_natural_gradients(self) -> Solve:
-        """Put the natural gradient on the batch of the metric into ``rs``."""
+        """Put the natural gradient on the batch of the metric into ``rs``; return its solve."""
         chunks = [self._metric_chunk(k) for k in range(self._chunks)]
         arrays = chunks[0]
         if len(chunks) > 1:

@@ -89,7 +89,7 @@ def _sides(tensor: Any) -> list[Any]:
 
 
 def _of_any_size(images: Any, kernels: Any) -> Any:
-    """Correlate images with filters, of sizes that the graph does not know."""
+    """Return the correlation of images with filters, of sizes that the graph does not know."""
     patches = patches_of(images, *_sides(kernels))
     return pt.tensordot(patches, kernels, [[1, 4, 5], [1, 2, 3]]).dimshuffle(0, 3, 1, 2)
 
