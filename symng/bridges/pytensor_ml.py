@@ -124,7 +124,7 @@ def rule(
 ) -> Callable[[Any, Sequence[SharedVariable]], Steps]:
     """Return an optimizer as a rule of pytensor-ml, with the output of a model.
 
-    An optimizer is a rule itself where its output is found on the graph of the loss, as those of
+    An optimizer is a rule itself where its output is found in the graph of the loss, as those of
     ``SquaredError`` and ``CrossEntropy`` are. This is for other losses.
 
     Parameters

@@ -1,4 +1,4 @@
 """Work on any PyTensor graph: loops, derivatives, rewrites, patterns and flat vectors.
 
-Beside it, because the rooms above share them: the types of signatures, and configuration objects.
+Also what all other folders share: types for signatures, and configuration objects.
 """

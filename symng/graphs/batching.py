@@ -145,7 +145,7 @@ class _Batched:
         return new.make_node(tensor, self._padded(1, left), *indices).outputs
 
     def _padded(self, k: int, ndim: int) -> TensorVariable:
-        """Return input k; after a batch axis it gets axes of length 1, up to ``ndim`` others."""
+        """Return input k, padded after its batch axis, if any, to ``ndim`` other axes."""
         v = pt.as_tensor_variable(self.inputs[k])
         if not self.extra[k]:
             return v

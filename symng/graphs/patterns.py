@@ -29,7 +29,7 @@ def constant_value(v: Variable) -> np.ndarray | None:
 
 
 def constant_number(v: Variable) -> float | None:
-    """Return the number that all entries of a constant have, or None if it is not such a one."""
+    """Return the number that all entries of a constant have; None if there is no such number."""
     try:
         return float(get_underlying_scalar_constant_value(v))
     except NotScalarConstantError:
@@ -114,7 +114,7 @@ def find_preactivation(end: Variable) -> Preactivation | None:
 def _candidates(
     end: Variable, nodes: list[Apply], same: dict[Variable, Variable]
 ) -> list[TensorVariable]:
-    """Return what ``nodes`` read with as many axes as ``end``; of equal variables only one."""
+    """Return the variables with as many axes as ``end`` that ``nodes`` read, without duplicates."""
     read = dict.fromkeys(same.get(v, v) for node in nodes for v in node.inputs)
     return [
         v

@@ -1,4 +1,4 @@
-"""Types that the signatures of several rooms share."""
+"""Types for signatures in several folders."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def weighted_parts(
 def _stack_factors(
     roots: Sequence[TensorVariable], factors: Sequence[Factor], size: int, dtype: str
 ) -> Factor:
-    """Return the R whose rows are those of the R_i, each times its root of a weight."""
+    """Return R with the rows of all R_i, each times the square root of the weight of i."""
     pairs = list(zip(roots, factors, strict=True))
 
     def matvec(v: TensorVariable) -> TensorVariable:

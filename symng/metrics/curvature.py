@@ -73,7 +73,7 @@ class GaussNewton(OutputMetric):
         self, objective: Objective, tangents: Sequence[TensorVariable]
     ) -> list[TensorVariable]:
         preactivations = self.outputs(objective)
-        # The loss as a function of the pre-activations alone, even if one is computed from another.
+        # The loss as a function of only the pre-activations, even if one is computed from another.
         placeholders: list[TensorVariable] = [r.type() for r in preactivations]
         loss = rebuild([objective.loss], dict(zip(preactivations, placeholders, strict=True)))[0]
         product = hessian_product(loss, placeholders, tangents)

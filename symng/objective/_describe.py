@@ -13,7 +13,7 @@ _WIDTH, _INDENT = 110, " " * 14
 
 
 def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
-    """Return the repr of an objective; ``unchecked`` likelihoods have targets that go unchecked."""
+    """Return the repr of an objective; ``unchecked`` are likelihoods whose targets go unchecked."""
     params = model.params
     shapes = vectors.param_shapes(params)
     named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))

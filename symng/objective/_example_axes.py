@@ -1,4 +1,4 @@
-"""Find, on a graph, which axis of each tensor runs over examples, and where examples are mixed."""
+"""Find, in a graph, which axis of each tensor runs over examples, and where examples are mixed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _walk(
     for node in nodes:
         given = [example_axes.get(v, NONE) for v in node.inputs]
         if is_elementwise(node.op, Second) and given[0] == REDUCED:
-            given[0] = NONE  # a shape alone, as in the gradient of a sum over examples
+            given[0] = NONE  # only its shape counts, as in the gradient of a sum over examples
         pairs = zip(node.inputs, given, strict=True)
         has_sum_in_model = any(v in model for v, p in pairs if p == REDUCED)
         found: Sequence[ExampleAxis]

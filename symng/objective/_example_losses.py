@@ -104,7 +104,7 @@ class _LossFinder(LossWalk):
         scale: Callable[[TensorVariable, TensorVariable], TensorVariable],
         multiplied: bool = False,
     ) -> Found:
-        """Scale what was found; a sum divided by the number of examples is a mean."""
+        """Return what was found, scaled; a sum divided by the number of examples is a mean."""
         if found is None:
             return None
         e, reduction = found

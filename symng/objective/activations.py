@@ -240,7 +240,7 @@ def _is_view(node: Apply) -> bool:
 
 
 def _clipped(node: Apply) -> TensorVariable | None:
-    """Return the input that ``node`` only keeps off 0 and 1, by at most 2e-3; else None."""
+    """Return the input of ``node`` if all it does is keep it off 0 and 1, by 2e-3 at most."""
     if not is_elementwise(
         node.op, (ps.Clip, ps.ScalarMaximum, ps.ScalarMinimum, ps.Add, ps.Sub, ps.Mul)
     ):

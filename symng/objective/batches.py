@@ -164,7 +164,7 @@ class FullBatch(TermBatch):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SumBatch(Batch):
-    """The batches of an `ObjectiveSum`, one a term, in ``parts`` with weights ``factors``."""
+    """The batches of an `ObjectiveSum`, one per term, in ``parts`` with weights ``factors``."""
 
     parts: tuple[TermBatch, ...]
     factors: tuple[Scalar, ...]
@@ -186,9 +186,9 @@ class SumBatch(Batch):
         return [axis for part in self.parts for axis in part.axes]
 
     def averaged(self) -> Self:
-        """Return the sum over D = sum_i D_i, where the loss of term i is D_i times its mean.
+        """Return the sum divided by D = sum_i D_i, where the loss of term i is D_i times its mean.
 
-        D is made of the terms that are sums over examples.
+        Only terms that are sums over examples count in D.
         """
         parts = [part.averaged() for part in self.parts]
         divisors = [part.divisor for part in parts if part.divisor is not None]

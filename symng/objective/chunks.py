@@ -159,7 +159,7 @@ def make_batch(
 
 
 def _make_part(objective: Objective, layout: ChunkLayout, length: int | None) -> TermBatch:
-    """Return a batch of one objective; a full batch is on its own inputs."""
+    """Return the batch of one objective, in chunks or full as ``layout`` says."""
     if not layout.chunked:
         return FullBatch(objective=objective, length=length)
     return ChunkedBatch(

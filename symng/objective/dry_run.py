@@ -56,7 +56,8 @@ class DryRun:
         except ValueError:
             if all(a is b for a, b in zip(arrays, few, strict=True)):
                 raise
-            self._evaluate(name, to_numpy(list(arrays)))  # of a fixed number of examples, perhaps
+            # Perhaps the model has a fixed number of examples.
+            self._evaluate(name, to_numpy(list(arrays)))
         self._seen.add(self._lengths(arrays))
 
     def check_examples(self, arrays: Sequence[np.ndarray], *, chunked: bool) -> None:

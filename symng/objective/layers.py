@@ -80,7 +80,7 @@ def _separable_axes(
 def _find_use(
     p: SharedVariable, clients: Clients, axes: Mapping[Variable, int]
 ) -> SingleUse | None:
-    """Return the only use of a parameter, behind transpositions; None if there is no such one."""
+    """Return the use of a parameter, transposed or not, if it is used once and by example."""
     operand: Variable = p
     order: list[int | str] = list(range(p.type.ndim))
     while len(clients.get(operand, ())) == 1:

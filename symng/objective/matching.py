@@ -240,7 +240,7 @@ def _describe_factor(
         if model.sum_factor is not None:
             return "sum", f"{text}steps are those of their mean."
         return "sum", f"{text}a damping for Fisher is scaled by it."
-    # A sum takes the steps of its mean, whatever else it is multiplied with.
+    # A sum takes the steps of its mean, whatever else it is multiplied by.
     by = "it"
     if model.sum_factor is not None:
         by = f"{factor / examples:.6g}, since steps are those of the mean"

@@ -63,7 +63,7 @@ class Objective(Summand):
         Overrides what is read off the graph; ``Bernoulli(logits=True)`` is for an output that is
         the pre-activation.
     example_losses : TensorVariable, optional
-        Vector of per-example losses, for `EmpiricalFisher`. Found on the graph if the loss is a
+        Vector of per-example losses, for `EmpiricalFisher`. Found in the graph if the loss is a
         mean or sum over one, unless the model mixes examples, as batch normalization does.
     example_axis : int or list of int, default 0
         Axis of each output that runs over examples; 1 for time-major outputs.

@@ -72,7 +72,7 @@ class Values:
     def take_examples(
         self, arrays: Sequence[np.ndarray], limit: int, numbers: int
     ) -> Sequence[np.ndarray]:
-        """Return examples from all over a batch: at most ``limit``, with ``numbers`` outputs."""
+        """Return examples from all over a batch: at most ``limit``, with ``numbers`` in outputs."""
         if not arrays:
             return arrays
         count, axes = self.model.count_of(arrays), self.model.data_axes

@@ -337,7 +337,7 @@ class Optimizer(Config, ABC):
         return updates
 
     def __call__(self, loss: Any, params: Sequence[SharedVariable]) -> dict[Variable, Variable]:
-        """Return the `updates` of a step on a loss, whose output is found on its graph.
+        """Return the `updates` of a step on a loss, whose output is found in its graph.
 
         This is the signature of pytensor-ml's rules: an optimizer goes where ``adam(1e-3)`` goes.
 

@@ -1,4 +1,4 @@
-"""The output of a model is found on the graph of its loss, and an optimizer takes the loss."""
+"""The output of a model is found in the graph of its loss, and an optimizer takes the loss."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def summed_in_a_loop(losses: Any) -> Any:
     )[-1]
 
 
-# Sums over examples, few of which are found on the graph.
+# Sums over examples, few of which are found in the graph.
 SUMS: dict[str, Any] = {
     "scan": summed_in_a_loop(LOSSES),
     "switch": pt.switch(pt.gt(M.w.sum(), 1e9), 0.0, LOSSES.sum()),
