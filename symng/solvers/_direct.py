@@ -25,16 +25,16 @@ SolveDtype = Literal["float32", "float64"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Factorization:
-    """A factorization of A + lambda I, for A = R^T R.
+    """A factorization of A + λI, for A = R^T R.
 
     Attributes
     ----------
     apply : callable
-        From a vector r to (A + lambda I)^-1 r.
+        From a vector r to (A + λI)^-1 r.
     finite, definite : symbolic Boolean scalar
         Whether no number overflows, and whether the matrix is positive definite to precision.
     trace : symbolic scalar
-        The trace of A + lambda I, an upper bound of its norm.
+        The trace of A + λI, an upper bound of its norm.
     norm, condition : symbolic scalar, optional
         Estimates from below of its norm and condition number.
     """
@@ -49,7 +49,7 @@ class Factorization:
 
 @config
 class DirectSolver(Solver):
-    """Solve (A + lambda I) x = b by a factorization made of R, where A = R^T R.
+    """Solve (A + λI) x = b by a factorization made of R, where A = R^T R.
 
     Subclasses implement `factorize`.
     """
@@ -59,12 +59,12 @@ class DirectSolver(Solver):
     proximal: bool = flag(default=False)
 
     needs_full_batch = True
-    needs_damping: ClassVar[bool] = True  # whether lambda must be above 0
+    needs_damping: ClassVar[bool] = True  # whether λ must be above 0
     rows_or_columns: ClassVar[Literal["rows", "columns"]] = "rows"  # what each product gives of R
 
     @abstractmethod
     def factorize(self, rows: TensorVariable, shift: TensorVariable) -> Factorization:
-        """Return the factorization of R^T R + lambda I, for finite lambda of the right sign."""
+        """Return the factorization of R^T R + λI, for finite λ of the right sign."""
 
     def solve(
         self,
@@ -74,7 +74,7 @@ class DirectSolver(Solver):
         x0: Vector | None = None,
         preconditioner: Operator | None = None,
     ) -> Solution:
-        """Return the solution of (A + lambda I) x = b as symbolic variables.
+        """Return the solution of (A + λI) x = b as symbolic variables.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class DirectSolver(Solver):
         b : symbolic vector
             The right-hand side, float32 or float64.
         damping : float or symbolic scalar
-            lambda, above 0 for `Woodbury` and at least 0 for `QR`.
+            λ, above 0 for `Woodbury` and at least 0 for `QR`.
         x0 : symbolic vector, optional
             With ``proximal`` what x stays close to, otherwise unused: nothing is iterated.
         preconditioner : None
@@ -92,7 +92,7 @@ class DirectSolver(Solver):
         Returns
         -------
         Solution
-            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where A + lambda I is
+            ``niter`` is the number of rows of R. The status is ``BREAKDOWN`` where A + λI is
             singular to precision, and for a symbolic damping that turns out to be out of range;
             ``x`` is zero where there is no factorization.
 
@@ -146,7 +146,7 @@ class DirectSolver(Solver):
         def residual(x: TensorVariable) -> TensorVariable:
             return right - multiply(x) - safe * x
 
-        if centered:  # lambda times the center might drown b
+        if centered:  # λ times the center might drown b
             x = center + factorization.apply(b - multiply(center))
         else:
             x = factorization.apply(b)

@@ -25,12 +25,12 @@ from symng.solvers.solution import Status
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class System:
-    """(A + damping I) x = b with b and x divided by ``scale`` = max|b|, so that squares are finite.
+    """(A + λI) x = b with b and x divided by ``scale`` = max|b|, so that squares are finite.
 
     Attributes
     ----------
     product, precondition : callable
-        The products with A + damping I and with M⁻¹; None without a preconditioner.
+        The products with A + λI and with M⁻¹; None without a preconditioner.
     b, start : symbolic vector
         The right-hand side and the first iterate, both divided by ``scale``.
     cold : bool

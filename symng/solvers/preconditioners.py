@@ -13,14 +13,14 @@ from symng.solvers._arguments import Vector
 def diagonal_preconditioner(
     diagonal: Vector, damping: Scalar = 0.0, *, exponent: float = 0.75
 ) -> Product:
-    """Return the product with M^-1, where M = diag(d + lambda)^exponent.
+    """Return the product with M^-1, where M = diag(d + λ)^exponent.
 
     Parameters
     ----------
     diagonal : symbolic vector of shape (n,)
         d, at least 0; for instance ``symng.EmpiricalFisher().diagonal(objective)``.
     damping : float or symbolic scalar, default 0.0
-        lambda, at least 0. Where d + lambda is 0, M is 1.
+        λ, at least 0. Where d + λ is 0, M is 1.
     exponent : float, default 0.75
         From 0 (no preconditioner) to 1. Martens takes 0.75 to draw in the far ends of a diagonal
         that, being one of squared gradients, measures the curvature only roughly.

@@ -14,18 +14,18 @@ from symng.solvers._direct import DirectSolver, Factorization, describe_bytes
 
 @config
 class QR(DirectSolver):
-    """Solve (A + lambda I) x = b directly, for A = R^T R where R has few columns.
+    """Solve (A + λI) x = b directly, for A = R^T R where R has few columns.
 
-    With the QR factorization Q T of the stacked matrix (R; sqrt(lambda) I), A + lambda I = T^T T:
+    With the QR factorization Q T of the stacked matrix (R; sqrt(λ) I), A + λI = T^T T:
     the seminormal equations T^T T x = b, and one step of refinement on the residual
-    b - R^T (R x) - lambda x [1]_. A itself is never formed: it is singular to precision at a
+    b - R^T (R x) - λ x [1]_. A itself is never formed: it is singular to precision at a
     condition number of 1 / eps^2, not 1 / eps. This is the way for models of up to a few thousand
     parameters and ill-conditioned problems, such as physics-informed networks.
 
     Parameters
     ----------
     rtol : float or symbolic scalar, default 1e-5
-        At least 0: the solve has converged when norm(b - (A + lambda I) x) <= rtol norm(b), and to
+        At least 0: the solve has converged when norm(b - (A + λI) x) <= rtol norm(b), and to
         precision when the residual is larger, but no larger than rounding errors of the dtype
         explain.
     solve_dtype : {"float32", "float64"}, optional
@@ -33,7 +33,7 @@ class QR(DirectSolver):
         float32 model with little damping: the rows of R are float32 all the same. Default: the
         dtype of b.
     proximal : bool, default False
-        Whether the damping keeps x close to x0 and not to zero: (A + lambda I) x = b + lambda x0,
+        Whether the damping keeps x close to x0 and not to zero: (A + λI) x = b + λ x0,
         as for `Woodbury`.
 
     Notes
@@ -45,7 +45,7 @@ class QR(DirectSolver):
     `symng.compile_step` or `symng.minimize` is compiled, a warning says what a solve costs
     (`describe_cost`) where that is much more than what an iterative solver takes.
 
-    Against Cholesky's factorization of A + lambda I, the error of x falls from about eps k^2 to
+    Against Cholesky's factorization of A + λI, the error of x falls from about eps k^2 to
     eps k, k the condition number of the stacked matrix, where x is large in the directions in which
     R is small. It does not where x is small in those directions: there the rounding errors of b
     itself, times k^2, are as large.

@@ -137,17 +137,17 @@ class Solution:
         The iterations made, products for x0 and for the final residual not counted. With
         ``NEGATIVE_CURVATURE``, the iteration in which the direction was met.
     residual_norm : symbolic scalar
-        norm(b - (A + damping I) x) of the ``x`` handed back.
+        norm(b - (A + λI) x) of the ``x`` handed back, with the damping λ.
     x_norm : symbolic scalar
         norm(x).
     least_squares_norm : symbolic scalar, optional
-        norm((A + damping I) r), which is zero at a least-squares solution.
+        norm((A + λI) r), which is zero at a least-squares solution.
     norm_estimate : symbolic scalar, optional
-        An estimate of norm(A + damping I), from below.
+        An estimate of norm(A + λI), from below.
     condition_estimate : symbolic scalar, optional
         An estimate of the condition number: on the Krylov space, or by `QR` from below.
     curvature : symbolic scalar, optional
-        d.(A + damping I) d / d.d of the last direction d.
+        d.(A + λI) d / d.d of the last direction d.
     direction : symbolic vector, optional
         With ``NEGATIVE_CURVATURE`` the direction of non-positive curvature, else zero.
     iterates : symbolic matrix, optional
@@ -157,7 +157,7 @@ class Solution:
     iterates_count : symbolic integer scalar, optional
         The number of rows filled; at least 1.
     residual : symbolic vector, optional
-        b - (A + damping I) x, as the solver's loop has it.
+        b - (A + λI) x, as the solver's loop has it.
     tridiagonal : symbolic matrix, optional
         The Lanczos matrix T: row k holds its diagonal entry α and the entry β beside it, towards
         row k + 1. There are as many rows as the iteration limit; those after ``niter`` are zero.

@@ -13,17 +13,17 @@ from symng.solvers._direct import DirectSolver, Factorization, describe_bytes
 
 @config
 class Woodbury(DirectSolver):
-    """Solve (A + lambda I) x = b directly, for A = R^T R where R has fewer rows than columns.
+    """Solve (A + λI) x = b directly, for A = R^T R where R has fewer rows than columns.
 
-    x = (b - R^T z) / lambda, where (R R^T + lambda I) z = R b: the Woodbury identity. R R^T is the
+    x = (b - R^T z) / λ, where (R R^T + λI) z = R b: the Woodbury identity. R R^T is the
     Gram matrix of the rows. For `Fisher` R has a row for each example and output, for
     `EmpiricalFisher` one for each example, so this is the way for small data and large models,
-    where the solve is exact however ill-conditioned A + lambda I is for an iteration.
+    where the solve is exact however ill-conditioned A + λI is for an iteration.
 
     Parameters
     ----------
     rtol : float or symbolic scalar, default 1e-5
-        At least 0: the solve has converged when norm(b - (A + lambda I) x) <= rtol norm(b), and to
+        At least 0: the solve has converged when norm(b - (A + λI) x) <= rtol norm(b), and to
         precision when the residual is larger, but no larger than rounding errors of the dtype
         explain.
     solve_dtype : {"float32", "float64"}, optional
@@ -32,7 +32,7 @@ class Woodbury(DirectSolver):
         same. Default: the dtype of b.
     proximal : bool, default False
         Whether the damping keeps x close to x0 and not to zero, so that x minimizes the quadratic
-        x.A x / 2 - b.x + lambda / 2 norm(x - x0)^2: (A + lambda I) x = b + lambda x0. With
+        x.A x / 2 - b.x + λ / 2 norm(x - x0)^2: (A + λI) x = b + λ x0. With
         ``NaturalGradient(solver=Woodbury(proximal=True), warm_start=0.9)`` this is SPRING [3]_,
         whose x0 is 0.9 times the previous direction. It is a setting because x0 is otherwise only
         the first iterate of a solver, on which the solution does not depend.
@@ -46,7 +46,7 @@ class Woodbury(DirectSolver):
     m^2 (m / 3 + n) multiplications, and m n numbers stored. A model whose examples are not known to
     be independent, as with batch normalization or dropout, takes a backward pass of the full batch
     for each row. One step of iterative refinement takes off most of the rounding errors that a
-    small lambda enlarges. On JAX it runs in steps of `symng.compile_step`, which are compiled anew
+    small λ enlarges. On JAX it runs in steps of `symng.compile_step`, which are compiled anew
     for each length of batch.
 
     References
