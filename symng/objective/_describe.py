@@ -14,10 +14,7 @@ _WIDTH, _INDENT = 110, " " * 14
 
 def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
     """Return the repr of an objective; ``unchecked`` are likelihoods whose targets go unchecked."""
-    params = model.params
-    shapes = vectors.param_shapes(params)
-    named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
-    lines = [_fill(f"  params:     {named}, {model.size:,} numbers, {model.dtype}")]
+    lines = describe_params(model)
     if loss_params := model.loss_params:
         names = [p.name or "<unnamed>" for p in loss_params]
         lines.append(
@@ -39,6 +36,14 @@ def describe_model(model: Model, unchecked: Sequence[Likelihood]) -> str:
         lines.append(f"  unchecked:  targets of {', '.join(names)}, which the loss does not show")
     lines.append(_fill(f"  examples:   {_describe_reduction(model)}"))
     return "\n".join(["Objective", *lines])
+
+
+def describe_params(model: Model) -> list[str]:
+    """Return the lines of the repr that list the parameters."""
+    params = model.params
+    shapes = vectors.param_shapes(params)
+    named = ", ".join(f"{p.name or '<unnamed>'} {s}" for p, s in zip(params, shapes, strict=True))
+    return _fill(f"  params:     {named}, {model.size:,} numbers, {model.dtype}").splitlines()
 
 
 def _describe_reduction(model: Model) -> str:

@@ -15,6 +15,7 @@ from symng._checks import Verbatim, argument_error
 from symng.graphs.arrays import check_batch
 from symng.graphs.rebuild import rebuild, replacements
 from symng.likelihoods import Boltzmann
+from symng.objective._describe import describe_params
 from symng.objective.objective import Objective
 
 
@@ -146,13 +147,12 @@ class EnergyObjective(Objective):
         ]
 
     def __repr__(self) -> str:
-        params = super().__repr__().split("  output:")[0].splitlines()[1:]
         shared = self._samples
         samples = self.inputs[1] if shared is None else f"{shared}, a shared variable"
         return "\n".join(
             [
                 type(self).__name__,
-                *params,
+                *describe_params(self.model),
                 "  model:      p = exp(-energy) / Z, Fisher matrix from its samples",
                 f"  data:       {self.inputs[0]}",
                 f"  samples:    {samples}",

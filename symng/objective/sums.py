@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -15,6 +14,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import Verbatim, argument_error, check_number, is_symbolic
 from symng.graphs.types import ModeLike, Scalar
+from symng.objective._describe import describe_params
 from symng.objective.matching import Match
 from symng.objective.scipy_functions import ScipyProblem, make_problem
 
@@ -255,9 +255,9 @@ class ObjectiveSum(Summand):
         return tuple(term.check(*arrays, mode=mode, seed=seed) for term, arrays in pairs)
 
     def __repr__(self) -> str:
-        lines = ["ObjectiveSum", *_lines_of_params(self._terms[0])]
+        of_params = describe_params(self._terms[0].model)  # those of all terms
+        lines = ["ObjectiveSum", *of_params]
         for weight, term in zip(self._weights, self._terms, strict=True):
-            of_params = _lines_of_params(term)
             first, *rest = (line for line in repr(term).splitlines() if line not in of_params)
             lines += [f"  {weight} * {first}", *(f"  {line}" for line in rest)]
         return "\n".join(lines)
@@ -324,14 +324,6 @@ def _over_common_params(terms: Sequence[Any]) -> tuple[Any, ...]:
             )
         params |= dict.fromkeys(term.params)
     return tuple(term.embed(tuple(params)) for term in terms)
-
-
-def _lines_of_params(term: Any) -> list[str]:
-    """Return the lines of a term's ``repr`` that list the parameters."""
-    lines = repr(term).splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("  params:"))
-    continued = itertools.takewhile(lambda line: line.startswith("   "), lines[start + 1 :])
-    return [lines[start], *continued]
 
 
 def _names(variables: Iterable[Variable]) -> str:
