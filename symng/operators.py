@@ -274,11 +274,11 @@ class LinearOperator:
         An estimate costs ``draws`` products with A or R^T; the exact diagonal costs ``size``
         products and forms the matrix.
 
-        Where ``draw`` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
+        If ``draw`` is known, as for `symng.Fisher` and `symng.EmpiricalFisher`, the estimate is
         the mean of (R^T s)^2, elementwise. It is never negative, and its standard deviation is at
         most sqrt(2 / draws) times the diagonal.
 
-        Elsewhere it is the mean of s * (A s) [1]_, which may be negative where the diagonal is not.
+        Otherwise it is the mean of s * (A s) [1]_, which may be negative where the diagonal is not.
         The variance of entry i is sum_{j != i} A_ij^2 / draws. Neither estimate is biased.
 
         References

@@ -166,7 +166,7 @@ def _fetched_before() -> Path | None:
 
 
 def _read_arff(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels of an ARFF file: a line an image, its pixels and then its label."""
+    """Return images and labels of an ARFF file: per line the pixels of an image and its label."""
     content = _unzip(file, file.read_bytes())
     found = re.search(rb"^@data[^\n]*\n", content, re.MULTILINE | re.IGNORECASE)
     if found is None:

@@ -73,7 +73,7 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
         An npz file with the arrays of MNIST as Keras keeps it: images ``x_train`` and ``x_test`` of
         28 x 28 pixels, uint8, and labels ``y_train`` and ``y_test`` from 0 to 9. By default
         ``mnist.npz`` in the folder that the environment variable ``SYMNG_DATA`` names, or else
-        ``data/mnist.npz`` in the working directory. Where there is neither, scikit-learn's 1,797
+        ``data/mnist.npz`` in the working directory. If there is neither, scikit-learn's 1,797
         digits are taken.
 
     Returns

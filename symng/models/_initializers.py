@@ -122,7 +122,7 @@ def sparse_init(
     dtype : dtype, default "float64"
         Of the result.
     connections : int, default 15
-        Nonzero incoming weights of a unit, at least 1; 15 is the number in [1]_. Where ``fan_in``
+        Nonzero incoming weights of a unit, at least 1; 15 is the number in [1]_. If ``fan_in``
         is smaller, all weights are drawn.
     scale : float, default 1.0
         Standard deviation of the nonzero weights, above 0.

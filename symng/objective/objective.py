@@ -374,7 +374,7 @@ class Objective(Summand):
         Notes
         -----
         Costs a few forward passes in plain Python and a few products in the space of the output,
-        with no derivative by the parameters. Where the loss is a mean or sum over examples, at most
+        with no derivative by the parameters. If the loss is a mean or sum over examples, at most
         256 of them are used.
 
         Examples

@@ -38,7 +38,7 @@ class FoundOutput(NamedTuple):
 
 
 def find_output(loss: TensorVariable, params: Sequence[SharedVariable]) -> FoundOutput | None:
-    """Return the output that ``loss`` compares with targets, or None where that is not certain.
+    """Return the output that ``loss`` compares with targets, or None if that is not certain.
 
     The output is a variable through which parameters reach the loss together with data; terms of
     parameters only, such as weight decay, do not matter. It is certain for cross-entropies of
