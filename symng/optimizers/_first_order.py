@@ -51,11 +51,15 @@ def descend(
 ) -> tuple[Updates, Records]:
     """Return updates and records of theta -> theta - size direction, if all is finite.
 
-    ``values`` are the next values of the optimizer's state, by name. ``checked`` must be finite,
-    too.
+    ``values`` are the next values of the optimizer's state, by name. The norm of the gradient must
+    be finite, too: Adam divides by its square, and an infinite one would make a step of zero.
+    ``checked`` is what else must be.
     """
     update = size * direction
-    accepted = all_finite(loss, update, *checked)
+    # By norms, which are recorded anyway: XLA takes a dot product faster than it looks at each
+    # entry.
+    gradient_norm, update_norm = norm(gradient), norm(update)
+    accepted = all_finite(loss, gradient_norm, update_norm, *checked)
     updates = apply_update(params, update, accepted)
     updates[state.values["step"]] = state.values["step"] + 1
     for name, value in values.items():
@@ -63,8 +67,8 @@ def descend(
     records = {
         "loss": loss,
         "step_size": size,
-        "gradient_norm": norm(gradient),
-        "update_norm": pt.switch(accepted, norm(update), pt.zeros_like(loss)),
+        "gradient_norm": gradient_norm,
+        "update_norm": pt.switch(accepted, update_norm, pt.zeros_like(loss)),
         "accepted": accepted,
     }
     return updates, records

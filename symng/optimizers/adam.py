@@ -107,6 +107,5 @@ class Adam(Optimizer):
             size=step_size_of(state, self.step_size),
             direction=means[0] / (pt.sqrt(means[1]) + epsilon),
             values=values,
-            checked=[means[1]],
         )
         return Step(batches, updates, records)
