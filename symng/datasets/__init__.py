@@ -8,6 +8,7 @@ from symng.datasets.curves import curves
 from symng.datasets.deformed_digits import deformed_digits
 from symng.datasets.digits import LabeledImages, digits
 from symng.datasets.faces import FacesFold, faces
+from symng.datasets.mnist import mnist
 
 __all__ = [
     "FacesFold",
@@ -18,4 +19,5 @@ __all__ = [
     "digits",
     "faces",
     "local_contrast_normalization",
+    "mnist",
 ]

@@ -17,7 +17,7 @@ from symng.datasets._folder import FOLDER, own_folder
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Images and labels of the two parts; gzipped files end in .gz.
-_FILES = (
+IDX_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
@@ -32,7 +32,8 @@ def how_to_get_fashion() -> str:
     return (
         "To get Fashion-MNIST: apt install dataset-fashion-mnist (Debian, Ubuntu); or "
         'sklearn.datasets.fetch_openml("Fashion-MNIST"), which download=True calls; or put '
-        f"{', '.join(_FILES)}, gzipped or not, into a folder and give it as path or in {FOLDER}."
+        f"{', '.join(IDX_FILES)}, gzipped or not, into a folder and give it as path or in "
+        f"{FOLDER}."
     )
 
 
@@ -41,17 +42,19 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
     folders = [path] if path is not None else _search_path()
     candidates = [c for folder in folders for c in (folder, folder / "fashion-mnist")]
     for folder in candidates:
-        files = [_existing(folder, name) for name in _FILES]
+        files = [existing_file(folder, name) for name in IDX_FILES]
         if any(files):
-            if missing := [name for name, file in zip(_FILES, files, strict=True) if file is None]:
+            if missing := [
+                name for name, file in zip(IDX_FILES, files, strict=True) if file is None
+            ]:
                 raise argument_error(
                     "path",
-                    f"the files {', '.join(_FILES)}, gzipped or not",
+                    f"the files {', '.join(IDX_FILES)}, gzipped or not",
                     Verbatim(f"the folder {str(folder)!r} without {', '.join(missing)}"),
                     _GET_AGAIN,
                     FileNotFoundError,
                 )
-            return (*_read_parts([file for file in files if file is not None]), str(folder))
+            return (*read_parts([file for file in files if file is not None]), str(folder))
     if path is not None:
         what = (
             f"the folder {str(path)!r} without them" if path.is_dir() else f"the file {str(path)!r}"
@@ -85,7 +88,7 @@ def _search_path() -> list[Path]:
     return [DEBIAN] if folder is None else [folder, DEBIAN]
 
 
-def _existing(folder: Path, name: str) -> Path | None:
+def existing_file(folder: Path, name: str) -> Path | None:
     """Return the file with this name, gzipped or not; None if there is none."""
     for file in (folder / f"{name}.gz", folder / name):
         if file.is_file():
@@ -93,7 +96,7 @@ def _existing(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _read_parts(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+def read_parts(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels of both parts, one after the other."""
     first, first_labels, second, second_labels = map(_read_idx, files)
     for axes, arrays in ((3, (first, second)), (1, (first_labels, second_labels))):

@@ -106,7 +106,7 @@ def digits(path: str | os.PathLike[str] | None = None) -> LabeledImages:
     """
     if path is None:
         path = _find()
-    return _bundled() if path is None else _from_file(path)
+    return _bundled() if path is None else read_labeled(path)
 
 
 def check_examples(images_name: str, labels_name: str, images: object, labels: object) -> None:
@@ -139,7 +139,7 @@ def _find() -> Path | None:
     return next((folder / FILE for folder in folders if (folder / FILE).exists()), None)
 
 
-def _from_file(path: str | os.PathLike[str]) -> LabeledImages:
+def read_labeled(path: str | os.PathLike[str]) -> LabeledImages:
     """Return the images in a file of MNIST, or of a data set in its form."""
     check_instance("path", path, (str, os.PathLike), "the name of an npz file")
     name = repr(os.fspath(path))

@@ -18,7 +18,7 @@ from scipy import signal
 
 from symng.datasets import _fashion, contrast, faces, local_contrast_normalization
 
-NAMES = _fashion._FILES
+NAMES = _fashion.IDX_FILES
 
 
 @pytest.fixture(autouse=True)
