@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 from pytensor.compile.builders import OpFromGraph
@@ -115,10 +115,20 @@ def _example_axes_in_scan(
     node: Apply, given: Sequence[ExampleAxis], model: set[Variable]
 ) -> list[ExampleAxis]:
     """Return the example axes of a scan's outputs: those inside, after the axis of its steps."""
+    inner_axes = axes_in_scan(node, given, model)
+    left = _axes_left(node, inner_axes)
+    traced = len(node.outputs) - node.op.info.n_untraced_sit_sot  # outputs with an axis of steps
+    return [a + 1 if isinstance(a, int) and i < traced else a for i, a in enumerate(left)]
+
+
+def axes_in_scan(
+    node: Apply, given: Sequence[ExampleAxis], model: Set[Variable] = frozenset()
+) -> dict[Variable, ExampleAxis]:
+    """Return the example axes of the variables inside a scan, from those of its inputs."""
     op, info = node.op, node.op.info
     mappings = op.get_oinp_iinp_iout_oout_mappings()
     inner_inputs_of = mappings["inner_inp_from_outer_inp"]
-    states_of, values_of = (mappings[f"inner_{kind}_from_outer_out"] for kind in ("inp", "out"))
+    states_of = mappings["inner_inp_from_outer_out"]
 
     entering: dict[Variable, ExampleAxis] = {}
     have_steps = range(1, 1 + info.n_seqs + info.n_mit_mot + info.n_mit_sot + info.n_sit_sot)
@@ -133,22 +143,25 @@ def _example_axes_in_scan(
         inner_axes = dict(entering)
         inner_model = _model_within(node, op.inner_inputs, model)
         _walk(op.fgraph.toposort(), inner_axes, inner_model, {})
-        left = [
-            _common_axis([inner_axes.get(op.inner_outputs[k], NONE) for k in values_of[i]])
-            for i in range(len(node.outputs))
-        ]
         before = dict(entering)
-        for i, axis in enumerate(left):
+        for i, axis in enumerate(_axes_left(node, inner_axes)):
             for state in (op.inner_inputs[k] for k in states_of[i]):
                 entering[state] = _common_axis([entering.get(state, NONE), axis])
         if entering == before:
-            break
-
-    traced = len(node.outputs) - info.n_untraced_sit_sot  # outputs with an axis of steps
-    return [a + 1 if isinstance(a, int) and i < traced else a for i, a in enumerate(left)]
+            return inner_axes
 
 
-def _model_within(node: Apply, inputs: Sequence[Variable], model: set[Variable]) -> set[Variable]:
+def _axes_left(node: Apply, inner_axes: Mapping[Variable, ExampleAxis]) -> list[ExampleAxis]:
+    """Return the example axes inside a scan of what becomes its outputs."""
+    op = node.op
+    values_of = op.get_oinp_iinp_iout_oout_mappings()["inner_out_from_outer_out"]
+    return [
+        _common_axis([inner_axes.get(op.inner_outputs[k], NONE) for k in values_of[i]])
+        for i in range(len(node.outputs))
+    ]
+
+
+def _model_within(node: Apply, inputs: Sequence[Variable], model: Set[Variable]) -> set[Variable]:
     """Return which variables of the inner graph of ``node`` belong to the model."""
     op = node.op
     if any(v in model for v in node.outputs):

@@ -1,116 +1,40 @@
-"""Where parameters enter a model: as matrices in products and as tables of rows.
+"""Where parameters enter a model: in products, as tables of rows, in sums and as scales.
 
-Unlike `layers`, it takes every use of a parameter, also one that mixes examples.
+Unlike `layers`, it takes every use of a parameter, also one in a scan or one that mixes examples.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
+import pytensor.scalar as ps
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.traversal import toposort
+from pytensor.scan.op import Scan
 from pytensor.tensor.blockwise import Blockwise
-from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
-from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
+from pytensor.tensor.shape import Shape, Shape_i
 from pytensor.tensor.subtensor import AdvancedSubtensor
 from pytensor.tensor.variable import TensorVariable
 
-from symng.graphs.axes import infer_length
-from symng.objective._example_axes import NONE, REDUCED, ExampleAxis, locate_examples
+from symng.objective._example_axes import (
+    NONE,
+    REDUCED,
+    ExampleAxis,
+    axes_in_scan,
+    locate_examples,
+)
 from symng.objective.objective import Objective
+from symng.objective.parameter_views import View
 
+Kind = Literal["product", "lookup", "shift", "scale"]
 
-@dataclass(frozen=True)
-class View:
-    """A parameter p as it is used: p.reshape(shape).transpose(order).reshape(lengths).
-
-    ``shape`` has no axes of length 1; it and ``order`` are empty where no axis moves.
-    """
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    lengths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, shape: Sequence[int]) -> View:
-        """Return the view of a parameter of this shape as it is."""
-        return cls((), (), tuple(shape))
-
-    def after(self, node: Apply) -> View | None:
-        """Return the view that ``node`` makes of this one, or None if it does something else."""
-        op, v = node.op, node.outputs[0]
-        if isinstance(op, SpecifyShape):
-            return self
-        if isinstance(op, Reshape):
-            lengths = [infer_length(v, axis) for axis in range(v.type.ndim)]
-            known = tuple(n for n in lengths if n is not None)
-            return View(self.shape, self.order, known) if len(known) == len(lengths) else None
-        if isinstance(op, DimShuffle):
-            return self._permuted(op.new_order)
-        return None
-
-    def _permuted(self, new_order: Sequence[int | str]) -> View | None:
-        """Return the view with its axes in a new order; "x" is an added axis of length 1."""
-        lengths = tuple(1 if o == "x" else self.lengths[int(o)] for o in new_order)
-        long = [a for a, n in enumerate(self.lengths) if n != 1]
-        order = [long.index(int(o)) for o in new_order if o != "x" and o in long]
-        if order == sorted(order):
-            return View(self.shape, self.order, lengths)
-        kept = tuple(self.lengths[a] for a in long)
-        if not self.order:
-            return View(kept, tuple(order), lengths)
-        if kept != tuple(self.shape[o] for o in self.order):
-            return None  # axes that were moved, then merged
-        return View(self.shape, tuple(self.order[o] for o in order), lengths)._simplified()
-
-    def _simplified(self) -> View:
-        is_as_before = self.order == tuple(range(len(self.order)))
-        return View((), (), self.lengths) if is_as_before else self
-
-    def matrix(self) -> View | None:
-        """Return the view without the axes before the last two, which must have length 1."""
-        if len(self.lengths) < 2 or any(n != 1 for n in self.lengths[:-2]):
-            return None
-        return View(self.shape, self.order, self.lengths[-2:])
-
-    def transposed(self) -> View | None:
-        """Return the transposed view of a matrix, or None if it is not of this kind."""
-        rows, columns = self.lengths
-        if not self.order or 1 in self.lengths:
-            return self._permuted((1, 0))
-        moved = [self.shape[o] for o in self.order]
-        for k in range(len(moved)):
-            if math.prod(moved[:k]) == rows:
-                order = (*self.order[k:], *self.order[:k])
-                return View(self.shape, order, (columns, rows))._simplified()
-        return None
-
-    def __call__(self, p: TensorVariable, shape: tuple[int, ...]) -> TensorVariable:
-        """Return the view of a tensor of ``shape``, that of the parameter."""
-        if self.order:
-            p = _reshape(p, shape, self.shape).transpose(*self.order)
-            shape = tuple(self.shape[o] for o in self.order)
-        return _reshape(p, shape, self.lengths)
-
-    def inverse(self, v: TensorVariable, shape: tuple[int, ...]) -> TensorVariable:
-        """Return the tensor of ``shape``, that of the parameter, whose view is ``v``."""
-        lengths = self.lengths
-        if self.order:
-            moved = tuple(self.shape[o] for o in self.order)
-            v = _reshape(v, lengths, moved).transpose(*np.argsort(self.order))
-            lengths = self.shape
-        return _reshape(v, lengths, shape)
-
-
-def _reshape(v: TensorVariable, before: tuple[int, ...], after: tuple[int, ...]) -> TensorVariable:
-    """Return ``v``, of shape ``before``, in another shape."""
-    return v if before == after else v.reshape(after)
+Clients = Mapping[Variable, Sequence[tuple[Apply, int]]]
+"""The nodes that take a variable, and as which input."""
 
 
 @dataclass(frozen=True)
@@ -119,26 +43,27 @@ class ParameterUse:
 
     Attributes
     ----------
+    kind : {"product", "lookup", "shift", "scale"}
+        Whether ``node`` computes h W or W^T h^T, takes rows W[i], adds or subtracts the parameter,
+        or multiplies by it elementwise.
     node : Apply
-        Computes h W, W^T h^T or rows W[i].
+        The node.
     place : int
         The number of the parameter's view among the inputs of the node.
-    matrix : View
-        The parameter as W, of an axis of inputs and one of outputs.
-    is_lookup : bool
-        Whether W is a table, of which integers i take rows.
+    view : View
+        The parameter as it is used; in a product as W, of an axis of inputs and one of outputs.
     axis : int or str
         The axis of examples of what the node computes, or what else is known of it.
-    is_merged : bool
-        Whether a reshape has merged that axis with others, such as positions.
+    scan : Apply or None
+        The scan that the node is in.
     """
 
+    kind: Kind
     node: Apply
     place: int
-    matrix: View
-    is_lookup: bool
+    view: View
     axis: ExampleAxis
-    is_merged: bool
+    scan: Apply | None
 
     @property
     def output(self) -> TensorVariable:
@@ -147,45 +72,45 @@ class ParameterUse:
         return output
 
     @property
-    def given(self) -> TensorVariable:
-        """What the parameter is used on: h, or the numbers of rows."""
-        given: Any = self.node.inputs[1 - self.place]
-        return given
+    def operand(self) -> TensorVariable:
+        """The parameter as the node takes it."""
+        operand: Any = self.node.inputs[self.place]
+        return operand
+
+    @property
+    def given(self) -> list[TensorVariable]:
+        """What derivatives by the parameter depend on beside those by the output.
+
+        The other factors of a product, or the numbers of rows.
+        """
+        others: list[Any] = [v for i, v in enumerate(self.node.inputs) if i != self.place]
+        return [] if self.kind == "shift" else others
 
     @property
     def is_left(self) -> bool:
         """Whether the parameter is the left factor of a product, so that examples are columns."""
-        return self.place == 0 and not self.is_lookup
+        return self.kind == "product" and self.place == 0
 
-    def is_by_example(self) -> bool:
-        """Return whether this is h W for a matrix h with one example in each row."""
-        is_matrix = not self.is_left and self.output.type.ndim == 2
-        return is_matrix and self.axis == 0 and not self.is_merged
-
-
-Clients = Mapping[Variable, Sequence[tuple[Apply, int]]]
+    @property
+    def is_negative(self) -> bool:
+        """Whether the parameter is subtracted."""
+        return self.kind == "shift" and self.place == 1 and is_kind(self.node, ps.Sub)
 
 
-class Axes(NamedTuple):
-    """The axes of examples of the variables of a graph, without and with those that are merged."""
+class Graph(NamedTuple):
+    """The graph of the model, or that in a scan.
 
-    own: dict[Variable, ExampleAxis]
-    merged: dict[Variable, ExampleAxis]
+    ``clients`` has the nodes that take a variable, and as which input, and ``axes`` the axes of
+    examples.
+    """
 
-    def has_examples(self, v: Variable) -> bool:
-        """Return whether single examples enter ``v``."""
-        return self.own.get(v, NONE) not in (NONE, REDUCED)
-
-    def of(self, v: Variable) -> tuple[ExampleAxis, bool]:
-        """Return the axis of examples of ``v``, and whether others are merged with it."""
-        axis, merged = self.own[v], self.merged[v]
-        return (axis, False) if isinstance(axis, int) else (merged, isinstance(merged, int))
+    scan: Apply | None
+    clients: Clients
+    axes: Mapping[Variable, ExampleAxis]
 
 
-def find_all_uses(
-    objective: Objective, ends: Mapping[TensorVariable, int], shapes: Sequence[tuple[int, ...]]
-) -> dict[SharedVariable, list[ParameterUse]]:
-    """Return all uses of those parameters that are used as matrices or tables alone.
+class ParameterUses:
+    """The uses of parameters in what is computed for the examples.
 
     Parameters
     ----------
@@ -195,17 +120,66 @@ def find_all_uses(
         The tensors that are computed for the examples, each with its axis of examples.
     shapes : sequence of tuples
         Shapes of the parameters.
+
+    Attributes
+    ----------
+    found : dict
+        The uses of each parameter that has uses of known kinds alone.
     """
-    clients, axes = clients_in(list(ends)), Axes({}, {})
-    for end in ends:
-        axes.own.update(locate_examples(end, objective.model.axis_of))
-        axes.merged.update(locate_examples(end, objective.model.axis_of, folding=True))
-    found: dict[SharedVariable, list[ParameterUse]] = {}
-    for p, shape in zip(objective.params, shapes, strict=True):
-        uses = None if p in ends or len(shape) < 2 else _follow(p, View.of(shape), clients, axes)
-        if uses:
-            found[p] = uses
-    return found
+
+    def __init__(
+        self,
+        objective: Objective,
+        ends: Mapping[TensorVariable, int],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> None:
+        axes: dict[Variable, ExampleAxis] = {}
+        for end in ends:
+            axes |= locate_examples(end, objective.model.axis_of)
+        self.graphs: dict[Apply | None, Graph] = {None: Graph(None, clients_in(list(ends)), axes)}
+        self.found: dict[SharedVariable, list[ParameterUse]] = {}
+        for p, shape in zip(objective.params, shapes, strict=True):
+            uses = None if p in ends else self._follow(p, View.of(shape), self.graphs[None])
+            if uses:
+                self.found[p] = uses
+
+    def clients(self, use: ParameterUse, v: Variable) -> Sequence[tuple[Apply, int]]:
+        """Return the nodes that take ``v``, of the graph that a use is in."""
+        return self.graphs[use.scan].clients.get(v, ())
+
+    def _follow(self, v: Variable, view: View, graph: Graph) -> list[ParameterUse] | None:
+        """Return the uses of ``v``, a view of a parameter; None if one is of no known kind."""
+        uses: list[ParameterUse] = []
+        for node, place in graph.clients.get(v, ()):
+            further = view.after(node) if place == 0 else None
+            more: list[ParameterUse] | None
+            if further is not None:
+                more = self._follow(node.outputs[0], further, graph)
+            elif isinstance(node.op, Scan):
+                more = self._follow_into(node, place, view, graph)
+            else:
+                use = _read(node, place, view, graph)
+                more = None if use is None else [use]
+            if more is None:
+                return None
+            uses += more
+        return uses
+
+    def _follow_into(
+        self, node: Apply, place: int, view: View, graph: Graph
+    ) -> list[ParameterUse] | None:
+        """Return the uses in a scan of its input with number ``place``, the same in each step."""
+        op = node.op
+        first = len(node.inputs) - op.info.n_non_seqs
+        if graph.scan is not None or op.info.as_while or place < first:
+            return None
+        if node not in self.graphs:
+            axes = axes_in_scan(node, [graph.axes.get(v, NONE) for v in node.inputs])
+            self.graphs[node] = Graph(node, clients_in(op.inner_outputs), axes)
+        inner = op.inner_inputs[place - len(node.inputs)]
+        if inner in op.inner_outputs:
+            return None
+        return self._follow(inner, view, self.graphs[node])
 
 
 def clients_in(ends: Sequence[Variable]) -> dict[Variable, list[tuple[Apply, int]]]:
@@ -218,35 +192,38 @@ def clients_in(ends: Sequence[Variable]) -> dict[Variable, list[tuple[Apply, int
     return clients
 
 
-def _follow(v: Variable, view: View, clients: Clients, axes: Axes) -> list[ParameterUse] | None:
-    """Return the uses of ``v``, a view of a parameter; None if one of them is of no known kind."""
-    uses: list[ParameterUse] = []
-    for node, place in clients.get(v, ()):
-        further = view.after(node) if place == 0 else None
-        more: list[ParameterUse] | None
-        if further is not None:
-            more = _follow(node.outputs[0], further, clients, axes)
-        else:
-            use = _read(node, place, view, axes)
-            more = None if use is None else [use]
-        if more is None:
-            return None
-        uses += more
-    return uses
-
-
-def _read(node: Apply, place: int, view: View, axes: Axes) -> ParameterUse | None:
+def _read(node: Apply, place: int, view: View, graph: Graph) -> ParameterUse | None:
     """Return the use that a node makes of a view, or None."""
-    is_lookup = _is_lookup(node) and place == 0 and not view.order and len(view.lengths) == 2
-    if not (is_lookup or _is_product(node)):
+    kind: Kind
+    as_used: View | None = view
+    if _is_product(node):
+        kind, as_used = "product", view.matrix()
+        if as_used is not None and place == 0:
+            as_used = as_used.transposed()
+    elif view.order:
         return None
-    matrix = view.matrix()
-    if matrix is not None and place == 0 and not is_lookup:
-        matrix = matrix.transposed()
-    tensors = node.inputs[1 - place], node.outputs[0]
-    if matrix is None or not all(axes.has_examples(v) for v in tensors):
+    elif place == 0 and _is_lookup(node) and len(view.lengths) == 2:
+        kind = "lookup"
+    elif is_kind(node, ps.Add | ps.Sub):
+        kind = "shift"
+    elif is_kind(node, ps.Mul):
+        kind = "scale"
+    else:
         return None
-    return ParameterUse(node, place, matrix, is_lookup, *axes.of(node.outputs[0]))
+    if as_used is None:
+        return None
+    use = ParameterUse(
+        kind, node, place, as_used, graph.axes.get(node.outputs[0], NONE), graph.scan
+    )
+    tensors = [use.output] if kind in ("shift", "scale") else [use.output, *use.given]
+    if any(graph.axes.get(v, NONE) in (NONE, REDUCED) for v in tensors):
+        return None
+    return use
+
+
+def is_kind(node: Apply, kind: Any) -> bool:
+    """Return whether this is an elementwise op of a scalar op of this kind."""
+    return isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, kind)
 
 
 def _is_product(node: Apply) -> bool:

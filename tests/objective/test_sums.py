@@ -275,7 +275,7 @@ class TestSteps:
         np.testing.assert_allclose(ends[1], ends[0], rtol=1e-8)
         # u is a layer of the one term that depends on it, w of both; c is the bias of none.
         found = optimizer.preconditioner.describe(terms.both)
-        assert found == "dense layers: w (3, 4), u (4, 2)\ndiagonal: c (2,)"
+        assert found == "dense layers: w (3, 4), u (4, 2)\nscales and shifts: c (2,)"
 
     def test_kronecker_factors_of_the_inputs(self):
         """A is the weighted mean of the second moments of the inputs."""

@@ -11,8 +11,9 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
+from symng.graphs import vectors
 from symng.graphs.inverses import divided_inverse
-from symng.objective.parameter_uses import View
+from symng.objective.parameter_views import View
 
 Shape = tuple[int, ...]
 
@@ -157,7 +158,6 @@ class Layer(Block):
         eigenvalues.
         """
         dtype = factors[0].type.dtype
-        tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
         one = pt.constant(1, dtype=dtype)
         pair = _same_traces(factors) if self.is_mirrored else factors
         means = [_eigenvalues(t).mean().astype(dtype) for t in pair]
@@ -166,15 +166,7 @@ class Layer(Block):
         root = pt.sqrt(damping)
         inverses = []
         for t, mean, shift in zip(pair, means, (pi * root, root / pi), strict=True):
-            n = t.type.shape[0]
-            # So that there is an inverse even without damping, and for a dead layer.
-            shift = pt.maximum(shift, n * tiny * mean)
-            shift = pt.switch(shift > 0, shift, one)
-            if t.type.ndim == 1:
-                inverses.append(1 / (t + shift))
-                continue
-            inverse = pt.as_tensor_variable(divided_inverse(t + shift * pt.eye(n, dtype=dtype)))
-            inverses.append(((inverse + inverse.T) / 2).astype(dtype))
+            inverses.append(_damped_inverse(t, mean, shift))
         if self.is_mirrored:  # in the places of G and D, for A may be a diagonal
             left, right = inverses
             return [pt.zeros_like(factors[0]), right, pt.zeros_like(right), left]
@@ -196,6 +188,62 @@ class Layer(Block):
             out[self.bias] = V[-1].reshape(self.bias_shape)
             V = V[:-1]
         out[self.weights] = self.matrix.inverse(V, self.shape)
+
+
+@dataclass(frozen=True)
+class Joint(Block):
+    """Small parameters, such as the scale and the shift of a normalization, with their own block.
+
+    It is the mean of g g^T over the examples, where g is the derivative by the parameters of an
+    example, one after another.
+    """
+
+    numbers: tuple[int, ...]
+    own_shapes: tuple[Shape, ...]
+    kind = "scales and shifts"
+
+    @property
+    def params(self) -> tuple[int, ...]:
+        return self.numbers
+
+    @property
+    def shapes(self) -> list[Shape]:
+        return [(sum(map(math.prod, self.own_shapes)),) * 2]
+
+    def invert(
+        self, factors: Sequence[TensorVariable], damping: TensorVariable
+    ) -> list[TensorVariable]:
+        (F,) = factors
+        return [_damped_inverse(F, pt.diagonal(F).mean().astype(F.type.dtype), damping)]
+
+    def apply(
+        self,
+        inverses: Sequence[TensorVariable],
+        slices: Sequence[TensorVariable],
+        out: MutableSequence[TensorVariable],
+    ) -> None:
+        v = pt.concatenate([slices[i].flatten() for i in self.params])
+        solved = vectors.cut(pt.dot(inverses[0], v), self.own_shapes)
+        for i, part in zip(self.params, solved, strict=True):
+            out[i] = part
+
+
+def _damped_inverse(
+    t: TensorVariable, mean: TensorVariable, shift: TensorVariable
+) -> TensorVariable:
+    """Return the inverse of a matrix, or of one kept as a diagonal, plus a multiple of I.
+
+    ``mean`` is that of its eigenvalues.
+    """
+    n, dtype = t.type.shape[0], t.type.dtype
+    # So that there is an inverse even without damping, and for a dead layer.
+    tiny = pt.constant(10 * np.finfo(dtype).eps, dtype=dtype)
+    shift = pt.maximum(shift, n * tiny * mean)
+    shift = pt.switch(shift > 0, shift, pt.constant(1, dtype=dtype))
+    if t.type.ndim == 1:
+        return 1 / (t + shift)
+    inverse = pt.as_tensor_variable(divided_inverse(t + shift * pt.eye(n, dtype=dtype)))
+    return ((inverse + inverse.T) / 2).astype(dtype)
 
 
 def _reciprocal(v: TensorVariable) -> TensorVariable:

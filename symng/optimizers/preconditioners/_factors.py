@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pytensor.tensor as pt
@@ -21,24 +22,45 @@ from symng.graphs.building import building
 from symng.graphs.derivatives import pullback
 from symng.graphs.types import Integer, Scalar
 from symng.objective import Objective
+from symng.objective.parameter_uses import ParameterUse, ParameterUses
 from symng.objective.sums import weighted_sum
 from symng.optimizers.preconditioners._blocks import Block, Diagonal, Layer
-from symng.optimizers.preconditioners._layers import find_layers, layer_factors
+from symng.optimizers.preconditioners._layers import (
+    Found,
+    example_rows,
+    find_layers,
+    joint_factor,
+    layer_factors,
+    sum_of,
+)
+from symng.optimizers.preconditioners._opened import OpenedGraph
 
 
 class Kronecker:
     """K-FAC blocks of an objective: factors, inverses and their product with flat vectors."""
 
-    def __init__(self, objective: Objective, layers: Sequence[Layer] | None = None) -> None:
+    def __init__(self, objective: Objective, layers: Sequence[Block] | None = None) -> None:
         """Find the layers of an objective, or take ``layers`` that were found."""
         self.objective, self.params = objective, objective.params
         self.shapes = vectors.param_shapes(objective.params)
         self.ends = _ends(objective)
-        self.uses = find_layers(objective, self.ends, self.shapes)
+        uses = ParameterUses(objective, self.ends, self.shapes)
+        self.uses = self._usable(find_layers(uses, self.params, self.shapes))
         self.layers = list(self.uses) if layers is None else list(layers)
         in_layers = {i for layer in self.layers for i in layer.params}
         diagonals = [Diagonal(i, s) for i, s in enumerate(self.shapes) if i not in in_layers]
         self.blocks: list[Block] = [*self.layers, *diagonals]
+
+    def _usable(self, found: Found) -> Found:
+        """Return the blocks without those in scans that cannot be opened."""
+        usable = {}
+        for block, uses in found.items():
+            try:
+                OpenedGraph(list(self.ends), list(chain(*uses)))
+            except (NotImplementedError, TypeError, ValueError):
+                continue
+            usable[block] = uses
+        return usable
 
     def has_part_in(self, block: Block) -> bool:
         """Return whether the outputs depend on parameters of a block."""
@@ -54,14 +76,13 @@ class Kronecker:
         def name(index: int) -> str:
             return self.params[index].name or f"params[{index}]"
 
-        by_kind: dict[str, list[str]] = {"dense layers": []}
+        has_layers = any(isinstance(block, Layer) for block in self.blocks)
+        by_kind: dict[str, list[str]] = {} if has_layers else {"layers": ["none"]}
         for block in self.blocks:
             first, *more = block.params
             text = " + ".join([f"{name(first)} {self.shapes[first]}", *map(name, more)])
             by_kind.setdefault(block.kind, []).append(text)
-        return "\n".join(
-            f"{kind}: {', '.join(of_kind) or 'none'}" for kind, of_kind in by_kind.items()
-        )
+        return "\n".join(f"{kind}: {', '.join(of_kind)}" for kind, of_kind in by_kind.items())
 
     @property
     def size(self) -> int:
@@ -77,44 +98,56 @@ class Kronecker:
         ``offset`` is the index of the first example in its batch.
         """
         objective, ends = self.objective, self.ends
+        blocks = [block for block in self.blocks if self.has_part_in(block)]
+        opened = OpenedGraph(list(ends), self._uses_of(blocks))
         cotangents: list[Any] = [
             head.likelihood.metric_sqrt(
                 r, vectors.random_signs(r, seed, axis=head.example_axis, offset=offset)
             )
-            for head, r in zip(objective.heads, ends, strict=True)
+            for head, r in zip(objective.heads, opened.ends, strict=True)
         ]
-        count = next(r.shape[axis] for r, axis in ends.items()).astype(objective.dtype)
-        blocks = [block for block in self.blocks if self.has_part_in(block)]
-        wrt = {block: self._differentiated(block) for block in blocks}
-        with building(floatx=objective.dtype):
-            slopes = iter(
-                pullback(
-                    list(ends),
-                    [v for of_block in wrt.values() for v in of_block],
-                    cotangents,
-                    disconnected_inputs="ignore",
-                )
+        r, axis = next(iter(zip(opened.ends, ends.values(), strict=True)))
+        count = r.shape[axis].astype(objective.dtype)
+        wrt = [
+            v
+            for block in blocks
+            for v in (
+                [self.params[block.index]]
+                if isinstance(block, Diagonal)
+                else map(opened.place, self._uses_of([block]))
             )
+        ]
+        with building(floatx=objective.dtype):
+            slopes = iter(pullback(opened.ends, wrt, cotangents, disconnected_inputs="ignore"))
         parts: list[TensorVariable] = []
         for block in self.blocks:
-            if block not in wrt:  # of parameters that only other terms of a sum depend on
+            if not self.has_part_in(block):  # of parameters that only other terms depend on
                 parts += [pt.zeros((math.prod(shape),)) for shape in block.shapes]
-                continue
-            own = [next(slopes) for _ in wrt[block]]
-            if isinstance(block, Layer):
-                factors = layer_factors(block, self.uses[block], own, count)
-                parts += [factor.flatten() for factor in factors]
+            elif isinstance(block, Diagonal):
+                parts.append(pt.sqr(next(slopes)).flatten() / count)
+            elif isinstance(block, Layer):
+                uses = self._uses_of([block])
+                own = [(opened.given(use)[0], next(slopes)) for use in uses]
+                parts += [factor.flatten() for factor in layer_factors(block, uses, own, count)]
             else:
-                parts.append(pt.sqr(own[0]).flatten() / count)
+                rows = [
+                    sum_of([example_rows(use, opened.given(use), next(slopes)) for use in of_one])
+                    for of_one in self.uses[block]
+                ]
+                parts.append(joint_factor(rows, count).flatten())
         return pt.specify_shape(
             pt.concatenate([part.astype(objective.dtype) for part in parts]), (self.size,)
         )
 
-    def _differentiated(self, block: Block) -> Sequence[Variable]:
-        """Return the variables whose derivatives the factors of a block are made of."""
-        if isinstance(block, Layer):
-            return [use.output for use in self.uses[block]]
-        return [self.params[i] for i in block.params]
+    def _uses_of(self, blocks: Sequence[Block]) -> list[ParameterUse]:
+        """Return the uses from which the factors of blocks are made."""
+        return [
+            use
+            for block in blocks
+            if not isinstance(block, Diagonal)
+            for of_one in self.uses[block]
+            for use in of_one
+        ]
 
     def invert(self, factors: TensorVariable, damping: TensorVariable) -> TensorVariable:
         """Return the inverses of the factors, with damping, as a flat vector."""

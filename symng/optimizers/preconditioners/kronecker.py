@@ -15,6 +15,7 @@ from symng.objective import Objective, ObjectiveLike
 from symng.objective.batches import Batch, TermBatch
 from symng.operators import Product
 from symng.optimizers.base import State, Updates
+from symng.optimizers.preconditioners._blocks import Layer
 from symng.optimizers.preconditioners._factors import Kronecker, combine_factors, kroneckers_of
 from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 
@@ -52,24 +53,29 @@ class KroneckerPreconditioner(Preconditioner):
 
     Notes
     -----
-    `describe` and the ``repr`` of a compiled step list the layers found in an objective, and the
-    parameters with a diagonal. These are layers:
+    `describe` and the ``repr`` of a compiled step list what was found in an objective, by kind, and
+    the parameters with a diagonal:
 
-    - *Dense layers*, h @ W or W.T @ h.T with an example in each row of h.
-    - *Dense layers over positions*, where h has several rows an example, such as pixels, words or
-      time steps, and *convolutions*, whose rows are the patches of an image. A is the mean over all
-      rows, and G the sum over the rows of an example, averaged over the examples: that is exact
-      where derivatives of different rows are uncorrelated and independent of h (the rule "expand"
-      in [3]_).
+    - *Dense layers*, h @ W or W.T @ h.T, and *convolutions*, whose rows h are the patches of an
+      image. Where an example has several rows, such as pixels, words or time steps, A is the mean
+      over all rows, and G the sum over the rows of an example, averaged over the examples. That is
+      exact where derivatives of different rows are uncorrelated and independent of h (the rule
+      "expand" in [3]_).
+    - *Dense layers in scans*: each step has rows of its own. The factors take one more run of the
+      scan, and memory for h and g of all steps.
     - *Row lookups*, W[i] with integers i. A is diagonal, the frequencies of the rows, and is stored
       as a vector.
     - *Weights used several times* have the rows of all uses. Where W.T is used as well, as in tied
       autoencoders or embeddings, the block is a sum of two Kronecker products, of which M takes the
       product with the same partial traces; a bias then has a block of its own.
+    - *Scales and shifts*, that every example is multiplied by or that are added to it, up to 512
+      numbers: the mean of g g^T over the examples, with g the derivative of an example. A scale and
+      the shift after it, as in normalization, share a block.
+    - *Diagonal*: all others, such as a vector ``w`` in ``x @ w``, a weight that is masked or cut
+      out of a larger one, and what is used in a scan that stops early or in a scan within a scan.
 
-    A vector ``w`` in ``x @ w`` and a weight that is masked, cut out of a larger one or used in a
-    scan are no layers. In a sum of objectives a layer is one in all terms that depend on it; A is
-    then the weighted mean of those of the terms, and G the weighted sum.
+    In a sum of objectives a layer is one in all terms that depend on it; A is then the weighted
+    mean of those of the terms, and G the weighted sum.
 
     A step costs a backward pass on the metric batch and, for a layer of a inputs, g outputs and N
     rows, N (a^2 + g^2) multiplications for the factors, 2 (a^3 + g^3) for the inverses where they
@@ -104,7 +110,7 @@ class KroneckerPreconditioner(Preconditioner):
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
         kronecker = kroneckers_of(objective.terms)[0]
-        if not kronecker.layers:
+        if not any(isinstance(block, Layer) for block in kronecker.blocks):
             warn(
                 "preconditioner: expected layers such as h @ W with a matrix W, got none in this "
                 "model, so KroneckerPreconditioner is a diagonal here. JacobiPreconditioner is for "
