@@ -1,4 +1,4 @@
-"""The state of MINRES-QLP's loop, and its tests: after a step, on a residual of x, and on A r.
+"""The tests of MINRES-QLP: after a step, on a residual of x, and on A r.
 
 But for the defaults, no paper gives the constants below. They are empirical, and hold for the named
 systems of `tests/solvers/test_problems.py` in both dtypes.
@@ -6,12 +6,16 @@ systems of `tests/solvers/test_problems.py` in both dtypes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from functools import reduce
+from operator import or_
+from typing import Any
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
-from symng.solvers._qlp import Factors, QLPStep, hypot, qlp_step
+from symng.solvers._minres_qlp_state import LeastSquaresTests, MinresQLPState, select
+from symng.solvers._qlp import QLPStep, hypot, pivots_and_condition, qlp_step
 from symng.solvers._system import (
     System,
     dot,
@@ -52,50 +56,12 @@ _CREDIT = 1.5
 # A residual of least squares is at most norm(b), up to rounding; and the null vector is taken out
 # of x only where that changes r by at most half.
 _LARGEST_RESIDUAL, _LIFTING = 1.01, 0.5
+# The next multiple to take out of x is at most this times the one before: what rounding errors and
+# other eigenvectors in r have left of it.
+_LIFTING_AGAIN = 1e-3
 # r·A r / r·r times the least eigenvalue is at most this times (norm(A r) / norm(r))² where r is a
 # null vector but for its components along the other eigenvectors.
 _OTHERS = 10.0
-
-
-Fields = TypeVar("Fields", bound=tuple[Any, ...])
-
-
-class MinresQLPState(NamedTuple):
-    """What one round of the loop hands to the next, for b / max|b|, A / scale_A and scale_A x."""
-
-    x: TensorVariable
-    r1: TensorVariable  # β_{k-1} v_{k-1} times M
-    r2: TensorVariable  # β_k v_k times M; the residual of x after a product with x
-    scale_A: TensorVariable  # the power of two below max|A v_1|; 1 before the first step
-    y: TensorVariable | None  # M⁻¹ r2, with a preconditioner
-    w1: TensorVariable
-    w2: TensorVariable
-    factors: Factors
-    in_qlp: TensorVariable  # 1 once QLP has taken over
-    norm_estimate: TensorVariable  # of norm(A + λI), from below
-    smallest: TensorVariable  # the smallest final pivot of L
-    condition: TensorVariable
-    r_norm: TensorVariable
-    ls_norm: TensorVariable  # norm(A r)
-    start_norm: TensorVariable  # norm(x) where the process last started
-    credited: TensorVariable  # norm(x) less what it has grown along a null vector since
-    lifting: TensorVariable  # x·r / r·M⁻¹r: that multiple of M⁻¹r leaves x if it is a null vector
-    verified: TensorVariable  # norm(r) and norm(A r) / norm(r) when last verified
-    ls_verified: TensorVariable
-    phase: TensorVariable
-    pending: TensorVariable  # the verdict that ended the steps, until x is verified
-    niter: TensorVariable
-    status: TensorVariable
-    tridiagonal: TensorVariable | None  # row k - 1: α_k and β_{k+1}
-
-
-class LeastSquaresTests(NamedTuple):
-    """What norm(A r) says of x_{k-1}."""
-
-    met: TensorVariable  # x_{k-1} solves the least-squares problem to rtol
-    precise: TensorVariable  # ... as well as the dtype allows
-    growing: TensorVariable  # x grows along a null vector, without progress
-    stalled: TensorVariable  # no progress is made, near a least-squares solution
 
 
 class StoppingTests:
@@ -131,30 +97,44 @@ class StoppingTests:
         beta: TensorVariable,
         ry: TensorVariable,
         finite: TensorVariable,
-    ) -> tuple[MinresQLPState, QLPStep, TensorVariable]:
-        """Return the scalars after step k, that step, and whether x_k is taken or x_{k-1} kept."""
+    ) -> tuple[MinresQLPState, QLPStep, TensorVariable, TensorVariable]:
+        """Return the scalars after step k, that step, and whether x_k and whether x_0 is taken.
+
+        If neither is, x_{k-1} is kept.
+        """
         f = s.factors
         # The norm of column k of the Lanczos matrix, which does not hold β_1 = norm(b).
         column = hypot(pt.switch(f.beta_old > 0, f.beta, self.zero), alpha, beta)
         norm_A = pt.maximum(s.norm_estimate, column)
-        ls_rtol = self._ls_rtol(s, norm_A)
+        ls_rtols = self._ls_rtol(s, norm_A)
+        ls_rtol = ls_rtols[1]
         n = self._qlp_step(s, alpha, beta, norm_A, ls_rtol)
-        ls = self._least_squares_tests(s, n, norm_A, ls_rtol)
+        ls = self._least_squares_tests(s, n, norm_A, *ls_rtols)
         credited, met, precise = self._residual_tests(s, n, norm_A, ls)
-        smallest, condition = self._condition(s, n, norm_A)
+        smallest, condition = pivots_and_condition(s.smallest, n.right, norm_A)
         niter = s.niter + 1
 
-        pending = first_true(
-            (pt.invert(finite), Status.NOT_FINITE),
-            (ry < 0, Status.BAD_PRECONDITIONER),
-            (met, Status.CONVERGED),
-            (precise, Status.CONVERGED_TO_PRECISION),
-            (ls.met, Status.LEAST_SQUARES),
-            (ls.precise, Status.LEAST_SQUARES_TO_PRECISION),
+        halts = [
             (self._is_too_long(s, n, norm_A), Status.NORM_LIMIT),
             (n.truncated, Status.CONDITION_LIMIT),
             (ls.stalled | (beta <= self.eps * norm_A), Status.BREAKDOWN),
             (niter >= self.limit, Status.MAX_ITERATIONS),
+        ]
+        first_column = pt.switch(f.beta_old > 0, s.first_column, column)
+        to_start = self._starts_in_null_space(s, first_column, norm_A)
+        if self.recompute:
+            met_last = ls.nearly & reduce(or_, [halt for halt, _ in halts])
+            halts.insert(0, (met_last, Status.LEAST_SQUARES))
+
+        pending = first_true(
+            (pt.invert(finite), Status.NOT_FINITE),
+            (ry < 0, Status.BAD_PRECONDITIONER),
+            (to_start, Status.LEAST_SQUARES),
+            (met, Status.CONVERGED),
+            (precise, Status.CONVERGED_TO_PRECISION),
+            (ls.met, Status.LEAST_SQUARES),
+            (ls.precise, Status.LEAST_SQUARES_TO_PRECISION),
+            *halts,
             default=Status.RUNNING,
         )
         advance = step & pt.invert(self._keeps_last(pending, n, ls.stalled))
@@ -169,18 +149,44 @@ class StoppingTests:
             condition=pt.switch(keep, condition, s.condition),
             r_norm=pt.switch(advance, n.residual, f.phi),
             ls_norm=pt.switch(finite, self.norm_scale * f.phi * n.left.relative_Ar, s.ls_norm),
-            credited=credited,
+            credited=pt.switch(to_start, self.zero, credited),
+            first_column=first_column,
             phase=pt.switch(stop, integer(Phase.VERIFY), integer(Phase.STEP)),
             pending=pending,
             niter=niter,
             status=integer(Status.RUNNING) if self.recompute else pending,
         )
-        return stepped, n, advance
+        return stepped, n, advance, step & to_start
 
-    def _ls_rtol(self, s: MinresQLPState, norm_A: TensorVariable) -> TensorVariable:
-        """Return the tolerance of norm(A r) / (norm(A) norm(r)), stricter after a refuted claim."""
+    def _starts_in_null_space(
+        self, s: MinresQLPState, first_column: TensorVariable, norm_A: TensorVariable
+    ) -> TensorVariable:
+        """Return whether r_0 is a null vector, so that x_0 is the shortest solution.
+
+        That A v_1 is small shows once other vectors have given an estimate of norm(A). All of x_k -
+        x_0 is then made of rounding errors. Later starts know norm(A) at once.
+        """
+        if not self.recompute:
+            return pt.constant(np.array(False))
+        noise = first_column <= self.zero_tolerance * norm_A
+        return noise & (s.factors.beta_old > 0) & pt.isinf(s.verified)
+
+    def _ls_rtol(
+        self, s: MinresQLPState, norm_A: TensorVariable
+    ) -> tuple[TensorVariable, TensorVariable]:
+        """Return the tolerances of norm(A r) / (norm(A) norm(r)), stricter after a refuted claim.
+
+        The second is that of an x_{k-1} whose null vector is still to be taken out.
+        """
         better = self.system.number(_BETTER_CLAIM) * s.ls_verified / norm_A
-        return pt.minimum(self.rtol, better)
+        rtol = pt.minimum(self.rtol, better)
+        if not self.recompute:
+            return rtol, rtol
+        # A r grows where the null vector is taken out of x. Lanczos vectors that are no longer
+        # orthogonal let it fall to √ε norm(A) norm(r) or so, whatever is asked for.
+        theta = s.null.of_iterate(s.factors, pt.neq(s.in_qlp, 0))
+        floor = pt.minimum(rtol, self.system.number(self.system.eps**0.5))
+        return rtol, pt.maximum(rtol / (self.system.number(1) + theta * norm_A), floor)
 
     def _qlp_step(
         self,
@@ -199,7 +205,12 @@ class StoppingTests:
         return qlp_step(f, alpha, beta, norm_A, self.condition_limit, ls_rtol, self.rtol * before)
 
     def _least_squares_tests(
-        self, s: MinresQLPState, n: QLPStep, norm_A: TensorVariable, ls_rtol: TensorVariable
+        self,
+        s: MinresQLPState,
+        n: QLPStep,
+        norm_A: TensorVariable,
+        loose: TensorVariable,
+        strict: TensorVariable,
     ) -> LeastSquaresTests:
         """Return the tests of x_{k-1} as a least-squares solution, by norm(A r) / norm(r)."""
         number, relative_Ar = self.system.number, n.left.relative_Ar
@@ -211,7 +222,8 @@ class StoppingTests:
         if not self.recompute or self.system.precondition is not None:
             stalled = pt.zeros_like(stalled)
         return LeastSquaresTests(
-            met=relative_Ar <= ls_rtol * norm_A,
+            met=relative_Ar <= strict * norm_A,
+            nearly=relative_Ar <= loose * norm_A,
             precise=relative_Ar <= self.zero_tolerance * norm_A,
             growing=growing,
             stalled=stalled,
@@ -252,17 +264,6 @@ class StoppingTests:
             least_squares = least_squares & pt.invert(n.truncated)
         halted = stalled & pt.eq(pending, Status.BREAKDOWN)
         return least_squares | invalid | pt.eq(pending, Status.NORM_LIMIT) | halted
-
-    def _condition(
-        self, s: MinresQLPState, n: QLPStep, norm_estimate: TensorVariable
-    ) -> tuple[TensorVariable, TensorVariable]:
-        """Return the smallest final pivot, and the condition, which counts all pivots."""
-        inf, right = self.system.number(float("inf")), n.right
-        smallest = pt.minimum(s.smallest, pt.switch(right.pivot3 > 0, right.pivot3, inf))
-        least = smallest
-        for pivot in (right.pivot2, abs(right.pivot1)):
-            least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
-        return smallest, pt.maximum(norm_estimate / least, pt.ones_like(least))
 
     def after_residual(
         self,
@@ -323,7 +324,10 @@ class StoppingTests:
         # What rounding errors in b - A x leave of it; and what those of the whole solve may, once
         # the recurrence or a pivot that is all but zero has called the system inconsistent.
         rounding = number(_ROUNDING * eps) * size / s.r_norm
-        slack = pt.maximum(rounding, number(_ROUNDING_OF_SOLVE * eps**0.5))
+        # Those in r are multiplied by A where they have left x with the null vector.
+        lifted = pt.isfinite(s.lifted)
+        growth = pt.switch(lifted, s.lifted * s.norm_estimate, self.zero) + number(1)
+        slack = pt.maximum(rounding * growth, number(_ROUNDING_OF_SOLVE * eps**0.5))
         small = relative_Ar <= slack * s.norm_estimate
         claimed = is_any(pending, Status.LEAST_SQUARES, Status.LEAST_SQUARES_TO_PRECISION)
         inconsistent = claimed | (self.truncates_zeros & pt.eq(pending, Status.CONDITION_LIMIT))
@@ -335,7 +339,9 @@ class StoppingTests:
             met, precise = pt.eq(pending, Status.LEAST_SQUARES), inconsistent
         met, precise = met & null, precise & null
         # A claim that A r does not bear out, and a halt, get another start from x while that pays.
+        # Where it was borne out before the null vector has left x, rounding errors are the cause.
         refuted = claimed & (relative_Ar > rounding * s.norm_estimate)
+        refuted = refuted & pt.invert(small & lifted)
         halted = pt.eq(pending, Status.BREAKDOWN)
         again = refuted | (inconsistent & pt.invert(precise)) | halted
         again = again & pt.invert(met) & more & pays_off(relative_Ar, s.ls_verified)
@@ -347,17 +353,23 @@ class StoppingTests:
             resume=again,
             more=more,
         )
+        # x without the null vector has another residual, so it is judged again.
+        long = abs(s.lifting) * s.r_norm > number(_ROUNDING * eps) * s.start_norm
+        long = long & (abs(s.lifting) <= number(_LIFTING_AGAIN) * s.lifted)
+        shorten = (met | precise) & pt.invert(again) & long
         # A start after a halt leaves out the null vector, too: x would only grow along it again.
-        lift = pt.switch(again, halted & null & small, met | precise)
+        lift = pt.switch(again, halted & null & small, shorten)
+        lifting = pt.switch(lift, s.lifting, self.zero)
         judged = s._replace(
             ls_norm=ls_norm,
             lifting=self.zero,
-            ls_verified=relative_Ar,
-            phase=integer(Phase.STEP),
-            pending=verdict,
-            status=verdict,
+            lifted=pt.switch(shorten, abs(lifting), number(float("inf"))),
+            ls_verified=pt.switch(shorten, s.ls_verified, relative_Ar),
+            phase=pt.switch(shorten, integer(Phase.VERIFY), integer(Phase.STEP)),
+            pending=pt.switch(shorten, pending, verdict),
+            status=pt.switch(shorten, integer(Status.RUNNING), verdict),
         )
-        return judged, pt.switch(lift, s.lifting, self.zero)
+        return judged, lifting
 
     def _is_all_but_null(
         self,
@@ -381,16 +393,5 @@ class StoppingTests:
         null = (quotient <= self.zero_tolerance * s.norm_estimate) | (
             quotient * others <= number(_OTHERS) * pt.sqr(relative_Ar)
         )
+        null = null | pt.isfinite(s.lifted)  # it was one before that has left x
         return fit & null & (s.r_norm <= number(_LARGEST_RESIDUAL) * self.system.b_norm)
-
-
-def select(condition: TensorVariable, a: Fields, b: Fields) -> Fields:
-    """Return the fields of one NamedTuple where a condition holds, else those of another."""
-    fields: list[object] = []
-    for value, other in zip(a, b, strict=True):
-        if isinstance(value, tuple):
-            fields.append(select(condition, value, other))
-        else:
-            fields.append(value if value is other else where(condition, value, other))
-    make: Any = type(a)
-    return make(*fields)

@@ -199,6 +199,18 @@ def qlp_step(
     return QLPStep(factors, left, right, u3, truncated, residual)
 
 
+def pivots_and_condition(
+    smallest: TensorVariable, right: Right, norm_A: TensorVariable
+) -> tuple[TensorVariable, TensorVariable]:
+    """Return the smallest final pivot, and the condition, which counts all pivots."""
+    inf = pt.constant(float("inf"), dtype=smallest.type.dtype)
+    smallest = pt.minimum(smallest, pt.switch(right.pivot3 > 0, right.pivot3, inf))
+    least = smallest
+    for pivot in (right.pivot2, abs(right.pivot1)):
+        least = pt.minimum(least, pt.switch(pivot > 0, pivot, inf))
+    return smallest, pt.maximum(norm_A / least, pt.ones_like(least))
+
+
 Weights = list[TensorVariable]  # of v_k, w1 and w2
 
 

@@ -1,9 +1,10 @@
 """MINRES-QLP: minimum-length solutions of symmetric systems, indefinite or singular ones, too.
 
-`MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state and its
-tests in `_minres_qlp_verdicts`. The Lanczos process of a symmetric matrix is that of
-C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems of linear equations, SIAM J.
-Numer. Anal. 12(4) (1975) 617-629; the other papers are those in the docstring of `MinresQLP`.
+`MinresQLP` for the user, and the loop. The scalar recurrences are in `_qlp`, the state in
+`_minres_qlp_state`, and what decides over it in `_minres_qlp_verdicts`. The Lanczos process of a
+symmetric matrix is that of C. C. Paige and M. A. Saunders, Solution of sparse indefinite systems of
+linear equations, SIAM J. Numer. Anal. 12(4) (1975) 617-629; the other papers are those in the
+docstring of `MinresQLP`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from symng.graphs.config import config, flag, number
 from symng.graphs.loops import optimization_barrier, while_loop
 from symng.graphs.types import Integer, Scalar
 from symng.solvers._arguments import Operator, Vector
-from symng.solvers._minres_qlp_verdicts import MinresQLPState, StoppingTests, select
+from symng.solvers._minres_qlp_state import MinresQLPState, select
+from symng.solvers._minres_qlp_verdicts import StoppingTests
+from symng.solvers._null_component import NullComponent
 from symng.solvers._qlp import initial_factors, vector_weights
 from symng.solvers._system import (
     System,
@@ -68,11 +71,12 @@ class MinresQLP(Solver):
         The estimated condition number at which MINRES hands over to QLP; positive. 1 means QLP
         throughout. Default: 1e7 in float64, 1e4 in float32. A singular pivot always hands over.
     recompute : bool, default True
-        Compute the residual from ``x`` itself, one product at the end, and one more for norm((A +
-        λI) r) on a least-squares verdict. If ``x`` does not pass the test, the solve goes on until
-        it does or until rounding errors stop the progress. With False the products are saved and
-        the norms are those of the recurrences. With a preconditioner the first product is made all
-        the same: the recurrence knows r only in the norm of M⁻¹.
+        Compute the residual from ``x`` itself, one product at the end, one more for norm((A + λI)
+        r) on a least-squares verdict, and two more where a null vector is taken out of x. If ``x``
+        does not pass the test, the solve goes on until it does or until rounding errors stop the
+        progress. With False the products are saved and the norms are those of the recurrences. With
+        a preconditioner the first product is made all the same: the recurrence knows r only in the
+        norm of M⁻¹.
     check : bool, default False
         Test A for symmetry, and the preconditioner for symmetry and positive definiteness, on two
         vectors before the first step: three products with the one, two with the other.
@@ -101,11 +105,13 @@ class MinresQLP(Solver):
     of least M-norm. With ``x0``, the correction x - x0 is of minimum length, not x itself.
 
     On a least-squares verdict the last residual is all but a null vector of A + λI, and the only
-    one that x may contain; it is taken out of x, as in [3]_. If its Rayleigh quotient shows a
-    small eigenvalue instead, the solve goes on. ``LEAST_SQUARES_TO_PRECISION`` says that the system
-    is inconsistent as far as the dtype can tell, and that norm((A + λI) r) is within 20 √ε norm(A +
-    λI) norm(r) of zero, or within what rounding errors leave of r. With a tolerance near ε times
-    the condition number such a solve may also end with ``CONDITION_LIMIT``.
+    one that x may contain; it is taken out of x, as in [3]_, and the verdict is that on the x which
+    is left. If its Rayleigh quotient shows a small eigenvalue instead, the solve goes on.
+    ``LEAST_SQUARES_TO_PRECISION`` says that the system is inconsistent as far as the dtype can
+    tell, and that norm((A + λI) r) is within 20 √ε norm(A + λI) norm(r) of zero, or within what
+    rounding errors leave of r. With a tolerance near ε times the condition number such a solve may
+    also end with ``CONDITION_LIMIT``. For b in the null space, norm((A + λI) b) <= 10 ε norm(A +
+    λI) norm(b), x is zero.
 
     References
     ----------
@@ -254,6 +260,9 @@ class MinresQLPLoop:
             start_norm=self.zero,
             credited=self.zero,
             lifting=self.zero,
+            lifted=inf,
+            null=NullComponent.of_start(self.zero),
+            first_column=self.zero,
             verified=inf,
             ls_verified=inf,
             phase=integer(Phase.STEP if cold else Phase.START),
@@ -312,11 +321,12 @@ class MinresQLPLoop:
         finite = pt.isfinite(alpha) & pt.isfinite(ry)
 
         # The scalars after a step; or after a product that judges x, and a new start from there.
-        stepped, n, advance = tests.after_step(s, step, alpha, beta, ry, finite)
+        stepped, n, advance, to_start = tests.after_step(s, step, alpha, beta, ry, finite)
         r_norm = beta if s.y is None else norm(r)
         of_residual = tests.after_residual(s, now, v, alpha, r_norm, ry, beta)
         judged = select(of_x, of_residual, judged)._replace(
             factors=initial_factors(beta),
+            null=NullComponent.of_start(judged.lifting - lifting),
             r_norm=r_norm,
             # What steps alone change, and only where the phase is that of a step.
             in_qlp=stepped.in_qlp,
@@ -324,19 +334,22 @@ class MinresQLPLoop:
             smallest=stepped.smallest,
             condition=stepped.condition,
         )
+        in_qlp = pt.neq(s.in_qlp, 0), pt.neq(stepped.in_qlp, 0)
+        end = step & pt.neq(stepped.pending, Status.RUNNING)
+        weights = vector_weights(f, n, *in_qlp, advance, end)
+        stepped = stepped._replace(null=s.null.after_step(f, alpha, *weights))
         out = select(step, stepped, judged)
 
         # The vectors, each a sum of v and the old w1 and w2. The null vector is taken out of x.
-        end = step & pt.neq(stepped.pending, Status.RUNNING)
-        in_qlp = pt.neq(s.in_qlp, 0), pt.neq(stepped.in_qlp, 0)
-        (a1, a2, a3), (b1, b2, b3), (x1, x2, x3) = vector_weights(f, n, *in_qlp, advance, end)
+        (a1, a2, a3), (b1, b2, b3), (x1, x2, x3) = weights
         x1 = where(least_squares, pt.switch(finite, -lifting, x1), x1)
         tridiagonal = s.tridiagonal
         if tridiagonal is not None:
             row = tridiagonal[s.niter].set(pt.stack([alpha, beta]))
             tridiagonal = where(step, row, tridiagonal)
+        x = s.x + (x1 * v + x2 * s.w1 + x3 * s.w2)
         return out._replace(
-            x=s.x + (x1 * v + x2 * s.w1 + x3 * s.w2),
+            x=where(to_start, s.scale_A * system.start, x),
             r1=s.r2,
             r2=r,
             y=None if s.y is None else next_y,

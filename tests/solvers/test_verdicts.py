@@ -420,6 +420,51 @@ def test_minres_qlp_gives_the_shortest_solution(n: int, seed: int, rank: int, lo
     np.testing.assert_allclose(solution.x, Q @ (inverse * (Q.T @ b)), atol=1e-6 * np.linalg.norm(b))
 
 
+def singular_system(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, b and the null vectors of A, as columns, for eigenvalues over three decades."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 30))
+    rank = int(rng.integers(1, n))
+    Q = np.linalg.qr(rng.standard_normal((n, n)))[0]
+    values = 10 ** rng.uniform(-3, 0, rank) * rng.choice([-1, 1], rank)
+    A = (Q[:, :rank] * values) @ Q[:, :rank].T
+    return (A + A.T) / 2, rng.standard_normal(n), Q[:, rank:]
+
+
+def test_a_least_squares_verdict_holds_for_the_x_that_is_returned() -> None:
+    rtol, found = 1e-5, 0
+    for seed in range(80):
+        A, b, _ = singular_system(seed)
+        solution = compiled(MinresQLP(rtol=rtol))(A, b)
+        assert status_of(solution).success
+        r = b - A @ solution.x
+        size = np.linalg.norm(A, 2) * np.linalg.norm(r)
+        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(r), rtol=1e-6)
+        if status_of(solution) is Status.LEAST_SQUARES:
+            found += 1
+            assert np.linalg.norm(A @ r) <= rtol * size
+            np.testing.assert_allclose(
+                solution.least_squares_norm, np.linalg.norm(A @ r), rtol=1e-3, atol=1e-13 * size
+            )
+            best = np.linalg.pinv(A, rcond=1e-8) @ b
+            assert np.linalg.norm(solution.x) <= 1.01 * np.linalg.norm(best)
+    assert found > 40
+
+
+@pytest.mark.parametrize("x0", [False, True])
+def test_the_shortest_x_for_a_right_hand_side_in_the_null_space(x0: bool) -> None:
+    """A b is made of rounding errors alone, which show once other vectors have been multiplied."""
+    for seed in range(40):
+        A, b, null = singular_system(seed)
+        b = null @ (null.T @ b)
+        start = null @ np.ones(null.shape[1]) if x0 else None
+        solution = compiled(MinresQLP(), x0=x0)(A, b, x0=start)
+        assert status_of(solution) is Status.LEAST_SQUARES and solution.niter <= 3
+        np.testing.assert_allclose(solution.residual_norm, np.linalg.norm(b), rtol=1e-12)
+        if not x0:
+            np.testing.assert_array_equal(solution.x, np.zeros(len(b)))
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(n=st.integers(1, 12), seed=st.integers(0, 10_000))
 def test_cg_solves_definite_systems(n: int, seed: int) -> None:
