@@ -100,7 +100,7 @@ def transformer(w: Weights, images: Any, width: int = 16, heads: int = 2) -> Any
 NETWORKS = {"conv net": conv_net, "LSTM": lstm, "transformer": transformer}
 
 
-def make_objective(name: str) -> symng.Objective:
+def make_digits_objective(name: str) -> symng.Objective:
     """Return the mean cross-entropy of a network."""
     images = pt.tensor3("images", dtype="float32", shape=(None, PIXELS, PIXELS))
     labels, w = pt.lvector("labels"), Weights()

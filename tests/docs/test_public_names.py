@@ -82,7 +82,7 @@ CHANGED = {
         preconditioner=symng.JacobiPreconditioner(),
     ),
     "JacobiPreconditioner": dict(draws=2, decay=0.9),
-    "KroneckerPreconditioner": dict(decay=0.9, refresh=3),
+    "KroneckerPreconditioner": dict(decay=0.9, refresh=3, sharing="reduce"),
     "LevenbergMarquardt": dict(
         initial=5.0, ratio="quadratic", lower=0.2, upper=0.8, reject_below=0.0
     ),

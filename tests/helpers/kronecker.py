@@ -12,6 +12,7 @@ import pytensor.tensor as pt
 from helpers import oracles
 from symng.optimizers.preconditioners._blocks import Block, Diagonal, Joint, Layer
 from symng.optimizers.preconditioners._factors import Kronecker
+from symng.optimizers.preconditioners._layers import Sharing
 
 MODE = "FAST_COMPILE"
 
@@ -42,22 +43,29 @@ def places(case: Any, block: Block) -> np.ndarray:
     return np.concatenate([indices.ravel() for indices in own])
 
 
-def draws_of_factors(case: Any, kronecker: Kronecker, draws: int) -> np.ndarray:
+def draws_of_factors(
+    case: Any, kronecker: Kronecker, draws: int, sharing: Sharing = "expand"
+) -> np.ndarray:
     """Return the flat factors on the batch of a case, for several draws of signs."""
     seed = pt.lscalar("seed")
     f = pytensor.function(
-        [*case.givens, seed], kronecker.factors(seed), mode=MODE, on_unused_input="ignore"
+        [*case.givens, seed],
+        kronecker.factors(seed, 0, sharing),
+        mode=MODE,
+        on_unused_input="ignore",
     )
     return np.stack([f(*case.givens.values(), k) for k in range(draws)])
 
 
-def assert_blocks_are_exact(case: Any, draws: int = 300, kind: type = Block) -> Kronecker:
+def assert_blocks_are_exact(
+    case: Any, draws: int = 300, kind: type = Block, sharing: Sharing = "expand"
+) -> Kronecker:
     """Check that, in the mean over signs, blocks are those of the Fisher matrix.
 
     Those of one kind, or all that are no diagonals.
     """
     kronecker = Kronecker(case.objective)
-    flat = draws_of_factors(case, kronecker, draws)
+    flat = draws_of_factors(case, kronecker, draws, sharing)
     F = oracles.fisher(case)
     mean = parts(kronecker, flat.mean(axis=0))
     error = parts(kronecker, flat.std(axis=0) / np.sqrt(draws))

@@ -31,7 +31,7 @@ def shared(name: str, *shape: int) -> Any:
 
 
 def linear_case(
-    r: Any, params: list[Any], inputs: dict[Any, np.ndarray], examples_at: int = 0
+    r: Any, params: list[Any], inputs: dict[Any, np.ndarray], data_axis: int = 0
 ) -> Any:
     """Return a linear model with a Gaussian likelihood.
 
@@ -48,6 +48,7 @@ def linear_case(
         [rows],
         inputs,
         {t: np.zeros(shape)},
+        data_axes=[*[data_axis] * len(inputs), 0],
         likelihood=oracles.LIKELIHOODS["gaussian"],
     )
 
@@ -70,6 +71,23 @@ def test_positions_are_rows_of_their_own(name: str) -> None:
     case = linear_case(r, [b, W], {x: RNG.standard_normal((3, 4, 3))})
     (layer,) = assert_blocks_are_exact(case).layers
     assert (layer.weights, layer.bias, layer.kind) == (1, 0, "dense layers")
+
+
+@pytest.mark.parametrize("time_major", [False, True], ids=["examples first", "time first"])
+def test_positions_as_one_row(time_major: bool) -> None:
+    """All positions of an example have the same derivative."""
+    x, W, V = pt.tensor3("x"), shared("W", 3, 2), shared("V", 2, 2)
+    b, values = shared("b", 2), RNG.standard_normal((3, 4, 3))
+    if time_major:
+        r = (x @ W + b).mean(axis=0) @ V
+        case = linear_case(r, [W, b], {x: values.transpose(1, 0, 2)}, data_axis=1)
+    else:
+        r = ((W.T @ x.transpose(0, 2, 1) + b[:, None]).mean(axis=2)) @ V
+        case = linear_case(r, [W, b], {x: values})
+    (layer,) = assert_blocks_are_exact(case, sharing="reduce").layers
+    assert layer.bias == 1
+    with pytest.raises(AssertionError):
+        assert_blocks_are_exact(case)
 
 
 def test_weights_of_three_axes() -> None:

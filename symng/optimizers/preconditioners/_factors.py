@@ -27,6 +27,7 @@ from symng.objective.sums import weighted_sum
 from symng.optimizers.preconditioners._blocks import Block, Diagonal, Layer
 from symng.optimizers.preconditioners._layers import (
     Found,
+    Sharing,
     example_rows,
     find_layers,
     joint_factor,
@@ -89,13 +90,16 @@ class Kronecker:
         """Return the length of the flat vector of factors."""
         return sum(math.prod(shape) for block in self.blocks for shape in block.shapes)
 
-    def factors(self, seed: Integer, offset: Integer = 0) -> TensorVariable:
+    def factors(
+        self, seed: Integer, offset: Integer = 0, sharing: Sharing = "expand"
+    ) -> TensorVariable:
         """Return E[h h^T] and E[g g^T] of each layer, and the diagonals of the rest, as a vector.
 
         g is the derivative of s . B^T r for random signs s, where B B^T is the metric of the
         likelihood on r: then E[g g^T] is a part of the Fisher matrix, as with targets drawn from
         the model. Costs a forward pass, which is shared, a backward pass, and the products.
-        ``offset`` is the index of the first example in its batch.
+        ``offset`` is the index of the first example in its batch, and ``sharing`` what becomes of
+        several rows of an example.
         """
         objective, ends = self.objective, self.ends
         blocks = [block for block in self.blocks if self.has_part_in(block)]
@@ -128,7 +132,9 @@ class Kronecker:
             elif isinstance(block, Layer):
                 uses = self._uses_of([block])
                 own = [(opened.given(use)[0], next(slopes)) for use in uses]
-                parts += [factor.flatten() for factor in layer_factors(block, uses, own, count)]
+                parts += [
+                    factor.flatten() for factor in layer_factors(block, uses, own, count, sharing)
+                ]
             else:
                 rows = [
                     sum_of([example_rows(use, opened.given(use), next(slopes)) for use in of_one])

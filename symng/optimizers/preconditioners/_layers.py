@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import pytensor.scalar as ps
 import pytensor.tensor as pt
@@ -17,6 +17,9 @@ from pytensor.tensor.variable import TensorVariable
 
 from symng.objective.parameter_uses import ParameterUse, ParameterUses, is_kind
 from symng.optimizers.preconditioners._blocks import Block, Joint, Layer
+
+Sharing = Literal["expand", "reduce"]
+"""Whether several rows of an example count each by itself, or as one."""
 
 LARGEST_JOINT = 512  # parameters in a block that is inverted whole
 
@@ -159,6 +162,7 @@ def layer_factors(
     uses: Sequence[ParameterUse],
     given_and_slopes: Sequence[tuple[TensorVariable, TensorVariable]],
     count: TensorVariable,
+    sharing: Sharing = "expand",
 ) -> list[TensorVariable]:
     """Return the factors of a layer from what its weights are used on, and derivatives.
 
@@ -167,11 +171,14 @@ def layer_factors(
     are uncorrelated, and h is independent of g, the covariance of that sum is A (x) G, with A the
     mean of h h^T over all rows, and G the sum of g g^T over all rows divided by the number of
     examples, so T times its mean. A weight that is used several times has the rows of all uses.
+
+    With ``sharing="reduce"`` an example has one row, the mean of its h and the sum of its g: exact
+    where all its g are the same.
     """
     factors = []
     for is_direct in (True, False):
         rows = [
-            (_rows(use, h), _rows(use, g))
+            (_rows(use, h, pt.mean, sharing), _rows(use, g, pt.sum, sharing))
             for use, (h, g) in zip(uses, given_and_slopes, strict=True)
             if (use.view == layer.matrix) is is_direct
         ]
@@ -208,7 +215,9 @@ def example_rows(
     return pt.moveaxis(g, example_axis, 0).reshape((-1, math.prod(use.view.lengths)))
 
 
-def _rows(use: ParameterUse, v: TensorVariable) -> TensorVariable:
+def _rows(
+    use: ParameterUse, v: TensorVariable, reduce: Callable[..., Any], sharing: Sharing
+) -> TensorVariable:
     """Return ``v``, what a layer is used on or a derivative, as a matrix of rows.
 
     The numbers of the rows that a lookup takes become a vector.
@@ -217,7 +226,16 @@ def _rows(use: ParameterUse, v: TensorVariable) -> TensorVariable:
         return v.flatten()
     if use.is_left:
         v = v.swapaxes(-1, -2)
-    return v if v.type.ndim == 2 else v.reshape((-1, v.shape[-1]))
+    if v.type.ndim == 2:
+        return v
+    if sharing == "reduce" and use.kind == "product" and isinstance(use.axis, int):
+        axis = use.axis if use.scan is None else use.axis + 1
+        if use.is_left and axis == v.type.ndim - 1:
+            axis -= 1
+        others = [a for a in range(v.type.ndim - 1) if a != axis]
+        reduced: TensorVariable = reduce(v, axis=others)
+        return reduced
+    return v.reshape((-1, v.shape[-1]))
 
 
 def _square(layer: Layer, h: TensorVariable, like: TensorVariable) -> TensorVariable:

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 from pytensor.tensor.variable import TensorVariable
 
 from symng._checks import warn
-from symng.graphs.config import config, number
+from symng.graphs.config import choice, config, number
 from symng.graphs.loops import while_loop
 from symng.graphs.types import Integer
 from symng.metrics import Metric
@@ -17,6 +17,7 @@ from symng.operators import Product
 from symng.optimizers.base import State, Updates
 from symng.optimizers.preconditioners._blocks import Layer
 from symng.optimizers.preconditioners._factors import Kronecker, combine_factors, kroneckers_of
+from symng.optimizers.preconditioners._layers import Sharing
 from symng.optimizers.preconditioners.base import Preconditioner, running_mean
 
 
@@ -40,6 +41,11 @@ class KroneckerPreconditioner(Preconditioner):
         Weight of the factors of earlier steps in the running means of A and G, from 0 to below 1.
     refresh : int, default 5
         Steps from one inversion to the next, at least 1; the first ``refresh`` steps all invert.
+    sharing : {"expand", "reduce"}, default "expand"
+        What several rows of an example, such as words or time steps, are in the factors: rows of
+        their own, or one row, the mean of h and the sum of g. The latter is cheaper, and meant for
+        models that take the mean over positions. Where the axis of examples is not known, as in
+        convolutions, and for lookups the rows are expanded all the same.
 
     Raises
     ------
@@ -59,8 +65,9 @@ class KroneckerPreconditioner(Preconditioner):
     - *Dense layers*, h @ W or W.T @ h.T, and *convolutions*, whose rows h are the patches of an
       image. Where an example has several rows, such as pixels, words or time steps, A is the mean
       over all rows, and G the sum over the rows of an example, averaged over the examples. That is
-      exact where derivatives of different rows are uncorrelated and independent of h (the rule
-      "expand" in [3]_).
+      exact where derivatives of different rows are uncorrelated and independent of h. With
+      ``sharing="reduce"`` it is exact where those of an example are all the same. Both rules are
+      from [3]_.
     - *Dense layers in scans*: each step has rows of its own. The factors take one more run of the
       scan, and memory for h and g of all steps.
     - *Row lookups*, W[i] with integers i. A is diagonal, the frequencies of the rows, and is stored
@@ -107,6 +114,7 @@ class KroneckerPreconditioner(Preconditioner):
 
     decay: float = number(default=0.95, minimum=0, below=1)
     refresh: int = number(default=5, minimum=1, integer=True)
+    sharing: Sharing = choice(Sharing, default="expand")
 
     def init_state(self, objective: ObjectiveLike, state: State) -> None:
         kronecker = kroneckers_of(objective.terms)[0]
@@ -140,7 +148,7 @@ class KroneckerPreconditioner(Preconditioner):
 
             def factors(o: Objective, offset: Integer) -> list[TensorVariable]:
                 blocks = own if o is term.objective else Kronecker(o, own.layers)  # of a chunk
-                return [blocks.factors(seed, offset)]
+                return [blocks.factors(seed, offset, self.sharing)]
 
             return term.mean(factors)[0]
 
