@@ -17,9 +17,12 @@ def whole(text: str) -> int:
     return int(_read(text, int, lambda n: n >= 1, "a whole number of at least 1"))
 
 
-def seed(text: str) -> int:
+def count(text: str) -> int:
     """Read a whole number of at least 0."""
     return int(_read(text, int, lambda n: n >= 0, "a whole number of at least 0"))
+
+
+seed = count
 
 
 def positive(text: str) -> float:

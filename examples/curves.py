@@ -1,6 +1,7 @@
 """Train the deep autoencoder of section 10 on Curves-like images, by any of the optimizers.
 
-    python examples/curves.py                      # natural gradient, 180 seconds of training
+    python examples/curves.py                      # Adam, then natural gradient: 180 s of training
+    python examples/curves.py --start 0            # natural gradient from the first step on
     python examples/curves.py --preset paper       # the settings of the paper's appendix
     python examples/curves.py --preset algorithm-2 # as the appendix prints its algorithm
     python examples/curves.py --preset small       # fewer images and a narrower network
@@ -21,8 +22,17 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from command_line import add_mode, fraction, nonnegative, positive, seed, whole
-from curves_settings import OPTIMIZERS, PRECONDITIONERS, PRESETS, RATIOS, settings_of
+from command_line import add_mode, count, fraction, nonnegative, positive, seed, whole
+from curves_settings import (
+    COLD_DAMPING,
+    OPTIMIZERS,
+    PRECONDITIONERS,
+    PRESETS,
+    RATIOS,
+    START,
+    settings_of,
+)
+from start_by_adam import minimize_after_adam
 
 import symng
 from symng.datasets import curves
@@ -84,6 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--step-size", type=positive)
     parser.add_argument("--momentum", type=fraction)
+    parser.add_argument("--start", type=count, help="steps of Adam before the first of its own")
     add_mode(parser)
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument(
@@ -106,6 +117,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "solver",
         "preconditioner",
         "ratio",
+        "start",
     ):
         if getattr(options, name, None) is not None and name not in settings:
             parser.error(f"--{name.replace('_', '-')}: {OPTIMIZERS[options.optimizer]} has none")
@@ -121,6 +133,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--metric-batch other: {OPTIMIZERS[options.optimizer]} has no metric batch")
     if options.preset == "algorithm-2" and options.optimizer != "ngd":
         parser.error("--preset algorithm-2: it is natural gradient, --optimizer ngd")
+    if options.start == 0 and settings.get("start"):
+        settings["damping"] = COLD_DAMPING
     # A limit that is given replaces those of the preset.
     if options.steps is not None or options.seconds is not None:
         settings["steps"] = settings["seconds"] = None
@@ -230,6 +244,8 @@ def describe(options: argparse.Namespace) -> str:
         f"{options.seconds:g} s of training" if options.seconds else "",
         f"{options.steps} steps" if options.steps else "",
     ]
+    if getattr(options, "start", 0):
+        parts[0] = f"Adam: {options.start} steps on batches of {START['batch']}. Then {parts[0]}"
     return f"{', '.join(parts)}; {' or '.join(limit for limit in limits if limit)}."
 
 
@@ -300,25 +316,32 @@ def train(
     images: np.ndarray,
     reconstruct: Reconstruct,
 ) -> symng.TrainingResult:
-    """Train, and evaluate the squared error over all images every few steps."""
+    """Train, first by Adam if the options ask for such a start, and then by the optimizer.
+
+    The squared error over all images is evaluated every few steps.
+    """
     chunks = np.array_split(images, -(-len(images) // 5000))
 
     def evaluate() -> dict[str, float]:
         errors = [float(reconstruct(chunk)[1]) for chunk in chunks]
         return {"squared_error": sum(errors) / len(images)}
 
-    return symng.minimize(
+    return minimize_after_adam(
         objective,
         optimizer,
-        data=(images,),
+        (images,),
+        start=getattr(options, "start", 0),
+        start_batch=START["batch"],
+        start_step_size=START["step_size"],
+        start_evaluate_every=START["evaluate_every"],
         batch_size=None if options.batch == options.examples else options.batch,
         metric_batch=options.metric_batch,
         metric_batch_size=options.metric_examples,
         search_batch=options.search_batch,
+        evaluate_every=options.evaluate_every,
         max_steps=options.steps,
         max_seconds=options.seconds,
         evaluate=evaluate,
-        evaluate_every=options.evaluate_every,
         seed=options.seed,
         mode=options.mode,
     )

@@ -36,13 +36,21 @@ _NATURAL = dict(
     warm_start=0.0, solver="minres-qlp", preconditioner="none", ratio="linear", rtol=1e-4
 )
 
+# The start by Adam, whose steps are many and cheap: they leave the plateau at the mean image, where
+# natural gradient stays for its first forty steps.
+START: dict[str, Any] = dict(batch=50, step_size=1e-3, evaluate_every=200)
+
+# The first damping from random weights, for `--start 0`: where the quadratic model is poor, steps
+# have to be shorter at first.
+COLD_DAMPING = 10.0
+
 # A few iterations from a warm start, on fewer images than the gradient.
-_CHEAP = dict(
+_CHEAP: dict[str, Any] = dict(
     batch=2000,
     metric_batch="other",
     metric_examples=500,
     search_batch="same",
-    damping=10.0,
+    damping=COLD_DAMPING,
     iterations=3,
     warm_start=0.9,
     solver="cg",
@@ -55,7 +63,7 @@ _CHEAP = dict(
 
 # How each optimizer runs on the full network; docs/curves.md has how the settings were found.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "ngd": _CHEAP,
+    "ngd": _CHEAP | dict(start=900, damping=0.01),
     "ngd-l": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
     "ncg-l": _FULL | _NATURAL | dict(iterations=15),
     "ncg-f": _FULL | _NATURAL | dict(iterations=15, step_size=1.0),
@@ -102,6 +110,7 @@ PAPER: dict[str, dict[str, Any]] = {
         damping=3.0,
         iterations=250,
         evaluate_every=1,
+        start=0,
     ),
     "ngd-l": _PAPER,
     "ncg-l": _PAPER,

@@ -77,7 +77,7 @@ def _default_settings(examples: int) -> Any:
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
     import curves as example
 
-    options = example.parse(["--mode", "JAX", "--examples", str(examples)])
+    options = example.parse(["--mode", "JAX", "--examples", str(examples), "--start", "0"])
     return example.make_optimizer(options), options, example.describe(options).partition(";")[0]
 
 

@@ -205,6 +205,7 @@ def test_curves_page_lists_the_settings():
         (["--preconditioner", "martens"], "--preconditioner martens: only Hessian-free has it"),
         (["--optimizer", "adam", "--solver", "cg"], "--solver: Adam has none"),
         (["--optimizer", "hf", "--ratio", "linear"], "--ratio: Hessian-free has none"),
+        (["--optimizer", "adam", "--start", "3"], "--start: Adam has none"),
         (["--preset", "algorithm-2", "--optimizer", "sgd"], "it is natural gradient"),
         (
             ["--optimizer", "sgd", "--preconditioner", "kronecker"],
@@ -228,6 +229,10 @@ def test_presets_of_natural_gradient(curves_example):
         solver=symng.MinresQLP(rtol=1e-4, maxiter=250, recompute=False),
         damping=symng.LevenbergMarquardt(initial=3.0),
     )
+    assert default.damping.initial == 0.01
+    cold = curves_example.make_optimizer(curves_example.parse(["--start", "0"]))
+    given = curves_example.make_optimizer(curves_example.parse("--start 0 --damping 2".split()))
+    assert (cold.damping.initial, given.damping.initial) == (10.0, 2.0)
     undamped = ["--preset", "algorithm-2", "--damping", "0", "--ratio", "fixed"]
     printed = curves_example.make_optimizer(curves_example.parse(undamped))
     assert printed == symng.NaturalGradient(

@@ -27,10 +27,12 @@ def run(program: str, *arguments: str) -> None:
 
 
 def test_curves(tmp_path):
-    run("curves.py", *"--seconds 5 --examples 2000 --batch 500 --out".split(), str(tmp_path))
+    options = "--steps 24 --start 20 --examples 2000 --batch 500 --out"
+    run("curves.py", *options.split(), str(tmp_path))
     history = symng.History.load(tmp_path / "history.npz")
     errors = history["squared_error"]
-    assert len(history) > 0 and np.isfinite(errors).any()
+    assert len(history) == 24 and np.isfinite(errors[[19, 23]]).all()
+    np.testing.assert_array_equal(np.isfinite(history["damping"]), history["step"] > 20)
     assert json.loads((tmp_path / "config.json").read_text())["examples"] == 2000
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
 
