@@ -102,7 +102,8 @@ def _temporary(target: Path) -> Iterator[tuple[IO[bytes], Path]]:
     except BaseException:
         if fcntl is None:
             file.close()
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the next writer starts it again
+            temporary.unlink(missing_ok=True)
         raise
     finally:
         file.close()

@@ -1,6 +1,6 @@
 """Break runs on purpose, and count what becomes of them.
 
-    python -m tests.faults           # in half an hour, the numbers of docs/reliability.md
+    python -m tests.faults           # in two hours, the numbers of docs/reliability.md
     python -m tests.faults --short   # in a few minutes
 
 A run of minibatches, momentum and adaptive damping is killed, cut off from power, interrupted, gets
@@ -10,8 +10,11 @@ damaged files and full disks, and is then continued to its end. It has
 - been reported if it was refused with a message that names the file, and nothing had changed,
 - been lost otherwise: other numbers, another exception, or more steps gone than the present one.
 
-The exit status is 1 if one was lost. POSIX only: runs are forked, so that each takes a
-few tenths of a second.
+Beside it, random linear systems are solved and judged by dense NumPy, where a verdict that is no
+success counts as a report, and steps on random problems are judged by what holds for all of them.
+
+The exit status is 1 if one was lost. The short form leaves out runs on JAX and Numba, which take
+long to start. POSIX only: other runs are forked, so that each takes a few tenths of a second.
 """
 
 from __future__ import annotations
@@ -37,39 +40,15 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-from helpers.small_steps import descent, regression
+from helpers import fault_problems, fault_solves
+from helpers.fault_disks import failing
+from helpers.fault_processes import killed_on, workers
+from helpers.fault_runs import STEPS, train
+from helpers.small_steps import regression
 
 import symng
 
-STEPS = 12
-RULE = symng.LevenbergMarquardt(initial=30.0)
 Outcome = tuple[str, str]  # "survived", "reported" or "lost", and what is to be said of it
-
-
-def train(path: Path | None, steps: int = STEPS, **given: Any) -> tuple[Any, Any]:
-    """Run up to so many steps; return the result and all that is to be the same."""
-    objective, data = given.pop("model", None) or regression()
-    optimizer = given.pop("optimizer", None) or descent(damping=RULE, warm_start=0.5)
-    given = {"batch_size": 6, "metric_batch": "other", "seed": 3, "checkpoint_every": 1} | given
-    result = symng.minimize(
-        objective,
-        optimizer,
-        data,
-        max_steps=steps,
-        progress=False,
-        checkpoint=path,
-        mode="FAST_COMPILE",
-        **given,
-    )
-    return result, state_of(result) if result.steps else {}
-
-
-def state_of(result: Any) -> dict[str, bytes]:
-    """Return parameters, state and losses as bytes."""
-    arrays = {name: v.get_value() for name, v in result.step.state.items()}
-    arrays["w"] = result.step.objective.params[0].get_value()
-    arrays |= {name: result.history[name] for name in ("step", "loss", "damping")}
-    return {name: np.asarray(a).tobytes() for name, a in arrays.items()}
 
 
 def finish(path: Path, whole: dict[str, bytes], at_least: int = 0, **given: Any) -> Outcome:
@@ -306,6 +285,44 @@ def full_disk(folder: Path, whole: dict[str, bytes], rng: random.Random) -> Outc
     return finish(path, whole)
 
 
+def failing_disk(folder: Path, whole: dict[str, bytes], rng: random.Random) -> Outcome:
+    """Let calls that reach the disk fail or take their time, and kill some of these runs."""
+    path = folder / "run.npz"
+    part, delay = rng.choice([0.02, 0.1, 0.5, 1.0]), rng.choice([0, 0, 0.01])
+    begin, end = rng.choice([0, 0, 3]), rng.randrange(4, STEPS + 4)
+
+    def run(pipe: int) -> None:
+        with contextlib.ExitStack() as stack:
+
+            def callback(row: dict[str, float]) -> None:
+                if row["step"] == begin:
+                    stack.enter_context(failing(rng, part, delay, str(folder)))
+                if row["step"] == end:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            if begin == 0:
+                stack.enter_context(failing(rng, part, delay, str(folder)))
+            objective, data = regression()
+            try:
+                _, state = train(path, callback=callback, model=(objective, data))
+                found = b"same" if state == whole else b"other numbers"
+            except OSError as error:
+                unchanged = (objective.params[0].get_value() == 0).all()
+                named = path.name in str(error)
+                found = b"refused" if unchanged and named else traceback.format_exc().encode()
+            except BaseException:
+                found = traceback.format_exc().encode()
+            os.write(pipe, found)
+
+    found = ended(*forked(run))
+    if found not in (b"same", b"refused", b""):
+        return "lost", f"on the failing disk: {found.decode()}"
+    outcome = finish(path, whole)
+    if outcome[0] != "survived":
+        return "lost", f"after the failing disk: {outcome}"
+    return ("reported", "") if found == b"refused" else outcome
+
+
 def second_run(folder: Path, whole: dict[str, bytes], rng: random.Random) -> Outcome:
     """Start a second run on the checkpoint of one that goes on."""
     path = folder / "run.npz"
@@ -435,7 +452,13 @@ FAULTS = {  # with how many times in the long and in the short form
     "altered file": (altered, 100, 15),
     "something else in its place": (hostile, 50, 14),
     "full disk": (full_disk, 50, 4),
+    "slow or failing disk": (failing_disk, 200, 8),
     "second run on the checkpoint": (second_run, 20, 2),
+    "kill -9 on JAX": (killed_on("JAX"), 20, 0),
+    "kill -9 on Numba": (killed_on("NUMBA"), 10, 0),
+    "workers and threads that train at once": (workers, 20, 3),
+    "random systems, five solvers, two dtypes": (fault_solves.solved, 2500, 20),
+    "random problem, three steps": (fault_problems.stepped, 10_000, 100),
 }
 
 
@@ -444,6 +467,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Break runs on purpose.")
     parser.add_argument("--short", action="store_true", help="a tenth of the faults")
     parser.add_argument("--only", help="faults whose name has this in it")
+    parser.add_argument("--count", type=int, help="how many of each, in place of the usual number")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -455,7 +479,9 @@ def main() -> int:
         if options.only and options.only not in name:
             continue
         counts: Counter[str] = Counter()
-        count = short if options.short else long
+        count = options.count or (short if options.short else long)
+        if not count:
+            continue
         for number in range(count):
             rng = random.Random(f"{options.seed} {name} {number}")
             folder = Path(tempfile.mkdtemp(prefix="symng-faults-"))

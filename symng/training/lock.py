@@ -61,8 +61,10 @@ class FileLock:
         with _guard:
             if _held.get(self.path) == os.getpid():  # and not of the parent of a fork
                 del _held[self.path]
-                self.path.unlink(missing_ok=True)
-            file.close()
+                with contextlib.suppress(OSError):  # a file without a lock keeps nobody out
+                    self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.close()
 
     def _try(self) -> IO[bytes] | None:
         """Return the locked file; None if another run has just removed it."""

@@ -170,7 +170,8 @@ def minimize(
         changes. If writing fails later, for instance because the disk is full, there is a warning
         and the run continues.
     checkpoint_seconds : float, default 60.0
-        Seconds from one write of the checkpoint to the next.
+        Seconds from one write of the checkpoint to the next, at least 20 times those that a write
+        takes, so that writing takes no more than 5 % of the run; 0 writes after every step.
     checkpoint_every : int, optional
         Write the checkpoint after every so many steps, too.
     keep : int, default 1

@@ -28,6 +28,8 @@ from symng.training.saved_run import Expected, SavedRun, layout, not_finite, ver
 from symng.training.snapshot import Snapshot
 from symng.training.step import CompiledStep
 
+_PART = 0.05  # of the time of a run, at most, is for checkpoints that are due by time
+
 Best = tuple[float, list[np.ndarray]]
 """The lowest loss so far and its parameters."""
 
@@ -58,6 +60,7 @@ class TrainingRun:
         self.saved = 0  # steps in the file
         self._has_warned = False  # of a checkpoint that could not be written
         self._last_save = time.monotonic()
+        self._writing = 0.0  # seconds that the last write has taken
         self._before = Snapshot([*step.state.values(), *step.updated], lambda: step.functions)
         self._loaded: SavedRun | None = None
         if file.path is None:
@@ -166,7 +169,8 @@ class TrainingRun:
         if self.file.path is None:
             return False
         by_count = settings.every is not None and self.steps % settings.every == 0
-        return by_count or time.monotonic() - self._last_save >= settings.seconds
+        wait = max(settings.seconds, self._writing / _PART) if settings.seconds else 0.0
+        return by_count or time.monotonic() - self._last_save >= wait
 
     def save(self, best: Best | None = None, final: bool = False) -> None:
         """Write the checkpoint, if any; a full disk is a warning and does not end the run.
@@ -181,6 +185,7 @@ class TrainingRun:
         self.step.sync_to_host()
         try:
             self.file.write(*self._contents(best), self.history)
+            self._writing = time.monotonic() - self._last_save
             self.saved, self._has_warned = self.steps, False
         except OSError as error:
             reason = error.strerror or str(error)

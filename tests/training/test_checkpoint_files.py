@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from helpers.small_steps import descent, regression, train
 
 import symng
 from symng.training import checkpoint_file
+from symng.training.checkpoint_file import CheckpointFile
 from symng.training.history_file import HistoryFile
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
@@ -276,6 +278,25 @@ def test_checkpoints_after_so_many_steps(tmp_path):
     assert seen == [0, 0, 0, 3, 3, 3, 6, 6]
 
 
+def test_writing_takes_at_most_a_twentieth_of_the_time(tmp_path, monkeypatch):
+    """Steps of one second, and writes of three: they are due after a minute, not every second."""
+    now, writes, write = [0.0], [], CheckpointFile.write
+
+    def slow(self, *contents):
+        write(self, *contents)
+        writes.append(now[0])
+        now[0] += 3
+
+    def second(row):
+        now[0] += 1
+
+    monkeypatch.setattr(CheckpointFile, "write", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    train(checkpoint=tmp_path / "run.npz", checkpoint_seconds=1, callback=second, max_steps=150)
+    gaps = np.diff(writes[:-1])  # the last is that of the end
+    assert len(gaps) >= 1 and (gaps >= 60).all() and (gaps <= 65).all()
+
+
 def test_a_relative_name_is_that_of_the_start(tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -523,3 +544,18 @@ def test_a_lock_names_its_process_and_ends_with_it(tmp_path):
             holder.send_signal(signal.SIGKILL)
     assert train(checkpoint=path, max_steps=2).steps == 2
     assert not (tmp_path / "run.npz.lock").exists()
+
+
+@posix
+def test_a_lock_that_cannot_be_removed_does_not_lose_the_result(tmp_path, monkeypatch):
+    path, unlink = tmp_path / "run.npz", Path.unlink
+
+    def refuse(self, **given):
+        if self.name == "run.npz.lock":
+            raise OSError(5, "Input/output error")
+        unlink(self, **given)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert train(checkpoint=path).steps == 5
+    assert (tmp_path / "run.npz.lock").exists()
+    assert train(checkpoint=path, max_steps=6).steps == 6  # nobody has it
