@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -60,50 +61,40 @@ def make_preconditioner(name: str, objective: symng.Objective) -> Any:
 
 
 def count_on_digits(networks: list[str], options: argparse.Namespace) -> None:
-    """Print the iterations on systems of networks that were trained for 30 steps."""
+    """Print the iterations on systems of networks that were trained for some steps."""
     images, labels = digits()
-    batch = (images[:1000], labels[:1000])
-    names = ("none", "jacobi, 1 draw", "kronecker")
-    print(f"| network | damping | {' | '.join(names)} |")
-    print("|---" * (len(names) + 2) + "|")
+    batches = [(images[k : k + 300], labels[k : k + 300]) for k in range(0, 1500, 300)]
+    print("| network | damping | none | kronecker |\n" + "|---" * 4 + "|", flush=True)
     for network in networks:
         objective = make_digits_objective(network)
-        train = symng.NaturalGradient(
-            solver=symng.CG(rtol=0.0, maxiter=5, recompute=False),
-            warm_start=0.9,
-            damping=symng.LevenbergMarquardt(initial=1.0, ratio="quadratic", reject_below=0.0),
-            preconditioner=symng.KroneckerPreconditioner(),
-        )
-        symng.minimize(
-            objective,
-            train,
-            (images, labels),
-            batch_size=500,
-            max_steps=30,
-            mode=options.mode,
-            progress=False,
-        )
-        trained = vectors.get_flat(objective.params)
-        found: dict[float, list[int]] = {damping: [] for damping in options.damping}
-        for name in names:
+        counts: dict[str, dict[float, str]] = {}
+        for name in ("kronecker", "none"):
             optimizer = symng.NaturalGradient(
-                solver=symng.CG(rtol=options.tolerance, maxiter=options.maxiter),
+                solver=symng.CG(rtol=options.tolerance, maxiter=5),
                 damping=1.0,
                 preconditioner=make_preconditioner(name, objective),
             )
-            step = symng.compile_step(objective, optimizer, mode=options.mode).compile(batch)
+            step = symng.compile_step(objective, optimizer, mode=options.mode)
+            if name == "kronecker":  # trains first, so that its factors are those of training
+                losses = [float(step(batches[k % 4]).loss) for k in range(options.steps)]
+                print(f"{network}: loss {losses[0]:.2f}, then {losses[-1]:.2f}", file=sys.stderr)
+                trained = vectors.get_flat(objective.params)
+            else:
+                step.compile(batches[4])
+            step.hyperparameters["maxiter"].set_value(options.maxiter)
             start = {key: v.get_value() for key, v in step.state.items()}
+            counts[name] = {}
             for damping in options.damping:
+                vectors.set_flat(objective.params, trained)
                 for key, value in start.items():
                     step.state[key].set_value(value)
-                # The factors are means over the draws of a few steps, as in training.
-                for _ in range(1 if name == "none" else 5):
-                    vectors.set_flat(objective.params, trained)
-                    step.state["damping"].set_value(np.float32(damping))
-                    iterations = int(step(batch).solver_iterations)
-                found[damping].append(iterations)
-        for damping, counts in found.items():
-            print(f"| {network} | {damping:g} | {' | '.join(map(str, counts))} |", flush=True)
+                step.state["damping"].set_value(np.float32(damping))
+                info = step(batches[4])
+                failed = "" if symng.Status(int(info.solver_status)).success else " (not there)"
+                counts[name][damping] = f"{info.solver_iterations}{failed}"
+        for damping in options.damping:
+            none, kronecker = counts["none"][damping], counts["kronecker"][damping]
+            print(f"| {network} | {damping:g} | {none} | {kronecker} |", flush=True)
 
 
 def main() -> None:
@@ -116,6 +107,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=1e-2)
     parser.add_argument("--maxiter", type=int, default=1000)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="of training, with --digits")
     parser.add_argument("--digits", nargs="*", choices=list(NETWORKS), metavar="NETWORK")
     options = parser.parse_args()
     if options.digits is not None:
