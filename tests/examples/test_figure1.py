@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
     images[:, :, 6:9] += 120 * (labels == 1)[:, None, None]
     images = images.astype("uint8")
     for name, array in zip(
-        _fashion._FILES, (images[:150], labels[:150], images[150:], labels[150:]), strict=True
+        _fashion.IDX_FILES, (images[:150], labels[:150], images[150:], labels[150:]), strict=True
     ):
         (folder / name).write_bytes(idx(array))
     return folder

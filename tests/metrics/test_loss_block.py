@@ -212,7 +212,9 @@ def test_kronecker_preconditioner_inverts_the_block() -> None:
 def test_woodbury_refuses_it() -> None:
     model = Regression()
     optimizer = symng.NaturalGradient(solver=symng.Woodbury(), damping=1.0)
-    with pytest.raises(TypeError, match="parameters that the loss alone reaches; use symng.CG"):
+    with pytest.raises(
+        TypeError, match="parameters that only the loss uses have none; use symng.CG"
+    ):
         symng.compile_step(model.objective, optimizer)
 
 
