@@ -66,6 +66,8 @@ def run_page(page: Path) -> dict[str, object]:
 
 
 WITH_CODE = [page for page in PAGES if blocks_of(page)]
+# What is read first is in the fast tier.
+FIRST = ("README.md", "index.md", "getting_started.md", "extending.md")
 
 
 def test_the_pages_that_show_code_are_found():
@@ -74,7 +76,13 @@ def test_the_pages_that_show_code_are_found():
     }
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=() if page.name in FIRST else pytest.mark.slow)
+        for page in WITH_CODE
+    ],
+)
 def test_code_runs(page, tmp_path, monkeypatch):
     if 'mode="JAX"' in page.read_text():
         pytest.importorskip("jax")

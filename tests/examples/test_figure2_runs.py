@@ -99,6 +99,7 @@ def test_the_protocol_from_start_to_end(made, tmp_path, capsys):
     assert "32.7 million examples" in table
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     assert figure2.main([*TINY, *GIVEN, "--out", str(tmp_path / "whole")]) == 0
     wanted, count = list(made), len(made)
@@ -127,6 +128,7 @@ def test_goes_on_where_it_was_interrupted(made, monkeypatch, tmp_path, capsys):
     assert "nan" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_data")
 @pytest.mark.parametrize("method", ["sgd", "ngd"])
 def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
@@ -172,6 +174,7 @@ def test_a_run_goes_on_in_its_midst(method, monkeypatch, tmp_path, capsys):
         )
 
 
+@pytest.mark.slow
 def test_more_replicas_and_seeds_go_on_from_fewer(made, tmp_path):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
     assert figure2.main([*arguments, "--replicas", "2"]) == 0
@@ -195,6 +198,7 @@ def damage(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+@pytest.mark.slow
 def test_damaged_files_are_reported_and_made_again(made, tmp_path, capsys):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path)]
     assert figure2.main(arguments) == 0
@@ -214,6 +218,7 @@ def test_damaged_files_are_reported_and_made_again(made, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_refuses_a_folder_of_other_settings(tmp_path, capsys):
     arguments = [*TINY, *GIVEN, "--out", str(tmp_path / "one")]
     assert figure2.main(arguments) == 0
@@ -331,6 +336,7 @@ def stop(folder: Path, pattern: str, how: signal.Signals) -> tuple[int, str]:
     return program.returncode, told
 
 
+@pytest.mark.slow
 def test_digits_that_are_not_there(tmp_path):
     ended = subprocess.run(
         [*SMALL, "--digits", str(tmp_path / "none.npz")],

@@ -5,9 +5,12 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "minimal.py"
 
 
+@pytest.mark.slow
 def test_the_script_to_copy_runs_and_learns(capsys):
     assert len(EXAMPLE.read_text().splitlines()) <= 30
     losses = runpy.run_path(str(EXAMPLE))["result"].history["loss"]

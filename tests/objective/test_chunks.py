@@ -171,7 +171,9 @@ OPTIMIZERS = {
         for kind, own in (("one batch", False), ("own batches", True))
         if name != "adam" or not own
         # The whole optimizer on batches of its own is the harder case.
-        for is_slow in [not own and name not in ("adam", "kronecker")]
+        for is_slow in [
+            (not own and name not in ("adam", "kronecker")) or name in ("line search", "ksd")
+        ]
     ],
 )
 def test_step(name, own):

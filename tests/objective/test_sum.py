@@ -102,6 +102,8 @@ CASES += [("tonga", {"batch_size": 7, "chunk_size": 3}), ("adam", {"batch_size":
 CASES += [(name, OTHER | {"chunk_size": 3}) for name in ("gauss-newton", "structural")]
 # Those that differ from another case in one thing that has tests of its own.
 SLOW = [("relative", OTHER), ("formula", OTHER), ("ncg quadratic", OTHER), ("gauss-newton", {})]
+SLOW += [(name, OTHER) for name in ("minres", "own preconditioner", "warm start", "jacobi")]
+SLOW += [(name, OTHER) for name in ("quadratic", "centered", "line search")]
 SLOW += [("hessian-free", {}), ("search", {}), ("structural", OTHER | {"chunk_size": 3})]
 
 

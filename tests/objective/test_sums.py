@@ -215,9 +215,14 @@ OPTIMIZERS = {
     "adam": symng.Adam(0.01),
 }
 
+# Others of their kind are in the fast tier.
+SLOW = ("line search", "gauss-newton", "woodbury", "polak-ribiere", "krylov")
+
 
 class TestSteps:
-    @pytest.mark.parametrize("name", OPTIMIZERS)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in OPTIMIZERS]
+    )
     def test_parts_of_a_batch_take_the_steps_of_the_batch(self, name):
         # A search without derivatives makes rounding errors larger.
         tolerances = {"conjugate": (1, 1e-2)}

@@ -139,6 +139,7 @@ def test_the_line_search_looks_along_the_curve() -> None:
     assert info.new_loss == pytest.approx(oracles.value(case.loss, case.givens))
 
 
+@pytest.mark.slow
 def test_the_model_predicts_for_the_straight_step() -> None:
     case = oracles.mlp_case("categorical")
     p, _ = dense_parts(case)
@@ -199,6 +200,7 @@ def test_a_solve_that_finds_nothing_leaves_it_out() -> None:
     assert oracles.relative_error(theta - vectors.get_flat(case.params), p) < 1e-6
 
 
+@pytest.mark.slow
 def test_chunks_and_sums_are_the_full_batch() -> None:
     """A batch that is split into chunks, or into two terms of a sum, bends as one."""
     found = []
@@ -218,6 +220,7 @@ def test_chunks_and_sums_are_the_full_batch() -> None:
         assert ratio == pytest.approx(found[0][1], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_it_bends_on_the_metric_batch() -> None:
     case, other = oracles.mlp_case("gaussian"), oracles.mlp_case("gaussian")
     batch = tuple(case.givens.values())

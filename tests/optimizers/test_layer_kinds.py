@@ -285,6 +285,7 @@ def test_one_step_of_a_recurrent_net(last: bool) -> None:
     assert [block.params for block in kronecker.blocks] == [(0,), (1,), (3, 2)]
 
 
+@pytest.mark.slow
 def test_several_steps_of_a_recurrent_net() -> None:
     """The derivatives of the steps make up the slope of the weights.
 
@@ -309,6 +310,7 @@ def test_several_steps_of_a_recurrent_net() -> None:
     assert_blocks_are_exact(case, kind=Joint)
 
 
+@pytest.mark.slow
 def test_chunks_have_the_factors_of_the_batch() -> None:
     states, batch = [], tuple(recurrent_case(3, 4).givens.values())
     for chunk_size in (None, 3):

@@ -221,7 +221,11 @@ def test_gradient_and_metric_share_the_forward_pass():
 
 
 @pytest.mark.parametrize(
-    "solver", [symng.CG(), symng.MinresQLP(recompute=False)], ids=["CG", "MinresQLP"]
+    "solver",
+    [
+        pytest.param(symng.CG(), id="CG", marks=pytest.mark.slow),
+        pytest.param(symng.MinresQLP(recompute=False), id="MinresQLP"),
+    ],
 )
 @pytest.mark.parametrize(
     "step_size", [1.0, symng.BacktrackingLineSearch()], ids=["fixed", "searched"]
@@ -313,16 +317,28 @@ QUADRATIC = {"damping": symng.LevenbergMarquardt(ratio="quadratic", reject_below
 @pytest.mark.parametrize(
     "optimizer",
     [
-        symng.NaturalGradient(solver=symng.CG(maxiter=5), warm_start=0.5, **SEARCHED),
-        symng.NaturalGradient(
-            solver=symng.MinresQLP(maxiter=5), step_size=lambda step: 1 / (1 + step), **QUADRATIC
+        pytest.param(
+            symng.NaturalGradient(solver=symng.CG(maxiter=5), warm_start=0.5, **SEARCHED),
+            id="search, warm start",
         ),
-        symng.NaturalGradient(
-            metric=symng.EmpiricalFisher(centered=True), solver=symng.CG(maxiter=5), damping=0.5
+        pytest.param(
+            symng.NaturalGradient(
+                solver=symng.MinresQLP(maxiter=5),
+                step_size=lambda step: 1 / (1 + step),
+                **QUADRATIC,
+            ),
+            id="quadratic, schedule",
+            marks=pytest.mark.slow,
         ),
-        symng.SGD(step_size=0.1, momentum=0.9, nesterov=True),
+        pytest.param(
+            symng.NaturalGradient(
+                metric=symng.EmpiricalFisher(centered=True), solver=symng.CG(maxiter=5), damping=0.5
+            ),
+            id="centered",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(symng.SGD(step_size=0.1, momentum=0.9, nesterov=True), id="sgd"),
     ],
-    ids=["search, warm start", "quadratic, schedule", "centered", "sgd"],
 )
 def test_float32_stays(optimizer):
     case = oracles.mlp_case("categorical", dtype="float32")

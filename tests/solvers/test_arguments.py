@@ -8,13 +8,13 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from pytensor.compile.mode import Mode
 
+from symng.backends import UNOPTIMIZED
 from symng.operators import LinearOperator
 from symng.solvers import CG, MinresQLP, Status
 
 SOLVERS = [CG, MinresQLP]
-MODE = Mode(linker="py", optimizer=None)  # each function runs a few times only
+MODE = UNOPTIMIZED  # each function runs a few times only
 
 
 @pytest.mark.parametrize("kind", SOLVERS)

@@ -12,15 +12,15 @@ import pytensor.tensor as pt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytensor.compile.mode import Mode
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
+from symng.backends import UNOPTIMIZED
 from symng.solvers import CG, MinresQLP, Solution, Status
 
 SOLVERS = [CG, MinresQLP]
 # Many small functions, each run a few times: compiling C for them would take minutes.
-MODE = Mode(linker="py", optimizer="fast_compile")
+MODE = UNOPTIMIZED  # most functions run a few times only
 pytestmark = pytest.mark.filterwarnings("ignore:Loop fusion failed")
 
 
@@ -433,7 +433,7 @@ def singular_system(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_a_least_squares_verdict_holds_for_the_x_that_is_returned() -> None:
     rtol, found = 1e-5, 0
-    for seed in range(80):
+    for seed in range(30):
         A, b, _ = singular_system(seed)
         solution = compiled(MinresQLP(rtol=rtol))(A, b)
         assert status_of(solution).success
@@ -448,13 +448,13 @@ def test_a_least_squares_verdict_holds_for_the_x_that_is_returned() -> None:
             )
             best = np.linalg.pinv(A, rcond=1e-8) @ b
             assert np.linalg.norm(solution.x) <= 1.01 * np.linalg.norm(best)
-    assert found > 40
+    assert found > 15
 
 
 @pytest.mark.parametrize("x0", [False, True])
 def test_the_shortest_x_for_a_right_hand_side_in_the_null_space(x0: bool) -> None:
     """A b is made of rounding errors alone, which show once other vectors have been multiplied."""
-    for seed in range(40):
+    for seed in range(12):
         A, b, null = singular_system(seed)
         b = null @ (null.T @ b)
         start = null @ np.ones(null.shape[1]) if x0 else None

@@ -349,7 +349,13 @@ FIXED = {
 }
 
 
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("by the model", "conjugate") else ())
+        for name in FIXED
+    ],
+)
 def test_full_batches_never_raise_the_loss_with_a_fixed_damping(name):
     """The steps after one that would are shorter, and grow back."""
     x, t = pt.matrix("x"), pt.vector("t")

@@ -21,15 +21,24 @@ OPTIMIZERS = {
 }
 
 
-# The recurrent network takes as long as all other problems together.
-PROBLEMS = [
-    pytest.param(name, marks=pytest.mark.slow if name == "adding_problem" else ())
-    for name in problems.PROBLEMS
+# Natural gradient on every problem, and every optimizer on the deep network. The recurrent network
+# takes as long as all other problems together.
+RUNS = [
+    pytest.param(
+        problem,
+        optimizer,
+        id=f"{problem}-{name}",
+        marks=()
+        if problem == "deep_narrow_network"
+        or (name == "natural gradient" and problem != "adding_problem")
+        else pytest.mark.slow,
+    )
+    for problem in problems.PROBLEMS
+    for name, optimizer in OPTIMIZERS.items()
 ]
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("problem, optimizer", RUNS)
 def test_loss_goes_down(problem, optimizer):
     objective, data = problems.PROBLEMS[problem]()
     assert objective.dtype == "float64" and objective.reduction == "mean"
