@@ -75,8 +75,8 @@ def joined(first: symng.TrainingResult, rest: symng.TrainingResult) -> symng.Tra
         return dataclasses.replace(first, status=rest.status, message=rest.message)
     ended = {"step": first.steps, "seconds": first.seconds}
     columns = {}
-    for name, column in rest.history.to_dict().items():
-        after = column + ended[name] if name in ended else column
+    for name in dict.fromkeys([*first.history.to_dict(), *rest.history.to_dict()]):
+        after = _column(rest.history, name) + ended.get(name, 0)
         columns[name] = np.concatenate([_column(first.history, name), after])
     return dataclasses.replace(
         rest,
@@ -88,5 +88,5 @@ def joined(first: symng.TrainingResult, rest: symng.TrainingResult) -> symng.Tra
 
 
 def _column(history: symng.History, name: str) -> np.ndarray:
-    """Return a column; NaN where there is none, as that of an evaluation that never was due."""
+    """Return a column; NaN where there is none, as of an evaluation that was never due."""
     return history[name] if name in history else np.full(len(history), np.nan)

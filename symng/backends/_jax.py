@@ -42,7 +42,7 @@ class Jax(Backend):
 
     def describe_compiler(self) -> str:
         folder = take_new_folder()
-        kept = "" if folder is None else f" (what it compiles is kept in {folder})"
+        kept = "" if folder is None else f", kept in {folder}"
         return f"{self.compiler}{kept}"
 
     def check_dtypes(self, variables: Iterable[Variable]) -> None:

@@ -24,7 +24,7 @@ def take_new_folder() -> Path | None:
 
 
 def keep_programs() -> None:
-    """Have JAX keep compiled programs on disk, beside those of PyTensor, unless it has an order.
+    """Have JAX keep compiled programs on disk, beside those of PyTensor, unless that is set.
 
     Where the user has named a folder or turned JAX's cache off, by an environment variable or by
     ``jax.config``, that stays; so it does where the folder cannot be written.

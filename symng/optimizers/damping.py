@@ -107,7 +107,7 @@ class FixedDamping(Damping):
 
     The system solved at every step is (F + lambda I) p = g. A step that is not finite is undone,
     but lambda stays. So is one that raises the loss in `minimize` without a ``batch_size``: the
-    steps after it are half as long, and grow back as steps are taken.
+    next step is half as long, and each step taken doubles the length again.
 
     Parameters
     ----------

@@ -71,8 +71,10 @@ class ProgressBar:
 
     def compiling(self, stage: str) -> None:
         """Show that a stage of compilation has begun; beside it are the seconds since the first."""
+        from rich.markup import escape as escape_markup
+
         text = f"compiling the step: {stage}"
-        self._progress.update(self._task, description=text)
+        self._progress.update(self._task, description=escape_markup(text))
         self._line(f"{text} ...", 0.0, force=True)
 
     def compiled(self, seconds: float) -> None:

@@ -185,7 +185,6 @@ class TrainingRun:
         self.step.sync_to_host()
         try:
             self.file.write(*self._contents(best), self.history)
-            self._writing = time.monotonic() - self._last_save
             self.saved, self._has_warned = self.steps, False
         except OSError as error:
             reason = error.strerror or str(error)
@@ -196,6 +195,8 @@ class TrainingRun:
             elif not self._has_warned:
                 warn(f"checkpoint: {reason}. The run continues and tries again.", RuntimeWarning)
                 self._has_warned = True
+        finally:
+            self._writing = time.monotonic() - self._last_save
 
     def _contents(self, best: Best | None) -> tuple[dict[str, np.ndarray], dict[str, object]]:
         """Return the arrays and the text of a checkpoint, without the history."""

@@ -79,6 +79,7 @@ class Watch:
             self.lowest, self._best = best
         self._steps = self._failed = self._not_finite = self._high = self._flat = 0
         self._refused = 0
+        self._rounding = 4 * float(np.finfo(step.objective.dtype).eps)
         self.refusal = ""
         self._moved = bool(finite)
 
@@ -119,7 +120,10 @@ class Watch:
         self._not_finite = 0 if info.accepted or finite else self._not_finite + 1
         self._moved |= info.accepted and info.update_norm != 0
         self._failed = self._failed + 1 if _is_failure(info, self.step) else 0
-        self._refused = 0 if info.accepted else self._refused + 1
+        if not info.accepted:
+            self._refused += 1
+        elif not abs(info.loss - info.new_loss) <= self._rounding * abs(info.loss):
+            self._refused = 0  # a step so short that nothing changes is no better than none
         self._high = self._high + 1 if info.loss > self._limit() else 0
         self._flat = self._flat + 1 if info.gradient_norm == 0 == info.update_norm else 0
 

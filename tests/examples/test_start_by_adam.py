@@ -92,3 +92,12 @@ def test_runs_go_on_from_their_checkpoints(whole, tmp_path):
     assert again.steps == 10
     for column in ("step", "loss", "damping", "squared_error"):
         np.testing.assert_array_equal(again.history[column], result.history[column], column)
+
+
+def test_an_interrupt_soon_after_the_start_keeps_what_was_evaluated():
+    def interrupt(row):
+        if np.isfinite(row["damping"]):
+            raise KeyboardInterrupt
+
+    history = run(make_objective(), callback=interrupt).history
+    assert len(history) == 7 and np.isfinite(history["squared_error"]).sum() == 2

@@ -192,10 +192,7 @@ def test_minres_qlp(problem: Problem, dtype: str, value: float | None) -> None:
 
 @pytest.mark.parametrize("rtol", [pytest.param(1e-6, marks=slow), 1e-10])
 @pytest.mark.parametrize("problem", TABLE, ids=repr)
-def test_minres_qlp_at_other_tolerances(request: Any, problem: Problem, rtol: float) -> None:
-    if problem.name == "one tiny eigenvalue" and rtol == 1e-6:
-        reason = "To six digits an eigenvalue of 1e-12 cannot be distinguished from 0."
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_minres_qlp_at_other_tolerances(problem: Problem, rtol: float) -> None:
     check_minres_qlp(problem, "float64", rtol, None)
 
 

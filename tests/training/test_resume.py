@@ -381,3 +381,16 @@ def test_full_disk_is_warned_of_once_and_does_not_end_the_run(tmp_path, monkeypa
     assert len(told) == 2 and len(calls) == 5
     assert "No space left on device. The run continues" in told[0]
     assert told[1].startswith("checkpoint: the last 4 steps are not in ")
+
+
+@pytest.mark.parametrize("first, second", [(0.1, "rule"), ("rule", 0.1)])
+def test_a_run_goes_on_with_another_damping_rule(first, second, tmp_path):
+    """Only a fixed damping keeps by how much steps of full batches are shortened."""
+    rule = symng.LevenbergMarquardt(initial=0.1)
+    path = tmp_path / "run.npz"
+    for damping, steps in ((first, 2), (second, 4)):
+        optimizer = descent(damping=rule if damping == "rule" else damping)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = train(optimizer, max_steps=steps, checkpoint=path)
+    assert result.steps == 4 and len(result.history) == 4

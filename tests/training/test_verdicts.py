@@ -40,7 +40,7 @@ def judged(losses, full_batch=True, before=(), **info):
     """
     w = pytensor.shared(np.zeros(1), name="w")
     step = SimpleNamespace(
-        objective=SimpleNamespace(params=[w]), state={}, sync_to_host=lambda: None
+        objective=SimpleNamespace(params=[w], dtype="float64"), state={}, sync_to_host=lambda: None
     )
     watch = Watch(step, full_batch, 1, before)
     for number, loss in enumerate(losses):
@@ -142,6 +142,23 @@ def test_where_steps_that_raise_the_loss_are_taken(damping, batch_size):
     result = train(objective, optimizer, max_steps=3, batch_size=batch_size)
     losses = result.history["loss"]
     assert result.history["accepted"].all() and losses[-1] > losses[0]
+
+
+def test_a_fixed_damping_on_a_loss_that_no_step_lowers_ends():
+    """Its gradient has the wrong sign: steps become so short that the loss stays, but not lower."""
+    objective, _ = least_squares()
+    loss = 2 * pytensor.gradient.disconnected_grad(objective.loss) - objective.loss
+    wrong = symng.Objective(
+        loss,
+        objective.output,
+        objective.params,
+        objective.inputs,
+        objective.targets,
+        likelihood=symng.Gaussian(),
+    )
+    with pytest.warns(RuntimeWarning, match="belong together"):
+        result = train(wrong, symng.NaturalGradient(damping=0.1), max_steps=400)
+    assert result.status == "refused" and result.steps < 300
 
 
 def test_rounding_errors_are_not_refused():

@@ -22,6 +22,7 @@ Sharing = Literal["expand", "reduce"]
 """Whether several rows of an example count each by itself, or as one."""
 
 LARGEST_JOINT = 512  # parameters in a block that is inverted whole
+LARGEST_TIED = 4096  # rows of a table that is also used as W^T, whose factor is a full matrix
 
 Found = dict[Block, list[list[ParameterUse]]]
 
@@ -48,6 +49,8 @@ def find_layers(
         if mixed or any(
             use.kind == "lookup" or use.view.transposed() != matrix for use in mirrored
         ):
+            continue
+        if tables and mirrored and matrix.lengths[0] > LARGEST_TIED:
             continue
         bias = None if mirrored or tables else _bias_of(of_p, uses)
         number, bias_shape = (None, ()) if bias is None else (index[bias], shapes[index[bias]])
