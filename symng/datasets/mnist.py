@@ -55,8 +55,8 @@ def mnist(path: str | os.PathLike[str] | None = None, *, download: bool = False)
     OSError
         If a file cannot be read, or OpenML not be reached.
     ValueError
-        If a file is damaged or holds something else than MNIST, or another order of its images:
-        checksums are compared.
+        If a file is damaged, is not MNIST, or has its images in another order: checksums are
+        compared.
     ImportError
         If ``download`` needs scikit-learn, which is not installed.
 

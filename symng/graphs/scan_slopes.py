@@ -26,7 +26,7 @@ class OpenScan(NamedTuple):
     zeros : list of TensorVariable
         What is added, over all steps: the derivative by it is that by the variable inside.
     traces : list of TensorVariable
-        The variables that it returns beside, over all steps.
+        The variables that it also returns, over all steps.
     """
 
     outputs: list[Variable]

@@ -59,7 +59,8 @@ _MESSAGES = {
     Status.RUNNING: "The solve has not ended; no compiled solver returns this.",
     Status.CONVERGED: (
         "The residual meets the tolerances rtol and atol: norm(r) <= rtol norm(b), but with "
-        "MinresQLP norm(r) <= rtol (norm(A) norm(x) + norm(b)), far more if A is ill-conditioned."
+        "MinresQLP norm(r) <= rtol (norm(A) norm(x) + norm(b)), much larger if A is "
+        "ill-conditioned."
     ),
     Status.CONVERGED_TO_PRECISION: (
         "The residual is as small as the dtype and the condition of the system allow, but above "

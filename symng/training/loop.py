@@ -233,9 +233,10 @@ def minimize(
       ``gradient_tolerance``.
     - "stalled" if a hundred such steps in a row were within ``loss_tolerance`` or
       ``update_tolerance``.
-    - "diverged" if nine steps in a row failed without the damping growing, or the loss was a
-      thousand times its initial value for nine steps without falling. In the latter case, or if
-      the loss is not finite, the parameters with the lowest loss are restored.
+    - "diverged" if nine steps in a row failed while neither the damping grew nor the step became
+      shorter, or the loss was a thousand times its initial value for nine steps without falling. In
+      the latter case, or if the loss is not finite, the parameters with the lowest loss are
+      restored.
     - "refused" if a hundred steps in a row were undone; ``message`` says why the last was.
     - "not_finite" if nothing was finite in the first nine steps: loss, gradient or solve.
     - "zero_gradient" if the gradient was exactly zero for nine steps and for all batches.
