@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytensor.tensor as pt
 from command_line import add_mode, count, in_terms_of, is_ready, nonnegative, positive, seed, whole
+from curves import layers, make_objective
 from start_by_adam import minimize_after_adam
 
 import symng
 from symng.datasets import LabeledImages, mnist
-from symng.models import autoencoder, binary_cross_entropy_with_logits
 from symng.plot import curves_summary
 
 SIZES = [784, 1000, 500, 250, 30]
@@ -49,16 +49,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         evaluate_every=100,
     ),
 }
-
-
-def layers(text: str) -> list[int]:
-    """Read the units of every layer from the input to the code."""
-    sizes = [whole(part) for part in text.split("-")]
-    if len(sizes) < 2 or sizes[0] != 784:
-        raise argparse.ArgumentTypeError(
-            f"expected units such as 784-1000-500-250-30, 784 pixels first, got {text}"
-        )
-    return sizes
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -95,14 +85,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     return options
-
-
-def make_objective(options: argparse.Namespace) -> symng.Objective:
-    """Return the autoencoder and its cross-entropy."""
-    x = pt.matrix("x", dtype="float32")
-    model = autoencoder(x, options.sizes, initializer="sparse", seed=options.seed, dtype="float32")
-    loss = binary_cross_entropy_with_logits(model.preactivation, x).mean()
-    return symng.Objective(loss, output=model.output, params=model.params, inputs=[x])
 
 
 def make_optimizer(options: argparse.Namespace) -> symng.NaturalGradient:

@@ -14,6 +14,7 @@ import numpy as np
 
 from symng._checks import Verbatim, argument_error
 from symng.datasets._folder import FOLDER, own_folder
+from symng.datasets._openml import fetch_images
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 # Images and labels of the two parts; gzipped files end in .gz.
@@ -71,7 +72,10 @@ def find_fashion(path: Path | None, download: bool) -> tuple[np.ndarray, np.ndar
     if fetched is not None:
         return (*_read_arff(fetched), str(fetched))
     if download:
-        return (*_fetch(), "OpenML's Fashion-MNIST")
+        return (
+            *fetch_images("Fashion-MNIST", "Fashion-MNIST", how_to_get_fashion()),
+            "OpenML's Fashion-MNIST",
+        )
     searched = ", ".join([*map(str, candidates), str(_scikit_learn_home())])
     raise argument_error(
         "path",
@@ -191,22 +195,3 @@ def _read_arff(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if values[:, -1].max() >= _CLASSES:
         raise _damaged(file, f"labels from 0 to {_CLASSES - 1}", str(values[:, -1].max()))
     return values[:, :-1].reshape(-1, side, side), values[:, -1].astype("int64")
-
-
-def _fetch() -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels that scikit-learn fetches."""
-    try:
-        from sklearn.datasets import fetch_openml
-    except ImportError as error:
-        raise ImportError(
-            "download: expected scikit-learn to be installed, got none. Run: pip install "
-            '"symng[examples]"'
-        ) from error
-    try:
-        found = fetch_openml("Fashion-MNIST", version=1, as_frame=False, parser="liac-arff")
-    except OSError as error:
-        raise OSError(
-            f"download: expected Fashion-MNIST from OpenML, got {error}. {how_to_get_fashion()}"
-        ) from error
-    images = np.asarray(found.data).astype("uint8").reshape(-1, 28, 28)
-    return images, np.asarray(found.target).astype("int64")

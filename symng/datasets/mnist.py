@@ -11,6 +11,7 @@ import numpy as np
 from symng._checks import Verbatim, argument_error, check_flag, check_instance
 from symng.datasets._fashion import IDX_FILES, existing_file, read_parts
 from symng.datasets._folder import FOLDER, own_folder
+from symng.datasets._openml import fetch_images
 from symng.datasets.digits import FILE, LabeledImages, read_labeled
 
 # CRC-32 of the bytes of each array, by the name that Keras gives it.
@@ -156,17 +157,5 @@ def _verified(found: LabeledImages) -> LabeledImages:
 
 def _fetch() -> LabeledImages:
     """Let scikit-learn fetch images and labels."""
-    try:
-        from sklearn.datasets import fetch_openml
-    except ImportError as error:
-        raise ImportError(
-            "download: expected scikit-learn to be installed, got none. Run: pip install "
-            '"symng[examples]"'
-        ) from error
-    try:
-        fetched = fetch_openml("mnist_784", version=1, as_frame=False, parser="liac-arff")
-    except OSError as error:
-        text = f"download: expected MNIST from OpenML, got {error}. {_HOW_TO_GET}"
-        raise OSError(text) from error
-    images = np.asarray(fetched.data).astype("uint8").reshape(-1, 28, 28)
-    return _split(images, np.asarray(fetched.target).astype("int64"), "OpenML's mnist_784")
+    images, labels = fetch_images("mnist_784", "MNIST", _HOW_TO_GET)
+    return _split(images, labels, "OpenML's mnist_784")

@@ -216,7 +216,7 @@ def _without_initial_rows(derivatives: list[V]) -> list[V]:
 def _lengths_in(scans: Sequence[Apply]) -> set[Variable]:
     """Return the variables that may be wrong lengths: those of buffers and of cut sequences.
 
-    Numbers of steps are right, and so is all that they are computed from.
+    The number of steps of a scan is never wrong, nor is anything that it is computed from.
     """
     outputs = [v for node in scans for v in node.outputs]
     lengths: set[Variable] = set()

@@ -32,8 +32,8 @@ class EmpiricalFisher(Metric):
 
     U = 1/N sum_n g_n g_n^T, uncentered (equation 9); C = 1/N sum_n (g_n - g)(g_n - g)^T with g the
     mean of the g_n, centered. It is a mean over the N examples of a batch, whether the loss is a
-    mean or a sum over them. When the loss is scaled by c, the matrix scales by c^2, and so does a
-    damping tuned for it. It is positive semi-definite, of rank at most N (N - 1 when centered).
+    mean or a sum over them. A loss scaled by c scales the matrix by c^2, and a damping tuned for it
+    has to follow. It is positive semi-definite, of rank at most N (N - 1 when centered).
 
     Parameters
     ----------
